@@ -18,7 +18,7 @@ from clearstory.formats.folders import open_model, save_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import MINILM
-from clearstory.recipes.inference.classify import Word
+from clearstory.recipes.inference.classify import WordLabel
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -48,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_a_text_is_given_the_chance_of_every_label(home: Path, cli: Cli) -> None:
+def test_a_text_gets_the_probability_of_every_label(home: Path, cli: Cli) -> None:
     opened = open_model(home / "texts")
     tokenizer: Any = opened.tokenizer
     said = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
@@ -85,7 +85,7 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
             (i for i, (start, stop) in enumerate(places) if start < place + len(word.word) and stop > place), None
         )
         if word.word == "\u200b":  # which the tokenizer throws away
-            assert word == Word("\u200b")
+            assert word == WordLabel("\u200b")
         else:
             assert first is not None
             assert (word.label, word.probability) == (
@@ -136,7 +136,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut(home: Path, cli: Cli) -> None
         if name == "words":
             for found, place in ((left, 0), (right, -1)):
                 assert [word.word for word in found.words] == long.split()
-                assert found.words[place] == Word(long.split()[place])  # cut off
+                assert found.words[place] == WordLabel(long.split()[place])  # cut off
                 assert found.words[-1 - place].label in LABELS
     assert cli("classify", home / "texts", long, "--truncate", "right").status == 0
 
@@ -148,9 +148,9 @@ def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: P
     for words, says in (
         (
             (tmp_path / "bare", "the cat"),
-            ("no head that tells labels", "clearstory embed", "BertForTokenClassification"),
+            ("this model (encoder)", "no classification head"),
         ),
-        ((made.run, "the cat"), ("this model (decoder)", "no encoder")),
+        ((made.run, "the cat"), ("this model (decoder)", "not an encoder")),
         ((home / "texts",), ("there is no text",)),
         ((home / "texts", "the cat", "--device", "nowhere"), ("device is 'nowhere'",)),
         ((home / "texts", "the cat", "--batch-size", "0"), ("batch_size is 0",)),
@@ -160,7 +160,7 @@ def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: P
         assert len(answer.err.strip().splitlines()) == 1
         assert all(part in answer.err for part in says), answer.err
     answer = cli("train", made.text, "--model", "bert-tiny", "--model.labels", "a", "--model.labels", "b")
-    assert "the objective masked teaches none; leave them out" in answer.err
+    assert "the objective mlm does not train; leave them out" in answer.err
     with pytest.raises(BadInput, match="there is no text"):
         clearstory.classify(home / "texts", [])
 
@@ -172,7 +172,7 @@ def test_its_page_says_how_it_is_used(home: Path, tmp_path: Path, cli: Cli) -> N
         assert "clearstory classify FOLDER" in page
     assert "clearstory fill-mask" not in page
     found = json.loads(cli("convert", home / "texts", tmp_path / "same", "--json").out)
-    assert (found["difference"], open_model(tmp_path / "same").model.config.labels) == (0, LABELS)
+    assert (found["max_nats_difference"], open_model(tmp_path / "same").model.config.labels) == (0, LABELS)
 
 
 def test_labels_beside_a_head_for_words_are_kept_under_our_own_names(home: Path, tmp_path: Path) -> None:

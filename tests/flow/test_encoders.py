@@ -1,10 +1,11 @@
-"""From raw text to an encoder, and what one can ask it: on the road a user takes."""
+"""Encoders end to end: trained from text, then used by every command that supports them."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, ContextOverflow
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.models.base import TokenBatch
+from clearstory.models.build import build
 from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCompleted
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.text.special_tokens import build_inputs
@@ -72,13 +74,13 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
     assert said["objective"] == BOTH
     assert said["bits_per_byte"] is None
     assert "both of its sides" in said["reason"]
-    assert 0 <= said["next_sentence_accuracy"] <= 1
+    assert 0 <= said["metrics"]["next_sentence_accuracy"] <= 1
     assert "nats per masked token · next sentence" in both.err
     assert "(masked " in both.err
     assert ", next-sentence " in both.err
     plain = cli(*words, "--out", tmp_path / "masked")  # what is usual for its kind
     assert plain.status == 0, plain.err
-    assert "nats per masked token of the held-out text" in plain.out
+    assert "nats per masked token on the validation text" in plain.out
     assert "next:  clearstory fill-mask" in plain.out
     kinds = [
         json.loads((tmp_path / name / "model" / "config.json").read_text())["architectures"]
@@ -87,23 +89,23 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
     assert kinds == [["BertForPreTraining"], ["BertForMaskedLM"]]  # no head that nobody taught
 
 
-def test_both_losses_are_told_and_written_down_apart(text: Path, tmp_path: Path) -> None:
+def test_both_losses_are_reported_and_logged_separately(text: Path, tmp_path: Path) -> None:
     events = all_events(recipe(text, tmp_path / "run"))
     steps = [event for event in events if isinstance(event, StepCompleted)]
     assert all(set(step.terms) == {"masked", "next-sentence"} for step in steps)
     assert all(step.loss == pytest.approx(sum(step.terms.values())) for step in steps)
-    looks = [event for event in events if isinstance(event, Evaluated)]
-    assert all(look.bits_per_byte is None and look.loss_unit == "masked token" for look in looks)
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    assert all(each.bits_per_byte is None and each.loss_unit == "masked token" for each in evaluations)
     rows = metrics_without_times(tmp_path / "run")
     assert set(next(row for row in rows if row["kind"] == "step")["terms"]) == {"masked", "next-sentence"}
     assert [row["next_sentence_accuracy"] for row in rows if row["kind"] == "evaluation"] == [
-        look.next_sentence_accuracy for look in looks
+        evaluation.metrics["next_sentence_accuracy"] for evaluation in evaluations
     ]
     assert "nats per masked token" in (tmp_path / "run" / "curve.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("objective", [BOTH, "mlm"])
-def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path, objective: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(text: Path, tmp_path: Path, objective: str) -> None:
     all_events(recipe(text, tmp_path / "alone", objective))
     out = tmp_path / "stopped"
     all_events(recipe(text, out, objective))
@@ -117,17 +119,17 @@ def test_stopped_and_resumed_it_ends_as_if_left_alone(text: Path, tmp_path: Path
         all_events(recipe(text, out, "mlm" if objective == BOTH else BOTH, resume=True))
 
 
-def test_what_cannot_be_learnt_is_said(text: Path, tmp_path: Path) -> None:
+def test_impossible_training_is_refused(text: Path, tmp_path: Path) -> None:
     (tmp_path / "single.txt").write_text("One. Two. Three. " * 50, encoding="utf-8")
     with pytest.raises(BadInput, match=r"has 1; give more documents"):
         all_events(recipe(tmp_path / "single.txt", tmp_path / "a"))
-    with pytest.raises(BadSetting, match="objective is causal, which does not teach an encoder"):
+    with pytest.raises(BadSetting, match="objective is causal, which does not train an encoder"):
         all_events(recipe(text, tmp_path / "b", "causal"))
     with pytest.raises(BadSetting, match="objective is mlm, which does not train a decoder"):
         all_events(recipe(text, tmp_path / "c", "mlm", model="clear"))
-    with pytest.raises(CannotDo, match=r"this tokenizer \(bytes\) has no token that hides another"):
+    with pytest.raises(CannotDo, match=r"this tokenizer \(bytes\) has no mask token"):
         all_events(recipe(text, tmp_path / "d", "mlm", tokenizer="bytes"))
-    with pytest.raises(BadSetting, match=r"minilm has no head for words; set model\.mlm_transform"):
+    with pytest.raises(BadSetting, match=r"minilm has no head for it; set model\.mlm_transform"):
         all_events(recipe(text, tmp_path / "e", "mlm", model={**TINY, "name": "minilm"}))
     with pytest.raises(BadSetting, match=r"set model\.pooler to true"):
         all_events(recipe(text, tmp_path / "f", **{"model.pooler": False}))
@@ -151,8 +153,8 @@ def test_evaluate_agrees_with_what_training_said(run: Path, text: Path, cli: Cli
     assert said["pseudo_log_likelihood"] == pytest.approx(-said["pseudo_nats_per_token"] * said["pseudo_tokens"])
     told = cli("evaluate", run, text, "--limit", "50").out
     assert "nats per masked token" in told
-    assert "pairs of sentences told rightly" in told
-    assert "nats per token of pseudo-likelihood" in told
+    assert "next-sentence accuracy" in told
+    assert "nats per token by pseudo-likelihood" in told
 
 
 def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
@@ -245,18 +247,18 @@ def test_texts_may_lie_in_files(run: Path, tmp_path: Path, cli: Cli) -> None:
         assert cli(verb, run, tmp_path / "old.txt", "--errors", "replace").status == 0
 
 
-def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None:
+def test_what_an_encoder_does_not_support_is_refused(run: Path, made: Any, cli: Cli) -> None:
     for words, says in (
-        (("generate", run, "the"), ("clearstory fill-mask", "`embed`", "`classify`")),
+        (("generate", run, "the"), ("clearstory fill-mask", "clearstory embed", "clearstory classify")),
         (
             ("inspect", run, "the cat", "--view", "next-token"),
-            ("the view 'next-token'", "clearstory fill-mask", "it can show tokens"),
+            ("the view 'next-token'", "does not predict the next token", "it supports tokens"),
         ),
         (("fill-mask", run, "the cat"), ("there is no [MASK] in 'the cat'",)),
         (("fill-mask", run, "the [MASK]", "--device", "nowhere"), ("device is 'nowhere'",)),
         (("embed", run, "the", "--device", "nowhere"), ("device is 'nowhere'",)),
-        (("fill-mask", made.run, "the [MASK]"), ("this model (decoder)", "no encoder", "clearstory train")),
-        (("embed", made.run, "the"), ("this model (decoder)", "no encoder")),
+        (("fill-mask", made.run, "the [MASK]"), ("this model (decoder)", "not an encoder", "clearstory train")),
+        (("embed", made.run, "the"), ("this model (decoder)", "not an encoder")),
         (("fill-mask", run, "the [MASK]", "--top", "0"), ("top is 0",)),
         (("embed", run, "the", "--batch-size", "0"), ("batch_size is 0",)),
         (("embed", run), ("there is no text",)),
@@ -268,13 +270,13 @@ def test_what_an_encoder_cannot_be_asked(run: Path, made: Any, cli: Cli) -> None
         assert all(part in answer.err for part in says), answer.err
 
 
-def test_an_encoder_without_a_head_for_words_says_so(run: Path) -> None:
+def test_an_encoder_without_a_head_for_masked_tokens_is_refused(run: Path) -> None:
     opened = open_model(run)
-    opened.model.mlm_transform = None
-    bare = OpenedModel(opened.model, opened.tokenizer, opened.card)
-    with pytest.raises(CannotDo, match=r"no head for words: it gives vectors \(clearstory embed\)"):
+    config = replace(opened.model.config, mlm_transform=False, unembed_bias=False)
+    bare = OpenedModel(build(config, seed=1), opened.tokenizer, opened.card)
+    with pytest.raises(CannotDo, match=r"this model \(encoder\) has no head for masked tokens"):
         clearstory.fill_mask(bare, "the [MASK]")
-    with pytest.raises(CannotDo, match="no head for words"):
+    with pytest.raises(CannotDo, match="no head for masked tokens"):
         clearstory.evaluate(bare, texts=["the cat"])
     assert clearstory.embed(bare, "the cat").vectors.shape == (1, 16)
 
@@ -289,11 +291,11 @@ def test_its_attention_and_its_words_can_be_looked_at(run: Path, cli: Cli) -> No
 
 def test_it_is_converted_and_reads_as_before(run: Path, tmp_path: Path, cli: Cli) -> None:
     said = json.loads(cli("convert", run, tmp_path / "same", "--json").out)
-    assert (said["format"], said["difference"]) == ("hf", 0)
+    assert (said["format"], said["max_nats_difference"]) == ("hf", 0)
     assert "clearstory fill-mask FOLDER" in (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
 
 
-def test_on_the_ladder_it_is_labelled_and_stands_behind(
+def test_an_encoder_is_ranked_by_pseudo_likelihood_after_other_models(
     run: Path, made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clearstory.evaluation.units.MAX_PSEUDO_TOKENS", 100)
@@ -309,15 +311,15 @@ def test_on_the_ladder_it_is_labelled_and_stands_behind(
     assert said["pairs"] == []
     assert "(pseudo-likelihood)" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     answer = cli(*words, "--out", tmp_path / "again")
-    assert "* by pseudo-likelihood, another yardstick" in answer.out
+    assert "* pseudo-likelihood: not comparable" in answer.out
 
 
-def test_on_the_ladder_it_can_be_trained_and_only_some_units_are_read(
+def test_compare_trains_an_encoder_and_measures_a_part_of_the_units(
     text: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clearstory.evaluation.units.MAX_PSEUDO_TOKENS", 60)
     tiny = "bert-tiny:width=16:layers=1:heads=2:training.batch_size=8:training.context=24@wordpiece:90"
-    words = ["compare", text, "--models", f"ngram@characters,{tiny}", "--same-data", "--threads", "1", "--prompt",
+    words = ["compare", text, "--models", f"ngram@characters,{tiny}", "--one-epoch", "--threads", "1", "--prompt",
              "the", "--characters", "20"]  # fmt: skip
     said = json.loads(cli(*words, "--device", "cpu", "--out", tmp_path / "out", "--json").out)
     pseudo = next(model for model in said["models"] if model["measure"] == "pseudo-likelihood")
@@ -328,7 +330,7 @@ def test_on_the_ladder_it_can_be_trained_and_only_some_units_are_read(
     assert [model["bits_per_byte"] for model in again["models"]] == [model["bits_per_byte"] for model in said["models"]]
 
 
-def test_finished_says_what_was_learnt(text: Path, tmp_path: Path) -> None:
+def test_the_result_names_the_objective(text: Path, tmp_path: Path) -> None:
     *_, finished = all_events(recipe(text, tmp_path / "run", "mlm", steps=2))
     assert isinstance(finished, TrainingResult)
     assert (finished.objective, finished.metrics) == ("mlm", {})

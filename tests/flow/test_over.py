@@ -11,7 +11,7 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.folders import open_model
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.recipes.inference.across_checkpoints import MOST
+from clearstory.recipes.inference.across_checkpoints import MAX_CHECKPOINTS
 from clearstory.training.checkpoint import list_checkpoints
 from trained import recipe, text_file, all_events
 
@@ -25,12 +25,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
     every = list_checkpoints(run)
-    assert len(every) > MOST
+    assert len(every) > MAX_CHECKPOINTS
     walk = inspect(run, "the cat", "next-token", across_checkpoints=True, top=30)
     curve, *views = walk.panels
-    assert len(views) == MOST
+    assert len(views) == MAX_CHECKPOINTS
     assert walk.caption is not None
-    assert walk.caption.startswith(f"{MOST} of {len(every)} checkpoints, steps 0 to 20")
+    assert walk.caption.startswith(f"{MAX_CHECKPOINTS} of {len(every)} checkpoints, steps 0 to 20")
     assert views[0].title.startswith("Step 0: ")
     last = inspect(every[-1], "the cat", "next-token", top=30)
     assert views[-1].rows == last.rows
@@ -46,8 +46,8 @@ def test_texts_and_walks_and_grids_over_training(run: Path) -> None:
     bits = inspect(run, "the cat sat", "surprisal", across_checkpoints=True)
     assert bits.panels[0].title == "bits per byte over training"
     assert bits.panels[0].lines[0].y[-1] < bits.panels[0].lines[0].y[0]  # it has learnt something
-    assert len(inspect(run, "the cat", "residual-norms", across_checkpoints=True).panels) == 2 * MOST
-    assert len(inspect(run, "the cat", "logit-lens", across_checkpoints=True).panels) == MOST
+    assert len(inspect(run, "the cat", "residual-norms", across_checkpoints=True).panels) == 2 * MAX_CHECKPOINTS
+    assert len(inspect(run, "the cat", "logit-lens", across_checkpoints=True).panels) == MAX_CHECKPOINTS
 
 
 def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,5 +60,5 @@ def test_the_command_says_so_too(run: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_has_no_checkpoints_is_refused(run: Path) -> None:
     with pytest.raises(BadInput, match="has no checkpoints"):
         inspect(run / "model", "the cat", across_checkpoints=True)
-    with pytest.raises(BadSetting, match="open already"):
+    with pytest.raises(BadSetting, match="a loaded model has no checkpoints"):
         inspect(open_model(run / "model"), "the cat", across_checkpoints=True)

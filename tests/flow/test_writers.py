@@ -1,4 +1,4 @@
-"""Encoder-decoders from files to what they write: pairs and running text, resumed runs, and what is refused."""
+"""Encoder-decoders end to end: parallel and running text, resumed runs, and impossible settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def all_events(file: Path | tuple[str, ...], out: Path, name: str = "clear-trans
     return list(train_events(build_train_recipe({**usual, "model": {"name": name, **SMALL}, "training": QUICK}, more)))
 
 
-def test_one_command_from_pairs_to_a_translator(pairs: Path, tmp_path: Path, cli: Cli) -> None:
+def test_one_command_trains_a_translator_on_pairs(pairs: Path, tmp_path: Path, cli: Cli) -> None:
     events = all_events(pairs, tmp_path / "run", **{"training.sample_steps": 4})
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert (prepared.documents, prepared.unit) == (80, "pair")
@@ -90,7 +90,7 @@ def test_translations_of_files_and_what_is_refused(pairs: Path, tmp_path: Path, 
     assert "give it the text" in cli("generate", tmp_path / "run").last
 
 
-def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(pairs: Path, tmp_path: Path) -> None:
     steady = {"training.schedule": "noam"}  # which does not ask how long a run will be
     all_events(pairs, tmp_path / "whole", **steady)
     all_events(pairs, tmp_path / "half", steps=4, **steady)
@@ -101,7 +101,7 @@ def test_a_resumed_run_ends_as_if_left_alone(pairs: Path, tmp_path: Path) -> Non
     }
 
 
-def test_one_command_from_running_text_to_a_denoiser(tmp_path: Path, cli: Cli) -> None:
+def test_one_command_trains_span_corruption_on_running_text(tmp_path: Path, cli: Cli) -> None:
     events = all_events(text_file(tmp_path), tmp_path / "run", "t5-small", **{"training.sample_steps": 4})
     finished = events[-1]
     assert isinstance(finished, TrainingResult)
@@ -139,7 +139,7 @@ def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
     assert runs["asked"][-1].nats_per_token == runs["said"][-1].nats_per_token
 
 
-def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
+def test_pairs_that_are_too_long_are_reported(pairs: Path, tmp_path: Path) -> None:
     [prepared] = [
         event
         for event in all_events(pairs, tmp_path / "run", steps=1, **{"model.context": 20})
@@ -151,17 +151,17 @@ def test_pairs_that_are_too_long_are_told(pairs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--objective", "causal"], "causal, which does not teach an encoder-decoder"),
+        (["--objective", "causal"], "causal, which does not train an encoder-decoder"),
         (["--objective", "span_corruption"], "span_corruption, which is not trained on pairs"),
         (["--model", "gpt2", "--objective", "seq2seq"], "seq2seq, which does not train a decoder"),
-        (["--model", "gpt2", "--data.pairs"], "the model is a decoder, which does not learn from pairs"),
+        (["--model", "gpt2", "--data.pairs"], "the model is a decoder, which is not trained on pairs"),
         (["--model", "gpt2", "--training.label_smoothing", "0.1"], "label_smoothing is 0.1 and the objective causal"),
         (["--training.batch_size", "900"], "there are 7"),
         (["--model.decoder_start_token_id", "5000"], "model.decoder_start_token_id is 5,000"),
-        (["--tokenizer", "words", "--data.source_field", "target"], "name two fields"),
+        (["--tokenizer", "words", "--data.source_field", "target"], "give two fields"),
     ],
 )
-def test_what_does_not_go_together(pairs: Path, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
+def test_impossible_settings_are_refused(pairs: Path, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
     answer = cli(
         "train", pairs, "--model", "clear-translate", "--tokenizer", "bpe:300", "--out", tmp_path / "r", *words
     )
@@ -171,8 +171,8 @@ def test_what_does_not_go_together(pairs: Path, tmp_path: Path, cli: Cli, words:
     assert not (tmp_path / "r").exists()
 
 
-def test_running_text_is_no_pairs(tmp_path: Path, cli: Cli) -> None:
+def test_running_text_has_no_pairs(tmp_path: Path, cli: Cli) -> None:
     file = text_file(tmp_path)
     answer = cli("train", file, "--model", "clear-translate", "--objective", "seq2seq", "--out", tmp_path / "r")
     assert answer.status == 1
-    assert "1 files of text are no pairs" in answer.last
+    assert "1 text files are not pairs" in answer.last

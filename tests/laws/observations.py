@@ -340,7 +340,7 @@ OBSERVED: dict[str, Observation] = {
     "FillMaskRecipe.top": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
     "FillMaskRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "FillMaskRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
-    "FillMaskRecipe.device": "flow/test_encoders.py::test_what_an_encoder_cannot_be_asked",
+    "FillMaskRecipe.device": "flow/test_encoders.py::test_what_an_encoder_does_not_support_is_refused",
     "EmbedRecipe.model": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.text": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.pooling": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
@@ -349,12 +349,12 @@ OBSERVED: dict[str, Observation] = {
     "EmbedRecipe.truncate": "flow/test_encoders.py::test_a_text_that_is_too_long_is_refused_or_cut",
     "EmbedRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
-    "EmbedRecipe.device": "flow/test_encoders.py::test_what_an_encoder_cannot_be_asked",
+    "EmbedRecipe.device": "flow/test_encoders.py::test_what_an_encoder_does_not_support_is_refused",
     **{
         f"ClassifyRecipe.{name}": f"flow/test_classify.py::{test}"
         for name, test in {
-            "model": "test_a_text_is_given_the_chance_of_every_label",
-            "text": "test_a_text_is_given_the_chance_of_every_label",
+            "model": "test_a_text_gets_the_probability_of_every_label",
+            "text": "test_a_text_gets_the_probability_of_every_label",
             "input": "test_texts_may_lie_in_files",
             "text_field": "test_texts_may_lie_in_files",
             "errors": "test_texts_may_lie_in_files",
@@ -387,7 +387,7 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.columns": partial(looked, view="logit-lens"),
     "InspectRecipe.mask": "lens/test_fill_mask.py::test_places_are_hidden_and_told",
     "InspectRecipe.layout": "lens/test_word_embeddings.py::test_words_are_scattered_by_who_is_near_whom",
-    "InspectRecipe.sentences": "lens/test_dependency_heads.py::test_as_many_sentences_are_read_as_asked_for",
+    "InspectRecipe.sentences": "lens/test_dependency_heads.py::test_the_number_of_sentences_is_a_setting",
     "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
     "InspectRecipe.layer": partial(looked, view="neurons"),
     "InspectRecipe.target": partial(looked, view="logit-lens"),
@@ -395,7 +395,7 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.metric": partial(looked, view="logit-lens"),
     "InspectRecipe.compare_tokenizer": partial(looked, view="tokens"),
     "InspectRecipe.other_text": "lens/test_interventions.py::test_an_encoder_decoder_is_patched_where_it_reads",
-    "InspectRecipe.word": "lens/test_contextual_embeddings.py::test_the_bank_may_lie_in_a_file",
+    "InspectRecipe.word": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
     "InspectRecipe.edit": partial(looked, view="interventions"),
     "InspectRecipe.ablate": partial(looked, view="ablation"),
     **{f"InspectRecipe.{name}": partial(looked, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
@@ -409,7 +409,7 @@ OBSERVED: dict[str, Observation] = {
         f"InspectRecipe.{name}": partial(looked, view="neighbours", text="t") for name in ("centre", "remove_components", "max_token_id")
     },
     "InspectRecipe.gate": "lens/test_recurrent_units.py::test_a_gate_is_shown_by_unit",
-    "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_the_bank_may_lie_in_a_file",
+    "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
     **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
     "StudioRecipe.folder": "studio/test_server.py::test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c",
     **{

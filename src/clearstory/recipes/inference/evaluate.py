@@ -20,6 +20,7 @@ from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
 from clearstory.recipes.inference.evaluate_seq2seq import evaluate_seq2seq
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.recipes.notebook_html import html_table
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
 from clearstory.text.settings import DataSettings
@@ -55,6 +56,12 @@ class Evaluation:
     def bits_per_byte(self) -> float | None:
         """Bits per byte; None if the tokenizer is lossy on this text."""
         return self.score.bits_per_byte
+
+    def _repr_html_(self) -> str:
+        """The main values as a table, for notebooks."""
+        names = ("bits_per_byte", "nats_per_token", "perplexity", "tokens", "bytes", "documents", "windows", "reason")
+        values = self.to_json()
+        return html_table((name.replace("_", " "), values[name]) for name in names if values[name] is not None)
 
     def to_json(self) -> dict[str, Any]:
         """All values as a dictionary for JSON."""

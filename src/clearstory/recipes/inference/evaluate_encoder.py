@@ -14,6 +14,7 @@ from clearstory.metrics import perplexity
 from clearstory.models.base import inference_mode
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.transformer.encoder import Encoder
+from clearstory.recipes.notebook_html import html_table
 from clearstory.text.document import Document
 from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.token_dataset import TokenDataset, encode_documents
@@ -57,6 +58,12 @@ class EncoderEvaluation:
     @property
     def bits_per_byte(self) -> None:
         """None; see `reason`."""
+
+    def _repr_html_(self) -> str:
+        """The main values as a table, for notebooks."""
+        names = ("nats_per_token", "tokens", "next_sentence_accuracy", "pseudo_nats_per_token", "documents", "reason")
+        rows = ((name.replace("_", " "), getattr(self, name)) for name in names)
+        return html_table((name, value) for name, value in rows if value is not None)
 
     def to_json(self) -> dict[str, Any]:
         """All values as a dictionary for JSON."""

@@ -8,18 +8,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.engine import Engine, Token
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
-from clearstory.models.capabilities import Capability, require
+from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.int8 import quantize_int8 as to_int8
 from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.notebook_html import html_completion
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.text.tokenizers import Tokenizer
 
@@ -98,6 +99,12 @@ class Generation:
         """Generated tokens per second, the time for the prompts included."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    def _repr_html_(self) -> str:
+        """All prompts with their completions, for notebooks."""
+        return "".join(
+            html_completion(each.prompt, each.text, continues_prompt=each.continues_prompt) for each in self.completions
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The first completion and the speed, with all completions under `completions` if there are several."""
         speed = {"tokens": self.tokens, "tokens_per_second": self.tokens_per_second, "seconds": self.seconds}
@@ -164,7 +171,11 @@ def stream_generate(
     no chunks: no part of a beam is final before its end.
     """
     network, tokenizer = load_model_and_tokenizer(model, device)
-    require(network, Capability.CAUSAL)
+    if not has_capability(network, Capability.CAUSAL):
+        raise CannotDo(
+            f"this model ({family_name(network)}) does not generate text; use clearstory fill-mask to fill in a [MASK], "
+            "clearstory embed for vectors, or clearstory classify if it has labels"
+        )
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise BadInput("there is no prompt; give one, or an empty text to generate from the start token")
