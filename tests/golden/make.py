@@ -1,7 +1,8 @@
-"""Golden folders: one tiny model of every class that is written here, with what it answered when it was written.
+"""Golden models: one tiny model in every format that is written, with its outputs at the time of writing.
 
-Whoever saved a model must be able to open it for ever. `python tests/golden/make.py` writes those that are not there
-yet and leaves all others as they are: they are what was written then, not what is written now.
+Saved models must open with the same outputs in every later version. `python tests/golden/make.py` writes models that
+are missing and leaves all others unchanged. To write one again after an intended change of the format, delete its
+folder (or file) and its .expected.safetensors first.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from torch import Tensor
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.write import write_gguf
 from clearstory.formats.model_card import ModelCard
-from clearstory.models.base import TokenBatch, reads_source
+from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -73,14 +74,14 @@ MODELS: dict[str, tuple[Any, str]] = {
     "ngram": (NGramConfig(vocab=1, order=3), "characters"),
     "model.gguf": (replace(LLAMA, layers=1), "bpe:270"),
 }
-"""A folder's name, or a file's, with the model and the tokenizer of what is in it. A class has the name of its own."""
+"""From a folder or file name to its config and kind of tokenizer. Classes of transformers have their own name."""
 
 SHARDED = {"LlamaForCausalLM": 4000}
-"""Bytes of the largest file, where there are several."""
+"""Maximum bytes of a file, for models in several files."""
 
 
-def made(config: Any, tokenizer: Tokenizer) -> Any:
-    """A model none of whose numbers is what it was born with."""
+def build_model(config: Any, tokenizer: Tokenizer) -> Any:
+    """A model whose weights all differ from their initial values."""
     model: Any = build(replace(config, vocab=tokenizer.vocab), seed=1).eval()
     if isinstance(config, NGramConfig):
         ids = np.array(tokenizer.encode(TEXT) * 3, np.uint16)
@@ -95,53 +96,53 @@ def made(config: Any, tokenizer: Tokenizer) -> Any:
 
 
 @torch.no_grad()
-def answers(opened: OpenedModel) -> dict[str, Tensor]:
-    """What a model makes of TEXT: its ids, and all that can be asked of it."""
+def model_outputs(opened: OpenedModel) -> dict[str, Tensor]:
+    """The ids of TEXT and the outputs of the model and all its heads."""
     model, tokenizer = opened.model, opened.tokenizer
     assert tokenizer is not None
-    ids = tokenizer.encode(TEXT)[: 16 if tokenizer.vocab < 100 else 5]  # logits of a large vocabulary take room
-    rows = torch.tensor([ids, ids[::-1]])
-    if not isinstance(model, Encoder):
-        return {"ids": rows, "logits": opened.logits(rows, [ids, ids[3:9]] if reads_source(model) else None)}
-    segments = torch.arange(rows.shape[1]).ge(5).long().expand(rows.shape)
-    hidden = model.encode(TokenBatch(rows, torch.tensor([len(ids), 7])), segments)
-    found = {"ids": rows, "first": hidden[0], "second": hidden[1, :7]}
-    if model.mlm_transform is not None:
-        found["words"] = model.logits(hidden[0])
-    if model.pooler is not None:
-        found["pooled"] = model.pool(hidden)
-    if model.nsp_head is not None:
-        found["follows"] = model.nsp_logits(hidden)
-    if model.classifier is not None:
-        found["labels"] = (
-            model.class_logits(hidden) if model.config.label_level == "text" else model.class_logits(hidden)[0]
-        )
-    return {name: tensor.contiguous() for name, tensor in found.items()}
+    ids = tokenizer.encode(TEXT)[: 16 if tokenizer.vocab < 100 else 5]  # to keep files small
+    batch = torch.tensor([ids, ids[::-1]])
+    if not has_capability(model, Capability.BIDIRECTIONAL):
+        has_source = has_capability(model, Capability.SOURCE)
+        return {"ids": batch, "logits": opened.logits(batch, [ids, ids[3:9]] if has_source else None)}
+    token_types = torch.arange(batch.shape[1]).ge(5).long().expand(batch.shape)
+    hidden = model.encode(TokenBatch(batch, torch.tensor([len(ids), 7])), token_types)
+    outputs = {"ids": batch, "hidden_0": hidden[0], "hidden_1": hidden[1, :7]}
+    if has_capability(model, Capability.MLM_HEAD):
+        outputs["mlm_logits"] = model.logits(hidden[0])
+    if has_capability(model, Capability.POOLER):
+        outputs["pooled"] = model.pool(hidden)
+    if has_capability(model, Capability.NSP_HEAD):
+        outputs["nsp_logits"] = model.nsp_logits(hidden)
+    if has_capability(model, Capability.CLASSIFIER):
+        class_logits = model.class_logits(hidden)
+        outputs["class_logits"] = class_logits if model.config.label_level == "text" else class_logits[0]
+    return {name: tensor.contiguous() for name, tensor in outputs.items()}
 
 
-def write(name: str, home: Path = HERE) -> Path:
-    """One of MODELS, and beside it what it answers when it is read back."""
+def write_golden(name: str, home: Path = HERE) -> Path:
+    """Write one of MODELS, and beside it the outputs of the model read back."""
     config, kind = MODELS[name]
     tokenizer = train_tokenizer(kind, [TEXT] * 3)
-    path, model = home / name, made(config, tokenizer)
+    path, model = home / name, build_model(config, tokenizer)
     if path.suffix == ".gguf":
         write_gguf(path, model, tokenizer, "golden")
     else:
         save_model(path, model, tokenizer, ModelCard(name=name), shard_bytes=SHARDED.get(name, 2**30))
-    save_file(answers(open_model(path)), expected(path))
+    save_file(model_outputs(open_model(path)), expected_file(path))
     return path
 
 
-def expected(path: Path) -> Path:
-    """Where the answers of a model lie."""
+def expected_file(path: Path) -> Path:
+    """The file with the outputs of a model."""
     return path.with_name(f"{path.name}.expected.safetensors")
 
 
 def main(home: Path = HERE, say: Callable[[str], Any] = print) -> None:
-    """Write what is not there."""
+    """Write the models that are missing."""
     for name in MODELS:
-        there = (home / name).exists() or expected(home / name).exists()
-        say(f"{name}: {'is there and stays as it is' if there else write(name, home)}")
+        there = (home / name).exists() or expected_file(home / name).exists()
+        say(f"{name}: {'exists, unchanged' if there else write_golden(name, home)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What was once saved opens for ever, and answers what it answered then."""
+"""Golden models open with the outputs they had when they were written."""
 
 from __future__ import annotations
 
@@ -7,34 +7,47 @@ from pathlib import Path
 
 import pytest
 import torch
-from make import HERE, MODELS, TEXT, answers, expected, main
+from make import HERE, MODELS, TEXT, expected_file, main, model_outputs
 from safetensors.torch import load_file
 
+from clearstory.errors import ClearstoryError
 from clearstory.formats.folders import open_model
-from clearstory.formats.hf.decoders import ARCHITECTURES
+from clearstory.formats.hf.config_json import ARCHITECTURES
 from clearstory.formats.hf.encoders import ENCODERS
+
+REWRITE = (
+    "after an intended change of the format, delete tests/golden/{0} and tests/golden/{0}.expected.safetensors, "
+    "then run: python tests/golden/make.py"
+)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_it_opens_and_gives_the_numbers_it_was_saved_with(name: str) -> None:
+def test_a_golden_model_opens_with_the_outputs_it_was_saved_with(name: str) -> None:
     if name.endswith(".gguf"):
         pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
-    opened = open_model(HERE / name)
-    found, wanted = answers(opened), load_file(expected(HERE / name))
-    assert found.keys() == wanted.keys()
-    assert torch.equal(found["ids"], wanted["ids"])
-    for what in found.keys() - {"ids"}:
-        torch.testing.assert_close(found[what], wanted[what], rtol=0, atol=1e-5 * float(wanted[what].abs().max()))
+    hint = REWRITE.format(name)
+    try:
+        outputs = model_outputs(open_model(HERE / name))
+    except ClearstoryError as error:
+        pytest.fail(f"tests/golden/{name} cannot be opened: {error}; {hint}")
+    expected = load_file(expected_file(HERE / name))
+    assert outputs.keys() == expected.keys(), hint
+    assert torch.equal(outputs["ids"], expected["ids"]), hint
+    for key in outputs.keys() - {"ids"}:
+        tolerance = 1e-5 * float(expected[key].abs().max())
+        torch.testing.assert_close(
+            outputs[key], expected[key], rtol=0, atol=tolerance, msg=lambda text: f"{text}\n{hint}"
+        )
 
 
-def test_every_class_that_is_written_is_here() -> None:
-    # A model with a head for spans is opened without it, and saved as a BertModel.
-    written = {form.name for form in ARCHITECTURES.values() if form.omission_note is None}
+def test_there_is_a_golden_model_of_every_class_that_is_written() -> None:
+    # BertForQuestionAnswering is opened without its head, and saved as a BertModel.
+    written = {each.name for each in ARCHITECTURES.values() if each.omission_note is None}
     assert written <= set(MODELS)
-    assert {form.name for form in ENCODERS} - written == {"BertForQuestionAnswering"}
+    assert {each.name for each in ENCODERS} - written == {"BertForQuestionAnswering"}
     for name in MODELS:
-        assert (HERE / name).exists()
-        assert expected(HERE / name).is_file()
+        assert (HERE / name).exists(), f"{name} is missing; run: python tests/golden/make.py"
+        assert expected_file(HERE / name).is_file(), REWRITE.format(name)
         opened = open_model(HERE / name)
         assert opened.tokenizer is not None
         assert opened.tokenizer.encode(TEXT)
@@ -42,7 +55,7 @@ def test_every_class_that_is_written_is_here() -> None:
             assert json.loads((HERE / name / "config.json").read_text())["architectures"] == [name]
 
 
-def test_they_are_small() -> None:
+def test_golden_models_are_small() -> None:
     sizes = {
         name: sum(file.stat().st_size for file in HERE.rglob("*") if name in file.relative_to(HERE).parts)
         for name in MODELS
@@ -52,13 +65,15 @@ def test_they_are_small() -> None:
     assert every < 400_000
 
 
-def test_the_script_writes_what_is_missing_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_writes_missing_models_and_changes_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("make.MODELS", {name: MODELS[name] for name in ("rnn", "ngram")})
     (tmp_path / "rnn").mkdir()
-    said: list[str] = []
-    main(tmp_path, said.append)
-    assert said == ["rnn: is there and stays as it is", f"ngram: {tmp_path / 'ngram'}"]
+    output: list[str] = []
+    main(tmp_path, output.append)
+    assert output == ["rnn: exists, unchanged", f"ngram: {tmp_path / 'ngram'}"]
     assert not any((tmp_path / "rnn").iterdir())
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
-    main(tmp_path, said.append)
+    main(tmp_path, output.append)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
