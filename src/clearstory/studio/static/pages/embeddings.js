@@ -152,7 +152,7 @@ export function mount(root, context, { views }) {
     const vectors = { title: "Input embeddings of the sentence's tokens", ...result };
     return {
       caption: result.caption,
-      python: `import clearstory\nfrom clearstory.lens.probes.embeddings import rows_of\n\nopened = clearstory.open(${pythonLiteral(request.model)})\nrows = rows_of(opened.model, opened.tokenizer.encode(${pythonLiteral(request.text)}))\n`,
+      python: `import clearstory\nfrom clearstory.lens.probes.embeddings import input_embeddings\n\nopened = clearstory.open(${pythonLiteral(request.model)})\nrows = input_embeddings(opened.model, opened.tokenizer.encode(${pythonLiteral(request.text)}))\n`,
       tables: () => [vectorTable(vectors)],
       files: { csv: async () => tablesCsv([vectorTable(vectors)]) },
       mount: (body) => {
@@ -173,9 +173,9 @@ export function mount(root, context, { views }) {
 }
 
 const checkpointProjectionSnippet = ({ model, final_model, text, top, centre, remove_components, max_token_id }) => `import clearstory
-from clearstory.lens.probes.projection import plane_of, words_on
+from clearstory.lens.probes.projection import fit_plane, project_on
 
 last, now = clearstory.open(${pythonLiteral(final_model)}), clearstory.open(${pythonLiteral(model)})
-plane = plane_of(last.model, last.tokenizer, ${pythonLiteral(text)}, top=${top}, centre=${pythonLiteral(centre)}, remove_components=${remove_components}, max_token_id=${pythonLiteral(max_token_id)})
-view = words_on(now.model, now.tokenizer, plane, centre=${pythonLiteral(centre)}, remove_components=${remove_components})
+plane = fit_plane(last.model, last.tokenizer, ${pythonLiteral(text)}, top=${top}, centre=${pythonLiteral(centre)}, remove_components=${remove_components}, max_token_id=${pythonLiteral(max_token_id)})
+view = project_on(now.model, now.tokenizer, plane, centre=${pythonLiteral(centre)}, remove_components=${remove_components})
 `;
