@@ -13,14 +13,14 @@ import pytest
 
 from clearstory.cli.main import main
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.lens.views.difference import difference
-from clearstory.lens.rendering.render import render
-from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.formats.model_card import ModelCard
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.probes.surprisal import surprisal
-from clearstory.lens.views import Curve, Grid, Line, Map, Span, HighlightedText, Table
+from clearstory.lens.rendering.render import render
+from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.views import Curve, Grid, HighlightedText, Line, Map, Span, Table
+from clearstory.lens.views.difference import difference
 from clearstory.models.build import build
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -45,7 +45,8 @@ def flat(view: Grid) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("view", "settings"), [("attention", {"head": 1}), ("logit-lens", {}), ("logit-lens", {"metric": "rank"}), ("embeddings", {})]
+    ("view", "settings"),
+    [("attention", {"head": 1}), ("logit-lens", {}), ("logit-lens", {"metric": "rank"}), ("embeddings", {})],
 )
 def test_a_grid_and_its_difference_are_the_other_grid(view: str, settings: dict[str, Any]) -> None:
     view_a, view_b = (inspect(each, "the cat", view, **settings) for each in (A, B))

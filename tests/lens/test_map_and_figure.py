@@ -17,15 +17,15 @@ from rich.console import Console
 from clearstory.lens.probes.architecture import architecture
 from clearstory.lens.rendering.csv_table import render_csv
 from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.rendering.terminal import render_terminal
 from clearstory.lens.rendering.map import overlap, place_labels
+from clearstory.lens.rendering.svg import render_svg
+from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.views import View
 from clearstory.lens.views.figure import Arrow, Box, Figure, RepeatFrame
 from clearstory.lens.views.map import Map, Point
-from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.views import View
 from clearstory.models.build import build, count_parameters
-from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.models.families import PRESETS
+from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from tiny import MODELS
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
@@ -87,7 +87,8 @@ def test_both_axes_of_a_map_have_the_same_scale() -> None:
     points = (Point("a", 0.0, 0.0), Point("b", 3.0, 0.0), Point("c", 0.0, 4.0))
     view = Map(title="m", points=points, links=((0, 1), (0, 2)), x_label="x", y_label="y")
     drawn = [
-        [float(each.get(name, 0)) for name in ("cx", "cy")] for each in ET.fromstring(render_svg(view)).iter(SVG + "circle")
+        [float(each.get(name, 0)) for name in ("cx", "cy")]
+        for each in ET.fromstring(render_svg(view)).iter(SVG + "circle")
     ]
     a, b, c = drawn
     assert (b[0] - a[0]) / 3 == pytest.approx((a[1] - c[1]) / 4, rel=1e-3)

@@ -18,12 +18,12 @@ from rich.console import Console
 from clearstory.errors import BadInput, UnknownName
 from clearstory.lens.rendering.csv_table import render_csv
 from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.rendering.render import render_json, save_view
-from clearstory.lens.rendering.terminal import render_terminal
 from clearstory.lens.rendering.palette import DARK, HEAT_LEVELS, LIGHT
+from clearstory.lens.rendering.render import render_json, save_view
 from clearstory.lens.rendering.scales import Scale, even_ticks, log_ticks
 from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.views import Band, Curve, Grid, Line, Span, HighlightedText, Table, View
+from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.views import Band, Curve, Grid, HighlightedText, Line, Span, Table, View
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'
 TABLE = Table(
@@ -118,9 +118,9 @@ def test_bars_are_as_long_as_their_numbers() -> None:
 
 
 def test_a_falling_line_falls() -> None:
-    [line] = ET.fromstring(render_svg(Curve(title="t", lines=(CURVE.lines[0],), x_label="x", y_label="y", log_x=True))).iter(
-        SVG + "polyline"
-    )
+    [line] = ET.fromstring(
+        render_svg(Curve(title="t", lines=(CURVE.lines[0],), x_label="x", y_label="y", log_x=True))
+    ).iter(SVG + "polyline")
     points = [tuple(map(float, pair.split(","))) for pair in line.get("points", "").split()]
     assert [x for x, _ in points] == sorted(x for x, _ in points)
     assert [y for _, y in points] == sorted(y for _, y in points)  # downwards is more in SVG

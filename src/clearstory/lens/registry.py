@@ -75,8 +75,8 @@ class ViewSpec:
 VIEWS: dict[str, ViewSpec] = {
     "tokens": ViewSpec("clearstory.lens.probes.tokenization:tokenization"),
     "embeddings": ViewSpec("clearstory.lens.probes.embeddings:embeddings", EMBEDDINGS),
-    "neighbours": ViewSpec("clearstory.lens.probes.x_neighbours:neighbours", OUTPUT_EMBEDDINGS),
-    "analogy": ViewSpec("clearstory.lens.probes.x_neighbours:analogy", OUTPUT_EMBEDDINGS),
+    "neighbours": ViewSpec("clearstory.lens.probes.embeddings:neighbours", OUTPUT_EMBEDDINGS),
+    "analogy": ViewSpec("clearstory.lens.probes.embeddings:analogy", OUTPUT_EMBEDDINGS),
     "projection": ViewSpec("clearstory.lens.probes.projection:projection", OUTPUT_EMBEDDINGS),
     "semantic-axis": ViewSpec("clearstory.lens.probes.projection:semantic_axis", OUTPUT_EMBEDDINGS),
     "contextual-embeddings": ViewSpec("clearstory.lens.probes.contextual_embeddings:contextual_embeddings", EMBEDDINGS),
@@ -87,7 +87,7 @@ VIEWS: dict[str, ViewSpec] = {
     "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_writer=True),
     "fill-mask": ViewSpec("clearstory.lens.probes.fill_mask:fill_mask", (Capability.MLM_HEAD,)),
     "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION),
-    "combined-heads": ViewSpec("clearstory.lens.probes.x_combined:combined_heads", ATTENTION),
+    "combined-heads": ViewSpec("clearstory.lens.probes.attention:combined_heads", ATTENTION),
     "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION),
     "heads": ViewSpec("clearstory.lens.probes.head_types:head_types", ATTENTION),
     "dependency-heads": ViewSpec("clearstory.lens.probes.dependency_heads:dependency_heads", ATTENTION, slow=True),
@@ -101,14 +101,16 @@ VIEWS: dict[str, ViewSpec] = {
     "activation-patching": ViewSpec(
         "clearstory.lens.probes.activation_patching:activation_patching", RESIDUAL, slow=True
     ),
-    "gates": ViewSpec("clearstory.lens.probes.x_gates:gate_activations", RECURRENT),
+    "gates": ViewSpec("clearstory.lens.probes.recurrent_units:gate_activations", RECURRENT),
     "activations": ViewSpec("clearstory.lens.probes.recurrent_units:activations", RECURRENT),
     "gradient-reach": ViewSpec(
-        "clearstory.lens.probes.gradient_reach:gradient_reach", (Capability.EMBEDDINGS, Capability.CAUSAL), excludes=(Capability.SOURCE,)
+        "clearstory.lens.probes.gradient_reach:gradient_reach",
+        (Capability.EMBEDDINGS, Capability.CAUSAL),
+        excludes=(Capability.SOURCE,),
     ),
-    "viterbi": ViewSpec("clearstory.lens.probes.x_states:viterbi", HMM_STATES),
+    "viterbi": ViewSpec("clearstory.lens.probes.hmm_states:viterbi", HMM_STATES),
     "posteriors": ViewSpec("clearstory.lens.probes.hmm_states:posteriors", HMM_STATES),
-    "backoff": ViewSpec("clearstory.lens.probes.x_backoff:backoff", NGRAM_COUNTS),
+    "backoff": ViewSpec("clearstory.lens.probes.ngram_counts:backoff", NGRAM_COUNTS),
     "ngram-counts": ViewSpec("clearstory.lens.probes.ngram_counts:ngram_counts", NGRAM_COUNTS),
 }
 """From a view's name to its function and what it requires."""

@@ -28,17 +28,13 @@ def escape(text: str) -> str:
     '&lt;b&gt;�[31m'
     """
     # Control characters are invalid in XML; format characters (Cf) change the direction of the text that follows.
-    safe = "".join(
-        " " if c in "\n\t\r" else "�" if unicodedata.category(c) in CONTROL_CATEGORIES else c for c in text
-    )
+    safe = "".join(" " if c in "\n\t\r" else "�" if unicodedata.category(c) in CONTROL_CATEGORIES else c for c in text)
     return html.escape(safe)
 
 
 def text_width(text: str, size: float) -> float:
     """The estimated width of a text in pixels; fonts cannot be measured here."""
-    return (
-        sum(1.0 if unicodedata.east_asian_width(c) in "WF" or c in WIDE_CHARACTERS else 0.56 for c in text) * size
-    )
+    return sum(1.0 if unicodedata.east_asian_width(c) in "WF" or c in WIDE_CHARACTERS else 0.56 for c in text) * size
 
 
 def truncate_text(text: str, width: float, size: float) -> str:

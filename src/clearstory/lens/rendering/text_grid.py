@@ -32,7 +32,9 @@ def cell_colors(view: Grid) -> list[list[str]]:
     levels = [[math.ceil(next(magnitudes) * (HEAT_LEVELS - 1) - 1e-9) for _ in row] for row in view.values]
     return [
         [
-            f"heat-{level}" if view.palette != "diverging" or not level else f"{'more' if value > 0 else 'less'}-{level}"
+            f"heat-{level}"
+            if view.palette != "diverging" or not level
+            else f"{'more' if value > 0 else 'less'}-{level}"
             for level, value in zip(own, row, strict=True)
         ]
         for own, row in zip(levels, view.values, strict=True)

@@ -1,4 +1,4 @@
-"""Pairs: what two views have in common, by their labels, and what differs between them in words."""
+"""Alignment of two views for a difference: common labels, and captions that describe the differences."""
 
 from __future__ import annotations
 
@@ -8,78 +8,88 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearstory.errors import CannotDo
-from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.views import View
+from clearstory.lens.views.base import View
+from clearstory.lens.views.number_format import format_cell
+
+Difference = tuple[float, str, float, float]
+"""B − A, what it is the difference of, A's number and B's number."""
 
 
-def titled(a: View, b: View) -> str:
-    """What is taken from what."""
+def difference_title(a: View, b: View) -> str:
+    """The title of B − A."""
     return f"B − A: {a.title}" if a.title == b.title else f"B − A: {b.title} (B), {a.title} (A)"
 
 
-def same_unit(a: str, b: str) -> str:
-    """The unit of both."""
+def common_unit(a: str, b: str) -> str:
+    """The unit of both views. Raises CannotDo if they differ."""
     if a != b:
-        raise CannotDo(f"A counts {a or 'plain numbers'} and B {b or 'plain numbers'}; give both the same settings")
+        raise CannotDo(
+            f"the unit of A is {a or 'plain numbers'} and the unit of B is {b or 'plain numbers'}; "
+            "give both the same settings"
+        )
     return a
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Labels that two sides have in common: the place of each in A and in B, and what is to be said about that."""
+class AlignedLabels:
+    """Labels that two views have in common, the index of each in A and in B, and a note on the alignment."""
 
     labels: tuple[str, ...]
-    places: tuple[tuple[int, int], ...]
+    indices: tuple[tuple[int, int], ...]
     note: str = ""
 
 
-def paired(a: Sequence[str], b: Sequence[str], what: str) -> Pairs:
-    """Labels place by place, where at least half are the same; units, which have numbers, by those that both show."""
+def align_labels(a: Sequence[str], b: Sequence[str], what: str) -> AlignedLabels:
+    """Labels aligned by index if at least half are equal; numbers (units of a layer) by value.
+
+    Raises CannotDo for labels of different count, or of which more than half differ. `what` names them in the message.
+    """
     if all(each.isdecimal() for each in (*a, *b)) and tuple(a) != tuple(b):
         both = [each for each in a if each in b]
         if both:
-            note = f"Of {len(a):,} and {len(b):,} {what} the {len(both):,} that both have."
-            return Pairs(tuple(both), tuple((list(a).index(each), list(b).index(each)) for each in both), note)
+            note = f"Of {len(a):,} and {len(b):,} {what}, the {len(both):,} that both have."
+            return AlignedLabels(tuple(both), tuple((list(a).index(each), list(b).index(each)) for each in both), note)
     if len(a) != len(b):
         raise CannotDo(
-            f"A has {len(a):,} {what} and B has {len(b):,}, which stand for different things; compare sentences of as "
-            "many tokens in models of as many layers, or choose next, which compares any two"
+            f"A has {len(a):,} {what} and B has {len(b):,}, which cannot be aligned; compare texts with the same number "
+            "of tokens in models with the same number of layers, or choose next-token, which compares any two"
         )
-    pairs = [(plain(x), plain(y)) for x, y in zip(a, b, strict=True)]
+    pairs = [(strip_position(x), strip_position(y)) for x, y in zip(a, b, strict=True)]
     same = sum(x == y for x, y in pairs)
     if 2 * same < len(pairs):
         x, y = next(pair for pair in pairs if pair[0] != pair[1])
         raise CannotDo(
-            f"only {same:,} of {len(pairs):,} {what} are the same in A and B (‘{x}’ stands where ‘{y}’ does); change "
-            "fewer words, or choose next, which compares any two sentences"
+            f"only {same:,} of {len(pairs):,} {what} are the same in A and B (‘{x}’ in A is ‘{y}’ in B); change "
+            "fewer words, or choose next-token, which compares any two texts"
         )
-    labels = tuple(x if plain(x) == plain(y) else became(plain(x), plain(y)) for x, y in zip(a, b, strict=True))
-    other = [f"‘{x}’ in A is ‘{y}’ in B" for x, y in pairs if x != y]
-    return Pairs(labels, tuple((at, at) for at in range(len(a))), f"{'; '.join(other)}." if other else "")
+    labels = tuple(x if own == other else join_labels(own, other) for x, (own, other) in zip(a, pairs, strict=True))
+    different = [f"‘{x}’ in A is ‘{y}’ in B" for x, y in pairs if x != y]
+    note = f"{'; '.join(different)}." if different else ""
+    return AlignedLabels(labels, tuple((index, index) for index in range(len(a))), note)
 
 
-def plain(label: str) -> str:
-    """A token without the place that tells it from its like.
+def strip_position(label: str) -> str:
+    """A token label without the position that distinguishes duplicates.
 
-    >>> plain("the·2")
+    >>> strip_position("the·2")
     'the'
     """
     return re.sub(r"(?<=.)·\d+$", "", label)
 
 
-def became(a: str, b: str) -> str:
-    """What stands in A and in B.
+def join_labels(a: str, b: str) -> str:
+    """The labels of A and B in one.
 
-    >>> became("cat", "dog"), became("cat", "cat")
+    >>> join_labels("cat", "dog"), join_labels("cat", "cat")
     ('cat→dog', 'cat')
     """
     return a if a == b else f"{a}→{b}"
 
 
-def signed(value: float) -> str:
-    """A difference in a few characters.
+def format_signed(value: float) -> str:
+    """A difference with its sign, in a few characters.
 
-    >>> signed(0.25), signed(-1234.5), signed(0.0)
+    >>> format_signed(0.25), format_signed(-1234.5), format_signed(0.0)
     ('+0.25', '−1.2e3', '0')
     """
     if not value or not math.isfinite(value):
@@ -88,24 +98,24 @@ def signed(value: float) -> str:
     return ("+" if value > 0 else "−") + text
 
 
-def found(cells: Sequence[tuple[float, str, float, float]]) -> str:
-    """The largest differences in words: of each its value, its name, and both numbers.
+def describe_extremes(differences: Sequence[Difference]) -> str:
+    """A sentence with the largest increase and the largest decrease.
 
-    >>> found([(0.25, "‘a’", 0.5, 0.75), (0.0, "‘b’", 0.1, 0.1)])
-    'Most gained in B: ‘a’ by 0.25 (0.5 → 0.75).'
+    >>> describe_extremes([(0.25, "‘a’", 0.5, 0.75), (0.0, "‘b’", 0.1, 0.1)])
+    'Largest increase in B: ‘a’ by 0.25 (0.5 → 0.75).'
     """
-    if not any(value for value, *_ in cells):
+    if not any(value for value, *_ in differences):
         return "No number differs between A and B."
-    most, least = max(cells, key=lambda each: each[0]), min(cells, key=lambda each: each[0])
-    ends = [("gained", most)] * (most[0] > 0) + [("lost", least)] * (least[0] < 0)
-    said = "; ".join(
-        f"most {word} in B: {name} by {cell_text(abs(value))} ({cell_text(a)} → {cell_text(b)})"
+    most, least = max(differences, key=lambda each: each[0]), min(differences, key=lambda each: each[0])
+    ends = [("increase", most)] * (most[0] > 0) + [("decrease", least)] * (least[0] < 0)
+    text = "; ".join(
+        f"largest {word} in B: {name} by {format_cell(abs(value))} ({format_cell(a)} → {format_cell(b)})"
         for word, (value, name, a, b) in ends
     )
-    return f"M{said[1:]}."
+    return f"L{text[1:]}."
 
 
-def average(cells: Sequence[tuple[float, str, float, float]], unit: str) -> str:
-    """How far apart the sides are on average."""
-    mean = math.fsum(abs(value) for value, *_ in cells) / len(cells)
-    return f"On average {cell_text(mean)}{f' {unit}' if unit else ''} apart."
+def describe_mean(differences: Sequence[Difference], unit: str) -> str:
+    """A sentence with the mean absolute difference."""
+    mean = math.fsum(abs(value) for value, *_ in differences) / len(differences)
+    return f"Mean absolute difference: {format_cell(mean)}{f' {unit}' if unit else ''}."

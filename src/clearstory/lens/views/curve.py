@@ -8,29 +8,33 @@ from typing import ClassVar
 from clearstory.errors import BadInput
 from clearstory.lens.views.base import View
 
+Points = list[tuple[float, float]]
+
 
 @dataclass(frozen=True)
 class Line:
-    """A named line through points; `dashed` for what is not the main thing.
+    """A named line through points (x, y).
 
-    `of` names a line before it that it belongs to, as a law does to what was measured: it has that one's colour, and
-    no place of its own in the legend.
+    `dashed` marks a secondary line. `same_color_as` is the name of an earlier line, such as the measurements that this
+    line was fitted to: the line takes that line's colour and has no legend entry of its own.
     """
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     dashed: bool = False
-    of: str | None = None
+    same_color_as: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise BadInput(f"line '{self.name}' has {len(self.x)} places and {len(self.y)} heights; give one for each")
+            raise BadInput(
+                f"line '{self.name}' has {len(self.x)} x values and {len(self.y)} y values; give one for each"
+            )
 
 
 @dataclass(frozen=True)
 class Band:
-    """A strip to compare lines with: at each place from `low` to `high`, such as the runs of several seeds."""
+    """A reference band from `low` to `high` at each x, such as the range over several seeds."""
 
     name: str
     x: tuple[float, ...]
@@ -40,14 +44,14 @@ class Band:
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.low) == len(self.high):
             raise BadInput(
-                f"band '{self.name}' has {len(self.x)} places, {len(self.low)} lows and {len(self.high)} highs; "
+                f"band '{self.name}' has {len(self.x)} x values, {len(self.low)} lows and {len(self.high)} highs; "
                 "give one of each"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(View):
-    """Lines over a common axis: a training curve, a calibration. Labels carry their units: "bits per byte"."""
+    """Lines over a common x axis, such as a learning curve. Axis labels include the unit: "bits per byte"."""
 
     kind: ClassVar[str] = "curve"
     title: str
@@ -61,33 +65,35 @@ class Curve(View):
 
     def __post_init__(self) -> None:
         for number, line in enumerate(self.lines):
-            if line.of is not None and line.of not in [other.name for other in self.lines[:number]]:
-                raise BadInput(f"line '{line.name}' belongs to '{line.of}', which is no line before it; name one")
+            if line.same_color_as is not None and line.same_color_as not in [each.name for each in self.lines[:number]]:
+                raise BadInput(
+                    f"line '{line.name}' has the colour of '{line.same_color_as}', which is not an earlier line; name one"
+                )
 
-    def inks(self) -> list[int]:
-        """The number of each line's colour."""
-        inks: list[int] = []
-        known: dict[str, int] = {}
-        own = 0
+    def color_indices(self) -> list[int]:
+        """The colour index of each line, from 0."""
+        indices: list[int] = []
+        by_name: dict[str, int] = {}
+        count = 0
         for line in self.lines:
-            if line.of is None:
-                # Two lines of one name are still two.
-                known[line.name], own = own, own + 1
-            inks.append(known[line.of or line.name])
-        return inks
+            if line.same_color_as is None:
+                # Two lines with the same name still have two colours.
+                by_name[line.name], count = count, count + 1
+            indices.append(by_name[line.same_color_as or line.name])
+        return indices
 
-    def points(self, line: Line) -> list[tuple[float, float]]:
-        """The points that can be drawn: numbers, and above zero where an axis is logarithmic."""
-        return self.drawable(line.x, line.y)
+    def plottable_points(self, line: Line) -> Points:
+        """The points of a line that can be plotted: finite, and positive on a logarithmic axis."""
+        return self.plottable(line.x, line.y)
 
-    def edges(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-        """The lower and the upper edge of the band, as far as they can be drawn."""
+    def band_edges(self) -> tuple[Points, Points]:
+        """The plottable points of the band's lower and upper edge; empty without a band."""
         if self.band is None:
             return [], []
-        return self.drawable(self.band.x, self.band.low), self.drawable(self.band.x, self.band.high)
+        return self.plottable(self.band.x, self.band.low), self.plottable(self.band.x, self.band.high)
 
-    def drawable(self, xs: tuple[float, ...], ys: tuple[float, ...]) -> list[tuple[float, float]]:
-        """Those of the points that have a place on the axes."""
+    def plottable(self, xs: tuple[float, ...], ys: tuple[float, ...]) -> Points:
+        """The points (x, y) that lie on the axes."""
         pairs = zip(xs, ys, strict=True)
         # Beyond 1e300 differences overflow.
         return [

@@ -1,11 +1,11 @@
-"""Difference: what one view says more than another of its kind: B − A, number by number.
+"""The difference of two views of the same kind: B − A, number by number.
 
- grids    place by place              two models on one sentence, or two sentences of as many tokens
- curves   line by line, where both have a place
- tables   row by row, by their names  the next words of any two models, of any two sentences
- texts    over the same characters    bits of two models, whatever pieces their tokenizers make of the text
+ grids              cell by cell: two models on one text, or two texts with the same number of tokens
+ curves             line by line, at the x values that both have
+ tables             row by row, matched by name: the next tokens of any two models on any two texts
+ highlighted texts  over the same characters: two models with any two tokenizers
 
-What has no difference is refused with what both sides are, and with what could be compared.
+Views without a meaningful difference are refused with a message that says what both are.
 """
 
 from __future__ import annotations
@@ -13,19 +13,31 @@ from __future__ import annotations
 import math
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.views.alignment import average, became, found, paired, same_unit, signed, titled
-from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.views.text_difference import of_texts
-from clearstory.lens.views import Cell, Curve, Grid, Line, HighlightedText, Table, View
+from clearstory.lens.views.alignment import (
+    align_labels,
+    common_unit,
+    describe_extremes,
+    describe_mean,
+    difference_title,
+    format_signed,
+    join_labels,
+)
+from clearstory.lens.views.base import Cell, View
+from clearstory.lens.views.curve import Curve, Line
+from clearstory.lens.views.grid import Grid
+from clearstory.lens.views.highlighted_text import HighlightedText
+from clearstory.lens.views.number_format import format_cell
+from clearstory.lens.views.table import Table
+from clearstory.lens.views.text_difference import subtract_texts
 
 ROWS = 20
-"""Rows of a table of differences, those that differ most."""
+"""Rows of a table of differences, those with the largest differences."""
 
 
 def difference(a: View, b: View, *, top: int = ROWS) -> View:
-    """B − A, of the kind that both are. Of a table the `top` rows that differ most.
+    """B − A, a view of the same kind. Of a table, the `top` rows that differ most.
 
-    Raises CannotDo where that would mean nothing.
+    Raises CannotDo if the difference has no meaning.
 
     >>> a, b = (Grid(title=t, row_labels=("x",), column_labels=("y",), values=((v,),)) for t, v in (("A", 1), ("B", 3)))
     >>> difference(a, b).values
@@ -35,151 +47,164 @@ def difference(a: View, b: View, *, top: int = ROWS) -> View:
         raise BadSetting(f"top is {top}; show at least 1 row")
     match a, b:
         case Grid(), Grid():
-            return of_grids(a, b)
+            return subtract_grids(a, b)
         case Curve(), Curve():
-            return of_curves(a, b)
+            return subtract_curves(a, b)
         case Table(), Table():
-            return of_tables(a, b, top)
+            return subtract_tables(a, b, top)
         case HighlightedText(), HighlightedText():
-            return of_texts(a, b)
+            return subtract_texts(a, b)
+    kinds = [view.kind.replace("_", " ") for view in (a, b)]
     if a.kind != b.kind:
-        raise CannotDo(f"A is a {a.kind} and B is a {b.kind}; look at both in the same way, such as --view next-token")
+        raise CannotDo(
+            f"A is a {kinds[0]} and B is a {kinds[1]}; choose the same view for both, such as --view next-token"
+        )
     raise CannotDo(
-        f"nothing can be taken away from a {a.kind}; grids, curves, tables and texts can be compared, such as lens, "
-        "reach, next and surprise"
+        f"a {kinds[0]} has no difference; grids, curves, tables and highlighted texts have one, such as logit-lens, "
+        "gradient-reach, next-token and surprisal"
     )
 
 
 # ---- grids
 
 
-def of_grids(a: Grid, b: Grid) -> Grid:
-    """Cell by cell."""
-    unit = same_unit(a.unit, b.unit)
-    rows, columns = paired(a.row_labels, b.row_labels, "rows"), paired(a.column_labels, b.column_labels, "columns")
+def subtract_grids(a: Grid, b: Grid) -> Grid:
+    """B − A, cell by cell."""
+    unit = common_unit(a.unit, b.unit)
+    rows = align_labels(a.row_labels, b.row_labels, "rows")
+    columns = align_labels(a.column_labels, b.column_labels, "columns")
     # (i, j) in A is (k, m) in B.
-    places = [[(i, j, k, m) for j, m in columns.places] for i, k in rows.places]
-    values = tuple(tuple(taken(a.values[i][j], b.values[k][m]) for i, j, k, m in row) for row in places)
+    indices = [[(i, j, k, m) for j, m in columns.indices] for i, k in rows.indices]
+    values = tuple(tuple(subtract(a.values[i][j], b.values[k][m]) for i, j, k, m in row) for row in indices)
     texts = None
-    if (mine := a.texts) is not None and (theirs := b.texts) is not None:
+    if (texts_a := a.texts) is not None and (texts_b := b.texts) is not None:
         texts = tuple(
-            tuple(worded(mine[i][j], theirs[k][m], value) for (i, j, k, m), value in zip(row, own, strict=True))
-            for row, own in zip(places, values, strict=True)
+            tuple(
+                difference_text(texts_a[i][j], texts_b[k][m], value)
+                for (i, j, k, m), value in zip(row, own, strict=True)
+            )
+            for row, own in zip(indices, values, strict=True)
         )
-    cells = [
+    differences = [
         (value, f"row ‘{label}’, column ‘{name}’", a.values[i][j], b.values[k][m])
-        for label, row, own in zip(rows.labels, places, values, strict=True)
+        for label, row, own in zip(rows.labels, indices, values, strict=True)
         for name, (i, j, k, m), value in zip(columns.labels, row, own, strict=True)
         if math.isfinite(value)
     ]
     notes = [note for note in (rows.note, columns.note if columns.labels != rows.labels else "") if note]
     return Grid(
-        title=titled(a, b),
+        title=difference_title(a, b),
         row_labels=rows.labels,
         column_labels=columns.labels,
         values=values,
         texts=texts,
         unit=unit,
         dots=a.dots and b.dots,
-        ink="apart",
-        caption=" ".join([found(cells), average(cells, unit), *notes]),
+        palette="diverging",
+        caption=" ".join([describe_extremes(differences), describe_mean(differences, unit), *notes]),
     )
 
 
-def taken(a: float, b: float) -> float:
-    """B − A; what nobody may look at in either stays so.
+def subtract(a: float, b: float) -> float:
+    """B − A; -inf (masked) if both are masked.
 
-    >>> taken(-math.inf, -math.inf), taken(1.0, 0.5)
+    >>> subtract(-math.inf, -math.inf), subtract(1.0, 0.5)
     (-inf, -0.5)
     """
     return b if a == b == -math.inf else b - a
 
 
-def worded(a: str, b: str, value: float) -> str:
-    """The words of both in one cell, and how far they are apart as a remark of few characters.
+def difference_text(a: str, b: str, value: float) -> str:
+    """The words of A and B in one cell, with the difference as a short annotation.
 
-    >>> worded("cat\\n12", "dog\\n30", 0.18)
+    >>> difference_text("cat\\n12", "dog\\n30", 0.18)
     'cat→dog\\n+0.18'
     """
     size = abs(value)
-    remark = "" if size < 0.005 else f"{value:+.2f}" if size < 10 else f"{value:+.0f}" if size < 1000 else signed(value)
-    return "\n".join([became(a.split("\n")[0], b.split("\n")[0]), *([remark.replace("-", "−")] if remark else [])])
+    if size < 0.005:
+        annotation = ""
+    elif size < 1000:
+        annotation = f"{value:+.2f}" if size < 10 else f"{value:+.0f}"
+    else:
+        annotation = format_signed(value)
+    words = join_labels(a.split("\n")[0], b.split("\n")[0])
+    return "\n".join([words, *([annotation.replace("-", "−")] if annotation else [])])
 
 
 # ---- curves
 
 
-def of_curves(a: Curve, b: Curve) -> Curve:
-    """Line by line, at the places that both have."""
+def subtract_curves(a: Curve, b: Curve) -> Curve:
+    """B − A, line by line, at the x values that both have."""
     if (a.x_label, a.y_label) != (b.x_label, b.y_label):
         raise CannotDo(
             f"A shows {a.y_label} over {a.x_label} and B {b.y_label} over {b.x_label}; choose a view with the same axes"
         )
-    lines, cells = [], []
-    for line in (each for each in a.lines if each.of is None):
-        other = next((each for each in b.lines if each.name == line.name), None)
-        if other is None:
+    lines, differences = [], []
+    for line in (each for each in a.lines if each.same_color_as is None):
+        line_b = next((each for each in b.lines if each.name == line.name), None)
+        if line_b is None:
             continue
-        theirs = dict(zip(other.x, other.y, strict=True))
-        points = [(x, y, theirs[x]) for x, y in zip(line.x, line.y, strict=True) if x in theirs]
+        heights_b = dict(zip(line_b.x, line_b.y, strict=True))
+        points = [(x, y, heights_b[x]) for x, y in zip(line.x, line.y, strict=True) if x in heights_b]
         if points:
             lines.append(Line(line.name, tuple(x for x, *_ in points), tuple(z - y for _, y, z in points), line.dashed))
-            cells += [(z - y, f"{line.name} at {cell_text(x)}", y, z) for x, y, z in points]
+            differences += [(z - y, f"{line.name} at {format_cell(x)}", y, z) for x, y, z in points]
     if not lines:
         names = [", ".join(each.name for each in view.lines) for view in (a, b)]
         raise CannotDo(
-            f"A's lines ({names[0]}) and B's ({names[1]}) have no place in common; choose a view whose lines both have"
+            f"A's lines ({names[0]}) and B's ({names[1]}) have no point in common; choose a view whose lines both have"
         )
     return Curve(
-        title=titled(a, b),
+        title=difference_title(a, b),
         lines=tuple(lines),
         x_label=a.x_label,
         y_label=f"B − A, {a.y_label}",
         log_x=a.log_x,
-        caption=f"{found(cells)} {average(cells, a.y_label)}",
+        caption=f"{describe_extremes(differences)} {describe_mean(differences, a.y_label)}",
     )
 
 
 # ---- tables
 
 
-def of_tables(a: Table, b: Table, top: int) -> Table:
-    """Row by row: the rows of either, by their first column (and its second where that names no row alone).
+def subtract_tables(a: Table, b: Table, top: int) -> Table:
+    """B − A, row by row, over the rows of either table, identified by their first columns.
 
-    A row that one side does not show has no number there and no difference.
+    A row that only one table has, has no number for the other and no difference.
     """
     if a.columns != b.columns or a.bar is None or a.bar != b.bar:
         raise CannotDo(
-            f"A's table has the columns {', '.join(a.columns)} and B's {', '.join(b.columns)}; rows are compared by "
-            "one column of numbers that both draw as bars, as next does"
+            f"A's table has the columns {', '.join(a.columns)} and B's {', '.join(b.columns)}; tables are compared by a "
+            "column of numbers that both draw as bars, as next-token does"
         )
-    names, mine, theirs = keyed(a, b)
-    keys = list(dict.fromkeys((*mine, *theirs)))
-    cells = [
-        (theirs[key] - mine[key], f"‘{key[0]}’", mine[key], theirs[key])
+    names, values_a, values_b = index_rows(a, b)
+    keys = list(dict.fromkeys((*values_a, *values_b)))
+    differences = [
+        (values_b[key] - values_a[key], f"‘{key[0]}’", values_a[key], values_b[key])
         for key in keys
-        if key in mine and key in theirs
+        if key in values_a and key in values_b
     ]
-    if not cells:
+    if not differences:
         raise CannotDo(
-            f"no row stands in both tables (A has ‘{next(iter(mine), ('nothing',))[0]}’, B "
-            f"‘{next(iter(theirs), ('nothing',))[0]}’); ask for longer ones with --top"
+            f"no row is in both tables (A has ‘{next(iter(values_a), ('nothing',))[0]}’, B "
+            f"‘{next(iter(values_b), ('nothing',))[0]}’); show more rows with --top"
         )
     rows: list[tuple[Cell, ...]] = [
         (*key, x, y, None if x is None or y is None else y - x)
-        for key, x, y in ((key, mine.get(key), theirs.get(key)) for key in keys)
+        for key, x, y in ((key, values_a.get(key), values_b.get(key)) for key in keys)
     ]
-    # Those that differ most first, and last those that have no difference.
+    # Largest differences first, rows without a difference last.
     rows.sort(key=lambda row: 1.0 if row[-1] is None else -abs(float(row[-1])))
-    lone = len(rows) - len(cells)
-    notes = [found(cells)]
-    if lone:
-        notes.append(f"{lone:,} of {len(rows):,} rows stand in one table only and have no difference.")
-    if all(abs(math.fsum(side.values()) - 1) < 1e-3 for side in (mine, theirs)):
-        moved = math.fsum(abs(y - x) for x, y in ((mine.get(k, 0.0), theirs.get(k, 0.0)) for k in keys)) / 2
-        notes.append(f"{moved:.0%} of the {a.bar} stands elsewhere.")
+    unmatched = len(rows) - len(differences)
+    notes = [describe_extremes(differences)]
+    if unmatched:
+        notes.append(f"{unmatched:,} of {len(rows):,} rows are in one table only and have no difference.")
+    if all(abs(math.fsum(side.values()) - 1) < 1e-3 for side in (values_a, values_b)):
+        distance = math.fsum(abs(values_b.get(key, 0.0) - values_a.get(key, 0.0)) for key in keys) / 2
+        notes.append(f"Total variation distance: {distance:.0%} of the {a.bar}.")
     return Table(
-        title=titled(a, b),
+        title=difference_title(a, b),
         columns=(*names, f"{a.bar}, A", f"{a.bar}, B", "B − A"),
         rows=tuple(rows[:top]),
         bar="B − A",
@@ -187,19 +212,25 @@ def of_tables(a: Table, b: Table, top: int) -> Table:
     )
 
 
-Keyed = dict[tuple[Cell, ...], float]
+RowValues = dict[tuple[Cell, ...], float]
+"""From the cells that identify a row to its number."""
 
 
-def keyed(a: Table, b: Table) -> tuple[tuple[str, ...], Keyed, Keyed]:
-    """The names of the columns by which rows are known, and each side's numbers by them."""
+def index_rows(a: Table, b: Table) -> tuple[tuple[str, ...], RowValues, RowValues]:
+    """The names of the fewest first columns that identify rows, and the numbers of A and of B by them.
+
+    Raises CannotDo if the columns before the numbers do not identify rows.
+    """
     assert a.bar is not None
-    place = a.columns.index(a.bar)
-    for wide in range(1, place + 1):
-        sides = [{row[:wide]: row[place] for row in view.rows} for view in (a, b)]
+    index = a.columns.index(a.bar)
+    for count in range(1, index + 1):
+        sides = [{row[:count]: row[index] for row in view.rows} for view in (a, b)]
         if all(len(side) == len(view.rows) for side, view in zip(sides, (a, b), strict=True)):
-            mine, theirs = ({k: float(v) for k, v in side.items() if isinstance(v, int | float)} for side in sides)
-            return a.columns[:wide], mine, theirs
+            values_a, values_b = (
+                {k: float(v) for k, v in side.items() if isinstance(v, int | float)} for side in sides
+            )
+            return a.columns[:count], values_a, values_b
     raise CannotDo(
-        f"rows are known by {', '.join(a.columns[:place]) or 'nothing'}, and two of them have the same; choose a view "
+        f"rows are identified by {', '.join(a.columns[:index]) or 'nothing'}, and two rows have the same; choose a view "
         "whose rows have names"
     )

@@ -7,15 +7,15 @@ from typing import ClassVar, Literal
 
 from clearstory.lens.views.base import View
 
-
-Tone = Literal["words", "places", "attention", "thinking", "norm", "memory", "answer", "add", "plain"]
-"""What a box does, which gives it its colour; "add" is a small round sign."""
+BoxRole = Literal["embedding", "position", "attention", "mlp", "norm", "state", "output", "add", "other"]
+"""What a box does, which decides its colour; "add" is a small circle with a sign."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A part of a model: what it is, what goes in and comes out, and how many numbers it has learnt (None: it has no
-    place for any). x, y is its upper left corner, in letters and lines; y grows downwards.
+    """A component of a model. `x`, `y` is the upper left corner, in characters and lines; y grows downwards.
+
+    `shape` describes its input and output; `parameters` is their number, None for a component that cannot have any.
     """
 
     name: str
@@ -25,20 +25,20 @@ class Box:
     height: int
     shape: str = ""
     parameters: int | None = None
-    tone: Tone = "plain"
+    role: BoxRole = "other"
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """A way through corners, with a head at the last one unless it goes on as another."""
+    """A line through `points`, with an arrowhead at the last one if `head`."""
 
-    through: tuple[tuple[int, int], ...]
+    points: tuple[tuple[int, int], ...]
     head: bool = True
 
 
 @dataclass(frozen=True)
-class Group:
-    """Boxes that come several times over, in a frame."""
+class RepeatFrame:
+    """A dashed frame around boxes that are repeated `times` times, such as the layers of a stack."""
 
     times: int
     x: int
@@ -49,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure(View):
-    """Boxes and arrows: a model drawn as papers draw it, from below upwards.
+    """A diagram of boxes and arrows, read from the bottom to the top.
 
     >>> Figure(title="f", boxes=(Box("norm", 0, 0, 12, 3),), arrows=(Arrow(((6, 5), (6, 3))),)).size
     (12, 6)
@@ -59,22 +59,22 @@ class Figure(View):
     title: str
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...] = ()
-    groups: tuple[Group, ...] = ()
+    frames: tuple[RepeatFrame, ...] = ()
     caption: str | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """Letters across and lines down that all of it takes."""
+        """Width in characters and height in lines."""
         ends = [(box.x + box.width, box.y + box.height) for box in self.boxes]
-        ends += [(group.x + group.width, group.y + group.height) for group in self.groups]
-        ends += [(x + 1, y + 1) for arrow in self.arrows for x, y in arrow.through]
+        ends += [(frame.x + frame.width, frame.y + frame.height) for frame in self.frames]
+        ends += [(x + 1, y + 1) for arrow in self.arrows for x, y in arrow.points]
         return max((x for x, _ in ends), default=0), max((y for _, y in ends), default=0)
 
-    def times(self, box: Box) -> int:
-        """How many of a box there are: as often as the frame around it is repeated."""
+    def repeats(self, box: Box) -> int:
+        """How many copies of a box the model has: the `times` of the frame around it, or 1."""
         around = [
-            group.times
-            for group in self.groups
-            if group.x <= box.x < group.x + group.width and group.y <= box.y < group.y + group.height
+            frame.times
+            for frame in self.frames
+            if frame.x <= box.x < frame.x + frame.width and frame.y <= box.y < frame.y + frame.height
         ]
         return around[0] if around else 1

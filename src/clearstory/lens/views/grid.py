@@ -8,19 +8,18 @@ from typing import ClassVar, Literal
 from clearstory.errors import BadInput
 from clearstory.lens.views.base import View
 
-
-GridPalette = Literal["bar", "query", "key", "value", "apart"]
-"""The colours of a grid: any numbers; what a head asks for, answers to, and answers with; differences, which are orange
-above zero and blue below, since those two are told apart by the colour-blind too."""
+GridPalette = Literal["sequential", "query", "key", "value", "diverging"]
+"""Colours of a grid: sequential for most quantities; one colour each for the queries, keys and values of a head;
+diverging for differences, orange above zero and blue below, which colour-blind readers can tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid(View):
-    """Numbers with a label for each row and column: attention of every token on every other.
+    """A matrix of numbers with a label for each row and column.
 
-    They are squares, stronger for more; or `dots` whose area is the number, hollow below zero, for those that may be
-    either. -inf is no number of the scale: nobody may look there. `ink`: what they are the numbers of.
-    `texts` are words to stand in the cells, coloured by the numbers; what follows a line feed is a remark in small.
+    Numbers are shown as squares, darker for larger; with `dots`, for numbers of either sign, as circles whose area is the
+    magnitude, hollow below zero. -inf marks a masked cell. `texts` are words to show in the cells, coloured by the
+    numbers; text after a line feed is a small annotation. `unit` is the unit of the numbers.
     """
 
     kind: ClassVar[str] = "grid"
@@ -30,13 +29,13 @@ class Grid(View):
     values: tuple[tuple[float, ...], ...]
     texts: tuple[tuple[str, ...], ...] | None = None
     unit: str = ""
-    ink: GridPalette = "bar"
+    palette: GridPalette = "sequential"
     dots: bool = False
     caption: str | None = None
 
     def __post_init__(self) -> None:
         if self.texts is not None and [len(row) for row in self.texts] != [len(row) for row in self.values]:
-            raise BadInput("a grid has words in other cells than numbers; give a text for each number")
+            raise BadInput("the texts of a grid have another shape than its values; give a text for each value")
         shape = (len(self.values), {len(row) for row in self.values} or {len(self.column_labels)})
         if shape != (len(self.row_labels), {len(self.column_labels)}):
             raise BadInput(

@@ -11,21 +11,24 @@ from clearstory.lens.views.base import Cell, View
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of text and its number; `note` says more in words, `facts` what `columns` of the view name."""
+    """A piece of text and its number (None: not coloured).
+
+    `note` is shown when the span is pointed at; `cells` are further values, one for each of the view's `columns`.
+    """
 
     text: str
     value: float | None
     note: str = ""
-    facts: tuple[Cell, ...] = ()
+    cells: tuple[Cell, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class HighlightedText(View):
-    """A text in pieces, each coloured by its number: how surprising every token was.
+    """A text in spans, each coloured by its number, such as the surprisal of every token.
 
-    The pieces' texts joined are the whole text; one without a number is left plain. `levels` are rising numbers, five
-    or fewer: each that a number reaches makes its colour stronger. `signed`: numbers below zero have a colour of their
-    own, by their size. `totals` are sums over all, by their names.
+    The texts of all spans joined are the whole text. `thresholds` are at most five rising numbers; a span's colour gets
+    stronger with each one that its number reaches. With `signed`, numbers below zero have their own colour, by magnitude.
+    `totals` are (name, value) pairs over the whole text.
     """
 
     kind: ClassVar[str] = "highlighted_text"
@@ -33,33 +36,34 @@ class HighlightedText(View):
     spans: tuple[Span, ...]
     unit: str = ""
     columns: tuple[str, ...] = ()
-    levels: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
+    thresholds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     signed: bool = False
     totals: tuple[tuple[str, Cell], ...] = ()
     caption: str | None = None
 
     def __post_init__(self) -> None:
-        if list(self.levels) != sorted(self.levels) or len(self.levels) > 5:
-            raise BadInput(f"levels are {self.levels}; give at most five rising numbers")
-        if any(span.facts and len(span.facts) != len(self.columns) for span in self.spans):
-            raise BadInput(
-                f"the view names {len(self.columns)} facts and a piece has another number; give one for each"
-            )
+        if list(self.thresholds) != sorted(self.thresholds) or len(self.thresholds) > 5:
+            raise BadInput(f"thresholds are {self.thresholds}; give at most five rising numbers")
+        for span in self.spans:
+            if span.cells and len(span.cells) != len(self.columns):
+                raise BadInput(
+                    f"the view has {len(self.columns)} columns and a span has {len(span.cells)} cells; give one for each"
+                )
 
     def level(self, span: Span) -> int:
-        """How many levels a piece's number reaches."""
+        """The number of thresholds that a span's number reaches."""
         if span.value is None:
             return 0
-        return sum((abs(span.value) if self.signed else span.value) >= level for level in self.levels)
+        return sum((abs(span.value) if self.signed else span.value) >= threshold for threshold in self.thresholds)
 
-    def shade(self, span: Span) -> str:
-        """The name of a piece's colour: heat-0 and on; of signed numbers, more-1 and on above zero, less-1 below."""
+    def color_class(self, span: Span) -> str:
+        """The name of a span's colour: "heat-LEVEL", or for signed numbers "more-LEVEL" and "less-LEVEL"."""
         level = self.level(span)
         if not self.signed or not level:
             return f"heat-{level}"
         return f"more-{level}" if (span.value or 0) > 0 else f"less-{level}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, the totals by their names."""
-        said = super().to_json()
-        return {**said, "totals": dict(said["totals"])}
+        """The fields as plain data, with `totals` as a dictionary."""
+        data = super().to_json()
+        return {**data, "totals": dict(data["totals"])}

@@ -11,7 +11,7 @@ from clearstory.lens.views.base import View
 
 @dataclass(frozen=True)
 class Point:
-    """A named place. `group` is the number of its colour; `note` says more in words."""
+    """A labelled point. `group` is the index of its colour; `note` is shown when it is pointed at."""
 
     label: str
     x: float
@@ -22,12 +22,12 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Map(View):
-    """Points whose distances mean something: both axes have one scale. Words by their vectors, a path layer by layer.
+    """Labelled points in a plane whose distances are meaningful: both axes have the same scale.
 
-    `links` are pairs of points, by their numbers, with a line between them; `groups` name the colours.
+    `links` are pairs of point indices that a line connects; `groups` are the names of the colours.
 
-    >>> there = (Point("king", 0.0, 0.0), Point("queen", 3.0, 4.0))
-    >>> Map(title="Two words", points=there, links=((0, 1),), x_label="first", y_label="second").to_json()["links"]
+    >>> points = (Point("king", 0.0, 0.0), Point("queen", 3.0, 4.0))
+    >>> Map(title="Two words", points=points, links=((0, 1),), x_label="first", y_label="second").to_json()["links"]
     [[0, 1]]
     """
 
@@ -47,12 +47,11 @@ class Map(View):
         if self.groups and any(not 0 <= point.group < len(self.groups) for point in self.points):
             raise BadInput(f"the map names {len(self.groups)} groups and a point is of another; name one for each")
 
-    @property
-    def drawable(self) -> Map:
-        """The same without the points that have no place (nan, infinity) and their links."""
+    def finite(self) -> Map:
+        """The map without points at nan or infinity, and without their links."""
         # Beyond 1e150 squares of differences overflow.
-        kept = [at for at, point in enumerate(self.points) if abs(point.x) < 1e150 and abs(point.y) < 1e150]
+        kept = [index for index, point in enumerate(self.points) if abs(point.x) < 1e150 and abs(point.y) < 1e150]
         if len(kept) == len(self.points):
             return self
         links = tuple((kept.index(a), kept.index(b)) for a, b in self.links if a in kept and b in kept)
-        return replace(self, points=tuple(self.points[at] for at in kept), links=links)
+        return replace(self, points=tuple(self.points[index] for index in kept), links=links)

@@ -11,7 +11,7 @@ from clearstory.lens.views.base import Cell, View
 
 @dataclass(frozen=True, kw_only=True)
 class Table(View):
-    """Rows of cells under named columns; the column named in `bar` is drawn as bars too.
+    """Rows of cells under named columns. The numbers of the column named by `bar` are also drawn as bars.
 
     >>> Table(title="Next", columns=("token", "probability"), rows=(("a", 0.75),), bar="probability").to_json()["kind"]
     'table'
@@ -25,14 +25,15 @@ class Table(View):
     caption: str | None = None
 
     def __post_init__(self) -> None:
-        if any(len(row) != len(self.columns) for row in self.rows):
-            raise BadInput(f"a table of {len(self.columns)} columns has a row of another length; give a cell for each")
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise BadInput(
+                    f"a row has {len(row)} cells and the table has {len(self.columns)} columns; give a cell for each column"
+                )
         if self.bar is not None and self.bar not in self.columns:
-            raise BadInput(
-                f"bars are to show '{self.bar}', which is no column; choose one of {', '.join(self.columns)}"
-            )
+            raise BadInput(f"bar is '{self.bar}', which is not a column; choose one of {', '.join(self.columns)}")
 
     def column(self, name: str) -> list[Cell]:
-        """One column from top to bottom."""
-        place = self.columns.index(name)
-        return [row[place] for row in self.rows]
+        """The cells of one column, from top to bottom."""
+        index = self.columns.index(name)
+        return [row[index] for row in self.rows]

@@ -1,4 +1,4 @@
-"""Stretches: two texts in pieces, taken from each other over the same characters."""
+"""The difference of two highlighted texts, aligned by characters."""
 
 from __future__ import annotations
 
@@ -9,74 +9,94 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from clearstory.errors import CannotDo
-from clearstory.lens.views.alignment import average, found, paired, same_unit, signed, titled
-from clearstory.lens.rendering.scales import cell_text
-from clearstory.lens.views import Cell, Span, HighlightedText
+from clearstory.lens.views.alignment import (
+    align_labels,
+    common_unit,
+    describe_extremes,
+    describe_mean,
+    difference_title,
+    format_signed,
+)
+from clearstory.lens.views.base import Cell
+from clearstory.lens.views.highlighted_text import HighlightedText, Span
+from clearstory.lens.views.number_format import format_cell
 
-LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Where the colours of differences get stronger, in the text's unit."""
+THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Thresholds of the colours of differences, in the unit of the text."""
 
 
-def of_texts(a: HighlightedText, b: HighlightedText) -> HighlightedText:
-    """Over the same characters: where the sides cut a text in other places, their numbers are added up between the cuts
-    that both have. Two texts of as many pieces, of which at least half are the same, are compared piece by piece.
+def subtract_texts(a: HighlightedText, b: HighlightedText) -> HighlightedText:
+    """B − A over the same characters.
+
+    If both have the same text, numbers are summed between the boundaries that both tokenizations share. Two texts with
+    the same number of spans, of which at least half are equal, are compared span by span.
     """
-    unit = same_unit(a.unit, b.unit)
+    unit = common_unit(a.unit, b.unit)
     texts = ["".join(span.text for span in view.spans) for view in (a, b)]
-    if texts[0] == texts[1]:
-        parts = list(between(a, b))
+    same_text = texts[0] == texts[1]
+    if same_text:
+        aligned = list(align_spans(a, b))
     else:
         labels = [[span.text for span in view.spans] for view in (a, b)]
-        pairs = paired(labels[0], labels[1], "pieces")
-        parts = [Part(y.text, label, (x,), (y,)) for label, x, y in zip(pairs.labels, a.spans, b.spans, strict=True)]
-    spans, cells = [], []
-    for part in parts:
-        x, y = part.sums
+        names = align_labels(labels[0], labels[1], "spans").labels
+        aligned = [AlignedSpan(y.text, name, (x,), (y,)) for name, x, y in zip(names, a.spans, b.spans, strict=True)]
+    spans, differences = [], []
+    for each in aligned:
+        x, y = each.sums
         if x is None or y is None:
-            spans.append(Span(part.text, None))
+            spans.append(Span(each.text, None))
             continue
-        pieces = [" · ".join(visible(each.text) for each in side) for side in (part.a, part.b)]
-        cut = f"   A reads {pieces[0]}, B {pieces[1]}" if pieces[0] != pieces[1] and texts[0] == texts[1] else ""
-        name = visible(part.name)
-        note = f"{name}   {signed(y - x)} {unit}   {cell_text(x)} in A, {cell_text(y)} in B{cut}"
-        spans.append(Span(part.text, y - x, note, (x, y)))
-        cells.append((y - x, f"‘{name.strip()}’", x, y))
-    if not cells:
-        raise CannotDo("no piece has a number on both sides; give a longer text")
-    sums = [math.fsum(x for *_, x, _ in cells), math.fsum(y for *_, y in cells)]
-    joined = sum(len(part.a) > 1 or len(part.b) > 1 for part in parts)
-    per = sizes(a, b) if texts[0] == texts[1] else ()
-    whole = f"B takes {cell_text(abs(sums[1] - sums[0]))} {unit} {'more' if sums[1] > sums[0] else 'fewer'} in all."
-    note = f"The sides cut the text in other places: {joined:,} of {len(parts):,} stretches are several pieces on one."
+        pieces = [" · ".join(show_whitespace(span.text) for span in side) for side in (each.a, each.b)]
+        cut = f"   A reads {pieces[0]}, B {pieces[1]}" if pieces[0] != pieces[1] and same_text else ""
+        name = show_whitespace(each.name)
+        note = f"{name}   {format_signed(y - x)} {unit}   {format_cell(x)} in A, {format_cell(y)} in B{cut}"
+        spans.append(Span(each.text, y - x, note, (x, y)))
+        differences.append((y - x, f"‘{name.strip()}’", x, y))
+    if not differences:
+        raise CannotDo("no span has a number in both A and B; give a longer text")
+    sums = math.fsum(x for *_, x, _ in differences), math.fsum(y for *_, y in differences)
+    notes = [describe_extremes(differences), describe_mean(differences, unit)]
+    if sums[0] != sums[1]:
+        notes.insert(
+            0,
+            f"B takes {format_cell(abs(sums[1] - sums[0]))} {unit} {'more' if sums[1] > sums[0] else 'fewer'} in all.",
+        )
+    if joined := sum(len(each.a) > 1 or len(each.b) > 1 for each in aligned):
+        notes.append(
+            f"The tokenizations differ: {joined:,} of {len(aligned):,} aligned spans are several tokens in A or B."
+        )
     return HighlightedText(
-        title=titled(a, b),
+        title=difference_title(a, b),
         spans=tuple(spans),
         unit=unit,
         columns=(f"{unit}, A", f"{unit}, B"),
-        levels=LEVELS,
+        thresholds=THRESHOLDS,
         signed=True,
-        totals=((f"{unit}, A", sums[0]), (f"{unit}, B", sums[1]), ("B − A", sums[1] - sums[0]), *per),
-        caption=" ".join(
-            [*([whole] if sums[0] != sums[1] else []), found(cells), average(cells, unit), *([note] if joined else [])]
+        totals=(
+            (f"{unit}, A", sums[0]),
+            (f"{unit}, B", sums[1]),
+            ("B − A", sums[1] - sums[0]),
+            *(per_byte_totals(a, b) if same_text else ()),
         ),
+        caption=" ".join(notes),
     )
 
 
-def visible(text: str) -> str:
-    """A piece whose spaces can be seen."""
+def show_whitespace(text: str) -> str:
+    """A text with visible characters for spaces, line feeds and tabs."""
     return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥")
 
 
-def sizes(a: HighlightedText, b: HighlightedText) -> tuple[tuple[str, Cell], ...]:
-    """Numbers per byte of both sides, where both have them."""
+def per_byte_totals(a: HighlightedText, b: HighlightedText) -> tuple[tuple[str, Cell], ...]:
+    """The per-byte totals of A and B; empty if one of them has none."""
     name = f"{a.unit} per byte"
     both = [dict(view.totals).get(name) for view in (a, b)]
     return ((f"{name}, A", both[0]), (f"{name}, B", both[1])) if None not in both else ()
 
 
 @dataclass(frozen=True)
-class Part:
-    """A stretch of a text that both sides cut at its ends, and the pieces of each in it."""
+class AlignedSpan:
+    """A stretch of text with a token boundary of both A and B at each end, and the spans of each side in it."""
 
     text: str
     name: str
@@ -85,24 +105,24 @@ class Part:
 
     @property
     def sums(self) -> tuple[float | None, float | None]:
-        """The numbers of both sides; None where a piece has none."""
-        one, other = (
+        """The sums over A's and over B's spans; None if one of the spans has no number."""
+        sum_a, sum_b = (
             None
             if not side or any(each.value is None for each in side)
             else math.fsum(each.value or 0 for each in side)
             for side in (self.a, self.b)
         )
-        return one, other
+        return sum_a, sum_b
 
 
-def between(a: HighlightedText, b: HighlightedText) -> Iterator[Part]:
-    """The shortest stretches at whose ends both sides cut; pieces without a letter belong to the one before them."""
+def align_spans(a: HighlightedText, b: HighlightedText) -> Iterator[AlignedSpan]:
+    """The shortest stretches of a text between common token boundaries. Empty spans belong to the stretch before them."""
     stops = [list(accumulate(len(span.text) for span in view.spans)) for view in (a, b)]
     ends = sorted(set(stops[0]) & set(stops[1]))
     sides: list[list[list[Span]]] = [[[] for _ in ends] for _ in stops]
     for side, own, view in zip(sides, stops, (a, b), strict=True):
         for stop, span in zip(own, view.spans, strict=True):
             side[bisect_left(ends, stop)].append(span)
-    for mine, theirs in zip(*sides, strict=True):
-        text = "".join(span.text for span in mine)
-        yield Part(text, text, tuple(mine), tuple(theirs))
+    for spans_a, spans_b in zip(*sides, strict=True):
+        text = "".join(span.text for span in spans_a)
+        yield AlignedSpan(text, text, tuple(spans_a), tuple(spans_b))

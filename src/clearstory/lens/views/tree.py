@@ -1,4 +1,4 @@
-"""Branches: the kind of view whose parts grow from each other: what a search has followed, and what it has dropped."""
+"""Tree: tokens that follow tokens, such as the hypotheses of a beam search."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from clearstory.lens.views.base import View
 
 @dataclass(frozen=True)
 class Node:
-    """A word of a tree: which node it comes after (None: the root's), its number, and what became of it."""
+    """A token of a tree: the index of its parent node (None at the root), its number, and its status in the search."""
 
     text: str
     parent: int | None
     value: float
-    fate: Literal["followed", "ended", "dropped"] = "followed"
+    status: Literal["kept", "finished", "pruned"] = "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tree(View):
-    """Words that come after words. Parents stand before children; `best` is the node at which the best way ends.
+    """Tokens that follow tokens. Parents precede their children; `best` is the index of the best path's last node.
 
     >>> Tree(title="t", nodes=(Node("a", None, -1.0), Node("b", 0, -2.0), Node("c", 0, -3.0)), best=1).levels()
     [[0], [1, 2]]
@@ -35,21 +35,22 @@ class Tree(View):
     caption: str | None = None
 
     def __post_init__(self) -> None:
-        if any(node.parent is not None and not 0 <= node.parent < at for at, node in enumerate(self.nodes)):
-            raise BadInput("a tree has a node before the one it comes after; give parents first")
+        for index, node in enumerate(self.nodes):
+            if node.parent is not None and not 0 <= node.parent < index:
+                raise BadInput(f"node {index} has the parent {node.parent}; parents must precede their children")
 
     def levels(self) -> list[list[int]]:
-        """The nodes by how many stand before them."""
+        """The node indices by depth."""
         depths: list[int] = []
         for node in self.nodes:
             depths.append(0 if node.parent is None else depths[node.parent] + 1)
         return [[at for at, own in enumerate(depths) if own == depth] for depth in range(max(depths, default=-1) + 1)]
 
-    def way(self) -> set[int]:
-        """The nodes of the best way."""
-        found: set[int] = set()
-        at = self.best
-        while at is not None:
-            found.add(at)
-            at = self.nodes[at].parent
-        return found
+    def best_path(self) -> set[int]:
+        """The indices of the nodes on the best path."""
+        path: set[int] = set()
+        index = self.best
+        while index is not None:
+            path.add(index)
+            index = self.nodes[index].parent
+        return path
