@@ -114,19 +114,21 @@ TYPES = {
 """Modules of the error class and of the types that the public functions return."""
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, imported on first use."""
-    if name in FUNCTIONS:
-        from clearstory.recipes.settings.arguments import check_arguments
+if not TYPE_CHECKING:  # to a type checker, a name that is not imported above is an error
 
-        module, _, attribute = FUNCTIONS[name].partition(":")
-        value: Any = check_arguments(getattr(import_module(module), attribute), name)
-    elif name in TYPES:
-        value = getattr(import_module(TYPES[name]), name)
-    else:
-        raise AttributeError(f"module 'clearstory' has no attribute '{name}'")
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        """A public name, imported on first use."""
+        if name in FUNCTIONS:
+            from clearstory.recipes.settings.arguments import check_arguments
+
+            module, _, attribute = FUNCTIONS[name].partition(":")
+            value: Any = check_arguments(getattr(import_module(module), attribute), name)
+        elif name in TYPES:
+            value = getattr(import_module(TYPES[name]), name)
+        else:
+            raise AttributeError(f"module 'clearstory' has no attribute '{name}'")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""What is wrong is said in one sentence, with the way out, and leaves nothing half-written."""
+"""Bad input: one sentence with the remedy, and no partly written files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from trained import contents, flags, words
 Cli = Callable[..., Any]
 
 
-def refused(answer: Any, *says: str, status: int = 1, last: bool = False) -> None:
-    """One sentence, nothing on standard output, the right status. `last`: after a run has told how it goes."""
+def assert_refused(answer: Any, *parts: str, status: int = 1, last: bool = False) -> None:
+    """One sentence on stderr, nothing on stdout, the right status. `last`: after the output of a run."""
     assert answer.status == status, answer.err
     assert answer.out == ""
     assert "Traceback" not in answer.err
     lines = answer.err.strip().splitlines()
     assert lines if last else len(lines) == 1, answer.err
-    for part in says:
+    for part in parts:
         assert part in lines[-1]
 
 
@@ -43,44 +43,44 @@ TEXTS: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
         ("a.jsonl, line 3 has no field 'text', only 'txt'", "--data.text_field"),
     ),
     "no JSON": ("b.jsonl", b'{"text": "one"}\n{"text": \n', ("b.jsonl, line 2 is not JSON",)),
-    "no text": ("c.jsonl", b'{"text": "one"}\n{"text": 7}\n', ("c.jsonl, line 2", "holds int, not text")),
-    "cut off": ("d.txt.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", ("d.txt.gz ends before",)),
-    "no parquet": ("e.parquet", b"PAR1" + b"x" * 40, ("e.parquet is not a whole parquet file",)),
+    "no text": ("c.jsonl", b'{"text": "one"}\n{"text": 7}\n', ("c.jsonl, line 2", "'text' is int, not text")),
+    "cut off": ("d.txt.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", ("d.txt.gz is truncated",)),
+    "no parquet": ("e.parquet", b"PAR1" + b"x" * 40, ("e.parquet is truncated or not a parquet file",)),
 }
 
 
 @pytest.mark.parametrize(("name", "data", "says"), TEXTS.values(), ids=TEXTS.keys())
-def test_a_text_that_cannot_be_learnt_from(
+def test_a_text_that_cannot_be_trained_on(
     name: str, data: bytes, says: tuple[str, ...], tmp_path: Path, cli: Cli
 ) -> None:
     (tmp_path / name).write_bytes(data)
     before = contents(tmp_path)
-    refused(cli(*flags(tmp_path / name, tmp_path / "run")), *says)
+    assert_refused(cli(*flags(tmp_path / name, tmp_path / "run")), *says)
     assert contents(tmp_path).keys() - before.keys() == cached(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
 def cached(home: Path) -> set[str]:
-    """Ids that were kept for the next time: whole, and no part of a run."""
+    """Cached token ids, which are no part of a run."""
     return {name for name in contents(home) if name.startswith("cache/")}
 
 
-def test_a_text_that_is_not_there(tmp_path: Path, cli: Cli) -> None:
-    refused(cli(*flags(tmp_path / "nowhere.txt", tmp_path / "run")), "there is no file or folder", "nowhere.txt")
-    refused(cli(*flags(tmp_path / "*.txt", tmp_path / "run")), "no file matches", "*.txt")
-    refused(cli("train", "--out", tmp_path / "run"), "there is no text to learn from")
+def test_a_missing_text(tmp_path: Path, cli: Cli) -> None:
+    assert_refused(cli(*flags(tmp_path / "nowhere.txt", tmp_path / "run")), "there is no file or folder", "nowhere.txt")
+    assert_refused(cli(*flags(tmp_path / "*.txt", tmp_path / "run")), "no file matches", "*.txt")
+    assert_refused(cli("train", "--out", tmp_path / "run"), "there is no text to train on")
     (tmp_path / "nothing").mkdir()
-    refused(cli(*flags(tmp_path / "nothing", tmp_path / "run")), "holds no text; looked for")
+    assert_refused(cli(*flags(tmp_path / "nothing", tmp_path / "run")), "has no text files; supported")
     assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
 
 
-def test_bytes_that_are_no_text_can_be_replaced(tmp_path: Path, cli: Cli) -> None:
+def test_invalid_utf8_can_be_replaced(tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "old.txt").write_bytes(words().encode() + b"caf\xe9 " + words(seed=1).encode())
-    refused(cli(*flags(tmp_path / "old.txt", tmp_path / "run")), "--errors replace")
+    assert_refused(cli(*flags(tmp_path / "old.txt", tmp_path / "run")), "--errors replace")
     answer = cli(*flags(tmp_path / "old.txt", tmp_path / "run"), "--data.errors", "replace", "--json")
     assert answer.status == 0
     assert json.loads(answer.out)["tokens"] > 0
-    refused(cli("evaluate", tmp_path / "run", tmp_path / "old.txt"), "not UTF-8", "--errors replace")
+    assert_refused(cli("evaluate", tmp_path / "run", tmp_path / "old.txt"), "not UTF-8", "--errors replace")
     assert cli("evaluate", tmp_path / "run", tmp_path / "old.txt", "--errors", "replace", "--json").status == 0
 
 
@@ -104,7 +104,7 @@ def test_both_names_of_a_flag_are_understood_by_both_commands(flag: str, made: A
     ],
 )
 def test_names_and_values_that_do_not_exist(made: Any, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
-    refused(cli("train", made.text, "--out", tmp_path / "run", *words), says, status=2)
+    assert_refused(cli("train", made.text, "--out", tmp_path / "run", *words), says, status=2)
     assert not (tmp_path / "run").exists()
 
 
@@ -115,16 +115,16 @@ def test_names_and_values_that_do_not_exist(made: Any, tmp_path: Path, cli: Cli,
         (["--model.context", "4"], "training.context is 8 and model.context 4"),
         (["--model.heads", "3", "--model.kv_heads", "2"], "do not share"),
         (["--tokenizer", "byte"], "did you mean"),
-        (["--data.validation", "0"], "data.validation is 0 and nothing of text.txt is held out"),
+        (["--data.validation", "0"], "data.validation is 0 and the validation split of text.txt is empty"),
     ],
 )
-def test_settings_that_do_not_go_together(made: Any, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
-    refused(cli(*flags(made.text, tmp_path / "run"), *words), says)
+def test_contradicting_settings(made: Any, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
+    assert_refused(cli(*flags(made.text, tmp_path / "run"), *words), says)
     assert not (tmp_path / "run").exists()
 
 
 def copy(made: Any, tmp_path: Path) -> Path:
-    """The finished run, to be broken."""
+    """A copy of the finished run."""
     shutil.copytree(made.run, tmp_path / "run")
     return tmp_path / "run"
 
@@ -161,7 +161,7 @@ def test_a_model_folder_that_is_damaged(
     run = copy(made, tmp_path)
     damage(run / "model" / name)
     before = contents(tmp_path)
-    refused(cli(verb, run, *(["the"] if verb == "generate" else [made.text])), *says)
+    assert_refused(cli(verb, run, *(["the"] if verb == "generate" else [made.text])), *says)
     assert contents(tmp_path) == before
 
 
@@ -170,9 +170,9 @@ def test_a_checkpoint_that_is_damaged(name: str, made: Any, tmp_path: Path, cli:
     run = copy(made, tmp_path)
     half(run / "checkpoints" / "step-000008" / name)
     before = contents(run)
-    refused(cli("train", "--resume", "--out", run, "--steps", "12"), "the checkpoint", "step-000008", "cannot be read")
+    assert_refused(cli("train", "--resume", "--out", run, "--steps", "12"), "the checkpoint", "step-000008", "cannot be read")
     assert contents(run) == before
-    # The way out that it names.
+    # The remedy that the message names.
     shutil.rmtree(run / "checkpoints" / "step-000008")
     assert cli("train", "--resume", "--out", run, "--json").status == 0
 
@@ -180,14 +180,14 @@ def test_a_checkpoint_that_is_damaged(name: str, made: Any, tmp_path: Path, cli:
 def test_a_run_whose_settings_are_damaged(made: Any, tmp_path: Path, cli: Cli) -> None:
     run = copy(made, tmp_path)
     (run / "config.yaml").write_text("training: {seed: [")
-    refused(cli("train", "--resume", "--out", run), "config.yaml", "not YAML")
+    assert_refused(cli("train", "--resume", "--out", run), "config.yaml", "not YAML")
     (run / "config.yaml").write_text("training: {sed: 1}")
-    refused(cli("train", "--resume", "--out", run), "did you mean 'training.seed'?")
+    assert_refused(cli("train", "--resume", "--out", run), "did you mean 'training.seed'?")
 
 
 def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> None:
     before = contents(made.run)
-    refused(
+    assert_refused(
         cli(*flags(made.text, made.run), "--resume", "--model.width", "32"),
         "was made with model.width 16, and now it is 32",
     )
@@ -195,7 +195,7 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
     run = copy(made, tmp_path)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("width: 16", "width: 32"))
-    refused(
+    assert_refused(
         cli("train", "--resume", "--out", run),
         "the checkpoint's 'blocks.0.",
         "resume with the settings it was made with",
@@ -203,57 +203,57 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
     assert contents(made.run) == before
 
 
-def test_a_model_and_a_tokenizer_that_do_not_belong_together(made: Any, tmp_path: Path, cli: Cli) -> None:
+def test_a_model_with_another_tokenizer(made: Any, tmp_path: Path, cli: Cli) -> None:
     run = copy(made, tmp_path)
     from clearstory.text.train_tokenizer import train_tokenizer
 
     train_tokenizer("bytes", []).save(run / "model")
     answer = cli("generate", run, "the")
-    refused(answer, "the model knows 20 tokens, the tokenizer makes 257")
-    train_tokenizer("characters", ["abc"]).save(run / "model")  # whose numbers would all be another's
-    refused(cli("evaluate", run, made.text), "the model knows 20 tokens, the tokenizer makes")
+    assert_refused(answer, "the model has a vocabulary of 20 tokens, the tokenizer one of 257")
+    train_tokenizer("characters", ["abc"]).save(run / "model")  # whose ids all have other meanings
+    assert_refused(cli("evaluate", run, made.text), "the model has a vocabulary of 20 tokens, the tokenizer one of")
 
 
-def test_a_model_that_is_not_there(made: Any, tmp_path: Path, cli: Cli) -> None:
-    refused(cli("generate", made.run.parent / "rum", "the"), "there is no folder", "did you mean 'run'?")
-    refused(cli("generate", made.text, "the"), "is a file, and a model is a folder")
+def test_a_missing_model(made: Any, tmp_path: Path, cli: Cli) -> None:
+    assert_refused(cli("generate", made.run.parent / "rum", "the"), "there is no folder", "did you mean 'run'?")
+    assert_refused(cli("generate", made.text, "the"), "text.txt is not a model; supported: folders")
     (tmp_path / "nothing").mkdir()
-    refused(cli("evaluate", tmp_path / "nothing", made.text), "holds no config.json")
+    assert_refused(cli("evaluate", tmp_path / "nothing", made.text), "holds no config.json")
 
 
 def test_a_prompt_longer_than_the_context(made: Any, cli: Cli) -> None:
     words = ("generate", made.run, "the cat sat on", "--max-tokens", "3", "--seed", "1")
-    refused(cli(*words), "the prompt has 14 tokens and the model's context holds 8", "--truncate left")
+    assert_refused(cli(*words), "the prompt has 14 tokens and the model's context holds 8", "--truncate left")
     answer = cli(*words, "--truncate", "left", "--json")
     assert answer.status == 0
     assert json.loads(answer.out)["tokens"] == 3
 
 
-def test_a_prompt_the_tokenizer_cannot_spell_goes_on_with_its_unknown(made: Any, cli: Cli) -> None:
+def test_a_prompt_with_an_unknown_character(made: Any, cli: Cli) -> None:
     assert cli("generate", made.run, "Ω", "--max-tokens", "2", "--json").status == 0
 
 
-def test_a_place_that_cannot_be_written(made: Any, tmp_path: Path, cli: Cli) -> None:
+def test_an_output_path_that_cannot_be_written(made: Any, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     below = tmp_path / "letter.txt" / "view.svg"
-    refused(cli("inspect", made.run, "the", "--out", below), "letter.txt", "check this path, and who may write there")
-    refused(cli("convert", made.run, below.with_suffix("")), "letter.txt", "check this path, and who may write there")
+    assert_refused(cli("inspect", made.run, "the", "--out", below), "letter.txt", "check this path, and who may write there")
+    assert_refused(cli("convert", made.run, below.with_suffix("")), "letter.txt", "check this path, and who may write there")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
 def test_an_output_folder_that_exists(made: Any, cli: Cli) -> None:
     before = contents(made.run)
-    refused(cli(*flags(made.text, made.run)), "already has a run", "--resume", "--overwrite")
+    assert_refused(cli(*flags(made.text, made.run)), "already has a run", "--resume", "--overwrite")
     assert contents(made.run) == before
 
 
 @pytest.mark.parametrize("at", ["step-000004", "model", "metrics.jsonl", "config.yaml"])
 def test_a_disk_that_fills(at: str, made: Any, tmp_path: Path, cli: Cli) -> None:
-    """Wherever it fills: one sentence, no temporaries, and when there is room again the run goes on to the same end."""
+    """One sentence and no temporary files; with free space again, the run resumes and ends the same."""
     run = tmp_path / "run"
 
     def full(label: str, path: Path) -> None:
-        if at in str(path.relative_to(run)) and label in ("flush", "append") and (at != "model" or begun(run)):
+        if at in str(path.relative_to(run)) and label in ("flush", "append") and (at != "model" or has_checkpoint(run)):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     def quietly(label: str, path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_disk_that_fills(at: str, made: Any, tmp_path: Path, cli: Cli) -> None
             full(label, path)
 
     durable.hooks.append(quietly)
-    refused(cli(*flags(made.text, run)), "needs ", "bytes free; make room or choose another folder", last=True)
+    assert_refused(cli(*flags(made.text, run)), "needs ", "bytes free; make room or choose another folder", last=True)
     durable.hooks.clear()
     assert not [path for path in tmp_path.rglob("*") if durable.TEMPORARY_NAME.match(path.name)]
     for folder in checkpoint.list_checkpoints(run):
@@ -271,13 +271,13 @@ def test_a_disk_that_fills(at: str, made: Any, tmp_path: Path, cli: Cli) -> None
     assert json.loads(answer.out)["bits_per_byte"] == made.said["bits_per_byte"]
 
 
-def begun(run: Path) -> bool:
-    """Whether the first checkpoint is there: its own file is called model.safetensors too."""
+def has_checkpoint(run: Path) -> bool:
+    """Whether there is a checkpoint, which has a file called model.safetensors too."""
     return (run / "checkpoints" / "step-000000").is_dir()
 
 
-def test_a_loss_that_is_no_number(made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "clip", lambda trainer: float("inf"))
-    refused(cli(*flags(made.text, tmp_path / "run")), "the loss became", "(gradient inf) at step 1", last=True)
+def test_a_loss_that_is_not_finite(made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "clip_gradients", lambda trainer: float("inf"))
+    assert_refused(cli(*flags(made.text, tmp_path / "run")), "the loss became", "(gradient norm inf) at step 1", last=True)
     saved = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[-1])
     assert all(torch.isfinite(value).all() for value in saved.model.values())

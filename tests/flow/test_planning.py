@@ -1,4 +1,4 @@
-"""What a run decides for itself: size, dropout, tokenizer, rates."""
+"""Settings that a run resolves itself: size, dropout, context, tokenizer, learning rates, device."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from clearstory.recipes.training import time_budget
 from clearstory.recipes.training.samples import parse_padded_image
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.settings.training import build_train_recipe
-from clearstory.recipes.training.loop import place_of, usual_tokenizer
+from clearstory.recipes.training.preparation import device_of, tokenizer_spec
 from clearstory.text.corpus import Corpus
 from clearstory.text.digit_images import save_png
 
 
-def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> None:
+def test_more_time_gives_a_larger_model_and_little_text_a_small_one() -> None:
     sizes = [time_budget.parameters_for_budget(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-3)  # √4: time is shared by size and tokens
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=1e-3)
@@ -30,50 +30,51 @@ def test_more_time_asks_for_a_larger_model_and_little_text_for_a_small_one() -> 
     assert time_budget.parameters_for_budget(10**6, 1e11, 100_000, 100_000) == 400_000
 
 
-def test_what_is_read_many_times_is_learnt_with_dropout() -> None:
-    # 6 · 10⁶ parameters · 10⁶ tokens are 6·10¹² operations a pass
-    passes = [time_budget.dropout_for_budget(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
-    assert passes == [0.0, 0.1, 0.2]
+def test_many_epochs_use_dropout() -> None:
+    # 6 · 10⁶ parameters · 10⁶ tokens are 6·10¹² operations an epoch
+    dropouts = [time_budget.dropout_for_budget(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
+    assert dropouts == [0.0, 0.1, 0.2]
 
 
 @pytest.mark.parametrize("target", [300_000, 3_000_000, 30_000_000])
-def test_the_dial_of_clear_comes_near(target: int) -> None:
+def test_clear_is_sized_near_its_target(target: int) -> None:
     assert parameter_count(clear_config(target, 1024, 256)) == pytest.approx(target, rel=0.35)
 
 
 @pytest.mark.parametrize("vocab", [67, 4096])
-def test_clear_can_be_sized_by_its_blocks(vocab: int) -> None:
+def test_clear_can_be_sized_without_embeddings(vocab: int) -> None:
     assert non_embedding_parameters(clear_config_by_non_embedding(600_000, vocab, 256)) == pytest.approx(600_000, rel=0.35)
 
 
 @pytest.mark.parametrize(
     ("size", "spec"), [(1, "bpe:512"), (1_115_394, "bpe:1024"), (4_143_068, "bpe:4096"), (10**9, "bpe:8192")]
 )
-def test_the_usual_tokenizer_has_a_token_for_every_thousand_bytes(size: int, spec: str, tmp_path: Path) -> None:
+def test_the_default_tokenizer_has_a_token_per_thousand_bytes(size: int, spec: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("some text of no account")
     corpus = replace(Corpus.open(tmp_path / "a.txt"), text_bytes=size)
-    assert usual_tokenizer(corpus) == spec
-    assert usual_tokenizer(replace(corpus, name="digits")) == "characters"
+    recipe = build_train_recipe({"model": "clear"})
+    assert tokenizer_spec(recipe, corpus) == spec
+    assert tokenizer_spec(recipe, replace(corpus, name="digits")) == "characters"
 
 
 RNN = PRESETS["rnn"]
 
 
-def test_wide_models_take_smaller_steps_unless_told() -> None:
-    usual: Any = build_train_recipe({"model": "clear"}).training
+def test_wide_models_have_lower_default_rates() -> None:
+    defaults: Any = build_train_recipe({"model": "clear"}).training
     narrow, wide = replace(CLEAR, width=128), replace(CLEAR, width=384)
-    assert scale_learning_rates("clear", narrow, usual) == usual
-    assert scale_learning_rates("clear", wide, usual).learning_rate == pytest.approx(usual.learning_rate / 2)
-    told = replace(usual, learning_rate=0.5)
-    assert scale_learning_rates("clear", wide, told).learning_rate == 0.5
-    assert scale_learning_rates("clear", wide, told).muon_learning_rate == pytest.approx(usual.muon_learning_rate / 2)
-    assert scale_learning_rates("gpt2", wide, usual) == usual
-    taught, units = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden_size=1024)
-    assert scale_learning_rates("rnn", RNN, taught) == taught
-    assert scale_learning_rates("rnn", units, taught).muon_learning_rate == pytest.approx(taught.muon_learning_rate / 2)
+    assert scale_learning_rates("clear", narrow, defaults) == defaults
+    assert scale_learning_rates("clear", wide, defaults).learning_rate == pytest.approx(defaults.learning_rate / 2)
+    explicit = replace(defaults, learning_rate=0.5)
+    assert scale_learning_rates("clear", wide, explicit).learning_rate == 0.5
+    assert scale_learning_rates("clear", wide, explicit).muon_learning_rate == pytest.approx(defaults.muon_learning_rate / 2)
+    assert scale_learning_rates("gpt2", wide, defaults) == defaults
+    rnn_defaults, wide_rnn = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden_size=1024)
+    assert scale_learning_rates("rnn", RNN, rnn_defaults) == rnn_defaults
+    assert scale_learning_rates("rnn", wide_rnn, rnn_defaults).muon_learning_rate == pytest.approx(rnn_defaults.muon_learning_rate / 2)
 
 
-def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path: Path) -> None:
+def test_an_incomplete_image_is_padded_and_other_text_is_none(tmp_path: Path) -> None:
     short = parse_padded_image("@@@@")
     assert short is not None
     assert short.sum() == 4 * 16
@@ -82,7 +83,7 @@ def test_a_picture_that_ended_early_keeps_its_paper_and_words_are_none(tmp_path:
     assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_gpu_reads_far_back_and_compiles_large_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_has_a_longer_context_and_compiles_large_models_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [time_budget.context_for_budget(seconds, "cpu") for seconds in (60, 600)] == [128, 256]
     assert time_budget.context_for_budget(60, "cuda") == 256
     monkeypatch.setattr(time_budget, "find_cpp_compiler", lambda: "g++")
@@ -92,7 +93,7 @@ def test_a_gpu_reads_far_back_and_compiles_large_models_too(monkeypatch: pytest.
     assert "training is slower" in str(time_budget.should_compile("on", 10**8, None, "cuda")[1])
 
 
-def test_what_counts_in_tables_stays_with_the_processor() -> None:
-    assert place_of(NGramConfig(vocab=9), "cuda") == "cpu"
-    assert place_of(HMMConfig(vocab=9, states=2), "cuda") == "cuda"
-    assert place_of(NANOGPT_CHAR, "cuda") == "cuda"
+def test_count_tables_stay_on_the_cpu() -> None:
+    assert device_of(NGramConfig(vocab=9), "cuda") == "cpu"
+    assert device_of(HMMConfig(vocab=9, states=2), "cuda") == "cuda"
+    assert device_of(NANOGPT_CHAR, "cuda") == "cuda"

@@ -1,4 +1,4 @@
-"""The plan sheet: numbers to the digit, parts that add up, memory and arithmetic against what is measured."""
+"""The plan: published parameter counts, parameter groups that add up, memory and FLOPs against torch's own counts."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 
 import clearstory
-from clearstory.cli.plan_display import draw_plan
+from clearstory.cli.plan_display import print_plan
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.families import PRESETS
-from clearstory.models.recurrent.config import parameters as recurrent_on_paper
+from clearstory.models.recurrent.config import parameter_count as recurrent_on_paper
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_per_token
 from clearstory.recipes.planning.hardware import HARDWARE
@@ -28,14 +28,14 @@ from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 PLANNED = [name for name in PRESETS if name != "ngram"]
 
 
-def sheet(found: ModelPlan, width: int) -> list[str]:
+def printed_lines(found: ModelPlan, width: int) -> list[str]:
     """The plan as it is printed, line by line."""
     stream = io.StringIO()
-    draw_plan(found, Console(file=stream, width=width, soft_wrap=True, highlight=False, color_system=None))
+    print_plan(found, Console(file=stream, width=width, soft_wrap=True, highlight=False, color_system=None))
     return stream.getvalue().splitlines()
 
 
-def part(found: ModelPlan, name: str) -> Any:
+def group_named(found: ModelPlan, name: str) -> Any:
     (one,) = [each for each in found.parameter_groups if each.name == name]
     return one
 
@@ -52,27 +52,27 @@ def part(found: ModelPlan, name: str) -> Any:
         ("gpt3-175b", 174_604_259_328),
     ],
 )
-def test_published_sizes_to_the_digit(name: str, count: int) -> None:
+def test_published_parameter_counts(name: str, count: int) -> None:
     found = plan(name, measure=False)
     assert found.parameters == sum(each.parameters for each in found.parameter_groups) == count
 
 
 @pytest.mark.parametrize("of", ["text", "token"])
-def test_a_head_for_labels_is_on_the_sheet(of: str) -> None:
+def test_a_classification_head_is_in_the_plan(of: str) -> None:
     bare, found = (
         plan("minilm", measure=False, **{"model.labels": labels, "model.label_level": of})
         for labels in ([], ["a", "b", "c"])
     )
     head = [each for each in found.parameter_groups if each.name == "labels"]
-    # 384 numbers of a vector to each of three labels, and a bias each.
+    # 384 weights and a bias for each of three labels
     assert sum(each.parameters for each in head) == 3 * 384 + 3 == found.parameters - bare.parameters
     assert {each.group for each in head} == {"heads"}
-    # A token is multiplied with it where it tells tokens; a text is, once.
+    # Each token is multiplied with a head for token labels; a text only once with a head for text labels.
     assert found.flops_per_token["forward"] - bare.flops_per_token["forward"] == (2 * (3 * 384 + 3) if of == "token" else 0)
 
 
 @pytest.mark.parametrize("name", PLANNED)
-def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
+def test_every_preset_has_a_plan_without_unknown_parameters(name: str) -> None:
     found = plan(name, measure=False)
     assert not [each.name for each in found.parameter_groups if each.group == "other"]
     paper: dict[str, Any] = {"transformer": on_paper, "rnn": recurrent_on_paper, "gru": recurrent_on_paper}
@@ -81,26 +81,26 @@ def test_every_preset_has_a_plan_and_no_part_is_unknown(name: str) -> None:
         assert found.parameters == paper[found.config.family](found.config)
         assert found.flops_per_token["training"] == 3 * found.flops_per_token["forward"] == 3 * sum(found.flops_by_group.values())
     for width in (80, 140):
-        lines = sheet(found, width)
+        lines = printed_lines(found, width)
         assert max(map(len, lines)) <= width
         assert any(f"{found.parameters:,}" in line for line in lines)
 
 
-def test_gpt3_head_by_head_and_term_by_term() -> None:
+def test_gpt3_by_head_and_by_term() -> None:
     found = plan("gpt3-175b", measure=False)
-    query = part(found, "query")
+    query = group_named(found, "query")
     assert (query.symbol, query.shape, query.count_per_layer, query.layers) == ("W_q", (12_288, 128), 96, 96)
-    assert part(found, "output").shape == (128, 12_288)
-    assert part(found, "tokens").shape == (50_257, 12_288)
+    assert group_named(found, "output").shape == (128, 12_288)
+    assert group_named(found, "tokens").shape == (50_257, 12_288)
     # 12 L d², 13 L d, V d, T d, 2 d with L = 96, d = 12,288, V = 50,257, T = 2,048
     terms = [12 * 96 * 12_288**2, 13 * 96 * 12_288, 50_257 * 12_288, 2_048 * 12_288, 2 * 12_288]
     assert [term.parameters for term in found.formula_terms] == terms
     assert sum(terms) == 174_604_259_328
     # 12 d² + 13 d
     assert found.parameters_per_layer == 12 * 12_288**2 + 13 * 12_288
-    text = "\n".join(sheet(found, 80))
-    for said in ("12,288 × 128", "50,257 × 12,288", "96", *(f"{term:,}" for term in terms), "banded sparse attention"):
-        assert said in text
+    text = "\n".join(printed_lines(found, 80))
+    for expected in ("12,288 × 128", "50,257 × 12,288", "96", *(f"{term:,}" for term in terms), "banded sparse attention"):
+        assert expected in text
 
 
 def test_the_formula_is_shown_only_where_it_holds() -> None:
@@ -113,22 +113,22 @@ def test_the_formula_is_shown_only_where_it_holds() -> None:
 def test_an_lstm_by_its_gates() -> None:
     found = plan("lstm", measure=False)
     # 4 gates of 512 units, from 256 inputs and from 512 units; two biases a gate
-    assert (part(found, "from the input").shape, part(found, "from the input").count_per_layer) == ((256, 512), 4)
-    assert (part(found, "from memory").shape, part(found, "from memory").count_per_layer) == ((512, 512), 4)
-    assert (part(found, "biases").shape, part(found, "biases").count_per_layer) == ((512,), 8)
+    assert (group_named(found, "from the input").shape, group_named(found, "from the input").count_per_layer) == ((256, 512), 4)
+    assert (group_named(found, "from memory").shape, group_named(found, "from memory").count_per_layer) == ((512, 512), 4)
+    assert (group_named(found, "biases").shape, group_named(found, "biases").count_per_layer) == ((512,), 8)
     # 2 · (4 · 256 · 512 + 4 · 512 · 512 + 8 · 512) and 2 · 512 · 8,192
     assert found.flops_per_token["forward"] == 3_153_920 + 8_388_608
     assert found.memory["cache_fp32"] == 4 * 2 * 512
 
 
-def test_what_has_no_row_is_listed_as_other_and_counted() -> None:
+def test_parameters_without_a_pattern_are_counted_as_other() -> None:
     assert classify_parameter("sieve.dense.weight")[:2] == ("other", "sieve.dense.weight")
     assert classify_parameter("blocks.7.attention.bias_table.weight")[:2] == ("other", "blocks.*.attention.bias_table.weight")
     assert classify_parameter("encoder.blocks.7.attention.value.weight")[:2] == ("attention", "encoder value")
     assert classify_parameter("decoder.blocks.7.cross_attention.key.bias")[:2] == ("attention", "cross biases")
 
 
-def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_module_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.recipes.planning import parameter_groups
 
     known = list(parameter_groups.parameter_shapes(TINY_GPT2))
@@ -140,8 +140,8 @@ def test_a_new_kind_of_module_joins_by_itself(monkeypatch: pytest.MonkeyPatch) -
     list_parameter_groups.cache_clear()
 
 
-def kept_by(config: Any, rows: int, context: int) -> float:
-    """Numbers that torch keeps of each token for the backward pass, counted on a real model."""
+def saved_activations(config: Any, rows: int, context: int) -> float:
+    """Numbers per token that torch saves for the backward pass of a real model."""
     model = build(config, seed=0).train()
     learnt = {each.untyped_storage().data_ptr() for each in (*model.parameters(), *model.buffers())}
     seen: dict[int, Any] = {}
@@ -175,18 +175,18 @@ WIDE = {"width": 64, "head_dim": 16, "heads": 4, "intermediate_size": 200, "cont
     ],
     ids=["gpt2", "relu", "gelu", "clear", "llama", "bert", "2017", "t5"],
 )
-def test_activations_are_those_that_torch_keeps(config: Any) -> None:
-    reckoned, words = activation_numbers(list_parameter_groups(config), config, 64)
-    # Norms' means and deviations, the softmax's sums and the ids are left out of the formula.
-    assert kept_by(config, 2, 64) == pytest.approx(reckoned, rel=0.05)
+def test_activations_are_those_that_torch_saves(config: Any) -> None:
+    estimated, words = activation_numbers(list_parameter_groups(config), config, 64)
+    # The formula omits means and deviations of norms, sums of the softmax, and ids.
+    assert saved_activations(config, 2, 64) == pytest.approx(estimated, rel=0.05)
     assert words.startswith("L (4 d")
 
 
-def test_activations_of_recurrent_models_are_at_least_reckoned() -> None:
+def test_activations_of_recurrent_models_are_a_lower_bound() -> None:
     config = replace(TINY_LSTM, cell="rnn", width=32, hidden_size=48, tie_embeddings=False)
     # 32 + 48 · 2 and 48 + 48 · 2
     assert activation_numbers(list_parameter_groups(config), config, 64)[0] == 32 + 96 + 48 + 96
-    assert kept_by(TINY_LSTM, 2, 64) > activation_numbers(list_parameter_groups(TINY_LSTM), TINY_LSTM, 64)[0]
+    assert saved_activations(TINY_LSTM, 2, 64) > activation_numbers(list_parameter_groups(TINY_LSTM), TINY_LSTM, 64)[0]
 
 
 def test_the_cache_is_what_a_state_holds() -> None:
@@ -194,19 +194,19 @@ def test_the_cache_is_what_a_state_holds() -> None:
         model = build(config, seed=0)
         _, state = model.forward(TokenBatch(torch.zeros(1, 20, dtype=torch.long)), model.init_state())
         held = sum(each.numel() for name, each in state.tensors().items() if each.is_floating_point())
-        reckoned, _ = cache_numbers(list_parameter_groups(config), config, 20)
-        assert reckoned == held if config.sliding_window is None else reckoned <= held
+        estimated, _ = cache_numbers(list_parameter_groups(config), config, 20)
+        assert estimated == held if config.sliding_window is None else estimated <= held
 
 
-def test_an_encoder_keeps_nothing_and_a_decoder_both_of_its_attentions() -> None:
+def test_an_encoder_has_no_cache_and_a_decoder_one_for_both_attentions() -> None:
     assert plan("bert-base", measure=False).memory["cache_fp32"] == 0
     found = plan("transformer-base", context=100, measure=False)
-    # 6 layers, to itself and across, keys and values of 512, 100 tokens, 4 bytes
+    # 6 layers, self- and cross-attention, keys and values of 512, 100 tokens, 4 bytes
     assert found.memory["cache_fp32"] == 6 * 2 * 2 * 512 * 100 * 4
-    assert "one token of the source and one of the answer" in found.notes[0]
+    assert "one source token and one target token" in found.notes[0]
 
 
-def test_flops_are_those_that_torch_counts() -> None:
+def test_flops_equal_those_of_torch() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     for config in (TINY_GPT2, replace(TINY_CLEAR, kv_heads=2), TINY_RECALL):
@@ -219,7 +219,7 @@ def test_flops_are_those_that_torch_counts() -> None:
         assert flops_per_token(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
 
 
-def test_a_longer_context_costs_attention_and_memory_alone() -> None:
+def test_a_longer_context_costs_only_attention_and_memory() -> None:
     short, long = (plan("llama3-8b", context=context, measure=False) for context in (1024, 4096))
     assert long.parameters == short.parameters
     assert long.flops_per_token["weights"] == short.flops_per_token["weights"]
@@ -230,7 +230,7 @@ def test_a_longer_context_costs_attention_and_memory_alone() -> None:
     assert short.memory["cache_bf16"] == 1024 * 131_072
 
 
-def test_devices_share_what_learns_and_not_what_flows() -> None:
+def test_devices_share_weights_and_not_activations() -> None:
     one, many = (plan("gpt2", devices=devices, measure=False) for devices in (1, 8))
     # 16 bytes of each parameter
     assert one.training_bytes_per_device == 16 * 124_439_808 + one.memory["activations_bf16"]
@@ -238,36 +238,36 @@ def test_devices_share_what_learns_and_not_what_flows() -> None:
     assert many.estimates[0].seconds == pytest.approx(one.estimates[0].seconds / 8)
 
 
-def test_recalled_rows_have_no_moments() -> None:
+def test_hashed_ngram_tables_have_no_moments() -> None:
     found = plan("recall", measure=False)
     rows, others = 6 * 2**17, found.parameters - 6 * 2**17 * 67
     assert found.memory["adamw_fp32"] == 8 * others + 4 * rows
     assert found.memory["gradients_fp32"] == 4 * others
 
 
-def test_processors_name_their_sources() -> None:
+def test_hardware_names_its_sources() -> None:
     assert all(each.source and each.precision == "bf16" for each in HARDWARE)
     priced = clearstory.plan("gpt2", price=2.0, measure=False)
     assert all(run.dollars for run in priced.estimates)
-    assert "$" in "\n".join(sheet(priced, 80))
+    assert "$" in "\n".join(printed_lines(priced, 80))
 
 
-def test_families_that_count_say_so() -> None:
-    with pytest.raises(CannotDo, match="follows from its text, with a row for each different n-gram"):
+def test_count_models_have_no_training_estimate() -> None:
+    with pytest.raises(CannotDo, match="depends on its text, with one entry per distinct n-gram"):
         plan("ngram")
     found = plan("hmm", measure=False)
-    assert "what learning takes is not reckoned for this family (hmm)" in found.notes[0]
+    assert "there is no estimate of training for this family (hmm)" in found.notes[0]
     assert (found.estimates, found.flops_per_token, found.total_flops) == ((), {}, None)
     # 256 + 256² + 8,192 · 256
     assert found.parameters == 256 + 256**2 + 8192 * 256
 
 
-def test_bad_settings_are_refused() -> None:
+def test_invalid_settings_raise() -> None:
     with pytest.raises(BadSetting, match="context is 0; it must be at least 1"):
         plan("gpt2", context=0)
 
 
-def test_nothing_is_allocated_for_the_largest() -> None:
+def test_the_largest_model_is_not_allocated() -> None:
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -276,7 +276,7 @@ def test_nothing_is_allocated_for_the_largest() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
-def test_other_sizes_of_a_preset_have_their_own_sheet() -> None:
+def test_resized_presets_have_their_own_plan() -> None:
     found = plan("gpt2", measure=False, **{"model.width": 384, "model.layers": 3})
     assert (found.config.heads, found.config.layers) == (6, 3)
     assert found.parameters == on_paper(replace(GPT2, width=384, heads=6, kv_heads=6, intermediate_size=1536, layers=3))

@@ -23,6 +23,7 @@ from clearstory.metrics import (
     bootstrap_interval,
     paired_bootstrap,
 )
+from clearstory.recipes.notebook_html import html_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,22 @@ class Leaderboard:
     command: str
     machine: Mapping[str, Any]
     folder: Path
+
+    def _repr_html_(self) -> str:
+        """The models as a table, best first, for notebooks."""
+        header = ("model", "bits per byte", "95 % interval", "parameters", "CPU seconds", "note")
+        rows = [
+            (
+                entry.result.model,
+                entry.bits_per_byte,
+                None if entry.interval is None else "{:.3f} to {:.3f}".format(*entry.interval),
+                entry.result.parameters,
+                entry.result.cpu_seconds,
+                entry.result.error or entry.result.note,
+            )
+            for entry in self.entries
+        ]
+        return html_table(rows, header)
 
     def to_json(self) -> dict[str, Any]:
         """The leaderboard as a dictionary for JSON."""

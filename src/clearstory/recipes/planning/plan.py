@@ -6,6 +6,7 @@ The model is built on torch's meta device, where nothing is allocated. `paramete
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
@@ -123,7 +124,7 @@ class ModelPlan:
         }
 
 
-def plan(model: str | PlanRecipe = "clear", **settings: Unpack[PlanKeywords]) -> ModelPlan:
+def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: Unpack[PlanKeywords]) -> ModelPlan:
     """Estimate the parameters, memory, FLOPs and training time of a model.
 
     `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for an unknown preset, CannotDo for an
