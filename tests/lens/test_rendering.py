@@ -232,7 +232,7 @@ def test_a_line_with_the_colour_of_another_has_no_legend_entry() -> None:
     assert view.color_indices() == [0, 0, 1]
     assert ">law<" not in render_svg(view)
     assert "law" not in shown(view)
-    with pytest.raises(BadInput, match="not an earlier line"):
+    with pytest.raises(BadInput, match="no earlier line"):
         Curve(title="t", lines=lines[1:], x_label="x", y_label="y")
 
 

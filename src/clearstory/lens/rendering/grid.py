@@ -39,7 +39,7 @@ def grid_svg(view: Grid) -> str:
     size = min(30.0, (WIDTH - PAD - left) / len(view.column_labels))
     letters = min(12.0, max(6.0, size * 0.75))
     tallest = min(110.0, max(text_width(label, letters) for label in view.column_labels))
-    # Labels are rotated by 60 degrees: sin 60° of their length above the squares. If squares are small, some are left out.
+    # Labels are rotated by 60 degrees: sin 60° of their length above the squares. Small squares have fewer labels.
     top = canvas.y + tallest * math.sin(math.radians(60)) + 12
     every = math.ceil((letters + 1) / size)
     for number, label in enumerate(view.column_labels[::every]):
@@ -144,7 +144,8 @@ def legend(view: Grid) -> str:
 def reduce_grid(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, ...]]:
     """A grid of at most so many rows and columns, each number the strongest of a block; and a note about that.
 
-    >>> small, notes = reduce_grid(Grid(title="", row_labels=("a",), column_labels=("b", "c"), values=((1.0, -2.0),)), 1, 1)
+    >>> grid = Grid(title="", row_labels=("a",), column_labels=("b", "c"), values=((1.0, -2.0),))
+    >>> small, notes = reduce_grid(grid, 1, 1)
     >>> small.values, notes
     (((-2.0,),), ('Each mark is the strongest of 1 × 2 numbers; a .csv has all of them.',))
     """

@@ -58,8 +58,8 @@ def highlighted_text_svg(view: HighlightedText) -> str:
     for color_class, words in legend(view):
         width = 7 * len(words) + 18
         canvas.elements.append(
-            f'<rect {color_attributes(color_class, " rule")} x="{x:.1f}" y="{canvas.y - 11:.1f}" width="14" height="14" '
-            'rx="3"/>'
+            f'<rect {color_attributes(color_class, " rule")} x="{x:.1f}" y="{canvas.y - 11:.1f}" width="14" '
+            'height="14" rx="3"/>'
         )
         canvas.text(x + 20, canvas.y, words, 12)
         x += width + 14

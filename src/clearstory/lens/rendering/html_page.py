@@ -1,4 +1,4 @@
-"""Views as HTML pages: each panel as a drawing with its numbers as a table. Pages contain no scripts and load no files."""
+"""Views as HTML pages: each panel as a drawing, and its numbers as a table. Pages have no scripts and load no files."""
 
 from __future__ import annotations
 

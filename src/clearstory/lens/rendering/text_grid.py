@@ -1,4 +1,4 @@
-"""Rendering of grids with texts: words in cells, coloured by the numbers. Wide grids are split into bands of columns."""
+"""Rendering of grids with texts: words in cells, coloured by the numbers. Wide grids are split into column bands."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def draw_cell(canvas: SvgCanvas, x: float, text: str, color_class: str, note: st
     word, _, annotation = text.partition("\n")
     title = escape(f"{word} {annotation}".strip() + f" ({note.strip()})")
     canvas.elements.append(
-        f'<rect {color_attributes(color_class)} x="{x + 0.5:.1f}" y="{canvas.y + 0.5:.1f}" width="{CELL_WIDTH - 1:.1f}" '
-        f'height="{CELL_HEIGHT - 1:.1f}" rx="2"><title>{title}</title></rect>'
+        f'<rect {color_attributes(color_class)} x="{x + 0.5:.1f}" y="{canvas.y + 0.5:.1f}" '
+        f'width="{CELL_WIDTH - 1:.1f}" height="{CELL_HEIGHT - 1:.1f}" rx="2"><title>{title}</title></rect>'
     )
     css_class = f"mono {text_class_on(color_class)}"
     available = CELL_WIDTH - 8 - (text_width(annotation, 9) + 5 if annotation else 0)

@@ -1,4 +1,4 @@
-"""Views: what probes return, as plain data. `lens.rendering` turns them into SVG, HTML, CSV, JSON and terminal output."""
+"""Views: what probes return, as plain data. `lens.rendering` turns them into SVG, HTML, CSV and terminal output."""
 
 from clearstory.lens.views.base import Cell, View
 from clearstory.lens.views.curve import Band, Curve, Line

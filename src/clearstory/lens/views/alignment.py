@@ -51,8 +51,8 @@ def align_labels(a: Sequence[str], b: Sequence[str], what: str) -> AlignedLabels
             return AlignedLabels(tuple(both), tuple((list(a).index(each), list(b).index(each)) for each in both), note)
     if len(a) != len(b):
         raise CannotDo(
-            f"A has {len(a):,} {what} and B has {len(b):,}, which cannot be aligned; compare texts with the same number "
-            "of tokens in models with the same number of layers, or choose next-token, which compares any two"
+            f"A has {len(a):,} {what} and B has {len(b):,}, which cannot be aligned; compare texts with the same "
+            "number of tokens in models with the same number of layers, or choose next-token, which compares any two"
         )
     pairs = [(strip_position(x), strip_position(y)) for x, y in zip(a, b, strict=True)]
     same = sum(x == y for x, y in pairs)

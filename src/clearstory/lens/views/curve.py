@@ -67,7 +67,7 @@ class Curve(View):
         for number, line in enumerate(self.lines):
             if line.same_color_as is not None and line.same_color_as not in [each.name for each in self.lines[:number]]:
                 raise BadInput(
-                    f"line '{line.name}' has the colour of '{line.same_color_as}', which is not an earlier line; name one"
+                    f"line '{line.name}' has the colour of '{line.same_color_as}', which is no earlier line; name one"
                 )
 
     def color_indices(self) -> list[int]:

@@ -175,8 +175,8 @@ def subtract_tables(a: Table, b: Table, top: int) -> Table:
     """
     if a.columns != b.columns or a.bar is None or a.bar != b.bar:
         raise CannotDo(
-            f"A's table has the columns {', '.join(a.columns)} and B's {', '.join(b.columns)}; tables are compared by a "
-            "column of numbers that both draw as bars, as next-token does"
+            f"A's table has the columns {', '.join(a.columns)} and B's {', '.join(b.columns)}; tables are compared by "
+            "a column of numbers that both draw as bars, as next-token does"
         )
     names, values_a, values_b = index_rows(a, b)
     keys = list(dict.fromkeys((*values_a, *values_b)))
@@ -231,6 +231,6 @@ def index_rows(a: Table, b: Table) -> tuple[tuple[str, ...], RowValues, RowValue
             )
             return a.columns[:count], values_a, values_b
     raise CannotDo(
-        f"rows are identified by {', '.join(a.columns[:index]) or 'nothing'}, and two rows have the same; choose a view "
-        "whose rows have names"
+        f"rows are identified by {', '.join(a.columns[:index]) or 'nothing'}, and two rows have the same; choose a "
+        "view whose rows have names"
     )

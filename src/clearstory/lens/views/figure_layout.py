@@ -11,8 +11,8 @@ from clearstory.lens.views.figure import Arrow, Box, BoxRole, Figure, RepeatFram
 class FigureColumn:
     """A column of boxes that grows upwards (to smaller y) from line 0. Arrows run through the character `middle`.
 
-    `branch` is the line at which the residual stream branches, until `join_branch` closes it. `connected` is whether the
-    next box gets an arrow from the one below; it is False before the first box.
+    `branch` is the line at which the residual stream branches, until `join_branch` closes it. `connected` is whether
+    the next box gets an arrow from the one below; it is False before the first box.
     """
 
     x: int

@@ -17,8 +17,8 @@ diverging for differences, orange above zero and blue below, which colour-blind 
 class Grid(View):
     """A matrix of numbers with a label for each row and column.
 
-    Numbers are shown as squares, darker for larger; with `dots`, for numbers of either sign, as circles whose area is the
-    magnitude, hollow below zero. -inf marks a masked cell. `texts` are words to show in the cells, coloured by the
+    Numbers are shown as squares, darker for larger; with `dots`, for numbers of either sign, as circles whose area is
+    the magnitude, hollow below zero. -inf marks a masked cell. `texts` are words to show in the cells, coloured by the
     numbers; text after a line feed is a small annotation. `unit` is the unit of the numbers.
     """
 

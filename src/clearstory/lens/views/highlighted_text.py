@@ -27,7 +27,7 @@ class HighlightedText(View):
     """A text in spans, each coloured by its number, such as the surprisal of every token.
 
     The texts of all spans joined are the whole text. `thresholds` are at most five rising numbers; a span's colour gets
-    stronger with each one that its number reaches. With `signed`, numbers below zero have their own colour, by magnitude.
+    stronger with each one that its number reaches. With `signed`, numbers below zero have a colour of their own.
     `totals` are (name, value) pairs over the whole text.
     """
 
@@ -47,7 +47,7 @@ class HighlightedText(View):
         for span in self.spans:
             if span.cells and len(span.cells) != len(self.columns):
                 raise BadInput(
-                    f"the view has {len(self.columns)} columns and a span has {len(span.cells)} cells; give one for each"
+                    f"the view has {len(self.columns)} columns and a span has {len(span.cells)} cells; give as many"
                 )
 
     def level(self, span: Span) -> int:

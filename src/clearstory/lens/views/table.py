@@ -28,7 +28,7 @@ class Table(View):
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise BadInput(
-                    f"a row has {len(row)} cells and the table has {len(self.columns)} columns; give a cell for each column"
+                    f"a row has {len(row)} cells and the table has {len(self.columns)} columns; give a cell for each"
                 )
         if self.bar is not None and self.bar not in self.columns:
             raise BadInput(f"bar is '{self.bar}', which is not a column; choose one of {', '.join(self.columns)}")

@@ -116,7 +116,7 @@ class AlignedSpan:
 
 
 def align_spans(a: HighlightedText, b: HighlightedText) -> Iterator[AlignedSpan]:
-    """The shortest stretches of a text between common token boundaries. Empty spans belong to the stretch before them."""
+    """The shortest stretches of a text between common token boundaries. Empty spans belong to the one before them."""
     stops = [list(accumulate(len(span.text) for span in view.spans)) for view in (a, b)]
     ends = sorted(set(stops[0]) & set(stops[1]))
     sides: list[list[list[Span]]] = [[[] for _ in ends] for _ in stops]
