@@ -129,7 +129,10 @@ def same_end(home: Path, alone: Path) -> None:
     assert files(run / "model") == files(reference / "model")
 
 
-@pytest.mark.parametrize("kills", [100, pytest.param(300, marks=pytest.mark.slow)])
+KILLS = 100 if os.environ.get("CI") else 30
+
+
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_instants_ends_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
     file = text(tmp_path)
     saving = mmap.mmap(-1, 1)  # shared with the children
@@ -146,15 +149,17 @@ def test_a_run_killed_at_random_instants_ends_as_an_uninterrupted_one(tmp_path: 
     same_end(again, alone)
 
     rng, died, while_saving, read, ended = random.Random(0), 0, 0, 0, 0
-    while died < kills:
+    longest = 0.25 * whole  # some lives reach a save or two; some end before they have read their text
+    while died < kills or not (while_saving and read):
         home = next(homes)
         home.mkdir()
-        while died < kills:
-            # Some lives reach a save or two; some end before they have read their text.
-            if lived(recipe(file, home), home, saving, rng.uniform(0, min(0.25 * whole, 0.6))):
+        while died < kills or not (while_saving and read):
+            if lived(recipe(file, home), home, saving, rng.uniform(0, longest)):
                 break
             died += 1
             while_saving += saving[0]
+            if died % 10 == 0 and not read:
+                longest *= 1.5  # on a busy machine a life gets less done than the one that was measured
             for folder in checkpoint.list_checkpoints(home / "run"):
                 checkpoint.load_checkpoint(folder)
                 read += 1
@@ -162,9 +167,7 @@ def test_a_run_killed_at_random_instants_ends_as_an_uninterrupted_one(tmp_path: 
             assert lived(recipe(file, home), home, saving)
         same_end(home, alone)
         ended += 1
-    assert died == kills
-    assert while_saving > 0
-    assert read > 0
+    assert died >= kills
     print(json.dumps({"kills": died, "while_saving": while_saving, "checkpoints_read": read, "runs": ended}))
 
 
