@@ -18,7 +18,7 @@ from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
-from clearstory.models.recurrent.config import NAMES
+from clearstory.models.recurrent.config import CELL_NAMES
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
@@ -245,12 +245,12 @@ def recurrent_column(model: Recurrent) -> FigureColumn:
     column.add_box("embedding", f"{model.vocab:,} × {c.width:,}", parameter_count(model.embedding), "embedding")
     width = c.width
     for number, (layer, units) in enumerate(zip(model.layers, c.units, strict=True)):
-        name = f"{NAMES[c.cell]} layer {number}"
+        name = f"{CELL_NAMES[c.cell]} layer {number}"
         add_loop(column, column.add_box(name, f"{width:,} → {units:,} units", parameter_count(layer), "state"))
         width = units
     shape = "embedding, transposed" if model.unembedding is None else f"{width:,} × {model.vocab:,}"
     clusters = f", {len(c.cutoffs) + 1} clusters" if c.cutoffs else ""
-    own = parameter_count(model.unembedding, model.names)
+    own = parameter_count(model.unembedding, model.cluster_embeddings)
     column.add_box("unembedding", shape + clusters, own, "output")
     column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
     return column
