@@ -122,7 +122,7 @@ def test_every_parameter_is_in_one_box(name: str) -> None:
     model = MODELS[name]() if name in MODELS else build(OTHERS[name], seed=1)
     view = architecture(model, None, "")
     assert sum((box.parameters or 0) * view.repeats(box) for box in view.boxes) == count_parameters(model)
-    assert f"{count_parameters(model):,} numbers are learnt" in str(view.caption)
+    assert f"{count_parameters(model):,} parameters" in str(view.caption)
     drawn = shown(view)
     assert all(box.name in drawn for box in view.boxes)
     assert max(map(len, drawn.splitlines())) <= 80
@@ -137,5 +137,5 @@ def test_gpt2_has_the_parameters_of_its_paper() -> None:
     rows = {box.name: box.parameters for box in view.boxes}
     # 768 · 3,072 · 2 and biases 3,072 + 768; 4 · 768² and 4 · 768
     assert (rows["feed-forward"], rows["attention"]) == (4_722_432, 2_362_368)
-    assert (rows["embedding"], rows["+ places"], rows["unembedding"]) == (38_597_376, 786_432, 0)
-    assert "12 heads of 64, looks back" in render_csv(view)
+    assert (rows["embedding"], rows["+ position embedding"], rows["unembedding"]) == (38_597_376, 786_432, 0)
+    assert "12 heads of 64, causal" in render_csv(view)

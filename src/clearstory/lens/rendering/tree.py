@@ -78,7 +78,7 @@ def draw_node(canvas: SvgCanvas, view: Tree, node: Node, best: bool, middle: flo
 
 
 def tree_terminal(view: Tree, width: int) -> RenderableType:
-    """A tree for the terminal, one level per line: each token, its number, and which token of the line above it follows."""
+    """A tree for the terminal, one level per line: tokens, numbers, and which token of the line above each follows."""
     levels, best = view.levels(), view.best_path()
     lines: list[Text] = []
     columns = {index: column for level in levels for column, index in enumerate(level)}
