@@ -1,4 +1,4 @@
-"""Engine, generate and search: what is refused, what is left as it was."""
+"""Engine, generate and beam search: what is refused, and what is left unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_prompt_cut_on_the_left_keeps_its_end(model: torch.nn.Module) -> None:
     assert cut == list(generate(model, long[-24:], GREEDY))
 
 
-def test_an_empty_prompt_begins_after_the_token_that_texts_begin_after(model: torch.nn.Module) -> None:
+def test_an_empty_prompt_is_replaced_by_the_start_token(model: torch.nn.Module) -> None:
     assert list(generate(model, [], GREEDY, start_token_id=3)) == list(generate(model, [3], GREEDY))
     with pytest.raises(BadInput, match="empty"):
         generate(model, [], GREEDY)
@@ -49,7 +49,7 @@ def test_ids_of_another_vocabulary_are_refused(model: torch.nn.Module) -> None:
             generate(model, [wrong], GREEDY)
 
 
-def test_an_engine_does_not_search(model: torch.nn.Module) -> None:
+def test_an_engine_does_no_beam_search(model: torch.nn.Module) -> None:
     with pytest.raises(BadSetting, match="beam"):
         generate(model, [1], replace(GREEDY, beam=2))
     with pytest.raises(BadSetting):
@@ -62,7 +62,7 @@ def test_generating_leaves_modes_and_gradients_as_they_were() -> None:
     model.blocks[0].eval()
     modes = [module.training for module in model.modules()]
     first = [token.id for token in generate(model, [1, 2], GREEDY)]
-    assert first == [token.id for token in generate(model, [1, 2], GREEDY)]  # no dropout while writing
+    assert first == [token.id for token in generate(model, [1, 2], GREEDY)]  # no dropout in generation
     assert [module.training for module in model.modules()] == modes
     beam_search(model, [1], replace(GREEDY, beam=2))
     assert [module.training for module in model.modules()] == modes
@@ -73,14 +73,14 @@ def test_generating_leaves_modes_and_gradients_as_they_were() -> None:
     assert [module.training for module in model.modules()] == modes
 
 
-def test_a_full_context_begins_anew_with_its_last_half() -> None:
+def test_a_full_context_is_restarted_with_its_last_half() -> None:
     assert list(keep_recent_half(range(100), 24)) == list(range(88, 100))
     assert list(keep_recent_half([1, 2], 1)) == [2]
     model = shaken(replace(TINY_GPT2, context=1))
     assert len(list(generate(model, [1], GREEDY))) == 4
 
 
-def test_beams_outgrow_the_context_too() -> None:
+def test_beams_exceed_the_context_too() -> None:
     model = shaken(replace(TINY_GPT2, context=6))
     settings = Sampling(max_tokens=15, beam=3)
     found = beam_search(model, [1, 2], settings)
@@ -102,11 +102,11 @@ def test_a_length_penalty_changes_what_is_best(model: torch.nn.Module) -> None:
     )
 
 
-def test_newcomers_are_read_together_when_their_lengths_are_alike() -> None:
+def test_new_requests_of_similar_lengths_are_prefilled_together() -> None:
     engine = Engine(shaken(TINY_CLEAR))
     for length in (3, 20, 4, 21, 4, 10):
         engine.add([1] * length, GREEDY)
-    assert [[len(row.unread) for row in group] for group in group_by_length(list(engine.waiting))] == [
+    assert [[len(request.unread) for request in group] for group in group_by_length(list(engine.waiting))] == [
         [3],
         [4, 4],
         [10],

@@ -1,4 +1,4 @@
-"""Views of a model for speed: the same answers to rounding, never saved, the model itself untouched."""
+"""Decoding layouts of a model: the same results up to rounding, never saved, the model itself unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VIEWS: dict[str, tuple[Callable[[Any], Any], float]] = {
     "int8": (quantize_int8, 0.04 if REDUCE_RANGE else 0.02),
 }
 SHAKEN = {"one row", "three rows"}
-"""Eight bits are asked of weights as they are born: shaken heads of four numbers make a rounded score another word."""
+"""int8 is tested with initial weights: shaken heads of four numbers make a rounded score another token."""
 WIRINGS = {
     "gpt2": TINY_GPT2,
     "clear": TINY_CLEAR,
@@ -51,12 +51,12 @@ def wiring(request: pytest.FixtureRequest) -> str:
 
 
 def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """How far a view's logits are from the model's, at most, as a share of the largest."""
+    """The largest difference between a layout's logits and the model's, as a share of the largest logit."""
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_answers_as_its_model(wiring: str, name: str) -> None:
+def test_a_layout_computes_as_its_model(wiring: str, name: str) -> None:
     (make, tolerance), model = VIEWS[name], made(wiring, shaken=name in SHAKEN)
     view = make(model)
     assert isinstance(view, DecodingView)
@@ -79,9 +79,7 @@ def test_a_view_answers_as_its_model(wiring: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("narrow", [REDUCE_RANGE, True], ids=["here", "without VNNI"])
-def test_eight_bits_are_off_by_their_rounding_and_no_more(
-    wiring: str, narrow: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_int8_differs_by_rounding_only(wiring: str, narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every product in the model: weights in steps of s (a row's largest by 127), what they are multiplied with in
     steps of t (its span by 255, or 127 without VNNI). So y is off by no more than Σ (|x| s + |w| t) / 2 + s t / 4, and
     in the mean square by Σ (x² s² + w² t²) / 12, the variance of roundings that know nothing of each other.
@@ -118,7 +116,7 @@ def test_eight_bits_are_off_by_their_rounding_and_no_more(
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_is_never_saved_and_its_model_is_untouched(wiring: str, name: str) -> None:
+def test_a_layout_is_never_saved_and_its_model_unchanged(wiring: str, name: str) -> None:
     model = made(wiring)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     view = VIEWS[name][0](model)
@@ -131,7 +129,7 @@ def test_a_view_is_never_saved_and_its_model_is_untouched(wiring: str, name: str
     assert not any(weight.requires_grad for weight in view.parameters())
 
 
-def test_where_nothing_is_gained_the_model_comes_back(wiring: str) -> None:
+def test_where_nothing_is_gained_the_model_itself_is_returned(wiring: str) -> None:
     wide = made(wiring).double()
     assert optimize_for_decoding(wide) is wide
     thing = object()

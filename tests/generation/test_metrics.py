@@ -1,4 +1,4 @@
-"""Metrics: sums add up, and what is not known stays unknown."""
+"""Metrics: sums add up, and unknown bytes stay unknown."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clearstory.errors import BadInput
 from clearstory.metrics import Score, bits_per_byte, bleu, chrf, perplexity
 
 
-def test_scores_add_up_as_their_texts_do() -> None:
+def test_scores_add_up() -> None:
     # 2 nats over 4 bytes and 6 over 4 are 8 over 8: ln 2 nats to the bit.
     total = Score(nats=2.0, tokens=1, bytes=4) + Score(nats=6.0, tokens=3, bytes=4)
     assert total == Score(nats=8.0, tokens=4, bytes=8)
@@ -24,20 +24,20 @@ def test_unknown_bytes_make_the_sum_unknown_and_keep_their_reason() -> None:
     assert (total.bytes, total.bits_per_byte, total.reason) == (None, None, "it is uncased")
 
 
-def test_texts_are_held_against_what_they_should_be() -> None:
+def test_texts_are_compared_with_references() -> None:
     pytest.importorskip("sacrebleu", reason="chrF and BLEU are sacrebleu's, which is not installed")
     right = ["Der Hund bellt laut heute.", "Guten Morgen zusammen, Freunde."]
     assert [chrf(right, right), bleu(right, right)] == pytest.approx([100, 100])
     half = ["Der Hund schweigt heute.", "Guten Abend zusammen, Freunde."]
     assert 0 < bleu(half, right) < chrf(half, right) < 100
     # Words that stand apart already: the full stop is one of its own only where it is written so.
-    assert bleu(["a b c d ."], ["a b c d ."], tokens=None) == pytest.approx(100)
-    assert bleu(["a b c d."], ["a b c d ."], tokens=None) < bleu(["a b c d."], ["a b c d ."]) == pytest.approx(100)
-    with pytest.raises(BadInput, match="2 texts cannot be held against 1 references"):
+    assert bleu(["a b c d ."], ["a b c d ."], tokenizer=None) == pytest.approx(100)
+    assert bleu(["a b c d."], ["a b c d ."], tokenizer=None) < bleu(["a b c d."], ["a b c d ."]) == pytest.approx(100)
+    with pytest.raises(BadInput, match="2 texts cannot be compared with 1 references"):
         chrf(right, right[:1])
 
 
-def test_nothing_scored_is_no_number() -> None:
+def test_nothing_scored_is_nan() -> None:
     assert math.isnan(Score().nats_per_token)
     assert math.isnan(Score().perplexity)
     assert math.isnan(bits_per_byte(0.0, 0))

@@ -1,4 +1,4 @@
-"""The verbs generate, evaluate and inspect, on a model that was never trained."""
+"""generate, evaluate and inspect with an untrained model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_pieces_are_the_text(opened: Any) -> None:
     assert said["text"] == BYTES.decode([id for id in said["ids"] if id != BYTES.eos_token_id])
 
 
-def test_several_prompts_are_answered_as_each_would_be_alone(opened: Any) -> None:
+def test_several_prompts_give_what_each_gives_alone(opened: Any) -> None:
     many = generate(opened, ["ab", "", "xyz"], max_tokens=10, seed=5, ignore_eos=True)
     for number, prompt in enumerate(["ab", "", "xyz"]):
         alone = generate(opened, prompt, max_tokens=10, seed=5 + number, ignore_eos=True)
@@ -75,7 +75,7 @@ def test_beams_come_best_first(opened: Any) -> None:
     assert said["text"] == said["completions"][0]["text"]
 
 
-def test_int8_writes_too(opened: Any) -> None:
+def test_int8_generates_too(opened: Any) -> None:
     assert generate(opened, "ab", max_tokens=4, int8=True, temperature=0).tokens <= 4
 
 
@@ -129,7 +129,7 @@ def test_a_lossy_tokenizer_has_no_bits_per_byte() -> None:
     assert said["nats_per_token"] > 0
 
 
-def test_a_view_is_seen_and_saved(opened: Any, tmp_path: Path) -> None:
+def test_a_view_is_computed_and_saved(opened: Any, tmp_path: Path) -> None:
     view = inspect(opened, "ab", top=5, out=tmp_path / "next.json")
     assert isinstance(view, Table)
     assert json.loads((tmp_path / "next.json").read_text()) == view.to_json()

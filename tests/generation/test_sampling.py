@@ -1,4 +1,4 @@
-"""Sampling: the cuts keep what they should, in the order the settings say."""
+"""Sampling: what the cuts keep, in which order, and the random draw."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_top_k_keeps_the_k_likeliest() -> None:
     assert survivors(top_k=2) == {1: 0.666667, 3: 0.333333}
 
 
-def test_top_p_keeps_the_fewest_that_hold_so_much() -> None:
+def test_top_p_keeps_the_fewest_that_have_the_probability() -> None:
     # 0.5 + 0.25 = 0.75 reaches 0.7 and also 0.75; for 0.76 the third is needed.
     assert list(survivors(top_p=0.7)) == [1, 3]
     assert list(survivors(top_p=0.75)) == [1, 3]
@@ -41,14 +41,14 @@ def test_min_p_drops_what_is_a_small_share_of_the_likeliest() -> None:
     assert list(survivors(min_p=1.0)) == [1]
 
 
-def test_each_cut_sees_the_leavings_of_the_one_before() -> None:
+def test_each_cut_sees_the_result_of_the_one_before() -> None:
     # After top-k 3 the probabilities are 4/7, 2/7, 1/7; 4/7 = 0.571 does not reach 0.58, so top-p keeps two.
     assert list(survivors(top_k=3, top_p=0.58)) == [1, 3]
     # Without top-k, 0.5 alone does not reach 0.51 either; with it, 4/7 does.
     assert list(survivors(top_k=3, top_p=0.51)) == [1]
 
 
-def test_no_cut_keeps_all_in_their_places() -> None:
+def test_without_cuts_all_tokens_remain() -> None:
     ids, probabilities = filtered_probabilities(LOGITS, Sampling())
     assert ids is None
     assert probabilities.tolist() == pytest.approx(LOGITS.exp().tolist())
@@ -74,7 +74,7 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_draws_follow_the_probabilities() -> None:
+def test_samples_follow_the_probabilities() -> None:
     random = generator(3)
     counts = Counter(int(sample_tokens(LOGITS[None], [Sampling()], [random], [[]])[0]) for _ in range(4000))
     for id, p in enumerate(LOGITS.exp().tolist()):
@@ -82,7 +82,7 @@ def test_draws_follow_the_probabilities() -> None:
         assert abs(counts[id] - 4000 * p) < 4 * (4000 * p * (1 - p)) ** 0.5
 
 
-def test_a_rows_draw_does_not_depend_on_its_company() -> None:
+def test_a_row_does_not_depend_on_the_others() -> None:
     settings = Sampling(top_p=0.9)
     alone = [int(sample_tokens(LOGITS[None], [settings], [generator(seed)], [[]])[0]) for seed in range(8)]
     rows = LOGITS.expand(8, -1)
@@ -104,14 +104,14 @@ def test_a_tiny_temperature_does_not_overflow() -> None:
     assert ids.tolist() == [1]
 
 
-def test_impossible_tokens_are_never_drawn() -> None:
+def test_impossible_tokens_are_never_sampled() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
     seen = {int(sample_tokens(logits, [Sampling()], [generator(seed)], [[]])[0]) for seed in range(50)}
     assert seen == {1, 3}
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
     with pytest.raises(Diverged):
         sample_tokens(torch.tensor([[0.0, bad]]), [Sampling()], [generator(1)], [[]])
 
@@ -129,6 +129,6 @@ def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
         {"beam": 0},
     ],
 )
-def test_settings_that_cannot_be_are_refused(bad: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(BadSetting):
         Sampling(**bad)

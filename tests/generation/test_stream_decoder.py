@@ -1,4 +1,4 @@
-"""Writer: never half a character, never part of a stop string, and nothing lost."""
+"""StreamDecoder: no partial character, no partial stop string, and nothing lost."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def test_the_pieces_are_the_text_up_to_the_first_stop(text: str, stops: list[str
 
 
 @given(st.binary())
-def test_bytes_that_are_no_text_are_replaced_as_python_does(data: bytes) -> None:
+def test_bytes_that_are_not_utf8_are_replaced_as_in_python(data: bytes) -> None:
     assert "".join(pieces(data)[0]) == data.decode("utf-8", "replace")
 
 
-def test_a_character_comes_whole() -> None:
+def test_a_character_is_never_split() -> None:
     assert pieces("a€b".encode())[0] == ["a", "", "", "€", "b", ""]
 
 
