@@ -15,8 +15,8 @@ import pytest
 
 from clearstory.cli.main import COMMANDS, load_command, main
 from clearstory.recipes.settings.schema import setting_table
-from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.settings.yaml_files import read_yaml
 
 HEAVY = ("torch", "jaxtyping", "numpy", "yaml", "rich", "clearstory.recipes")
 

@@ -13,8 +13,8 @@ import torch
 
 import clearstory
 from clearstory.errors import BadInput, ContextOverflow
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import MINILM
@@ -34,7 +34,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("labelled")
     tokenizer = train_tokenizer("wordpiece:60", TEXTS * 3)
     base = replace(
-        MINILM, vocab=tokenizer.vocab, context=24, width=16, layers=1, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
+        MINILM,
+        vocab=tokenizer.vocab,
+        context=24,
+        width=16,
+        layers=1,
+        heads=2,
+        kv_heads=2,
+        head_dim=8,
+        intermediate_size=32,
     )
     for name, config in {
         "texts": replace(base, labels=LABELS),

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from clearstory.errors import ClearstoryError
-from clearstory.recipes.comparison.settings import CompareRecipe, parse_model_spec
 from clearstory.recipes.comparison.output_folder import open_output_folder, write_config
+from clearstory.recipes.comparison.settings import CompareRecipe, parse_model_spec
 from clearstory.recipes.settings.schema import build_settings
 from flow.conftest import Answer
 from trained import words
@@ -166,12 +166,16 @@ def test_model_specs_are_parsed_with_settings_and_tokenizer() -> None:
     with pytest.raises(ClearstoryError, match="names 2 tokenizers"):
         parse_model_spec("lstm@bytes@words")
     assert (
-        build_settings(CompareRecipe, {"sources": ("a",), "models": ("rnn,gru", "hmm"), "one_epoch": True}).model_specs[1].preset
+        build_settings(CompareRecipe, {"sources": ("a",), "models": ("rnn,gru", "hmm"), "one_epoch": True})
+        .model_specs[1]
+        .preset
         == "gru"
     )
 
 
-def test_a_comparison_can_be_resumed_from_any_folder(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_can_be_resumed_from_any_folder(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = {"models": ("ngram",), "one_epoch": True, "out": tmp_path / "out", "resume": True}
     monkeypatch.chdir(text.parent)
     write_config(*open_output_folder(build_settings(CompareRecipe, {"sources": (text.name,), **given})))

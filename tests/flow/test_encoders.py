@@ -18,11 +18,11 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.recipes.training.events import TrainingResult, Evaluated, StepCompleted
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.training.events import Evaluated, StepCompleted, TrainingResult
 from clearstory.text.special_tokens import build_inputs
 from clearstory.training import checkpoint
-from trained import TRAINING, contents, metrics_without_times, all_events
+from trained import TRAINING, all_events, contents, metrics_without_times
 
 Cli = Callable[..., Any]
 BOTH = "mlm+nsp"
@@ -112,7 +112,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(text: Path, tmp_path: Path, o
     # As if it had been killed after the checkpoint of step 4.
     shutil.rmtree(checkpoint.list_checkpoints(out)[-1])
     all_events(recipe(text, out, objective if objective == BOTH else "auto", resume=True))
-    rows = [[row for row in metrics_without_times(place) if row["kind"] != "evaluation"] for place in (out, tmp_path / "alone")]
+    rows = [
+        [row for row in metrics_without_times(place) if row["kind"] != "evaluation"]
+        for place in (out, tmp_path / "alone")
+    ]
     assert rows[0] == rows[1]
     assert contents(out / "model")["model.safetensors"] == contents(tmp_path / "alone" / "model")["model.safetensors"]
     with pytest.raises(CheckpointMismatch, match="objective"):
@@ -164,7 +167,9 @@ def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
     ids, _ = build_inputs(tokenizer, text)
     total = 0.0
     for place in range(1, len(ids) - 1):
-        hidden = opened.model.encode(TokenBatch.from_sequences([[*ids[:place], tokenizer.mask_token_id, *ids[place + 1 :]]]))
+        hidden = opened.model.encode(
+            TokenBatch.from_sequences([[*ids[:place], tokenizer.mask_token_id, *ids[place + 1 :]]])
+        )
         total -= float(opened.model.logits(hidden)[0, place].log_softmax(-1)[ids[place]].detach())
     found: Any = clearstory.evaluate(run, texts=[text])
     assert found.pseudo_tokens == len(ids) - 2
@@ -178,8 +183,9 @@ def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     assert [len(mask) for mask in said["masks"]] == [3, 3]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
-    ids, _ = build_inputs(tokenizer, [*tokenizer.encode("The"), tokenizer.mask_token_id, *tokenizer.encode("sat on a"), tokenizer.mask_token_id,
-                                *tokenizer.encode(".")])  # fmt: skip
+    the, sat, end = (tokenizer.encode(part) for part in ("The", "sat on a", "."))
+    mask = tokenizer.mask_token_id
+    ids, _ = build_inputs(tokenizer, [*the, mask, *sat, mask, *end])
     hidden = opened.model.encode(TokenBatch.from_sequences([ids]))
     chances = opened.model.logits(hidden)[0, 2].softmax(-1).detach()
     first = said["masks"][0]
@@ -197,7 +203,9 @@ def test_vectors_are_means_or_those_of_the_first_token(run: Path, cli: Cli) -> N
     texts = ["the cat sat on a mat.", "Dogs bark."]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
-    hidden = [opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]])).detach() for text in texts]
+    hidden = [
+        opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]])).detach() for text in texts
+    ]
     wanted = {
         "mean": torch.stack([each[0].mean(0) for each in hidden]),
         "cls": torch.stack([each[0, 0] for each in hidden]),

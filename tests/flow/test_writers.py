@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.recipes.training.events import TrainingResult, Evaluated, RunPrepared, TextSampled
-from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.training.events import Evaluated, RunPrepared, TextSampled, TrainingResult
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.sentinels import sentinels
 from trained import TRAINING, contents, text_file

@@ -12,11 +12,11 @@ from observations import NEEDED, OBSERVED, ODD
 
 from clearstory.cli.arguments import flag_name, parse_arguments
 from clearstory.errors import ClearstoryError
-from clearstory.models.transformer.config import ONLY
 from clearstory.models.families import PRESETS, preset
+from clearstory.models.transformer.config import ONLY
 from clearstory.recipes.settings import inference, tools, training
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import Setting, build_settings, to_plain, setting_table, strip_optional
+from clearstory.recipes.settings.schema import Setting, build_settings, setting_table, strip_optional, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
 RECIPES = {
@@ -69,7 +69,9 @@ def given(name: str, odd: str) -> dict[str, Any]:
     kinds = ONLY.get(odd.removeprefix("model."), ())
     if kinds and "decoder" not in kinds:
         needed = {key: value for key, value in needed.items() if not key.startswith("model.")}
-        needed["model"] = next(name for name, config in PRESETS.items() if getattr(config, "architecture", None) in kinds)
+        needed["model"] = next(
+            name for name, config in PRESETS.items() if getattr(config, "architecture", None) in kinds
+        )
     return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
 
 

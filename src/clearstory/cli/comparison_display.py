@@ -13,8 +13,8 @@ from clearstory.cli.command import Output
 from clearstory.cli.training_display import format_count, format_seconds
 from clearstory.lens.rendering.terminal_canvas import TERMINAL_COLORS, sanitize
 from clearstory.lens.views.number_format import format_number
-from clearstory.recipes.comparison.compare import ComparisonEvent, ComparisonStarted, ModelMeasured, ModelProgress
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
+from clearstory.recipes.comparison.compare import ComparisonEvent, ComparisonStarted, ModelMeasured, ModelProgress
 from clearstory.recipes.comparison.leaderboard import Leaderboard, LeaderboardEntry, ModelResult
 from clearstory.recipes.training.events import Evaluated, RunPlanned, StepCompleted, TrainingResult, TrainingWarning
 
@@ -23,7 +23,7 @@ WIDE = 110
 
 
 def show_comparison(events: Iterator[ComparisonEvent], output: Output) -> Leaderboard:
-    """Print the events of a comparison until it ends and return the leaderboard. The progress bar is removed in any case."""
+    """Print the events of a comparison until it ends and return the leaderboard. Removes the progress bar in any case."""
     display = ComparisonDisplay(output.stderr)
     try:
         for event in events:

@@ -76,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         reason = str(error.strerror or error).lower()
-        return print_error(f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1)
+        return print_error(
+            f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1
+        )
     except KeyboardInterrupt as stop:
         return print_error(str(stop) or f"clearstory {name}: stopped", 130)
     return 0

@@ -53,9 +53,7 @@ def print_parameters(plan: ModelPlan, console: Console, wide: bool) -> None:
             name = group if lone else f"  {part.name}"
             rows.append(parameter_row(part, f"{name}  {part.symbol}".rstrip(), plan.parameters, wide))
     if getattr(plan.config, "tie_embeddings", False):
-        rows.append(
-            ["unembedding", "tied", "", *([""] if wide else []), "", "0", percentage(0, plan.parameters)]
-        )
+        rows.append(["unembedding", "tied", "", *([""] if wide else []), "", "0", percentage(0, plan.parameters)])
     rows.append(["total", "", "", *([""] if wide else []), "", f"{plan.parameters:,}", "100 %"])
     print_table(console, columns, rows, total=True)
     if plan.parameters_per_layer is not None:
@@ -108,8 +106,8 @@ def print_memory(plan: ModelPlan, console: Console) -> None:
         where = f"on each of {recipe.devices:,} devices" if recipe.devices > 1 else "on one device"
         print_wrapped(
             console,
-            f"Training with AdamW in mixed precision: {format_bytes(plan.training_bytes_per_device)} {where}: weights, gradients and "
-            f"moments in fp32{', sharded' if recipe.devices > 1 else ''}, activations in bf16.",
+            f"Training with AdamW in mixed precision: {format_bytes(plan.training_bytes_per_device)} {where}: weights, "
+            f"gradients and moments in fp32{', sharded' if recipe.devices > 1 else ''}, activations in bf16.",
         )
         console.print()
 
@@ -132,9 +130,9 @@ def print_flops(plan: ModelPlan, console: Console) -> None:
     attention = f", attention over all of {plan.context:,} tokens" if plan.flops_per_token["attention"] else ""
     print_wrapped(
         console,
-        f"A training step takes three times as many per token, {plan.flops_per_token['training']:,}. Two FLOPs for each "
-        f"multiplied weight{attention}; embeddings are looked up. Kaplan et al. (2020), table 1; Hoffmann et al. (2022), "
-        "appendix F.",
+        f"A training step takes three times as many per token, {plan.flops_per_token['training']:,}. Two FLOPs for "
+        f"each multiplied weight{attention}; embeddings are looked up. Kaplan et al. (2020), table 1; Hoffmann et al. "
+        "(2022), appendix F.",
     )
     console.print()
 
@@ -178,7 +176,7 @@ def print_table(
     total: bool = False,
     left_aligned: frozenset[int] | set[int] = frozenset(),
 ) -> None:
-    """Print a table. The first column and the columns `left_aligned` are aligned left, the others right; nothing is cut off.
+    """Print a table. The first column and those in `left_aligned` are aligned left, the others right; nothing is cut.
 
     `total`: separate the last row by a line.
     """

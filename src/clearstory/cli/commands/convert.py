@@ -31,7 +31,8 @@ def run(recipe: ConvertRecipe, output: Output) -> Mapping[str, Any]:
             print_portability(portability, output.console)
     if portability is not None and not portability.portable:
         raise CorruptFile(
-            f"{conversion.path} is not portable: {portability.reason}; it opens in Clearstory, but possibly not elsewhere"
+            f"{conversion.path} is not portable: {portability.reason}; it opens in Clearstory, but possibly not "
+            "elsewhere"
         )
     return {**asdict(conversion), "path": str(conversion.path)}
 
@@ -46,11 +47,14 @@ def print_conversion(conversion: Conversion, console: Console) -> None:
     if conversion.max_relative_difference is None:
         rounding = ""
         if conversion.max_rounding_difference > 0:
-            rounding = f"; rounding to {conversion.dtype} changes a token by up to {conversion.max_rounding_difference:.2g}"
+            rounding = (
+                f"; rounding to {conversion.dtype} changes a token by up to {conversion.max_rounding_difference:.2g}"
+            )
         console.print(f"reopened: the negative log-likelihoods of {tokens} differ {nats}{rounding}")
     else:
         console.print(
-            f"onnxruntime: outputs for {tokens} differ by at most {conversion.max_relative_difference:.1g} of the largest"
+            f"onnxruntime: outputs for {tokens} differ by at most "
+            f"{conversion.max_relative_difference:.1g} of the largest"
             f"{f', log-likelihoods {nats}' if nats else ''}"
         )
     if conversion.note:

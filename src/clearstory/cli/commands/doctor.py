@@ -17,7 +17,9 @@ def run(recipe: DoctorRecipe, output: Output) -> Mapping[str, Any]:
     if not output.json:
         for finding in report.findings:
             style = {"good": None, "note": "yellow", "bad": "red"}[finding.verdict]
-            output.console.print(f"{VERDICT_LABELS[finding.verdict]} {finding.subject:13}{finding.sentence}", style=style)
+            output.console.print(
+                f"{VERDICT_LABELS[finding.verdict]} {finding.subject:13}{finding.sentence}", style=style
+            )
     return report.as_dict()
 
 

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 
@@ -123,9 +123,13 @@ def evaluation_text(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
     """The text given as `text`, else the held-out part of the corpus."""
     if recipe.text:
         return EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
-    text = EvalText.from_documents(f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1)
+    text = EvalText.from_documents(
+        f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1
+    )
     if not text.bytes:
-        raise BadSetting("no text is held out for evaluation; set --data.validation to a fraction such as 0.1, or --text")
+        raise BadSetting(
+            "no text is held out for evaluation; set --data.validation to a fraction such as 0.1, or --text"
+        )
     return text
 
 

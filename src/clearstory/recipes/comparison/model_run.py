@@ -69,7 +69,7 @@ class TrainingContext:
 
     @cached_property
     def hardware(self) -> TrainingSettings:
-        """Resolved device, precision and threads: one thread if the budget is CPU time, which waiting threads use up."""
+        """Resolved device, precision and threads: one thread for a budget of CPU time, which idle threads use up."""
         recipe = self.recipe
         threads = recipe.threads or int(recipe.cpu_seconds is not None)
         settings = {"training.device": recipe.device, "training.threads": threads}
@@ -130,7 +130,7 @@ class TrainingContext:
         return None if self.recipe.cpu_seconds is None else self.recipe.cpu_seconds / self.hardware.threads
 
     def size_settings(self, spec: ModelSpec, tokenizer: Tokenizer, dataset: TokenDataset) -> dict[str, Any]:
-        """Settings that scale a preset's architecture to what can be trained in the budget, as `train` scales `clear`."""
+        """Settings that scale the preset to the size that can be trained in the budget, as `train` scales `clear`."""
         choice = build_train_recipe({"model": spec.preset, **spec.settings}).model
         config: Any = choice.config(vocab=tokenizer.vocab)
         if spec.full_size:

@@ -66,7 +66,7 @@ def with_absolute_sources(recipe: CompareRecipe) -> CompareRecipe:
 
 
 def write_config(folder: Path, recipe: CompareRecipe) -> None:
-    """Create the folder and its config.yaml. With `overwrite`, delete the files of an earlier comparison, and no others."""
+    """Create the folder and its config.yaml. With `overwrite`, delete the files of an earlier comparison only."""
     if recipe.overwrite and (folder / "config.yaml").is_file():
         for path in folder.iterdir():
             if path.is_dir() and (RunFolder(path).exists or path.name == "tokenizers"):

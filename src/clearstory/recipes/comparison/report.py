@@ -8,8 +8,8 @@ from clearstory.lens.rendering.palette import DARK, LIGHT, LINE_COLORS
 from clearstory.lens.rendering.scales import Scale
 from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.rendering.svg_canvas import escape
-from clearstory.lens.views.number_format import format_number
 from clearstory.lens.views import Curve, Line
+from clearstory.lens.views.number_format import format_number
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
 from clearstory.recipes.comparison.leaderboard import (
     Leaderboard,
@@ -135,7 +135,8 @@ def leaderboard_table(leaderboard: Leaderboard, colors: dict[str, int]) -> str:
     scale = Scale(min(ends), max(ends), 6, 134) if ends else None
     head = "".join(f"<th scope=col class='{css_class}'>{escape(name)}</th>" for name, css_class in TABLE_COLUMNS)
     rows = "".join(
-        f"<tr>{''.join(entry_cells(entry, colors.get(entry.result.model), scale))}</tr>" for entry in leaderboard.entries
+        f"<tr>{''.join(entry_cells(entry, colors.get(entry.result.model), scale))}</tr>"
+        for entry in leaderboard.entries
     )
     notes = "".join(
         f"<li><b>{escape(entry.result.model)}</b>: {escape(note)}.</li>"
@@ -153,7 +154,9 @@ def entry_cells(entry: LeaderboardEntry, color: int | None, scale: Scale | None)
     result = entry.result
     dot = ""
     if color is not None:
-        dot = f"<i class={'ring' if color >= LINE_COLORS else 'dot'} style='--of:var(--line-{color % LINE_COLORS})'></i>"
+        dot = (
+            f"<i class={'ring' if color >= LINE_COLORS else 'dot'} style='--of:var(--line-{color % LINE_COLORS})'></i>"
+        )
     measure = "" if result.measure == LIKELIHOOD else f" ({result.measure})"
     yield f"<th scope=row>{dot}{escape(result.model)}</th><td>{escape(result.family + measure)}</td>"
     yield number_cell(result.parameters) + number_cell(result.bytes_on_disk, "B")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import flatten_keys, to_plain, positional_setting, setting_table
+from clearstory.recipes.settings.schema import flatten_keys, positional_setting, setting_table, to_plain
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.settings import DataSettings
 

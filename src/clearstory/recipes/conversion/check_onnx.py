@@ -39,7 +39,7 @@ class OnnxReport:
     Args:
         tokens: number of tokens whose outputs were compared.
         max_relative_difference: largest difference of two outputs, relative to the largest output.
-        max_nats_difference: largest difference of a token's negative log-likelihood; None for an encoder without logits.
+        max_nats_difference: largest difference of a token's negative log-likelihood; None for outputs without logits.
     """
 
     tokens: int
@@ -180,7 +180,7 @@ def check_decoder(folder: Path, model: Transformer) -> Iterator[OutputPair]:
             cache = {name.replace("present", "past_key_values"): empty for name in cache_names}
             logits = []
             for start, end in pieces:
-                inputs = {"input_ids": ids[:, start:end], "attention_mask": mask[:, :end], **cache}
+                inputs: Arrays = {"input_ids": ids[:, start:end], "attention_mask": mask[:, :end], **cache}
                 outputs = run_graph(graph, inputs)
                 cache = {name.replace("present", "past_key_values"): outputs[name] for name in cache_names}
                 logits.append(outputs["logits"])
@@ -218,9 +218,7 @@ def check_encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[Outpu
         inputs = {"input_ids": targets, "encoder_attention_mask": mask, "encoder_hidden_states": hidden}
         logits = run_graph(decoder, inputs)["logits"]
         for source, target, theirs in zip(sources, targets.tolist(), logits, strict=True):
-            ours, _ = model.forward(
-                TokenBatch.from_sequences([target]), source=TokenBatch.from_sequences([source])
-            )
+            ours, _ = model.forward(TokenBatch.from_sequences([target]), source=TokenBatch.from_sequences([source]))
             yield OutputPair(model.logits(ours)[0], torch.from_numpy(theirs), next_ids(target))
 
 

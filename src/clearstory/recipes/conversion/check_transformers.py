@@ -132,7 +132,7 @@ def compare_gguf(transformers: Any, path: Path, opened: OpenedModel) -> Portabil
 
 
 def comparable_texts(metadata: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
-    """The sample texts that transformers should encode alike, by the metadata of a GGUF file; and why not all of them."""
+    """The sample texts that transformers should encode alike, by the metadata of a GGUF file, and why not all."""
     if metadata.get("tokenizer.ggml.model") == "llama":
         # "Nothing in a GGUF says which a model wants", says transformers, and does not add the leading space.
         return tuple(text for text in SAMPLE_TEXTS if not text.startswith(" ")), (

@@ -99,7 +99,7 @@ def convert(
 
     Compared are token ids of sample texts, the chat template, and the log-likelihoods of generated and of random
     tokens. With `check`, the result is also loaded with transformers; ONNX is always run with onnxruntime. Raises
-    FolderExists if `out` exists, CannotDo for a model that the format cannot hold, CorruptFile for a result that differs.
+    FolderExists if `out` exists, CannotDo for a model that the format cannot hold, CorruptFile if the result differs.
 
     >>> import clearstory
     >>> clearstory.convert("runs/book/model", "book.arpa.gz").max_nats_difference  # doctest: +SKIP
@@ -259,10 +259,10 @@ class TokenMapping:
         id_of = {converted.tokenizer.display_token(id): id for id in range(converted.tokenizer.vocab)}
         ids = torch.tensor([id_of.get(word, -1) for word in arpa_words(original.model, original.tokenizer)])
         same_context, same_target = ids >= 0, ids >= 0
-        start = original.model.config.decoder_start_token_id
+        start = original.model.config.start_token_id
         end = start if original.tokenizer is None else original.tokenizer.eos_token_id
         if start is not None and start != end:
-            ids[start], same_context[start] = converted.model.config.decoder_start_token_id, True
+            ids[start], same_context[start] = converted.model.config.start_token_id, True
             same_target[start] = False
             if end is not None:
                 same_context[end] = False
@@ -302,7 +302,7 @@ def label_log_probabilities(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def generated_ids(model: Any, length: int) -> torch.Tensor:
     """Sequences sampled from the model itself, (SEQUENCES, length): tokens of high probability."""
     engine = Engine(model)
-    start = getattr(model.config, "decoder_start_token_id", None) or 0
+    start = getattr(model.config, "start_token_id", None) or 0
     has_source = has_capability(model, Capability.SOURCE)
     sources = random_ids(model, length).tolist() if has_source else [None] * SEQUENCES
     sequences = {

@@ -10,7 +10,6 @@ from typing import Any
 from clearstory.errors import BadInput
 from clearstory.lens.views import Curve, HighlightedText, Line, Panel, Report, Table, View
 from clearstory.lens.views.report import panels_of
-from clearstory.lens.views.report import panels_of
 from clearstory.training.checkpoint import list_checkpoints
 
 MAX_CHECKPOINTS = 8

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.embed import TruncationSide, truncate_tokens
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts

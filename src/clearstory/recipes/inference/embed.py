@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import ContextOverflow
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
 from clearstory.text.files import Errors
@@ -76,7 +75,9 @@ def embed(
     network, tokenizer = load_encoder(model, device, *needed)
     inputs = tuple(read_texts(texts, errors, text_field))
     max_tokens = network.config.context - 2
-    rows = [build_inputs(tokenizer, truncate_tokens(tokenizer.encode(text), max_tokens, truncate))[0] for text in inputs]
+    rows = [
+        build_inputs(tokenizer, truncate_tokens(tokenizer.encode(text), max_tokens, truncate))[0] for text in inputs
+    ]
     vectors = np.zeros((len(rows), network.config.width), dtype=np.float32)
     with inference_mode(network):
         for batch in batches_by_length(rows, batch_size):

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.base import inference_mode
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.text.files import Errors

@@ -15,8 +15,8 @@ from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
-from clearstory.models.int8 import quantize_int8 as to_int8
 from clearstory.models.decoding_layout import optimize_for_decoding
+from clearstory.models.int8 import quantize_int8 as to_int8
 from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -173,7 +173,7 @@ def stream_generate(
     network, tokenizer = load_model_and_tokenizer(model, device)
     if not has_capability(network, Capability.CAUSAL):
         raise CannotDo(
-            f"this model ({family_name(network)}) does not generate text; use clearstory fill-mask to fill in a [MASK], "
+            f"this model ({family_name(network)}) does not generate text; use clearstory fill-mask to fill a [MASK], "
             "clearstory embed for vectors, or clearstory classify if it has labels"
         )
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -247,7 +247,9 @@ def sample_completions(
         seed = None if sampling.seed is None else sampling.seed + index
         builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format)
         builders.append(builder)
-        engine.add(builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **prompt_format.request_options)
+        engine.add(
+            builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **prompt_format.request_options
+        )
     while engine.has_unfinished:
         for output in engine.next_tokens():
             builder = builders[output.request]

@@ -1,4 +1,4 @@
-"""Inspect: computes a view of a model reading a text, its difference from another model or text, or its change over training."""
+"""Inspect: computes a view of a model reading a text, by itself, compared with another, or across checkpoints."""
 
 from __future__ import annotations
 

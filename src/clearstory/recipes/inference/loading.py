@@ -9,8 +9,8 @@ import torch
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
-from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.device import resolve_device
+from clearstory.models.transformer.encoder import Encoder
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -26,7 +26,9 @@ class ModelWithTokenizer(Protocol):
         """The tokenizer; None for a model folder without one."""
 
 
-def load_model_and_tokenizer(model: str | Path | ModelWithTokenizer, device: str | None = None) -> tuple[Any, Tokenizer]:
+def load_model_and_tokenizer(
+    model: str | Path | ModelWithTokenizer, device: str | None = None
+) -> tuple[Any, Tokenizer]:
     """The model (LanguageModel or Encoder) and its tokenizer, moved to `device`. A path is opened first.
 
     Raises BadInput for a folder without a tokenizer, BadSetting for a device that does not exist.

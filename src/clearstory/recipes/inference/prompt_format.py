@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.generation.stream_decoder import BytesDecoder
-from clearstory.models.base import LanguageModel
-from clearstory.models.base import reads_source
+from clearstory.models.base import LanguageModel, reads_source
 from clearstory.models.prompts import Truncation, find_start_token_id
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer

@@ -120,7 +120,8 @@ def score_tags(
             correct_tags[true_tag] += true_tag == predicted_tag
     # F1 = 2 P R / (P + R), with P = correct / predicted and R = correct / true.
     f1 = {
-        tag: 2 * correct_tags[tag] / (true_tags[tag] + predicted_tags[tag]) for tag in sorted(true_tags | predicted_tags)
+        tag: 2 * correct_tags[tag] / (true_tags[tag] + predicted_tags[tag])
+        for tag in sorted(true_tags | predicted_tags)
     }
     return TagScore(
         accuracy=correct.total() / words.total(),
