@@ -56,7 +56,7 @@ class ViewSpec:
     function: str
     requires: tuple[Capability, ...] = ()
     excludes: tuple[Capability, ...] = ()
-    needs_writer: bool = False
+    needs_generator: bool = False
     slow: bool = False
     lists_vocabulary: bool = False
 
@@ -84,7 +84,7 @@ VIEWS: dict[str, ViewSpec] = {
     "architecture": ViewSpec("clearstory.lens.probes.architecture:architecture"),
     "next-token": ViewSpec("clearstory.lens.probes.next_token:next_token", CAUSAL, lists_vocabulary=True),
     "surprisal": ViewSpec("clearstory.lens.probes.surprisal:surprisal", CAUSAL),
-    "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_writer=True),
+    "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_generator=True),
     "fill-mask": ViewSpec("clearstory.lens.probes.fill_mask:fill_mask", (Capability.MLM_HEAD,)),
     "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION),
     "combined-heads": ViewSpec("clearstory.lens.probes.attention:combined_heads", ATTENTION),

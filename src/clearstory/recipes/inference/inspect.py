@@ -71,7 +71,7 @@ def inspect(
     def compute_view(model: str | Path | ModelWithTokenizer, text: str = text) -> View:
         network, tokenizer = load_model_and_tokenizer(model, device)
         check_supported(view, network)
-        if VIEWS[view].needs_writer:
+        if VIEWS[view].needs_generator:
             generator = token_generator(network, tokenizer, text, settings.get("truncate"))
             return function(network, tokenizer, text, generator, **settings)
         if is_comparison and VIEWS[view].lists_vocabulary:
