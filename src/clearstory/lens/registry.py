@@ -48,7 +48,7 @@ class ViewSpec:
         function: "module:function".
         requires: capabilities that the model must have.
         excludes: capabilities that the model must not have.
-        needs_writer: whether the function also takes the writer that continues the text.
+        needs_generator: whether the function also takes the writer that continues the text.
         slow: whether it runs the model once for each component, so that a page asks before it computes it.
         lists_vocabulary: whether it shows the `top` tokens of the whole vocabulary; a difference needs all of them.
     """
