@@ -1,6 +1,6 @@
-"""How one can see that a setting does something: a function of the recipe whose answer must differ, or a test's name.
+"""How each setting is observed to have an effect: a function of the recipe whose result must change, or a test.
 
-A function gets the recipe with its usual value and again with an odd one, in a folder of its own each time.
+The function gets the recipe with the default value and again with another one, in a folder of its own each time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from clearstory.errors import ClearstoryError
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.models.build import build as born
+from clearstory.models.build import build
 from clearstory.models.families import CONFIG_TYPES
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
@@ -83,7 +83,7 @@ ODD = {
     "minutes": "0.0625",
     "cpu_seconds": "0.0625",
 }
-"""Odd values where the first that comes to mind would be refused or do nothing."""
+"""Other values for settings where the generic one would be invalid or have no effect."""
 
 NEEDED: dict[str, dict[str, Any]] = {
     "TrainRecipe": {"model": "nanogpt-char", "model.recall_rows": 8},
@@ -91,31 +91,31 @@ NEEDED: dict[str, dict[str, Any]] = {
     "EvaluateRecipe": {"text": ("usual.txt",)},
     "DataRecipe": {"text": ("corpus:python-docs",), "tokenizer": "bytes"},
 }
-"""What a recipe is given besides the setting that is observed."""
+"""Further settings of a recipe that an observation needs."""
 
 
-def planned(recipe: Any) -> Any:
-    """The plan, without what is measured."""
+def observe_plan(recipe: Any) -> Any:
+    """The plan without measured values."""
     from clearstory.recipes.planning.plan import plan
 
     found = plan(recipe).as_dict()
     return {key: value for key, value in found.items() if key != "estimates"}, [each["seconds"] for each in found["estimates"][:3]]
 
 
-def priced(recipe: Any) -> Any:
-    """What the plan costs."""
+def observe_price(recipe: Any) -> Any:
+    """The prices in the plan."""
     from clearstory.recipes.planning.plan import plan
 
     return [each.dollars for each in plan(recipe).estimates]
 
 
-def built(recipe: Any) -> Any:
-    """The model's config: every field of it is observed by the laws of the models."""
+def observe_config(recipe: Any) -> Any:
+    """The model's config; the laws of the models observe its fields."""
     return recipe.model.config(vocab=67)
 
 
-def counted(recipe: Any, **more: Any) -> Any:
-    """What is said of a text in two formats. `more` settings of its data are needed for the setting to matter."""
+def observe_data(recipe: Any, **more: Any) -> Any:
+    """The report on a jsonl text. `more` data settings are needed for the setting to have an effect."""
     from clearstory.recipes.data import data
 
     recipe = replace(recipe, data=replace(recipe.data, **more))
@@ -141,13 +141,13 @@ TINY = {
     "training.device": "cpu",
     "training.threads": 1,
 }
-"""What makes a run small, where the recipe has its usual value."""
+"""Settings of a small run, where the recipe has its default."""
 
 
-def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
-    """All that one can see of a tiny run but the settings that it writes down: news, weights, folders.
+def observe_training(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
+    """Events, weights and folders of a tiny run.
 
-    `more` is needed for the setting to matter; not `sized`, the model keeps its own size.
+    `more` is needed for the setting to have an effect; without `sized` the model keeps its own size.
     """
     usual = flatten_keys(TrainRecipe, to_plain(build_settings(TrainRecipe, NEEDED["TrainRecipe"])))
     values = flatten_keys(TrainRecipe, to_plain(recipe))
@@ -156,7 +156,7 @@ def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
     write_texts()
     small = build_settings(TrainRecipe, values)
     seen: list[Any] = []
-    with mock.patch("os.fsync"):  # no power is lost here
+    with mock.patch("os.fsync"):  # durability is not under test
         for event in train_events(small):
             said = {key: value for key, value in vars(event).items() if key not in ("tokenizer", *TIMES)}
             seen.append((type(event).__name__, said))
@@ -167,17 +167,17 @@ def trained(recipe: Any, *, sized: bool = True, **more: Any) -> Any:
     return repr((seen, sums, folders))
 
 
-def continued(recipe: Any) -> Any:
-    """All that one can see of a tiny run that goes on with one of two models that are there."""
+def observe_fine_tuning(recipe: Any) -> Any:
+    """Events, weights and folders of a tiny run that fine-tunes one of two models."""
     write_models()
-    return trained(recipe, sized=False)
+    return observe_training(recipe, sized=False)
 
 
 TIMES = ("seconds", "cpu_seconds", "eta", "tokens_per_second")
 
 
 def write_texts() -> None:
-    """The texts that settings speak of, in the present folder."""
+    """Write the texts that settings name to the working directory."""
     for number, name in enumerate(("usual", "odd")):
         Path(f"{name}.txt").write_text(words(seed=number), encoding="utf-8")
         Path(name).write_text(words(seed=number), encoding="utf-8")
@@ -188,8 +188,8 @@ def write_texts() -> None:
     Path("pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
 
 
-def used(command: str, recipe: Any, **more: Any) -> Any:
-    """What a command that uses a model says, or why it refuses."""
+def run_command(command: str, recipe: Any, **more: Any) -> Any:
+    """The output of a command that uses a model, or its error."""
     from clearstory.cli.command import Output
 
     write_texts()
@@ -208,24 +208,24 @@ def used(command: str, recipe: Any, **more: Any) -> Any:
 
 
 def write_models() -> None:
-    """Two small models of the same text, under the names that settings give."""
+    """Write two small models of the same text under the names that settings give."""
     tokenizer = train_tokenizer("characters", [words()])
     for seed, name in enumerate(("model", "gpt2")):
         config = ModelChoice(name="nanogpt-char", overrides={"width": 16, "layers": 1, "heads": 2, "context": 8})
-        model = born(config.config(vocab=tokenizer.vocab), seed=seed)
+        model = build(config.config(vocab=tokenizer.vocab), seed=seed)
         with torch.no_grad():
             for weight in model.parameters():
-                weight.mul_(3)  # so that tokens are not all as likely
+                weight.mul_(3)  # so that tokens differ in probability
         save_model(Path(name), model, tokenizer, ModelCard(name=name, family="transformer", parameters=0))
 
 
-def wrote(recipe: Any, **more: Any) -> Any:
-    """What generate says."""
-    return used("generate", recipe, **{"prompt": "the", "max_tokens": 24, "seed": 1, "ignore_eos": True} | more)
+def observe_generate(recipe: Any, **more: Any) -> Any:
+    """The output of generate."""
+    return run_command("generate", recipe, **{"prompt": "the", "max_tokens": 24, "seed": 1, "ignore_eos": True} | more)
 
 
-def measured(recipe: Any, **more: Any) -> Any:
-    """What evaluate says, and how many windows it reads at a time."""
+def observe_evaluate(recipe: Any, **more: Any) -> Any:
+    """The output of evaluate, and its batch sizes."""
     from clearstory.evaluation import windows
 
     sizes: list[int] = []
@@ -236,23 +236,23 @@ def measured(recipe: Any, **more: Any) -> Any:
         return real(*args, **kind)
 
     with mock.patch("clearstory.recipes.inference.evaluate.iter_scores", watched):
-        return used("evaluate", recipe, **more), sizes
+        return run_command("evaluate", recipe, **more), sizes
 
 
-def looked(recipe: Any, **more: Any) -> Any:
-    """What inspect says."""
-    return used("inspect", recipe, **{"text": "the"} | more)
+def observe_inspect(recipe: Any, **more: Any) -> Any:
+    """The output of inspect."""
+    return run_command("inspect", recipe, **{"text": "the"} | more)
 
 
-def converted(recipe: Any, **more: Any) -> Any:
-    """What convert says, where a folder of the name is there already."""
+def observe_convert(recipe: Any, **more: Any) -> Any:
+    """The output of convert, where a folder of that name exists."""
     Path("out").mkdir()
     Path("out/mine.txt").write_text("mine", encoding="utf-8")
-    return used("convert", recipe, **more)
+    return run_command("convert", recipe, **more)
 
 
-def begun(recipe: Any) -> Any:
-    """The training that quickstart begins."""
+def observe_quickstart(recipe: Any) -> Any:
+    """The training recipe of quickstart."""
     from clearstory.recipes.training import quickstart
 
     def remember(recipe: Any) -> Any:
@@ -264,7 +264,7 @@ def begun(recipe: Any) -> Any:
 
 
 PAIRS = {"model": "clear-translate", "text": ("pairs.jsonl",), "training.context": 64}
-"""What makes a tiny run one that learns from pairs."""
+"""Settings of a tiny run on parallel text."""
 
 SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden_size": 8})
 
@@ -281,7 +281,7 @@ WRITING = (
 )  # fmt: skip
 
 OBSERVED: dict[str, Observation] = {
-    **{f"{recipe}.model.{name}": built for recipe in ("TrainRecipe", "PlanRecipe") for name in CONFIG},
+    **{f"{recipe}.model.{name}": observe_config for recipe in ("TrainRecipe", "PlanRecipe") for name in CONFIG},
     **{
         f"{recipe}.model.{name}": f"models/{test}"
         for recipe in ("TrainRecipe", "PlanRecipe")
@@ -292,49 +292,49 @@ OBSERVED: dict[str, Observation] = {
             "suffixes": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
         }.items()
     },
-    "TrainRecipe.model": built,
-    **{f"TrainRecipe.{name}": trained for name in ("text", "out", "steps", "tokenizer")},
-    **{f"TrainRecipe.training.{name}": trained for name in STEPPING},
-    "TrainRecipe.parameters": partial(trained, sized=False),
-    "TrainRecipe.init": continued,
-    **{f"TrainRecipe.lora.{name}": continued for name in ("rank", "alpha", "targets", "dropout")},
-    "TrainRecipe.minutes": "flow/test_train.py::test_minutes_are_kept_whatever_the_speed",
-    "TrainRecipe.cpu_seconds": "flow/test_train.py::test_processor_seconds_are_kept",
+    "TrainRecipe.model": observe_config,
+    **{f"TrainRecipe.{name}": observe_training for name in ("text", "out", "steps", "tokenizer")},
+    **{f"TrainRecipe.training.{name}": observe_training for name in STEPPING},
+    "TrainRecipe.parameters": partial(observe_training, sized=False),
+    "TrainRecipe.init": observe_fine_tuning,
+    **{f"TrainRecipe.lora.{name}": observe_fine_tuning for name in ("rank", "alpha", "targets", "dropout")},
+    "TrainRecipe.minutes": "flow/test_train.py::test_the_time_limit_is_kept_at_any_speed",
+    "TrainRecipe.cpu_seconds": "flow/test_train.py::test_cpu_seconds_are_kept",
     "TrainRecipe.objective": "flow/test_encoders.py::test_one_command_from_raw_text_to_an_encoder",
     "TrainRecipe.training.whole_words": "training/test_mlm.py::test_whole_words_come_from_the_settings",
-    "TrainRecipe.resume": "flow/test_train.py::test_stopped_and_resumed_it_ends_as_if_left_alone",
+    "TrainRecipe.resume": "flow/test_train.py::test_a_stopped_and_resumed_run_equals_an_uninterrupted_one",
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
-    "TrainRecipe.training.label_smoothing": partial(trained, **PAIRS),
-    "TrainRecipe.training.muon_learning_rate": partial(trained, **{"training.optimizer": "muon"}),
-    "TrainRecipe.training.recall_learning_rate": partial(trained, **{"model.recall": [2], "model.recall_rows": 64}),
-    "TrainRecipe.training.stateful": lambda recipe: trained(replace(recipe, model=SMALL_RNN), sized=False),
-    "TrainRecipe.training.align_documents": partial(trained, text=("rows.jsonl",)),
-    "TrainRecipe.training.decay_share": partial(trained, **{"training.schedule": "wsd", "steps": 12}),
-    "TrainRecipe.training.warmup_steps": partial(trained, steps=16),
-    "TrainRecipe.training.eval_steps": partial(trained, steps=8),
-    "TrainRecipe.training.save_steps": partial(trained, steps=8),
-    "TrainRecipe.training.sample_steps": partial(trained, steps=8),
-    "TrainRecipe.training.keep_checkpoints": partial(trained, **{"training.save_steps": 1}),
+    "TrainRecipe.training.label_smoothing": partial(observe_training, **PAIRS),
+    "TrainRecipe.training.muon_learning_rate": partial(observe_training, **{"training.optimizer": "muon"}),
+    "TrainRecipe.training.recall_learning_rate": partial(observe_training, **{"model.recall": [2], "model.recall_rows": 64}),
+    "TrainRecipe.training.stateful": lambda recipe: observe_training(replace(recipe, model=SMALL_RNN), sized=False),
+    "TrainRecipe.training.align_documents": partial(observe_training, text=("rows.jsonl",)),
+    "TrainRecipe.training.decay_share": partial(observe_training, **{"training.schedule": "wsd", "steps": 12}),
+    "TrainRecipe.training.warmup_steps": partial(observe_training, steps=16),
+    "TrainRecipe.training.eval_steps": partial(observe_training, steps=8),
+    "TrainRecipe.training.save_steps": partial(observe_training, steps=8),
+    "TrainRecipe.training.sample_steps": partial(observe_training, steps=8),
+    "TrainRecipe.training.keep_checkpoints": partial(observe_training, **{"training.save_steps": 1}),
     "TrainRecipe.training.patience": "flow/test_train.py::test_patience_stops_early_and_the_best_model_is_kept",
-    "TrainRecipe.training.compile": "flow/test_train.py::test_compiling_is_done_where_it_is_asked_for",
-    "TrainRecipe.training.device": "flow/test_bad_input.py::test_settings_that_do_not_go_together",
-    "TrainRecipe.training.threads": "flow/test_train.py::test_threads_are_as_many_as_asked_for",
-    "TrainRecipe.data.text_field": partial(trained, text=("rows.jsonl",)),
+    "TrainRecipe.training.compile": "flow/test_train.py::test_compile_follows_its_setting",
+    "TrainRecipe.training.device": "flow/test_bad_input.py::test_contradicting_settings",
+    "TrainRecipe.training.threads": "flow/test_train.py::test_the_threads_setting_is_used",
+    "TrainRecipe.data.text_field": partial(observe_training, text=("rows.jsonl",)),
     "TrainRecipe.data.pairs": "flow/test_writers.py::test_two_files_are_pairs_where_that_is_said",
-    "TrainRecipe.data.source_field": partial(trained, **PAIRS),
-    "TrainRecipe.data.target_field": partial(trained, **PAIRS),
-    "TrainRecipe.data.validation": trained,
-    "TrainRecipe.data.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
-    "TrainRecipe.data.cache": trained,
-    **{f"GenerateRecipe.{name}": wrote for name in WRITING},
-    "GenerateRecipe.model": wrote,
-    "GenerateRecipe.length_penalty": partial(wrote, beam=2),
+    "TrainRecipe.data.source_field": partial(observe_training, **PAIRS),
+    "TrainRecipe.data.target_field": partial(observe_training, **PAIRS),
+    "TrainRecipe.data.validation": observe_training,
+    "TrainRecipe.data.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
+    "TrainRecipe.data.cache": observe_training,
+    **{f"GenerateRecipe.{name}": observe_generate for name in WRITING},
+    "GenerateRecipe.model": observe_generate,
+    "GenerateRecipe.length_penalty": partial(observe_generate, beam=2),
     "GenerateRecipe.stop": "generation/test_recipes.py::test_a_stop_string_ends_the_text_and_is_not_in_it",
-    "GenerateRecipe.ignore_eos": partial(wrote, ignore_eos=False, max_tokens=100),
-    "GenerateRecipe.truncate": partial(wrote, prompt="the cat sat on"),
-    **{f"EvaluateRecipe.{name}": measured for name in ("model", "text", "windows", "batch_size", "limit")},
-    **{f"EvaluateRecipe.{name}": measured for name in ("stride", "int8", "device")},
-    "EvaluateRecipe.task": measured,
+    "GenerateRecipe.ignore_eos": partial(observe_generate, ignore_eos=False, max_tokens=100),
+    "GenerateRecipe.truncate": partial(observe_generate, prompt="the cat sat on"),
+    **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("model", "text", "windows", "batch_size", "limit")},
+    **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("stride", "int8", "device")},
+    "EvaluateRecipe.task": observe_evaluate,
     "FillMaskRecipe.model": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
     "FillMaskRecipe.text": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
     "FillMaskRecipe.top": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
@@ -379,26 +379,26 @@ OBSERVED: dict[str, Observation] = {
     "TagRecipe.model": "models/test_tagger.py::test_what_cannot_be_tagged_is_refused",
     "TagRecipe.text": "models/test_tagger.py::test_words_seen_and_words_never_seen_get_their_tags",
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
-    "EvaluateRecipe.text_field": partial(measured, text=("rows.jsonl",)),
-    "EvaluateRecipe.errors": "flow/test_bad_input.py::test_bytes_that_are_no_text_can_be_replaced",
-    **{f"InspectRecipe.{name}": looked for name in ("model", "text", "view", "out", "top", "temperature", "device")},
-    **{f"InspectRecipe.{name}": partial(looked, view="attention") for name in ("head", "part")},
-    **{f"InspectRecipe.{name}": partial(looked, view="combined-heads") for name in ("heads", "reduce")},
-    "InspectRecipe.columns": partial(looked, view="logit-lens"),
-    "InspectRecipe.mask": "lens/test_fill_mask.py::test_places_are_hidden_and_told",
-    "InspectRecipe.layout": "lens/test_word_embeddings.py::test_words_are_scattered_by_who_is_near_whom",
+    "EvaluateRecipe.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
+    "EvaluateRecipe.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
+    **{f"InspectRecipe.{name}": observe_inspect for name in ("model", "text", "view", "out", "top", "temperature", "device")},
+    **{f"InspectRecipe.{name}": partial(observe_inspect, view="attention") for name in ("head", "part")},
+    **{f"InspectRecipe.{name}": partial(observe_inspect, view="combined-heads") for name in ("heads", "reduce")},
+    "InspectRecipe.columns": partial(observe_inspect, view="logit-lens"),
+    "InspectRecipe.mask": "lens/test_fill_mask.py::test_positions_are_masked_and_predicted",
+    "InspectRecipe.layout": "lens/test_word_embeddings.py::test_tsne_preserves_neighbourhoods",
     "InspectRecipe.sentences": "lens/test_dependency_heads.py::test_the_number_of_sentences_is_a_setting",
-    "InspectRecipe.truncate": partial(looked, text="the cat sat on"),
-    "InspectRecipe.layer": partial(looked, view="neurons"),
-    "InspectRecipe.target": partial(looked, view="logit-lens"),
-    "InspectRecipe.words": partial(looked, view="logit-attribution"),
-    "InspectRecipe.metric": partial(looked, view="logit-lens"),
-    "InspectRecipe.compare_tokenizer": partial(looked, view="tokens"),
+    "InspectRecipe.truncate": partial(observe_inspect, text="the cat sat on"),
+    "InspectRecipe.layer": partial(observe_inspect, view="neurons"),
+    "InspectRecipe.target": partial(observe_inspect, view="logit-lens"),
+    "InspectRecipe.words": partial(observe_inspect, view="logit-attribution"),
+    "InspectRecipe.metric": partial(observe_inspect, view="logit-lens"),
+    "InspectRecipe.compare_tokenizer": partial(observe_inspect, view="tokens"),
     "InspectRecipe.other_text": "lens/test_interventions.py::test_an_encoder_decoder_is_patched_where_it_reads",
     "InspectRecipe.word": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
-    "InspectRecipe.edit": partial(looked, view="interventions"),
-    "InspectRecipe.ablate": partial(looked, view="ablation"),
-    **{f"InspectRecipe.{name}": partial(looked, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
+    "InspectRecipe.edit": partial(observe_inspect, view="interventions"),
+    "InspectRecipe.ablate": partial(observe_inspect, view="ablation"),
+    **{f"InspectRecipe.{name}": partial(observe_inspect, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
     "InspectRecipe.seed": "lens/test_generation_view.py::test_a_seed_decides_and_greedy_takes_the_likeliest",
     **{
         f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_prints_the_difference"
@@ -406,41 +406,41 @@ OBSERVED: dict[str, Observation] = {
     },
     "InspectRecipe.across_checkpoints": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
     **{
-        f"InspectRecipe.{name}": partial(looked, view="neighbours", text="t") for name in ("centre", "remove_components", "max_token_id")
+        f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t") for name in ("centre", "remove_components", "max_token_id")
     },
     "InspectRecipe.gate": "lens/test_recurrent_units.py::test_a_gate_is_shown_by_unit",
     "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
-    **{f"QuickstartRecipe.{name}": begun for name in ("minutes", "out", "seed")},
+    **{f"QuickstartRecipe.{name}": observe_quickstart for name in ("minutes", "out", "seed")},
     "StudioRecipe.folder": "studio/test_server.py::test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c",
     **{
         f"StudioRecipe.{name}": "studio/test_server.py::test_addresses_that_others_reach_have_a_token"
         for name in ("host", "port", "token")
     },
-    "PlanRecipe.model": planned,
-    "PlanRecipe.parameters": planned,
-    "PlanRecipe.devices": planned,
-    "PlanRecipe.batch_size": planned,
-    "PlanRecipe.context": planned,
-    "PlanRecipe.tokens": planned,
-    "PlanRecipe.utilization": planned,
-    "PlanRecipe.price": priced,
+    "PlanRecipe.model": observe_plan,
+    "PlanRecipe.parameters": observe_plan,
+    "PlanRecipe.devices": observe_plan,
+    "PlanRecipe.batch_size": observe_plan,
+    "PlanRecipe.context": observe_plan,
+    "PlanRecipe.tokens": observe_plan,
+    "PlanRecipe.utilization": observe_plan,
+    "PlanRecipe.price": observe_price,
     "PlanRecipe.measure": lambda recipe: recipe.measure,
-    "ConvertRecipe.model": partial(converted, overwrite=True),
-    "ConvertRecipe.out": converted,
-    "ConvertRecipe.to": partial(converted, out="model.arpa"),
-    "ConvertRecipe.dtype": partial(converted, overwrite=True),
+    "ConvertRecipe.model": partial(observe_convert, overwrite=True),
+    "ConvertRecipe.out": observe_convert,
+    "ConvertRecipe.to": partial(observe_convert, out="model.arpa"),
+    "ConvertRecipe.dtype": partial(observe_convert, overwrite=True),
     "ConvertRecipe.check": "parity/test_gguf_reading.py::test_convert_check_says_what_is_portable_and_what_is_not",
-    "ConvertRecipe.overwrite": converted,
+    "ConvertRecipe.overwrite": observe_convert,
     "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_prints_json",
     "DataRecipe.text": "cli/test_contract.py::test_data_prints_json",
-    "DataRecipe.tokenizer": counted,
-    "DataRecipe.show": counted,
-    "DataRecipe.data.text_field": counted,
-    "DataRecipe.data.pairs": counted,
-    "DataRecipe.data.source_field": partial(counted, pairs=True),
-    "DataRecipe.data.target_field": partial(counted, pairs=True),
-    "DataRecipe.data.validation": counted,
+    "DataRecipe.tokenizer": observe_data,
+    "DataRecipe.show": observe_data,
+    "DataRecipe.data.text_field": observe_data,
+    "DataRecipe.data.pairs": observe_data,
+    "DataRecipe.data.source_field": partial(observe_data, pairs=True),
+    "DataRecipe.data.target_field": partial(observe_data, pairs=True),
+    "DataRecipe.data.validation": observe_data,
     "DataRecipe.data.errors": "text/test_documents.py::test_half_characters_of_jsonl_can_be_replaced",
-    "DataRecipe.data.cache": counted,
+    "DataRecipe.data.cache": observe_data,
 }
-"""By recipe and key."""
+"""Observations by recipe and key."""

@@ -1,4 +1,4 @@
-"""No setting is ignored: each shows in the resolved settings, and each changes something one can observe."""
+"""No setting is ignored: each is in the resolved settings, and each has an observable effect."""
 
 from __future__ import annotations
 
@@ -30,49 +30,49 @@ RECIPES = {
 def every_setting() -> Iterator[tuple[str, Setting]]:
     """Every field of every recipe."""
     for name, recipe in RECIPES.items():
-        for row in setting_table(recipe).values():
-            yield name, row
+        for setting in setting_table(recipe).values():
+            yield name, setting
 
 
 ALL = list(every_setting())
-IDS = [f"{name}.{row.key}" for name, row in ALL]
+IDS = [f"{name}.{setting.key}" for name, setting in ALL]
 
 
-def odd(name: str, row: Setting) -> str:
-    """A value nobody has by default, as it is typed."""
-    for key in (f"{name}.{row.key}", row.key):
+def other_value(name: str, setting: Setting) -> str:
+    """A value other than the default, as it is typed."""
+    for key in (f"{name}.{setting.key}", setting.key):
         if key in ODD:
             return ODD[key]
-    hint = strip_optional(row.hint)
+    hint = strip_optional(setting.hint)
     kind = get_origin(hint) or hint
-    if row.choices:
-        return next((choice for choice in row.choices if choice != row.default), row.choices[0])
+    if setting.choices:
+        return next((choice for choice in setting.choices if choice != setting.default), setting.choices[0])
     if kind is bool:
-        return "false" if row.default is True else "true"
+        return "false" if setting.default is True else "true"
     if kind is int:
-        return "7" if row.default != 7 else "8"
+        return "7" if setting.default != 7 else "8"
     if kind is float:
-        return "0.0625" if row.default != 0.0625 else "0.125"
+        return "0.0625" if setting.default != 0.0625 else "0.125"
     return "odd"
 
 
-def given(name: str, odd: str) -> dict[str, Any]:
-    """What a recipe is given besides the setting that shall be odd."""
-    known = setting_table(RECIPES[name])
-    needed = {key: key for key, row in known.items() if row.default is MISSING} | NEEDED.get(name, {})
-    if odd == "init" or odd.startswith("lora."):  # which need no preset, and one that is there
-        return {"init": "model", **({} if odd in ("init", "lora.rank") else {"lora.rank": 2})}
-    if odd.startswith("model.") and not hasattr(preset(ModelChoice().name), odd.removeprefix("model.")):
-        needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, odd.removeprefix("model.")))
+def required_settings(name: str, changed: str) -> dict[str, Any]:
+    """Further settings of a recipe that the changed one needs."""
+    table = setting_table(RECIPES[name])
+    needed = {key: key for key, setting in table.items() if setting.default is MISSING} | NEEDED.get(name, {})
+    if changed == "init" or changed.startswith("lora."):  # these need an existing model and no preset
+        return {"init": "model", **({} if changed in ("init", "lora.rank") else {"lora.rank": 2})}
+    if changed.startswith("model.") and not hasattr(preset(ModelChoice().name), changed.removeprefix("model.")):
+        needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, changed.removeprefix("model.")))
         others = [key for key in needed if not hasattr(PRESETS[needed["model"]], key.removeprefix("model."))]
         needed = {key: value for key, value in needed.items() if not (key.startswith("model.") and key in others)}
-    kinds = ONLY.get(odd.removeprefix("model."), ())
+    kinds = ONLY.get(changed.removeprefix("model."), ())
     if kinds and "decoder" not in kinds:
         needed = {key: value for key, value in needed.items() if not key.startswith("model.")}
         needed["model"] = next(
             name for name, config in PRESETS.items() if getattr(config, "architecture", None) in kinds
         )
-    return {key: value for key, value in needed.items() if key != odd or not isinstance(value, bool)}
+    return {key: value for key, value in needed.items() if key != changed or not isinstance(value, bool)}
 
 
 def at(tree: dict[str, Any], key: str) -> Any:
@@ -88,23 +88,23 @@ def failures(check: Callable[[str, Setting], None]) -> list[str]:
     report than to run.
     """
     found = []
-    for name, row in ALL:
+    for name, setting in ALL:
         try:
-            check(name, row)
+            check(name, setting)
         except (AssertionError, ClearstoryError, ValueError) as error:
-            found.append(f"{name}.{row.key}: {error}")
+            found.append(f"{name}.{setting.key}: {error}")
     return found
 
 
-def test_an_odd_value_shows_in_the_resolved_settings() -> None:
-    def check(name: str, row: Setting) -> None:
+def test_another_value_is_in_the_resolved_settings() -> None:
+    def check(name: str, setting: Setting) -> None:
         recipe = RECIPES[name]
-        word = odd(name, row)
-        parsed = parse_arguments([f"{flag_name(row.key)}={word}"], setting_table(recipe))
-        before = to_plain(build_settings(recipe, given(name, row.key)))
-        after = to_plain(build_settings(recipe, {**given(name, row.key), **parsed}))
-        value = at(after, row.key)
-        assert value != at(before, row.key) or len(row.choices) == 1, f"stayed {value!r}"
+        word = other_value(name, setting)
+        parsed = parse_arguments([f"{flag_name(setting.key)}={word}"], setting_table(recipe))
+        before = to_plain(build_settings(recipe, required_settings(name, setting.key)))
+        after = to_plain(build_settings(recipe, {**required_settings(name, setting.key), **parsed}))
+        value = at(after, setting.key)
+        assert value != at(before, setting.key) or len(setting.choices) == 1, f"stayed {value!r}"
         written = str(value[0] if isinstance(value, list) else value).lower()
         assert written == word or float(written) == float(word)
 
@@ -115,8 +115,8 @@ def test_an_odd_value_shows_in_the_resolved_settings() -> None:
 def test_settings_survive_a_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
 
-    def check(name: str, row: Setting) -> None:
-        recipe = build_settings(RECIPES[name], {**given(name, row.key), row.key: odd(name, row)})
+    def check(name: str, setting: Setting) -> None:
+        recipe = build_settings(RECIPES[name], {**required_settings(name, setting.key), setting.key: other_value(name, setting)})
         file.write_text(to_yaml(recipe), encoding="utf-8")
         assert build_settings(RECIPES[name], read_yaml(file)) == recipe
 
@@ -132,17 +132,17 @@ def test_every_setting_can_be_observed() -> None:
 
 
 @pytest.mark.parametrize("id", [id for id, seen in OBSERVED.items() if callable(seen)])
-def test_an_odd_value_changes_something(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_value_changes_something(id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, _, key = id.partition(".")
-    row, recipe, observe = setting_table(RECIPES[name])[key], RECIPES[name], OBSERVED[id]
+    setting, recipe, observe = setting_table(RECIPES[name])[key], RECIPES[name], OBSERVED[id]
     assert callable(observe)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     seen = []
-    for place, more in (("usual", {}), ("odd", {key: odd(name, row)})):
+    for place, more in (("usual", {}), ("odd", {key: other_value(name, setting)})):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
-        seen.append(observe(build_settings(recipe, {**given(name, row.key), **more})))
-    assert seen[0] != seen[1], f"{id} = {odd(name, row)} changes nothing"
+        seen.append(observe(build_settings(recipe, {**required_settings(name, setting.key), **more})))
+    assert seen[0] != seen[1], f"{id} = {other_value(name, setting)} changes nothing"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_is_observed_is_the_same_twice(id: str, tmp_path: Path, monkeypatch
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)
-        seen.append(observe(build_settings(RECIPES[name], given(name, key))))
+        seen.append(observe(build_settings(RECIPES[name], required_settings(name, key))))
     assert seen[0] == seen[1]
 
 
