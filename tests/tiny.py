@@ -66,8 +66,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),
     "tagger": lambda: shaken(HMMConfig(vocab=VOCAB, states=5, learn="tags", order=3, tags=tuple("ABCD"), suffixes=2)),
     "adaptive": lambda: shaken(replace(TINY_LSTM, cutoffs=(5, 12))),
-    "ngram": lambda: counted(order=4, begin=2),
+    "ngram": lambda: counted(order=4, bos_token_id=2),
     "pruned": lambda: counted(order=3, prune=(0, 0, 1)),
     "katz": lambda: counted(order=3, smoothing="katz", counts=False),
-    "laplace": lambda: counted(order=3, smoothing="laplace", begin=2),
+    "laplace": lambda: counted(order=3, smoothing="laplace", bos_token_id=2),
 }

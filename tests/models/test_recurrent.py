@@ -90,14 +90,14 @@ def test_parameters_on_paper_are_those_of_the_model(name: str) -> None:
 
 def test_awd_lstm_has_its_published_size() -> None:
     # Merity et al. 2018, table 2: 33 million with the 33,278 words of WikiText-2. Their linear decoder adds a bias.
-    assert round(parameters(PRESETS["awd-lstm"]) / 1e6) in (33, 34)  # type: ignore[arg-type]
+    assert round(parameter_count(PRESETS["awd-lstm"]) / 1e6) in (33, 34)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", [100_000, 1_000_000, 20_000_000])
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_size_is_met_and_the_proportions_kept(cell: Any, target: int) -> None:
     found = scale_config(RecurrentConfig(vocab=500, cell=cell, width=256, hidden_size=512, layers=2), target)
-    assert parameters(found) == pytest.approx(target, rel=0.2)
+    assert parameter_count(found) == pytest.approx(target, rel=0.2)
     assert found.hidden_size == pytest.approx(2 * found.width, rel=0.1)
 
 

@@ -216,7 +216,7 @@ def test_published_counts(name: str, counted: int) -> None:
 
 
 def test_distances_fall_into_buckets() -> None:
-    both, back = RelativePositionBias(1, both_ways=True), RelativePositionBias(1, both_ways=False)
+    both, back = RelativePositionBias(1, bidirectional=True), RelativePositionBias(1, bidirectional=False)
     distances = torch.tensor([[-200, -128, -9, -8, -1, 0, 1, 8, 9, 128]])
     # Worked by hand from Raffel et al. 2020: 16 buckets a side, 8 exact, then steps of 16 to the 1/8th power.
     assert both.bucket(distances).tolist() == [[15, 15, 8, 8, 1, 0, 17, 24, 24, 31]]

@@ -172,8 +172,8 @@ def test_the_same_text_makes_the_same_model(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "kind", "sentence"),
     [
-        ({"tokenizer": "bytes"}, BadSetting, "tags, which words have, and the tokenizer makes bytes"),
-        ({"text": (__file__,)}, BadInput, "holds no tags; give files whose words are tagged"),
+        ({"tokenizer": "bytes"}, BadSetting, "tags, which belong to words, and the tokenizer is bytes"),
+        ({"text": (__file__,)}, BadInput, "has no tags; give .conllu files"),
     ],
 )
 def test_what_cannot_be_learnt_is_refused(
@@ -196,7 +196,7 @@ def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
     folder = save_model(
         tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard()
     )
-    with pytest.raises(CannotDo, match="has learnt no tags; one that tags is made by"):
+    with pytest.raises(CannotDo, match=r"this model \(lstm\) has no tags; train one"):
         tag(folder, "a")
     assert main(["tag", str(folder), "a"]) == 1
 
