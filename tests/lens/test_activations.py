@@ -1,4 +1,4 @@
-"""Trace: what is watched is what the model computes, and watching changes nothing."""
+"""Activations: what is recorded is what the model computes, and recording changes nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.hooks.activations import ACTIVE_HOOKS, weighted_values, replace_activations, transformer_stacks, activation_names, record_activations
+from clearstory.lens.hooks.activations import (
+    ACTIVE_HOOKS,
+    activation_names,
+    record_activations,
+    replace_activations,
+    transformer_stacks,
+    weighted_values,
+)
 from clearstory.models.base import TokenBatch
+from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from tiny import MODELS, VOCAB, shaken
 
@@ -37,16 +45,21 @@ MAKE: dict[str, Any] = {
 }
 
 
+DEFAULT = ("gpt2", "t5", "lstm")
+"""Models in which every activation is replaced by default; in the others with -m slow."""
+
+
 def read(model: Any) -> torch.Tensor:
-    """A model's answer to a text, and to a source where it reads one."""
-    more = {"source": TokenBatch.from_sequences([IDS[::-1]])} if getattr(model, "reads_source", False) else {}
+    """A model's logits for a text, and a source where it reads one."""
+    has_source = Capability.SOURCE in model.capabilities
+    more = {"source": TokenBatch.from_sequences([IDS[::-1]])} if has_source else {}
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([IDS]), **more)
         return model.logits(hidden)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("name", MAKE)
-def test_a_watched_model_answers_as_an_unwatched_one_bit_for_bit(name: str) -> None:
+def test_a_recorded_model_gives_the_same_logits_bit_for_bit(name: str) -> None:
     model = MAKE[name]()
     alone = read(model)
     with record_activations(model, "**") as seen:
@@ -58,7 +71,7 @@ def test_a_watched_model_answers_as_an_unwatched_one_bit_for_bit(name: str) -> N
 
 
 @pytest.mark.parametrize("name", [name for name in MAKE if name not in ("lstm", "rnn")])
-def test_what_is_seen_adds_up(name: str) -> None:
+def test_recorded_activations_add_up(name: str) -> None:
     model = MAKE[name]()
     with record_activations(model, "**") as seen:
         read(model)
@@ -85,13 +98,15 @@ def test_what_is_seen_adds_up(name: str) -> None:
                 hidden = pattern == 0
                 assert torch.equal(hidden, torch.isinf(seen[f"{at}.scores"]))
                 assert bool(hidden.any()) == (step == "attention" and block.attention.causal)
-                # Equal to what torch's fused kernel answers.
+                # Equal to the output of PyTorch's fused kernel.
                 answer = weighted_values(pattern, seen[f"{at}.value"])
                 assert torch.allclose(answer, seen[f"{at}.head_outputs"], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MAKE)
-def test_a_change_that_changes_nothing_answers_the_same_and_another_does_not(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.slow) for name in MAKE]
+)
+def test_a_replacement_by_the_same_value_gives_the_same_logits_and_another_does_not(name: str) -> None:
     model = MAKE[name]()
     alone = read(model)
     for tap in activation_names(model):
@@ -103,7 +118,7 @@ def test_a_change_that_changes_nothing_answers_the_same_and_another_does_not(nam
             assert not torch.allclose(read(model), alone), tap
 
 
-def test_edits_are_seen_and_come_one_after_another() -> None:
+def test_replacements_are_recorded_and_applied_one_after_another() -> None:
     model = MAKE["gpt2"]()
     tap = "blocks.0.attention.pattern"
     first = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
@@ -116,7 +131,7 @@ def test_edits_are_seen_and_come_one_after_another() -> None:
         assert torch.allclose(seen["blocks.0.attention.head_outputs"], values[:, :, :1].expand_as(values) * 2)
 
 
-def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
+def test_a_continued_sequence_is_recorded_like_a_whole_one() -> None:
     for name in ("gpt2", "grouped", "windowed"):
         model: Any = MAKE[name]()
         tap = "blocks.*.attention.pattern"
@@ -131,16 +146,31 @@ def test_a_row_read_on_is_seen_as_one_read_at_once() -> None:
             assert math.isclose(float(pattern.sum()), pattern.shape[1])
 
 
-def test_what_cannot_be_watched_is_refused() -> None:
+def test_what_cannot_be_recorded_is_refused() -> None:
     model = MAKE["gpt2"]()
-    with pytest.raises(UnknownName, match=r"no activation is called 'blocks\.7\.after_attention'"), record_activations(model, "blocks.7.after_attention"):
+    with (
+        pytest.raises(UnknownName, match=r"no activation is called 'blocks\.7\.after_attention'"),
+        record_activations(model, "blocks.7.after_attention"),
+    ):
         pass
-    with pytest.raises(UnknownName, match="there is no tap called 'block'"), replace_activations(model, {"block": torch.zeros(1)}):
+    with (
+        pytest.raises(UnknownName, match="there is no activation called 'block'"),
+        replace_activations(model, {"block": torch.zeros(1)}),
+    ):
         pass
-    with pytest.raises(BadSetting, match="give one of the same shape"), replace_activations(model, {"embedding_output": torch.zeros(1)}):
+    with (
+        pytest.raises(BadSetting, match="give one of the same shape"),
+        replace_activations(model, {"embedding_output": torch.zeros(1)}),
+    ):
         read(model)
-    with pytest.raises(CannotDo, match="has no recordable activations"), record_activations(MODELS["ngram"](), "embedding_output"):
+    with (
+        pytest.raises(CannotDo, match="has no residual stream"),
+        record_activations(MODELS["ngram"](), "embedding_output"),
+    ):
         pass
-    with pytest.raises(CannotDo, match="rows of several lengths"), record_activations(model, "blocks.0.attention.pattern"):
+    with (
+        pytest.raises(CannotDo, match="sequences of different lengths"),
+        record_activations(model, "blocks.0.attention.pattern"),
+    ):
         model.forward(TokenBatch.from_sequences([[1, 2], [3]]), model.init_state(2))
     assert not ACTIVE_HOOKS

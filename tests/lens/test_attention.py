@@ -1,4 +1,4 @@
-"""Attention and the walk through a head: what is shown is what the model computes, and the parts make the whole."""
+"""Attention and one head step by step: what is shown is what the model computes, and the parts add up."""
 
 from __future__ import annotations
 
@@ -10,16 +10,29 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
-from clearstory.lens.hooks.attention_sites import attention_weights, attention_patterns, pooled_patterns
-from clearstory.lens.probes.attention import attention, attention_caption
-from clearstory.lens.probes.attention_head import head_output_in_stream, head_quantities, logit_changes, through_norm
-from clearstory.lens.probes.attention_head import MAX_DIMENSIONS, attention_head
-from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.attention_sites import attention_parts, attention_site, attention_sites, linear_weight
-from clearstory.lens.registry import supported_views, check_supported
 from clearstory.lens.hooks.activations import record_activations
+from clearstory.lens.hooks.attention_sites import (
+    attention_parts,
+    attention_patterns,
+    attention_site,
+    attention_sites,
+    attention_weights,
+    linear_weight,
+    pooled_patterns,
+)
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.probes.attention import attention, attention_caption
+from clearstory.lens.probes.attention_head import (
+    MAX_DIMENSIONS,
+    attention_head,
+    head_output_in_stream,
+    head_quantities,
+    logit_changes,
+    through_norm,
+)
+from clearstory.lens.registry import check_supported, supported_views
 from clearstory.lens.views import Grid, Table
-from clearstory.models.autograd_functions import Linear
+from clearstory.models.capabilities import Capability
 from clearstory.models.lora import LoRALinear
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -41,7 +54,7 @@ PLACES = [(name, part) for name in MAKE for part in attention_parts(MAKE[name]()
 
 def read_by(model: Any) -> Passage:
     """A row of tokens, with a longer source where the model reads one."""
-    if getattr(model, "reads_source", False):
+    if Capability.SOURCE in model.capabilities:
         return Passage(IDS[:5], PIECES[:5], IDS[::-1], PIECES[::-1])
     return Passage(IDS, PIECES)
 
@@ -52,16 +65,16 @@ def test_heads_and_the_bias_add_up_to_what_attention_adds(name: str, part: Any) 
     read = read_by(model)
     for at in attention_sites(model, part):
         walks = [head_quantities(model, read, at.layer, number, part) for number in range(at.heads)]
-        with record_activations(model, at.tap) as seen:
+        with record_activations(model, at.name) as seen:
             read.forward(model)
         _, bias = linear_weight(at.attention.output)
         total = sum((walked.added for walked in walks), torch.zeros(())) + (0 if bias is None else bias)
-        assert torch.allclose(total, seen[at.tap][0], rtol=1e-9, atol=1e-9)
+        assert torch.allclose(total, seen[at.name][0], rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "part"), PLACES)
-def test_each_step_of_a_walk_is_made_from_the_one_before(name: str, part: Any) -> None:
+def test_each_step_of_a_head_is_computed_from_the_one_before(name: str, part: Any) -> None:
     model = MAKE[name]()
     read = read_by(model)
     same = {"rtol": 1e-9, "atol": 1e-9}
@@ -76,18 +89,18 @@ def test_each_step_of_a_walk_is_made_from_the_one_before(name: str, part: Any) -
         assert (w.bias is not None) == (name == "t5" and part != "cross")
         assert bool((~seen).any()) == at.attention.causal
         assert torch.allclose(w.scores.softmax(-1), w.pattern, **same)
-        assert torch.allclose(w.pattern @ w.value, w.answer, **same)
-        assert torch.allclose(head_output_in_stream(at, w.answer, number), w.added, **same)
-        assert torch.allclose(w.stream + w.added, w.after, **same)
-        # The key is made of what it is said to be made of; it is turned by its place in some models.
+        assert torch.allclose(w.pattern @ w.value, w.output, **same)
+        assert torch.allclose(head_output_in_stream(at, w.output, number), w.added, **same)
+        assert torch.allclose(w.residual + w.added, w.after, **same)
+        # The key is computed from `source_input`; in some models it is rotated by its position.
         if at.stack.rotary is None:
-            key = at.attention.key(w.source).unflatten(-1, (-1, at.width))[:, number]
+            key = at.attention.key(w.source_input).unflatten(-1, (-1, at.head_dim))[:, number]
             assert torch.allclose(key, w.key, **same)
 
 
 @torch.no_grad()
-def test_a_heads_effect_is_in_logits() -> None:
-    """Without the last block's other steps, a head taken away moves the logits by its effect, the norm's scale held."""
+def test_the_normed_output_of_a_head_is_in_logits() -> None:
+    """Removing a head of the last block changes the logits by its normed output, with the norm's scale held constant."""
     model = MAKE["gpt2"]()
     read = read_by(model)
     walked = head_quantities(model, read, 1, 1)
@@ -95,17 +108,17 @@ def test_a_heads_effect_is_in_logits() -> None:
         hidden = read.forward(model)
     last = seen["blocks.1"][0]
     logits = model.logits(hidden)
-    assert walked.effect is not None
+    assert walked.normed is not None
     rest = through_norm(model.norm, last - walked.added, last) + model.norm.bias
-    assert torch.allclose(model.logits(rest + walked.effect), logits, rtol=1e-9, atol=1e-9)
-    up, down = next(iter(logit_changes(model, walked.effect, top=2)))
-    moved = model.output_weight @ walked.effect[0]
+    assert torch.allclose(model.logits(rest + walked.normed), logits, rtol=1e-9, atol=1e-9)
+    up, down = next(iter(logit_changes(model, walked.normed, top=2)))
+    moved = model.output_weight @ walked.normed[0]
     assert [id for id, _ in up] == moved.argsort(descending=True)[:2].tolist()
     assert [id for id, _ in down] == moved.argsort()[:2].tolist()
     assert up[0][1] == pytest.approx(float(moved.max()))
 
 
-def test_what_is_learnt_beside_a_map_counts() -> None:
+def test_lora_updates_are_part_of_the_weight() -> None:
     base = torch.nn.Linear(4, 3).double()
     wide = LoRALinear(base, a=torch.randn(2, 4).double(), b=torch.randn(3, 2).double(), alpha=4.0)
     weight, bias = linear_weight(wide)
@@ -130,24 +143,33 @@ def test_pooled_patterns_hold_every_bright_point() -> None:
 def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model: Any = shaken(replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, decoder_start_token_id=0))
-    seen = {part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba") for part in attention_parts(model)}
+    seen = {
+        part: attention(model, tokenizer, "abca", layer=1, head=1, part=part, target="ba")
+        for part in attention_parts(model)
+    }
     source = ("a·0", "b", "c", "a·3", tokenizer.display_token(tokenizer.eos_token_id))
     written = encode_passage(model, tokenizer, "abca", target="ba").labels
     assert (seen["encoder"].row_labels, seen["encoder"].column_labels) == (source, source)
     assert (seen["decoder"].row_labels, seen["decoder"].column_labels) == (written, written)
     assert (seen["cross"].row_labels, seen["cross"].column_labels) == (written, source)
     assert attention(model, tokenizer, "abca", layer=1, head=1) == seen["encoder"]
-    assert seen["cross"].title.startswith("Attention of layer 1, across, head 1")
+    assert seen["cross"].title.startswith("Attention weights of layer 1, cross-attention, head 1")
     read = encode_passage(model, tokenizer, "abca", target="ba")
     weights = attention_weights(model, read, attention_site(model, 1, "cross"))
     assert seen["cross"].values == tuple(map(tuple, weights[1].tolist()))
     decoder: Any = shaken(
-        replace(T5_SMALL, **TINY | {"vocab": tokenizer.vocab}, architecture="decoder", decoder_start_token_id=None, logit_scale=False)
+        replace(
+            T5_SMALL,
+            **TINY | {"vocab": tokenizer.vocab},
+            architecture="decoder",
+            decoder_start_token_id=None,
+            logit_scale=False,
+        )
     )
     assert attention(decoder, tokenizer, "abca").values[0][0] == 1.0
 
 
-def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
+def test_the_head_with_the_largest_weights_is_the_default_and_unknown_ones_are_refused() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model = MODELS["gpt2"]()
     view = attention(model, tokenizer, "abca")
@@ -160,12 +182,12 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
     for wrong, said in (({"head": 99}, "head is 99"), ({"layer": 7}, "layer is 7")):
         with pytest.raises(BadSetting, match=said):
             attention(model, tokenizer, "ab", **wrong)
-    with pytest.raises(CannotDo, match="part is 'cross', and this model is a decoder alone"):
+    with pytest.raises(CannotDo, match="part is 'cross', and this model is a decoder only"):
         attention(model, tokenizer, "ab", part="cross")
-    with pytest.raises(CannotDo, match="has written, and this model reads no source"):
+    with pytest.raises(CannotDo, match="has generated, and this model reads no source"):
         attention(model, tokenizer, "ab", target="c")
-    with pytest.raises(CannotDo, match="has no taps"):
-        attention_sites(Linear(2, 2))
+    with pytest.raises(CannotDo, match="has no residual stream"):
+        attention_sites(MODELS["lstm"]())
     for name in ("lstm", "ngram", "hmm"):
         assert not {"attention", "head"} & set(supported_views(MODELS[name]()))
     with pytest.raises(CannotDo, match="'head' needs attention, and this model"):
@@ -173,17 +195,17 @@ def test_the_most_decided_head_is_shown_and_what_is_not_there_refused() -> None:
     assert {"attention", "head"} <= set(supported_views(MAKE["t5"]()))
 
 
-def test_what_is_said_follows_from_the_numbers() -> None:
+def test_the_caption_follows_from_the_numbers() -> None:
     at = attention_site(MODELS["gpt2"]())
     weights = torch.tensor([[1.0, 0, 0, 0], [0.8, 0.2, 0, 0], [0.7, 0.2, 0.1, 0], [0.6, 0, 0, 0.4]])
     # (0.8 + 0.7 + 0.6) / 3 = 0.7; (0.8 · 1 + 0.7 · 2 + 0.2 · 1 + 0.6 · 3) / 3 = 4.2 / 3 = 1.4
-    said = "A token takes 70% from its favourite and looks 1.4 tokens back on average; ‘a’ gets 70% of all weight."
+    said = "Mean maximum weight 70%, mean distance 1.4 tokens back; ‘a’ gets 70% of all weight."
     assert attention_caption(at, weights, "abcd") == said
     assert "gets" not in str(attention_caption(at, torch.eye(4) * 0.9 + 0.025, "abcd"))
     assert attention_caption(at, torch.ones(1, 1), "a") is None
 
 
-def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
+def test_the_view_shows_the_quantities_of_the_head() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     for name, part in PLACES:
         made = MAKE[name]().config
@@ -191,7 +213,13 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
             continue  # which a tokenizer of characters does not frame
         model: Any = shaken(replace(made, vocab=tokenizer.vocab))
         view = attention_head(
-            model, tokenizer, "abca", layer=1, head=1, part=part, target="bab" if len(attention_parts(model)) > 1 else None
+            model,
+            tokenizer,
+            "abca",
+            layer=1,
+            head=1,
+            part=part,
+            target="bab" if len(attention_parts(model)) > 1 else None,
         )
         read = encode_passage(model, tokenizer, "abca", target="bab" if len(attention_parts(model)) > 1 else None)
         walked = head_quantities(model, read, 1, 1, part)
@@ -213,24 +241,24 @@ def test_the_walk_is_a_view_of_the_walked_numbers() -> None:
         assert (-math.inf in masked) == attention_site(model, 1, part).attention.causal
         [table] = [step for step in view.panels if isinstance(step, Table)]
         assert table.column("‖ΔE‖") == pytest.approx(walked.added.norm(dim=-1).tolist())
-        assert ("promotes" in table.columns) == (walked.effect is not None) == (part != "encoder")
-        assert [isinstance(step, Grid) and step.title.startswith("A bias") for step in view.panels].count(True) == (
-            walked.bias is not None
-        )
+        assert ("promotes" in table.columns) == (walked.normed is not None) == (part != "encoder")
+        assert [
+            isinstance(step, Grid) and step.title.startswith("Relative position bias") for step in view.panels
+        ].count(True) == (walked.bias is not None)
 
 
-def test_of_long_vectors_the_largest_numbers_are_drawn_and_that_is_said() -> None:
+def test_of_long_vectors_the_largest_dimensions_are_shown_and_the_title_says_so() -> None:
     from clearstory.lens.probes.attention_head import vector_grid
 
     values = torch.zeros(2, MAX_DIMENSIONS + 6)
     values[:, 6:] = 1.0
-    view = vector_grid("E", ("a", "b"), values, "bar")
+    view = vector_grid("E", ("a", "b"), values, "sequential")
     assert view.title == f"E (the {MAX_DIMENSIONS} largest of {MAX_DIMENSIONS + 6} dimensions)"
     assert view.column_labels == tuple(map(str, range(6, MAX_DIMENSIONS + 6)))
     assert {value for row in view.values for value in row} == {1.0}
 
 
-def test_of_what_is_watched_only_what_is_kept_is_held() -> None:
+def test_with_keep_only_its_result_is_stored() -> None:
     model = MODELS["gpt2"]()
     with record_activations(model, "blocks.*.attention.pattern", keep=lambda pattern: pattern.shape[1]) as seen:  # type: ignore[arg-type, return-value]
         read_by(model).forward(model)

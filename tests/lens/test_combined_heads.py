@@ -9,12 +9,11 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.hooks.attention_sites import attention_patterns
-from clearstory.lens.probes.attention import combined_heads, select_heads
-from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
+from clearstory.lens.hooks.attention_sites import attention_patterns, attention_site, attention_sites
+from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.hooks.attention_sites import attention_site, attention_sites
+from clearstory.lens.probes.attention import combined_heads, select_heads
 from clearstory.models.transformer.presets import T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
@@ -54,10 +53,10 @@ def test_a_map_of_several_heads_is_made_of_theirs(name: str) -> None:
         assert torch.allclose(values("0.0", "0.1 x0.5").sum(-1), torch.ones(own.shape[2]).double())
 
 
-def test_titles_and_looks_say_what_is_shown() -> None:
+def test_titles_and_captions_say_what_is_shown() -> None:
     model: Any = shaken(CASES["gpt2"][0])
     heads = select_heads(attention_sites(model), ("0.1", "1.0 x2"))
-    assert (str(heads), heads.number, heads.layers) == ("heads 0.1, 1.0 x2", 2, [0, 1])
+    assert (str(heads), heads.size, heads.layers) == ("heads 0.1, 1.0 x2", 2, [0, 1])
     assert str(select_heads(attention_sites(model), ())) == f"all {model.config.layers * model.config.heads} heads"
     seen = combined_heads(model, CHARACTERS, TEXT, reduce="max")
     sums = [sum(row) for row in seen.values]
@@ -71,19 +70,19 @@ def test_titles_and_looks_say_what_is_shown() -> None:
         (("0.9",), "mean", "heads to"),
         (("one",), "mean", "names no head"),
         (("0.1 xx",), "mean", "names no head"),
-        (("0.1 x-1",), "mean", "above 0"),
-        (("0.1 x2",), "max", "takes each as it is"),
+        (("0.1 x-1",), "mean", "a positive number"),
+        (("0.1 x2",), "max", "a maximum ignores counts"),
     ],
 )
-def test_heads_that_are_not_there_are_refused(heads: Any, reduce: Any, words: str) -> None:
+def test_heads_that_do_not_exist_are_refused(heads: Any, reduce: Any, words: str) -> None:
     model: Any = shaken(CASES["gpt2"][0])
     with pytest.raises(BadSetting, match=words):
         combined_heads(model, CHARACTERS, TEXT, heads=heads, reduce=reduce)
-    with pytest.raises(CannotDo, match="is a decoder alone"):
+    with pytest.raises(CannotDo, match="is a decoder only"):
         combined_heads(model, CHARACTERS, TEXT, part="cross")
 
 
-def test_a_pattern_with_edits_inside() -> None:
+def test_a_pattern_with_interventions() -> None:
     model: Any = shaken(CASES["gpt2"][0])
     read, at = encode_passage(model, CHARACTERS, TEXT), attention_site(model, 0)
     [before] = attention_patterns(model, read, [at])
@@ -95,9 +94,11 @@ def test_a_pattern_with_edits_inside() -> None:
     shares = before[1, 3, kept] / before[1, 3, kept].sum()
     assert torch.allclose(after[1, 3, kept], 0.25 * shares)
     assert torch.equal(after[0], before[0])
-    # Downstream is read anew: the next layer's weights have moved, and those of rows before the edit have not.
+    # Later layers are recomputed: their weights change from the changed row on.
     [later] = attention_patterns(model, read, [attention_site(model, 1)])
-    moved = pattern_with_interventions(model, CHARACTERS, read, attention_site(model, 1), [parse_intervention("cell 0.1 3 1 0.75")])
+    moved = pattern_with_interventions(
+        model, CHARACTERS, read, attention_site(model, 1), [parse_intervention("cell 0.1 3 1 0.75")]
+    )
     assert torch.allclose(moved[:, :3], later[:, :3])
     assert not torch.allclose(moved[:, 3], later[:, 3])
     assert torch.equal(visible_keys(at.attention, 3, 3), torch.ones(3, 3).tril().bool())

@@ -1,4 +1,4 @@
-"""Roles: a head that follows a relation is found, and one that only looks so far away is told from it."""
+"""Dependency heads: a head that follows a relation is found, and distinguished from one with a fixed offset."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.dependency_heads import DependencyHeads, dependency_caption, measure_dependency_heads, dependency_heads
+from clearstory.lens.hooks.activations import record_activations, replace_activations
 from clearstory.lens.hooks.attention_sites import attention_sites
-from clearstory.lens.hooks.activations import replace_activations, record_activations
-from clearstory.lens.probes.dependency_heads import align_words, word_attention
+from clearstory.lens.probes.dependency_heads import (
+    DependencyHeads,
+    align_words,
+    dependency_caption,
+    dependency_heads,
+    measure_dependency_heads,
+    word_attention,
+)
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -47,7 +53,13 @@ def parsed(count: int = 44, seed: int = 0) -> list[TaggedSentence]:
                 words=words,
                 tags=("X",) * len(words),
                 heads=(1, 2, None, *(last for _ in between), 2),
-                dependency_relations=("det", "nsubj", "root", *("det" if word == "the" else "amod" for word in between), "obj"),
+                dependency_relations=(
+                    "det",
+                    "nsubj",
+                    "root",
+                    *("det" if word == "the" else "amod" for word in between),
+                    "obj",
+                ),
             )
         )
     return found
@@ -58,14 +70,18 @@ def conllu(file: Path, told: list[TaggedSentence], *, syntax: bool = True) -> Pa
     for sentence in told:
         for place, word in enumerate(sentence.words):
             head = sentence.heads[place]
-            hangs = [str(0 if head is None else head + 1), sentence.dependency_relations[place]] if syntax else ["_", "_"]
+            hangs = (
+                [str(0 if head is None else head + 1), sentence.dependency_relations[place]] if syntax else ["_", "_"]
+            )
             lines.append("\t".join([str(place + 1), word, word, "X", "_", "_", *hangs, "_", "_"]))
         lines.append("")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
 
 
-def following(model: Any, told: list[TaggedSentence], word: Callable[[TaggedSentence, int], int]) -> Callable[[Tensor], Tensor]:
+def following(
+    model: Any, told: list[TaggedSentence], word: Callable[[TaggedSentence, int], int]
+) -> Callable[[Tensor], Tensor]:
     """Heads that look, sentence after sentence, from each word at the pieces of another, evenly."""
     wanted = iter([(sentence, align_words(model, TOKENIZER, sentence)) for sentence in told])
 
@@ -83,8 +99,8 @@ def following(model: Any, told: list[TaggedSentence], word: Callable[[TaggedSent
     return change
 
 
-def by_way(found: DependencyHeads) -> dict[tuple[str, str], Any]:
-    return {(role.relation, role.way): role for role in found.roles}
+def by_direction(found: DependencyHeads) -> dict[tuple[str, str], Any]:
+    return {(role.relation, role.direction): role for role in found.relations}
 
 
 def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> None:
@@ -92,7 +108,7 @@ def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> Non
     change = following(model, told, lambda sentence, word: sentence.heads[word] or -1)
     with replace_activations(model, {"blocks.1.attention.pattern": change}):
         found = measure_dependency_heads(model, TOKENIZER, told)
-    role = by_way(found)["obj", "to its head"]
+    role = by_direction(found)["obj", "to its head"]
     assert (role.layer, role.pairs) == (1, 44)
     assert role.share == pytest.approx(1.0)
     assert role.favourite == 1.0
@@ -101,20 +117,20 @@ def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> Non
     assert role.fixed < 0.7
     assert role.shuffled < 0.7
     assert role.shares[1].tolist() == pytest.approx([1.0, 1.0])
-    # Who hangs on what comes later cannot look there.
-    assert ("nsubj", "to its head") not in by_way(found)
+    # A causal head cannot attend to a syntactic head that comes later.
+    assert ("nsubj", "to its head") not in by_direction(found)
     assert (
         dependency_caption(found, 24).endswith("obj, to its head: head 1.0 100%, offset -2 " + f"{role.fixed:.0%}.")
         or role.offset != -2
     )
 
 
-def test_a_head_that_looks_so_far_back_is_no_better_than_its_offset() -> None:
+def test_a_head_with_a_fixed_offset_is_no_better_than_the_offset() -> None:
     model, told = decoder(), parsed()
     change = following(model, told, lambda sentence, word: word - 1)
     with replace_activations(model, {"blocks.1.attention.pattern": change}):
         found = measure_dependency_heads(model, TOKENIZER, told)
-    role = by_way(found)["nsubj", "to its word"]
+    role = by_direction(found)["nsubj", "to its dependent"]
     assert (role.layer, role.offset, role.fixed, role.favourite) == (1, -1, 1.0, 1.0)
     assert role.share == pytest.approx(role.shuffled) == pytest.approx(1.0)
 
@@ -131,34 +147,36 @@ def test_to_a_word_is_the_sum_and_from_a_word_the_mean() -> None:
     of = attention_sites(model)
     merged = word_attention(model, read, of, len(sentence.words))
     with record_activations(model, "blocks.1.attention.pattern") as seen:
-        read.passage.hidden(model)
+        read.passage.forward(model)
     pattern = seen["blocks.1.attention.pattern"][0, 1].detach()
     own, other = ([place for place, word in enumerate(read.words) if word == which] for which in (1, 0))
     by_hand = sum(float(pattern[a, b]) for a in own for b in other) / len(own)
     assert float(merged[1, 1, 1, 0]) == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_an_encoder_and_one_beside_a_decoder_look_both_ways() -> None:
+def test_an_encoder_and_that_of_an_encoder_decoder_are_bidirectional() -> None:
     wordpiece = train_tokenizer("wordpiece:60", [" ".join(WORDS)] * 3)
     encoder: Any = shaken(replace(BERT_TINY, **SIZES | {"vocab": wordpiece.vocab}))
     [sentence] = parsed(1)
-    assert align_words(encoder, wordpiece, sentence).words[:: len(align_words(encoder, wordpiece, sentence).words) - 1] == (
+    assert align_words(encoder, wordpiece, sentence).words[
+        :: len(align_words(encoder, wordpiece, sentence).words) - 1
+    ] == (
         -1,
         -1,
     )
-    found = by_way(measure_dependency_heads(encoder, wordpiece, parsed()))
-    assert {("nsubj", "to its head"), ("nsubj", "to its word")} <= set(found)
+    found = by_direction(measure_dependency_heads(encoder, wordpiece, parsed()))
+    assert {("nsubj", "to its head"), ("nsubj", "to its dependent")} <= set(found)
     t5: Any = shaken(replace(T5_SMALL, **SIZES, decoder_start_token_id=0))
     read = align_words(t5, TOKENIZER, sentence)
     assert len(read.passage.source) == len(read.words)
     assert read.words[-1] == -1
 
 
-def test_as_many_sentences_are_read_as_asked_for(tmp_path: Path) -> None:
+def test_the_number_of_sentences_is_a_setting(tmp_path: Path) -> None:
     file = conllu(tmp_path / "a.conllu", parsed(60))
     for count in (40, 50):
         view = dependency_heads(decoder(), TOKENIZER, str(file), sentences=count)
-        assert view.title == f"Heads that follow grammar, in {count} sentences of a.conllu"
+        assert view.title == f"Attention heads that follow syntactic relations, in {count} sentences of a.conllu"
         assert {row[0]: row[2] for row in view.rows}["obj"] == count
     fewer = dependency_heads(decoder(), TOKENIZER, str(file), sentences=40, top=1)
     assert len(fewer.rows) == 1
@@ -177,5 +195,5 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         dependency_heads(model, TOKENIZER, str(tmp_path / "b.conllu"), top=0)
     long = [replace(each, words=("dogs" * 10, *each.words[1:])) for each in parsed(4)]
     found = measure_dependency_heads(model, TOKENIZER, [*parsed(), *long])
-    assert (found.sentences, found.long) == (44, 4)
-    assert "4 sentences were longer than the context" in dependency_caption(found, 24)
+    assert (found.sentences, found.too_long) == (44, 4)
+    assert "4 sentences longer than the context" in dependency_caption(found, 24)

@@ -1,4 +1,4 @@
-"""Fill: what an encoder says of the places that are hidden from it."""
+"""Fill mask: what an encoder predicts at masked positions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import OpenedModel
+from clearstory.formats.model_card import ModelCard
 from clearstory.lens.probes.fill_mask import fill_mask
-from clearstory.lens.registry import supported_views, check_supported
+from clearstory.lens.registry import check_supported, supported_views
 from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.transformer.presets import BERT_TINY
@@ -32,20 +32,20 @@ def step(view: Any, number: int = 0) -> Table:
     return view.panels[number]  # type: ignore[no-any-return]
 
 
-def test_a_mask_is_told_as_the_command_tells_it() -> None:
+def test_a_mask_is_filled_as_by_the_command() -> None:
     [told] = filled(OpenedModel(MODEL, PIECES, ModelCard()), "a [MASK] c b", top=4)
     rows = step(fill_mask(MODEL, PIECES, "a [MASK] c b", top=4)).rows
     assert [(row[0], row[1]) for row in rows] == [(each.token, each.id) for each in told.masks[0]]
     assert [row[2] for row in rows] == pytest.approx([each.probability for each in told.masks[0]], rel=1e-6)
-    assert step(fill_mask(MODEL, PIECES, "a [MASK] c b")).title == "Place 2"  # nothing is known to stand there
+    assert step(fill_mask(MODEL, PIECES, "a [MASK] c b")).title == "Position 2"  # the original token is unknown
 
 
-def test_places_are_hidden_and_told() -> None:
+def test_positions_are_masked_and_predicted() -> None:
     view = fill_mask(MODEL, PIECES, "a b c", mask=(3, 1), top=PIECES.vocab)
-    assert [each.title.split(",")[0] for each in view.panels] == ["Place 1", "Place 3"]
+    assert [each.title.split(",")[0] for each in view.panels] == ["Position 1", "Position 3"]
     cls, sep, hides = PIECES.cls_token_id, PIECES.sep_token_id, PIECES.mask_token_id
     (a, b, c) = PIECES.encode("a b c")
-    with torch.no_grad():  # each is told while both are hidden
+    with torch.no_grad():  # both are masked
         logits = MODEL.logits(MODEL.encode(TokenBatch.from_sequences([[cls, hides, b, hides, sep]])))[0].double()
     for number, (place, id) in enumerate([(1, a), (3, c)]):
         chances = logits[place].softmax(-1)
@@ -56,24 +56,27 @@ def test_places_are_hidden_and_told() -> None:
         assert f"rank {rank}, {float(chances[id]):.2%}, {-math.log2(float(chances[id])):.2f} bits" in str(
             step(view, number).caption
         )
-    assert str(view.caption).startswith(f"{sum(int(logits[p].argmax()) == i for p, i in [(1, a), (3, c)])} of 2 hidden")
+    assert str(view.caption).startswith(f"{sum(int(logits[p].argmax()) == i for p, i in [(1, a), (3, c)])} of 2 masked")
 
 
-def test_the_last_token_is_hidden_where_nothing_is_named() -> None:
-    assert step(fill_mask(MODEL, PIECES, "a b c")).title == "Place 3, where ‘c’ stands"
-    # What stands there is shown, however unlikely.
+def test_the_last_token_is_masked_by_default() -> None:
+    assert step(fill_mask(MODEL, PIECES, "a b c")).title == "Position 3, originally ‘c’"
+    # The original token is shown, however unlikely.
     assert PIECES.encode("c")[0] in {row[1] for row in step(fill_mask(MODEL, PIECES, "a b c", top=1)).rows}
 
 
-@pytest.mark.parametrize(("place", "words"), [(0, "which frames"), (4, "which frames"), (5, "not there"), (-1, "not")])
-def test_places_that_cannot_be_hidden_are_refused(place: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [(0, "is the special token"), (4, "is the special token"), (5, "does not exist"), (-1, "does not exist")],
+)
+def test_positions_that_cannot_be_masked_are_refused(place: int, words: str) -> None:
     with pytest.raises(BadSetting, match=words):
         fill_mask(MODEL, PIECES, "a b c", mask=(place,))
     with pytest.raises(BadSetting, match="top is 0"):
         fill_mask(MODEL, PIECES, "a b c", top=0)
 
 
-def test_it_is_for_encoders_that_know_words() -> None:
+def test_it_needs_an_encoder_with_a_masked_token_head() -> None:
     assert "fill-mask" in supported_views(MODEL)
     bare: Any = shaken(replace(CONFIG, mlm_transform=False))
     for other in (bare, shaken(TINY_CLEAR)):

@@ -1,4 +1,4 @@
-"""Generation: every step is what the model says there, and the tree is the search's own."""
+"""Generation: every step has the model's own probabilities, and the tree is that of the beam search."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from test_stream import TINY
+from test_residual_stream import TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, UnknownName
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
+from clearstory.lens.hooks.passage import encode_passage
+from clearstory.lens.probes.generation import generated_tokens, generation, token_texts
 from clearstory.lens.rendering.csv_table import render_csv
 from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.probes.generation import generation, written_steps, token_texts
-from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.rendering.svg import render_svg
 from clearstory.lens.views import Node, Tree
 from clearstory.models.base import TokenBatch
@@ -37,12 +37,12 @@ def ready(config: Any) -> Any:
 @pytest.mark.parametrize(
     "config", [TINY_CLEAR, TINY_LSTM, replace(T5_SMALL, **TINY, decoder_start_token_id=0)], ids=["clear", "lstm", "t5"]
 )
-def test_each_step_is_what_the_model_says_there(config: Any) -> None:
+def test_each_step_has_the_probabilities_of_the_model(config: Any) -> None:
     opened = ready(config)
     model = opened.model
     read = encode_passage(model, TOKENIZER, "abca")
     written = [5, 1, 7]
-    seen = written_steps(model, read, written, 4)
+    seen = generated_tokens(model, read, written, 4)
     more = {"source": TokenBatch.from_sequences([read.source])} if read.source else {}
     for step, each in enumerate(seen):
         with torch.no_grad():
@@ -69,7 +69,7 @@ def test_a_seed_decides_and_greedy_takes_the_likeliest() -> None:
     assert spans[1].value == pytest.approx(-math.log2(greedy.panels[1].rows[0][-1]))
 
 
-def test_every_candidate_of_a_beam_search_is_told() -> None:
+def test_every_candidate_of_a_beam_search_is_reported() -> None:
     model = ready(TINY_CLEAR).model
     told: list[Candidate] = []
     sampling = Sampling(max_tokens=4, beam=3)
@@ -86,7 +86,7 @@ def test_every_candidate_of_a_beam_search_is_told() -> None:
     assert best.total == pytest.approx(sum(found[0].logprobs))
 
 
-def test_the_tree_is_drawn_and_told() -> None:
+def test_the_tree_is_rendered_and_written() -> None:
     walk = inspect(ready(TINY_CLEAR), "abca", "generation", max_tokens=4, beam=2)
     tree = walk.panels[2]
     assert tree.kind == "tree"
@@ -95,7 +95,7 @@ def test_the_tree_is_drawn_and_told() -> None:
     assert render_svg(tree).count("<title>") == 1 + len(tree.nodes)
     assert render_csv(tree).splitlines()[0] == "node,parent,text,log-probability,status"
     assert "pruned" in render_html(walk)
-    with pytest.raises(BadInput, match="give parents first"):
+    with pytest.raises(BadInput, match="parents must precede their children"):
         Tree(title="t", nodes=(Node("a", 1, 0.0), Node("b", None, 0.0)))
     assert "nothing to draw" in render_svg(Tree(title="t", nodes=()))
 
@@ -108,9 +108,9 @@ def test_parts_of_a_character_come_with_its_last() -> None:
 
 def test_what_cannot_be_shown_is_refused() -> None:
     opened = ready(TINY_CLEAR)
-    with pytest.raises(BadSetting, match="nobody writes here"):
+    with pytest.raises(BadSetting, match="needs a generator"):
         generation(opened.model, TOKENIZER, "abca")
-    with pytest.raises(ContextOverflow, match="4 tokens and 30 written do not fit the model's context of 24"):
+    with pytest.raises(ContextOverflow, match="4 tokens and 30 generated ones do not fit the model's context of 24"):
         generation(opened.model, TOKENIZER, "abca", lambda **_: ((5,) * 30, ()))
     with pytest.raises(BadInput, match="the text is empty"):
         inspect(opened, "", "generation")
@@ -119,18 +119,18 @@ def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadSetting, match="max_tokens is 0"):
         inspect(opened, "abca", "generation", max_tokens=0)
     encoder = SimpleNamespace(model=shaken(replace(BERT_TINY, **TINY)), tokenizer=TOKENIZER)
-    with pytest.raises(CannotDo, match="an encoder"):
+    with pytest.raises(CannotDo, match="does not predict the next token"):
         inspect(encoder, "abca", "generation")
 
 
-def test_families_without_vectors_write_too() -> None:
+def test_families_without_embeddings_generate_too() -> None:
     model: Any = counted(order=3)
     pieces = train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     assert isinstance(model.config, NGramConfig)
     opened = SimpleNamespace(model=model, tokenizer=pieces)
     assert pieces.vocab == model.vocab
     assert inspect(opened, "abc", "generation", max_tokens=5, seed=1).panels
-    seen = written_steps(model, encode_passage(model, pieces, "abc"), [4, 9], 3)
+    seen = generated_tokens(model, encode_passage(model, pieces, "abc"), [4, 9], 3)
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([[*pieces.encode("abc"), 4]]))
         assert seen[1].probability == pytest.approx(float(model.logits(hidden)[0, -1].softmax(-1)[9]))

@@ -1,4 +1,4 @@
-"""Heads: a head that does one thing is measured as doing it, whatever the model."""
+"""Head types: a head with one pattern is classified by it, in every model."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from rich.console import Console
 from torch import Tensor
 
 from clearstory.errors import BadInput
+from clearstory.lens.hooks.activations import replace_activations
+from clearstory.lens.hooks.attention_sites import attention_sites
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.probes.head_types import THRESHOLDS, head_type, head_types, measure_heads, repeated_random_tokens
 from clearstory.lens.rendering.csv_table import render_csv
 from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.rendering.terminal import render_terminal
-from clearstory.lens.probes.head_types import THRESHOLDS, head_type, head_types, measure_heads, repeated_random_tokens
-from clearstory.lens.rendering.tile_grid import LEVELS, cell_level
-from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.hooks.activations import replace_activations
-from clearstory.lens.views import TileGrid, Table, Tile
+from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.rendering.tile_grid import LEVELS, cell_level
+from clearstory.lens.views import Table, Tile, TileGrid
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, shaken
@@ -59,7 +59,7 @@ def all_on(place: Callable[[int, int], int]) -> Callable[[Tensor], Tensor]:
     return change
 
 
-# The name of each: what a head of that kind looks at, and a model that can.
+# For each type: the key that such a head attends to, and a model with such heads.
 ONE_THING: dict[str, tuple[Callable[[int, int], int], Callable[[], Any]]] = {
     "previous": (lambda query, count: query - 1, decoder),
     "first": (lambda query, count: 0, decoder),
@@ -70,12 +70,12 @@ ONE_THING: dict[str, tuple[Callable[[int, int], int], Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", ONE_THING)
-def test_a_head_that_does_one_thing_is_called_by_it(name: str) -> None:
+def test_a_head_with_one_pattern_has_its_type(name: str) -> None:
     place, make = ONE_THING[name]
     model = make()
     with replace_activations(model, {"blocks.1.attention.pattern": all_on(place)}):
         found = measure_heads(model, TOKENIZER, READ)
-    assert found.names[1] == (name, name)
+    assert found.types[1] == (name, name)
     assert torch.allclose(found.scores[name][1], torch.ones(2).double())
     assert torch.all(found.scores["diffuse"][1] < 0.01)
 
@@ -88,7 +88,7 @@ def test_an_induction_head_is_found_in_repeated_tokens() -> None:
     assert not set(again.ids[1:]) & {i for i, special in enumerate(TOKENIZER.special_tokens_mask) if special}
     with replace_activations(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - back)}):
         found = measure_heads(model, TOKENIZER, READ, seed=3)
-    assert found.names[1] == ("induction", "induction")
+    assert found.types[1] == ("induction", "induction")
     # In the second half the token that far back is the one that followed this one.
     assert all(again.ids[query - back - 1] == again.ids[query] for query in range(2 * back, len(again.ids)))
     assert torch.allclose(found.scores["induction"][1], torch.ones(2).double())
@@ -112,7 +112,7 @@ def test_even_weights_are_diffuse() -> None:
     assert float(found.scores["same"][0, 0]) == pytest.approx((sum(1 / n for n in range(2, 9)) + 1 / 4 + 1 / 6) / 7)
 
 
-def test_names_need_their_thresholds() -> None:
+def test_types_need_their_thresholds() -> None:
     assert head_type({"previous": 0.39, "first": 0.1, "diffuse": 0.84}) == "unclear"
     assert head_type({"previous": 0.41, "first": 0.59, "diffuse": 0.9}) == "first"
     assert head_type({"induction": 0.4, "first": 0.9, "diffuse": 0.1}) == "induction"
@@ -120,7 +120,7 @@ def test_names_need_their_thresholds() -> None:
     assert all(0 < threshold < 1 for threshold in THRESHOLDS.values())
 
 
-def test_one_token_alone_has_no_choice_and_no_name() -> None:
+def test_a_single_token_has_no_choice_and_no_type() -> None:
     found = measure_heads(decoder(), TOKENIZER, Passage((5,), ("a",)))
     assert float(found.scores["first"].abs().sum()) == 0
 
@@ -141,14 +141,14 @@ def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
     assert len(attention_sites(model, part)) == len(mosaic.tiles)
 
 
-def test_the_view_says_what_was_measured() -> None:
+def test_the_view_shows_what_was_measured() -> None:
     model = decoder()
     with replace_activations(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
         view = head_types(model, TOKENIZER, "abcabcdd")
     mosaic, table = view.panels
     assert isinstance(mosaic, TileGrid)
     assert isinstance(table, Table)
-    assert "2 previous (clearest 1.0: 1.00)" in str(view.caption)
+    assert "2 previous (highest score 1.00: head 1.0)" in str(view.caption)
     assert [row[:3] for row in table.rows[2:]] == [(1, 0, "previous"), (1, 1, "previous")]
     assert [tile.score for tile in mosaic.tiles[1]] == pytest.approx([1.0, 1.0])
     assert mosaic.tiles[1][0].cells[1][0] == 255
@@ -173,6 +173,6 @@ def test_strokes_hold_every_cell_that_is_not_faint() -> None:
     assert drawn == {("1", "M1 0.5h2"), ("0.6", "M0 1.5h1"), ("0.2", "M2 1.5h1")}
     assert cell_level(255) == LEVELS
     assert math.isclose(cell_level(26), 1)
-    for wrong in ({"row_labels": ("r", "s")}, {"kinds": ("b",)}):
+    for wrong in ({"row_labels": ("r", "s")}, {"categories": ("b",)}):
         with pytest.raises(BadInput):
             replace(view, **wrong)  # type: ignore[arg-type]

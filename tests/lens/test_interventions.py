@@ -8,16 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from test_stream import MORE, TINY, read_of
+from test_residual_stream import MORE, TINY, read_of
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
-from clearstory.lens.probes.ablation import ablate_every_part, ablation
-from clearstory.lens.probes.interventions import interventions
-from clearstory.lens.hooks.interventions import SetAttentionWeight, Intervention, PatchResidual, ScaleOutput, AddSteeringVector, interventions_from_json, parse_intervention, interventions_to_json, interventions_to_python
+from clearstory.lens.hooks.activations import ACTIVE_HOOKS, record_activations, replace_activations
 from clearstory.lens.hooks.apply_interventions import replacements_of, run_interventions, set_weight
+from clearstory.lens.hooks.interventions import (
+    AddSteeringVector,
+    Intervention,
+    PatchResidual,
+    ScaleOutput,
+    SetAttentionWeight,
+    interventions_from_json,
+    interventions_to_json,
+    interventions_to_python,
+    parse_intervention,
+)
 from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.probes.ablation import ablate_every_part, ablation
 from clearstory.lens.probes.activation_patching import activation_patching, patch_every_position
-from clearstory.lens.hooks.activations import ACTIVE_HOOKS, replace_activations, record_activations
+from clearstory.lens.probes.interventions import interventions
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
@@ -39,14 +49,14 @@ def test_edits_are_words_and_data_and_python(said: str) -> None:
     wanted = parse_intervention(said)
     assert parse_intervention(str(wanted)) == wanted
     assert interventions_from_json(interventions_to_json([wanted])) == [wanted]
-    names = {"Scale": ScaleOutput, "Cell": SetAttentionWeight, "Steer": AddSteeringVector, "Patch": PatchResidual}
+    names = {each.__name__: each for each in (ScaleOutput, SetAttentionWeight, AddSteeringVector, PatchResidual)}
     assert eval(repr(wanted), names) == wanted
     assert repr(wanted) in interventions_to_python("model", "abca", [wanted])
 
 
 def test_what_python_is_written_runs(tmp_path: Any, monkeypatch: Any) -> None:
-    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
+    from clearstory.formats.model_card import ModelCard
 
     model = model_of(TINY_CLEAR)
     folder = save_model(
@@ -67,9 +77,12 @@ def test_an_edit_that_changes_nothing_leaves_every_bit(name: str) -> None:
     read = encode_passage(model, TOKENIZER, "bca", **written) if written else encode_passage(model, TOKENIZER, "abca")
     tap = f"{'decoder.' if written else ''}blocks.1.attention.pattern"
     with record_activations(model, tap) as seen, torch.no_grad():
-        read.hidden(model)
+        read.forward(model)
     nothing: list[Intervention] = [
-        *(parse_intervention(f"{part} 1{'.0' * (part == 'head')} x1") for part in ("head", "attention", "feed-forward", "layer")),
+        *(
+            parse_intervention(f"{part} 1{'.0' * (part == 'head')} x1")
+            for part in ("head", "attention", "feed-forward", "layer")
+        ),
         parse_intervention("steer 0 0 all a b"),
         SetAttentionWeight(layer=1, head=1, row=3, column=2, weight=float(seen[tap][0, 1, 3, 2])),
     ]
@@ -88,13 +101,17 @@ def test_each_edit_does_what_its_words_say() -> None:
     read = encode_passage(model, TOKENIZER, "abca")
     other = encode_passage(model, TOKENIZER, "dcba")
     with torch.no_grad(), record_activations(model, "**") as at:
-        read.hidden(model)
+        read.forward(model)
     with torch.no_grad(), record_activations(model, "**") as there:
-        other.hidden(model)
+        other.forward(model)
 
     def after(said: str, tap: str) -> torch.Tensor:
-        with torch.no_grad(), replace_activations(model, replacements_of(model, TOKENIZER, read, parse_intervention(said))), record_activations(model, tap) as seen:
-            read.hidden(model)
+        with (
+            torch.no_grad(),
+            replace_activations(model, replacements_of(model, TOKENIZER, read, parse_intervention(said))),
+            record_activations(model, tap) as seen,
+        ):
+            read.forward(model)
         return seen[tap]
 
     answer = after("head 1.0 off", "blocks.1.attention.head_outputs")
@@ -115,9 +132,9 @@ def test_each_edit_does_what_its_words_say() -> None:
     assert torch.equal(pattern[:3], before[:3])
     assert torch.equal(after("patch 0 2 dcba", "blocks.0")[0, 2], there["blocks.0"][0, 2])
     with torch.no_grad(), record_activations(model, "blocks.0") as b:
-        encode_passage(model, TOKENIZER, "bb").hidden(model)
+        encode_passage(model, TOKENIZER, "bb").forward(model)
     with torch.no_grad(), record_activations(model, "blocks.0") as d:
-        encode_passage(model, TOKENIZER, "d").hidden(model)
+        encode_passage(model, TOKENIZER, "d").forward(model)
     moved = after("steer 0 2 all bb d", "blocks.0")[0] - at["blocks.0"][0]
     assert torch.allclose(moved, (2 * (b["blocks.0"][0, -1] - d["blocks.0"][0, -1])).expand_as(moved))
     last = after("steer 0 2 last bb d", "blocks.0")[0] - at["blocks.0"][0]
@@ -136,13 +153,18 @@ def test_a_row_that_gave_all_to_one_shares_evenly() -> None:
 def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
     model = model_of(TINY_GPT2)
     read = encode_passage(model, TOKENIZER, "abca")
-    edits = [parse_intervention("head 0.0 x3"), parse_intervention("head 0.0 x0.5"), parse_intervention("steer 1 2 last b a")]
+    edits = [
+        parse_intervention("head 0.0 x3"),
+        parse_intervention("head 0.0 x0.5"),
+        parse_intervention("steer 1 2 last b a"),
+    ]
     assert torch.allclose(
         run_interventions(model, TOKENIZER, read, edits[:2]).after,
         run_interventions(model, TOKENIZER, read, [parse_intervention("head 0.0 x1.5")]).after,
     )
     assert torch.equal(
-        run_interventions(model, TOKENIZER, read, edits[:-1]).after, run_interventions(model, TOKENIZER, read, edits[:2]).after
+        run_interventions(model, TOKENIZER, read, edits[:-1]).after,
+        run_interventions(model, TOKENIZER, read, edits[:2]).after,
     )
     outcome = run_interventions(model, TOKENIZER, read, edits)
     (id, before, after), *_ = outcome.largest_changes(3)
@@ -153,7 +175,7 @@ def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
     assert view.columns == ("token", "before", "change", "after")
     assert TOKENIZER.display_token(id) in view.column("token")
     assert f"KL {outcome.kl:.3g} bits" in (view.caption or "")
-    assert "next to nothing" in (interventions(model, TOKENIZER, "abca", edit=("layer 0 x1",)).caption or "")
+    assert "almost no effect" in (interventions(model, TOKENIZER, "abca", edit=("layer 0 x1",)).caption or "")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "encoder", "t5"])
@@ -164,15 +186,18 @@ def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None
     place = Passage(read.ids, read.pieces, read.source, read.source_pieces)
     prefix = "decoder." if name == "t5" else ""
     with torch.no_grad():
-        before = model.logits(read.hidden(model)[7]).log_softmax(-1)
+        before = model.logits(read.forward(model)[7]).log_softmax(-1)
     assert seen.answer == int(before.argmax())
     for column in ("h1", "ff", *(("x0",) if prefix else ())):
         part = {"h": "head", "x": "cross-head", "f": "feed-forward"}[column[0]]
         wanted = ScaleOutput(
-            part=part, layer=0, head=None if column == "ff" else int(column[1]), by="mean" if ablate == "mean" else 0.0
+            part=part,
+            layer=0,
+            head=None if column == "ff" else int(column[1]),
+            factor="mean" if ablate == "mean" else 0.0,
         )
         with torch.no_grad(), replace_activations(model, replacements_of(model, TOKENIZER, place, wanted)):
-            after = model.logits(read.hidden(model)[7]).log_softmax(-1)
+            after = model.logits(read.forward(model)[7]).log_softmax(-1)
         at = 0, seen.columns.index(column)
         bits = float(after[seen.answer] - before[seen.answer]) / math.log(2)
         assert float(seen.change[at]) == pytest.approx(bits, rel=1e-9, abs=1e-9)
@@ -186,18 +211,20 @@ def test_patching_everything_is_the_other_text() -> None:
         read, other = encode_passage(model, TOKENIZER, "abcab"), encode_passage(model, TOKENIZER, "abdab")
         seen = patch_every_position(model, read, other, (4, 4), (3, 7))
         with torch.no_grad():
-            ours, theirs = (model.logits(each.hidden(model)[-1]) for each in (read, other))
-        assert seen.own == pytest.approx(float(ours[3] - ours[7]))
-        assert seen.other == pytest.approx(float(theirs[3] - theirs[7]))
+            ours, theirs = (model.logits(each.forward(model)[-1]) for each in (read, other))
+        assert seen.difference == pytest.approx(float(ours[3] - ours[7]))
+        assert seen.other_difference == pytest.approx(float(theirs[3] - theirs[7]))
         # What stands before the difference is the same, and at the foot only the word that differs.
         assert not seen.recovered[:, :2].any()
         assert not seen.recovered[0, [0, 1, 3, 4]].any()
         assert float(seen.recovered[0, 2]) == pytest.approx(1)
         # Above the last layer only the last token speaks.
         assert seen.recovered[-1].tolist() == pytest.approx([0, 0, 0, 0, 1])
-        one = run_interventions(model, TOKENIZER, read, [PatchResidual(layer=0, place=3, other="abdab")]).after.log()
+        one = run_interventions(
+            model, TOKENIZER, read, [PatchResidual(layer=0, position=3, other_text="abdab")]
+        ).after.log()
         assert float(seen.recovered[1, 3]) == pytest.approx(
-            (float(one[3] - one[7]) - seen.own) / (seen.other - seen.own)
+            (float(one[3] - one[7]) - seen.difference) / (seen.other_difference - seen.difference)
         )
 
 
@@ -219,7 +246,7 @@ def test_an_encoder_answers_at_its_mask() -> None:
     assert interventions(model, pieces, "a [MASK] c", edit=("cell 0.1 1 3 0.7",)).rows
     assert activation_patching(model, pieces, "a [MASK] c", other_text="b [MASK] c", words=("a", "b")).values[0][1] != 0
     for view, more in ((ablation, {}), (interventions, {"edit": ("layer 0 off",)})):
-        with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
+        with pytest.raises(BadInput, match=r"predicts at a \[MASK\]"):
             view(model, pieces, "a b c", **more)
 
 
@@ -228,30 +255,30 @@ def test_an_encoder_answers_at_its_mask() -> None:
     [
         ("hed 1.0 off", UnknownName, "did you mean 'head'"),
         ("head 1 off", BadSetting, r"write head L.H off\|mean\|xN"),
-        ("head 1.0", BadSetting, "cannot be read"),
-        ("head 1.0 xx", BadSetting, "cannot be read"),
+        ("head 1.0", BadSetting, "is malformed"),
+        ("head 1.0 xx", BadSetting, "is malformed"),
         ("layer 1.0 off", BadSetting, "write layer L off"),
         ("cell 1.0 3 2", BadSetting, "write cell L.H ROW COLUMN WEIGHT"),
-        ("cell a.b 3 2 1", BadSetting, "cannot be read"),
+        ("cell a.b 3 2 1", BadSetting, "is malformed"),
         ("steer 1 2 some a b", BadSetting, "write steer L N all"),
-        ("patch 1 2 'abca", BadSetting, "a quote that is not closed"),
-        ("", UnknownName, "there is no edit called ''"),
-        ("head 1.9 off", BadSetting, "is of head 9, and the layer has 4; give 0 to 3"),
-        ("head 7.0 off", BadSetting, "is of layer 7, and there are 2"),
-        ("attention foot off", BadSetting, "cannot be read"),
-        ("patch -2 0 abca", BadSetting, "is of layer -2"),
-        ("cell 1.0 3 9 0.5", BadSetting, "a token that is not there; rows go to 3"),
-        ("cell 1.0 1 2 0.5", BadSetting, "it sees 0 to 1"),
-        ("cell 1.0 0 0 0.5", BadSetting, "the only token that 0 can see"),
+        ("patch 1 2 'abca", BadSetting, "an unclosed quote"),
+        ("", UnknownName, "there is no intervention called ''"),
+        ("head 1.9 off", BadSetting, "names head 9, and the layer has 4; give 0 to 3"),
+        ("head 7.0 off", BadSetting, "names layer 7, and there are 2"),
+        ("attention embedding off", BadSetting, "is malformed"),
+        ("patch -2 0 abca", BadSetting, "names layer -2"),
+        ("cell 1.0 3 9 0.5", BadSetting, "a token that does not exist; rows go to 3"),
+        ("cell 1.0 1 2 0.5", BadSetting, "attends to 0 to 1"),
+        ("cell 1.0 0 0 0.5", BadSetting, "changes the only weight of token 0"),
         ("cell 1.0 3 2 1.5", BadSetting, "weights lie between 0 and 1"),
-        ("cell 1.0 3 2 nan", BadSetting, "cannot be read"),
-        ("steer 1 1e308 all a b", BadSetting, "numbers are none any more"),
+        ("cell 1.0 3 2 nan", BadSetting, "is malformed"),
+        ("steer 1 1e308 all a b", BadSetting, "the logits are not finite"),
         ("patch 1 2 abc", BadSetting, "the text has 4 tokens and the other 3"),
-        ("patch 1 4 dcba", BadSetting, "is of token 4, and there are 4"),
-        ("cross-head 1.0 off", CannotDo, "this stack looks at none"),
+        ("patch 1 4 dcba", BadSetting, "names token 4, and there are 4"),
+        ("cross-head 1.0 off", CannotDo, "this stack has none"),
         ("encoder layer 1 off", CannotDo, "this model has one stack"),
         ("steer 1 2 all a ''", BadInput, "the text is empty"),
-        ("layer 1 xnan", BadSetting, "cannot be read"),
+        ("layer 1 xnan", BadSetting, "is malformed"),
     ],
 )
 def test_what_cannot_be_edited_is_refused(said: str, error: Any, words: str) -> None:
@@ -261,17 +288,17 @@ def test_what_cannot_be_edited_is_refused(said: str, error: Any, words: str) -> 
 
 def test_other_refusals() -> None:
     model = model_of(TINY_CLEAR)
-    with pytest.raises(BadSetting, match="there is no edit"):
+    with pytest.raises(BadSetting, match="there is no intervention"):
         interventions(model, TOKENIZER, "abca")
-    with pytest.raises(BadSetting, match="is no edit"):
-        interventions_from_json([{"edit": "Scales", "layer": 1}])
+    with pytest.raises(BadSetting, match="is not an intervention"):
+        interventions_from_json([{"kind": "Scales", "layer": 1}])
     with pytest.raises(BadSetting, match="needs a second text"):
         activation_patching(model, TOKENIZER, "abca")
     with pytest.raises(BadSetting, match="the text has 4 tokens and the other 2"):
         activation_patching(model, TOKENIZER, "abca", other_text="ab")
-    with pytest.raises(BadInput, match="both texts have the same likeliest word"):
+    with pytest.raises(BadInput, match="both texts have the same most likely token"):
         activation_patching(model, TOKENIZER, "abca", other_text="abca")
-    with pytest.raises(BadInput, match="nothing moves"):
+    with pytest.raises(BadInput, match="nothing to explain"):
         activation_patching(model, TOKENIZER, "abca", other_text="abca", words=("a", "b"))
     with pytest.raises(BadSetting, match="an ablation shows answer or kl"):
         ablation(model, TOKENIZER, "abca", metric="rank")

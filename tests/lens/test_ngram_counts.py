@@ -1,4 +1,4 @@
-"""Counts: what is shown adds up to what the model says."""
+"""N-gram counts: what is shown adds up to the model's probabilities."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def test_the_longest_contexts_probabilities_are_the_models(name: str, ids: list[
         assert all((each.count or 0) > 0 for each in found[0].seen if found[0].order > 1)
 
 
-def test_own_share_and_what_is_left_add_up() -> None:
+def test_own_share_and_backoff_add_up() -> None:
     model: Any = MODELS["ngram"]()
     found = matching_contexts(model, [3, 1])
     for longer, shorter in pairwise(found):
         below = {each.id: each.probability for each in shorter.seen}
-        assert longer.left is not None
+        assert longer.backoff is not None
         for each in longer.seen:
             assert each.own is not None
             if each.id in below:
-                assert each.probability == pytest.approx(each.own + longer.left * below[each.id])
+                assert each.probability == pytest.approx(each.own + longer.backoff * below[each.id])
 
 
 def test_a_text_of_five_tokens_by_hand() -> None:
@@ -55,10 +55,10 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     rows = SimpleNamespace(ids=np.array([2, 3, 2, 3, 4]), starts=np.array([0, 5]), byte_lengths=None)
     assert len(list(model.fit(rows))) == 2
     [after, single] = matching_contexts(model, [2])
-    # After 2 stood 3 twice and nothing else: own (2) / (2 + 1), left 1 / (2 + 1).
+    # After 2 only 3 occurs, twice: own share 2 / (2 + 1), backoff weight 1 / (2 + 1).
     [seen] = after.seen
     assert (seen.id, seen.count, after.total) == (3, 2, 2)
-    assert (seen.own, after.left) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (seen.own, after.backoff) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     # P(3) = (2 + 3 · 1/5) / (5 + 3)
     third = next(each for each in single.seen if each.id == 3)
     assert third.probability == pytest.approx((2 + 3 / 5) / 8)
@@ -69,7 +69,7 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     assert table.rows[0][3:6] == (2, pytest.approx(2 - 4 / 3), pytest.approx(2 / 3))
 
 
-def test_the_view_says_how_far_the_answer_looks_back() -> None:
+def test_the_caption_has_the_longest_context() -> None:
     model = MODELS["ngram"]()
     view = ngram_counts(model, TOKENIZER, "abcab", top=2)
     contexts, rows = view.panels
@@ -77,7 +77,7 @@ def test_the_view_says_how_far_the_answer_looks_back() -> None:
     assert isinstance(rows, Table)
     assert contexts.rows[-1][1] == "(nothing)"
     assert len(rows.rows) <= 2 * len(contexts.rows)
-    assert "looks back on the last token" in str(rows.caption)
+    assert "The longest context found is the last token" in str(rows.caption)
     longest = ngram_counts(model, TOKENIZER, TOKENIZER.decode([7, 15, 6, 1]))
     assert torch.tensor([len(step.rows) for step in longest.panels if isinstance(step, Table)]).min() > 0
     with pytest.raises(BadSetting, match="top is 0"):

@@ -24,7 +24,7 @@ def test_a_decoder_reads_its_prompt() -> None:
     read = encode_passage(model, tokenizer, "abca")
     assert read.ids == tuple(tokenizer.encode("abca"))
     assert read.labels == ("a·0", "b", "c", "a·3")
-    assert torch.equal(read.hidden(model), model.forward(TokenBatch.from_sequences([read.ids]))[0][0])
+    assert torch.equal(read.forward(model), model.forward(TokenBatch.from_sequences([read.ids]))[0][0])
     with pytest.raises(BadInput, match="the text is empty"):
         encode_passage(model, tokenizer, "")
     with pytest.raises(ContextOverflow, match=r"5 tokens .* 4"):
@@ -32,16 +32,18 @@ def test_a_decoder_reads_its_prompt() -> None:
     assert encode_passage(model, tokenizer, "abcab", truncate="left").pieces == ("b", "c", "a", "b")
 
 
-def test_an_encoder_reads_between_its_own_tokens_and_in_two_segments() -> None:
+def test_an_encoder_reads_between_its_own_tokens_and_in_two_token_types() -> None:
     tokenizer = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     model: Any = shaken(replace(BERT_TINY, **TINY, vocab=tokenizer.vocab, context=12))
     read = encode_passage(model, tokenizer, "a [MASK]")
     assert read.pieces == ("[CLS]", "a", "[MASK]", "[SEP]")
-    assert read.segments is None
+    assert read.token_types is None
     two = encode_passage(model, tokenizer, "a b ||| c")
     assert two.pieces == ("[CLS]", "a", "b", "[SEP]", "c", "[SEP]")
-    assert two.segments == (0, 0, 0, 0, 1, 1)
-    assert torch.equal(two.hidden(model), model.encode(TokenBatch.from_sequences([two.ids]), torch.tensor([two.segments]))[0])
+    assert two.token_types == (0, 0, 0, 0, 1, 1)
+    assert torch.equal(
+        two.forward(model), model.encode(TokenBatch.from_sequences([two.ids]), torch.tensor([two.token_types]))[0]
+    )
 
 
 def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
@@ -52,4 +54,7 @@ def test_an_encoder_decoder_reads_a_source_and_what_it_wrote() -> None:
     assert read.source[3:] == (tokenizer.eos_token_id,)
     assert read.ids == (0, *tokenizer.encode("ba"))
     assert encode_passage(model, tokenizer, "abc").ids == (0,)
-    assert torch.equal(read.hidden(model), model.forward(TokenBatch.from_sequences([read.ids]), source=TokenBatch.from_sequences([read.source]))[0][0])
+    assert torch.equal(
+        read.forward(model),
+        model.forward(TokenBatch.from_sequences([read.ids]), source=TokenBatch.from_sequences([read.source]))[0][0],
+    )

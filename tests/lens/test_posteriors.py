@@ -1,4 +1,4 @@
-"""Trellis: worked numbers, and the sums that must come out."""
+"""State posteriors: worked numbers, and sums that must be right."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.hmm_states import posteriors, forward_backward
+from clearstory.lens.probes.hmm_states import forward_backward, posteriors
 from clearstory.lens.views import Grid, Table
 from clearstory.models.base import TokenBatch
+from clearstory.models.hmm import decoding
 from clearstory.models.hmm.chain import HMMProbabilities
-from clearstory.models.hmm.decoding import posteriors
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
@@ -45,12 +45,12 @@ def test_two_days_of_umbrellas_by_hand() -> None:
     assert found.path_nats == pytest.approx(-math.log(0.5 * 0.9 * 0.7 * 0.9))
 
 
-def test_the_likeliest_path_of_five_days() -> None:
+def test_the_most_likely_path_of_five_days() -> None:
     assert forward_backward(UMBRELLAS, torch.tensor([0, 0, 1, 0, 0])).path.tolist() == [0, 0, 1, 0, 0]  # figure 15.5
 
 
 @pytest.mark.parametrize("name", ["hmm", "blocks", "tagger"])
-def test_sums_come_out(name: str) -> None:
+def test_sums_are_right(name: str) -> None:
     model: Any = MODELS[name]()
     ids = torch.tensor([3, 1, 4, 1, 5, 9, 2, 6])
     with torch.no_grad():
@@ -59,7 +59,7 @@ def test_sums_come_out(name: str) -> None:
         ones = torch.ones(len(ids)).double()
         assert torch.allclose(found.forward.sum(1), ones)
         assert torch.allclose(found.posterior.sum(1), ones)
-        assert torch.allclose(found.posterior, posteriors(chain, ids[None])[0])
+        assert torch.allclose(found.posterior, decoding.posteriors(chain, ids[None])[0])
         # The first token costs what the start says; the others are scored by the model.
         first = -model.logits(model.init_state(1).next)[0, ids[0]]
         rest, _ = model.token_nll(TokenBatch.from_sequences([ids[:-1].tolist()]), ids[None, 1:])
@@ -67,14 +67,14 @@ def test_sums_come_out(name: str) -> None:
         assert found.path_nats >= found.nats
 
 
-def test_the_walk_says_what_it_leaves_out() -> None:
+def test_the_report_says_what_it_leaves_out() -> None:
     model = MODELS["hmm"]()
     view = posteriors(model, TOKENIZER, "abcab", top=3)
     assert [type(step) for step in view.panels] == [Grid, Grid, Grid, Table, Grid, Grid]
     assert isinstance(view.panels[0], Grid)
     assert view.panels[0].column_labels == ("a·0", "b·1", "c", "a·3", "b·4")
     assert len(view.panels[0].row_labels) == 3
-    assert "The likeliest 3 of 12 states are shown" in str(view.caption)
+    assert "The most likely 3 of 12 states are shown" in str(view.caption)
     assert "All 12 states" in str(posteriors(model, TOKENIZER, "a", top=12).caption)
     with pytest.raises(BadInput, match="0 tokens"):
         posteriors(model, TOKENIZER, "")

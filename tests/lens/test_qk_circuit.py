@@ -1,4 +1,4 @@
-"""Weights: a head's matrix, taken apart, is still the matrix that scores are made by."""
+"""QK circuit: the decomposed matrix is the one that attention scores are computed with."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.attention_head import head_quantities
-from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.hooks.attention_sites import attention_parts
+from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.probes.attention_head import head_quantities
+from clearstory.lens.probes.qk_circuit import QKCircuit, decompose_qk, qk_circuit, token_inputs
 from clearstory.lens.views import Curve, Table
-from clearstory.lens.probes.qk_circuit import QKCircuit, decompose_qk, token_inputs, qk_circuit
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, shaken
 
 TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnop"])
 SIZES: dict[str, Any] = {"layers": 1, "vocab": TOKENIZER.vocab}
-NARROW: dict[str, Any] = {**SIZES, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "context": 24}
+NARROW: dict[str, Any] = {
+    **SIZES,
+    "width": 16,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 24,
+    "context": 24,
+}
 IDS = (5, 6, 7, 5, 8, 6, 9, 10)
 READ = Passage(IDS, tuple(map(str, IDS)))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["grouped", "gpt2", "t5"])
-def test_put_together_again_it_is_the_matrix(name: str) -> None:
+def test_the_product_of_its_factors_is_the_matrix(name: str) -> None:
     model = shaken(replace(T5_SMALL, **NARROW)) if name == "t5" else MODELS[name]()
     for part in attention_parts(model):
         found = decompose_qk(model, 0, 1, part)
@@ -38,34 +46,34 @@ def test_put_together_again_it_is_the_matrix(name: str) -> None:
         if at.query_norm is not None and at.key_norm is not None:
             query, key = query * at.query_norm.weight[:, None], key * at.key_norm.weight[:, None]
         whole = query.mT @ key * at.scale / math.sqrt(at.head_dim)
-        again = found.asks @ found.singular.diag() @ found.answers.mT
+        again = found.queries @ found.singular.diag() @ found.keys.mT
         assert torch.allclose(again, whole, rtol=1e-9, atol=1e-9)
-        assert torch.allclose(found.asks.mT @ found.asks, torch.eye(at.head_dim).double(), atol=1e-9)
+        assert torch.allclose(found.queries.mT @ found.queries, torch.eye(at.head_dim).double(), atol=1e-9)
         assert torch.all(found.singular.diff() <= 0)
 
 
 @torch.no_grad()
-def test_the_scores_of_two_words_at_one_place_are_those_of_their_directions() -> None:
-    """The first block of a model that turns by place and has no biases: a word's score with itself."""
+def test_scores_at_equal_positions_are_those_of_the_directions() -> None:
+    """The first block of a rotary model without biases: a word's score with itself."""
     model = shaken(replace(TINY_CLEAR, **SIZES, qk_norm=False, recall=()))
     found = decompose_qk(model, 0, 2)
     asked, answered = token_inputs(model, found.site)
     walked = head_quantities(model, READ, 0, 2)
     ids = list(IDS)
-    along = ((asked[ids] @ found.asks) * found.singular * (answered[ids] @ found.answers)).sum(-1)
-    # Cosines and sines of places are kept in fp32.
+    along = ((asked[ids] @ found.queries) * found.singular * (answered[ids] @ found.keys)).sum(-1)
+    # Cosines and sines of the rotary embedding are stored in fp32.
     assert torch.allclose(walked.scaled.diagonal(), along, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", [BERT_TINY, MARIAN], ids=["bert", "marian"])
-def test_words_are_read_as_the_first_block_reads_them(config: Any) -> None:
+def test_token_inputs_are_the_input_of_the_first_block(config: Any) -> None:
     model: Any = shaken(replace(config, **NARROW, positions="none", token_types=0))
     read = READ if config is BERT_TINY else Passage((0, 3), (), IDS, ())
     for part in attention_parts(model)[:1]:
         asked, answered = token_inputs(model, decompose_qk(model, 0, 0, part).site)
         walked = head_quantities(model, read, 0, 0, part)
-        assert torch.allclose(asked[list(IDS)], walked.reads, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(asked[list(IDS)], walked.input, rtol=1e-9, atol=1e-9)
         assert torch.equal(asked, answered)
 
 
@@ -80,7 +88,7 @@ def test_the_effective_rank_counts_equal_directions() -> None:
 
 
 @torch.no_grad()
-def test_the_view_names_the_words_that_lie_furthest() -> None:
+def test_the_view_lists_the_tokens_with_the_largest_components() -> None:
     model: Any = shaken(replace(TINY_GPT2, **SIZES))
     view = qk_circuit(model, TOKENIZER, "", layer=0, head=1, top=2)
     curve, table = view.panels
@@ -89,14 +97,14 @@ def test_the_view_names_the_words_that_lie_furthest() -> None:
     found = decompose_qk(model, 0, 1)
     assert curve.lines[0].y == tuple(found.singular.tolist())
     asked, answered = token_inputs(model, found.site)
-    for column, words, directions in (("who asks", asked, found.asks), ("who answers", answered, found.answers)):
+    for column, words, directions in (("queries", asked, found.queries), ("keys", answered, found.keys)):
         for row, sign in ((0, 1), (1, -1)):
             order = (sign * words @ directions[:, 0]).argsort(descending=True)[:2]
             assert table.column(column)[row] == " ".join(TOKENIZER.display_token(int(id)) for id in order)
-    assert "Left out: what is added by place; biases of queries and keys." in str(view.caption)
+    assert "Left out: position embeddings; biases of queries and keys." in str(view.caption)
     few = qk_circuit(model, TOKENIZER, "ab", layer=0, head=1, top=9).panels[1]
     assert isinstance(few, Table)
-    assert set(str(few.column("who asks")[0]).split()) == {"a", "b"}
+    assert set(str(few.column("queries")[0]).split()) == {"a", "b"}
     for wrong in ({"head": 2}, {"layer": 1}, {"top": 0}):
         with pytest.raises(BadSetting):
             qk_circuit(model, TOKENIZER, **wrong)

@@ -1,4 +1,4 @@
-"""Units: the very numbers of the layer."""
+"""Units: the activations of the layer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, UnknownName
-from clearstory.lens.probes.recurrent_units import compute_gates
-from clearstory.lens.probes.recurrent_units import longest_hold_caption, unit_activations, activations
+from clearstory.lens.probes.recurrent_units import activations, compute_gates, longest_hold_caption, unit_activations
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
@@ -19,7 +18,7 @@ IDS = [3, 1, 4, 1, 5]
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "adaptive"])
-def test_units_are_what_the_layer_says(name: str) -> None:
+def test_units_are_the_output_of_the_layer(name: str) -> None:
     model: Any = MODELS[name]()
     assert torch.equal(unit_activations(model, IDS, -1), model.forward(TokenBatch.from_sequences([IDS]))[0][0])
     view = activations(model, TOKENIZER, "abcab", layer=0, top=4)
@@ -41,8 +40,8 @@ def test_a_gate_is_shown_by_unit() -> None:
         activations(model, TOKENIZER, "abcab", layer=2)
 
 
-def test_what_is_held_is_counted_in_tokens() -> None:
+def test_the_longest_hold_is_counted_in_tokens() -> None:
     # Unit 0 is beyond 0.5 for two tokens, changes its sign, and is beyond for three.
     values = torch.tensor([[0.9], [0.6], [-0.6], [-0.9], [-0.7], [0.1]])
-    assert longest_hold_caption(values).startswith("Unit 0 holds the same sign, beyond ±0.5, over 3 tokens")
-    assert longest_hold_caption(values[:1]) == "No unit holds the same sign, beyond ±0.5, over two tokens."
+    assert longest_hold_caption(values).startswith("Unit 0 keeps the same sign, beyond ±0.5, over 3 tokens")
+    assert longest_hold_caption(values[:1]) == "No unit keeps the same sign, beyond ±0.5, over two tokens."

@@ -9,8 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.recurrent_units import compute_gates, gate_activations
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach
+from clearstory.lens.probes.recurrent_units import compute_gates, gate_activations
 from clearstory.lens.registry import check_supported
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -21,7 +21,7 @@ LETTERS = train_tokenizer("characters", ["abcdefghij"])
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
-def test_gates_make_the_memory_that_the_model_computes(name: str) -> None:
+def test_gates_give_the_state_that_the_model_computes(name: str) -> None:
     model: Any = MODELS[name]()
     _, memory = model.forward(TokenBatch.from_sequences([IDS]), model.init_state())
     for layer in range(len(model.layers)):
@@ -43,18 +43,20 @@ def test_gates_are_shown_as_means_over_units() -> None:
     assert "no gates" in (gate_activations(MODELS["rnn"](), LETTERS, "abc").caption or "")
     with pytest.raises(BadSetting, match="layer is 7, and the model has 2"):
         gate_activations(MODELS["gru"](), LETTERS, "ab", layer=7)
-    with pytest.raises(BadSetting, match="the text is empty"):
+    with pytest.raises(BadInput, match="the text is empty"):
         gate_activations(MODELS["gru"](), LETTERS, "")
 
 
 def test_a_transformer_has_no_gates_and_says_what_it_can_show() -> None:
-    with pytest.raises(CannotDo, match=r"needs a recurrent state.*it supports .*next-token, surprisal, generation, attention"):
+    with pytest.raises(
+        CannotDo, match=r"needs a recurrent state.*it supports .*next-token, surprisal, generation, attention"
+    ):
         check_supported("gates", MODELS["gpt2"]())
 
 
 # Untied ones: else moving a word's vector would move its logit as well.
 @pytest.mark.parametrize("name", ["gru", "placeless", "clear"])
-def test_reach_is_the_slope_that_differences_find(name: str) -> None:
+def test_the_gradient_equals_finite_differences(name: str) -> None:
     model: Any = MODELS[name]()
     ids = IDS * 2
     found = gradient_norms_by_distance(model, ids, targets=1)
@@ -77,7 +79,7 @@ def test_reach_is_the_slope_that_differences_find(name: str) -> None:
         assert float(found[back]) == pytest.approx(torch.tensor(slopes).norm().item(), rel=1e-5)
 
 
-def test_reach_is_a_curve_over_distances() -> None:
+def test_gradient_reach_is_a_curve_over_distances() -> None:
     view = gradient_reach(MODELS["lstm"](), LETTERS, "abcdefghij" * 6)
     (line,) = view.lines
     assert line.x == tuple(range(1, 45))

@@ -11,18 +11,18 @@ from unittest import mock
 
 import pytest
 import torch
-from test_trace import IDS, MAKE, TINY
+from test_activations import IDS, MAKE, TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.logit_attribution import stream_parts, attribute_logits, logit_attribution
+from clearstory.lens.hooks.activations import record_activations, replace_activations
 from clearstory.lens.hooks.linearised_norms import residual_path, residual_path_activations
-from clearstory.lens.probes.logit_lens import METRIC_UNITS, lens_predictions, logit_lens
-from clearstory.lens.probes.neurons import strongest_neurons, neurons
-from clearstory.lens.probes.residual_norms import measure_norms, residual_norms
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, forward_copies, single_token, output_stack
-from clearstory.lens.registry import supported_views, check_supported
-from clearstory.lens.hooks.activations import replace_activations, record_activations
+from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, output_stack, single_token
+from clearstory.lens.probes.logit_attribution import attribute_logits, logit_attribution, stream_parts
+from clearstory.lens.probes.logit_lens import METRIC_UNITS, lens_predictions, logit_lens
+from clearstory.lens.probes.neurons import neurons, strongest_neurons
+from clearstory.lens.probes.residual_norms import measure_norms, residual_norms
+from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -48,7 +48,7 @@ def read_of(name: str) -> Passage:
 def test_the_last_row_of_the_lens_is_what_the_model_says(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
-        said = model.logits(read.hidden(model)).softmax(-1)
+        said = model.logits(read.forward(model)).softmax(-1)
     seen = lens_predictions(model, read, top=model.vocab)
     back = torch.zeros_like(said).scatter(1, seen.words[-1], seen.probabilities[-1])
     assert torch.equal(back, said) or torch.allclose(back, said, rtol=1e-12, atol=0)
@@ -62,9 +62,9 @@ def test_the_end_of_the_stream_is_what_reading_gives_bit_for_bit(name: str) -> N
     model, read = MORE[name](), read_of(name)
     prefix, stack = output_stack(model)
     with torch.no_grad(), record_activations(model, f"{prefix}blocks.*") as seen:
-        hidden = read.hidden(model)
+        hidden = read.forward(model)
         assert torch.equal(final_hidden(model, seen[f"{prefix}blocks.{len(stack.blocks) - 1}"], IDS)[0], hidden)
-        rows = forward_copies(model, read, 3)
+        rows = read.forward_copies(model, 3)
     assert torch.allclose(rows, hidden.expand_as(rows), rtol=1e-9, atol=1e-12)
 
 
@@ -73,7 +73,7 @@ def test_the_numbers_of_the_lens_by_hand() -> None:
     seen = lens_predictions(model, read, [2, 5], top=3)
     whole = lens_predictions(model, read)
     with torch.no_grad(), record_activations(model, "embedding_output", "blocks.0.after_attention", "blocks.1") as at:
-        read.hidden(model)
+        read.forward(model)
         first, half, last = (
             (model.norm(at[tap][0, 5]) @ model.embedding.weight.T).softmax(-1)
             for tap in ("embedding_output", "blocks.0.after_attention", "blocks.1")
@@ -97,7 +97,7 @@ def test_the_numbers_of_the_lens_by_hand() -> None:
 def test_contributions_add_up_to_the_logit(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
-        logits = model.logits(read.hidden(model))
+        logits = model.logits(read.forward(model))
     for place in (0, -1):
         seen = attribute_logits(model, read, [4, 9], place)
         assert torch.allclose(seen.logits, logits[place, [4, 9]], rtol=1e-12)
@@ -122,7 +122,7 @@ def held(model: Any, read: Passage, place: int) -> Iterator[None]:
         norm.register_forward_hook(lambda own, args, out: scales.__setitem__(id(own), size(own, args[0][0, place])))
         for norm in norms
     ]
-    read.hidden(model)
+    read.forward(model)
     for hook in hooks:
         hook.remove()
     with ExitStack() as undo:
@@ -148,22 +148,24 @@ def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     prefix, _ = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
-    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)) as seen:
-        read.hidden(model)
+    with record_activations(
+        model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)
+    ) as seen:
+        read.forward(model)
     seen = dict(seen)
     way = residual_path(model, seen, 7)
     parts = list(stream_parts(way, seen, prefix, 7))
     values = dict(zip([part for _, part, _ in parts], attribute_logits(model, read, [4]).values[:, 0], strict=False))
     with held(model, read, 7):
-        still = {step.added: seen[step.added] for step in way.steps}
+        still = {step.output: seen[step.output] for step in way.sublayers}
         with replace_activations(model, still):
-            before = float(model.logits(read.hidden(model)[7])[4])
+            before = float(model.logits(read.forward(model)[7])[4])
         for number, part, vector in parts[1::3]:
-            tap = way.steps[number].added
+            tap = way.sublayers[number].output
             without = seen[tap].clone()
             without[0, 7] -= vector
             with replace_activations(model, {**still, tap: without}):
-                lost = before - float(model.logits(read.hidden(model)[7])[4])
+                lost = before - float(model.logits(read.forward(model)[7])[4])
             assert lost == pytest.approx(float(values[part]), rel=1e-6, abs=1e-9), part
 
 
@@ -173,27 +175,31 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
     model, read = MORE[name](), read_of(name)
     prefix, stack = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
-    with record_activations(model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)) as seen:
-        read.hidden(model)
+    with record_activations(
+        model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)
+    ) as seen:
+        read.forward(model)
     way = residual_path(model, seen, 7)
     parts = list(stream_parts(way, seen, prefix, 7))
-    for number, step in enumerate(way.steps):
+    for number, step in enumerate(way.sublayers):
         total = sum(vector for own, _, vector in parts if own == number)
-        assert torch.allclose(total, seen[step.added][0, 7], rtol=1e-9, atol=1e-12)
+        assert torch.allclose(total, seen[step.output][0, 7], rtol=1e-9, atol=1e-12)
     sums = attribute_logits(model, read, [4])
     hidden = model.config.intermediate_size
     for layer, block in enumerate(stack.blocks):
         every = strongest_neurons(model, read, layer=layer, top=hidden, word=4)
         assert set(every.layers.tolist()) == {layer}
         assert sorted(every.neurons.tolist()) == list(range(hidden))
-        assert every.adds.abs().tolist() == sorted(every.adds.abs().tolist(), reverse=True)
+        assert every.contributions.abs().tolist() == sorted(every.contributions.abs().tolist(), reverse=True)
         bias: Any = block.feed_forward.down.bias
-        number = next(at for at, step in enumerate(way.steps) if (step.layer, step.kind) == (layer, "feed-forward"))
-        own = 0.0 if bias is None else float(way.carry(number, bias) @ vector_of(model, 4))
+        number = next(at for at, step in enumerate(way.sublayers) if (step.layer, step.kind) == (layer, "feed-forward"))
+        own = 0.0 if bias is None else float(way.propagate(number, bias) @ vector_of(model, 4))
         place = [part.name for part in sums.parts].index(f"{layer} feed-forward")
-        assert float(every.adds.sum()) + own == pytest.approx(float(sums.values[place, 0]), rel=1e-9, abs=1e-12)
+        assert float(every.contributions.sum()) + own == pytest.approx(
+            float(sums.values[place, 0]), rel=1e-9, abs=1e-12
+        )
     longest = strongest_neurons(model, read, top=4)
-    assert longest.length.tolist() == sorted(longest.length.tolist(), reverse=True)
+    assert longest.norms.tolist() == sorted(longest.norms.tolist(), reverse=True)
 
 
 def vector_of(model: Any, id: int) -> torch.Tensor:
@@ -207,14 +213,16 @@ def test_lengths_are_those_of_the_vectors(name: str) -> None:
     prefix, _ = output_stack(model)
     with (
         torch.no_grad(),
-        record_activations(model, f"{prefix}embedding_output", f"{prefix}blocks.0.attention", f"{prefix}blocks.0.after_attention") as at,
+        record_activations(
+            model, f"{prefix}embedding_output", f"{prefix}blocks.0.attention", f"{prefix}blocks.0.after_attention"
+        ) as at,
     ):
-        read.hidden(model)
+        read.forward(model)
     seen = measure_norms(model, read)
-    assert len(seen.stream) == len(seen.names) + 1 == len(seen.added) + 1
-    assert torch.allclose(seen.stream[0], at[f"{prefix}embedding_output"][0].norm(dim=-1))
-    assert torch.allclose(seen.stream[1], at[f"{prefix}blocks.0.after_attention"][0].norm(dim=-1))
-    assert torch.allclose(seen.added[0], at[f"{prefix}blocks.0.attention"][0].norm(dim=-1))
+    assert len(seen.residual) == len(seen.names) + 1 == len(seen.output) + 1
+    assert torch.allclose(seen.residual[0], at[f"{prefix}embedding_output"][0].norm(dim=-1))
+    assert torch.allclose(seen.residual[1], at[f"{prefix}blocks.0.after_attention"][0].norm(dim=-1))
+    assert torch.allclose(seen.output[0], at[f"{prefix}blocks.0.attention"][0].norm(dim=-1))
 
 
 def tokenize_by_words(config: Any) -> Any:
@@ -227,16 +235,16 @@ def test_the_views_show_these_numbers() -> None:
     assert view.column_labels == ("a·0", "b", "c", "a·3")
     assert view.texts is not None
     word, _, share = view.texts[-1][-1].partition("\n")
-    assert f"the word ‘{word}’ is the likeliest from" in (view.caption or "")
+    assert f"the token ‘{word}’ is most likely from" in (view.caption or "")
     assert float(share) == pytest.approx(100 * view.values[-1][-1], abs=0.5)
-    for show in METRIC_UNITS:
+    for metric in METRIC_UNITS:
         assert logit_lens(model, TOKENIZER, "abca", metric=metric).unit == METRIC_UNITS[metric]
     assert logit_lens(model, TOKENIZER, "abca", target="d").unit == "probability of ‘d’"
     walk = logit_attribution(model, TOKENIZER, "abca", words=("d", "e"), top=3)
     table, grid = walk.panels
-    assert walk.title.startswith("Why ‘d’ and not ‘e’")
+    assert walk.title.startswith("Logit of ‘d’ minus logit of ‘e’")
     with torch.no_grad():
-        logits = model.logits(Passage(tuple(TOKENIZER.encode("abca")), ()).hidden(model)[-1])
+        logits = model.logits(Passage(tuple(TOKENIZER.encode("abca")), ()).forward(model)[-1])
     ids = [single_token(TOKENIZER, word) for word in "de"]
     assert table.rows[-1][1] == pytest.approx(float(logits[ids[0]] - logits[ids[1]]))
     assert len(table.rows) == 5
@@ -254,7 +262,7 @@ def test_what_cannot_be_is_refused() -> None:
         logit_attribution(model, TOKENIZER, "abca", words=("a", "b", "c"))
     with pytest.raises(BadSetting, match="layer is 9, and the model has 2"):
         neurons(model, TOKENIZER, "abca", layer=9)
-    with pytest.raises(BadSetting, match="the lens follows one"):
+    with pytest.raises(BadSetting, match="give one, or none"):
         logit_lens(model, TOKENIZER, "abca", words=("a", "b"))
     pieces = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     encoder = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
@@ -262,13 +270,13 @@ def test_what_cannot_be_is_refused() -> None:
     for name in ("logit-attribution", "neurons"):
         with pytest.raises(CannotDo, match="encoder"):
             check_supported(name, encoder)
-        with pytest.raises(CannotDo, match="bends"):
+        with pytest.raises(CannotDo, match="nonlinear"):
             {"logit-attribution": logit_attribution, "neurons": neurons}[name](encoder, pieces, "a")
-    with pytest.raises(BadInput, match=r"where a \[MASK\] stands"):
+    with pytest.raises(BadInput, match=r"predicts at a \[MASK\]"):
         answer_position(encoder, pieces, Passage((1, 2), ()))
     assert logit_lens(encoder, pieces, "a [MASK]").column_labels[2] == "[MASK]"
     bare: Any = build(replace(MINILM, **TINY | {"vocab": pieces.vocab}), seed=1)
-    with pytest.raises(CannotDo, match="no head for words"):
+    with pytest.raises(CannotDo, match="no head for masked tokens"):
         logit_lens(bare, pieces, "a b")
     for name in ("logit-lens", "logit-attribution", "residual-norms", "neurons"):
         for other in ("lstm", "ngram", "hmm"):

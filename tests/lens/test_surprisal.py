@@ -1,4 +1,4 @@
-"""Surprise: the bits are the model's own, every token is told, and every family can show it."""
+"""Surprisal: the bits are the model's own, for every token and in every family."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
+from clearstory.evaluation.windows import score_dataset
 from clearstory.lens.probes.surprisal import surprisal
-from clearstory.lens.registry import VIEWS, supported_views, check_supported, load_view
+from clearstory.lens.registry import VIEWS, check_supported, load_view, supported_views
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import TokenBatch
-from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.inference.inspect import inspect
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_text
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_GPT2, TINY_LSTM, VOCAB, shaken
 
 LETTERS = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
@@ -43,13 +43,13 @@ def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
     assert sum(span.value or 0.0 for span in view.spans) == pytest.approx(totals["bits"], rel=1e-9)
 
 
-def test_nothing_is_cut_off_and_what_was_done_is_said(model: Any) -> None:
+def test_the_whole_text_is_shown_and_the_windows_are_described(model: Any) -> None:
     view = surprisal(model, LETTERS, TEXT)
     assert "".join(span.text for span in view.spans) == TEXT
     assert all(span.value is not None for span in view.spans)
     assert view.caption is not None
     assert ("context of 24 tokens" in view.caption) == (model.context is not None)
-    assert view.caption.endswith("at least 12 before it." if model.context else "Read whole.")
+    assert view.caption.endswith("at least 12 tokens before it." if model.context else "Read whole.")
 
 
 def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
@@ -65,7 +65,7 @@ def test_ranks_and_alternatives_are_those_of_the_logits(model: Any) -> None:
         assert [part.rsplit(" ", 1)[0] for part in str(span.cells[3]).split(", ")] == best
 
 
-def test_a_family_asked_for_what_it_cannot_show_names_what_it_can(model: Any) -> None:
+def test_an_unsupported_view_names_the_supported_ones_of_a_family(model: Any) -> None:
     for name in VIEWS:
         if name in supported_views(model):
             check_supported(name, model)
@@ -84,7 +84,7 @@ def test_inspect_refuses_before_it_computes() -> None:
         load_view("suprisal")
 
 
-def test_bytes_of_one_character_are_told_each_and_the_text_stays_whole() -> None:
+def test_bytes_of_one_character_have_their_own_surprisal_and_the_text_is_complete() -> None:
     tokenizer = train_tokenizer("bytes", [])
     text = "né 吾\n"
     view = surprisal(shaken(replace(TINY_GPT2, vocab=tokenizer.vocab)), tokenizer, text)
@@ -103,12 +103,12 @@ def test_a_tokenizer_that_loses_white_space_has_bits_but_none_per_byte() -> None
         ("\n", False),
     ]
     assert dict(view.totals)["bits per byte"] is None
-    assert "mean nothing" in str(view.caption)
+    assert "are not defined" in str(view.caption)
 
 
-def test_without_a_token_to_begin_after_the_first_is_not_counted() -> None:
+def test_without_a_start_token_the_first_is_not_counted() -> None:
     class Beginless:
-        bos = eos = None
+        bos_token_id = eos_token_id = None
 
         def __getattr__(self, name: str) -> Any:
             return getattr(LETTERS, name)

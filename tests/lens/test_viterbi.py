@@ -1,4 +1,4 @@
-"""The view of states: the likeliest path, how sure it is, and what a model without states says."""
+"""Viterbi path: the most likely states, their posterior probabilities, and what a model without states says."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import torch
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.hmm_states import viterbi
 from clearstory.lens.registry import check_supported
-from clearstory.models.hmm.decoding import posteriors, viterbi
+from clearstory.models.hmm import decoding
 from tiny import MODELS
 
-READER: Any = SimpleNamespace(encode=lambda text: [ord(each) - 97 for each in text], piece=lambda id: chr(97 + id))
+READER: Any = SimpleNamespace(
+    encode=lambda text: [ord(each) - 97 for each in text], display_token=lambda id: chr(97 + id)
+)
 
 
 @pytest.mark.parametrize("name", ["hmm", "blocks", "tagger"])
-def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
+def test_the_path_is_viterbis_and_its_probabilities_are_the_posteriors(name: str) -> None:
     model = MODELS[name]().requires_grad_(False)
     seen = viterbi(model, READER, "banana", top=3)
     assert seen.column("token") == list("banana")
@@ -26,14 +28,14 @@ def test_the_path_is_viterbis_and_its_chances_the_posteriors(name: str) -> None:
     assert all(0 < share <= 1 for share in chances)
     if name == "hmm":
         chain, ids = model.probabilities(), torch.tensor([READER.encode("banana")])
-        path, _ = viterbi(chain.initial.log()[None], chain.transition.log()[None], chain.emission[ids].log())
+        path, _ = decoding.viterbi(chain.initial.log()[None], chain.transition.log()[None], chain.emission[ids].log())
         assert seen.column("state") == path[0].tolist()
-        sure = posteriors(chain, ids)[0]
+        sure = decoding.posteriors(chain, ids)[0]
         assert chances == pytest.approx([float(sure[t, state]) for t, state in enumerate(path[0].tolist())])
         best = chain.emission[:, path[0, 0]].topk(3).indices.tolist()
-        assert seen.column("speaks most often")[0] == " ".join(map(READER.display_token, best))
+        assert seen.column("most likely tokens")[0] == " ".join(map(READER.display_token, best))
     if name == "tagger":
-        assert set(seen.column("state")) <= {*"ABCD", "line's end"}
+        assert set(seen.column("state")) <= {*"ABCD", "end of sentence"}
 
 
 def test_what_cannot_be_shown_is_refused() -> None:

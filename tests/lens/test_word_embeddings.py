@@ -11,16 +11,28 @@ import torch
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.embeddings import embeddings, most_varying_columns
-from clearstory.lens.probes.embeddings import analogy, neighbours, parse_word_sum
+from clearstory.lens.probes.embeddings import (
+    analogy,
+    embeddings,
+    known_token,
+    most_varying_columns,
+    nearest_tokens,
+    neighbours,
+    parse_word_sum,
+    principal_directions,
+    project_to_plane,
+    unit_word_vectors,
+    word_tokens,
+)
+from clearstory.lens.probes.projection import axis_coordinates, fit_plane, project_on, projection, semantic_axis
 from clearstory.lens.registry import supported_views
-from clearstory.lens.probes.embeddings import nearest_tokens, project_to_plane, known_token, principal_directions, word_tokens, unit_word_vectors
-from clearstory.lens.probes.projection import axis_coordinates, semantic_axis, fit_plane, projection, project_on
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, TINY_GPT2
 
 TOKENIZER = train_tokenizer("words", ["a b c d e f g h king queen man woman\n"])
-FULL = train_tokenizer("words", [" ".join(f"w{number}" for number in range(21)) + "\n"])  # as many as the tiny models know
+FULL = train_tokenizer(
+    "words", [" ".join(f"w{number}" for number in range(21)) + "\n"]
+)  # as many as the tiny models know
 HAVE = [name for name in MODELS if "neighbours" in supported_views(MODELS[name]())]
 
 
@@ -29,7 +41,7 @@ def test_which_models_have_word_vectors() -> None:
     assert "embeddings" in supported_views(MODELS["adaptive"]())  # whose unembedding is no plain product
 
 
-def test_main_directions_are_those_of_the_covariance() -> None:
+def test_principal_directions_are_those_of_the_covariance() -> None:
     torch.manual_seed(1)
     for rows in (40, 5):  # more vectors than dimensions, and fewer
         vectors = torch.randn(rows, 8).double() * torch.tensor([5.0, 3, 1, 1, 1, 1, 1, 1])
@@ -45,7 +57,7 @@ def test_main_directions_are_those_of_the_covariance() -> None:
 
 
 @pytest.mark.parametrize("name", HAVE)
-def test_what_words_share_is_taken_away(name: str) -> None:
+def test_principal_components_are_removed(name: str) -> None:
     model: Any = MODELS[name]()
     assert FULL.vocab == model.vocab
     plain = unit_word_vectors(model, FULL, centre=False)
@@ -55,11 +67,11 @@ def test_what_words_share_is_taken_away(name: str) -> None:
     assert torch.allclose(clear.norm(dim=-1), torch.ones(len(clear)))
     # Nothing is left along the two directions: not of a vector, and so not of a cosine.
     assert (clear @ principal_directions(raw, 2).T).abs().max() < 1e-5
-    with pytest.raises(BadSetting, match="take away fewer"):
+    with pytest.raises(BadSetting, match="remove fewer"):
         unit_word_vectors(model, FULL, remove_components=raw.shape[1])
 
 
-def test_neighbours_with_everything_and_within_the_frequent() -> None:
+def test_neighbours_among_all_and_among_frequent_tokens() -> None:
     model = MODELS["lstm"]()
     every = neighbours(model, TOKENIZER, "king", top=50)
     assert TOKENIZER.vocab < model.vocab  # whose other rows no token has
@@ -69,11 +81,11 @@ def test_neighbours_with_everything_and_within_the_frequent() -> None:
     assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
     vectors = unit_word_vectors(model, TOKENIZER, centre=False)
     by_chance = (vectors @ vectors.T).mean()  # of every word with every word
-    assert f"{float(by_chance):.2f} on average as the model has learnt them" in str(every.caption)
+    assert f"{float(by_chance):.2f} for the model's vectors" in str(every.caption)
     for wrong in ({"top": 0}, {"max_token_id": 0}):
         with pytest.raises(BadSetting):
             neighbours(model, TOKENIZER, "king", **wrong)
-    with pytest.raises(BadInput, match="unknown to the vocabulary"):
+    with pytest.raises(BadInput, match="not in the vocabulary"):
         neighbours(model, TOKENIZER, "prince")
 
 
@@ -86,15 +98,15 @@ def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:
     best = [id for id in cosines.argsort(descending=True).tolist() if id not in (k, m, w)][:3]
     assert view.column("id") == best
     assert view.column("cosine") == pytest.approx([float(cosines[id]) for id in best], abs=1e-5)
-    assert "king, man, woman are passed over" in str(view.caption)
+    assert "king, man, woman are excluded" in str(view.caption)
     first = int(cosines.argmax())
-    assert (f"{TOKENIZER.display_token(first)} itself would be first" in str(view.caption)) == (first in (k, m, w))
+    assert (f"{TOKENIZER.display_token(first)} would be first" in str(view.caption)) == (first in (k, m, w))
     assert parse_word_sum("a-b − c") == [(1, "a-b"), (-1, "c")]
-    with pytest.raises(BadInput, match="no sum of words"):
+    with pytest.raises(BadInput, match="not a sum of words"):
         analogy(model, TOKENIZER, "king")
 
 
-def test_ranks_count_what_is_passed_over() -> None:
+def test_ranks_count_excluded_tokens() -> None:
     vectors = torch.eye(4)
     found = nearest_tokens(vectors, torch.tensor([4.0, 3.0, 2.0, 1.0]), 2, without=(0,))
     length = math.sqrt(16 + 9 + 4 + 1)
@@ -102,7 +114,7 @@ def test_ranks_count_what_is_passed_over() -> None:
     assert [each.cosine for each in found] == pytest.approx([3 / length, 2 / length])
 
 
-def test_a_map_shows_each_word_once_and_where_it_leads() -> None:
+def test_a_projection_shows_each_word_once_with_its_links() -> None:
     model = MODELS["gru"]()
     view = projection(model, TOKENIZER, "king queen king", top=2)
     assert word_tokens(TOKENIZER, "king queen king") == [known_token(TOKENIZER, word) for word in ("king", "queen")]
@@ -111,16 +123,18 @@ def test_a_map_shows_each_word_once_and_where_it_leads() -> None:
     for word in ("king", "queen"):
         near = {row[0] for row in neighbours(model, TOKENIZER, word, top=2).rows}
         assert {labels[to] for one, to in view.links if labels[one] == word} == near
-    assert projection(model, TOKENIZER, "king", top=0).groups == ("the text's own",)
+    assert projection(model, TOKENIZER, "king", top=0).groups == ("words of the text",)
     with pytest.raises(BadInput, match="the text is empty"):
         projection(model, TOKENIZER, " ")
     with pytest.raises(BadInput, match="more than the 120"):
         projection(model, TOKENIZER, "a b c", top=40)
 
 
-def test_a_word_stands_where_it_is_between_two_ends() -> None:
+def test_coordinates_on_a_semantic_axis() -> None:
     # From (1, 0) to (1, 4): (3, 1) is a quarter along and 2 / 4 off.
-    places, off = axis_coordinates(torch.tensor([[3.0, 1.0], [1.0, 4.0]]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0]))
+    places, off = axis_coordinates(
+        torch.tensor([[3.0, 1.0], [1.0, 4.0]]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0])
+    )
     assert (places.tolist(), off.tolist()) == ([0.25, 1.0], [0.5, 0.0])
     model = MODELS["lstm"]()
     view = semantic_axis(model, TOKENIZER, "a b", words=("king", "queen"))
@@ -135,7 +149,7 @@ def test_a_word_stands_where_it_is_between_two_ends() -> None:
             semantic_axis(model, TOKENIZER, "a", words=ends)
 
 
-def test_embeddings_are_the_rows_as_learnt_and_thinned_where_wide() -> None:
+def test_embeddings_are_the_rows_of_the_weight_with_the_largest_variances() -> None:
     model = MODELS["clear"]()
     view = embeddings(model, TOKENIZER, "a b a", top=5)
     ids = TOKENIZER.encode("a b a")
@@ -150,7 +164,7 @@ def test_embeddings_are_the_rows_as_learnt_and_thinned_where_wide() -> None:
         embeddings(model, TOKENIZER, "")
 
 
-def test_axes_stand_still_while_words_move() -> None:
+def test_the_axes_stay_the_same_over_checkpoints() -> None:
     last, first = MODELS["lstm"](), MODELS["lstm"]()
     text, how = "king queen man", {"top": 2}
     with torch.no_grad():
@@ -162,7 +176,7 @@ def test_axes_stand_still_while_words_move() -> None:
     assert [point.label for point in moved.points] == [point.label for point in own.points]
     # By hand: (v - middle) · axes, with the other model's vectors.
     vectors = unit_word_vectors(first, TOKENIZER)[list(plane.ids)]
-    places = [[float(axis @ (v - plane.middle)) for axis in plane.axes] for v in vectors]
+    places = [[float(axis @ (v - plane.centre)) for axis in plane.axes] for v in vectors]
     assert [[point.x, point.y] for point in moved.points] == [pytest.approx(place, abs=1e-6) for place in places]
     there, here = (
         sum(float(v[a] @ v[b]) for a, b in plane.links) / len(plane.links)
@@ -179,18 +193,18 @@ def _wider() -> Any:
     return MODELS["gpt2"]().__class__(replace(TINY_GPT2, width=48, head_dim=12))
 
 
-def test_vectors_that_are_zero_are_called_so() -> None:
+def test_zero_vectors_are_reported() -> None:
     model = MODELS["lstm"]()
     plane = fit_plane(model, TOKENIZER, "king queen", top=1)
     with torch.no_grad():
         model.output_weight.zero_()
     assert "still zero here" in str(project_on(model, TOKENIZER, plane).caption)
-    assert "are zero, as a model begins" in str(neighbours(model, TOKENIZER, "king").caption)
+    assert "are zero, as they are initialised" in str(neighbours(model, TOKENIZER, "king").caption)
     with pytest.raises(BadInput, match="these words have 1"):
         projection(model, TOKENIZER, "king queen man woman a", top=0, layout="tsne")
 
 
-def test_words_are_scattered_by_who_is_near_whom() -> None:
+def test_tsne_preserves_neighbourhoods() -> None:
     pytest.importorskip("sklearn", reason="t-SNE is scikit-learn's: pip install clearstory[data]")
     model = MODELS["lstm"]()
     text = "a b c d e f g h"

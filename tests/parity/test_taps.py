@@ -58,7 +58,7 @@ def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
     model = test_bert.ours(replace(test_bert.BERT, pooler=False))
     oracle = test_bert.theirs(save_model(tmp_path / "model", model, None, ModelCard(name="bert")), "BertForMaskedLM")
     segments = tuple(int(place > 4) for place in range(len(IDS)))
-    (ours,) = stream(model, Passage(IDS, (), segments=segments))
+    (ours,) = stream(model, Passage(IDS, (), token_types=segments))
     said = oracle(torch.tensor([IDS]), token_type_ids=torch.tensor([segments]), output_hidden_states=True)
     assert_alike(ours, said.hidden_states)
 

@@ -224,7 +224,7 @@ def logit_changes(
 def query_key_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """Input, queries and keys."""
     site = seen.site
-    rotary = ", after rotary embedding" if site.stack.rotary is not None and site.part != "cross" else ""
+    rotary = ": after rotary embedding" if site.stack.rotary is not None and site.part != "cross" else ""
     panels = [
         vector_grid(
             f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}",
@@ -236,7 +236,7 @@ def query_key_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequenc
     if site.part == "cross":
         panels.append(vector_grid("Its input from the source", columns, seen.source_input, "sequential"))
     scale = site.attention.scale
-    scaling = "" if scale == 1 else f", times {scale:.4g} (this model's attention scale)"
+    scaling = "" if scale == 1 else f"{',' if rotary else ':'} times {scale:.4g} (this model's attention scale)"
     return [
         *panels,
         vector_grid(f"Queries{rotary}{scaling}", rows, seen.query, "query"),

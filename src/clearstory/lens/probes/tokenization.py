@@ -10,7 +10,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.formatting import format_probability
 from clearstory.lens.views import Cell, Panel, Report, Table
 from clearstory.models.base import LanguageModel
-from clearstory.models.capabilities import Capability
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.special_tokens import cls_and_sep_ids
 from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token
 from clearstory.text.tokenization_steps import WordTokenization, tokenize_by_words
@@ -41,7 +41,7 @@ def tokenization(
         raise BadInput("the text is empty; give at least one word")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 word")
-    panels: list[Panel] = [token_table(tokenizer, text, Capability.BIDIRECTIONAL in model.capabilities)]
+    panels: list[Panel] = [token_table(tokenizer, text, has_capability(model, Capability.BIDIRECTIONAL))]
     if compare_tokenizer is not None:
         other = train_tokenizer(compare_tokenizer, [text])
         panels.append(comparison_table(tokenizer, other, text, compare_tokenizer))

@@ -210,8 +210,7 @@ class WordBank:
         """Vectors after a layer, each dimension minus its mean over the bank, divided by its standard deviation."""
         mean, std = self.statistics[layer]
         standardized: Tensor = (vectors - mean) / std
-
-    return standardized
+        return standardized
 
     @cached_property
     def statistics(self) -> tuple[tuple[Tensor, Tensor], ...]:
