@@ -39,8 +39,7 @@ from clearstory.text.special_tokens import build_inputs
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.masking import Masking
-from clearstory.training.pairs import Pairs
+from clearstory.training.masked_batches import SentencePairBatches, TokenMasking
 from clearstory.training.metrics_log import read_metrics
 
 OBJECTIVE = "mlm+nsp"
@@ -110,18 +109,20 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
     counts = np.bincount(learnt.ids, minlength=model.vocab) + 1.0
     surprise = -np.log(counts / counts.sum())
     rows = encode_documents(tokenizer, documents_by_sentence(read_documents(valid)), multiple_documents=True, append_eos=False)
-    pairs = Pairs(rows, model.config.context, 16, seed=0, masking=Masking.of(tokenizer))
+    masking = TokenMasking.from_tokenizer(tokenizer)
+    pairs = SentencePairBatches(rows, model.config.context, 16, seed=0, masking=masking)
     ends = rows.starts[np.flatnonzero(np.diff(rows.starts) == 0)]
     told, level, right, article = [], [], [], []
-    count = min(pairs.per_epoch, limit or pairs.per_epoch)
+    count = min(pairs.examples_per_epoch, limit or pairs.examples_per_epoch)
     for number in range(-(-count // 16)):
-        batch = pairs.batch(number).rows(0, count - 16 * number)
-        hidden = model.encode(batch.tokens, batch.segments)
+        batch = pairs.batch(number).micro_batch(0, count - 16 * number)
+        hidden = model.encode(batch.tokens, batch.token_type_ids)
         asked = batch.targets != IGNORE_INDEX
         told.append(model.masked_nll(hidden, batch.targets)[asked].double().numpy())
         level.append(surprise[batch.targets[asked].numpy()])
         right += (model.nsp_logits(hidden).argmax(-1) == batch.is_not_next).tolist()
-        article += [int(np.searchsorted(ends, pair.a, "right")) for pair in pairs.epoch(0)[16 * number :][: len(asked)]]
+        some = pairs.epoch_pairs(0)[16 * number :][: len(asked)]
+        article += [int(np.searchsorted(ends, pair.a, "right")) for pair in some]
     nats, unigram = float(np.concatenate(told).mean()), float(np.concatenate(level).mean())
     low, high = interval(np.array(right, float), np.array(article))
     return {

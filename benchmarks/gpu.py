@@ -216,7 +216,7 @@ def recurrent(size: Size, device: str) -> dict[str, Any]:
         settings = TrainingSettings(batch_size=32, context=64, precision=kind, device=device)
         model = build(LSTM, seed=1, device=device)
         step = training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
-        seconds = training.seconds_per_step(step, least=0.0 if size is TINY else 1.0)
+        seconds = training.median_seconds(step, least=0.0 if size is TINY else 1.0)
         found[precision] = {"tokens_per_second": round(32 * 64 / seconds)}
     return found
 

@@ -135,7 +135,7 @@ def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | N
     took = time.process_time() - began
     model.compute_dtype = None
     with inference_mode(model):
-        held_out = rows["validation"].spread(HELD_OUT)
+        held_out = rows["validation"].subsample(HELD_OUT)
         score = score_dataset(model, held_out, windows="blocks", start_token_id=begin, batch_size=64)
     assert score.bits_per_byte is not None
     return Point(count_parameters(model), characters, score.bits_per_byte, round(took, 1))

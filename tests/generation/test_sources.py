@@ -199,7 +199,7 @@ def test_texts_are_translated_in_the_order_given(opened: OpenedModel, tmp_path: 
         translate(opened, "x" * 40)
     assert translate(opened, "x" * 40, truncate="left", max_tokens=3).texts[0].tokens <= 3
     decoder = OpenedModel(build(replace(TINY_GPT2, vocab=257)), opened.tokenizer, ModelCard())
-    with pytest.raises(CannotDo, match="made by: clearstory train"):
+    with pytest.raises(CannotDo, match="train one with: clearstory train"):
         translate(decoder, "x")
 
 

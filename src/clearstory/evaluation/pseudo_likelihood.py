@@ -34,18 +34,18 @@ class MaskingTokens:
     mask_token_id: int
 
 
-class Block(NamedTuple):
+class DocumentBlock(NamedTuple):
     """Ids start:stop of a dataset, read in one window."""
 
     start: int
     stop: int
 
 
-def iter_blocks(dataset: TokenSequences, length: int) -> Iterator[Block]:
+def iter_blocks(dataset: TokenSequences, length: int) -> Iterator[DocumentBlock]:
     """Documents in adjacent blocks of at most `length` tokens; none holds tokens of two documents."""
     for first, stop in zip(dataset.starts[:-1], dataset.starts[1:], strict=True):
         for start in range(int(first), int(stop), length):
-            yield Block(start, min(start + length, int(stop)))
+            yield DocumentBlock(start, min(start + length, int(stop)))
 
 
 @torch.no_grad()

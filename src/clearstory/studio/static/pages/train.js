@@ -177,7 +177,7 @@ export function mount(root, context) {
       );
       if (response.has_model) pending.push(updateLiveView());
     }
-    warnings.replaceChildren(...rows.filter((row) => row.kind === "warning").map((row) => el("li", {}, `After step ${row.step.toLocaleString("en-US")}: ${row.sentence}.`)));
+    warnings.replaceChildren(...rows.filter((row) => row.kind === "warning").map((row) => el("li", {}, `After step ${row.step.toLocaleString("en-US")}: ${row.message}.`)));
     const lastSamples = rows.filter((row) => row.kind === "sample").slice(-3).toReversed();
     samples.replaceChildren(
       ...(lastSamples.length ? [el("h2", {}, "Samples")] : []),
