@@ -13,7 +13,7 @@ from observations import NEEDED, OBSERVED, ODD
 from clearstory.cli.arguments import flag_name, parse_arguments
 from clearstory.errors import ClearstoryError
 from clearstory.models.families import PRESETS, preset
-from clearstory.models.transformer.config import ONLY
+from clearstory.models.transformer.config import ARCHITECTURE_FIELDS
 from clearstory.recipes.settings import inference, tools, training
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import Setting, build_settings, setting_table, strip_optional, to_plain
@@ -66,7 +66,7 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
         needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, changed.removeprefix("model.")))
         others = [key for key in needed if not hasattr(PRESETS[needed["model"]], key.removeprefix("model."))]
         needed = {key: value for key, value in needed.items() if not (key.startswith("model.") and key in others)}
-    kinds = ONLY.get(changed.removeprefix("model."), ())
+    kinds = ARCHITECTURE_FIELDS.get(changed.removeprefix("model."), ())
     if kinds and "decoder" not in kinds:
         needed = {key: value for key, value in needed.items() if not key.startswith("model.")}
         needed["model"] = next(

@@ -22,7 +22,7 @@ from clearstory.formats.hf.config_keys import (
 )
 from clearstory.formats.hf.weight_map import Identity, WeightMap
 from clearstory.models.families import FAMILIES, family_of
-from clearstory.models.ngram.config import MOST_ROWS
+from clearstory.models.ngram.config import MAX_ROWS
 
 CONFIG_TYPES: dict[str, type[Any]] = {family.name: family.config for family in FAMILIES}
 """From the name of a model class to its config type."""
@@ -109,7 +109,7 @@ def check_value(name: str, hint: Any, value: object) -> Any:
     if hint is bool:
         return check_bool(name, value)
     if hint is int:
-        maximum = {"model.layers": MAX_LAYERS, "model.sizes": MOST_ROWS}.get(name, MAX_INT)
+        maximum = {"model.layers": MAX_LAYERS, "model.sizes": MAX_ROWS}.get(name, MAX_INT)
         return check_int(name, value, maximum, minimum=0)
     if hint is float:
         return check_float(name, value, 0.0, 1e12)

@@ -27,7 +27,7 @@ import torch
 
 from clearstory.errors import CorruptFile
 from clearstory.formats.arpa.lines import Integers, LineReader, shorten
-from clearstory.models.ngram.config import MOST_ORDER, MOST_ROWS, NGramConfig
+from clearstory.models.ngram.config import MAX_ORDER, MAX_ROWS, NGramConfig
 from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.model import NGram
 from clearstory.models.ngram.smoothing import SmoothedOrder
@@ -103,11 +103,11 @@ class ArpaReader:
                     self.lines.line, f"the number of {len(sizes) + 1}-grams is expected here, not {shorten(line)}"
                 )
             sizes.append(int(match[2]))
-            if sizes[-1] > MOST_ROWS or sizes[0] > MAX_VOCAB or len(sizes) > MOST_ORDER:
+            if sizes[-1] > MAX_ROWS or sizes[0] > MAX_VOCAB or len(sizes) > MAX_ORDER:
                 self.fail(
-                    f"{shorten(line)} is above the maximum of {MAX_VOCAB:,} words, {MOST_ROWS:,} n-grams of an "
+                    f"{shorten(line)} is above the maximum of {MAX_VOCAB:,} words, {MAX_ROWS:,} n-grams of an "
                     "order or "
-                    f"order {MOST_ORDER}"
+                    f"order {MAX_ORDER}"
                 )
         if not sizes:
             self.fail("\\data\\ announces no n-grams")

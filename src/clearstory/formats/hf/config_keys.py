@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from clearstory.errors import BadInput
-from clearstory.models.transformer.config import MOST_LABELS, TransformerConfig
+from clearstory.models.transformer.config import MAX_LABELS, TransformerConfig
 
 MAX_INT = 2**24
 """Upper bound of widths, vocabularies and contexts: above every published model's."""
@@ -256,9 +256,9 @@ class LabelKeys:
         id2label = external.get("id2label")
         count = next((external[key] for key in self.keys[2:4] if external.get(key) is not None), None)
         if id2label is None:
-            id2label = {str(id): f"LABEL_{id}" for id in range(check_int("num_labels", count or 2, MOST_LABELS))}
-        if not isinstance(id2label, Mapping) or len(id2label) > MOST_LABELS:
-            reject("id2label", id2label, f"it must be an object of at most {MOST_LABELS:,} labels by number")
+            id2label = {str(id): f"LABEL_{id}" for id in range(check_int("num_labels", count or 2, MAX_LABELS))}
+        if not isinstance(id2label, Mapping) or len(id2label) > MAX_LABELS:
+            reject("id2label", id2label, f"it must be an object of at most {MAX_LABELS:,} labels by number")
         labels = tuple(id2label.get(str(id)) for id in range(len(id2label)))
         if not all(isinstance(label, str) for label in labels):
             reject("id2label", id2label, "it must name a label for each number from 0 on")

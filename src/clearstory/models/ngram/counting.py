@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput, BadSetting, VocabularyMismatch
 from clearstory.models.base import TokenSequences
-from clearstory.models.ngram.config import MOST_ROWS
+from clearstory.models.ngram.config import MAX_ROWS
 
 Ints = npt.NDArray[np.integer[Any]]
 Int64s = npt.NDArray[np.int64]
@@ -78,9 +78,9 @@ class TextCounter:
         self.ids: Ints = np.asanyarray(dataset.ids)
         self.starts = np.asarray(dataset.starts, dtype=np.int64)
         self.vocab, self.bos_token_id, self.folder, self.chunk = vocab, bos_token_id, folder, chunk
-        if len(self.ids) > MOST_ROWS:
+        if len(self.ids) > MAX_ROWS:
             raise BadInput(
-                f"the text has {len(self.ids):,} tokens, and {MOST_ROWS:,} can be counted; give a part of it"
+                f"the text has {len(self.ids):,} tokens, and {MAX_ROWS:,} can be counted; give a part of it"
             )
         self.files = 0
         self.history: npt.NDArray[np.uint8] = self.array(np.uint8)
