@@ -142,8 +142,8 @@ def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
         ("gpt2", {"alpha": 0.0}, BadSetting, "alpha is 0"),
         ("gpt2", {"dropout": 1.0}, BadSetting, "dropout is 1"),
         ("lstm", {}, UnknownName, "names 'query'.*known: input, recurrent"),
-        ("ngram", {}, CannotDo, r"\(ngram\) has no linear maps"),
-        ("hmm", {}, CannotDo, r"\(hmm\) has no linear maps"),
+        ("ngram", {}, CannotDo, r"\(ngram\) has no linear layers"),
+        ("hmm", {}, CannotDo, r"\(hmm\) has no linear layers"),
         ("placeless", {"targets": ("unembedding",)}, UnknownName, "names 'unembedding'"),
     ],
 )
@@ -153,7 +153,7 @@ def test_what_cannot_be_adapted_is_refused(name: str, settings: dict[str, Any], 
 
 
 def test_adapting_twice_is_refused() -> None:
-    with pytest.raises(CannotDo, match="merge it first"):
+    with pytest.raises(CannotDo, match="merge them first"):
         adapt(adapt(MODELS["gpt2"]()))
 
 

@@ -225,7 +225,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
 @pytest.mark.parametrize("name", ["t5-v1.1", "marian"])
 def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bytes", [])
-    model = ours(replace(CASES[name], vocab=tokenizer.vocab, begin=tokenizer.pad_token_id))
+    model = ours(replace(CASES[name], vocab=tokenizer.vocab, decoder_start_token_id=tokenizer.pad_token_id))
     folder = save_model(tmp_path / "model", model, tokenizer, ModelCard())
     found = convert(folder, tmp_path / "again", check=True)
     assert found.portability is not None

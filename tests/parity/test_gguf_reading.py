@@ -135,7 +135,7 @@ def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeyp
     def forgetful(path: Path, fields: Any) -> Any:
         return real(path, {key: value for key, value in fields.items() if key != "tokenizer.chat_template"})
 
-    monkeypatch.setattr(read, "read_tokenizer", forgetful)
+    monkeypatch.setattr(read, "read_gguf_tokenizer", forgetful)
     with pytest.raises(CorruptFile, match=r"has the chat template 'None', not '\{% for m in messages"):
         convert(folder, tmp_path / "other.gguf")
 

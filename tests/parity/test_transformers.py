@@ -321,7 +321,7 @@ def test_published_sizes_to_the_digit(name: str) -> None:
     model = build(config, device="meta")
     assert sum(weight.numel() for weight in model.parameters()) == SIZES[name] == parameter_count(config)
     # And as the class of transformers that carries it counts, from the config.json that we write.
-    said = choose_format(config)[0].push_config(config)
+    said = choose_format(config)[0].config_from_native(config)
     with torch.device("meta"):
         oracle = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**said))
     assert type(oracle).__name__ == said["architectures"][0]

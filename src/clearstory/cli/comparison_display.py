@@ -23,7 +23,7 @@ WIDE = 110
 
 
 def show_comparison(events: Iterator[ComparisonEvent], output: Output) -> Leaderboard:
-    """Print the events of a comparison until it ends and return the leaderboard. Removes the progress bar in any case."""
+    """Print the events of a comparison until it ends and return the leaderboard; always remove the progress bar."""
     display = ComparisonDisplay(output.stderr)
     try:
         for event in events:

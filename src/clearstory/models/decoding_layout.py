@@ -1,11 +1,11 @@
-"""Layout: a view of a model whose weights lie in memory as decoding likes them. Made on opening, never saved.
+"""Decoding layout: a view of a model whose weights are laid out in memory for decoding. Made on opening, never saved.
 
-Decoding streams every weight past the processor for each token, so its speed is how fast that stream runs. One thread
-of an AVX-512 machine that reads memory at 28 GB/s, GPT-2's matrices, GB/s of weights read:
+Decoding reads every weight for each token, so its speed is that of reading memory. One thread of an AVX-512 machine
+that reads memory at 28 GB/s, GPT-2's matrices, GB/s of weights read:
 
-    rows at a time          1      4      8
-    torch's own (F.linear)  12     7      6
-    this view               15-22  15     12
+    sequences at a time          1      4      8
+    PyTorch's own (F.linear)    12      7      6
+    this view                15-22     15     12
 """
 
 from __future__ import annotations
@@ -19,51 +19,52 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
-from clearstory.models.base import IGNORE_INDEX, State, TokenBatch, reads_source
-from clearstory.models.capabilities import Capability
+from clearstory.models.base import IGNORE_INDEX, State, TokenBatch
+from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.cross_entropy import CHUNK_LOGITS
 from clearstory.models.shallow_copy import shallow_copy
 
 LinearFactory = Callable[[nn.Linear], nn.Module]
-"""From a linear map to one that computes the same in another way."""
+"""From a linear layer to a module that computes the same in another way."""
 
 
-def optimize_for_decoding(model: Any, rows: int = 1) -> Any:
-    """The same model, laid out for reading `rows` tokens at a time; itself where there is nothing to gain.
+def optimize_for_decoding(model: Any, batch_size: int = 1) -> Any:
+    """A view of the model laid out for decoding `batch_size` sequences; the model itself where there is nothing to
+    gain.
 
-    For one row each matrix that is wider than high is kept transposed as well (so weights take twice the memory);
-    for several they are packed by oneDNN. Answers agree to fp32 rounding, not bit for bit. Takes a second for each
-    gigabyte of weights: worth it from about 20 tokens on. Only fp32 on a processor gains; all else comes back as it is.
+    For one sequence each weight matrix with more rows than columns is kept transposed as well (weights take twice the
+    memory); for several, weights are packed by oneDNN. Results agree up to fp32 rounding. Takes a second per gigabyte
+    of
+    weights: worth it from about 20 tokens on. Only fp32 on a CPU gains; other models are returned unchanged.
     """
     weight = getattr(model, "output_weight", None)
     plain = isinstance(weight, Tensor) and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    if not plain or (rows > 1 and not torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch's
+    if not plain or (batch_size > 1 and not torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch's
         return model
-    return DecodingView(model, ColumnMajorLinear if rows == 1 else lambda linear: PackedLinear(linear, rows))
+    return DecodingView(
+        model, ColumnMajorLinear if batch_size == 1 else lambda linear: PackedLinear(linear, batch_size)
+    )
 
 
 class DecodingView(nn.Module):
-    """A model with its linear maps replaced, the unembedding included; all else is shared with the original.
+    """A model with its linear layers replaced, the unembedding included; all else is shared with the original.
 
-    Raises CannotDo for a model that has no vector for each word.
+    Raises CannotDo for a model without output embeddings.
     """
 
     def __init__(self, model: Any, make: LinearFactory) -> None:
         super().__init__()
         weight = getattr(model, "output_weight", None)
         if not isinstance(weight, Tensor):
-            kind = getattr(getattr(model, "config", None), "family", type(model).__name__)
-            raise CannotDo(f"this model ({kind}) has no matrices to lay out anew; open it without --int8")
+            raise CannotDo(f"this model ({family_name(model)}) has no matrices to lay out anew; open it without --int8")
         made: dict[int, nn.Module] = {}
 
-        def laid_out(name: str, module: nn.Module) -> nn.Module | None:
+        def replace(name: str, module: nn.Module) -> nn.Module | None:
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
-        self.base_model = shallow_copy(model, laid_out)
-        self.unembed = made.get(id(weight)) or make(
-            linear_from_weight(weight, getattr(model, "unembedding_bias", None))
-        )
-        self.reads_source = reads_source(model)
+        self.base_model = shallow_copy(model, replace)
+        bias = getattr(model, "unembedding_bias", None)
+        self.unembed = made.get(id(weight)) or make(linear_from_weight(weight, bias))
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context
@@ -72,45 +73,45 @@ class DecodingView(nn.Module):
         self.eval()
 
     def init_state(self, batch_size: int = 1, **source: TokenBatch) -> State:
-        """The memory of `batch_size` rows that have written nothing, after a `source` where the model reads one."""
+        """The state of `batch_size` empty sequences, after a `source` where the model reads one."""
         return cast(State, self.base_model.init_state(batch_size, **source))
 
     @torch.no_grad()
     def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], State | None]:
-        """What the model knows after each token."""
+        """Hidden states after each token, (B, T, W), and the state after the last; without a state, None."""
         return cast("tuple[Tensor, State | None]", self.base_model.forward(tokens, state))
 
     @torch.no_grad()
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
-        """Logits of the next token."""
+        """Logits of the next token for these hidden states, (..., V)."""
         logits: Tensor = self.unembed(hidden[..., : self.width])
-        # What stands behind the vector are logits already: those that `Recall` found.
+        # Behind the hidden state are the logits of hashed n-grams, where the model has them.
         return logits if hidden.shape[-1] == self.width else logits + hidden[..., self.width :]
 
     @torch.no_grad()
     def token_nll(
         self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: State | None = None
     ) -> tuple[Float[Tensor, "B T"], State | None]:
-        """Nats of each target after reading up to it, 0 where it is IGNORE_INDEX; logits a few at a time."""
+        """Negative log-likelihood of each target in nats, (B, T), 0 where it is IGNORE_INDEX; computed in chunks."""
         hidden, state = self.forward(tokens, state)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
-        nats = flat.new_empty(len(flat))
+        nll = flat.new_empty(len(flat))
         step = max(1, CHUNK_LOGITS // self.vocab)
         for start in range(0, len(flat), step):
-            part = slice(start, start + step)
-            logits = self.logits(flat[part])
-            nats[part] = F.cross_entropy(logits, wanted[part], ignore_index=IGNORE_INDEX, reduction="none")
-        return nats.view(targets.shape), state
+            chunk = slice(start, start + step)
+            logits = self.logits(flat[chunk])
+            nll[chunk] = F.cross_entropy(logits, wanted[chunk], ignore_index=IGNORE_INDEX, reduction="none")
+        return nll.view(targets.shape), state
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Nothing: a view holds copies in forms that only this machine reads."""
+        """Raises CannotDo: a view holds copies in forms that only this machine reads."""
         raise CannotDo(
             "this is a view of a model laid out for speed, and cannot be saved; save the model it was made of"
         )
 
 
 def linear_from_weight(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """A linear map of this very weight, and of this bias."""
+    """A linear layer with this weight and bias, shared and without gradients."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     linear.weight = nn.Parameter(weight.data, requires_grad=False)
     if bias is not None:
@@ -119,17 +120,17 @@ def linear_from_weight(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
 
 
 class ColumnMajorLinear(nn.Module):
-    """A linear map for one row at a time: the weights are read column by column, which keeps what is written in cache.
+    """A linear layer for one vector at a time: weights are read column by column, which keeps the output in cache.
 
-    Only where the result is longer than what goes in; else reading row by row is faster already.
+    Only where the output is at least as long as the input; else reading row by row is faster already.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight = linear.weight.data
         self.bias = None if linear.bias is None else linear.bias.data
-        wide = linear.out_features >= linear.in_features
-        self.columns = self.weight.t().contiguous().t() if wide else self.weight
+        transpose = linear.out_features >= linear.in_features
+        self.columns = self.weight.t().contiguous().t() if transpose else self.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
@@ -141,12 +142,12 @@ class ColumnMajorLinear(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear map for several rows at a time, in blocks as oneDNN's kernels read them."""
+    """A linear layer for several vectors at a time: weights packed in blocks for oneDNN's kernels."""
 
-    def __init__(self, linear: nn.Linear, rows: int) -> None:
+    def __init__(self, linear: nn.Linear, batch_size: int) -> None:
         super().__init__()
-        # The number of rows is a hint; blocks packed for eight serve one to thirty-two well.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, rows)
+        # The batch size is a hint; blocks packed for eight serve one to thirty-two well.
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, batch_size)
         self.bias = None if linear.bias is None else linear.bias.data
 
     def forward(self, x: Tensor) -> Tensor:

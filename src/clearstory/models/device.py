@@ -1,4 +1,4 @@
-"""Machine: which processors it has, and how fast they multiply, measured rather than read off a label."""
+"""Devices: choosing one, deterministic kernels, and measured speeds of matrix products."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from clearstory.errors import BadSetting
 
 WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-"""What cuBLAS is told before its first product, to give the same bits each time (its manual, "Reproducibility")."""
+"""Environment variable that makes cuBLAS deterministic if set before its first use (its manual, "Reproducibility")."""
 
 
 def resolve_device(device: str, setting: str = "device") -> str:
-    """The device by a name that torch knows; auto is the GPU where there is one. Raises BadSetting.
+    """The device under a name that PyTorch knows; "auto" is a GPU where there is one. Raises BadSetting if unusable.
 
     >>> resolve_device("cpu")
     'cpu'
@@ -32,7 +32,7 @@ def resolve_device(device: str, setting: str = "device") -> str:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as reason:
         first = str(reason).splitlines()[0]
-        raise BadSetting(f"{setting} is '{device}', which is not to be had here ({first}); try cpu") from None
+        raise BadSetting(f"{setting} is '{device}', which is not available here ({first}); try cpu") from None
     if chosen.startswith("cuda"):
         # fp32 means fp32: cuDNN's recurrent cells would else multiply in TF32, which has three digits.
         torch.backends.cudnn.allow_tf32 = False
@@ -41,10 +41,11 @@ def resolve_device(device: str, setting: str = "device") -> str:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """While this lasts a GPU takes its sums in the same order each time, so that the same steps give the same bits.
+    """Context in which a GPU uses deterministic kernels, so that the same computation gives the same bits.
 
-    Fused attention and sums into rows otherwise add up as their threads come. A processor needs no such thing. It is
-    not for all of a program: what writes text asks for cumulative sums, of which CUDA has no such form.
+    Fused attention and scatter-adds otherwise sum in the order in which their threads finish. CPU kernels are
+    deterministic already. Not for a whole program: sampling needs cumulative sums, which have no deterministic CUDA
+    kernel.
     """
     if device.type != "cuda":
         yield
@@ -53,9 +54,9 @@ def deterministic(device: torch.device) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     memory: Any = torch.utils.deterministic
     filled = memory.fill_uninitialized_memory
-    # Nothing here reads what it has not written, and filling would cost a pass over every new tensor.
+    # No uninitialised memory is read here, and filling would cost a pass over every new tensor.
     memory.fill_uninitialized_memory = False
-    # Not torch.use_deterministic_algorithms, which does this and imports the compiler's settings: four seconds.
+    # Not torch.use_deterministic_algorithms, which also imports the compiler's settings: four seconds.
     torch._C._set_deterministic_algorithms(True)
     try:
         yield
@@ -71,9 +72,9 @@ def matmul_gflops(
     seconds: float = 0.1,
     device: str = "cpu",
 ) -> float:
-    """Billions of floating-point operations a second in square matrix products, the best of several.
+    """Speed of square matrix products in GFLOP/s, the best of several.
 
-    `threads` are those of torch when not given. Takes about `seconds`; one product at least, however slow.
+    `threads`: PyTorch's current number when None. Takes about `seconds`, and at least one product.
 
     >>> matmul_gflops(size=64, seconds=0.01) > 0
     True
@@ -82,35 +83,35 @@ def matmul_gflops(
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        # Ones, not random numbers: the module must not disturb torch's generator, and the time is the same.
+        # Ones, not random numbers: the global random generator must not advance, and the time is the same.
         a, b = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-        if a.is_cuda:  # where ones are a tenth faster than what models hold: they take less power
-            drawn = torch.Generator(device).manual_seed(0)
-            a, b = (each.uniform_(-1, 1, generator=drawn) for each in (a, b))
+        if a.is_cuda:  # on a GPU ones are a tenth faster than real weights: they take less power
+            generator = torch.Generator(device).manual_seed(0)
+            a, b = (each.uniform_(-1, 1, generator=generator) for each in (a, b))
         best, start = float("inf"), time.perf_counter()
         with torch.inference_mode():
             while best == float("inf") or time.perf_counter() - start < seconds:
-                begin = time.perf_counter()
+                began = time.perf_counter()
                 torch.mm(a, b)
                 if a.is_cuda:
                     torch.cuda.synchronize(a.device)
-                best = min(best, time.perf_counter() - begin)
+                best = min(best, time.perf_counter() - began)
     finally:
         torch.set_num_threads(before)
     return 2 * size**3 / best / 1e9
 
 
 GPU_MATRIX_SIZE = 4096
-"""Side of the matrices by which a GPU is measured: 512 would be over before the next is asked for."""
+"""Size of the matrices with which a GPU is measured: 512 would finish before the next is launched."""
 
 
 @cache
 def bf16_is_fast() -> bool:
-    """Whether bf16 matrix products beat fp32 on this processor. Measured once, in well under a second.
+    """Whether bf16 matrix products are faster than fp32 on this CPU. Measured once, in well under a second.
 
-    Processors without bf16 arithmetic imitate it, 20 to 100 times slower: 1-2 GFLOP/s where fp32 has 95.
+    CPUs without bf16 instructions emulate them, 20 to 100 times slower: 1-2 GFLOP/s where fp32 has 95.
     """
-    # 256: large enough to tell a factor of two, small enough that the slow kind takes 30 ms.
+    # 256: large enough to show a factor of two, small enough that emulation takes 30 ms.
     fp32 = max(matmul_gflops(torch.float32, 256, seconds=0.03) for _ in range(3))
     bf16 = max(matmul_gflops(torch.bfloat16, 256, seconds=0.03) for _ in range(3))
     return bf16 > 1.2 * fp32
@@ -118,11 +119,11 @@ def bf16_is_fast() -> bool:
 
 @cache
 def fastest_thread_count() -> int:
-    """All of torch's threads, or one where that multiplies as fast: beside other work, threads wait for each other."""
+    """PyTorch's number of threads, or 1 where one thread is as fast: on a busy machine threads wait for each other."""
     every = torch.get_num_threads()
     if every == 1:
         return 1
-    # The median of single products, in turn: a busy machine is slow most of the time, an idle one only at first.
+    # The median of single products, alternating: a busy machine is slow most of the time, an idle one only at first.
     rounds = [(matmul_gflops(size=512, threads=t, seconds=0.0) for t in (1, every)) for _ in range(25)]
-    alone, together = zip(*rounds, strict=True)
-    return every if sorted(together)[12] > sorted(alone)[12] else 1
+    single, multiple = zip(*rounds, strict=True)
+    return every if sorted(multiple)[12] > sorted(single)[12] else 1

@@ -1,4 +1,5 @@
-"""Families: one entry for each kind of model, from which presets, settings, help and `build` are made. Without torch."""
+"""Families: one entry for each kind of model, from which presets, settings, help and `build` are made. Without torch.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Int8: a view of a model that multiplies in 8-bit integers. Made when a model is opened, never saved.
+"""Int8: a view of a model whose linear layers multiply in 8-bit integers. Made when a model is opened, never saved.
 
-Weights are rounded once, each row by its own scale; what is multiplied with them is rounded as it comes, each call by
-its own scale (torch's dynamic quantisation, FBGEMM's kernels). A quarter of the memory streams by for each token.
+Weights are rounded once, with a scale for each output row; inputs are rounded at each call, with a scale for each call
+(PyTorch's dynamic quantization, FBGEMM's kernels). A quarter of the memory is read for each token.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from clearstory.models.decoding_layout import DecodingView
 
 
 def quantize_int8(model: Any) -> DecodingView:
-    """The same model in 8-bit integers, unembedding included; embeddings and norms stay as they are.
+    """A view of the model with 8-bit linear layers, the unembedding included; embeddings and norms are unchanged.
 
-    Its numbers differ a little from the model's: benchmarks/generation.py measures by how much. Raises CannotDo for
-    models without matrices, off the processor, or where torch has no such kernels.
+    Its numbers differ slightly from the model's: benchmarks/generation.py measures by how much. Raises CannotDo for
+    models without output embeddings, for models on a GPU, and where PyTorch has no such kernels.
     """
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         raise CannotDo("this build of torch has no 8-bit kernels for this processor; open the model without --int8")
@@ -31,7 +31,7 @@ def quantize_int8(model: Any) -> DecodingView:
 
 
 class Int8Linear(nn.Module):
-    """A linear map whose weight is 8-bit integers and a scale for each row."""
+    """A linear layer with 8-bit integer weights and a scale for each output row."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Int8Linear(nn.Module):
         scales = (weight.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
         zeros = torch.zeros(len(scales), dtype=torch.long)
         with warnings.catch_warnings():
-            # torch deprecates quantised tensors and has nothing yet that is as fast on a processor: torchao's int8 is
+            # torch deprecates quantized tensors and has nothing yet that is as fast on a CPU: torchao's int8 is
             # slower than fp32 there. When the kernels go, this file goes.
             warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch.quantize_per_channel", UserWarning)
             rounded = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
@@ -53,3 +53,4 @@ class Int8Linear(nn.Module):
 
 
 REDUCE_RANGE = not torch.cpu._is_vnni_supported()
+"""Whether inputs are rounded to 7 bits instead of 8."""

@@ -1,9 +1,9 @@
-"""LoRA: a model rests, and beside some of its linear maps two narrow matrices learn. Hu et al. 2021.
+"""LoRA: the base weights are frozen, and a low-rank product is trained beside chosen linear layers. Hu et al. 2021.
 
-    y = W x + b + (alpha / rank) B A x          eq. 3: W and b rest; A (rank, in) and B (out, rank) learn
+    y = W x + b + (alpha / rank) B A x          eq. 3: W and b frozen; A (rank, in) and B (out, rank) trained
 
-B begins at zero, so the adapted model begins as the one it was made of. Merged, W + (alpha / rank) B A is one matrix
-again, and costs nothing.
+B starts at zero, so the adapted model starts equal to its base. Merged, W + (alpha / rank) B A is one matrix again, at
+no cost at inference.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.autograd_functions import Linear
+from clearstory.models.capabilities import family_name
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.models.shallow_copy import shallow_copy
 
 
 class LoRALinear(nn.Module):
-    """A linear map that rests, and what is learnt beside it.
+    """A frozen linear layer with trainable low-rank matrices A and B.
 
     >>> map = LoRALinear(nn.Linear(4, 3), a=torch.ones(2, 4), b=torch.zeros(3, 2), alpha=4.0)
     >>> map.scale, torch.equal(map(torch.ones(4)), map.base(torch.ones(4)))
@@ -49,22 +50,22 @@ class LoRALinear(nn.Module):
 
     @property
     def rank(self) -> int:
-        """How narrow."""
+        """Rows of A and columns of B."""
         return self.lora_a.shape[0]
 
     @property
     def scale(self) -> float:
-        """What the product is multiplied by."""
+        """alpha / rank, the factor of the product B A."""
         return self.alpha / self.rank
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out), in the arithmetic of x."""
-        inside = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a.to(x.dtype))
-        return self.base(x) + self.scale * F.linear(inside, self.lora_b.to(x.dtype))  # type: ignore[no-any-return]  # nn.Module returns Any
+        """(..., in) -> (..., out), computed in the dtype of x."""
+        projected = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a.to(x.dtype))
+        return self.base(x) + self.scale * F.linear(projected, self.lora_b.to(x.dtype))  # type: ignore[no-any-return]  # nn.Module returns Any
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """One matrix again: W + (alpha / rank) B A, added up in fp32 at least."""
+        """A plain linear layer with W + (alpha / rank) B A, added in fp32 at least."""
         weight = self.base.weight
         wide = torch.promote_types(weight.dtype, torch.float32)
         product = self.lora_b.to(wide) @ self.lora_a.to(wide)
@@ -72,7 +73,7 @@ class LoRALinear(nn.Module):
 
 
 def frozen_linear(linear: nn.Linear, weight: Tensor) -> Linear:
-    """A map with this weight and the bias of that one, at rest."""
+    """A linear layer with this weight and the bias of `linear`, without gradients."""
     new = Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
     new.weight = nn.Parameter(weight.detach(), requires_grad=False)
     if linear.bias is not None:
@@ -89,15 +90,16 @@ def adapt(
     *,
     seed: int | None = None,
 ) -> Any:
-    """The same model with two narrow matrices beside each of its maps that `targets` name; only they learn.
+    """A copy of the model with LoRA matrices in each linear layer that `targets` name; only they are trainable.
 
-    The model itself is left as it was and shares its numbers. A target is a map's own name (query, value, up) or a
-    pattern of whole names (blocks.0.*). A is drawn with `seed` (from torch's own generator when None), B is zero.
-    Raises UnknownName for a target that no map has, CannotDo for a model without linear maps or adapted already.
+    The model itself is unchanged; base weights are shared. A target is the last part of a layer's name (query, value,
+    up) or a pattern of whole names (blocks.0.*). A is drawn with `seed` (PyTorch's global generator when None), B is
+    zero. Raises UnknownName for a target that matches no layer, CannotDo for a model without linear layers or with LoRA
+    already.
 
     >>> from clearstory.models.build import build
     >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
-    >>> model = adapt(build(NANOGPT_CHAR), rank=2)  # 4 layers, 2 maps in each, 2 · 128 numbers in A and in B
+    >>> model = adapt(build(NANOGPT_CHAR), rank=2)  # 4 blocks, 2 layers in each, 2 · 128 parameters in A and in B
     >>> sum(each.numel() for each in model.parameters() if each.requires_grad)
     4096
     """
@@ -105,22 +107,21 @@ def adapt(
     if not settings.rank:
         raise BadSetting("lora.rank is 0; a model is adapted with a rank of at least 1")
     if lora_layers(model):
-        raise CannotDo("this model is adapted already; merge it first, or go on training what it has")
-    maps = linear_layers(model)
-    if not maps:
-        kind = getattr(getattr(model, "config", None), "family", type(model).__name__)
-        raise CannotDo(f"this model ({kind}) has no linear maps for LoRA to adapt; train it as a whole")
+        raise CannotDo("this model has LoRA layers already; merge them first, or continue to train them")
+    layers = linear_layers(model)
+    if not layers:
+        raise CannotDo(f"this model ({family_name(model)}) has no linear layers for LoRA to adapt; train it as a whole")
     for target in targets:
-        if not any(matches_target(name, target) for name in maps):
-            known = sorted({name.rpartition(".")[2] for name in maps})
+        if not any(matches_target(name, target) for name in layers):
+            known = sorted({name.rpartition(".")[2] for name in layers})
             raise UnknownName(
-                f"lora.targets names '{target}', and no linear map is called so; {nearest(target, known)}"
+                f"lora.targets names '{target}', and no linear layer has that name; {nearest(target, known)}"
             )
 
-    def beside(name: str, module: nn.Module) -> nn.Module | None:
-        if name not in maps or not any(matches_target(name, target) for target in targets):
+    def add_lora(name: str, module: nn.Module) -> nn.Module | None:
+        if name not in layers or not any(matches_target(name, target) for target in targets):
             return None
-        base = maps[name]
+        base = layers[name]
         # As the authors' own code draws it; the paper says a Gaussian.
         bound = 1 / math.sqrt(base.in_features)
         a = torch.empty(rank, base.in_features).uniform_(-bound, bound).to(base.weight)
@@ -129,40 +130,40 @@ def adapt(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return shallow_copy(model, beside).train(model.training)
+        return shallow_copy(model, add_lora).train(model.training)
 
 
 def merge_lora(model: nn.Module) -> Any:
-    """The adapted model as a plain one: the same answers, and weights of its own where it was adapted.
+    """A plain copy of an adapted model, with the products added to the weights; its outputs are the same.
 
-    What was not adapted is shared with it. A model that was never adapted comes back as a twin of itself.
+    Weights without LoRA are shared. A model without LoRA gives a copy of itself.
     """
     plain = shallow_copy(model, lambda name, each: each.merged() if isinstance(each, LoRALinear) else None)
     return plain.requires_grad_(True)
 
 
 def remove_lora(model: nn.Module) -> Any:
-    """The model as it was before it was adapted, its weights shared."""
+    """A copy of the model without its LoRA matrices; base weights are shared."""
     return shallow_copy(model, lambda name, each: each.base if isinstance(each, LoRALinear) else None)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
-    """Every adapted map by its name."""
+    """Every LoRA layer by its name."""
     return {name: each for name, each in model.named_modules() if isinstance(each, LoRALinear)}
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear maps that a model calls, by name. Its unembedding is none: its rows are words' vectors, which are
-    multiplied a few at a time and never called.
-    """
-    words = getattr(model, "output_weight", None)
+    """The linear layers that a model calls, by name; without its unembedding, which is multiplied in chunks instead."""
+    unembedding = getattr(model, "output_weight", None)
     return {
-        name: each for name, each in model.named_modules() if isinstance(each, nn.Linear) and each.weight is not words
+        name: each
+        for name, each in model.named_modules()
+        if isinstance(each, nn.Linear) and each.weight is not unembedding
     }
 
 
 def matches_target(name: str, target: str) -> bool:
-    """Whether a target means the map of this name.
+    """Whether a target names the layer of this name.
 
     >>> matches_target("blocks.0.attention.query", "query"), matches_target("blocks.0.attention.query", "blocks.1.*")
     (True, False)

@@ -1,4 +1,4 @@
-"""LoRA settings: which maps of a model learn anew, and how narrowly. Without torch."""
+"""LoRA settings: which linear layers are adapted, and with what rank. Without torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from clearstory.errors import BadSetting
 
 @dataclass(frozen=True, kw_only=True)
 class LoRASettings:
-    """How a model that rests is adapted. Hu et al. 2021.
+    """Low-rank adaptation (LoRA) of a model with frozen base weights. Hu et al. 2021.
 
     Args:
-        rank: columns of B and rows of A, the two matrices that each map learns; 0 adapts nothing and lets all learn.
-        alpha: what they add is multiplied by alpha / rank.
-        targets: names of the maps, such as query, value, up; or patterns of whole names, such as blocks.0.*.
-        dropout: share of what goes into A that is dropped in training.
+        rank: rank of the trained matrices A and B; 0 trains all weights without LoRA.
+        alpha: scale of the adaptation; the product B A is multiplied by alpha / rank.
+        targets: names of the linear layers to adapt, such as query, value, up; or patterns of whole names, such as
+            blocks.0.*.
+        dropout: dropout rate of the input of A in training.
     """
 
     rank: int = 0
@@ -29,6 +30,6 @@ class LoRASettings:
         if self.alpha <= 0:
             raise BadSetting(f"lora.alpha is {self.alpha:g}; it must be above 0")
         if not self.targets:
-            raise BadSetting("lora.targets is empty; name the maps to adapt, such as query and value")
+            raise BadSetting("lora.targets is empty; name the layers to adapt, such as query and value")
         if not 0 <= self.dropout < 1:
             raise BadSetting(f"lora.dropout is {self.dropout:g}; it must be at least 0 and under 1")

@@ -1,4 +1,4 @@
-"""Config: the fields in which n-gram models differ, and the sizes of their tables."""
+"""NGramConfig: the settings in which n-gram models differ, and the sizes of their tables."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from clearstory.errors import BadSetting
 
 Smoothing = Literal["kneser-ney", "witten-bell", "katz", "laplace", "none", "given"]
 
-NAMES = {
+SMOOTHING_NAMES = {
     "kneser-ney": "modified Kneser-Ney",
     "witten-bell": "Witten-Bell",
     "katz": "Katz",
     "laplace": "Laplace",
     "none": "no smoothing",
-    "given": "as given",
+    "given": "from an ARPA file",
 }
 
-MOST_ORDER = 32
-MOST_ROWS = 2**31 - 1
-"""n-grams of one order: their numbers are kept in 32 bits while counting, and with a word in 64."""
+MAX_ORDER = 32
+MAX_ROWS = 2**31 - 1
+"""n-grams of one order: row numbers take 32 bits while counting, and 64 with a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NGramConfig:
-    """One n-gram model's order, smoothing and tables.
+    """Order, smoothing and table sizes of an n-gram model.
 
     Args:
-        vocab: tokens the model knows.
-        order: tokens in the longest n-gram, the foreseen one included.
-        smoothing: how seen tokens leave something to unseen ones: kneser-ney has three discounts an order (Chen and
-            Goodman 1999, eq. 26), witten-bell (Witten and Bell 1991), katz (Katz 1987), laplace adds one to every
-            count, none leaves nothing; given is what a model read from a file of ARPA says.
-        prune: for each order from 1, n-grams that were counted so often or less are dropped; the last stands for all
-            longer ones. None by default.
-        bos_token_id: the token that texts begin after, beyond which no n-gram reaches back; the tokenizer's when not
-            given.
-        counts: whether counts are kept beside the probabilities, to be looked at.
-        sizes: n-grams of each order from 2; none before the model has learnt.
+        vocab: vocabulary size in tokens.
+        order: tokens of the longest n-gram, the predicted one included.
+        smoothing: how probability is given to unseen tokens; kneser-ney is modified Kneser-Ney with three discounts per
+            order (Chen and Goodman 1999, eq. 26), witten-bell (Witten and Bell 1991), katz (Katz 1987), laplace adds
+            one to every count, none gives unseen tokens nothing; given stands for a model read from an ARPA file.
+        prune: for each order from 1, n-grams with this count or less are dropped; the last number holds for all longer
+            n-grams; empty for no pruning.
+        bos_token_id: token that precedes every text, which no n-gram reaches past; the tokenizer's when not given.
+        counts: whether the counts are stored with the probabilities, for inspection.
+        sizes: number of n-grams of each order from 2; set when the model is fitted.
     """
 
     vocab: int
@@ -52,29 +51,29 @@ class NGramConfig:
 
     @property
     def family(self) -> str:
-        """The kind in one word."""
+        """The family in one word: ngram."""
         return "ngram"
 
     @property
     def start_token_id(self) -> int | None:
-        """The token that every text starts after."""
+        """The token that every text starts after; None where the tokenizer names it."""
         return self.bos_token_id
 
     @property
     def summary(self) -> str:
-        """The model in words."""
+        """Order, smoothing and number of n-grams in one phrase."""
         kept = f", {self.vocab + sum(self.sizes):,} kept" if self.sizes else ", none counted yet"
-        return f"n-grams of up to {self.order} token{'s' * (self.order > 1)}, {NAMES[self.smoothing]}{kept}"
+        return f"n-grams of up to {self.order} token{'s' * (self.order > 1)}, {SMOOTHING_NAMES[self.smoothing]}{kept}"
 
     def threshold(self, order: int) -> int:
-        """n-grams of this order that were counted so often or less are dropped."""
+        """The largest count of this order that is pruned."""
         return self.prune[min(order, len(self.prune)) - 1] if self.prune else 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
-        if not 1 <= self.order <= MOST_ORDER:
-            raise BadSetting(f"model.order is {self.order}; it must lie between 1 and {MOST_ORDER}")
+        if not 1 <= self.order <= MAX_ORDER:
+            raise BadSetting(f"model.order is {self.order}; it must lie between 1 and {MAX_ORDER}")
         if len(self.prune) > self.order or any(low > high for low, high in pairwise((0, *self.prune))):
             raise BadSetting(f"model.prune is {self.prune}; give up to {self.order} counts, none below the one before")
         if self.prune and self.prune[0]:
@@ -83,7 +82,7 @@ class NGramConfig:
             raise BadSetting(
                 f"model.bos_token_id is {self.bos_token_id:,}; it must be one of the {self.vocab:,} tokens, or null"
             )
-        if len(self.sizes) >= self.order or any(not 0 <= size <= MOST_ROWS for size in self.sizes):
+        if len(self.sizes) >= self.order or any(not 0 <= size <= MAX_ROWS for size in self.sizes):
             raise BadSetting(
-                f"model.sizes is {self.sizes}; it says how many n-grams there are of each order from 2 to {self.order}"
+                f"model.sizes is {self.sizes}; it is the number of n-grams of each order from 2 to {self.order}"
             )

@@ -79,9 +79,7 @@ class TextCounter:
         self.starts = np.asarray(dataset.starts, dtype=np.int64)
         self.vocab, self.bos_token_id, self.folder, self.chunk = vocab, bos_token_id, folder, chunk
         if len(self.ids) > MAX_ROWS:
-            raise BadInput(
-                f"the text has {len(self.ids):,} tokens, and {MAX_ROWS:,} can be counted; give a part of it"
-            )
+            raise BadInput(f"the text has {len(self.ids):,} tokens, and {MAX_ROWS:,} can be counted; give a part of it")
         self.files = 0
         self.history: npt.NDArray[np.uint8] = self.array(np.uint8)
         longest = self.measure_history(order)

@@ -1,4 +1,5 @@
-"""RecurrentConfig: the settings in which recurrent models differ; their parameter count, and configs of a wanted size."""
+"""RecurrentConfig: the settings in which recurrent models differ; their parameter count, and configs of a wanted size.
+"""
 
 from __future__ import annotations
 

@@ -60,6 +60,3 @@ def load_encoder(
     return cast("Encoder", network), tokenizer
 
 
-def require_mlm_head(model: Any) -> None:
-    """Raise CannotDo for an encoder without a head for masked tokens."""
-    require(model, Capability.MLM_HEAD)

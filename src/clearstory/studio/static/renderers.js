@@ -21,7 +21,7 @@ export const RENDERERS = { table, grid, curve, highlighted_text: highlightedText
 /** Draws a view by its kind; an unknown kind is replaced by a sentence. */
 export function renderView(root, view, hooks = {}) {
   const mount = RENDERERS[view.kind] ?? unknown;
-  return mount(root, view, { ...hooks, draw: renderView });
+  return mount(root, view, { ...hooks, renderView });
 }
 
 function unknown(root, view) {
