@@ -1,4 +1,6 @@
-"""Families: one entry for each kind of model, from which presets, settings, help and `build` are made. Without torch.
+"""The table of model families: one entry for each, from which presets, settings, help and `build` are made.
+
+Imports no torch.
 """
 
 from __future__ import annotations

@@ -181,8 +181,7 @@ def laplace(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, F
 def interpolate(
     order_counts: OrderCounts, counted: Floats, discounted: Floats, shorter_probs: Floats, note: str | None
 ) -> tuple[Floats, Floats, str | None]:
-    """P(w | h) = discounted / Σ counted + b(h) · P of the shorter context; b(h) is the discounted share of the counts.
-    """
+    """P(w | h) = discounted / Σ counted + b(h) · P of the shorter context; b(h) is the discounted share of the counts."""
     discounted = np.where(order_counts.kept, discounted, 0.0)
     totals = order_counts.sums(counted)
     empty = totals == 0  # no token follows: all mass goes to the shorter context
@@ -247,7 +246,7 @@ def smoothing_method(config: NGramConfig) -> SmoothingMethod:
     """The smoothing function of a config. Raises BadSetting for "given", which cannot be fitted."""
     if config.smoothing not in SMOOTHING_METHODS:
         raise BadSetting(
-            f"model.smoothing is '{config.smoothing}', which stands for probabilities read from a file; to fit a model, "
-            f"choose one of {', '.join(SMOOTHING_METHODS)}"
+            f"model.smoothing is '{config.smoothing}', which stands for probabilities read from a file; to fit a "
+            f"model, choose one of {', '.join(SMOOTHING_METHODS)}"
         )
     return SMOOTHING_METHODS[config.smoothing]

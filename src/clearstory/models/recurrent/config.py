@@ -1,5 +1,4 @@
-"""RecurrentConfig: the settings in which recurrent models differ; their parameter count, and configs of a wanted size.
-"""
+"""RecurrentConfig: the settings in which recurrent models differ; their parameter count, and configs of a wanted size."""
 
 from __future__ import annotations
 
@@ -86,8 +85,8 @@ class RecurrentConfig:
         if self.tie_embeddings and self.layers == 1 and self.width != self.hidden_size:
             raise BadSetting(
                 "the only layer of a model with tied embeddings has as many units as the embeddings are wide, and "
-                f"model.hidden_size is {self.hidden_size:,} where model.width is {self.width:,}; make them equal, or set "
-                "model.tie_embeddings to false"
+                f"model.hidden_size is {self.hidden_size:,} where model.width is {self.width:,}; make them equal, or "
+                "set model.tie_embeddings to false"
             )
         for name in ("dropout", "dropout_input", "dropout_hidden", "dropout_embedding", "weight_drop"):
             if not 0 <= getattr(self, name) < 1:

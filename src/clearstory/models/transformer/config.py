@@ -151,8 +151,8 @@ class TransformerConfig:
             )
         if self.decoder_start_token_id is not None and not 0 <= self.decoder_start_token_id < self.vocab:
             raise BadSetting(
-                f"model.decoder_start_token_id is {self.decoder_start_token_id:,}; it must be one of the {self.vocab:,} "
-                "tokens, from 0"
+                f"model.decoder_start_token_id is {self.decoder_start_token_id:,}; it must be one of the "
+                f"{self.vocab:,} tokens, from 0"
             )
         if self.attention_scale is not None and not 0 < self.attention_scale < 1e6:
             raise BadSetting(f"model.attention_scale is {self.attention_scale}; it must be positive, or null")

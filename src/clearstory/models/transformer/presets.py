@@ -9,7 +9,7 @@ from clearstory.models.transformer.published import LLAMA3_8B, PUBLISHED
 
 
 def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **other: object) -> TransformerConfig:
-    """A config of another size in GPT's proportions: full heads, a feed-forward layer four times as wide."""
+    """The config at another size in GPT's proportions: as many key-value heads as heads, feed-forward four times as wide."""
     return replace(
         config,
         width=width,
@@ -30,7 +30,7 @@ GPT2 = TransformerConfig(
 # Brown et al. 2020, table 2.1. Their alternating banded attention is not modelled: every layer attends to all.
 GPT3 = replace(GPT2, context=2048)
 
-# Our own recipe: the wiring of Qwen3 (Yang et al. 2025), so that other tools open it; sized by `clear_shape`.
+# Our own preset: the architecture of Qwen3 (Yang et al. 2025), so that other tools open it; sized by `clear_config`.
 CLEAR = replace(
     LLAMA3_8B,
     vocab=8192,
@@ -67,10 +67,10 @@ BERT_BASE = replace(
 # Turc et al. 2019, table 1: the small BERTs.
 BERT_TINY = _heads(BERT_BASE, width=128, heads=2, layers=2)
 
-# Wang et al. 2020 (MiniLM), as the published sentence encoder has it: twelve heads of 32, no head for words.
+# Wang et al. 2020 (MiniLM), as the published sentence encoder has it: twelve heads of 32, no MLM head.
 MINILM = replace(_heads(BERT_BASE, width=384, heads=12, layers=6), mlm_transform=False, unembed_bias=False)
 
-# Vaswani et al. 2017, table 3: base. Post-norm, sinusoids, one embedding for source, target and answer.
+# Vaswani et al. 2017, table 3: base. Post-norm, sinusoidal positions, one embedding for source, target and output.
 TRANSFORMER_BASE = replace(
     _heads(GPT2, width=512, heads=8, layers=6),
     architecture="encoder-decoder",
@@ -82,7 +82,7 @@ TRANSFORMER_BASE = replace(
     dropout=0.1,
 )
 
-# Raffel et al. 2020, section 3.1.2, as the published config.json has it. Relative places, so no context of its own.
+# Raffel et al. 2020, section 3.1.2, as the published config.json has it. Relative positions, so any context.
 T5_SMALL = replace(
     _heads(GPT2, width=512, heads=8, layers=6),
     architecture="encoder-decoder",
@@ -98,13 +98,13 @@ T5_SMALL = replace(
     dropout=0.1,
 )
 
-# Shazeer 2020, and T5's release 1.1: gated, the unembedding a matrix of its own.
+# Shazeer 2020, and T5's release 1.1: gated, untied unembedding.
 T5_11_SMALL = replace(
     T5_SMALL, heads=6, kv_heads=6, layers=8, intermediate_size=1024, activation="gelu_tanh", gated=True,
     tie_embeddings=False, logit_scale=False,
 )  # fmt: skip
 
-# Our own recipe for translation in minutes of a processor: T5 1.1's wiring, so that other tools open it.
+# Our own preset for translation in CPU minutes: T5 1.1's architecture, so that other tools open it.
 CLEAR_TRANSLATE = replace(
     T5_11_SMALL, vocab=8192, context=256, width=256, heads=4, kv_heads=4, layers=3, intermediate_size=512,
     activation="silu", dropout=0.0,
@@ -116,8 +116,8 @@ MARIAN = replace(TRANSFORMER_BASE, vocab=58_101, context=512, activation="silu",
 # nanoGPT's config/train_shakespeare_char.py as its README runs it on a CPU: no biases, no dropout.
 NANOGPT_CHAR = _heads(replace(GPT2, vocab=67, context=64, bias=False), width=128, heads=4, layers=4)
 
-# A further wiring of our own, for characters and bytes: a small network beside learnt rows for the last few tokens.
-# No other tool opens it. The shape was chosen on presidents' addresses, not on the texts it is measured on.
+# Another architecture of our own, for characters and bytes: a small network with hashed n-grams of the last tokens.
+# No other tool opens it. The size was chosen on presidents' addresses, not on the texts it is measured on.
 RECALL = replace(
     CLEAR,
     vocab=67,

@@ -1,6 +1,6 @@
-"""Published: decoders whose weights their makers gave away, each under the name and with the shape they came in.
+"""Presets of decoders with published weights: each config equals the published config.json.
 
-A config is the published config.json, so its count of parameters equals that of the published weights to the digit.
+Parameter counts therefore equal those of the published weights exactly.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ LLAMA3_8B = TransformerConfig(
 
 LLAMA3_70B = replace(LLAMA3_8B, width=8192, layers=80, heads=64, intermediate_size=28_672)
 
-# Sixteen times the context, by angles that turn eight times slower.
+# Sixteen times the context, by rotary frequencies divided by eight.
 LLAMA31_8B = replace(LLAMA3_8B, context=131_072, rope_factor=8.0, rope_original_context=8192)
 
-# Pruned from Llama 3.1 and taught by it (Meta 2024, model card of Llama 3.2).
+# Pruned and distilled from Llama 3.1 (Meta 2024, model card of Llama 3.2).
 LLAMA32_1B = replace(
     LLAMA31_8B, width=2048, layers=16, head_dim=64, intermediate_size=8192, rope_factor=32.0, tie_embeddings=True
 )
@@ -52,7 +52,7 @@ PHI3_MINI = replace(
     sliding_window=2047,
 )
 
-# Yang et al. 2025, table 1. Heads are 128 wide whatever the width.
+# Yang et al. 2025, table 1. Heads are of size 128 at every width.
 QWEN3_8B = replace(
     LLAMA3_8B,
     vocab=151_936,
@@ -65,7 +65,7 @@ QWEN3_8B = replace(
 )
 QWEN3_SMALL = replace(QWEN3_8B, layers=28, heads=16, tie_embeddings=True)
 
-# Allal et al. 2025: Llama's wiring, small.
+# Allal et al. 2025: Llama's architecture, small.
 SMOLLM2_135M = replace(
     LLAMA3_8B,
     vocab=49_152,

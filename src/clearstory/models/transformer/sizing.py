@@ -11,13 +11,13 @@ from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.presets import CLEAR
 
 DEFAULT_PARAMETERS = 3_000_000
-"""`clear` without a budget."""
+"""Size of `clear` where neither a size nor a time budget is given."""
 
 
 def parameter_count(config: TransformerConfig) -> int:
-    """Numbers a model of this config learns, counted on paper: embedding, blocks, last norm, unembedding.
+    """Number of parameters of a model with this config, computed without building it.
 
-    The law that this equals the built model's own count is in the tests.
+    Tests check that it equals the built model's own count.
 
     >>> from clearstory.models.transformer.presets import GPT2
     >>> parameter_count(GPT2)
@@ -27,11 +27,11 @@ def parameter_count(config: TransformerConfig) -> int:
     norm = c.width * (2 if c.norm == "layer" and c.bias else 1)
     attention = c.width * c.head_dim * (2 * c.heads + 2 * c.kv_heads)
     attention += 2 * c.head_dim * c.qk_norm
-    think = c.width * c.intermediate_size * (3 if c.gated else 2)
+    feed_forward = c.width * c.intermediate_size * (3 if c.gated else 2)
     if c.bias:
         attention += c.head_dim * (c.heads + 2 * c.kv_heads) + c.width
-        think += c.intermediate_size * (2 if c.gated else 1) + c.width
-    block = attention + think + 2 * norm
+        feed_forward += c.intermediate_size * (2 if c.gated else 1) + c.width
+    block = attention + feed_forward + 2 * norm
     stack = (c.norm_first + c.embed_norm) * norm + c.token_types * c.width
     stack += {"learned": c.context * c.width, "relative_bias": 32 * c.heads}.get(c.positions, 0)
     total = c.vocab * (c.width * (1 if c.tie_embeddings else 2) + c.unembed_bias) + c.layers * block + stack
@@ -48,31 +48,34 @@ def parameter_count(config: TransformerConfig) -> int:
 
 
 def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
-    """`clear` with about `target` parameters. Raises BadSetting where the embeddings alone have more."""
-    found = min(iter_clear_configs(vocab, context), key=lambda shape: abs(math.log(parameter_count(shape) / target)))
+    """The config of `clear` with about `target` parameters. Raises BadSetting where the embeddings alone have more."""
+    found = min(
+        iter_clear_configs(vocab, context), key=lambda candidate: abs(math.log(parameter_count(candidate) / target))
+    )
     if abs(math.log(parameter_count(found) / target)) > math.log(1.5):
         raise BadSetting(
-            f"no shape of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
+            f"no size of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
             f"embedding has {vocab * 32:,}; ask for more parameters or a smaller vocabulary"
         )
     return found
 
 
 def clear_config_by_non_embedding(target: int, vocab: int, context: int) -> TransformerConfig:
-    """`clear` with about `target` parameters in its blocks, whatever its embeddings have."""
+    """The config of `clear` with about `target` parameters besides its embeddings."""
     return min(
-        iter_clear_configs(vocab, context), key=lambda shape: abs(math.log(non_embedding_parameters(shape) / target))
+        iter_clear_configs(vocab, context),
+        key=lambda candidate: abs(math.log(non_embedding_parameters(candidate) / target)),
     )
 
 
 def non_embedding_parameters(config: TransformerConfig) -> int:
-    """The parameters that are not embeddings."""
+    """Number of parameters besides the embeddings."""
     return parameter_count(config) - config.vocab * config.width * (1 if config.tie_embeddings else 2)
 
 
 def iter_clear_configs(vocab: int, context: int) -> Iterator[TransformerConfig]:
-    """Every shape of `clear`: width in steps of 32 (a multiple of what vector units and heads like), and 40 to 96 of it
-    a layer; from 30 to 100 the proportion costs next to nothing (Kaplan et al. 2020, figure 5).
+    """Configs of `clear` of all sizes: width in steps of 32 (a multiple of vector units and heads), a width of 40 to 96
+    per layer; from 30 to 100 the ratio makes little difference (Kaplan et al. 2020, figure 5).
     """
     for width in range(32, 4097, 32):
         head_dim = 16 if width <= 128 else 32 if width < 384 else 64
@@ -94,12 +97,12 @@ def iter_clear_configs(vocab: int, context: int) -> Iterator[TransformerConfig]:
 
 
 def scale_transformer(config: TransformerConfig, target: int) -> TransformerConfig:
-    """The same wiring at about `target` parameters, its proportions kept."""
+    """The config scaled to about `target` parameters, its proportions kept."""
     best = config
     for heads in range(1, 129):
         width = heads * config.head_dim if config.head_dim <= 64 else heads * 64
         for layers in range(max(1, width // 100), max(2, width // 30) + 1):
-            shape = replace(
+            candidate = replace(
                 config,
                 width=width,
                 heads=heads,
@@ -108,6 +111,6 @@ def scale_transformer(config: TransformerConfig, target: int) -> TransformerConf
                 layers=layers,
                 intermediate_size=max(8, round(config.intermediate_size / config.width * width / 8) * 8),
             )
-            if abs(math.log(parameter_count(shape) / target)) < abs(math.log(parameter_count(best) / target)):
-                best = shape
+            if abs(math.log(parameter_count(candidate) / target)) < abs(math.log(parameter_count(best) / target)):
+                best = candidate
     return best
