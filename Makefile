@@ -55,7 +55,7 @@ docs: $(VENV)/.installed-test $(VENV)/.installed-kjv
 	$(BIN)/python -m pytest tests/docs $(ARGS)
 
 site: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf .venv .venv-newest build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -35,7 +35,8 @@ def public_interface() -> str:
     import clearstory
 
     parts = ["# Python\n\nThe public interface: the names of `clearstory.__all__`.\n"]
-    for name, place in clearstory.NAMES.items():
+    places = {**clearstory.FUNCTIONS, **{name: f"{module}:{name}" for name, module in clearstory.TYPES.items()}}
+    for name, place in places.items():
         parts.append(f"## clearstory.{name}\n\n::: {place.replace(':', '.')}\n    options:\n      show_root_heading: false\n")
     return "\n".join(parts)
 
