@@ -15,18 +15,18 @@ from torch.testing import assert_close
 
 import clearstory
 from clearstory.errors import CannotDo
+from clearstory.evaluation.windows import score_dataset
 from clearstory.generation.engine import Engine, Token, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build
+from clearstory.models.device import resolve_device
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.int8 import quantize_int8
-from clearstory.models.device import resolve_device
-from clearstory.evaluation.windows import score_dataset
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
-from clearstory.training.objectives.causal import Causal
 from clearstory.training.count_trainer import CountTrainer
+from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, VOCAB

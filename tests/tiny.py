@@ -14,13 +14,17 @@ import torch
 from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.models.transformer.presets import CLEAR, GPT2
 
 VOCAB = 23
 
-TINY_GPT2 = replace(GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32)
-TINY_CLEAR = replace(CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_dim=4, intermediate_size=24)
+TINY_GPT2 = replace(
+    GPT2, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
+)
+TINY_CLEAR = replace(
+    CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_dim=4, intermediate_size=24
+)
 TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 
 TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden_size=10, layers=2)

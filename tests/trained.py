@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from clearstory.recipes.training.events import TrainingEvent
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.training.events import TrainingEvent
 from clearstory.recipes.training.loop import train_events
 
 MODEL = {"name": "clear", "width": 16, "layers": 1, "heads": 2, "head_dim": 8}

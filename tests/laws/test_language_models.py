@@ -12,11 +12,11 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import ClearstoryError
-from clearstory.generation.engine import Engine, Token, generate
+from clearstory.evaluation.windows import score_dataset
 from clearstory.generation.beam_search import beam_search
+from clearstory.generation.engine import Engine, Token, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.evaluation.windows import score_dataset
 from tiny import MODELS, VOCAB
 
 IDS = torch.randint(VOCAB, (3, 20), generator=torch.Generator().manual_seed(7))
@@ -182,7 +182,8 @@ def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -
         # The first window that reaches this token: end = context + k stride.
         window = max(0, -(-(place - context) // stride))
         inputs = ids[window * stride : place]
-        nats -= float(model.logits(model.forward(TokenBatch(torch.tensor([inputs])))[0])[0, -1].log_softmax(-1)[ids[place]])
+        hidden, _ = model.forward(TokenBatch(torch.tensor([inputs])))
+        nats -= float(model.logits(hidden)[0, -1].log_softmax(-1)[ids[place]])
     score = score_dataset(model, rows(ids), context=context, stride=stride)
     assert score.nats == pytest.approx(nats, rel=1e-9)
     assert score.tokens == 59

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from clearstory.models.base import LanguageModel, TokenBatch, State
+from clearstory.models.base import LanguageModel, State, TokenBatch
 from tiny import MODELS, VOCAB
 
 IDS = torch.randint(VOCAB, (3, 20), generator=torch.Generator().manual_seed(7))

@@ -21,7 +21,8 @@ from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, T5_
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 
 SMALL: dict[str, Any] = {
-    "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32, "layers": 2,
+    "vocab": VOCAB, "context": 24, "width": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 32,
+    "layers": 2,
 }  # fmt: skip
 
 ENCODERS = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from clearstory.models.transformer.attention import LayerCache, attend_sequence, attend_batched
+from clearstory.models.transformer.attention import LayerCache, attend_batched, attend_sequence
 
 
 def past(kept: int, new: int, heads: int) -> LayerCache:

@@ -67,7 +67,7 @@ class DirichletPrior:
 
 @dataclass
 class ExpectedCounts:
-    """Expected counts over a text: of each state as the first, of each pair of states, of each token from each state."""
+    """Expected counts over a text: of first states, of pairs of states, and of tokens from each state."""
 
     initial: Float[Tensor, "S"]
     transition: Float[Tensor, "S S"]

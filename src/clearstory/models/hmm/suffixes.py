@@ -73,7 +73,7 @@ def count_suffix_tags(sentences: Iterable[TaggedSentence], tags: Mapping[str, in
 
 
 class SuffixModel:
-    """Tag probabilities of a word from its suffixes and shape, given the keys (R, MAX_SUFFIX + 1) and counts (R, tags)."""
+    """Tag probabilities of words from their suffixes: keys (R, MAX_SUFFIX + 1) and tag counts (R, tags)."""
 
     def __init__(self, keys: Any, counts: Any) -> None:
         self.rows = {tuple(key): row for key, row in zip(keys.tolist(), np.asarray(counts, np.float64), strict=True)}

@@ -93,7 +93,7 @@ class Tagger:
         return torch.stack([end, *words, end])
 
     def word_emission(self, word: str, first: bool) -> Float[Tensor, "K"]:
-        """Log-probability of one word from each state, (states,); of an unknown word by Bayes' rule from its suffixes."""
+        """Log-probability of a word from each state, (states,); for unknown words by Bayes' rule from suffixes."""
         id = self.ids[word]
         if id != self.tokenizer.unk_token_id:
             known: Tensor = self.emission[id]

@@ -181,7 +181,7 @@ def laplace(order_counts: OrderCounts, shorter_probs: Floats) -> tuple[Floats, F
 def interpolate(
     order_counts: OrderCounts, counted: Floats, discounted: Floats, shorter_probs: Floats, note: str | None
 ) -> tuple[Floats, Floats, str | None]:
-    """P(w | h) = discounted / Σ counted + b(h) · P of the shorter context; b(h) is the discounted share of the counts."""
+    """P(w | h) = discounted / Σ counted + b(h) · P of the shorter context; b(h) is the share taken away."""
     discounted = np.where(order_counts.kept, discounted, 0.0)
     totals = order_counts.sums(counted)
     empty = totals == 0  # no token follows: all mass goes to the shorter context

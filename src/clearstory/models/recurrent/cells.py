@@ -109,7 +109,7 @@ class RecurrentLayer(nn.Module):
         return CellState(gates["output"] * torch.tanh(cell), cell)
 
     def gates(self, projected: Float[Tensor, "B G"], before: CellState) -> dict[str, Float[Tensor, "B U"]]:
-        """Activations of each gate, from 0 (closed) to 1 (open), and of the new candidate, from -1 to 1, at one token."""
+        """Activations of the gates, 0 (closed) to 1 (open), and of the new candidate, -1 to 1, at one token."""
         from_hidden = self.recurrent(before.hidden.to(projected.dtype))
         if self.cell == "rnn":
             return {"new": torch.tanh(projected + from_hidden)}

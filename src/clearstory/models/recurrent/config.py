@@ -1,4 +1,4 @@
-"""RecurrentConfig: the settings in which recurrent models differ; their parameter count, and configs of a wanted size."""
+"""RecurrentConfig: the settings of recurrent models, their parameter count, and configs of a wanted size."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class Recurrent(nn.Module):
         return nll, state
 
     def compile(self, *_: object, **__: object) -> None:
-        """Does nothing: PyTorch's cells are fused kernels already, and its compiler breaks the graph at each of them."""
+        """Does nothing: PyTorch's cells are fused kernels already, at which its compiler breaks the graph."""
 
     def check_ids(self, ids: Tensor) -> None:
         """Raises VocabularyMismatch for an id outside the vocabulary."""

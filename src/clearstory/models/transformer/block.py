@@ -79,7 +79,7 @@ class Block(nn.Module):
         return self.residual(x, self.feed_forward_norm, self.feed_forward)
 
     def project_source(self, source: Float[Tensor, "B S W"]) -> Float[Tensor, "B 2 H S D"]:
-        """Cross-attention keys and values of a source, (B, 2, kv_heads, S, D), computed once for all generated tokens."""
+        """Cross-attention keys and values of a source, (B, 2, kv_heads, S, D), computed once per source."""
         assert self.cross_attention is not None, "only a decoder with a source has cross-attention"
         return torch.stack(self.cross_attention.keys_and_values(source, None), 1)
 

@@ -1,4 +1,4 @@
-"""EncoderDecoder: an encoder reads a source, a decoder with cross-attention generates. Vaswani et al. 2017; T5; Marian."""
+"""EncoderDecoder: an encoder of a source and a decoder with cross-attention. Vaswani et al. 2017; T5; Marian."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from clearstory.models.transformer.published import LLAMA3_8B, PUBLISHED
 
 
 def _heads(config: TransformerConfig, width: int, heads: int, layers: int, **other: object) -> TransformerConfig:
-    """The config at another size in GPT's proportions: as many key-value heads as heads, feed-forward four times as wide."""
+    """The config at another size in GPT's proportions: full heads, feed-forward four times as wide."""
     return replace(
         config,
         width=width,
