@@ -165,6 +165,6 @@ def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestCl
         "/api/arrays", json={"model": LSTM, "text": TEXT, "function": "compare_contexts", "settings": {"word": "dog"}}
     )
     assert answer.status_code == 400
-    assert "‘dog’ does not stand" in answer.json()["error"]
+    assert "‘dog’ does not occur" in answer.json()["error"]
     ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
     assert inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json() == said["similarity"]  # type: ignore[union-attr]
