@@ -163,6 +163,13 @@ def reads_source(model: object) -> bool:
     return has_capability(model, Capability.SOURCE)
 
 
+def output_weight(model: object) -> Float[Tensor, "V W"] | None:
+    """Output embeddings of a model, (V, W); None for a model (or a view of one) without them."""
+    if not has_capability(model, Capability.OUTPUT_EMBEDDINGS):
+        return None
+    return cast("Tensor | None", getattr(model, "output_weight", None))
+
+
 def initial_state(
     model: LanguageModel, batch_size: int, sources: Sequence[Sequence[int]], device: torch.device
 ) -> State:

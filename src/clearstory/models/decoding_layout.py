@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
-from clearstory.models.base import IGNORE_INDEX, State, TokenBatch
+from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, output_weight
 from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.cross_entropy import CHUNK_LOGITS
 from clearstory.models.shallow_copy import shallow_copy
@@ -28,7 +28,7 @@ LinearFactory = Callable[[nn.Linear], nn.Module]
 """From a linear layer to a module that computes the same in another way."""
 
 
-def optimize_for_decoding(model: Any, batch_size: int = 1) -> Any:
+def optimize_for_decoding(model: LanguageModel, batch_size: int = 1) -> LanguageModel:
     """A view of the model laid out for decoding `batch_size` sequences; the model itself where there is nothing to
     gain.
 
@@ -37,8 +37,8 @@ def optimize_for_decoding(model: Any, batch_size: int = 1) -> Any:
     of
     weights: worth it from about 20 tokens on. Only fp32 on a CPU gains; other models are returned unchanged.
     """
-    weight = getattr(model, "output_weight", None)
-    plain = isinstance(weight, Tensor) and weight.dtype == torch.float32 and weight.device.type == "cpu"
+    weight = output_weight(model)
+    plain = weight is not None and weight.dtype == torch.float32 and weight.device.type == "cpu"
     if not plain or (batch_size > 1 and not torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch's
         return model
     return DecodingView(
@@ -52,17 +52,17 @@ class DecodingView(nn.Module):
     Raises CannotDo for a model without output embeddings.
     """
 
-    def __init__(self, model: Any, make: LinearFactory) -> None:
+    def __init__(self, model: LanguageModel, make: LinearFactory) -> None:
         super().__init__()
-        weight = getattr(model, "output_weight", None)
-        if not isinstance(weight, Tensor):
+        weight = output_weight(model)
+        if weight is None:
             raise CannotDo(f"this model ({family_name(model)}) has no matrices to lay out anew; open it without --int8")
         made: dict[int, nn.Module] = {}
 
         def replace(name: str, module: nn.Module) -> nn.Module | None:
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
-        self.base_model = shallow_copy(model, replace)
+        self.base_model = shallow_copy(cast(nn.Module, model), replace)
         bias = getattr(model, "unembedding_bias", None)
         self.unembed = made.get(id(weight)) or make(linear_from_weight(weight, bias))
         self.width = weight.shape[1]

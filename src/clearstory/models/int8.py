@@ -7,16 +7,17 @@ Weights are rounded once, with a scale for each output row; inputs are rounded a
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
+from clearstory.models.base import LanguageModel, output_weight
 from clearstory.models.decoding_layout import DecodingView
 
 
-def quantize_int8(model: Any) -> DecodingView:
+def quantize_int8(model: LanguageModel) -> DecodingView:
     """A view of the model with 8-bit linear layers, the unembedding included; embeddings and norms are unchanged.
 
     Its numbers differ slightly from the model's: benchmarks/generation.py measures by how much. Raises CannotDo for
@@ -24,8 +25,8 @@ def quantize_int8(model: Any) -> DecodingView:
     """
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         raise CannotDo("this build of torch has no 8-bit kernels for this processor; open the model without --int8")
-    weight = getattr(model, "output_weight", None)
-    if isinstance(weight, Tensor) and weight.device.type != "cpu":
+    weight = output_weight(model)
+    if weight is not None and weight.device.type != "cpu":
         raise CannotDo(f"8-bit kernels run on the processor, and the model is on {weight.device}; use --device cpu")
     return DecodingView(model, Int8Linear)
 

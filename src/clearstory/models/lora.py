@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.autograd_functions import Linear
+from clearstory.models.base import output_weight
 from clearstory.models.capabilities import family_name
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.models.shallow_copy import shallow_copy
@@ -154,7 +155,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers that a model calls, by name; without its unembedding, which is multiplied in chunks instead."""
-    unembedding = getattr(model, "output_weight", None)
+    unembedding = output_weight(model)
     return {
         name: each
         for name, each in model.named_modules()

@@ -77,7 +77,7 @@ def predict_targets(
     emitted these tokens, (B, T, K).
 
     Only one block of states and the next are computed: K² numbers a token, where `forward_algorithm` takes K S.
-    Negative targets are not asked for and get an arbitrary probability.
+    Negative targets are not scored and get an arbitrary probability.
     """
     blocks, size = chain.blocks, chain.emission.shape[1]
     following = torch.cat([ids[:, 1:], targets[:, -1:].clamp(min=0)], 1)
@@ -88,9 +88,9 @@ def predict_targets(
     probs, filtered = [], []
     step = max(1, MAX_GATHERED // (len(ids) * size**2))
     for at in range(0, ids.shape[1], step):
-        now, then, asked = (each[:, at : at + step] for each in (ids, following, goal))
+        now, then, wanted = (each[:, at : at + step] for each in (ids, following, goal))
         ways = block_transitions(transitions, now, then, blocks)
-        target_emission = emission_probs(chain, asked)
+        target_emission = emission_probs(chain, wanted)
         reached = []
         for emitted, way in zip(emission_probs(chain, now), ways, strict=True):
             filtered.append(normalize(state * emitted))
@@ -100,7 +100,7 @@ def predict_targets(
             probs.append((torch.stack(reached) * target_emission).sum(-1))
             continue
         current = torch.stack(filtered[at:]).flatten(0, 1).unsqueeze(1)
-        others = torch.bmm(current, block_transitions(transitions, now, asked, blocks).flatten(0, 1))
+        others = torch.bmm(current, block_transitions(transitions, now, wanted, blocks).flatten(0, 1))
         probs.append((others.view_as(target_emission) * target_emission).sum(-1))
     return torch.cat(probs).t(), torch.stack(filtered, 1)
 

@@ -85,7 +85,7 @@ class TextCounter:
         longest = self.measure_history(order)
         if longest < order - 1:
             raise BadSetting(
-                f"model.order is {order}, and no more than {longest + 1} tokens stand together anywhere in "
+                f"model.order is {order}, and no more than {longest + 1} tokens are adjacent anywhere in "
                 f"this text; set model.order to {longest + 1} or less"
             )
         self.rows: Ints = self.ids  # row of the n-gram that ends at each position, of the last order counted

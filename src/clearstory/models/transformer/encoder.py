@@ -169,7 +169,7 @@ class Encoder(Stack):
         """Raise CannotDo for a request to generate."""
         raise CannotDo(
             "this model is an encoder: it reads both ways and does not write on; use `clearstory fill-mask` for a "
-            "[MASK], `embed` for vectors, or `classify` where it has learnt labels"
+            "[MASK], `embed` for vectors, or `classify` where it has a classification head"
         )
 
     def raise_no_classifier(self) -> NoReturn:
