@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from clearstory.training.settings import ObjectiveName
+
 
 class SamplingKeywords(TypedDict, total=False):
     """Fields of Sampling, for `generate`."""
@@ -96,7 +98,7 @@ class TrainKeywords(TypedDict, total=False):
     steps: int | None
     parameters: int | str | None
     tokenizer: str | None
-    objective: Literal["auto", "causal", "mlm", "mlm+nsp", "seq2seq", "span_corruption"]
+    objective: ObjectiveName
     resume: bool
     overwrite: bool
     lora: LoRAKeywords
