@@ -1,6 +1,6 @@
 """Every view by name: the function that computes it, and what a model must be capable of.
 
-Imports nothing of a view until it is asked for.
+The module of a view is imported when the view is computed.
 """
 
 from __future__ import annotations

@@ -183,10 +183,10 @@ class CharacterCanvas:
             cells += [(x1 + across * number, y1 + down * number) for number in range(1, count + 1)]
         for cell, following in pairwise(cells):
             way = (following[0] - cell[0], following[1] - cell[1])
-            for place, (across, down) in ((cell, way), (following, (-way[0], -way[1]))):
-                known = self.connections.get(place, (False,) * 4)
+            for position, (across, down) in ((cell, way), (following, (-way[0], -way[1]))):
+                before = self.connections.get(position, (False,) * 4)
                 added = (down < 0, down > 0, across < 0, across > 0)
-                self.connections[place] = tuple(map(any, zip(known, added, strict=True)))  # type: ignore[assignment]  # four
+                self.connections[position] = tuple(map(any, zip(before, added, strict=True)))  # type: ignore[assignment]  # four
         for cell in cells:
             self.cells[cell] = ((STRAIGHT | CORNERS).get(self.connections[cell], "│"), "dim")
         if len(cells) > 1 and arrow.head:
