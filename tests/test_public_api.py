@@ -31,7 +31,7 @@ from clearstory.training.settings import TrainingSettings
 
 ROOT = Path(__file__).parent.parent
 
-USER_FILE = '''\
+USER_FILE = """\
 import clearstory
 
 reveal_type(clearstory.train("a.txt", model="clear", steps=2, training={"batch_size": 2}))
@@ -56,7 +56,7 @@ clearstory.compare("a.txt", seeds="many")
 clearstory.evaluate("m", "a.txt", windows="stridden")
 clearstory.plan("gpt2", device=3)
 clearstory.genrate("m")
-'''
+"""
 
 ERRORS = [
     (18, 'Unexpected keyword argument "max_toknes" for "generate"'),
@@ -102,10 +102,26 @@ def test_all_names_what_there_is() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: clearstory.generate("m", max_toknes=8), UnknownName, "generate has no argument called 'max_toknes'; did"),
-        (lambda: clearstory.generate("m", 3), BadSetting, "prompt of generate is 3; it must be text or a sequence of text"),
-        (lambda: clearstory.generate("m", "a", device=0), BadSetting, "device of generate is 0; it must be text or None"),
-        (lambda: clearstory.train("a.txt", stepss=3), UnknownName, "no argument called 'stepss'; did you mean 'steps'?"),
+        (
+            lambda: clearstory.generate("m", max_toknes=8),
+            UnknownName,
+            "generate has no argument called 'max_toknes'; did",
+        ),
+        (
+            lambda: clearstory.generate("m", 3),
+            BadSetting,
+            "prompt of generate is 3; it must be text or a sequence of text",
+        ),
+        (
+            lambda: clearstory.generate("m", "a", device=0),
+            BadSetting,
+            "device of generate is 0; it must be text or None",
+        ),
+        (
+            lambda: clearstory.train("a.txt", stepss=3),
+            UnknownName,
+            "no argument called 'stepss'; did you mean 'steps'?",
+        ),
         (
             lambda: clearstory.train("a.txt", training={"batch_sise": 2}),
             UnknownName,
@@ -116,7 +132,11 @@ def test_all_names_what_there_is() -> None:
         (lambda: clearstory.embed("m", "a", polling="cls"), UnknownName, "did you mean 'pooling'?"),
         (lambda: clearstory.fill_mask("m", "a [MASK]", top="five"), BadSetting, "top of fill_mask is 'five'"),
         (lambda: clearstory.compare("a.txt", model=("ngram",)), UnknownName, "did you mean 'models'?"),
-        (lambda: clearstory.open("m", dtipe=None), UnknownName, "open has no argument called 'dtipe'; did you mean 'dtype'?"),
+        (
+            lambda: clearstory.open("m", dtipe=None),
+            UnknownName,
+            "open has no argument called 'dtipe'; did you mean 'dtype'?",
+        ),
         (lambda: clearstory.plan("gpt2", meassure=False), UnknownName, "did you mean 'measure'?"),
         (lambda: clearstory.doctor(measure="yes"), BadSetting, "measure of doctor is 'yes'; it must be True or False"),
         (lambda: clearstory.inspect("m", "a", top=3, viw="heads"), UnknownName, "did you mean 'view'?"),
@@ -150,7 +170,9 @@ KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
 """Keyword types with their settings, and the fields that are parameters of the function instead."""
 
 
-@pytest.mark.parametrize(("typed_dict", "settings", "parameters"), KEYWORDS, ids=lambda each: getattr(each, "__name__", ""))
+@pytest.mark.parametrize(
+    ("typed_dict", "settings", "parameters"), KEYWORDS, ids=lambda each: getattr(each, "__name__", "")
+)
 def test_keyword_types_are_those_of_the_settings(
     typed_dict: type[Any], settings: type[Any], parameters: set[str]
 ) -> None:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
 __version__ = "0.1.0"
 
 __all__ = [
-    "ClearstoryError",
     "Classification",
+    "ClearstoryError",
     "Completion",
     "Conversion",
     "DataReport",

@@ -170,7 +170,9 @@ def test_a_checkpoint_that_is_damaged(name: str, made: Any, tmp_path: Path, cli:
     run = copy(made, tmp_path)
     half(run / "checkpoints" / "step-000008" / name)
     before = contents(run)
-    assert_refused(cli("train", "--resume", "--out", run, "--steps", "12"), "the checkpoint", "step-000008", "cannot be read")
+    assert_refused(
+        cli("train", "--resume", "--out", run, "--steps", "12"), "the checkpoint", "step-000008", "cannot be read"
+    )
     assert contents(run) == before
     # The remedy that the message names.
     shutil.rmtree(run / "checkpoints" / "step-000008")
@@ -236,8 +238,12 @@ def test_a_prompt_with_an_unknown_character(made: Any, cli: Cli) -> None:
 def test_an_output_path_that_cannot_be_written(made: Any, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     below = tmp_path / "letter.txt" / "view.svg"
-    assert_refused(cli("inspect", made.run, "the", "--out", below), "letter.txt", "check this path, and who may write there")
-    assert_refused(cli("convert", made.run, below.with_suffix("")), "letter.txt", "check this path, and who may write there")
+    assert_refused(
+        cli("inspect", made.run, "the", "--out", below), "letter.txt", "check this path, and who may write there"
+    )
+    assert_refused(
+        cli("convert", made.run, below.with_suffix("")), "letter.txt", "check this path, and who may write there"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
@@ -278,6 +284,8 @@ def has_checkpoint(run: Path) -> bool:
 
 def test_a_loss_that_is_not_finite(made: Any, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "clip_gradients", lambda trainer: float("inf"))
-    assert_refused(cli(*flags(made.text, tmp_path / "run")), "the loss became", "(gradient norm inf) at step 1", last=True)
+    assert_refused(
+        cli(*flags(made.text, tmp_path / "run")), "the loss became", "(gradient norm inf) at step 1", last=True
+    )
     saved = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "run")[-1])
     assert all(torch.isfinite(value).all() for value in saved.model.values())

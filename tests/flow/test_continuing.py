@@ -15,21 +15,23 @@ from test_train import fake_losses, stopped_after
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting, CannotDo, CheckpointMismatch, UnknownName
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import open_model, save_model
-from clearstory.recipes.training.events import Evaluated, RunPrepared, TrainingResult
-from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.settings.training_presets import scale_learning_rates
+from clearstory.formats.model_card import ModelCard
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.settings.training_presets import scale_learning_rates
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.training.events import Evaluated, RunPrepared, TrainingResult
 from clearstory.training import checkpoint
-from trained import TRAINING, contents, metrics_without_times, all_events, words
+from trained import TRAINING, all_events, contents, metrics_without_times, words
 
 LORA = {"lora.rank": 2, "lora.dropout": 0.1, "lora.targets": ["query", "up"]}
 
 
 def fine_tune(text: Path, model: Path, out: Path, /, **more: Any) -> TrainRecipe:
     """A tiny fine-tuning run of eight steps."""
-    return build_train_recipe({"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": TRAINING}, more)
+    return build_train_recipe(
+        {"text": (str(text),), "init": str(model), "out": out, "steps": 8, "training": TRAINING}, more
+    )
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -91,7 +93,9 @@ def test_every_architecture_is_fine_tuned_with_its_objective(shape: str, tmp_pat
     assert two.nats_per_token < one.nats_per_token
     first = checkpoint.load_checkpoint(checkpoint.list_checkpoints(tmp_path / "two")[0]).model
     assert all(torch.equal(first[name], value) for name, value in weights(tmp_path / "one").items())
-    beside = all_events(build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, more))[-1]
+    beside = all_events(
+        build_train_recipe({**given, "init": str(tmp_path / "one"), "out": tmp_path / "three", **LORA}, more)
+    )[-1]
     assert isinstance(beside, TrainingResult)
     assert beside.objective == objective
     assert {key.rpartition(".")[2] for key in last_checkpoint_weights(tmp_path / "three")} == {"lora_a", "lora_b"}
@@ -110,7 +114,10 @@ def test_every_architecture_is_fine_tuned_with_its_objective(shape: str, tmp_pat
 
 def test_wider_models_are_fine_tuned_at_lower_rates_unless_one_is_set() -> None:
     defaults = build_train_recipe({"text": ("a",), "init": "m"}).training
-    rates = {width: scale_learning_rates(None, SimpleNamespace(width=width), defaults).learning_rate for width in (16, 192, 768)}
+    rates = {
+        width: scale_learning_rates(None, SimpleNamespace(width=width), defaults).learning_rate
+        for width in (16, 192, 768)
+    }
     assert rates == {16: 2**-10, 192: 2**-10, 768: 2**-12}
     assert scale_learning_rates(None, SimpleNamespace(), defaults).learning_rate == 2**-10  # a family without a width
     by_hand = build_train_recipe({"text": ("a",), "init": "m", "training.learning_rate": 1e-3}).training
@@ -232,7 +239,11 @@ def test_contradicting_settings_are_refused(
 
 
 def test_models_that_cannot_be_fine_tuned_say_why(made: Any, adapted: Any, tmp_path: Path) -> None:
-    all_events(build_train_recipe({"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}))
+    all_events(
+        build_train_recipe(
+            {"text": (str(made.text),), "model": "ngram", "tokenizer": "bytes", "out": tmp_path / "ngram"}
+        )
+    )
     with pytest.raises(CannotDo, match=r"\(ngram\) was fitted by counting"):
         all_events(fine_tune(made.text, tmp_path / "ngram", tmp_path / "run"))
     save_model(tmp_path / "mute", open_model(made.run).model, None, ModelCard())

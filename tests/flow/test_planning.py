@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 
+from clearstory.models.families import PRESETS
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
-from clearstory.models.families import PRESETS
-from clearstory.models.transformer.sizing import clear_config, clear_config_by_non_embedding, non_embedding_parameters, parameter_count
-from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.samples import parse_padded_image
-from clearstory.recipes.settings.training_presets import scale_learning_rates
+from clearstory.models.transformer.sizing import (
+    clear_config,
+    clear_config_by_non_embedding,
+    non_embedding_parameters,
+    parameter_count,
+)
 from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.recipes.settings.training_presets import scale_learning_rates
+from clearstory.recipes.training import time_budget
 from clearstory.recipes.training.preparation import device_of, tokenizer_spec
+from clearstory.recipes.training.samples import parse_padded_image
 from clearstory.text.corpus import Corpus
 from clearstory.text.digit_images import save_png
 
@@ -26,7 +31,9 @@ def test_more_time_gives_a_larger_model_and_little_text_a_small_one() -> None:
     sizes = [time_budget.parameters_for_budget(seconds, 1e11, 10**7, 10**7) for seconds in (60, 240, 960)]
     assert sizes[1] == pytest.approx(2 * sizes[0], rel=1e-3)  # √4: time is shared by size and tokens
     assert sizes[2] == pytest.approx(4 * sizes[0], rel=1e-3)
-    assert time_budget.parameters_for_budget(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(2 * sizes[0], rel=1e-3)  # longer tokens
+    assert time_budget.parameters_for_budget(60, 1e11, 10**7, 4 * 10**7) == pytest.approx(
+        2 * sizes[0], rel=1e-3
+    )  # longer tokens
     assert time_budget.parameters_for_budget(10**6, 1e11, 100_000, 100_000) == 400_000
 
 
@@ -43,7 +50,9 @@ def test_clear_is_sized_near_its_target(target: int) -> None:
 
 @pytest.mark.parametrize("vocab", [67, 4096])
 def test_clear_can_be_sized_without_embeddings(vocab: int) -> None:
-    assert non_embedding_parameters(clear_config_by_non_embedding(600_000, vocab, 256)) == pytest.approx(600_000, rel=0.35)
+    assert non_embedding_parameters(clear_config_by_non_embedding(600_000, vocab, 256)) == pytest.approx(
+        600_000, rel=0.35
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,11 +76,15 @@ def test_wide_models_have_lower_default_rates() -> None:
     assert scale_learning_rates("clear", wide, defaults).learning_rate == pytest.approx(defaults.learning_rate / 2)
     explicit = replace(defaults, learning_rate=0.5)
     assert scale_learning_rates("clear", wide, explicit).learning_rate == 0.5
-    assert scale_learning_rates("clear", wide, explicit).muon_learning_rate == pytest.approx(defaults.muon_learning_rate / 2)
+    assert scale_learning_rates("clear", wide, explicit).muon_learning_rate == pytest.approx(
+        defaults.muon_learning_rate / 2
+    )
     assert scale_learning_rates("gpt2", wide, defaults) == defaults
     rnn_defaults, wide_rnn = build_train_recipe({"model": "rnn"}).training, replace(RNN, hidden_size=1024)
     assert scale_learning_rates("rnn", RNN, rnn_defaults) == rnn_defaults
-    assert scale_learning_rates("rnn", wide_rnn, rnn_defaults).muon_learning_rate == pytest.approx(rnn_defaults.muon_learning_rate / 2)
+    assert scale_learning_rates("rnn", wide_rnn, rnn_defaults).muon_learning_rate == pytest.approx(
+        rnn_defaults.muon_learning_rate / 2
+    )
 
 
 def test_an_incomplete_image_is_padded_and_other_text_is_none(tmp_path: Path) -> None:

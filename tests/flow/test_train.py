@@ -19,7 +19,8 @@ import clearstory
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, FolderExists
 from clearstory.metrics import Score
-from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.events import (
     Evaluated,
     ModelSaved,
@@ -30,15 +31,14 @@ from clearstory.recipes.training.events import (
     TrainingResult,
     TrainingWarning,
 )
-from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.recipes.training.training_run import TrainingRun
-from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
+from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.recipes.training.training_run import TrainingRun
 from clearstory.text.corpus import Corpus
 from clearstory.training import checkpoint
 from clearstory.training.objectives.base import Validation
 from clearstory.training.trainer import StepResult, Trainer
-from trained import contents, flags, recipe, metrics_without_times, text_file, all_events, words
+from trained import all_events, contents, flags, metrics_without_times, recipe, text_file, words
 
 
 @pytest.fixture
@@ -59,7 +59,11 @@ def test_train_prints_folder_and_quality_as_json(made: Any) -> None:
 def test_the_run_folder_has_its_documented_files(made: Any) -> None:
     names = {path.name for path in made.run.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "tokenizer", "checkpoints", "model"} <= names
-    assert [path.name for path in checkpoint.list_checkpoints(made.run)] == ["step-000000", "step-000004", "step-000008"]
+    assert [path.name for path in checkpoint.list_checkpoints(made.run)] == [
+        "step-000000",
+        "step-000004",
+        "step-000008",
+    ]
     assert [row["step"] for row in metrics_without_times(made.run) if row["kind"] == "step"] == list(range(1, 9))
     for row in (json.loads(line) for line in (made.run / "metrics.jsonl").read_text().splitlines()):
         assert row["seconds"] >= 0
@@ -116,7 +120,11 @@ def test_events_come_in_order(text: Path, tmp_path: Path) -> None:
     events = all_events(recipe(text, tmp_path / "run"))
     kinds = [type(event).__name__ for event in events]
     first = ["RunPrepared", "RunPlanned", "ModelSaved"]
-    half = ["StepCompleted"] * 4 + ["Evaluated", "ModelSaved", "ModelSaved"]  # the model, being the best so far, and the checkpoint
+    half = ["StepCompleted"] * 4 + [
+        "Evaluated",
+        "ModelSaved",
+        "ModelSaved",
+    ]  # the model, being the best so far, and the checkpoint
     assert kinds == first + half + half + ["TrainingResult"]
     prepared, planned = events[:2]
     assert isinstance(prepared, RunPrepared)
@@ -236,7 +244,8 @@ def test_a_run_resumes_from_any_folder(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "says"), [({"order": 9}, "set model.order to 8 or less"), ({"smoothing": "given"}, "read from a file")]
+    ("overrides", "says"),
+    [({"order": 9}, "set model.order to 8 or less"), ({"smoothing": "given"}, "read from a file")],
 )
 def test_an_n_gram_that_cannot_be_fitted_leaves_nothing(tmp_path: Path, overrides: dict[str, Any], says: str) -> None:
     (tmp_path / "texts").mkdir()
@@ -282,7 +291,9 @@ def test_resuming_with_another_text_is_refused(made: Any, tmp_path: Path) -> Non
 class FakeTime:
     """A clock that advances only while the run works: by the cost of a step, an evaluation and a save."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], evaluation: float, save: float) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, step: Callable[[int], float], evaluation: float, save: float
+    ) -> None:
         self.now = time.monotonic()
         # The real clocks are the defaults of a TimeBudget's start.
         monkeypatch.setattr(

@@ -17,8 +17,8 @@ from unittest import mock
 import torch
 
 from clearstory.errors import ClearstoryError
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
 from clearstory.models.families import CONFIG_TYPES
 from clearstory.recipes.settings.model_choice import ModelChoice
@@ -99,7 +99,9 @@ def observe_plan(recipe: Any) -> Any:
     from clearstory.recipes.planning.plan import plan
 
     found = plan(recipe).as_dict()
-    return {key: value for key, value in found.items() if key != "estimates"}, [each["seconds"] for each in found["estimates"][:3]]
+    return {key: value for key, value in found.items() if key != "estimates"}, [
+        each["seconds"] for each in found["estimates"][:3]
+    ]
 
 
 def observe_price(recipe: Any) -> Any:
@@ -271,8 +273,8 @@ SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden_size": 8})
 CONFIG = dict.fromkeys(field.name for config in CONFIG_TYPES for field in fields(config))
 
 STEPPING = (
-    "batch_size", "gradient_accumulation_steps", "context", "weight_average", "optimizer", "learning_rate", "weight_decay",
-    "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "eval_tokens", "precision",
+    "batch_size", "gradient_accumulation_steps", "context", "weight_average", "optimizer", "learning_rate",
+    "weight_decay", "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "eval_tokens", "precision",
     "initialization", "seed",
 )  # fmt: skip
 WRITING = (
@@ -306,7 +308,9 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",
     "TrainRecipe.training.label_smoothing": partial(observe_training, **PAIRS),
     "TrainRecipe.training.muon_learning_rate": partial(observe_training, **{"training.optimizer": "muon"}),
-    "TrainRecipe.training.recall_learning_rate": partial(observe_training, **{"model.recall": [2], "model.recall_rows": 64}),
+    "TrainRecipe.training.recall_learning_rate": partial(
+        observe_training, **{"model.recall": [2], "model.recall_rows": 64}
+    ),
     "TrainRecipe.training.stateful": lambda recipe: observe_training(replace(recipe, model=SMALL_RNN), sized=False),
     "TrainRecipe.training.align_documents": partial(observe_training, text=("rows.jsonl",)),
     "TrainRecipe.training.decay_share": partial(observe_training, **{"training.schedule": "wsd", "steps": 12}),
@@ -381,7 +385,10 @@ OBSERVED: dict[str, Observation] = {
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
     "EvaluateRecipe.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
     "EvaluateRecipe.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
-    **{f"InspectRecipe.{name}": observe_inspect for name in ("model", "text", "view", "out", "top", "temperature", "device")},
+    **{
+        f"InspectRecipe.{name}": observe_inspect
+        for name in ("model", "text", "view", "out", "top", "temperature", "device")
+    },
     **{f"InspectRecipe.{name}": partial(observe_inspect, view="attention") for name in ("head", "part")},
     **{f"InspectRecipe.{name}": partial(observe_inspect, view="combined-heads") for name in ("heads", "reduce")},
     "InspectRecipe.columns": partial(observe_inspect, view="logit-lens"),
@@ -398,7 +405,10 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.word": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
     "InspectRecipe.edit": partial(observe_inspect, view="interventions"),
     "InspectRecipe.ablate": partial(observe_inspect, view="ablation"),
-    **{f"InspectRecipe.{name}": partial(observe_inspect, view="generation", max_tokens=4) for name in ("max_tokens", "beam")},
+    **{
+        f"InspectRecipe.{name}": partial(observe_inspect, view="generation", max_tokens=4)
+        for name in ("max_tokens", "beam")
+    },
     "InspectRecipe.seed": "lens/test_generation_view.py::test_a_seed_decides_and_greedy_takes_the_likeliest",
     **{
         f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_prints_the_difference"
@@ -406,7 +416,8 @@ OBSERVED: dict[str, Observation] = {
     },
     "InspectRecipe.across_checkpoints": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
     **{
-        f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t") for name in ("centre", "remove_components", "max_token_id")
+        f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t")
+        for name in ("centre", "remove_components", "max_token_id")
     },
     "InspectRecipe.gate": "lens/test_recurrent_units.py::test_a_gate_is_shown_by_unit",
     "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",

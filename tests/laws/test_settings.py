@@ -63,7 +63,9 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
     if changed == "init" or changed.startswith("lora."):  # these need an existing model and no preset
         return {"init": "model", **({} if changed in ("init", "lora.rank") else {"lora.rank": 2})}
     if changed.startswith("model.") and not hasattr(preset(ModelChoice().name), changed.removeprefix("model.")):
-        needed["model"] = next(name for name, config in PRESETS.items() if hasattr(config, changed.removeprefix("model.")))
+        needed["model"] = next(
+            name for name, config in PRESETS.items() if hasattr(config, changed.removeprefix("model."))
+        )
         others = [key for key in needed if not hasattr(PRESETS[needed["model"]], key.removeprefix("model."))]
         needed = {key: value for key, value in needed.items() if not (key.startswith("model.") and key in others)}
     kinds = ARCHITECTURE_FIELDS.get(changed.removeprefix("model."), ())
@@ -116,7 +118,9 @@ def test_settings_survive_a_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
 
     def check(name: str, setting: Setting) -> None:
-        recipe = build_settings(RECIPES[name], {**required_settings(name, setting.key), setting.key: other_value(name, setting)})
+        recipe = build_settings(
+            RECIPES[name], {**required_settings(name, setting.key), setting.key: other_value(name, setting)}
+        )
         file.write_text(to_yaml(recipe), encoding="utf-8")
         assert build_settings(RECIPES[name], read_yaml(file)) == recipe
 

@@ -15,13 +15,13 @@ from clearstory.cli.plan_display import print_plan
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameter_count as recurrent_on_paper
+from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_per_token
 from clearstory.recipes.planning.hardware import HARDWARE
-from clearstory.recipes.planning.parameter_groups import list_parameter_groups, classify_parameter, parameter_formula
+from clearstory.recipes.planning.parameter_groups import classify_parameter, list_parameter_groups, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, ModelPlan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
 
@@ -68,7 +68,9 @@ def test_a_classification_head_is_in_the_plan(of: str) -> None:
     assert sum(each.parameters for each in head) == 3 * 384 + 3 == found.parameters - bare.parameters
     assert {each.group for each in head} == {"heads"}
     # Each token is multiplied with a head for token labels; a text only once with a head for text labels.
-    assert found.flops_per_token["forward"] - bare.flops_per_token["forward"] == (2 * (3 * 384 + 3) if of == "token" else 0)
+    assert found.flops_per_token["forward"] - bare.flops_per_token["forward"] == (
+        2 * (3 * 384 + 3) if of == "token" else 0
+    )
 
 
 @pytest.mark.parametrize("name", PLANNED)
@@ -79,7 +81,11 @@ def test_every_preset_has_a_plan_without_unknown_parameters(name: str) -> None:
     paper["lstm"] = recurrent_on_paper
     if found.config.family in paper:
         assert found.parameters == paper[found.config.family](found.config)
-        assert found.flops_per_token["training"] == 3 * found.flops_per_token["forward"] == 3 * sum(found.flops_by_group.values())
+        assert (
+            found.flops_per_token["training"]
+            == 3 * found.flops_per_token["forward"]
+            == 3 * sum(found.flops_by_group.values())
+        )
     for width in (80, 140):
         lines = printed_lines(found, width)
         assert max(map(len, lines)) <= width
@@ -99,22 +105,36 @@ def test_gpt3_by_head_and_by_term() -> None:
     # 12 d² + 13 d
     assert found.parameters_per_layer == 12 * 12_288**2 + 13 * 12_288
     text = "\n".join(printed_lines(found, 80))
-    for expected in ("12,288 × 128", "50,257 × 12,288", "96", *(f"{term:,}" for term in terms), "banded sparse attention"):
+    for expected in (
+        "12,288 × 128",
+        "50,257 × 12,288",
+        "96",
+        *(f"{term:,}" for term in terms),
+        "banded sparse attention",
+    ):
         assert expected in text
 
 
 def test_the_formula_is_shown_only_where_it_holds() -> None:
     assert all(parameter_formula(PRESETS[name]) for name in ("gpt2", "gpt2-xl", "gpt3-6.7b"))
     # Heads of another width, no biases, other norms
-    assert not any(parameter_formula(PRESETS[name]) for name in ("gpt3-13b", "nanogpt-char", "llama3-8b", "lstm", "hmm"))
+    assert not any(
+        parameter_formula(PRESETS[name]) for name in ("gpt3-13b", "nanogpt-char", "llama3-8b", "lstm", "hmm")
+    )
     assert PRESET_NOTES.keys() == {name for name in PRESETS if name.startswith("gpt3")}
 
 
 def test_an_lstm_by_its_gates() -> None:
     found = plan("lstm", measure=False)
     # 4 gates of 512 units, from 256 inputs and from 512 units; two biases a gate
-    assert (group_named(found, "from the input").shape, group_named(found, "from the input").count_per_layer) == ((256, 512), 4)
-    assert (group_named(found, "from memory").shape, group_named(found, "from memory").count_per_layer) == ((512, 512), 4)
+    assert (group_named(found, "from the input").shape, group_named(found, "from the input").count_per_layer) == (
+        (256, 512),
+        4,
+    )
+    assert (group_named(found, "from memory").shape, group_named(found, "from memory").count_per_layer) == (
+        (512, 512),
+        4,
+    )
     assert (group_named(found, "biases").shape, group_named(found, "biases").count_per_layer) == ((512,), 8)
     # 2 · (4 · 256 · 512 + 4 · 512 · 512 + 8 · 512) and 2 · 512 · 8,192
     assert found.flops_per_token["forward"] == 3_153_920 + 8_388_608
@@ -123,7 +143,10 @@ def test_an_lstm_by_its_gates() -> None:
 
 def test_parameters_without_a_pattern_are_counted_as_other() -> None:
     assert classify_parameter("sieve.dense.weight")[:2] == ("other", "sieve.dense.weight")
-    assert classify_parameter("blocks.7.attention.bias_table.weight")[:2] == ("other", "blocks.*.attention.bias_table.weight")
+    assert classify_parameter("blocks.7.attention.bias_table.weight")[:2] == (
+        "other",
+        "blocks.*.attention.bias_table.weight",
+    )
     assert classify_parameter("encoder.blocks.7.attention.value.weight")[:2] == ("attention", "encoder value")
     assert classify_parameter("decoder.blocks.7.cross_attention.key.bias")[:2] == ("attention", "cross biases")
 
@@ -133,7 +156,9 @@ def test_a_new_module_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     known = list(parameter_groups.parameter_shapes(TINY_GPT2))
     list_parameter_groups.cache_clear()
-    monkeypatch.setattr(parameter_groups, "parameter_shapes", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))])
+    monkeypatch.setattr(
+        parameter_groups, "parameter_shapes", lambda config: [*known, ("sieve.weight", (5, 7)), ("sieve.bias", (5,))]
+    )
     found = list_parameter_groups(TINY_GPT2)
     assert [(each.name, each.parameters) for each in found[-2:]] == [("sieve.weight", 35), ("sieve.bias", 5)]
     assert sum(each.parameters for each in found) == on_paper(TINY_GPT2) + 40
@@ -154,7 +179,11 @@ def saved_activations(config: Any, rows: int, context: int) -> float:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         ids = TokenBatch(torch.zeros(rows, context, dtype=torch.long))
-        _ = model.run_stack(ids.ids, ids) if getattr(config, "architecture", "") == "encoder-decoder" else model.forward(ids)
+        _ = (
+            model.run_stack(ids.ids, ids)
+            if getattr(config, "architecture", "") == "encoder-decoder"
+            else model.forward(ids)
+        )
         return sum(each.nbytes() for each in seen.values()) / 4 / rows / context
 
 
@@ -216,7 +245,9 @@ def test_flops_equal_those_of_torch() -> None:
             model.logits(model.forward(TokenBatch(torch.zeros(1, 24, dtype=torch.long)))[0])
         by_torch = counter.get_total_flops() / 24
         vectors = sum(2 * each.parameters for each in list_parameter_groups(config) if each.is_vector)
-        assert flops_per_token(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(by_torch, rel=0.01)
+        assert flops_per_token(list_parameter_groups(config), config, 24)["forward"] - vectors == pytest.approx(
+            by_torch, rel=0.01
+        )
 
 
 def test_a_longer_context_costs_only_attention_and_memory() -> None:

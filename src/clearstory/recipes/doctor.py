@@ -138,7 +138,11 @@ def measure_speed() -> Finding:
         values[f"{name}_gflops_one_thread"] = round(matmul_gflops(dtype, threads=1, seconds=0.3), 1)
         values[f"{name}_gflops"] = round(matmul_gflops(dtype, seconds=0.3), 1)
     values["bf16_is_faster"] = bf16_is_fast()
-    choice = "bf16 is faster" if values["bf16_is_faster"] else "bf16 is not faster here, so --training.precision auto means fp32"
+    choice = (
+        "bf16 is faster"
+        if values["bf16_is_faster"]
+        else "bf16 is not faster here, so --training.precision auto means fp32"
+    )
     sentence = f"{values['fp32_gflops']:,.0f} GFLOP/s in fp32, {values['bf16_gflops']:,.0f} in bf16: {choice}"
     if values["fp32_gflops"] < 0.7 * values["fp32_gflops_one_thread"]:
         return Finding(

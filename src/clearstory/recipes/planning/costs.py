@@ -32,7 +32,11 @@ def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: i
     if isinstance(config, RecurrentConfig):
         state_vectors = 2 if config.cell == "lstm" else 1
         inputs = sum(group.shape[0] * group.layers for group in groups if group.symbol == "W")
-        gates = sum(group.shape[1] * (group.count_per_layer + state_vectors) * group.layers for group in groups if group.symbol == "U")
+        gates = sum(
+            group.shape[1] * (group.count_per_layer + state_vectors) * group.layers
+            for group in groups
+            if group.symbol == "U"
+        )
         return inputs + gates, "inputs, gates and state of each layer; kernels may keep more"
     c = config
     kept = {"W_q": 3 if c.qk_norm else 2, "W_k": 2 if c.qk_norm else 1, "W_v": 1}
@@ -56,7 +60,9 @@ def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: i
         words += f". For one source token and one target token; cross-attention is another 2 d + {heads}"
     if c.positions == "relative_bias":
         numbers += sum(
-            group.count_per_layer * group.layers * context for group in groups if group.symbol == "W_q" and group.name != "cross query"
+            group.count_per_layer * group.layers * context
+            for group in groups
+            if group.symbol == "W_q" and group.name != "cross query"
         )
         words += ". With learned relative biases self-attention is not fused: T more for each head"
     return numbers, words
@@ -73,14 +79,16 @@ def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -
     if c.architecture == "encoder":
         return 0, "an encoder generates nothing"
     cached = context if c.sliding_window is None else min(context, c.sliding_window)
-    cached_groups = [group for group in groups if group.symbol in ("W_k", "W_v") and not group.name.startswith("encoder ")]
+    cached_groups = [
+        group for group in groups if group.symbol in ("W_k", "W_v") and not group.name.startswith("encoder ")
+    ]
     per_token = sum(group.shape[1] * group.count_per_layer * group.layers for group in cached_groups)
     words = "L (k + v) numbers per token of the context"
     return per_token * cached, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
 
 def memory_breakdown(groups: Sequence[ParameterGroup], config: Any, batch_size: int, context: int) -> dict[str, int]:
-    """Bytes of weights, gradients, optimizer state, activations and cache, for a batch of sequences of `context` tokens.
+    """Bytes of weights, gradients, optimizer state, activations and cache of a batch of sequences of `context` tokens.
 
     AdamW keeps two numbers per parameter. The table of hashed n-grams has sparse gradients, which are not kept, and is
     updated by Adagrad with one number per row.
@@ -115,7 +123,10 @@ def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) 
     flops: dict[str, int] = {}
     for group in groups:
         per_token_label = group.name == LABELS and c.label_level == "token"
-        if (group.group not in NOT_MULTIPLIED or per_token_label) and group.name not in (HASHED_NGRAM_TABLE, "distances"):
+        if (group.group not in NOT_MULTIPLIED or per_token_label) and group.name not in (
+            HASHED_NGRAM_TABLE,
+            "distances",
+        ):
             flops[group.group] = flops.get(group.group, 0) + 2 * group.parameters
             if group.group == "attention":
                 flops |= {QK_PRODUCTS: 2 * queries * attended, WEIGHTED_VALUES: 2 * queries * attended}

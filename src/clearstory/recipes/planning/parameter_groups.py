@@ -83,7 +83,7 @@ def split_gates(shape: tuple[int, ...], config: Any) -> tuple[tuple[int, ...], i
 
 @dataclass(frozen=True)
 class NamePattern:
-    """The group of parameters whose name ends with a pattern. A name of the attention or stack is prefixed to `name`."""
+    """The group of parameters whose names end with a pattern; the attention or stack is prefixed to `name`."""
 
     ending: str
     group: str
@@ -231,4 +231,8 @@ def parameter_formula(config: Any) -> tuple[FormulaTerm, ...]:
         FormulaTerm("T d", c.context * d, "positions"),
         FormulaTerm("2 d", 2 * d, "last norm"),
     )
-    return terms if sum(term.parameters for term in terms) == sum(group.parameters for group in list_parameter_groups(c)) else ()
+    return (
+        terms
+        if sum(term.parameters for term in terms) == sum(group.parameters for group in list_parameter_groups(c))
+        else ()
+    )

@@ -11,14 +11,25 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
 from clearstory.errors import CannotDo
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_by_group, flops_per_token, memory_breakdown
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.recipes.planning.costs import (
+    activation_numbers,
+    cache_numbers,
+    flops_by_group,
+    flops_per_token,
+    memory_breakdown,
+)
+from clearstory.recipes.planning.hardware import HARDWARE, HardwareSpec
+from clearstory.recipes.planning.parameter_groups import (
+    FormulaTerm,
+    ParameterGroup,
+    list_parameter_groups,
+    parameter_formula,
+)
 from clearstory.recipes.settings.keywords import PlanKeywords
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.planning.hardware import HARDWARE, HardwareSpec
-from clearstory.recipes.planning.parameter_groups import ParameterGroup, FormulaTerm, list_parameter_groups, parameter_formula
 from clearstory.recipes.settings.tools import PlanRecipe
 
 TOKENS_PER_PARAMETER = 20
@@ -91,9 +102,7 @@ class ModelPlan:
     def parameters_per_layer(self) -> int | None:
         """Parameters of each layer; None where there is one layer, or layers differ."""
         layers = getattr(self.config, "layers", 1)
-        if layers == 1 or any(
-            group.layers != layers for group in self.parameter_groups if group.group in LAYER_GROUPS
-        ):
+        if layers == 1 or any(group.layers != layers for group in self.parameter_groups if group.group in LAYER_GROUPS):
             return None
         return sum(group.parameters_per_layer for group in self.parameter_groups if group.layers == layers)
 
@@ -139,8 +148,8 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
     if isinstance(config, NGramConfig):
         raise CannotDo(
-            f"the size of {recipe.model.name} depends on its text, with one entry per distinct n-gram; train one to see "
-            "it: clearstory train TEXT --model ngram"
+            f"the size of {recipe.model.name} depends on its text, with one entry per distinct n-gram; train one to "
+            "see it: clearstory train TEXT --model ngram"
         )
     name = recipe.model.name
     notes: tuple[str, ...] = (PRESET_NOTES[name],) if name in PRESET_NOTES else ()

@@ -1,4 +1,4 @@
-"""Settings of the commands that use a model: generate, evaluate, embed, inspect, studio and others. Imports no torch."""
+"""Settings of commands that use a model: generate, evaluate, embed, inspect, studio and others. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Keyword arguments of the public functions as types: one TypedDict for each settings dataclass. Imports no torch.
 
-Type checkers see them in `Unpack[...]`; at run time settings are checked against the dataclasses. tests/test_public_api.py
-compares both.
+Type checkers see them in `Unpack[...]`; at run time the dataclasses check settings. tests/test_public_api.py compares
+both.
 """
 
 from __future__ import annotations

@@ -8,10 +8,9 @@ from typing import Any
 
 from clearstory.errors import UnknownName, nearest
 from clearstory.models.config import Config
+from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, preset, scale_config
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, preset
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS, clear_config
-from clearstory.models.families import scale_config
 
 
 @dataclass(frozen=True, kw_only=True)

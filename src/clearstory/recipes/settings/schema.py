@@ -34,7 +34,7 @@ def positional_setting(name: str, default: Any = MISSING) -> Any:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting: its dotted key, its path of attribute names in the dataclass, its type, its default and its help line."""
+    """One setting: its dotted key, its path of attribute names in the dataclass, its type, default and help line."""
 
     key: str
     path: tuple[str, ...]

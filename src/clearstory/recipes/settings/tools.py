@@ -10,7 +10,6 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import positional_setting
 from clearstory.text.settings import DataSettings
 
-
 NumberFormat = Literal["f32", "f16", "bf16", "q8_0"]
 """Number formats of the weights in a file."""
 

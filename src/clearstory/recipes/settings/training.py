@@ -87,7 +87,9 @@ class TrainRecipe:
                     f"{name} describes a new model, and init continues {self.init} unchanged; give one of them"
                 )
         if not self.lora.rank and self.lora != LoRASettings():
-            raise BadSetting("lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank")
+            raise BadSetting(
+                "lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank"
+            )
 
     @property
     def default_name(self) -> str:

@@ -2,7 +2,7 @@
 
 `train_events` yields them; the terminal, the studio and notebooks display them.
 
-    RunPrepared ─► RunPlanned ─► (StepCompleted · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► TrainingResult
+RunPrepared ─► RunPlanned ─► (StepCompleted · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► TrainingResult
 """
 
 from __future__ import annotations
@@ -170,13 +170,6 @@ class TrainingResult:
 
 
 TrainingEvent = (
-    RunPrepared
-    | RunPlanned
-    | StepCompleted
-    | Evaluated
-    | TextSampled
-    | ModelSaved
-    | TrainingWarning
-    | TrainingResult
+    RunPrepared | RunPlanned | StepCompleted | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
 )
 """Every kind of event, for `match` statements."""

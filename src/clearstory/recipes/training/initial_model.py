@@ -11,8 +11,8 @@ from clearstory.formats.folders import open_model
 from clearstory.formats.lora.adapters import weights_fingerprint
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.model_path import resolve_model_path
-from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.build import count_parameters
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
@@ -63,9 +63,7 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
     model = model.to(recipe.training.device)
     parameters = count_parameters(model)
     if not recipe.lora.rank:
-        return InitialModel(
-            model, opened.tokenizer, opened.card, None, fingerprint, f"{config.summary}, from {path}"
-        )
+        return InitialModel(model, opened.tokenizer, opened.card, None, fingerprint, f"{config.summary}, from {path}")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise BadSetting(
             f"{folder} is an adapter, and an adapter cannot be based on another; merge it first: "
@@ -73,5 +71,7 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
         )
     lora = recipe.lora
     model = adapt(model, lora.rank, lora.alpha, lora.targets, lora.dropout, seed=recipe.training.seed)
-    summary = f"{config.summary}, from {path}; {count_parameters(model) - parameters:,} LoRA parameters of rank {lora.rank}"
+    summary = (
+        f"{config.summary}, from {path}; {count_parameters(model) - parameters:,} LoRA parameters of rank {lora.rank}"
+    )
     return InitialModel(model, opened.tokenizer, opened.card, folder.absolute(), fingerprint, summary)

@@ -29,6 +29,7 @@ from clearstory.recipes.training.events import (
     TrainingEvent,
     TrainingResult,
 )
+from clearstory.recipes.training.initial_model import load_initial_model
 from clearstory.recipes.training.learning_curve import save_learning_curve
 from clearstory.recipes.training.preparation import (
     build_config,
@@ -44,7 +45,6 @@ from clearstory.recipes.training.preparation import (
     resolve_settings,
     resolve_size,
 )
-from clearstory.recipes.training.initial_model import load_initial_model
 from clearstory.recipes.training.run_folder import RunFolder, open_run_folder
 from clearstory.recipes.training.run_length import FINAL_EVALUATION_TOKENS, plan_run_length
 from clearstory.recipes.training.samples import sample_text, save_digit_images
@@ -155,9 +155,8 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
         if done or is_due(trainer.step, run.eval_steps):
             yield from evaluate_step(run)
             if run.out_of_patience:
-                yield run.warn(
-                    f"stopped early: no improvement over step {run.best_step:,} in {run.evaluations_since_best} evaluations"
-                )
+                count = run.evaluations_since_best
+                yield run.warn(f"stopped early: no improvement over step {run.best_step:,} in {count} evaluations")
                 trainer.set_total_steps(trainer.step)
                 done = True
         if is_due(trainer.step, run.recipe.training.sample_steps):

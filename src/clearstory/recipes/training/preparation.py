@@ -11,15 +11,14 @@ import torch
 from clearstory.errors import BadSetting
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenSequences
-from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.build import build, count_parameters
-from clearstory.models.lora import remove_lora
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
+from clearstory.models.lora import remove_lora
 from clearstory.models.prompts import bos_or_eos_token_id
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
-from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.recipes.inference.evaluate import lossy_tokenizer_reason
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.settings.training_presets import scale_learning_rates
@@ -34,6 +33,7 @@ from clearstory.recipes.training.time_budget import (
     dropout_for_budget,
     parameters_for_budget,
 )
+from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.documents import is_parallel
 from clearstory.text.sentinels import with_sentinels
@@ -41,8 +41,8 @@ from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
 from clearstory.training.count_trainer import CountTrainer
-from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives import table
+from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.table import OBJECTIVES
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
@@ -174,9 +174,7 @@ def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> 
     return datasets
 
 
-def resolve_size(
-    recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget
-) -> TrainRecipe:
+def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget) -> TrainRecipe:
     """The recipe with size, context and dropout of `clear` chosen by the time limit, where no size is given."""
     settings = recipe.training
     if recipe.init or recipe.time_limit is None or recipe.parameters is not None or recipe.model.name != "clear":
@@ -223,7 +221,9 @@ def build_config(
         config, training_data = add_tags(config, corpus, tokenizer, dataset)
     objective, config = objective.configure(config)
     if not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
-        config = replace(config, bos_token_id=bos_or_eos_token_id(tokenizer))  # count models need to know where texts start
+        config = replace(
+            config, bos_token_id=bos_or_eos_token_id(tokenizer)
+        )  # count models need to know where texts start
     OBJECTIVES[recipe.objective].check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
 
@@ -328,4 +328,6 @@ def why_lossy(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> st
         lossless, checked = tokenizer.is_lossless(text), checked + len(text)
     if lossless:
         return None
-    return lossy_tokenizer_reason(0 if tokenizer.unk_token_id is None else int((dataset.ids == tokenizer.unk_token_id).sum()))
+    return lossy_tokenizer_reason(
+        0 if tokenizer.unk_token_id is None else int((dataset.ids == tokenizer.unk_token_id).sum())
+    )

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearstory.evaluation.windows import score_dataset
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.lens.probes.attention import attention
-from clearstory.lens.rendering.render import save_view
 from clearstory.lens.probes.embeddings import neighbours
+from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Table
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.prompts import bos_or_eos_token_id
-from clearstory.evaluation.windows import score_dataset
-from clearstory.recipes.training.events import TrainingEvent, TrainingResult
-from clearstory.recipes.training.samples import sample_text
 from clearstory.recipes.settings.training import QuickstartRecipe, build_train_recipe
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import train_events
+from clearstory.recipes.training.samples import sample_text
 from clearstory.text.corpus import Corpus
 from clearstory.text.tokenizers import Tokenizer
 
@@ -52,7 +52,7 @@ def quickstart_events(recipe: QuickstartRecipe) -> Iterator[TrainingEvent]:
 
 
 def build_tour(result: TrainingResult, *, seed: int) -> list[TourSection]:
-    """What the model has learned: bits per byte, generated text, nearest neighbours of words, files and next commands."""
+    """What the model has learned: bits per byte, generated text, neighbours of words, files and next commands."""
     opened = open_model(result.folder)
     corpus = opened.card.trained_on[0][0]
     prompt = PROMPTS.get(corpus, PROMPTS["kjv"])

@@ -180,7 +180,7 @@ def format_setting(value: Any) -> str:
 
 
 def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Mapping[str, Any]) -> None:
-    """Write config.yaml and environment.json, the latter with the fingerprints of tokenizer, corpus and initial model."""
+    """Write config.yaml, and environment.json with the fingerprints of tokenizer, corpus and initial model."""
     import torch
 
     durable.write_text(folder.config_file, to_yaml(with_absolute_paths(recipe)))

@@ -16,9 +16,10 @@ OVERHEAD_FRACTION = 0.05
 """Fraction of the time reserved for evaluating, saving and sampling."""
 
 BYTES_PER_PARAMETER = 8
-"""Bytes of training text per parameter. Measured with 60 and 180 seconds of one core, on presidents' addresses by characters (best: 0.3 and 0.6 million
-parameters in the blocks) and on the King James Bible by 4,096 subwords (0.6 million after 60 seconds). Fewer than
-the 20 tokens of Hoffmann et al. 2022, whose compute budgets are orders of magnitude larger.
+"""Bytes of training text per parameter. Measured with 60 and 180 seconds of one core, on presidents' addresses by
+characters (best: 0.3 and 0.6 million parameters in the blocks) and on the King James Bible by 4,096 subwords (0.6
+million after 60 seconds). Fewer than the 20 tokens of Hoffmann et al. 2022, whose compute budgets are orders of
+magnitude larger.
 """
 
 MAX_PARAMETERS_PER_TOKEN = 4

@@ -16,11 +16,11 @@ from clearstory.formats.folders import config_json_dict, open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
-from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
 from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
 from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.base import BaseTrainer, StepResult
@@ -184,7 +184,7 @@ class TrainingRun:
         return TrainingWarning(step=self.trainer.step, message=message)
 
     def evaluate(self, limit: int | None, *, mixed_precision: bool = True, spread: bool = True) -> Validation:
-        """Loss and further metrics of the model on about `limit` tokens of the validation split, or on all of it (None).
+        """Loss and further metrics of the model on about `limit` tokens of the validation split; on all of it for None.
 
         `mixed_precision`: compute in the precision of training, else in that of the weights. `spread`: choose the
         tokens from the whole split instead of its beginning.
