@@ -39,7 +39,8 @@ from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS, VOCAB, shaken
 
 TINY: dict[str, Any] = {
-    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "vocab": VOCAB, "context": 24,
+    "width": 16, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "intermediate_size": 24, "vocab": VOCAB,
+    "context": 24,
 }  # fmt: skip
 MAKE: dict[str, Any] = {
     **{name: MODELS[name] for name in ("gpt2", "clear", "grouped", "windowed", "recalling", "placeless")},
@@ -100,7 +101,7 @@ def test_each_step_of_a_head_is_computed_from_the_one_before(name: str, part: An
 
 @torch.no_grad()
 def test_the_normed_output_of_a_head_is_in_logits() -> None:
-    """Removing a head of the last block changes the logits by its normed output, with the norm's scale held constant."""
+    """Removing a head of the last block changes the logits by its normed output, the norm's scale held constant."""
     model = MAKE["gpt2"]()
     read = read_by(model)
     walked = head_quantities(model, read, 1, 1)

@@ -31,8 +31,8 @@ from tiny import TINY_GPT2, shaken
 WORDS = ("dogs", "see", "the", "small", "old", "cat")
 TOKENIZER = train_tokenizer("characters", [" ".join(WORDS)])
 SIZES: dict[str, Any] = {
-    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "width": 16, "intermediate_size": 24, "vocab": TOKENIZER.vocab,
-    "context": 32,
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "width": 16, "intermediate_size": 24,
+    "vocab": TOKENIZER.vocab, "context": 32,
 }  # fmt: skip
 
 

@@ -32,8 +32,8 @@ from tiny import TINY_GPT2, shaken
 
 TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnop"])
 SIZES: dict[str, Any] = {
-    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "width": 16, "intermediate_size": 24, "vocab": TOKENIZER.vocab,
-    "context": 64,
+    "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 8, "width": 16, "intermediate_size": 24,
+    "vocab": TOKENIZER.vocab, "context": 64,
 }  # fmt: skip
 IDS = (5, 6, 7, 5, 8, 6, 9, 10)
 READ = Passage(IDS, tuple(map(str, IDS)))

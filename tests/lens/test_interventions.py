@@ -35,7 +35,8 @@ from tiny import TINY_CLEAR, TINY_GPT2, shaken
 TOKENIZER = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
 SAID = [
     "head 1.0 off", "head 0.1 x0.5", "head 1.1 mean", "attention 0 off", "feed-forward 1 mean", "layer 1 x2",
-    "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer embedding -1.5 last 'ab c' d", "patch 1 2 'dcba'", "patch embedding 0 bbca",
+    "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer embedding -1.5 last 'ab c' d", "patch 1 2 'dcba'",
+    "patch embedding 0 bbca",
     "encoder head 0.1 off", "cross-head 0.0 off", "cross-attention 0 x0.1", "cross-cell 0.1 0 2 1",
 ]  # fmt: skip
 

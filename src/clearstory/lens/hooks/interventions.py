@@ -3,7 +3,7 @@
     head 5.3 off                    head 3 of layer 5 outputs zero (mean: its mean over the tokens; x0.5: half)
     attention 5 off                 all heads of layer 5; also cross-head, cross-attention, feed-forward, layer
     cell 5.3 7 2 0.9                in head 5.3, token 7 attends to token 2 with weight 0.9; the rest is rescaled
-    steer 6 4 all "joy" "grief"     after layer 6, add 4 times the difference of the two texts to all tokens, or the last
+    steer 6 4 all "joy" "grief"     after layer 6, add 4 times the difference of two texts to all tokens (or: last)
     patch 6 7 "another text"        after layer 6 (or embedding), token 7 gets its vector from another text
 
 `encoder` before any of them selects the encoder of an encoder-decoder. Layers, heads and tokens are counted from 0.

@@ -34,8 +34,9 @@ MIN_DIFFERENCE = 1e-3
 
 @dataclass(frozen=True)
 class PatchingEffects:
-    """`recovered` for N layers (the embedding output, and after each block) by T tokens: 0 no effect, 1 the other text's
-    answer. `difference` and `other_difference` are the two texts' differences of the two tokens' logits.
+    """`recovered` for N layers (embedding output and each block) by T tokens: 0 no effect, 1 the other text's answer.
+
+    `difference` and `other_difference` are the two texts' differences of the two tokens' logits.
     """
 
     words: tuple[int, int]

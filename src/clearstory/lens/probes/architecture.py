@@ -1,4 +1,4 @@
-"""Architecture: a diagram of a model from input to output, with the shape and the number of parameters of each component.
+"""Architecture: a diagram of a model from input to output, with shapes and numbers of parameters of its components.
 
 Vaswani et al. 2017, figure 1; Elman 1990; Rabiner 1989; Katz 1987.
 """

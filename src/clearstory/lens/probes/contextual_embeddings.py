@@ -1,4 +1,4 @@
-"""Contextual embeddings: one word in two texts, how its two vectors diverge layer by layer, and which heads cause it."""
+"""Contextual embeddings: one word in two texts, how its vectors diverge layer by layer, and which heads cause it."""
 
 from __future__ import annotations
 
@@ -307,8 +307,8 @@ def head_difference_table(
         columns=("layer", "head", "first text", "second text", "difference", "attends to, first", "attends to, second"),
         rows=tuple(rows),
         bar="difference",
-        caption=f"These {len(rows):,} of {len(first):,} heads hold {sum(sizes[index][2] for index in order) / total:.0%} "
-        "of the sum of all heads' differences."
+        caption=f"These {len(rows):,} of {len(first):,} heads hold "
+        f"{sum(sizes[index][2] for index in order) / total:.0%} of the sum of all heads' differences."
         if total
         else "All heads have the same output in both texts.",
     )

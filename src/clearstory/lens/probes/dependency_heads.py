@@ -114,7 +114,7 @@ class DependencyHeads:
 def dependency_heads(
     model: LanguageModel, tokenizer: Tokenizer, text: str, *, sentences: int = 200, top: int = 24
 ) -> Table:
-    """The attention head that follows each syntactic relation best, over the first sentences of the .conllu file `text`.
+    """The attention head that follows each syntactic relation best, in the first sentences of the .conllu file `text`.
 
     Raises BadInput for a path that is no file, and for a file without any relation that is frequent enough.
     """
@@ -130,8 +130,8 @@ def dependency_heads(
     found = measure_dependency_heads(model, tokenizer, islice(read_conllu(file), sentences))
     if not found.relations:
         raise BadInput(
-            f"{file} has no relation {2 * MIN_PAIRS} times in {found.sentences} sentences; read more of them, or give a "
-            "file whose columns HEAD and DEPREL are filled in"
+            f"{file} has no relation {2 * MIN_PAIRS} times in {found.sentences} sentences; read more of them, or give "
+            "a file whose columns HEAD and DEPREL are filled in"
         )
     return Table(
         title=f"Attention heads that follow syntactic relations, in {found.sentences} sentences of {file.name}",
@@ -221,7 +221,7 @@ def align_words(model: LanguageModel, tokenizer: Tokenizer, sentence: TaggedSent
 def word_attention(
     model: LanguageModel, sentence: AlignedSentence, sites: list[AttentionSite], count: int
 ) -> Float[Tensor, "L H N N"]:
-    """Every head's weights among `count` words; weight on special tokens is left out, so rows may sum to less than 1."""
+    """Every head's weights among `count` words; weight on special tokens is left out, so rows sum to at most 1."""
     belongs = torch.tensor(sentence.words)[:, None] == torch.arange(count)
     to = belongs.float()
     by = (to / to.sum(0).clamp(min=1)).T

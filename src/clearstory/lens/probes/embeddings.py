@@ -83,7 +83,7 @@ def neighbours(
 ) -> Table:
     """The `top` tokens nearest to a word by cosine, exact over the whole vocabulary.
 
-    `centre` and `remove_components`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids are searched;
+    `centre` and `remove_components`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids count;
     most tokenizers give frequent tokens small ids. Raises BadInput for a word of more than one token.
     """
     own, found, vectors = word_neighbours(
@@ -274,7 +274,7 @@ def nearest_tokens(
 
 
 def known_token(tokenizer: Tokenizer, word: str) -> int:
-    """The token that a word is, after a space if that is one. Raises BadInput for several tokens or the unknown token."""
+    """The token that a word is, after a space if that is one. Raises BadInput for several or the unknown token."""
     token = single_token(tokenizer, word)
     if token == tokenizer.unk_token_id:
         raise BadInput(f"'{word}' is not in the vocabulary; choose another word")

@@ -194,7 +194,7 @@ def mean_weights(
 def averaging_factors(
     visible: Int[Tensor, "T"], masks: Sequence[Bool[Tensor, "T S"]]
 ) -> tuple[Float[Tensor, "T*S N"], Float[Tensor, "T"]]:
-    """Factors that turn weights into their mean inside each mask, and entropies into the mean share of the uniform one."""
+    """Factors that turn weights into their mean inside each mask, and entropies into the mean share of uniform ones."""
     has_choice = visible > 1
     columns = []
     for mask in masks:

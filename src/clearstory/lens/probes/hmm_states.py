@@ -29,8 +29,8 @@ EMITTED_TOKENS = 4
 
 
 def viterbi(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 5) -> Table:
-    """The state of each token on the most likely path (Viterbi), its posterior probability given the whole text, and the
-    `top` most likely tokens of the state. In a trigram tagger a state is the second of a pair of tags.
+    """The state of each token on the most likely path (Viterbi), its posterior probability given the whole text, and
+    the `top` most likely tokens of the state. In a trigram tagger a state is the second of a pair of tags.
 
     Raises BadInput for an empty text, and for one of more than `MAX_TOKENS` tokens.
     """

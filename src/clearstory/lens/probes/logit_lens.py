@@ -139,7 +139,7 @@ def lens_predictions(
 
 
 def compare_rows(logits: Float[Tensor, "R C V"], top: int, answer: int | None) -> tuple[Tensor, ...]:
-    """For some columns: answers, most likely tokens, their probabilities, the answers' probability, rank, entropy, KL."""
+    """For some columns: answers, most likely tokens with probabilities, the answers' probability, rank, entropy, KL."""
     logs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
     probabilities = logs.exp()
     answers = logs[-1].argmax(-1) if answer is None else torch.full(logs.shape[1:2], answer, device=logs.device)

@@ -41,8 +41,8 @@ class SeenToken:
 
 @dataclass(frozen=True)
 class SeenContext:
-    """A context that occurs in the training text: its tokens, its backoff weight, and the tokens after it, most frequent
-    first.
+    """A context that occurs in the training text: its tokens, its backoff weight, and the tokens after it, most
+    frequent first.
     """
 
     order: int
@@ -58,8 +58,8 @@ class SeenContext:
 
 
 def ngram_counts(model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
-    """Counts after the end of a text: its contexts, the longest first, and after each the `top` most frequent tokens with
-    counts, discounts, own shares and probabilities.
+    """Counts after the end of a text: its contexts, the longest first, and after each the `top` most frequent tokens
+    with counts, discounts, own shares and probabilities.
 
     `discount` is what smoothing subtracts from a count, shown for the longest n-grams without pruning only: shorter
     n-grams are smoothed by the number of different tokens before them. Raises BadInput for an empty text.

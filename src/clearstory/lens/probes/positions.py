@@ -184,6 +184,6 @@ def bucket_table(bias: RelativePositionBias, count: int, suffix: str) -> Table:
         title=f"Distance buckets{suffix}",
         columns=("bucket", "from", "to"),
         rows=rows,
-        caption=f"{len(rows):,} of {bias.NUM_BUCKETS} buckets occur in {count:,} tokens; distances beyond {bias.MAX_DISTANCE} share "
-        "one.",
+        caption=f"{len(rows):,} of {bias.NUM_BUCKETS} buckets occur in {count:,} tokens; distances beyond "
+        f"{bias.MAX_DISTANCE} share one.",
     )

@@ -218,8 +218,8 @@ def tsne(vectors: Float[Tensor, "N W"]) -> Float[Tensor, "N 2"]:
     distinct = len(set(map(tuple, vectors.tolist())))
     if distinct < MIN_TSNE_WORDS:
         raise BadInput(
-            f"t-SNE needs at least {MIN_TSNE_WORDS} distinct vectors, and these words have {distinct}; give more words, "
-            "or use pca"
+            f"t-SNE needs at least {MIN_TSNE_WORDS} distinct vectors, and these words have {distinct}; give more "
+            "words, or use pca"
         )
     try:
         from sklearn.manifold import TSNE

@@ -47,7 +47,7 @@ class QKCircuit:
 
     @property
     def effective_rank(self) -> float:
-        """The exponential of the entropy of the normalised singular values. Roy and Vetterli 2007, "The effective rank"."""
+        """The exponential of the entropy of the normalised singular values. Roy and Vetterli 2007."""
         shares = self.singular / self.singular.sum()
         return math.exp(-float(torch.special.xlogy(shares, shares).sum()))
 

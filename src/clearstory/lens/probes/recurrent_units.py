@@ -118,7 +118,7 @@ def unit_activations(model: LanguageModel, ids: list[int], layer: int, gate: str
 
 
 def half_life_caption(values: dict[str, Float[Tensor, "T U"]]) -> str:
-    """The mean of the gate that keeps the state, and half-lives: a unit kept by f at every token halves in ln 2 / -ln f.
+    """The mean of the gate that keeps the state, and half-lives: a unit kept by f per token halves in ln 2 / -ln f.
 
     >>> half_life_caption({"forget": torch.full((3, 4), 0.5), "memory": torch.zeros(3, 4)})
     'The forget gate keeps 50% of the state per token on average; half of the units have a half-life of 1.0 ...'

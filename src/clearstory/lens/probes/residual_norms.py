@@ -100,7 +100,7 @@ def norms_caption(seen: StreamNorms, passage: Passage) -> str:
     row, column = divmod(int(share.argmax()), share.shape[1])
     if len(passage.ids) > 2 and float(share[row, column]) >= MASSIVE:
         text += (
-            f" ‘{passage.labels[column]}’ reaches {float(share[row, column]):,.0f} times the median norm: heads without "
-            "a relevant key often attend to such tokens (attention sinks)."
+            f" ‘{passage.labels[column]}’ reaches {float(share[row, column]):,.0f} times the median norm: heads "
+            "without a relevant key often attend to such tokens (attention sinks)."
         )
     return text

@@ -51,8 +51,8 @@ def surprisal(
     """The surprisal of every token of a text in bits, with its rank and the `top` most likely tokens at its position.
 
     The text is read as a document of its own, after the start token; without a start token its first token has no
-    surprisal. A text longer than the context is read in overlapping windows, as in `evaluate`, with the same sums. For an
-    encoder-decoder the text is the source, and the surprisals are those of the `target`.
+    surprisal. A text longer than the context is read in overlapping windows, as in `evaluate`, with the same sums. For
+    an encoder-decoder the text is the source, and the surprisals are those of the `target`.
 
     Raises BadInput for a text without a token to predict, and for a source without a target.
     """
@@ -64,8 +64,8 @@ def surprisal(
         start = bos_or_eos_token_id(tokenizer)
     elif target is None:
         raise BadInput(
-            "this model generates a target from a source, and surprisal is that of the target's tokens; give the target "
-            "with --target"
+            "this model generates a target from a source, and surprisal is that of the target's tokens; give the "
+            "target with --target"
         )
     else:
         text, ids, offsets, start = target, pair.ids, pair.offsets, pair.start

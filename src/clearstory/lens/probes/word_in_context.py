@@ -87,7 +87,7 @@ def layer_vectors(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Laye
 
 
 def align_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> AlignedText:
-    """A text's tokens with their characters. Raises as `encode_passage` does, and BadInput for a text of two segments."""
+    """A text's tokens with their characters. Raises as `encode_passage`, and BadInput for two segments."""
     passage = encode_passage(model, tokenizer, text)
     if passage.token_types is not None:
         raise BadInput("words are compared in one segment, and ‘ ||| ’ separates this text in two; leave it out")
