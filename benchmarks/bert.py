@@ -85,7 +85,7 @@ def main() -> None:
         "next_sentence": found["next_sentence_accuracy"] >= ACCURACY and found["interval"][0] > 0.5,
     }
     if args.picture:
-        save_view(picture(run, found["unigram"], args.model), args.picture)
+        save_view(plot(run, found["unigram"], args.model), args.picture)
     show(result)
 
 
@@ -196,7 +196,7 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[TaggedSentence]) -
     return np.concatenate(found), np.array(tags)
 
 
-def parse_image(run: Path, unigram: float, model: str) -> Curve:
+def plot(run: Path, unigram: float, model: str) -> Curve:
     """How the masked loss fell, and how often pairs were told rightly."""
     looks = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "evaluation"]
     tokens = tuple(float(row["tokens"]) for row in looks)

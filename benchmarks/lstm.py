@@ -80,7 +80,7 @@ def main() -> None:
             "minutes_an_epoch": round(awd["cpu_seconds"] / 60 * 2_088_628 / awd["tokens"], 1),
         }  # fmt: skip
     if args.picture:
-        save_view(picture(points, five), args.picture)
+        save_view(plot(points, five), args.picture)
     show(result)
 
 
@@ -95,7 +95,7 @@ def overtakes(points: list[dict[str, Any]], five: float) -> float | None:
     return None
 
 
-def parse_image(points: list[dict[str, Any]], five: float) -> Curve:
+def plot(points: list[dict[str, Any]], five: float) -> Curve:
     """Perplexity over processor time."""
     times = tuple(point["cpu_seconds"] for point in points)
     ends = (times[0], times[-1])

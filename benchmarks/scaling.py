@@ -80,7 +80,7 @@ def main() -> None:
     corner = max(points, key=lambda point: (point.parameters, point.characters))
     small = [p for p in points if p.parameters < corner.parameters and p.characters < corner.characters]
     if args.picture:
-        save_view(picture(points, whole), args.picture)
+        save_view(plot(points, whole), args.picture)
     show(
         {
             "corpus": "corpus:kjv, characters",
@@ -225,7 +225,7 @@ def foretold(points: list[Point], held_out: list[Point]) -> dict[str, Any]:
     return {"law": told(law), "runs": said}
 
 
-def parse_image(points: list[Point], law: Law) -> Curve:
+def plot(points: list[Point], law: Law) -> Curve:
     """Bits per byte over characters, a line for each size and the law beside it."""
     lines: list[Line] = []
     for size in sorted({point.parameters for point in points}):
