@@ -75,7 +75,7 @@ def measured(
             ]
             print(points[-2:], file=sys.stderr, flush=True)
     if pictures:
-        save_view(picture(points, count_parameters(transformer)), pictures / f"parallel-{name}.svg")
+        save_view(plot(points, count_parameters(transformer)), pictures / f"parallel-{name}.svg")
     return {
         "parameters": {key: count_parameters(model) for key, model in models.items()},
         "points": points,
@@ -163,7 +163,7 @@ def crossing(points: list[dict[str, Any]]) -> int:
     return round(rest / attention)
 
 
-def parse_image(points: list[dict[str, Any]], parameters: int) -> Curve:
+def plot(points: list[dict[str, Any]], parameters: int) -> Curve:
     """Tokens a processor second over the context: solid for full steps, dashed for a single row."""
     lines = []
     for name in ("Transformer", "LSTM"):
