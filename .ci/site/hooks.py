@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
+OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:CONTRIBUTING|CHANGELOG|changelog\.d|benchmarks|README)[^)]*\)")
+LOADED = re.compile(r'<(?:script|img|iframe)[^>]+src="https?://[^"]+"|<link[^>]+stylesheet[^>]+href="https?://[^"]+"')
 PACKAGES = ("text", "models", "evaluation", "training", "generation", "lens", "formats", "recipes")
 
 
@@ -37,14 +39,18 @@ def public_interface() -> str:
     parts = ["# Python\n\nThe public interface: the names of `clearstory.__all__`.\n"]
     places = {**clearstory.FUNCTIONS, **{name: f"{module}:{name}" for name, module in clearstory.TYPES.items()}}
     for name, place in places.items():
-        parts.append(f"## clearstory.{name}\n\n::: {place.replace(':', '.')}\n    options:\n      show_root_heading: false\n")
+        parts.append(
+            f"## clearstory.{name}\n\n::: {place.replace(':', '.')}\n    options:\n      show_root_heading: false\n"
+        )
     return "\n".join(parts)
 
 
 def package_reference(package: str) -> str:
     """The page of a package: its modules in alphabetical order, with their public functions and classes."""
     folder = ROOT / "src" / "clearstory" / package
-    parts = [f"# clearstory.{package}\n\n{(folder / '__init__.py').read_text(encoding='utf-8').split(chr(34) * 3)[1]}\n"]
+    parts = [
+        f"# clearstory.{package}\n\n{(folder / '__init__.py').read_text(encoding='utf-8').split(chr(34) * 3)[1]}\n"
+    ]
     for file in sorted(folder.rglob("*.py")):
         if file.name != "__init__.py":
             module = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
@@ -54,12 +60,12 @@ def package_reference(package: str) -> str:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Links to files of the repository outside docs/ become plain text: the site has no such pages."""
-    return re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?!reference)(?:CONTRIBUTING|CHANGELOG|changelog\.d|benchmarks|README)[^)]*\)", r"\1", markdown)
+    return OUTSIDE.sub(r"\1", markdown)
 
 
-def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+def on_post_page(output: str, page: Any, config: Any) -> str:
     """No page loads anything from another machine; a link is only followed by the reader."""
-    wrong = re.search(r'<(?:script|img|link|iframe)[^>]+(?:src|href)="https?://[^"]+"', content)
-    if wrong:
-        raise SystemExit(f"{page.file.src_path} loads {html.escape(wrong[0])} from elsewhere; keep it in docs/")
-    return content
+    loaded = LOADED.search(output)
+    if loaded:
+        raise SystemExit(f"{page.file.src_path} loads {loaded[0]} from another machine; keep it in docs/")
+    return output
