@@ -48,9 +48,8 @@ def public_interface() -> str:
 def package_reference(package: str) -> str:
     """The page of a package: its modules in alphabetical order, with their public functions and classes."""
     folder = ROOT / "src" / "clearstory" / package
-    parts = [
-        f"# clearstory.{package}\n\n{(folder / '__init__.py').read_text(encoding='utf-8').split(chr(34) * 3)[1]}\n"
-    ]
+    subject = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    parts = [f"# clearstory.{package}\n\n{subject}\n"]
     for file in sorted(folder.rglob("*.py")):
         if file.name != "__init__.py":
             module = ".".join(file.relative_to(ROOT / "src").with_suffix("").parts)
