@@ -47,7 +47,7 @@ export function drawGridSvg(view, { rows, columns, left, top, size, tilt, rowHei
     node,
     backend: "svg",
     cellAt: cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads: view.readers }),
-    cellMark(hovered, pinned) {
+    mark(hovered, pinned) {
       moveRect(across, hovered && hovered.row !== null ? top + hovered.row * rowHeight : null, "y");
       moveRect(down, hovered && left + hovered.column * size, "x");
       moveRect(pinnedRow, pinned === null ? null : top + pinned * rowHeight, "y");
@@ -134,7 +134,7 @@ export function drawGridCanvas(view, { rows, columns, left, top, size, tilt, row
     // Frees the canvas memory, 23 MB for 512 tokens, without waiting for garbage collection.
     destroy: () => [base, overlay].forEach((each) => (each.width = each.height = 0)),
     cellAt: cellLocator(node, { rows, columns, left, top, size, rowHeight, tilt, heads: view.readers }),
-    cellMark(hovered, pinned) {
+    mark(hovered, pinned) {
       overlayContext.clearRect(0, 0, width, height);
       overlayContext.strokeStyle = themeColor("query");
       overlayContext.lineWidth = 1.5;
