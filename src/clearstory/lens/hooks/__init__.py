@@ -1,1 +1,1 @@
-"""Hooks."""
+"""Hooks: what can be recorded and changed inside a model during a forward pass."""
