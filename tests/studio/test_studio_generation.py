@@ -72,10 +72,10 @@ def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
     page = seen.page
     page.locator('input[name="beam"]').fill("2")
     page.locator('input[name="tokens"]').fill("5")
-    page.locator("button", has_text="Write all three").click()
+    page.locator("button", has_text="Generate all three").click()
     seen.ready()
     own = ways(clear.model, clear.tokenizer, TEXT, max_tokens=5, beam=2, seed=4, temperature=1.2)
-    for each in own["ways"]:
+    for each in own["methods"]:
         way = f'[data-method="{each["name"]}"]'
         assert seen.numbers(f"{way} .piece", "data-id") == each["ids"]
         assert seen.numbers(f"{way} .piece", "data-logprob") == pytest.approx(each["logprobs"], abs=1e-5)
@@ -85,14 +85,14 @@ def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
     best = own["tree"]["best"]
     page.locator(f'[data-card="decoding-comparison"] [data-node="{best}"].leaf').click()
     told = page.locator(".leaf-text")
-    assert told.get_attribute("data-text") == own["ways"][2]["text"]
-    assert float(told.get_attribute("data-score")) == pytest.approx(own["ways"][2]["score"], abs=1e-5)
+    assert told.get_attribute("data-text") == own["methods"][2]["text"]
+    assert float(told.get_attribute("data-score")) == pytest.approx(own["methods"][2]["score"], abs=1e-5)
     page.keyboard.press("ArrowUp")
     assert int(told.get_attribute("data-node")) == own["tree"]["nodes"][best]["parent"]
     assert page.locator('.leaf[aria-pressed="true"]').count() == 1
     page.keyboard.press("Escape")
     assert page.locator('.leaf[aria-pressed="true"]').count() == 0
-    assert copied(seen, "ways", home, monkeypatch)["seen"]["found"] == own["found"]
+    assert copied(seen, "decoding-comparison", home, monkeypatch)["result"]["beams"] == own["beams"]
     page.reload()  # the address says how many beams
     assert seen.ready().page.locator('[data-card="decoding-comparison"] .leaf').count() == len(own["tree"]["nodes"])
 
@@ -119,7 +119,7 @@ def test_the_newest_token_is_shown_to_look_where_the_library_says(
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
     assert own["caption"] in page.locator('[data-card="newest-token-attention"] .caption').inner_text()
     assert "head=2" in page.url
-    made = copied(seen, "attended", home, monkeypatch)["seen"]
+    made = copied(seen, "newest-token-attention", home, monkeypatch)["result"]
     assert made["weights"].tolist() == pytest.approx(own["weights"].tolist())
     seen.open(page="generate", model="models/lstm", text=TEXT)
     page.locator("button", has_text=re.compile("^Step$")).click()
@@ -137,7 +137,7 @@ def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
     ratio = float(card.locator(".card-body").get_attribute("data-ratio"))
     assert ratio == pytest.approx(kept / anew)
     assert (
-        f"With the KV cache {kept:,.1f} tokens per second, reading all anew {anew:,.1f}"
+        f"With the KV cache {kept:,.1f} tokens per second, recomputing everything {anew:,.1f}"
         in card.locator(".caption").inner_text()
     )
     card.locator(".tool", has_text="Numbers").click()
@@ -197,7 +197,7 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
     seen = visit(page="next-token", model=CLEAR, text="the")
     page, card = seen.page, '[data-card="guess"]'
     page.locator('select[name="guess-text"]').select_option("own")
-    page.locator(f"{card} button", has_text="Begin").click()
+    page.locator(f"{card} button", has_text="Start").click()
     seen.ready()
     assert page.locator('[data-card="sampling"]').is_hidden()  # the answer is covered
     assert page.locator('[data-card="next-token"]').is_hidden()
@@ -207,7 +207,7 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
         page.locator(f'{card} input[name="confidence"]').fill("0.3")
         page.locator(f"{card} button", has_text=re.compile("^Guess$")).click()
         seen.ready()
-        own = guess(clear.model, clear.tokenizer, "the", place=place, word="e", share=0.3)
+        own = guess(clear.model, clear.tokenizer, "the", position=place, word="e", confidence=0.3)
         answer = page.locator(f"{card} .answer")
         for name, value in [("rank", own["guess"]["rank"]), ("probability", own["guess"]["probability"]),
                             ("bits", own["guess"]["bits"]), ("reader", own["reader_bits"]),
@@ -218,19 +218,19 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
         page.locator(f"{card} button", has_text="Next token").click()
         seen.ready()
     look = page.locator(f"{card} .caption").inner_text()
-    assert look.startswith(f"2 tokens, 1 guessed: you needed {reader:.2f} bits")
+    assert look.startswith(f"2 tokens, 1 guessed correctly: you needed {reader:.2f} bits")
     assert look.endswith(f"the model's {model:.2f}.")
     assert page.locator('[data-card="sampling"]').is_hidden()
     page.locator(f"{card} .chips .chip").first.click()  # after the whole text
     seen.ready()
-    assert "nothing comes after the text" in page.locator(f"{card} .answer").inner_text()
+    assert "no further token" in page.locator(f"{card} .answer").inner_text()
     assert page.locator('[data-card="sampling"]').is_visible()
 
 
 def test_a_guess_that_is_none_leaves_the_game_as_it_was(visit: Open) -> None:
     seen = visit(page="next-token", model=CLEAR, text=TEXT)
     card = seen.page.locator('[data-card="guess"]')
-    card.locator("button", has_text="Begin").click()
+    card.locator("button", has_text="Start").click()
     seen.ready()
     assert seen.page.locator('[data-card="sampling"]').is_visible()  # another text: nothing to cover
     card.locator("button", has_text=re.compile("^Guess$")).click()
@@ -252,7 +252,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
     seen.ready()
     assert CLEAR in page.locator("#tour").inner_text()
     said: dict[int, str] = {}
-    pages = ["tokens", "embeddings", "attention", "attention", "next", "generate"]
+    pages = ["tokens", "embeddings", "attention", "attention", "next-token", "generate"]
     for step, name in enumerate(pages, 1):
         page.locator("#tour button.strong").click()
         page.locator(f'#tour[data-shown="{step}"]').wait_for()
@@ -262,7 +262,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
         said[step] = page.locator(".tour-words").inner_text()
     assert f"Your sentence is {len(clear.tokenizer.encode(TEXT))} of them" in said[1]
     assert f"from a vocabulary of {clear.tokenizer.vocab}" in said[1]
-    assert f"{clear.model.config.width} numbers each" in said[2]
+    assert f"{clear.model.config.width} dimensions" in said[2]
     assert "Here are all 8 heads, 2 layers of 4" in said[3]
     layer, head = map(int, re.findall(r"Layer (\d+), head (\d+)", said[4])[0])
     chances = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double().softmax(-1)
@@ -288,9 +288,9 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
 @pytest.mark.parametrize(
     ("model", "pages"),
     [
-        ("models/ngram", ["tokens", "families", "families", "stream", "next", "generate"]),
+        ("models/ngram", ["tokens", "families", "families", "residual-stream", "next-token", "generate"]),
         pytest.param(
-            "models/lstm", ["tokens", "embeddings", "families", "families", "next", "generate"], marks=pytest.mark.slow
+            "models/lstm", ["tokens", "embeddings", "families", "families", "next-token", "generate"], marks=pytest.mark.slow
         ),
         pytest.param(
             "models/bert",
@@ -306,7 +306,7 @@ def test_a_family_without_a_step_shows_what_it_has(visit: Open, model: str, page
         seen.page.locator(f'#tour[data-shown="{step}"]').wait_for()
         seen.ready()
         assert seen.page.locator("body").get_attribute("data-page") == name
-        usual = ["tokens", "embeddings", "attention", "attention", "next", "generate"][step - 1] == name
+        usual = ["tokens", "embeddings", "attention", "attention", "next-token", "generate"][step - 1] == name
         said = seen.page.locator(".tour-words").inner_text()
         assert usual != said.startswith("This step needs ")
         assert len(said) > 60
@@ -334,7 +334,7 @@ def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> No
     step = view.panels[0]
     assert seen.page.locator('[data-card="fill-mask"] .report-body h3, [data-card="fill-mask"] h3').first.inner_text() == step.title
     assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
-    assert step.title.startswith("Place 2, where")
+    assert step.title.startswith("Position 2)
 
 
 def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> None:
@@ -343,7 +343,7 @@ def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> N
     seen = visit(page="home", model=CLEAR)
     page = seen.page
     assert "last used" in page.locator(f'[data-model="{CLEAR}"] dl').inner_text()
-    assert "nats a token" in page.locator('[data-model="runs/short"] dl').inner_text()
+    assert "nats per token" in page.locator('[data-model="runs/short"] dl').inner_text()
     page.locator('input[name="path"]').fill("/far/off")
     page.keyboard.press("Enter")
     page.locator("#page .problem", has_text=f"ln -s /far/off {home}/off").wait_for()
@@ -354,7 +354,7 @@ def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> N
     assert seen.ready().page.locator("#chips .chip").count() > 0
 
 
-@pytest.mark.parametrize("page", ["generate", pytest.param("next", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("page", ["generate", pytest.param("next-token", marks=pytest.mark.slow)])
 def test_nothing_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
     seen = visit(width=420, page=page, model=CLEAR, text=TEXT, tour=1, beam=4, tokens=4)
     if page == "generate":

@@ -1,4 +1,4 @@
-"""Every page in a browser, from the wheel: what it shows is what the library says, and it asks nobody else."""
+"""Every page in a browser, served from the wheel: its values equal the library's, and it requests nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_home_lists_the_models_with_their_facts(visit: Open, made: Path) -> None
     }  # fmt: skip
     bits = clearstory.open(made / "runs" / "short").card.bits_per_byte
     assert f"{bits:.4g}" in page.locator('[data-model="runs/short"] dl').inner_text()
-    page.locator('[data-model="models/lstm"] button', has_text="Look into it").click()
+    page.locator('[data-model="models/lstm"] button', has_text="Inspect").click()
     page.locator('body[data-page="tokens"]').wait_for()
     assert "model=models%2Flstm" in page.url
 
 
-def test_tokens_are_the_tokenizers(visit: Open, made: Path) -> None:
+def test_tokens_equal_the_tokenizers(visit: Open, made: Path) -> None:
     page = visit(page="tokens", model=CLEAR, text=TEXT).page
     tokenizer = clearstory.open(made / CLEAR).tokenizer
     ids = tokenizer.encode(TEXT)
@@ -51,7 +51,7 @@ def test_tokens_are_the_tokenizers(visit: Open, made: Path) -> None:
     assert page.locator('[data-total="bytes"]').get_attribute("data-value") == str(len(TEXT.encode()))
 
 
-def test_a_chip_is_pinned_moved_from_and_let_go(visit: Open) -> None:
+def test_a_token_is_pinned_and_released(visit: Open) -> None:
     page = visit(page="tokens", model=CLEAR, text=TEXT).page
     chips = page.locator("#chips .chip")
     chips.nth(3).hover()
@@ -74,7 +74,7 @@ def test_a_chip_is_pinned_moved_from_and_let_go(visit: Open) -> None:
     page.locator(f"#chips .chips[data-count='{len(TEXT)}']").wait_for()
 
 
-def test_the_next_token_is_the_librarys_and_cuts_are_grey(visit: Open, made: Path) -> None:
+def test_the_next_token_distribution_and_truncation_equal_the_library(visit: Open, made: Path) -> None:
     seen = visit(page="next-token", model=CLEAR, text=TEXT, temperature=0.5, top_k=3)
     logits = last_logits(made, TEXT)
     warm = (logits / 0.5).softmax(-1)
@@ -95,7 +95,7 @@ def test_the_next_token_is_the_librarys_and_cuts_are_grey(visit: Open, made: Pat
     assert seen.ready().page.locator(f"{choices}.cut").count() == 0
 
 
-def test_a_card_has_its_numbers_its_files_and_its_python(visit: Open, made: Path, tmp_path: Path) -> None:
+def test_a_card_has_tables_files_and_python(visit: Open, made: Path, tmp_path: Path) -> None:
     seen = visit(page="next-token", model=CLEAR, text=TEXT)
     card = seen.page.locator('[data-card="next-token"]')
     view = clearstory.inspect(made / CLEAR, TEXT)
@@ -137,7 +137,7 @@ def test_copied_python_gives_the_same_numbers(visit: Open, made: Path, monkeypat
 @pytest.mark.parametrize(
     ("text", "how"), [(TEXT, "svg"), ("the cat sat on a mat. dogs bark at night. the cat sat", "canvas")]
 )
-def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Path, text: str, how: str) -> None:
+def test_a_grid_is_read_cell_by_cell_with_the_keyboard(visit: Open, made: Path, text: str, how: str) -> None:
     seen = visit(page="embeddings", model="models/lstm", text=text)
     view = clearstory.inspect(made / "models" / "lstm", text, view="embeddings")
     body = seen.page.locator('[data-card="embeddings"] .card-body')
@@ -158,7 +158,7 @@ def test_a_grid_is_read_off_cell_by_cell_with_the_keyboard(visit: Open, made: Pa
     assert seen.ready().page.locator('#chips .chip[aria-selected="true"]').get_attribute("data-position") == "3"
 
 
-def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Open, made: Path) -> None:
+def test_tiles_have_the_head_types_of_the_library(visit: Open, made: Path) -> None:
     seen = visit(page="all-views", model=CLEAR, text=TEXT)
     seen.page.locator('[data-card="heads"]').scroll_into_view_if_needed()
     body = seen.page.locator('[data-card="heads"] .report-body')
@@ -175,7 +175,7 @@ def test_small_pictures_of_a_view_are_named_as_the_library_names_them(visit: Ope
     assert body.locator(".readout").inner_text().startswith("Layer 0, head 1")
 
 
-def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> None:
+def test_a_head_is_selected_and_its_weights_read(visit: Open, made: Path) -> None:
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
     view = clearstory.inspect(made / CLEAR, TEXT, view="attention", layer=0, head=1)
     body = seen.page.locator('[data-card="head-pattern"] .card-body')
@@ -193,7 +193,7 @@ def test_a_head_is_chosen_among_all_and_read_off(visit: Open, made: Path) -> Non
     assert body.get_attribute("data-head") == "0"
 
 
-def test_a_head_is_taken_away_by_a_click_and_given_back(visit: Open, made: Path) -> None:
+def test_a_click_ablates_a_head_and_undo_restores_it(visit: Open, made: Path) -> None:
     seen = visit(page="interventions", model=CLEAR, text=TEXT)
     seen.page.locator('[data-card="components"] .part[data-intervention="head 0.1 off"]').click()
     seen.ready()
@@ -210,7 +210,7 @@ def test_a_head_is_taken_away_by_a_click_and_given_back(visit: Open, made: Path)
 def test_every_page_opens_for_every_family(visit: Open) -> None:
     seen = visit(page="home", model=CLEAR, text="the cat")
     pages = [each.get_attribute("data-page") for each in seen.page.locator("#rail a").all()]
-    assert pages[:4] == ["home", "tokens", "embeddings", "context"]
+    assert pages[:4] == ["home", "tokens", "embeddings", "contextual-embeddings"]
     for model in (CLEAR, "models/lstm", "models/ngram"):
         seen.open(page="home", model=model, text="the cat")
         for page in pages:
@@ -228,7 +228,7 @@ def test_every_page_opens_for_every_family(visit: Open) -> None:
     assert seen.page.locator('[data-card="backoff"][data-state="drawn"]').count() == 1
 
 
-def test_text_is_written_step_by_step_and_another_way_taken(visit: Open, made: Path) -> None:
+def test_text_is_generated_step_by_step_and_branches(visit: Open, made: Path) -> None:
     how = {"max_tokens": 6, "temperature": 0.8}
     wholes = (clearstory.generate(made / CLEAR, TEXT, seed=seed, **how).completions[0] for seed in range(99))
     seed, whole = next((seed, whole) for seed, whole in enumerate(wholes) if whole.finished == "length")
@@ -262,13 +262,13 @@ def test_hostile_words_are_text_on_every_page(visit: Open) -> None:
     text = f"the {HOSTILE} cat"
     seen = visit(page="tokens", model="models/hostile", text=text)
     assert HOSTILE in [each.inner_text() for each in seen.page.locator("#chips .chip").all()]
-    for page in ("next", "generate", "attention", "stream", "views", "embeddings"):
+    for page in ("next-token", "generate", "attention", "residual-stream", "all-views", "embeddings"):
         seen.open(page=page, model="models/hostile", text=text)
         assert seen.page.locator("img, script:not([src])").count() == 0
         assert HOSTILE in seen.page.locator("body").inner_text()
 
 
-def test_a_finished_run_shows_how_it_learnt(visit: Open, made: Path) -> None:
+def test_a_finished_run_shows_its_metrics(visit: Open, made: Path) -> None:
     seen = visit(page="train", run="runs/short")
     rows = [json.loads(line) for line in (made / "runs" / "short" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if row["kind"] == "step"]
@@ -278,13 +278,13 @@ def test_a_finished_run_shows_how_it_learnt(visit: Open, made: Path) -> None:
     page.locator('[data-card="learning-curve"] button', has_text="Numbers").click()
     looks = [row["bits_per_byte"] for row in rows if row["kind"] == "evaluation"]
     assert seen.numbers('[data-card="learning-curve"] .numbers tr td:nth-child(3)') == looks
-    assert "It has learnt" in page.locator(".status").inner_text()
+    assert "Finished" in page.locator(".status").inner_text()
     samples = [row["text"] for row in rows if row["kind"] == "sample"]
     shown = [each.text_content() for each in page.locator(".samples blockquote").all()]
     assert shown == samples[::-1][:3]
 
 
-def test_a_run_is_begun_and_watched_and_stopped_from_the_page(visit: Open, installed: Path, folder: Path) -> None:
+def test_a_run_is_started_watched_and_stopped_from_the_page(visit: Open, installed: Path, folder: Path) -> None:
     from trained import MODEL, TRAINING
 
     with serving(installed, folder) as (_, url):
@@ -303,20 +303,20 @@ def test_a_run_is_begun_and_watched_and_stopped_from_the_page(visit: Open, insta
                 field.select_option(str(value))
             else:
                 field.fill(str(value))
-        page.locator("button", has_text="Begin").first.click()
+        page.locator("button", has_text=re.compile("^Start$")).first.click()
         page.locator('.page[data-state="running"]').wait_for()
         assert "run=runs%2Fmine" in page.url
         page.locator('[data-card="learning-curve"][data-state="drawn"]').wait_for()
         first = int(page.locator(".page").get_attribute("data-step"))
         page.reload()  # the tab is closed and opened again
         page.locator('.page[data-state="running"]').wait_for()
-        page.locator("button", has_text="Stop, with a checkpoint").click()
+        page.locator("button", has_text="Stop and save a checkpoint").click()
         page.locator('.page[data-state="stopped"]').wait_for()
         assert int(page.locator(".page").get_attribute("data-step")) >= first
-        assert "can go on from its newest checkpoint" in page.locator(".status").inner_text()
+        assert "can be resumed from its newest checkpoint" in page.locator(".status").inner_text()
 
 
-def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installed: Path, folder: Path) -> None:
+def test_errors_are_shown_within_five_seconds(visit: Open, installed: Path, folder: Path) -> None:
     with serving(installed, folder) as (process, url):
         seen = visit(url=url, page="next-token", model=CLEAR, text=TEXT)
         page = seen.page
@@ -335,19 +335,19 @@ def test_what_goes_wrong_is_a_sentence_within_five_seconds(visit: Open, installe
         page.locator("#alarm", has_text="there is no folder").wait_for(**five)
         port = int(url.rstrip("/").rpartition(":")[2])
         process.send_signal(signal.SIGKILL)
-        page.locator("#alarm", has_text="does not answer").wait_for(**five)
+        page.locator("#alarm", has_text="does not respond").wait_for(**five)
         process.wait()
         with serving(installed, folder, port):
-            page.locator("#alarm", has_text="does not answer").wait_for(state="hidden", timeout=20_000)
+            page.locator("#alarm", has_text="does not respond").wait_for(state="hidden", timeout=20_000)
 
 
-def test_an_answer_lost_on_the_way_is_asked_for_again(visit: Open) -> None:
+def test_a_lost_response_is_requested_again(visit: Open) -> None:
     seen = visit(page="next-token", model=CLEAR, text=TEXT)
     page = seen.page
     page.route("**/api/trace", lambda route: route.abort())  # the server itself is there all the time
     page.locator("#text").fill("the king")
     page.keyboard.press("Enter")
-    page.locator("#alarm", has_text="does not answer").wait_for(timeout=5000)
+    page.locator("#alarm", has_text="does not respond").wait_for(timeout=5000)
     page.unroute_all(behavior="wait")
     page.locator("#alarm").wait_for(state="hidden")
     seen.ready()
@@ -355,7 +355,7 @@ def test_an_answer_lost_on_the_way_is_asked_for_again(visit: Open) -> None:
     assert page.locator(".card .problem:not([hidden])").count() == 0
 
 
-def test_the_shell_is_painted_before_anything_is_asked(visit: Open, server: str, browser: Any) -> None:
+def test_the_page_is_shown_without_javascript(visit: Open, server: str, browser: Any) -> None:
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(server)
     assert page.locator("#rail a").count() >= 12
@@ -366,7 +366,7 @@ def test_the_shell_is_painted_before_anything_is_asked(visit: Open, server: str,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [420, 1280, 3840])
 def test_pictures_of_every_page(visit: Open, width: int, scheme: str) -> None:
-    for page in ("home", "tokens", "next", "attention", "stream", "generate", "train", "families", "views"):
+    for page in ("home", "tokens", "next-token", "attention", "residual-stream", "generate", "train", "families", "all-views"):
         model = "models/ngram" if page == "families" else CLEAR
         seen = visit(width=width, scheme=scheme, page=page, model=model, text=TEXT, run="runs/short", query=3)
         if page == "generate":
@@ -375,7 +375,7 @@ def test_pictures_of_every_page(visit: Open, width: int, scheme: str) -> None:
         seen.shot(f"{page}-{width}-{scheme}")
 
 
-@pytest.mark.parametrize("page", ["home", "tokens", "next", "attention", "generate", "train", "views"])
+@pytest.mark.parametrize("page", ["home", "tokens", "next-token", "attention", "generate", "train", "all-views"])
 def test_nothing_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
     seen = visit(width=420, page=page, model=CLEAR, text=TEXT, run="runs/short")
     assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420
