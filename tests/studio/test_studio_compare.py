@@ -14,7 +14,7 @@ import clearstory
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
-from clearstory.studio.context_api import contextual_embeddings
+from clearstory.studio.context_api import compare_contexts
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 
@@ -62,7 +62,7 @@ def run(code: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="the cot", view="attention", layer=0, head=1)
     apart = clearstory.inspect(home / CLEAR, "the cat", view="attention", compare_text="the cot", layer=0, head=1)
-    body = card(seen, "apart").locator(".card-body")
+    body = card(seen, "difference").locator(".card-body")
     signs = [sum(value * sign > 0 for row in apart.values for value in row) for sign in (1, -1)]
     assert [body.locator(f"rect.{name}").count() for name in ("apart", "hollow-apart")] == signs
     fills = [
@@ -70,21 +70,21 @@ def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypa
         for name in ("apart", "hollow-apart")
     ]
     assert len(set(fills)) == 2
-    assert card(seen, "apart").locator(".caption").inner_text() == apart.caption
-    assert "They differ in their sentences." in card(seen, "sides").inner_text()
+    assert card(seen, "difference").locator(".caption").inner_text() == apart.caption
+    assert "A and B differ in: sentences." in card(seen, "sides").inner_text()
     # What is pointed at and pinned in one is so in all.
     card(seen, "b").locator(".grid-field").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight"):
         seen.page.keyboard.press(key)
     seen.page.keyboard.press("Enter")
-    for name in ("a", "b", "apart"):
+    for name in ("a", "b", "difference"):
         inside = card(seen, name).locator("[data-pinned]")
         assert inside.get_attribute("data-pinned") == "2"
-    value = card(seen, "apart").locator("[data-value]").get_attribute("data-value")
+    value = card(seen, "difference").locator("[data-value]").get_attribute("data-value")
     assert float(value) == pytest.approx(apart.values[2][1])
     seen.page.keyboard.press("Escape")
-    assert card(seen, "apart").locator("[data-pinned]").get_attribute("data-pinned") == ""
-    view = run(copied(seen, "apart"), home, monkeypatch)
+    assert card(seen, "difference").locator("[data-pinned]").get_attribute("data-pinned") == ""
+    view = run(copied(seen, "difference"), home, monkeypatch)
     assert view == apart
 
 
@@ -94,7 +94,7 @@ def test_next_words_are_the_librarys_and_follow_each_other(visit: Open, home: Pa
     drawn = seen.numbers('[data-card="difference"] td.bars')
     assert drawn == pytest.approx(apart.column("B − A"))
     assert card(seen, "sides").locator('select[name="view"]').input_value() == "next-token"
-    rows = card(seen, "apart").locator("tbody tr")
+    rows = card(seen, "difference").locator("tbody tr")
     word = rows.first.locator("td").first.inner_text()
     rows.first.hover()
     pointed = seen.page.locator('[data-card="a"] tr.pointed, [data-card="b"] tr.pointed')
@@ -110,7 +110,7 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
     apart = clearstory.inspect(home / CLEAR, ONE, view="surprisal", compare_model=home / WORDS)
     values = [span.value for span in apart.spans if span.value is not None]
     assert seen.numbers('[data-card="difference"] .piece') == pytest.approx(values)
-    shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "apart").locator(".piece").all()]
+    shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "difference").locator(".piece").all()]
     assert shades == [apart.color_class(span) for span in apart.spans if span.value is not None]
     # A piece of B is several of A's: pointing at it points at the first of those.
     card(seen, "b").locator(".piece").nth(1).hover()
@@ -130,7 +130,7 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
     card(seen, "sides").locator("button", has_text="Swap").click()
     seen.ready()
     assert seen.numbers('[data-card="difference"] .piece') == pytest.approx([-(span.value or 0) for span in apart.spans])
-    card(seen, "sides").locator("button", has_text="B as A").click()
+    card(seen, "sides").locator("button", has_text="Reset B to A").click()
     seen.ready()
     card(seen, "sides").locator('select[name="model_b"]').select_option("runs/again")
     seen.ready()
@@ -141,14 +141,14 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
 
 def test_what_has_no_difference_says_why(visit: Open) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", view="logit-lens")
-    assert "A has 7 columns and B has 5" in card(seen, "apart").locator(".problem").inner_text()
+    assert "A has 7 columns and B has 5" in card(seen, "difference").locator(".problem").inner_text()
     assert card(seen, "a").locator("svg.grid").count() == card(seen, "b").locator("svg.grid").count() == 1
     box = card(seen, "sides").locator('textarea[name="text_b"]')
     box.fill("the cat " * 9)
     box.press("Enter")
     seen.ready()
     assert "context holds 24" in card(seen, "b").locator(".problem").inner_text()
-    assert "B shows nothing" in card(seen, "apart").locator(".problem").inner_text()
+    assert "side B failed" in card(seen, "difference").locator(".problem").inner_text()
     assert card(seen, "a").locator("svg.grid").count() == 1
 
 
@@ -158,29 +158,29 @@ def test_what_has_no_difference_says_why(visit: Open) -> None:
 def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="contextual-embeddings", model=WORDS, text=ONE, text_b=OTHER)
     opened = clearstory.open(home / WORDS)
-    said = contextual_embeddings(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
+    said = compare_contexts(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
     rows = '[data-card="layers"] tbody tr'
-    assert seen.numbers(rows, "data-cleared") == pytest.approx([row["cleared"] for row in said["rows"]], abs=1e-5)
-    assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in said["rows"]], abs=1e-5)
-    near, moved = card(seen, "near").locator("[data-layer]"), card(seen, "moved").locator("[data-layer]")
-    assert near.get_attribute("data-layer") == said["least"]
+    assert seen.numbers(rows, "data-centred") == pytest.approx([row["centred"] for row in said["layers"]], abs=1e-5)
+    assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in said["layers"]], abs=1e-5)
+    near, moved = card(seen, "nearest").locator("[data-layer]"), card(seen, "heads").locator("[data-layer]")
+    assert near.get_attribute("data-layer") == said["least_similar"]
     # A click keeps a layer, pointing at another shows that one for as long.
     seen.page.locator(f'{rows}[data-layer="0"]').click()
     seen.ready()
-    assert "after=0" in seen.page.url
+    assert "context_layer=0" in seen.page.url
     drawn = seen.numbers('[data-card="heads"] td.bars')
     assert drawn == pytest.approx([row[4] for row in said["heads"]["0"]["rows"]], rel=1e-4)
-    cosines = [row[1] for table in said["near"]["0"] for row in table["rows"]]
+    cosines = [row[1] for table in said["nearest"]["0"] for row in table["rows"]]
     assert seen.numbers('[data-card="nearest"] td.bars') == pytest.approx(cosines, abs=1e-5)
     seen.page.locator(f'{rows}[data-layer="1"]').hover()
     assert moved.get_attribute("data-layer") == "1"
-    assert card(seen, "ways").locator(".point.on").count() == 2
+    assert card(seen, "trajectories").locator(".point.on").count() == 2
     seen.page.mouse.move(0, 0)
     assert moved.get_attribute("data-layer") == "0"
-    table = run(copied(seen, "near") + "view = view[0]", home, monkeypatch)
+    table = run(copied(seen, "nearest") + "view = view[0]", home, monkeypatch)
     assert table["title"] == "Nearest in the bank after layer 0, in the first text"
     walk = run(copied(seen, "words"), home, monkeypatch)
-    assert walk.panels[0].to_json() == said["parting"]
+    assert walk.panels[0].to_json() == said["similarity"]
 
 
 def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:
@@ -207,16 +207,16 @@ def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -
     seen = visit(page="contextual-embeddings", model=WORDS)
     assert "a machine learning model" in seen.page.locator("#text").input_value()
     assert "‘model’ in “a machine learning model”" in card(seen, "words").locator("h2").inner_text()
-    seen.page.locator("#page button", has_text="Find a sentence").click()
+    seen.page.locator("#page button", has_text="Use an example sentence").click()
     seen.ready()
     assert seen.page.locator('#page textarea[name="text_b"]').input_value() == EXAMPLE_SENTENCES[0]
     seen.open(page="contextual-embeddings", model=WORDS, text="a zebra")
-    assert "no sentence is kept in which ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
+    assert "no example sentence contains ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
     assert card(seen, "layers").is_hidden()
     assert not seen.page.locator('.card[data-state="busy"]').count()
 
 
-@pytest.mark.parametrize("page", ["compare", "context"])
+@pytest.mark.parametrize("page", ["compare", "contextual-embeddings"])
 def test_neither_page_is_wider_than_a_narrow_window(visit: Open, page: str) -> None:
     text = " ".join(6 * [ONE]) if page == "compare" else ONE
     seen = visit(width=420, page=page, model=WORDS, text=text, text_b=OTHER)
@@ -227,5 +227,5 @@ def test_neither_page_is_wider_than_a_narrow_window(visit: Open, page: str) -> N
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [420, 1280, 3840])
 def test_pictures_of_both_pages(visit: Open, width: int, scheme: str) -> None:
-    for page in ("compare", "context"):
+    for page in ("compare", "contextual-embeddings"):
         visit(width, scheme, page=page, model=WORDS, text=ONE, text_b=OTHER).shot(f"{page}-{width}-{scheme}")

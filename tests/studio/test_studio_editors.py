@@ -1,4 +1,4 @@
-"""Hands on the pages: heads combined, weights pulled, words over training: read off and held against the library."""
+"""Interactive pages: combined heads, edited weights, checkpoints; their values equal the library's."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def readings(seen: Visit, card: str) -> list[list[float]]:
     return [[float(str(each.get_attribute("data-value"))) for each in row.locator("td.n").all()] for row in rows]
 
 
-def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_heads_are_combined(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
     mosaic = seen.page.locator('[data-card="all-heads"] .tile-grid')
@@ -90,21 +90,21 @@ def test_several_heads_are_one_map(visit: Open, home: Path, monkeypatch: pytest.
     seen.page.keyboard.press("Enter")
     seen.ready()
     view = clearstory.inspect(CLEAR, TEXT, view="combined-heads", heads=("0.1", "0.2 x3"))
-    assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
+    assert readings(seen, "head-pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
     assert seen.page.locator('[data-card="head-pattern"] .caption').inner_text() == view.caption
-    assert ran(copied(seen, "pattern"))["view"] == view
+    assert ran(copied(seen, "head-pattern"))["view"] == view
     seen.page.locator('[name="reduce"]').select_option("max")
     seen.ready()
     largest = clearstory.inspect(CLEAR, TEXT, view="combined-heads", heads=("0.1", "0.2"), reduce="max")
-    assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in largest.values]
+    assert readings(seen, "head-pattern") == [pytest.approx(row, abs=1e-6) for row in largest.values]
     seen.page.reload()  # a link opens it again
     seen.ready()
     assert seen.page.locator('[data-card="head-pattern"] .card-body').get_attribute("data-heads") == "0.1;0.2"
-    seen.page.locator("button", has_text="One head again").click()
+    seen.page.locator("button", has_text="Single head").click()
     assert seen.ready().page.locator('[data-card="head-pattern"] .card-body').get_attribute("data-head") == "1"
 
 
-def test_a_columns_head_tells_who_reads_it(visit: Open, home: Path) -> None:
+def test_a_column_label_lists_the_largest_rows(visit: Open, home: Path) -> None:
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=1, head=0)
     view = clearstory.inspect(home / CLEAR, TEXT, view="attention", layer=1, head=0)
     body = seen.page.locator('[data-card="head-pattern"] .card-body')
@@ -116,12 +116,12 @@ def test_a_columns_head_tells_who_reads_it(visit: Open, home: Path) -> None:
     told = dict(each.split(":") for each in str(body.get_attribute("data-readers")).split())
     assert list(map(int, told)) == best
     assert [float(each) for each in told.values()] == pytest.approx([column[row] for row in best], abs=1e-6)
-    assert "is read by" in body.locator(".readout").inner_text()
+    assert "is attended to by" in body.locator(".readout").inner_text()
     seen.page.keyboard.press("Escape")
     assert body.get_attribute("data-column") == ""
 
 
-def test_the_strongest_pairs_leave_out_what_is_hidden(visit: Open, home: Path) -> None:
+def test_the_strongest_pairs_exclude_the_hidden_column(visit: Open, home: Path) -> None:
     text = "the king of the hill is the man who sat at the top of it all the day"
     tokenizer = clearstory.open(home / "models/t5").tokenizer
     assert len(tokenizer.encode(text)) > 48
@@ -134,17 +134,17 @@ def test_the_strongest_pairs_leave_out_what_is_hidden(visit: Open, home: Path) -
     assert [row[0] for row in readings(seen.ready(), "pairs")] == pytest.approx(every, abs=1e-6)
 
 
-def test_whose_attention_is_chosen_in_words(visit: Open, home: Path) -> None:
+def test_the_attention_part_is_selected(visit: Open, home: Path) -> None:
     seen = visit(page="attention", model="models/t5", text="the cat", target="a dog")
     seen.page.locator('.parts input[value="cross"]').click()
     seen.ready()
     view = clearstory.inspect(home / "models/t5", "the cat", view="attention", part="cross", target="a dog")
-    assert readings(seen, "pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
+    assert readings(seen, "head-pattern") == [pytest.approx(row, abs=1e-6) for row in view.values]
     assert "part=cross" in seen.page.url
-    assert "across" in seen.page.locator('[data-card="head"] h2').inner_text()
+    assert "cross-attention" in seen.page.locator('[data-card="head"] h2').inner_text()
 
 
-def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
+def test_a_weight_is_dragged_and_changed_with_keys(
     visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
@@ -164,10 +164,10 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     page.mouse.move(x + way, y, steps=2)
     page.mouse.up()
     seen.ready()
-    [edit] = [each.get_attribute("data-edit") for each in page.locator(".edits li").all()]
+    [edit] = [each.get_attribute("data-intervention") for each in page.locator(".interventions li").all()]
     assert edit == f"cell 0.1 2 0 {round(was + way / 140, 2):g}"
     after = pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(edit)])[1]
-    assert readings(seen, "hand") == [pytest.approx(row, abs=1e-6) for row in after.tolist()]
+    assert readings(seen, "head-editor") == [pytest.approx(row, abs=1e-6) for row in after.tolist()]
     outcome = run_interventions(opened.model, opened.tokenizer, read, [parse_intervention(edit)])
     told = {
         each.get_attribute("data-token"): (
@@ -184,21 +184,21 @@ def test_a_weight_is_pulled_with_the_pointer_and_turned_with_the_keys(
     for key in ("Enter", "ArrowDown", "Enter"):
         page.keyboard.press(key)
     seen.ready()
-    [turned] = [each.get_attribute("data-edit") for each in page.locator(".edits li").all()]
+    [turned] = [each.get_attribute("data-intervention") for each in page.locator(".interventions li").all()]
     assert float(str(turned).split()[-1]) == pytest.approx(max(0, float(edit.split()[-1]) - 0.05), abs=1e-9)
-    names = ran(copied(seen, "board"))
-    assert [str(each) for each in names["edits"]] == [turned]
+    names = ran(copied(seen, "components"))
+    assert [str(each) for each in names["interventions"]] == [turned]
     assert torch.equal(
-        ran(copied(seen, "hand"))["weights"],
+        ran(copied(seen, "head-editor"))["weights"],
         pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(str(turned))])[1],
     )
     page.locator('[data-card="head-editor"] .weight-editor').focus()
     page.keyboard.press("Delete")
-    assert seen.ready().page.locator(".edits li").count() == 0
-    assert "Nothing is changed" in page.locator('[data-card="interventions"] .card-body').inner_text()
+    assert seen.ready().page.locator(".interventions li").count() == 0
+    assert "There are no interventions" in page.locator('[data-card="interventions"] .card-body').inner_text()
 
 
-def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, home: Path) -> None:
+def test_scaling_steering_and_patching(visit: Open, home: Path) -> None:
     seen = visit(page="interventions", model=CLEAR, text=TEXT, layer=1, head=2)
     page = seen.page
     page.locator('[data-card="head-editor"] [name="scale"]').fill("0.5")
@@ -208,7 +208,7 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     page.locator('[name="steer-layer"]').fill("0")
     page.locator(".steering button").click()
     seen.ready()
-    page.locator('.edits [name="strength"]').nth(1).fill("2.5")
+    page.locator('.interventions [name="strength"]').nth(1).fill("2.5")
     seen.ready()
     card = page.locator('[data-card="activation-patching"]')
     card.locator('[name="other_text"]').fill("the dog sat on")
@@ -219,7 +219,7 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
         page.keyboard.press(key)
     seen.ready()
-    said = [str(each.get_attribute("data-edit")) for each in page.locator(".edits li").all()]
+    said = [str(each.get_attribute("data-intervention")) for each in page.locator(".interventions li").all()]
     assert said == ["head 1.2 x0.5", r'steer 0 2.5 all "the dogs" "a \"mat\""', 'patch 0 2 "the dog sat on"']
     assert parse_intervention(said[1]).away == 'a "mat"'  # type: ignore[union-attr]
     view = clearstory.inspect(home / CLEAR, TEXT, view="interventions", edit=tuple(said))
@@ -227,13 +227,13 @@ def test_a_head_is_scaled_and_a_text_steered_and_a_vector_patched(visit: Open, h
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
     page.locator('[data-card="components"] .part[data-intervention="head 1.2 off"]').click()  # off in place of half
     seen.ready()
-    assert page.locator(".edits li").nth(2).get_attribute("data-edit") == "head 1.2 off"
-    assert page.locator('.edits [data-intervention="head 1.2 x0.5"]').count() == 0
-    page.locator('[data-card="components"] button', has_text=re.compile("^Undo all$")).click()
+    assert page.locator(".interventions li").nth(2).get_attribute("data-intervention") == "head 1.2 off"
+    assert page.locator('.interventions [data-intervention="head 1.2 x0.5"]').count() == 0
+    page.locator('[data-card="components"] button', has_text=re.compile("^Remove all$")).click()
     assert seen.ready().page.locator("#page .page").get_attribute("data-interventions") == "0"
 
 
-def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_played_on_fixed_axes(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     first = "step-000000"
     seen = visit(page="embeddings", model=RUN, text="t h e", step=0, top=2, word="t")
@@ -264,17 +264,17 @@ def test_a_run_is_played_and_the_map_keeps_its_axes(visit: Open, home: Path, mon
     page.locator('#step-play[aria-pressed="false"]').wait_for()  # it stops by itself at the end
     steps = page.evaluate("() => [...new Set(window.seen)]")
     kept = [int(path.name[5:]) for path in sorted((home / RUN / "checkpoints").iterdir())][1:]
-    assert steps == [*(f"after {step}" for step in kept), "the best"]
+    assert steps == [*(f"step {step}" for step in kept), "best model"]
     assert "step=" not in page.url
     held(last)
     page.locator("#step").focus()
     page.keyboard.press("ArrowLeft")
-    assert seen.ready().page.locator("#step-words").inner_text() == f"after {kept[-1]}"
+    assert seen.ready().page.locator("#step-words").inner_text() == f"step {kept[-1]}"
     seen.open(page="attention", model=CLEAR, text=TEXT)
     assert page.locator("#step-box").is_hidden()
 
 
-def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_neighbours_are_shown_with_their_vectors(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="embeddings", model=CLEAR, text=TEXT, word="t", remove_components=1)
     page = seen.page
@@ -288,14 +288,14 @@ def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, mon
     page.locator('[data-card="neighbours"] .near').nth(9).wait_for(state="detached")
     few = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove_components=1, max_token_id=9)
     assert seen.ready().numbers('[data-card="neighbours"] .near', "data-id") == few.column("id")
-    rows = ran(copied(seen, "matrix"))["rows"]
+    rows = ran(copied(seen, "embedding-rows"))["rows"]
     strip = page.locator('[data-card="embedding-rows"] .card-body')
     strip.locator(".strip").focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
     assert float(str(strip.get_attribute("data-value"))) == pytest.approx(float(rows[1, 1]), rel=1e-6)
-    page.locator('[name="one"]').fill("t")
-    page.locator('[name="other"]').fill("a")
+    page.locator('[name="axis_from"]').fill("t")
+    page.locator('[name="axis_to"]').fill("a")
     page.locator('[data-card="semantic-axis"] svg.map').wait_for()
     ends = clearstory.inspect(CLEAR, TEXT, view="semantic-axis", words=("t", "a"))
     assert seen.ready().numbers('[data-card="semantic-axis"] [data-point]', "data-x") == pytest.approx(
@@ -303,7 +303,7 @@ def test_a_word_and_its_nearest_are_strips_and_bars(visit: Open, home: Path, mon
     )
 
 
-def test_the_lens_is_computed_where_it_is_seen(visit: Open, home: Path) -> None:
+def test_the_logit_lens_is_computed_for_visible_columns(visit: Open, home: Path) -> None:
     seen = visit(width=700, page="residual-stream", model=CLEAR, text=TEXT)
     body = seen.page.locator('[data-card="logit-lens"] .card-body')
     columns = int(str(body.get_attribute("data-columns")))
@@ -311,14 +311,14 @@ def test_the_lens_is_computed_where_it_is_seen(visit: Open, home: Path) -> None:
     assert columns < count
     whole = clearstory.inspect(home / CLEAR, TEXT, view="logit-lens")
     assert readings(seen, "logit-lens") == [pytest.approx(row[count - columns :], abs=1e-6) for row in whole.values]
-    seen.page.locator('[name="from"]').fill("1")
+    seen.page.locator('[name="first-token"]').fill("1")
     assert readings(seen.ready(), "logit-lens") == [pytest.approx(row[1 : 1 + columns], abs=1e-6) for row in whole.values]
 
 
 def test_nothing_is_wider_than_a_narrow_window(visit: Open) -> None:
-    state = {"model": RUN, "text": "the cat", "heads": "0.0;0.1", "edits": "head 0.0 x0.5", "word": "t"}
+    state = {"model": RUN, "text": "the cat", "heads": "0.0;0.1", "interventions": "head 0.0 x0.5", "word": "t"}
     seen = visit(width=420, page="attention", **state)
-    for page in ("experiment", "embeddings", "stream", None):
+    for page in ("interventions", "embeddings", "residual-stream", None):
         assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420
         if page:
             seen.page.locator(f'#rail a[data-page="{page}"]').click()

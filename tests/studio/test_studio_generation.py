@@ -17,9 +17,9 @@ import clearstory
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.generation_attention import attended
-from clearstory.studio.guess_game import guess
-from clearstory.studio.decoding_comparison import ways
+from clearstory.studio.generation_attention import newest_token_attention
+from clearstory.studio.guess_game import score_guess
+from clearstory.studio.decoding_comparison import compare_decoding
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import shaken
 from trained import words
@@ -74,7 +74,7 @@ def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
     page.locator('input[name="tokens"]').fill("5")
     page.locator("button", has_text="Generate all three").click()
     seen.ready()
-    own = ways(clear.model, clear.tokenizer, TEXT, max_tokens=5, beam=2, seed=4, temperature=1.2)
+    own = compare_decoding(clear.model, clear.tokenizer, TEXT, max_tokens=5, beam=2, seed=4, temperature=1.2)
     for each in own["methods"]:
         way = f'[data-method="{each["name"]}"]'
         assert seen.numbers(f"{way} .piece", "data-id") == each["ids"]
@@ -109,13 +109,13 @@ def test_the_newest_token_is_shown_to_look_where_the_library_says(
     ids = [int(each) for each in seen.numbers(pieces, "data-id")]
     assert len(ids) == 3
     chips = '[data-card="newest-token-attention"] .chip'
-    own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids))
+    own = newest_token_attention(clear.model, clear.tokenizer, TEXT, generated=tuple(ids))
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
     page.locator('select[name="attention-head"]').select_option("2")
     page.locator('[data-card="newest-token-attention"] .card-body[data-head="2"]').wait_for()
     page.locator(pieces).nth(1).click()
     seen.ready()
-    own = attended(clear.model, clear.tokenizer, TEXT, written=tuple(ids[:2]), layer=1, head=2)
+    own = newest_token_attention(clear.model, clear.tokenizer, TEXT, generated=tuple(ids[:2]), layer=1, head=2)
     assert seen.numbers(chips, "data-weight") == pytest.approx(own["weights"].tolist(), abs=1e-6)
     assert own["caption"] in page.locator('[data-card="newest-token-attention"] .caption').inner_text()
     assert "head=2" in page.url
@@ -207,13 +207,13 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
         page.locator(f'{card} input[name="confidence"]').fill("0.3")
         page.locator(f"{card} button", has_text=re.compile("^Guess$")).click()
         seen.ready()
-        own = guess(clear.model, clear.tokenizer, "the", position=place, word="e", confidence=0.3)
+        own = score_guess(clear.model, clear.tokenizer, "the", position=place, word="e", confidence=0.3)
         answer = page.locator(f"{card} .answer")
         for name, value in [("rank", own["guess"]["rank"]), ("probability", own["guess"]["probability"]),
                             ("bits", own["guess"]["bits"]), ("reader", own["reader_bits"]),
                             ("model", own["model_bits"])]:  # fmt: skip
             assert float(answer.get_attribute(f"data-{name}")) == pytest.approx(value, rel=1e-5), name
-        assert answer.get_attribute("data-right") == str(own["right"]).lower()
+        assert answer.get_attribute("data-correct") == str(own["correct"]).lower()
         reader, model = reader + own["reader_bits"], model + own["model_bits"]
         page.locator(f"{card} button", has_text="Next token").click()
         seen.ready()
