@@ -274,8 +274,8 @@ CONFIG = dict.fromkeys(field.name for config in CONFIG_TYPES for field in fields
 
 STEPPING = (
     "batch_size", "gradient_accumulation_steps", "context", "weight_average", "optimizer", "learning_rate",
-    "weight_decay", "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "eval_tokens", "precision",
-    "initialization", "seed",
+    "weight_decay", "beta1", "beta2", "epsilon", "schedule", "final_learning_rate", "gradient_clip", "eval_tokens",
+    "precision", "initialization", "seed",
 )  # fmt: skip
 WRITING = (
     "prompt", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "beam", "seed", "int8",

@@ -31,7 +31,7 @@ class InitialModel:
         summary: its size in words.
     """
 
-    model: Any
+    model: Any  # a LanguageModel or an Encoder
     tokenizer: Tokenizer
     card: ModelCard
     base_folder: Path | None

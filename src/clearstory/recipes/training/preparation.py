@@ -10,7 +10,7 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.formats.model_card import ModelCard
-from clearstory.models.base import TokenSequences
+from clearstory.models.base import CountModel, TokenSequences
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
@@ -256,8 +256,10 @@ def build_model(
 
 def device_of(config: Any, device: str) -> str:
     """The device of a new model: the CPU for models that count in a fixed number of rounds, whose tables are there."""
-    counts_on_cpu = device != "cpu" and getattr(build(config, device="meta"), "rounds", None) is not None
-    return "cpu" if counts_on_cpu else device
+    if device == "cpu":
+        return device
+    model = build(config, device="meta")
+    return "cpu" if isinstance(model, CountModel) and model.rounds is not None else device
 
 
 def build_trainer(
