@@ -195,7 +195,7 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         if (count := parse_integer(value)) is not None:
             return count
     elif kind is float:
-        if (number := parse_real(value)) is not None:
+        if (number := parse_float(value)) is not None:
             return number
     elif isinstance(value, kind):
         return value
@@ -226,7 +226,7 @@ def parse_integer(value: Any) -> int | None:
     if isinstance(value, str):
         match = re.fullmatch(r"([+-]?[\d_,]*\d(?:\.\d+)?)\s*([kmb]?)", value.strip().lower())
         if match is None:
-            number = parse_real(value)
+            number = parse_float(value)
         else:
             number = float(match[1].replace(",", "").replace("_", "")) * NUMBER_SUFFIXES[match[2]]
             if match[2] == "" and "." not in match[1]:
@@ -238,7 +238,7 @@ def parse_integer(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def parse_real(value: Any) -> float | None:
+def parse_float(value: Any) -> float | None:
     """The finite float of a number or of text; None for anything else."""
     if isinstance(value, bool):
         return None
