@@ -192,7 +192,7 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         if isinstance(value, bool) or value in ("true", "false"):
             return value in (True, "true")
     elif kind is int:
-        if (count := parse_integer(value)) is not None:
+        if (count := parse_int(value)) is not None:
             return count
     elif kind is float:
         if (number := parse_float(value)) is not None:
@@ -219,7 +219,7 @@ def quote_value(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
 
 
-def parse_integer(value: Any) -> int | None:
+def parse_int(value: Any) -> int | None:
     """The integer of a number or of text such as 10_000, 300k or 1.5B; None for anything else."""
     if isinstance(value, bool):
         return None
