@@ -21,7 +21,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings import keywords
-from clearstory.recipes.settings.arguments import check_arguments, describe_type, is_instance
+from clearstory.recipes.settings.arguments import check_arguments, describe_type, matches_type
 from clearstory.recipes.settings.inference import InspectRecipe
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.tools import DataRecipe, PlanRecipe
@@ -200,11 +200,11 @@ def plain_types(hint: Any) -> set[Any]:
 
 
 def test_arguments_are_checked_by_their_types() -> None:
-    assert is_instance(1, float)
-    assert not is_instance(True, int)
-    assert is_instance(("a", "b"), str | Sequence[str])
-    assert not is_instance([1], Sequence[str])
-    assert is_instance(None, Path | None)
+    assert matches_type(1, float)
+    assert not matches_type(True, int)
+    assert matches_type(("a", "b"), str | Sequence[str])
+    assert not matches_type([1], Sequence[str])
+    assert matches_type(None, Path | None)
     assert describe_type(Literal["left", "right"] | None) == "'left' or 'right' or None"
 
     def double(number: float, /, *, times: int = 2) -> float:

@@ -46,7 +46,7 @@ def check_arguments(function: Callable[P, R], name: str | None = None) -> Callab
                 raise UnknownName(f"{title} has no argument called '{key}'; {nearest(key, [*hints, *settings])}")
         values = dict(zip(positional_names(function, len(args)), args, strict=False)) | kwargs
         for key, value in values.items():
-            if not is_instance(value, hints.get(key, Any)):
+            if not matches_type(value, hints.get(key, Any)):
                 expected = describe_type(hints[key])
                 raise BadSetting(f"{key} of {title} is {quote_value(value)}; it must be {expected}")
         return function(*args, **kwargs)
@@ -77,11 +77,11 @@ def positional_names(function: Callable[..., Any], count: int) -> Iterable[str]:
     return [name for name, each in signature(function).parameters.items() if each.kind in kinds][:count]
 
 
-def is_instance(value: Any, hint: Any) -> bool:
+def matches_type(value: Any, hint: Any) -> bool:
     """Whether a value has a type, as far as that is checked: unknown kinds of types accept everything."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return any(is_instance(value, each) for each in inner)
+        return any(matches_type(value, each) for each in inner)
     if origin is Literal:
         return isinstance(value, str) and value in inner
     if hint is None or hint is types.NoneType:
@@ -98,7 +98,7 @@ def is_instance(value: Any, hint: Any) -> bool:
         is_sequence = isinstance(value, Sequence) or (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
         if isinstance(value, str | bytes | Mapping) or not is_sequence:
             return False
-        return all(is_instance(each, inner[0]) for each in value)
+        return all(matches_type(each, inner[0]) for each in value)
     if origin is Callable:
         return callable(value)
     if getattr(hint, "_is_protocol", False):
