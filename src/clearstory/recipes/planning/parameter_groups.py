@@ -147,7 +147,7 @@ def list_parameter_groups(config: Any) -> tuple[ParameterGroup, ...]:
 
     >>> from clearstory.models.transformer.presets import GPT2
     >>> list_parameter_groups(GPT2)[2]
-    Part(name='query', group='attention', symbol='W_q', shape=(768, 64), count_per_layer=12, layers=12)
+    ParameterGroup(name='query', group='attention', symbol='W_q', shape=(768, 64), count_per_layer=12, layers=12)
     """
     found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
     for name, shape in parameter_shapes(config):
