@@ -1,1 +1,1 @@
-"""Settings of every command: dataclasses, how they are built from flags, YAML and Python values, and preset defaults."""
+"""Settings of every command: dataclasses built from flags, YAML and Python values, and the defaults of presets."""
