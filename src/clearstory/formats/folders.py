@@ -41,6 +41,7 @@ from clearstory.formats.native import NATIVE
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.config import Config
 from clearstory.models.lora import lora_layers, merge_lora
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizer_files import find_tokenizer_file
@@ -147,7 +148,7 @@ def check_writable(folder: Path, overwrite: bool) -> None:
 def write_config_files(
     folder: Path,
     form: FolderFormat,
-    config: Any,
+    config: Config,
     extra: dict[str, Any],
     model: nn.Module,
     tokenizer: Tokenizer | None,
@@ -277,7 +278,7 @@ def special_token_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
     }
 
 
-def generation_json_dict(config: Any, tokenizer: Tokenizer | None) -> dict[str, int | None]:
+def generation_json_dict(config: Config, tokenizer: Tokenizer | None) -> dict[str, int | None]:
     """The contents of generation_config.json."""
     start = config.decoder_start_token_id if isinstance(config, TransformerConfig) else None
     return special_token_ids(tokenizer) | ({} if start is None else {DECODER_START: start})
@@ -285,7 +286,7 @@ def generation_json_dict(config: Any, tokenizer: Tokenizer | None) -> dict[str, 
 
 def config_json_dict(
     form: FolderFormat,
-    config: Any,
+    config: Config,
     extra: dict[str, Any],
     model: nn.Module,
     tokenizer: Tokenizer | None,

@@ -21,6 +21,7 @@ from clearstory.formats.hf.config_keys import (
     reject,
 )
 from clearstory.formats.hf.weight_map import Identity, WeightMap
+from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
 from clearstory.models.ngram.config import MAX_ROWS
 
@@ -42,11 +43,11 @@ class NativeFormat:
     omission_note: str | None = None
     auto_class: str = ""
 
-    def infer_from_weights(self, config: Any, weights: object) -> Any:
+    def infer_from_weights(self, config: Config, weights: object) -> Config:
         """The config unchanged."""
         return config
 
-    def config_to_native(self, external: ExternalConfig) -> Any:
+    def config_to_native(self, external: ExternalConfig) -> Config:
         """The config of any family, its fields checked against their types and bounds."""
         family, model = external.get("family"), external.get("model")
         if not isinstance(family, str) or family not in CONFIG_TYPES:
@@ -59,27 +60,27 @@ class NativeFormat:
         for name in model:
             if name not in names:
                 raise UnknownName(f"config.json sets model.{name}; {nearest(name, names)}")
+        values = {name: check_value(f"model.{name}", types[name], value) for name, value in model.items()}
         try:
-            return config_type(
-                **{name: check_value(f"model.{name}", types[name], value) for name, value in model.items()}
-            )
+            config: Config = config_type(**values)
         except TypeError as error:
             raise BadInput(f"config.json's 'model' is not a valid {family}: {error}") from error
+        return config
 
-    def config_from_native(self, config: Any) -> dict[str, Any]:
+    def config_from_native(self, config: Config) -> dict[str, Any]:
         """config.json with the fields of the config."""
         family = family_of(config).name
         return {"architectures": [family], "model_type": self.model_type, "family": family, "model": asdict(config)}
 
-    def lost_fields(self, config: Any) -> dict[str, Any] | None:
+    def lost_fields(self, config: Config) -> dict[str, Any] | None:
         """No fields: all are stored."""
         return {}
 
-    def apply_extra(self, config: Any, extra: Mapping[str, Any]) -> Any:
+    def apply_extra(self, config: Config, extra: Mapping[str, Any]) -> Config:
         """The config unchanged."""
         return config
 
-    def weight_map(self, config: Any) -> WeightMap:
+    def weight_map(self, config: Config) -> WeightMap:
         """The identity."""
         return WeightMap((Identity(),))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from clearstory.models.build import build
+from clearstory.models.config import Config
 from clearstory.models.transformer.config import TransformerConfig
 
 MAX_ROTARY_ANGLES = 2**27
@@ -37,7 +38,7 @@ class NoInit(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-def build_empty(config: Any) -> nn.Module:
+def build_empty(config: Config) -> nn.Module:
     """A model on the meta device, without data."""
     with NoInit():
         model: nn.Module = build(config, device="meta")
@@ -45,13 +46,13 @@ def build_empty(config: Any) -> nn.Module:
 
 
 @lru_cache(maxsize=4)
-def empty_state_dict(config: Any) -> dict[str, Tensor]:
+def empty_state_dict(config: Config) -> dict[str, Tensor]:
     """The names and shapes of a model's weights, as tensors on the meta device."""
     # The angles of one position are enough where no data is read.
     return build_empty(replace(config, context=1) if has_rotary(config) else config).state_dict()
 
 
-def build_with_weights(config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
+def build_with_weights(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
     """A model in evaluation mode with the given weights, which must be complete."""
     model = build_empty(config)
     model.load_state_dict(dict(weights), assign=True)
@@ -60,6 +61,6 @@ def build_with_weights(config: Any, weights: Mapping[str, Tensor]) -> nn.Module:
     return model.eval()
 
 
-def has_rotary(config: Any) -> bool:
+def has_rotary(config: Config) -> TypeGuard[TransformerConfig]:
     """Whether a model of this config has rotary position embeddings."""
     return isinstance(config, TransformerConfig) and config.positions == "rotary"

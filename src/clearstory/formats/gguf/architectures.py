@@ -19,6 +19,7 @@ from clearstory.formats.gguf.config_keys import ORIGINAL_CONTEXT, gpt2_keys, lla
 from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_unknown_keys
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
 from clearstory.formats.rotary_layout import RenameRotary
+from clearstory.models.config import Config
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.positions import rope_scaling_divisors
 
@@ -214,11 +215,11 @@ GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
 """In the order in which they are tried for a config of ours."""
 
 
-def choose_architecture(config: Any) -> GGUFArchitecture:
+def choose_architecture(config: Config) -> GGUFArchitecture:
     """The first architecture that can store a config. Raises CannotDo if none can.
 
     >>> from clearstory.models.families import PRESETS
-    >>> [choose_architecture(config).name for config in (PRESETS["clear"], PRESETS["llama3.2-1b"], PRESETS["phi3-mini"])]
+    >>> [choose_architecture(PRESETS[name]).name for name in ("clear", "llama3.2-1b", "phi3-mini")]
     ['qwen3', 'llama', 'phi3']
     """
     if isinstance(config, TransformerConfig):
@@ -226,8 +227,8 @@ def choose_architecture(config: Any) -> GGUFArchitecture:
             if each.can_store(config):
                 return each
     raise CannotDo(
-        f"GGUF has no architecture for this model ({getattr(config, 'family', 'unknown')}, "
-        f"{getattr(config, 'summary', 'no config')}); supported: {', '.join(GGUF_ARCHITECTURES)}; keep the model folder"
+        f"GGUF has no architecture for this model ({config.family}, {config.summary}); "
+        f"supported: {', '.join(GGUF_ARCHITECTURES)}; keep the model folder"
     )
 
 

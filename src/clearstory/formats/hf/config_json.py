@@ -14,6 +14,7 @@ from clearstory.formats.hf.encoder_decoders import ENCODER_DECODERS
 from clearstory.formats.hf.encoders import ENCODERS
 from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.formats.native import NATIVE
+from clearstory.models.config import Config
 from clearstory.models.families import CONFIG_TYPES
 from clearstory.models.transformer.config import TransformerConfig
 
@@ -71,7 +72,7 @@ class FolderFormat(Protocol):
     def apply_extra(self, config: Any, extra: Mapping[str, Any]) -> Any: ...
 
 
-def choose_format(config: Any) -> tuple[FolderFormat, dict[str, Any]]:
+def choose_format(config: Config) -> tuple[FolderFormat, dict[str, Any]]:
     """The first format that can store a config, and its extra fields. The native format stores every config.
 
     >>> from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
@@ -93,7 +94,7 @@ def choose_format(config: Any) -> tuple[FolderFormat, dict[str, Any]]:
     raise AssertionError("the native format stores every config")
 
 
-def weight_map_of(form: FolderFormat, config: Any) -> WeightMap:
+def weight_map_of(form: FolderFormat, config: Config) -> WeightMap:
     """The weight map of a format for one config."""
     weight_map = form.weight_map(config)
     assert isinstance(weight_map, WeightMap)
@@ -118,7 +119,7 @@ def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-def read_model_config(folder: Path) -> tuple[FolderFormat, Any, dict[str, Any], dict[str, Any]]:
+def read_model_config(folder: Path) -> tuple[FolderFormat, Config, dict[str, Any], dict[str, Any]]:
     """A folder's format, config, extra fields, and the whole config.json.
 
     Raises UnknownName for an unsupported architecture, BadInput for an unsupported setting.

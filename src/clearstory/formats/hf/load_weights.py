@@ -16,9 +16,10 @@ from clearstory.formats.hf.architecture import BIAS_FIELDS
 from clearstory.formats.hf.config_json import FolderFormat, read_model_config, weight_map_of
 from clearstory.formats.hf.safetensors_io import FLOATS, INTEGERS, ShardedWeights
 from clearstory.formats.no_init import MAX_ROTARY_ANGLES, build_with_weights, empty_state_dict, has_rotary
+from clearstory.models.config import Config
 
 
-def stored_config(config: Any, extra: Mapping[str, Any]) -> Any:
+def stored_config(config: Config, extra: Mapping[str, Any]) -> Config:
     """The config of the stored weights: with biases where the format always has them."""
     return replace(config, **dict.fromkeys(zero_bias_fields(extra), True))
 
@@ -28,12 +29,12 @@ def zero_bias_fields(extra: Mapping[str, Any]) -> list[str]:
     return [name for name in BIAS_FIELDS if extra.get(name) is False]
 
 
-def state_to_store(model: nn.Module, config: Any, extra: Mapping[str, Any]) -> dict[str, Tensor]:
+def state_to_store(model: nn.Module, config: Config, extra: Mapping[str, Any]) -> dict[str, Tensor]:
     """A model's state dict, with biases of zero where the format requires biases that the model lacks."""
     state = dict(model.state_dict())
     if zero_bias_fields(extra):
         like = next(iter(state.values()))
-        expected = empty_state_dict(stored_config(config, extra))
+        expected = empty_state_dict(stored_config(config, extra))  # type: ignore[arg-type]  # configs are frozen dataclasses
         state |= {name: like.new_zeros(each.shape) for name, each in expected.items() if name not in state}
     return state
 
@@ -86,7 +87,7 @@ class CastWeights(Mapping[str, Tensor]):
         return len(self.expected)
 
 
-def check_size(config: Any, shards: ShardedWeights) -> None:
+def check_size(config: Config, shards: ShardedWeights) -> None:
     """Reject a config that would take minutes or gigabytes to build before its shapes could be compared."""
     layers = getattr(config, "layers", 1)
     if layers > len(shards):
@@ -139,7 +140,7 @@ def check_duplicate(name: str, original: str, shards: ShardedWeights) -> None:
         raise CorruptFile(f"config.json ties {name} to {original}, and the stored tensors differ; {fix}")
 
 
-def verify_saved(folder: Path, model: nn.Module, config: Any) -> None:
+def verify_saved(folder: Path, model: nn.Module, config: Config) -> None:
     """Read a folder and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
     loaded, _ = load_model(folder, lambda tensor: tensor)
     if loaded.config != config:
