@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from clearstory.errors import ClearstoryError
 from clearstory.formats.folders import open_model
-from clearstory.formats.hf.config_json import ARCHITECTURES
+from clearstory.formats.hf.config_json import HF_ARCHITECTURES
 from clearstory.formats.hf.encoders import ENCODERS
 
 REWRITE = (
@@ -42,7 +42,7 @@ def test_a_golden_model_opens_with_the_outputs_it_was_saved_with(name: str) -> N
 
 def test_there_is_a_golden_model_of_every_class_that_is_written() -> None:
     # BertForQuestionAnswering is opened without its head, and saved as a BertModel.
-    written = {each.name for each in ARCHITECTURES.values() if each.omission_note is None}
+    written = {each.name for each in HF_ARCHITECTURES.values() if each.omission_note is None}
     assert written <= set(MODELS)
     assert {each.name for each in ENCODERS} - written == {"BertForQuestionAnswering"}
     for name in MODELS:
@@ -51,7 +51,7 @@ def test_there_is_a_golden_model_of_every_class_that_is_written() -> None:
         opened = open_model(HERE / name)
         assert opened.tokenizer is not None
         assert opened.tokenizer.encode(TEXT)
-        if name in ARCHITECTURES:
+        if name in HF_ARCHITECTURES:
             assert json.loads((HERE / name / "config.json").read_text())["architectures"] == [name]
 
 

@@ -18,7 +18,7 @@ from clearstory.models.config import Config
 from clearstory.models.families import CONFIG_TYPES
 from clearstory.models.transformer.config import TransformerConfig
 
-ARCHITECTURES: dict[str, HFArchitecture] = {each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
+HF_ARCHITECTURES: dict[str, HFArchitecture] = {each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
 """Supported classes of transformers by name, in the order in which they are tried for a config of ours."""
 
 MAX_JSON_BYTES = 4 * 2**20
@@ -85,7 +85,7 @@ def choose_format(config: Config) -> tuple[FolderFormat, dict[str, Any]]:
             f"supported: {', '.join(each.__name__ for each in CONFIG_TYPES)}"
         )
     formats: list[FolderFormat] = (
-        [*ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
+        [*HF_ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
     )
     for each in formats:
         extra = each.lost_fields(config)
@@ -147,9 +147,9 @@ def detect_format(external: Mapping[str, Any]) -> FolderFormat:
         return NATIVE
     classes = external.get("architectures")
     name = classes[0] if isinstance(classes, list) and classes else None
-    if isinstance(name, str) and name in ARCHITECTURES:
-        return ARCHITECTURES[name]
-    by_type = {each.model_type: each for each in reversed(ARCHITECTURES.values())}  # the first of each type
+    if isinstance(name, str) and name in HF_ARCHITECTURES:
+        return HF_ARCHITECTURES[name]
+    by_type = {each.model_type: each for each in reversed(HF_ARCHITECTURES.values())}  # the first of each type
     headless = name is None or (isinstance(name, str) and name.endswith("Model") and "LMHead" not in name)
     model_type = external.get("model_type")
     if headless and isinstance(model_type, str) and model_type in by_type:
@@ -157,4 +157,4 @@ def detect_format(external: Mapping[str, Any]) -> FolderFormat:
     if name is None and model_type is None:
         raise BadInput("config.json has neither architectures nor model_type; is this the folder of a language model?")
     unknown = str(name or model_type)
-    raise UnknownName(f"config.json names the architecture {unknown[:60]!r}; {nearest(unknown, ARCHITECTURES)}")
+    raise UnknownName(f"config.json names the architecture {unknown[:60]!r}; {nearest(unknown, HF_ARCHITECTURES)}")
