@@ -25,7 +25,7 @@ from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
 from clearstory.models.ngram.config import MAX_ROWS
 
-CONFIG_TYPES: dict[str, type[Any]] = {family.name: family.config for family in FAMILIES}
+FAMILY_CONFIGS: dict[str, type[Any]] = {family.name: family.config for family in FAMILIES}
 """From the name of a model class to its config type."""
 
 
@@ -50,11 +50,11 @@ class NativeFormat:
     def config_to_native(self, external: ExternalConfig) -> Config:
         """The config of any family, its fields checked against their types and bounds."""
         family, model = external.get("family"), external.get("model")
-        if not isinstance(family, str) or family not in CONFIG_TYPES:
-            raise UnknownName(f"config.json names the family {family!r}; {nearest(str(family), CONFIG_TYPES)}")
+        if not isinstance(family, str) or family not in FAMILY_CONFIGS:
+            raise UnknownName(f"config.json names the family {family!r}; {nearest(str(family), FAMILY_CONFIGS)}")
         if not isinstance(model, dict):
             raise BadInput(f"config.json lacks 'model', the fields of a {family}; copy the whole folder")
-        config_type = CONFIG_TYPES[family]
+        config_type = FAMILY_CONFIGS[family]
         types = get_type_hints(config_type)
         names = [f.name for f in fields(config_type)]
         for name in model:
