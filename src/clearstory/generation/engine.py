@@ -131,8 +131,8 @@ class Engine:
         max_running: largest number of requests in the batch; others wait.
         suppress_tokens: ids that are never generated.
 
-    >>> from clearstory.models.families import build
-    >>> from clearstory.models.presets import NANOGPT_CHAR
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> engine = Engine(build(NANOGPT_CHAR, seed=1))
     >>> first = engine.add([1, 2, 3], Sampling(max_tokens=2, seed=5))
     >>> second = engine.add([4], Sampling(max_tokens=1, temperature=0))
