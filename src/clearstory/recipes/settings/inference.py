@@ -201,7 +201,7 @@ class InspectRecipe:
         top: number of tokens (rows) to show; default: depends on the view.
         temperature: divides the logits; 1 is as trained.
         layer: layer index from 0, or from -1 backwards; default: depends on the view.
-        head: head index from 0; default: the head with the lowest mean attention entropy.
+        head: head index from 0; default: the head with the largest mean maximum weight.
         heads: heads to combine, such as "5.3", "5" or "5.3 x2"; repeatable; default: all heads.
         reduce: mean or max over the combined heads.
         part: attention of an encoder-decoder: encoder, decoder or cross (decoder over encoder).
