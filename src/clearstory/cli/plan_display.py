@@ -242,6 +242,6 @@ def format_duration(seconds: float) -> str:
     for unit, length in (("years", 365.25 * 86400), ("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= length:
             amount = seconds / length
-            said = f"{amount:,.0f}" if amount >= 100 else f"{amount:.2g}"
-            return f"{said} {unit[:-1] if said == '1' else unit}"
+            number = f"{amount:,.0f}" if amount >= 100 else f"{amount:.2g}"
+            return f"{number} {unit[:-1] if number == '1' else unit}"
     return f"{seconds:.2g} seconds"

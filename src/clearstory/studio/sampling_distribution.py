@@ -98,7 +98,7 @@ def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
     prompt, source = prompt_format.encode(tokenizer, text)
     sources = prepare_source(model, source)
     ids = prepare_prompt(model, prompt, prompt_format.start_token_id)
-    device = next(each.device for each in (*model.parameters(), *model.buffers()))
+    device = next(each.device for each in (*opened.model.parameters(), *opened.model.buffers()))
     with inference_mode(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([ids], device), initial_state(model, 1, [sources], device))
         logits: Tensor = model.logits(hidden[0, -1]).double().cpu()

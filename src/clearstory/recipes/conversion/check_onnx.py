@@ -126,8 +126,8 @@ def pad(sequences: Sequence[Sequence[int]], side: PaddingSide) -> tuple[IdArray,
     longest = max(map(len, sequences))
     ids, mask = np.zeros((len(sequences), longest), np.int64), np.zeros((len(sequences), longest), np.int64)
     for index, sequence in enumerate(sequences):
-        place = slice(0, len(sequence)) if side == "right" else slice(longest - len(sequence), longest)
-        ids[index, place], mask[index, place] = sequence, 1
+        columns = slice(0, len(sequence)) if side == "right" else slice(longest - len(sequence), longest)
+        ids[index, columns], mask[index, columns] = sequence, 1
     return ids, mask
 
 

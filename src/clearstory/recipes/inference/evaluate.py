@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.int8 import quantize_int8
 from clearstory.models.prompts import bos_or_eos_token_id
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
 from clearstory.recipes.inference.evaluate_seq2seq import evaluate_seq2seq
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
@@ -120,7 +122,9 @@ def evaluate(
     network, tokenizer = load_model_and_tokenizer(model, device)
     paths = [sources] if isinstance(sources, str | Path) else sources
     if has_capability(network, Capability.SOURCE):
-        score, count, lossless, seconds = evaluate_seq2seq(network, tokenizer, paths, texts, data, limit)
+        score, count, lossless, seconds = evaluate_seq2seq(
+            cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit
+        )
         return Evaluation(
             score=score, documents=count, windows="whole", stride=None, context=None, unknown=0,
             lossless=lossless, seconds=seconds,
@@ -131,7 +135,7 @@ def evaluate(
         documents = (Document(str(index), text) for index, text in enumerate(texts))
     if has_capability(network, Capability.BIDIRECTIONAL):
         require(network, Capability.MLM_HEAD)
-        return evaluate_encoder(network, tokenizer, documents, limit=limit, on_progress=on_progress)
+        return evaluate_encoder(cast("Encoder", network), tokenizer, documents, limit=limit, on_progress=on_progress)
     length, step = window_length_and_stride(network, None, windows, stride)
     tracked = LosslessTracker(tokenizer, documents)
     dataset = encode_documents(tokenizer, tracked)

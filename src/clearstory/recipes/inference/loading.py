@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 
 from clearstory.errors import BadInput, CannotDo
+from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.device import resolve_device
 from clearstory.models.transformer.encoder import Encoder
@@ -18,7 +19,7 @@ class ModelWithTokenizer(Protocol):
     """A loaded model with its tokenizer, such as `clearstory.open` returns."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> LanguageModel:
         """A LanguageModel or an Encoder."""
 
     @property
@@ -28,7 +29,7 @@ class ModelWithTokenizer(Protocol):
 
 def load_model_and_tokenizer(
     model: str | Path | ModelWithTokenizer, device: str | None = None
-) -> tuple[Any, Tokenizer]:
+) -> tuple[LanguageModel, Tokenizer]:
     """The model (LanguageModel or Encoder) and its tokenizer, moved to `device`. A path is opened first.
 
     Raises BadInput for a folder without a tokenizer, BadSetting for a device that does not exist.
@@ -38,7 +39,7 @@ def load_model_and_tokenizer(
 
         model = open_model(model)
     if model.tokenizer is None:
-        raise BadInput("this model has no tokenizer.json beside it, so text cannot become tokens; put one there")
+        raise BadInput("this model folder has no tokenizer.json, so text cannot be tokenized; add one to the folder")
     network = model.model
     if device is not None and isinstance(network, torch.nn.Module):
         network = network.to(resolve_device(device))
@@ -58,5 +59,3 @@ def load_encoder(
     for capability in capabilities:
         require(network, capability)
     return cast("Encoder", network), tokenizer
-
-

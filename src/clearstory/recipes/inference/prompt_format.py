@@ -43,7 +43,7 @@ class PromptFormat:
     def suppress_tokens(self) -> tuple[int, ...]:
         """Ids that must not be generated: the start token of an encoder-decoder.
 
-        It has a logit, but never stands inside a target; in Marian models that logit is high and meaningless.
+        It has a logit, but is never part of a target; in Marian models that logit is high and meaningless.
         """
         if self.reads_source and self.start_token_id not in (None, self.source_eos_token_id):
             return (self.start_token_id,)

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.models.capabilities import Capability, family_name, has_capability
+from clearstory.models.hmm.model import HMM
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.text_inputs import texts_in_file
@@ -60,7 +61,7 @@ def load_tagger(model: str | Path | ModelWithTokenizer) -> Tagger:
             f"this model ({family_name(network)}) has no tags; train one that has with: "
             f"clearstory train TEXT{CONLLU_SUFFIX} --model hmm --model.learn tags"
         )
-    return Tagger(network, tokenizer)
+    return Tagger(cast("HMM", network), tokenizer)
 
 
 @dataclass(frozen=True)
