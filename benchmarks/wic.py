@@ -93,7 +93,7 @@ def judged(path: str, pairs: list[dict[str, Any]], parts: list[int]) -> dict[str
         row = []
         for side in ("1", "2"):
             seen = layer_vectors(opened.model, opened.tokenizer, pair[f"sentence{side}"])
-            row.append(seen.vectors(seen.word(pair[f"start{side}"], pair[f"end{side}"])))
+            row.append(seen.mean_vectors(seen.tokens_at(pair[f"start{side}"], pair[f"end{side}"])))
             names = seen.names
         sides.append(row)
         if number % 50 == 49:

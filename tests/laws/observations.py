@@ -401,7 +401,7 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.words": partial(observe_inspect, view="logit-attribution"),
     "InspectRecipe.metric": partial(observe_inspect, view="logit-lens"),
     "InspectRecipe.compare_tokenizer": partial(observe_inspect, view="tokens"),
-    "InspectRecipe.other_text": "lens/test_interventions.py::test_an_encoder_decoder_is_patched_where_it_reads",
+    "InspectRecipe.other_text": "lens/test_interventions.py::test_an_encoder_decoder_is_patched_in_its_encoder",
     "InspectRecipe.word": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
     "InspectRecipe.edit": partial(observe_inspect, view="interventions"),
     "InspectRecipe.ablate": partial(observe_inspect, view="ablation"),

@@ -109,24 +109,27 @@ def test_recorded_activations_add_up(name: str) -> None:
 def test_a_replacement_by_the_same_value_gives_the_same_logits_and_another_does_not(name: str) -> None:
     model = MAKE[name]()
     alone = read(model)
-    for tap in activation_names(model):
-        with replace_activations(model, {tap: lambda value: value}):
-            assert torch.equal(read(model), alone), tap
-        if tap.endswith(".scores"):
+    for activation in activation_names(model):
+        with replace_activations(model, {activation: lambda value: value}):
+            assert torch.equal(read(model), alone), activation
+        if activation.endswith(".scores"):
             continue
-        with replace_activations(model, {tap: lambda value: value.roll(1, -1)}):
-            assert not torch.allclose(read(model), alone), tap
+        with replace_activations(model, {activation: lambda value: value.roll(1, -1)}):
+            assert not torch.allclose(read(model), alone), activation
 
 
 def test_replacements_are_recorded_and_applied_one_after_another() -> None:
     model = MAKE["gpt2"]()
-    tap = "blocks.0.attention.pattern"
+    activation = "blocks.0.attention.pattern"
     first = torch.zeros(1, 2, 8, 8, dtype=torch.float64)
     first[..., 0] = 1.0
-    with record_activations(model, tap, "blocks.0.attention.head_outputs", "blocks.0.attention.value") as seen:
-        with replace_activations(model, {tap: first}), replace_activations(model, {tap: lambda value: value * 2}):
+    with record_activations(model, activation, "blocks.0.attention.head_outputs", "blocks.0.attention.value") as seen:
+        with (
+            replace_activations(model, {activation: first}),
+            replace_activations(model, {activation: lambda value: value * 2}),
+        ):
             read(model)
-        assert torch.equal(seen[tap], first * 2)
+        assert torch.equal(seen[activation], first * 2)
         values = seen["blocks.0.attention.value"]
         assert torch.allclose(seen["blocks.0.attention.head_outputs"], values[:, :, :1].expand_as(values) * 2)
 
@@ -134,10 +137,10 @@ def test_replacements_are_recorded_and_applied_one_after_another() -> None:
 def test_a_continued_sequence_is_recorded_like_a_whole_one() -> None:
     for name in ("gpt2", "grouped", "windowed"):
         model: Any = MAKE[name]()
-        tap = "blocks.*.attention.pattern"
-        with record_activations(model, tap) as whole:
+        activation = "blocks.*.attention.pattern"
+        with record_activations(model, activation) as whole:
             read(model)
-        with record_activations(model, tap) as last:
+        with record_activations(model, activation) as last:
             _, state = model.forward(TokenBatch.from_sequences([IDS[:-1]]), model.init_state())
             model.forward(TokenBatch.from_sequences([IDS[-1:]]), state)
         for at, pattern in last.items():

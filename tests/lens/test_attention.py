@@ -65,11 +65,13 @@ def test_heads_and_the_bias_add_up_to_what_attention_adds(name: str, part: Any) 
     model = MAKE[name]()
     read = read_by(model)
     for at in attention_sites(model, part):
-        walks = [head_quantities(model, read, at.layer, number, part) for number in range(at.heads)]
+        all_quantities = [head_quantities(model, read, at.layer, number, part) for number in range(at.heads)]
         with record_activations(model, at.name) as seen:
             read.forward(model)
         _, bias = linear_weight(at.attention.output)
-        total = sum((walked.added for walked in walks), torch.zeros(())) + (0 if bias is None else bias)
+        total = sum((quantities.added for quantities in all_quantities), torch.zeros(())) + (
+            0 if bias is None else bias
+        )
         assert torch.allclose(total, seen[at.name][0], rtol=1e-9, atol=1e-9)
 
 
@@ -104,16 +106,16 @@ def test_the_normed_output_of_a_head_is_in_logits() -> None:
     """Removing a head of the last block changes the logits by its normed output, the norm's scale held constant."""
     model = MAKE["gpt2"]()
     read = read_by(model)
-    walked = head_quantities(model, read, 1, 1)
+    quantities = head_quantities(model, read, 1, 1)
     with record_activations(model, "blocks.1") as seen:
         hidden = read.forward(model)
     last = seen["blocks.1"][0]
     logits = model.logits(hidden)
-    assert walked.normed is not None
-    rest = through_norm(model.norm, last - walked.added, last) + model.norm.bias
-    assert torch.allclose(model.logits(rest + walked.normed), logits, rtol=1e-9, atol=1e-9)
-    up, down = next(iter(logit_changes(model, walked.normed, top=2)))
-    moved = model.output_weight @ walked.normed[0]
+    assert quantities.normed is not None
+    rest = through_norm(model.norm, last - quantities.added, last) + model.norm.bias
+    assert torch.allclose(model.logits(rest + quantities.normed), logits, rtol=1e-9, atol=1e-9)
+    up, down = next(iter(logit_changes(model, quantities.normed, top=2)))
+    moved = model.output_weight @ quantities.normed[0]
     assert [id for id, _ in up] == moved.argsort(descending=True)[:2].tolist()
     assert [id for id, _ in down] == moved.argsort()[:2].tolist()
     assert up[0][1] == pytest.approx(float(moved.max()))
@@ -223,15 +225,15 @@ def test_the_view_shows_the_quantities_of_the_head() -> None:
             target="bab" if len(attention_parts(model)) > 1 else None,
         )
         read = encode_passage(model, tokenizer, "abca", target="bab" if len(attention_parts(model)) > 1 else None)
-        walked = head_quantities(model, read, 1, 1, part)
+        quantities = head_quantities(model, read, 1, 1, part)
         grids = {step.title.split(":")[0]: step for step in view.panels if isinstance(step, Grid)}
         for title, values in {
-            "Query · key": walked.dots,
-            "Softmax": walked.pattern,
-            "Queries": walked.query,
-            "Keys": walked.key,
-            "Values": walked.value,
-            "ΔE": walked.added,
+            "Query · key": quantities.dots,
+            "Softmax": quantities.pattern,
+            "Queries": quantities.query,
+            "Keys": quantities.key,
+            "Values": quantities.value,
+            "ΔE": quantities.added,
         }.items():
             assert grids[title].values == tuple(map(tuple, values.tolist())), title
         masked = [
@@ -241,11 +243,11 @@ def test_the_view_shows_the_quantities_of_the_head() -> None:
         ]
         assert (-math.inf in masked) == attention_site(model, 1, part).attention.causal
         [table] = [step for step in view.panels if isinstance(step, Table)]
-        assert table.column("‖ΔE‖") == pytest.approx(walked.added.norm(dim=-1).tolist())
-        assert ("promotes" in table.columns) == (walked.normed is not None) == (part != "encoder")
+        assert table.column("‖ΔE‖") == pytest.approx(quantities.added.norm(dim=-1).tolist())
+        assert ("promotes" in table.columns) == (quantities.normed is not None) == (part != "encoder")
         assert [
             isinstance(step, Grid) and step.title.startswith("Relative position bias") for step in view.panels
-        ].count(True) == (walked.bias is not None)
+        ].count(True) == (quantities.bias is not None)
 
 
 def test_of_long_vectors_the_largest_dimensions_are_shown_and_the_title_says_so() -> None:

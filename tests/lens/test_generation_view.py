@@ -87,14 +87,14 @@ def test_every_candidate_of_a_beam_search_is_reported() -> None:
 
 
 def test_the_tree_is_rendered_and_written() -> None:
-    walk = inspect(ready(TINY_CLEAR), "abca", "generation", max_tokens=4, beam=2)
-    tree = walk.panels[2]
+    report = inspect(ready(TINY_CLEAR), "abca", "generation", max_tokens=4, beam=2)
+    tree = report.panels[2]
     assert tree.kind == "tree"
     assert [len(level) for level in tree.levels()] == [4, 4, 4, 4]
     assert len(tree.best_path()) == 4
     assert render_svg(tree).count("<title>") == 1 + len(tree.nodes)
     assert render_csv(tree).splitlines()[0] == "node,parent,text,log-probability,status"
-    assert "pruned" in render_html(walk)
+    assert "pruned" in render_html(report)
     with pytest.raises(BadInput, match="parents must precede their children"):
         Tree(title="t", nodes=(Node("a", 1, 0.0), Node("b", None, 0.0)))
     assert "nothing to draw" in render_svg(Tree(title="t", nodes=()))

@@ -129,33 +129,33 @@ def test_a_single_token_has_no_choice_and_no_type() -> None:
 def test_every_part_of_an_encoder_decoder_is_measured(part: Any) -> None:
     model: Any = shaken(replace(T5_SMALL, **SIZES, decoder_start_token_id=0))
     view = head_types(model, TOKENIZER, "abcab", part=part, target="ba")
-    mosaic, table = view.panels
-    assert isinstance(mosaic, TileGrid)
+    tile_grid, table = view.panels
+    assert isinstance(tile_grid, TileGrid)
     assert isinstance(table, Table)
     assert ("induction" in table.columns) == (part == "decoder")
     assert ("last" in table.columns) == (part != "decoder")
     assert ("next" in table.columns) == (part == "encoder")
     assert len(table.rows) == 4
-    assert len(mosaic.tiles[0][0].cells) == (6 if part == "encoder" else 3)
-    assert len(mosaic.tiles[0][0].cells[0]) == (3 if part == "decoder" else 6)
-    assert len(attention_sites(model, part)) == len(mosaic.tiles)
+    assert len(tile_grid.tiles[0][0].cells) == (6 if part == "encoder" else 3)
+    assert len(tile_grid.tiles[0][0].cells[0]) == (3 if part == "decoder" else 6)
+    assert len(attention_sites(model, part)) == len(tile_grid.tiles)
 
 
 def test_the_view_shows_what_was_measured() -> None:
     model = decoder()
     with replace_activations(model, {"blocks.1.attention.pattern": all_on(lambda query, count: query - 1)}):
         view = head_types(model, TOKENIZER, "abcabcdd")
-    mosaic, table = view.panels
-    assert isinstance(mosaic, TileGrid)
+    tile_grid, table = view.panels
+    assert isinstance(tile_grid, TileGrid)
     assert isinstance(table, Table)
     assert "2 previous (highest score 1.00: head 1.0)" in str(view.caption)
     assert [row[:3] for row in table.rows[2:]] == [(1, 0, "previous"), (1, 1, "previous")]
-    assert [tile.score for tile in mosaic.tiles[1]] == pytest.approx([1.0, 1.0])
-    assert mosaic.tiles[1][0].cells[1][0] == 255
+    assert [tile.score for tile in tile_grid.tiles[1]] == pytest.approx([1.0, 1.0])
+    assert tile_grid.tiles[1][0].cells[1][0] == 255
     drawn = render_svg(view)
     ET.fromstring(drawn)
     assert "layer 1, 0: previous 1" in drawn
-    assert render_csv(mosaic).splitlines()[3].startswith("layer 1,0,previous,")
+    assert render_csv(tile_grid).splitlines()[3].startswith("layer 1,0,previous,")
     assert "previous" in render_html(view)
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(render_terminal(view, 80))

@@ -1,4 +1,4 @@
-"""Edits: what is changed inside changes what is said, and what changes nothing leaves every bit as it was."""
+"""Interventions: they change the prediction as they say, and one that changes no number leaves every bit equal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def model_of(config: Any, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize("said", SAID)
-def test_edits_are_words_and_data_and_python(said: str) -> None:
+def test_interventions_are_text_data_and_python(said: str) -> None:
     wanted = parse_intervention(said)
     assert parse_intervention(str(wanted)) == wanted
     assert interventions_from_json(interventions_to_json([wanted])) == [wanted]
@@ -55,7 +55,7 @@ def test_edits_are_words_and_data_and_python(said: str) -> None:
     assert repr(wanted) in interventions_to_python("model", "abca", [wanted])
 
 
-def test_what_python_is_written_runs(tmp_path: Any, monkeypatch: Any) -> None:
+def test_the_generated_python_runs(tmp_path: Any, monkeypatch: Any) -> None:
     from clearstory.formats.folders import save_model
     from clearstory.formats.model_card import ModelCard
 
@@ -63,21 +63,21 @@ def test_what_python_is_written_runs(tmp_path: Any, monkeypatch: Any) -> None:
     folder = save_model(
         tmp_path / "model", model.float(), TOKENIZER, ModelCard(name="m", family="transformer", parameters=0)
     )
-    edits = [parse_intervention("head 1.0 off"), parse_intervention("cell 0.1 3 2 0.9")]
+    wanted = [parse_intervention("head 1.0 off"), parse_intervention("cell 0.1 3 2 0.9")]
     names: dict[str, Any] = {}
-    exec(interventions_to_python(str(folder), "abca", edits), names)
-    own = run_interventions(model, TOKENIZER, encode_passage(model, TOKENIZER, "abca"), edits)
+    exec(interventions_to_python(str(folder), "abca", wanted), names)
+    own = run_interventions(model, TOKENIZER, encode_passage(model, TOKENIZER, "abca"), wanted)
     assert names["outcome"].kl == pytest.approx(own.kl, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "windowed", "recalling", "after", "2017"])
-def test_an_edit_that_changes_nothing_leaves_every_bit(name: str) -> None:
+def test_an_intervention_without_effect_leaves_every_bit(name: str) -> None:
     base = {"gpt2": TINY_GPT2, "clear": TINY_CLEAR}.get(name)
     model = model_of(base or MORE[name]().config)
     written = {"target": "abca"} if name == "2017" else {}
     read = encode_passage(model, TOKENIZER, "bca", **written) if written else encode_passage(model, TOKENIZER, "abca")
-    tap = f"{'decoder.' if written else ''}blocks.1.attention.pattern"
-    with record_activations(model, tap) as seen, torch.no_grad():
+    activation = f"{'decoder.' if written else ''}blocks.1.attention.pattern"
+    with record_activations(model, activation) as seen, torch.no_grad():
         read.forward(model)
     nothing: list[Intervention] = [
         *(
@@ -85,7 +85,7 @@ def test_an_edit_that_changes_nothing_leaves_every_bit(name: str) -> None:
             for part in ("head", "attention", "feed-forward", "layer")
         ),
         parse_intervention("steer 0 0 all a b"),
-        SetAttentionWeight(layer=1, head=1, row=3, column=2, weight=float(seen[tap][0, 1, 3, 2])),
+        SetAttentionWeight(layer=1, head=1, row=3, column=2, weight=float(seen[activation][0, 1, 3, 2])),
     ]
     if not written:
         nothing.append(parse_intervention("patch 1 2 abca"))
@@ -97,7 +97,7 @@ def test_an_edit_that_changes_nothing_leaves_every_bit(name: str) -> None:
     assert not ACTIVE_HOOKS
 
 
-def test_each_edit_does_what_its_words_say() -> None:
+def test_each_intervention_does_what_its_text_says() -> None:
     model = model_of(TINY_CLEAR)
     read = encode_passage(model, TOKENIZER, "abca")
     other = encode_passage(model, TOKENIZER, "dcba")
@@ -106,14 +106,14 @@ def test_each_edit_does_what_its_words_say() -> None:
     with torch.no_grad(), record_activations(model, "**") as there:
         other.forward(model)
 
-    def after(said: str, tap: str) -> torch.Tensor:
+    def after(said: str, activation: str) -> torch.Tensor:
         with (
             torch.no_grad(),
             replace_activations(model, replacements_of(model, TOKENIZER, read, parse_intervention(said))),
-            record_activations(model, tap) as seen,
+            record_activations(model, activation) as seen,
         ):
             read.forward(model)
-        return seen[tap]
+        return seen[activation]
 
     answer = after("head 1.0 off", "blocks.1.attention.head_outputs")
     assert not answer[:, 0].any()
@@ -143,7 +143,7 @@ def test_each_edit_does_what_its_words_say() -> None:
     assert torch.allclose(last[-1], moved[-1])
 
 
-def test_a_row_that_gave_all_to_one_shares_evenly() -> None:
+def test_a_row_with_all_weight_on_one_key_is_rescaled_evenly() -> None:
     pattern = torch.tensor([[[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]])
     cell = SetAttentionWeight(layer=0, head=0, row=2, column=0, weight=0.4)
     assert set_weight(pattern, cell, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.4, 0.3, 0.3])
@@ -151,28 +151,28 @@ def test_a_row_that_gave_all_to_one_shares_evenly() -> None:
     assert set_weight(pattern, one, torch.tensor([True] * 3))[0, 0, 2].tolist() == pytest.approx([0.5, 0.0, 0.5])
 
 
-def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
+def test_interventions_are_applied_in_order() -> None:
     model = model_of(TINY_GPT2)
     read = encode_passage(model, TOKENIZER, "abca")
-    edits = [
+    wanted = [
         parse_intervention("head 0.0 x3"),
         parse_intervention("head 0.0 x0.5"),
         parse_intervention("steer 1 2 last b a"),
     ]
     assert torch.allclose(
-        run_interventions(model, TOKENIZER, read, edits[:2]).after,
+        run_interventions(model, TOKENIZER, read, wanted[:2]).after,
         run_interventions(model, TOKENIZER, read, [parse_intervention("head 0.0 x1.5")]).after,
     )
     assert torch.equal(
-        run_interventions(model, TOKENIZER, read, edits[:-1]).after,
-        run_interventions(model, TOKENIZER, read, edits[:2]).after,
+        run_interventions(model, TOKENIZER, read, wanted[:-1]).after,
+        run_interventions(model, TOKENIZER, read, wanted[:2]).after,
     )
-    outcome = run_interventions(model, TOKENIZER, read, edits)
+    outcome = run_interventions(model, TOKENIZER, read, wanted)
     (id, before, after), *_ = outcome.largest_changes(3)
     assert abs(after - before) == pytest.approx(float((outcome.after - outcome.before).abs().max()))
     by_hand = sum(p * math.log2(p / q) for p, q in zip(outcome.before.tolist(), outcome.after.tolist(), strict=True))
     assert outcome.kl == pytest.approx(by_hand)
-    view = interventions(model, TOKENIZER, "abca", edit=tuple(map(str, edits)), top=5)
+    view = interventions(model, TOKENIZER, "abca", edit=tuple(map(str, wanted)), top=5)
     assert view.columns == ("token", "before", "change", "after")
     assert TOKENIZER.display_token(id) in view.column("token")
     assert f"KL {outcome.kl:.3g} bits" in (view.caption or "")
@@ -181,7 +181,7 @@ def test_edits_follow_one_another_and_undo_is_leaving_the_last_away() -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "encoder", "t5"])
 @pytest.mark.parametrize("ablate", ["zero", "mean"])
-def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None:
+def test_ablation_in_a_batch_equals_ablation_one_by_one(name: str, ablate: Any) -> None:
     model, read = MORE[name](), read_of(name)
     seen = ablate_every_part(model, read, 7, ablate=ablate)
     place = Passage(read.ids, read.pieces, read.source, read.source_pieces)
@@ -206,7 +206,7 @@ def test_ablation_in_rows_is_ablation_one_by_one(name: str, ablate: Any) -> None
         assert float(seen.kl[at]) == pytest.approx(kl, rel=1e-6, abs=1e-9)
 
 
-def test_patching_everything_is_the_other_text() -> None:
+def test_patching_recovers_the_other_text() -> None:
     for config in (TINY_GPT2, TINY_CLEAR):
         model = model_of(config)
         read, other = encode_passage(model, TOKENIZER, "abcab"), encode_passage(model, TOKENIZER, "abdab")
@@ -215,11 +215,11 @@ def test_patching_everything_is_the_other_text() -> None:
             ours, theirs = (model.logits(each.forward(model)[-1]) for each in (read, other))
         assert seen.difference == pytest.approx(float(ours[3] - ours[7]))
         assert seen.other_difference == pytest.approx(float(theirs[3] - theirs[7]))
-        # What stands before the difference is the same, and at the foot only the word that differs.
+        # Tokens before the difference are the same; at the embedding only the differing token has an effect.
         assert not seen.recovered[:, :2].any()
         assert not seen.recovered[0, [0, 1, 3, 4]].any()
         assert float(seen.recovered[0, 2]) == pytest.approx(1)
-        # Above the last layer only the last token speaks.
+        # After the last layer only the last token has an effect.
         assert seen.recovered[-1].tolist() == pytest.approx([0, 0, 0, 0, 1])
         one = run_interventions(
             model, TOKENIZER, read, [PatchResidual(layer=0, position=3, other_text="abdab")]
@@ -229,7 +229,7 @@ def test_patching_everything_is_the_other_text() -> None:
         )
 
 
-def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
+def test_an_encoder_decoder_is_patched_in_its_encoder() -> None:
     model = shaken(replace(T5_SMALL, **TINY | {"vocab": TOKENIZER.vocab, "decoder_start_token_id": 0}))
     view = activation_patching(model, TOKENIZER, "abc", other_text="abd", words=("a", "b"), target="b")
     assert view.column_labels[2] == "c/d"
@@ -239,7 +239,7 @@ def test_an_encoder_decoder_is_patched_where_it_reads() -> None:
     assert "encoder" in interventions(model, TOKENIZER, "abc", edit=("encoder patch 0 1 abd",)).title
 
 
-def test_an_encoder_answers_at_its_mask() -> None:
+def test_an_encoder_predicts_at_its_mask() -> None:
     pieces = train_tokenizer("wordpiece:20", ["a b c", "a c b"])
     model = shaken(replace(BERT_TINY, **TINY | {"vocab": pieces.vocab}))
     grid = ablation(model, pieces, "a [MASK] c")
@@ -282,7 +282,7 @@ def test_an_encoder_answers_at_its_mask() -> None:
         ("layer 1 xnan", BadSetting, "is malformed"),
     ],
 )
-def test_what_cannot_be_edited_is_refused(said: str, error: Any, words: str) -> None:
+def test_invalid_interventions_are_refused(said: str, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
         interventions(model_of(TINY_CLEAR), TOKENIZER, "abca", edit=(said,))
 

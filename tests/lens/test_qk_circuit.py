@@ -58,11 +58,11 @@ def test_scores_at_equal_positions_are_those_of_the_directions() -> None:
     model = shaken(replace(TINY_CLEAR, **SIZES, qk_norm=False, recall=()))
     found = decompose_qk(model, 0, 2)
     asked, answered = token_inputs(model, found.site)
-    walked = head_quantities(model, READ, 0, 2)
+    quantities = head_quantities(model, READ, 0, 2)
     ids = list(IDS)
     along = ((asked[ids] @ found.queries) * found.singular * (answered[ids] @ found.keys)).sum(-1)
     # Cosines and sines of the rotary embedding are stored in fp32.
-    assert torch.allclose(walked.scaled.diagonal(), along, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(quantities.scaled.diagonal(), along, rtol=1e-6, atol=1e-6)
 
 
 @torch.no_grad()
@@ -72,8 +72,8 @@ def test_token_inputs_are_the_input_of_the_first_block(config: Any) -> None:
     read = READ if config is BERT_TINY else Passage((0, 3), (), IDS, ())
     for part in attention_parts(model)[:1]:
         asked, answered = token_inputs(model, decompose_qk(model, 0, 0, part).site)
-        walked = head_quantities(model, read, 0, 0, part)
-        assert torch.allclose(asked[list(IDS)], walked.input, rtol=1e-9, atol=1e-9)
+        quantities = head_quantities(model, read, 0, 0, part)
+        assert torch.allclose(asked[list(IDS)], quantities.input, rtol=1e-9, atol=1e-9)
         assert torch.equal(asked, answered)
 
 

@@ -1,4 +1,4 @@
-"""Stream: what is shown of it adds up to what the model says, for every wiring."""
+"""Residual stream: what is shown of it adds up to the model's logits, for every architecture."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_of(name: str) -> Passage:
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_the_last_row_of_the_lens_is_what_the_model_says(name: str) -> None:
+def test_the_last_row_of_the_logit_lens_is_the_prediction(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
         said = model.logits(read.forward(model)).softmax(-1)
@@ -58,7 +58,7 @@ def test_the_last_row_of_the_lens_is_what_the_model_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_the_end_of_the_stream_is_what_reading_gives_bit_for_bit(name: str) -> None:
+def test_the_end_of_the_stream_is_the_hidden_state_bit_for_bit(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     prefix, stack = output_stack(model)
     with torch.no_grad(), record_activations(model, f"{prefix}blocks.*") as seen:
@@ -68,15 +68,15 @@ def test_the_end_of_the_stream_is_what_reading_gives_bit_for_bit(name: str) -> N
     assert torch.allclose(rows, hidden.expand_as(rows), rtol=1e-9, atol=1e-12)
 
 
-def test_the_numbers_of_the_lens_by_hand() -> None:
+def test_the_numbers_of_the_logit_lens_by_hand() -> None:
     model, read = MORE["gpt2"](), read_of("gpt2")
     seen = lens_predictions(model, read, [2, 5], top=3)
     whole = lens_predictions(model, read)
     with torch.no_grad(), record_activations(model, "embedding_output", "blocks.0.after_attention", "blocks.1") as at:
         read.forward(model)
         first, half, last = (
-            (model.norm(at[tap][0, 5]) @ model.embedding.weight.T).softmax(-1)
-            for tap in ("embedding_output", "blocks.0.after_attention", "blocks.1")
+            (model.norm(at[activation][0, 5]) @ model.embedding.weight.T).softmax(-1)
+            for activation in ("embedding_output", "blocks.0.after_attention", "blocks.1")
         )
     assert seen.names == ("embedding", "0 attention", "0 feed-forward", "1 attention", "1 feed-forward")
     assert torch.allclose(seen.probabilities[0, 1], first.topk(3).values)
@@ -94,7 +94,7 @@ def test_the_numbers_of_the_lens_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", SUMS)
-def test_contributions_add_up_to_the_logit(name: str) -> None:
+def test_parts_add_up_to_the_logit(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
         logits = model.logits(read.forward(model))
@@ -106,7 +106,7 @@ def test_contributions_add_up_to_the_logit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "grouped", "t5"])
-def test_in_single_precision_they_add_up_within_a_ten_thousandth(name: str) -> None:
+def test_in_float32_they_add_up_within_a_ten_thousandth(name: str) -> None:
     model, read = MORE[name]().float(), read_of(name)
     seen = attribute_logits(model, read, range(model.vocab))
     assert float(((seen.values.sum(0) - seen.logits).abs() / seen.logits.abs().max()).max()) < 1e-4
@@ -114,7 +114,7 @@ def test_in_single_precision_they_add_up_within_a_ten_thousandth(name: str) -> N
 
 @contextmanager
 def held(model: Any, read: Passage, place: int) -> Iterator[None]:
-    """Every norm of the writing stack with the scale that it has at this place."""
+    """Every norm of the output stack with the scale that it has at this position."""
     _, stack = output_stack(model)
     norms = [each for each in stack.modules() if type(each).__name__ in ("LayerNorm", "RMSNorm")]
     scales: dict[int, torch.Tensor] = {}
@@ -144,7 +144,7 @@ def size(norm: Any, x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "t5", "after", "2017", "marian"])
 @torch.no_grad()
-def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
+def test_a_part_is_the_change_of_the_logit_without_it(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     prefix, _ = output_stack(model)
     kinds = ("attention", "cross_attention") if prefix else ("attention",)
@@ -153,18 +153,18 @@ def test_a_part_is_what_the_logit_loses_without_it(name: str) -> None:
     ) as seen:
         read.forward(model)
     seen = dict(seen)
-    way = residual_path(model, seen, 7)
-    parts = list(stream_parts(way, seen, prefix, 7))
+    path = residual_path(model, seen, 7)
+    parts = list(stream_parts(path, seen, prefix, 7))
     values = dict(zip([part for _, part, _ in parts], attribute_logits(model, read, [4]).values[:, 0], strict=False))
     with held(model, read, 7):
-        still = {step.output: seen[step.output] for step in way.sublayers}
+        still = {step.output: seen[step.output] for step in path.sublayers}
         with replace_activations(model, still):
             before = float(model.logits(read.forward(model)[7])[4])
         for number, part, vector in parts[1::3]:
-            tap = way.sublayers[number].output
-            without = seen[tap].clone()
+            activation = path.sublayers[number].output
+            without = seen[activation].clone()
             without[0, 7] -= vector
-            with replace_activations(model, {**still, tap: without}):
+            with replace_activations(model, {**still, activation: without}):
                 lost = before - float(model.logits(read.forward(model)[7])[4])
             assert lost == pytest.approx(float(values[part]), rel=1e-6, abs=1e-9), part
 
@@ -179,9 +179,9 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
         model, *residual_path_activations(model), *(f"{prefix}blocks.*.{kind}.head_outputs" for kind in kinds)
     ) as seen:
         read.forward(model)
-    way = residual_path(model, seen, 7)
-    parts = list(stream_parts(way, seen, prefix, 7))
-    for number, step in enumerate(way.sublayers):
+    path = residual_path(model, seen, 7)
+    parts = list(stream_parts(path, seen, prefix, 7))
+    for number, step in enumerate(path.sublayers):
         total = sum(vector for own, _, vector in parts if own == number)
         assert torch.allclose(total, seen[step.output][0, 7], rtol=1e-9, atol=1e-12)
     sums = attribute_logits(model, read, [4])
@@ -192,8 +192,10 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
         assert sorted(every.neurons.tolist()) == list(range(hidden))
         assert every.contributions.abs().tolist() == sorted(every.contributions.abs().tolist(), reverse=True)
         bias: Any = block.feed_forward.down.bias
-        number = next(at for at, step in enumerate(way.sublayers) if (step.layer, step.kind) == (layer, "feed-forward"))
-        own = 0.0 if bias is None else float(way.propagate(number, bias) @ vector_of(model, 4))
+        number = next(
+            at for at, step in enumerate(path.sublayers) if (step.layer, step.kind) == (layer, "feed-forward")
+        )
+        own = 0.0 if bias is None else float(path.propagate(number, bias) @ vector_of(model, 4))
         place = [part.name for part in sums.parts].index(f"{layer} feed-forward")
         assert float(every.contributions.sum()) + own == pytest.approx(
             float(sums.values[place, 0]), rel=1e-9, abs=1e-12
@@ -208,7 +210,7 @@ def vector_of(model: Any, id: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", MORE)
-def test_lengths_are_those_of_the_vectors(name: str) -> None:
+def test_norms_are_those_of_the_vectors(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     prefix, _ = output_stack(model)
     with (
@@ -240,9 +242,9 @@ def test_the_views_show_these_numbers() -> None:
     for metric in METRIC_UNITS:
         assert logit_lens(model, TOKENIZER, "abca", metric=metric).unit == METRIC_UNITS[metric]
     assert logit_lens(model, TOKENIZER, "abca", target="d").unit == "probability of ‘d’"
-    walk = logit_attribution(model, TOKENIZER, "abca", words=("d", "e"), top=3)
-    table, grid = walk.panels
-    assert walk.title.startswith("Logit of ‘d’ minus logit of ‘e’")
+    report = logit_attribution(model, TOKENIZER, "abca", words=("d", "e"), top=3)
+    table, grid = report.panels
+    assert report.title.startswith("Logit of ‘d’ minus logit of ‘e’")
     with torch.no_grad():
         logits = model.logits(Passage(tuple(TOKENIZER.encode("abca")), ()).forward(model)[-1])
     ids = [single_token(TOKENIZER, word) for word in "de"]
@@ -284,7 +286,7 @@ def test_what_cannot_be_is_refused() -> None:
         assert name in supported_views(MORE["t5"]())
 
 
-def test_the_lens_at_a_few_tokens_is_the_lens_at_all_of_them() -> None:
+def test_the_logit_lens_at_selected_columns_equals_that_at_all() -> None:
     model = MODELS["gpt2"]()
     whole, few = (logit_lens(model, TOKENIZER, "abcab", columns=columns) for columns in ((), (1, 3)))
     assert few.column_labels == (whole.column_labels[1], whole.column_labels[3])

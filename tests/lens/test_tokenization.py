@@ -64,9 +64,9 @@ def test_segments_hold_all_tokens_of_both_in_order(one: str, text: str, other: s
 
 
 def test_two_tokenizers_are_compared_row_by_row() -> None:
-    walk = tokenization(None, TOKENIZERS["bpe:300"], "the cat", compare_tokenizer="characters")
-    assert [step.title for step in walk.panels][1] == "Compared with characters"
-    table = walk.panels[1]
+    report = tokenization(None, TOKENIZERS["bpe:300"], "the cat", compare_tokenizer="characters")
+    assert [step.title for step in report.panels][1] == "Compared with characters"
+    table = report.panels[1]
     assert isinstance(table, Table)
     assert sum(int(str(each)) for each in table.column("characters: tokens")) == 7
     assert "7 tokens, 1.00 bytes each" in str(table.caption)

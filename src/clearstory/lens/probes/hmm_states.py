@@ -99,7 +99,6 @@ def posteriors(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 8) -> 
 
     count = min(EMITTED_TOKENS, model.vocab)
     emitted = list(dict.fromkeys(id for row in emission for id in row.topk(count).indices.tolist()))
-    share = float(mass[states].sum() / mass.sum())
     transition = chain.transition[states][:, states]
     panels = (
         grid("Forward: P(state | tokens up to it)", over_text(trellis.forward), pieces, "probability"),
@@ -120,14 +119,23 @@ def posteriors(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 8) -> 
             f"The {count} most likely tokens of each state; the vocabulary has {model.vocab:,}.",
         ),
     )
-    shown = "All" if len(states) == len(mass) else f"The most likely {len(states):,} of"
-    path_share = min(1.0, float(torch.tensor(trellis.nats - trellis.path_nats).exp()))
     return Report(
         title=f"State posteriors: {len(ids):,} tokens, {len(mass):,} states",
         panels=panels,
-        caption=f"{shown} {len(mass):,} states are shown; they hold {share:.0%} of the posterior probability. The text "
-        f"has {trellis.nats:.2f} nats over all paths and {trellis.path_nats:.2f} on the Viterbi path, which has "
-        f"{path_share:.2g} of the text's probability.",
+        caption=posteriors_caption(trellis, states),
+    )
+
+
+def posteriors_caption(trellis: HMMTrellis, states: list[int]) -> str:
+    """The posterior probability of the shown states, and the text's likelihood over all paths and on the best one."""
+    mass = trellis.posterior.sum(0)
+    shown = "All" if len(states) == len(mass) else f"The most likely {len(states):,} of"
+    share = float(mass[states].sum() / mass.sum())
+    path_share = min(1.0, float(torch.tensor(trellis.nats - trellis.path_nats).exp()))
+    return (
+        f"{shown} {len(mass):,} states are shown; they hold {share:.0%} of the posterior probability. The text has "
+        f"{trellis.nats:.2f} nats over all paths and {trellis.path_nats:.2f} on the Viterbi path, which has "
+        f"{path_share:.2g} of the text's probability."
     )
 
 

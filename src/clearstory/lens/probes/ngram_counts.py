@@ -69,31 +69,19 @@ def ngram_counts(model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8)
     ids = prepare_prompt(cast(LanguageModel, model), tokenizer.encode(text), bos_or_eos_token_id(tokenizer))
     if not ids:
         raise BadInput("the text is empty; give at least one word")
-    found, config = matching_contexts(model, ids), model.config
+    found = matching_contexts(model, ids)
     final = {each.id: each.probability for part in reversed(found) for each in part.seen}
-    contexts: list[tuple[Cell, ...]] = []
-    rows: list[tuple[Cell, ...]] = []
-    for part in found:
-        context = " ".join(map(tokenizer.display_token, part.ids)) or "(nothing)"
-        distinct = sum(each.count != 0 for each in part.seen)
-        contexts.append((part.order, context, part.total, distinct, part.backoff))
-        exact = part.order == config.order and not config.prune and config.smoothing in ("kneser-ney", "witten-bell")
-        for each in part.seen[:top]:
-            discount = None
-            if exact and each.own is not None and each.count is not None and part.total is not None:
-                discount = each.count - each.own * part.total
-            rows.append(
-                (
-                    part.order,
-                    context,
-                    tokenizer.display_token(each.id),
-                    each.count,
-                    discount,
-                    each.own,
-                    each.probability,
-                    final[each.id],
-                )
-            )
+    contexts: list[tuple[Cell, ...]] = [
+        (
+            part.order,
+            context_text(tokenizer, part),
+            part.total,
+            sum(each.count != 0 for each in part.seen),
+            part.backoff,
+        )
+        for part in found
+    ]
+    rows = [row for part in found for row in count_rows(model, tokenizer, part, final, top)]
     most = max((len(part.seen) for part in found), default=0)
     return Report(
         title=f"Counts after “{text_ending(text)}”",
@@ -117,10 +105,32 @@ def ngram_counts(model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8)
                 ),
                 rows=tuple(rows),
                 bar="probability",
-                caption=longest_context_caption(found[0], config.order),
+                caption=longest_context_caption(found[0], model.config.order),
             ),
         ),
     )
+
+
+def context_text(tokenizer: Tokenizer, context: SeenContext) -> str:
+    """The tokens of a context as display text."""
+    return " ".join(map(tokenizer.display_token, context.ids)) or "(nothing)"
+
+
+def count_rows(
+    model: NGram, tokenizer: Tokenizer, context: SeenContext, final: dict[int, float], top: int
+) -> list[tuple[Cell, ...]]:
+    """A table row for each of the `top` most frequent tokens after a context; `final` are their final probabilities."""
+    c = model.config
+    exact = context.order == c.order and not c.prune and c.smoothing in ("kneser-ney", "witten-bell")
+    rows: list[tuple[Cell, ...]] = []
+    for each in context.seen[:top]:
+        discount = None
+        if exact and each.own is not None and each.count is not None and context.total is not None:
+            discount = each.count - each.own * context.total
+        token = tokenizer.display_token(each.id)
+        where = (context.order, context_text(tokenizer, context))
+        rows.append((*where, token, each.count, discount, each.own, each.probability, final[each.id]))
+    return rows
 
 
 def matching_contexts(model: NGram, ids: list[int]) -> list[SeenContext]:

@@ -247,7 +247,7 @@ export function mount(root, context) {
       const why = result.heads ? `There are no heads before ${layerTitle(name)}; choose a numbered layer.` : "A recurrent model has no attention heads.";
       return { title: "Head contributions", mount: (body) => (body.replaceChildren(el("p", { class: "quiet" }, why)), null) };
     }
-    const columns = view.columns.map((each) => each.replace("in the first", "ΔE in A").replace("in the second", "ΔE in B").replace("reads most, first", "reads in A").replace("reads most, second", "reads in B"));
+    const columns = view.columns.map((each) => ({ "first text": "ΔE in A", "second text": "ΔE in B", "attends to, first": "attends to, A", "attends to, second": "attends to, B" })[each] ?? each);
     return {
       title: `Heads of ${layerTitle(name)}: contribution to the word, and the words attended to`,
       caption: view.caption,
