@@ -173,7 +173,7 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_after_remove_stale(tmp_pat
             os._exit(0)
         assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
         assert mark_of(durable.current_path(work / "model")) in (1, 2)
-        durable.remove_stale(work / "model")  # also what stands beside a folder, under its name
+        durable.remove_stale(work / "model")  # also temporaries beside a folder, under its name
         assert names(work) == ["model"], heard[place]
         assert mark_of(work / "model") in (1, 2)
 
@@ -234,9 +234,9 @@ def test_remove_stale_leaves_alone_what_is_being_written_and_what_is_not_ours(tm
     ids=["system", "torch", "safetensors", "checkpoint"],
 )
 def test_a_full_disk_raises_one_error_whichever_library_was_writing(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(OutOfSpace, match=r"needs more than 85,000 bytes and its disk has [\d,]+ bytes free") as told:
+    with pytest.raises(OutOfSpace, match=r"needs more than 85,000 bytes and its disk has [\d,]+ bytes free") as raised:
         interrupted(tmp_path / "model", error)
-    assert told.value.__cause__ is error
+    assert raised.value.__cause__ is error
     assert names(tmp_path) == []
 
 

@@ -30,7 +30,7 @@ def test_texts_are_compared_with_references() -> None:
     assert [chrf(right, right), bleu(right, right)] == pytest.approx([100, 100])
     half = ["Der Hund schweigt heute.", "Guten Abend zusammen, Freunde."]
     assert 0 < bleu(half, right) < chrf(half, right) < 100
-    # Words that stand apart already: the full stop is one of its own only where it is written so.
+    # Words that are separated already: the full stop is a word only where it is written apart.
     assert bleu(["a b c d ."], ["a b c d ."], tokenizer=None) == pytest.approx(100)
     assert bleu(["a b c d."], ["a b c d ."], tokenizer=None) < bleu(["a b c d."], ["a b c d ."]) == pytest.approx(100)
     with pytest.raises(BadInput, match="2 texts cannot be compared with 1 references"):

@@ -155,14 +155,14 @@ def test_checkpoints_are_in_the_order_of_their_steps_however_many_digits(tmp_pat
 def test_the_checkpoint_of_step_0_opens_as_the_random_start(run: Path) -> None:
     opened = clearstory.open(run / "checkpoints" / "step-000000")
     settings = build_train_recipe(read_yaml(run / "config.yaml")).training
-    born = build(opened.model.config, seed=settings.seed, initialization=settings.initialization).eval()
-    state = born.state_dict()
+    fresh = build(opened.model.config, seed=settings.seed, initialization=settings.initialization).eval()
+    state = fresh.state_dict()
     assert opened.model.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[name]) for name, value in opened.model.state_dict().items())
     rows = [opened.tokenizer.encode("the cat")]
     with torch.no_grad():
-        hidden, _ = born.forward(TokenBatch(torch.tensor(rows)))
-        assert torch.equal(opened.logits(rows), born.logits(hidden))
+        hidden, _ = fresh.forward(TokenBatch(torch.tensor(rows)))
+        assert torch.equal(opened.logits(rows), fresh.logits(hidden))
 
 
 def test_the_last_checkpoint_opens_as_the_model_it_was_and_learnt_something(run: Path) -> None:

@@ -1,1 +1,1 @@
-"""Training: objectives, batches, the optimizer and the loop. Imports no other use of a model."""
+"""Training: objectives, batches, optimizers, the trainers, checkpoints and the metrics log."""

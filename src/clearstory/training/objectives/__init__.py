@@ -1,1 +1,1 @@
-"""Objectives: what a model is asked to get right, one file each."""
+"""Training objectives, one file each, and the table of them."""
