@@ -1,1 +1,1 @@
-"""Lens: what happens between a text and a prediction, as data and as pictures. Imports no other use of a model."""
+"""Lens: what a model computes between a text and its prediction, as data (views) and as pictures (rendering)."""
