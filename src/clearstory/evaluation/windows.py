@@ -22,7 +22,7 @@ from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatc
 WindowMode = Literal["strided", "blocks"]
 
 CHUNK_TOKENS = 256
-"""Tokens read at a time by a model without a context, where it has no `stretch` of its own. Its state is carried over,
+"""Tokens read at a time by a model without a context, where it has no `chunk_tokens` of its own. Its state is carried over,
 so results do not depend on it.
 """
 
@@ -265,7 +265,7 @@ def score_whole_documents(
     model: LanguageModel, documents: ShiftedDocuments, batch_size: int, device: torch.device, limit: int | None
 ) -> Iterator[TokenNll]:
     """Documents in parallel by a model without a context, chunk by chunk, with each one's state carried over."""
-    chunk, n_scored = int(getattr(model, "stretch", CHUNK_TOKENS)), 0
+    chunk, n_scored = int(getattr(model, "chunk_tokens", CHUNK_TOKENS)), 0
     # One window for each document puts documents of similar lengths into a batch.
     whole = (Window(d, 0, 0, size) for d in range(len(documents)) if (size := documents.n_targets(d)))
     for group in batch_windows(whole, batch_size):

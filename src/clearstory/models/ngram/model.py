@@ -59,7 +59,7 @@ class NGram(nn.Module):
     """
 
     capabilities = frozenset({Capability.CAUSAL, Capability.COUNT_FITTED, Capability.NGRAM_COUNTS})
-    stretch = 2**15  # tokens scored at a time: long batches are sorted before they are looked up
+    chunk_tokens = 2**15  # tokens scored at a time: long batches are sorted before they are looked up
 
     def __init__(self, config: NGramConfig) -> None:
         super().__init__()
