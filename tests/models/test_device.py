@@ -10,7 +10,7 @@ from clearstory.models.device import deterministic, resolve_device
 
 
 def test_a_device_that_is_not_there_is_refused_in_a_sentence() -> None:
-    with pytest.raises(BadSetting, match=r"training.device is 'cuda:99', which is not to be had here \(.*\); try cpu"):
+    with pytest.raises(BadSetting, match=r"training.device is 'cuda:99', which is not available here \(.*\); try cpu"):
         resolve_device("cuda:99", "training.device")
     with pytest.raises(BadSetting, match="device is 'nowhere'"):
         resolve_device("nowhere")
