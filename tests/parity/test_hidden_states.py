@@ -1,4 +1,4 @@
-"""Taps: the stream that is watched here is what transformers calls hidden states. Every parameter is shaken first."""
+"""Hidden states: the recorded residual stream equals the hidden states of transformers, with random parameters."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SOURCE = (5, 6, 7, 8, 9, 10, 11)
 
 
 @torch.no_grad()
-def stream(model: Any, read: Passage) -> list[list[Tensor]]:
-    """Of each stack: its foot, the stream after each block, and at the end after the last norm where there is one."""
+def recorded_streams(model: Any, read: Passage) -> list[list[Tensor]]:
+    """For each stack: the embedding output, the stream after each block, and at the end the final norm, if any."""
     with record_activations(model, "**") as seen:
         read.forward(model)
     found = []
     for prefix, stack in transformer_stacks(model):
-        taps = [f"{prefix}embedding_output", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
+        names = [f"{prefix}embedding_output", *(f"{prefix}blocks.{layer}" for layer in range(len(stack.blocks)))]
         if stack.norm is not None:
-            taps[-1] = f"{prefix}norm"
-        found.append([seen[tap] for tap in taps])
+            names[-1] = f"{prefix}norm"
+        found.append([seen[name] for name in names])
     return found
 
 
@@ -48,7 +48,7 @@ def assert_alike(ours: list[Tensor], theirs: tuple[Tensor, ...]) -> None:
 def test_a_decoder_has_the_same_stream(name: str, tmp_path: Path) -> None:
     model = decoders.ours(decoders.CASES[name])
     oracle = decoders.theirs(save_model(tmp_path / "model", model, None, ModelCard(name=name)))
-    (ours,) = stream(model, Passage(IDS, ()))
+    (ours,) = recorded_streams(model, Passage(IDS, ()))
     assert output_stack(model)[0] == ""
     assert_alike(ours, oracle(torch.tensor([IDS]), output_hidden_states=True).hidden_states)
 
@@ -58,7 +58,7 @@ def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
     model = test_bert.ours(replace(test_bert.BERT, pooler=False))
     oracle = test_bert.theirs(save_model(tmp_path / "model", model, None, ModelCard(name="bert")), "BertForMaskedLM")
     segments = tuple(int(place > 4) for place in range(len(IDS)))
-    (ours,) = stream(model, Passage(IDS, (), token_types=segments))
+    (ours,) = recorded_streams(model, Passage(IDS, (), token_types=segments))
     said = oracle(torch.tensor([IDS]), token_type_ids=torch.tensor([segments]), output_hidden_states=True)
     assert_alike(ours, said.hidden_states)
 
@@ -68,7 +68,7 @@ def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
 def test_both_halves_of_an_encoder_decoder_have_the_same_stream(name: str, tmp_path: Path) -> None:
     model = writers.ours(writers.CASES[name])
     oracle = writers.theirs(save_model(tmp_path / "model", model, None, ModelCard(name=name)))
-    reading, saying = stream(model, Passage(IDS, (), SOURCE))
+    reading, saying = recorded_streams(model, Passage(IDS, (), SOURCE))
     ids = {"input_ids": torch.tensor([SOURCE]), "decoder_input_ids": torch.tensor([IDS])}
     said = oracle(**ids, output_hidden_states=True)
     assert_alike(reading, said.encoder_hidden_states)
