@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.test_shapes import WRITERS as MODELS
+from tests.models.test_transformer_architectures import WRITERS as MODELS
 from tests.tiny import TINY_GPT2, VOCAB, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMismatch

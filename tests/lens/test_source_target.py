@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.test_shapes import WRITERS
+from tests.models.test_transformer_architectures import WRITERS
 from tests.tiny import TINY_GPT2, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, UnknownName
