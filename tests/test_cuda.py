@@ -1,4 +1,4 @@
-"""On a GPU the laws are the same: numbers, memory, learning, and going on where a run stopped. Skipped without one."""
+"""The laws on a GPU: numbers, memory, training and resuming. Skipped without one."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def trainer(config: Any, settings: TrainingSettings, *, steps: int, text: Any = 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", LEARNERS)
-def test_training_on_eight_rows_drives_the_loss_down(name: str, precision: Any) -> None:
+def test_training_on_eight_sequences_reduces_the_loss(name: str, precision: Any) -> None:
     config, given = LEARNERS[name]
     settings = replace(SETTINGS, context=8, stateful=False, precision=precision, **given)
     losses = [p.loss for p in trainer(config, settings, steps=80, text=rows(8 * 8 + 1))]
@@ -87,7 +87,7 @@ def test_training_on_eight_rows_drives_the_loss_down(name: str, precision: Any) 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_logits_are_those_of_the_processor(name: str) -> None:
+def test_logits_equal_the_cpus(name: str) -> None:
     here = MODELS[name]().float().requires_grad_(False)
     there = MODELS[name]().float().requires_grad_(False).to(DEVICE)
     wanted = here.logits(here.forward(TokenBatch(IDS))[0])
@@ -124,7 +124,7 @@ def test_micro_batches_give_the_loss_of_one() -> None:
         assert four.loss == pytest.approx(one.loss, rel=1e-4)
 
 
-def test_rounds_of_counting_are_those_of_the_processor() -> None:
+def test_fitting_rounds_equal_the_cpus() -> None:
     text = SimpleNamespace(ids=rows(1500).ids, starts=np.array([0, 1500]), byte_lengths=np.ones(VOCAB))
     nats = {}
     for device in ("cpu", DEVICE):
@@ -135,7 +135,7 @@ def test_rounds_of_counting_are_those_of_the_processor() -> None:
 
 
 @pytest.mark.parametrize("cuts", [[1] * 20, [7, 1, 12], [4, 6, 10]])
-def test_reading_in_pieces_equals_reading_at_once(model: Any, cuts: list[int]) -> None:
+def test_processing_in_pieces_equals_processing_at_once(model: Any, cuts: list[int]) -> None:
     ids = IDS.to(DEVICE)
     whole = model.logits(model.forward(TokenBatch(ids))[0])
     state, pieces = model.init_state(3), []
@@ -146,7 +146,7 @@ def test_reading_in_pieces_equals_reading_at_once(model: Any, cuts: list[int]) -
     assert state.lengths == [20, 20, 20]
 
 
-def test_a_ragged_batch_reads_as_its_rows_would_alone(model: Any) -> None:
+def test_a_ragged_batch_equals_its_sequences_alone(model: Any) -> None:
     texts = [IDS[0, :9].tolist(), IDS[1, :2].tolist(), IDS[2, :14].tolist()]
     then = [[1], [2, 3, 4], [5, 6]]
     hidden, state = model.forward(TokenBatch.from_sequences(texts, DEVICE), model.init_state(3))
@@ -158,7 +158,7 @@ def test_a_ragged_batch_reads_as_its_rows_would_alone(model: Any) -> None:
         assert_close(more[i, : len(new)], alone[len(text) :], rtol=1e-9, atol=1e-9)
 
 
-def test_score_is_the_log_softmax_of_predict(model: Any) -> None:
+def test_token_nll_is_the_log_softmax_of_the_logits(model: Any) -> None:
     ids = IDS.to(DEVICE)
     targets = ids.roll(-1, 1).clone()
     targets[1, 5:9] = IGNORE_INDEX
@@ -167,7 +167,7 @@ def test_score_is_the_log_softmax_of_predict(model: Any) -> None:
     assert_close(model.token_nll(TokenBatch(ids), targets)[0], wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_texts_are_scored_as_on_the_processor(model: Any) -> None:
+def test_scores_equal_the_cpus(model: Any) -> None:
     text: Any = SimpleNamespace(ids=rows(90).ids, starts=np.array([0, 50, 90]), byte_lengths=np.ones(VOCAB, int))
     there = score_dataset(model, text, batch_size=2)
     here = score_dataset(model.cpu(), text, batch_size=2)
@@ -183,7 +183,7 @@ REQUESTS = [
 ]
 
 
-def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> None:
+def test_an_engine_generates_the_same_alone_or_in_a_batch(model: Any) -> None:
     alone = [list(generate(model, prompt, sampling)) for prompt, sampling in REQUESTS]
     engine = Engine(model, max_running=3)
     answers: dict[int, list[Token]] = {engine.add(*request): [] for request in REQUESTS}
@@ -196,13 +196,13 @@ def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> N
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "windowed", "lstm"])
-def test_weights_in_bf16_write_as_well(name: str) -> None:
+def test_bf16_weights_generate(name: str) -> None:
     model = MODELS[name]().to(DEVICE).bfloat16()
     tokens = list(generate(model, [3, 1, 4], Sampling(max_tokens=30, temperature=0)))
     assert len(tokens) == 30
 
 
-def test_eight_bit_integers_are_refused() -> None:
+def test_int8_is_refused() -> None:
     with pytest.raises(CannotDo, match=r"run on the processor, and the model is on cuda:0; use --device cpu"):
         quantize_int8(MODELS["gpt2"]().float().to(DEVICE))
 
@@ -217,7 +217,7 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_from_a_text_to_a_folder_and_back(name: str, tmp_path: Path) -> None:
+def test_a_run_saves_a_folder_that_opens(name: str, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("In the beginning was the word, and the word was with the reader. " * 60, encoding="utf-8")
     given = {
@@ -234,7 +234,7 @@ def test_from_a_text_to_a_folder_and_back(name: str, tmp_path: Path) -> None:
     assert written.tokens > 0
 
 
-def test_the_machines_gpu_is_known() -> None:
+def test_doctor_and_plan_report_the_gpu() -> None:
     found = doctor().as_dict()["accelerator"]
     assert found["device"] == "cuda"
     assert found["bytes"] >= found["free"] > 0

@@ -1,4 +1,4 @@
-"""Tiny models of every kind: a family joins all the laws by a line in MODELS."""
+"""Tiny models of every kind: a family is in all laws by a line in MODELS."""
 
 from __future__ import annotations
 

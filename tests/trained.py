@@ -1,4 +1,4 @@
-"""Tiny runs: a text with something to learn in it, and a recipe that learns it in a second."""
+"""Tiny training runs of a second, on a text with some structure."""
 
 from __future__ import annotations
 

@@ -288,8 +288,8 @@ OBSERVED: dict[str, Observation] = {
         f"{recipe}.model.{name}": f"models/{test}"
         for recipe in ("TrainRecipe", "PlanRecipe")
         for name, test in {
-            "order": "test_tagger.py::test_trigrams_see_two_tags_back",
-            "blocks": "test_hmm.py::test_blocks_are_a_model_whose_other_states_never_speak",
+            "order": "test_tagger.py::test_trigrams_depend_on_two_tags",
+            "blocks": "test_hmm.py::test_blocks_equal_a_dense_model_with_zero_emissions_elsewhere",
             "tags": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
             "suffixes": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
         }.items()
@@ -380,8 +380,8 @@ OBSERVED: dict[str, Observation] = {
     },
     "TranslateRecipe.errors": "flow/test_writers.py::test_translations_of_files_and_what_is_refused",
     "TranslateRecipe.device": "flow/test_writers.py::test_translations_of_files_and_what_is_refused",
-    "TagRecipe.model": "models/test_tagger.py::test_what_cannot_be_tagged_is_refused",
-    "TagRecipe.text": "models/test_tagger.py::test_words_seen_and_words_never_seen_get_their_tags",
+    "TagRecipe.model": "models/test_tagger.py::test_invalid_requests_are_refused",
+    "TagRecipe.text": "models/test_tagger.py::test_known_and_unknown_words_get_their_tags",
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
     "EvaluateRecipe.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
     "EvaluateRecipe.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
@@ -451,7 +451,7 @@ OBSERVED: dict[str, Observation] = {
     "DataRecipe.data.source_field": partial(observe_data, pairs=True),
     "DataRecipe.data.target_field": partial(observe_data, pairs=True),
     "DataRecipe.data.validation": observe_data,
-    "DataRecipe.data.errors": "text/test_documents.py::test_half_characters_of_jsonl_can_be_replaced",
+    "DataRecipe.data.errors": "text/test_documents.py::test_unpaired_surrogates_of_jsonl_can_be_replaced",
     "DataRecipe.data.cache": observe_data,
 }
 """Observations by recipe and key."""

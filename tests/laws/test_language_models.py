@@ -1,4 +1,4 @@
-"""Laws of prediction: what every language model's numbers must be, and what generating and scoring make of them."""
+"""Laws of prediction: numbers of every language model, and of generation and scoring with it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_probabilities_sum_to_one(model: Any) -> None:
     assert_close(logits.softmax(-1).sum(-1), torch.ones(3, 20, dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
-def test_score_is_the_log_softmax_of_predict(model: Any) -> None:
+def test_token_nll_is_the_log_softmax_of_the_logits(model: Any) -> None:
     targets = IDS.roll(-1, 1).clone()
     targets[1, 5:9] = IGNORE_INDEX
     logs = model.logits(model.forward(TokenBatch(IDS))[0]).log_softmax(-1)
@@ -64,7 +64,7 @@ def by_hand(model: Any, prompt: list[int], count: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-def test_greedy_takes_the_likeliest_even_beyond_the_context(model: Any) -> None:
+def test_greedy_takes_the_most_likely_token_even_beyond_the_context(model: Any) -> None:
     prompt = [3, 1, 4]
     tokens = list(generate(model, prompt, Sampling(max_tokens=40, temperature=0)))
     assert [token.id for token in tokens] == by_hand(model, prompt, 40)
@@ -90,7 +90,7 @@ REQUESTS = [
 ]
 
 
-def test_an_engines_answer_equals_generates_alone_or_in_company(model: Any) -> None:
+def test_an_engine_generates_the_same_alone_or_in_a_batch(model: Any) -> None:
     alone = [list(generate(model, prompt, sampling)) for prompt, sampling in REQUESTS]
     for limit in (1, 3, 64):
         engine = Engine(model, max_running=limit)
@@ -175,7 +175,7 @@ def test_blocks_are_scored_as_by_hand(model: Any) -> None:
     assert score_dataset(model, rows(ids), context=8, stride=8) == pytest.approx(score)
 
 
-def test_strided_windows_score_every_token_once_with_more_to_go_by(model: Any) -> None:
+def test_strided_windows_score_every_token_once_with_more_context(model: Any) -> None:
     ids = IDS.flatten().tolist()
     context, stride, nats = 8, 3, 0.0
     for place in range(1, 60):
@@ -219,7 +219,7 @@ def test_a_limit_stops_at_the_end_of_a_window(model: Any) -> None:
         {"batch_size": 0},
     ],
 )
-def test_windows_that_cannot_be_are_refused(model: Any, bad: dict[str, Any]) -> None:
+def test_invalid_windows_are_refused(model: Any, bad: dict[str, Any]) -> None:
     if model.context is None and bad == {"context": 25}:
         pytest.skip("a model that never forgets reads windows of any length")
     with pytest.raises(ClearstoryError):

@@ -1,4 +1,4 @@
-"""Laws of memory: a state is a value, and how a text is cut into reads changes nothing."""
+"""Laws of states: a state is a value, and how a text is split into calls changes nothing."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read(model: Any, ids: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
     return model.logits(hidden), state
 
 
-def test_every_family_keeps_the_protocol(model: Any) -> None:
+def test_every_family_follows_the_protocol(model: Any) -> None:
     assert isinstance(model, LanguageModel)
     assert isinstance(model.init_state(2), State)
     assert model.init_state(2).lengths == [0, 0]
 
 
 @pytest.mark.parametrize("cuts", [[1] * 20, [7, 1, 12], [19, 1], [4, 6, 10]])
-def test_reading_in_pieces_equals_reading_at_once(model: Any, cuts: list[int]) -> None:
+def test_processing_in_pieces_equals_processing_at_once(model: Any, cuts: list[int]) -> None:
     whole = model.logits(model.forward(TokenBatch(IDS))[0])
     state, pieces = model.init_state(3), []
     for piece in IDS.split(cuts, 1):
@@ -45,7 +45,7 @@ def test_reading_in_pieces_equals_reading_at_once(model: Any, cuts: list[int]) -
     assert state.lengths == [20, 20, 20]
 
 
-def test_a_ragged_batch_reads_as_its_rows_would_alone(model: Any) -> None:
+def test_a_ragged_batch_equals_its_sequences_alone(model: Any) -> None:
     rows = [IDS[0, :9].tolist(), IDS[1, :2].tolist(), IDS[2, :14].tolist()]
     state = model.init_state(3)
     hidden, state = model.forward(TokenBatch.from_sequences(rows), state)
@@ -58,7 +58,7 @@ def test_a_ragged_batch_reads_as_its_rows_would_alone(model: Any) -> None:
         same(more[i, : len(then)], alone[len(row) :])
 
 
-def test_select_and_join_agree_with_separate_reading(model: Any) -> None:
+def test_select_and_join_agree_with_separate_sequences(model: Any) -> None:
     _, long = read(model, IDS[:1, :11], model.init_state(1))
     _, short = read(model, IDS[1:2, :3], model.init_state(1))
     joined = type(long).join([long, short])
@@ -73,7 +73,7 @@ def test_select_and_join_agree_with_separate_reading(model: Any) -> None:
         same(logits[i], alone[0, -2:])
 
 
-def test_an_old_state_read_again_gives_the_same(model: Any) -> None:
+def test_an_old_state_continues_to_be_valid(model: Any) -> None:
     _, state = read(model, IDS[:, :6], model.init_state(3))
     first, one = read(model, IDS[:, 6:9], state)
     other, _ = read(model, IDS[:, 10:13], state)
@@ -99,7 +99,7 @@ def test_states_branch_at_every_step(model: Any) -> None:
             same(row[-1], model.logits(model.forward(TokenBatch(torch.tensor([path])))[0])[0, -1])
 
 
-def test_tensors_name_what_is_remembered(model: Any) -> None:
+def test_tensors_hold_the_state(model: Any) -> None:
     _, state = read(model, IDS, model.init_state(3))
     tensors = state.tensors()
     assert tensors

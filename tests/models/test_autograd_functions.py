@@ -1,4 +1,4 @@
-"""The steps whose gradients are written by hand, held against torch's own."""
+"""Operations with hand-written gradients, compared with PyTorch's own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_rms_norm_equals_torchs() -> None:
     assert torch.autograd.gradcheck(lambda gain: autograd_functions._RMS.apply(x.detach(), gain, 1e-6), (norm.weight,))
 
 
-def test_rotation_keeps_lengths_and_turns_back() -> None:
+def test_rotation_preserves_norms_and_is_inverted_by_the_opposite_angle() -> None:
     turn = Rotary(8, 16, 100.0).double().cos_sin(slice(0, 5), torch.float64)
     x = doubles(2, 5, 3, 8)
     y = autograd_functions.rotate(x, turn)
@@ -86,7 +86,7 @@ def test_chunked_cross_entropy_equals_dense(weights: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (2, 1, 1, 7), (2, 3, 5, 7)])
-def test_attention_by_hand_teaches_its_mask_too(shape: tuple[int, ...]) -> None:
+def test_attention_with_hand_written_gradients_trains_its_mask_too(shape: tuple[int, ...]) -> None:
     """Other keys than queries, as in looking across; biases of distance, padding, and both at once."""
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, count, 4, dtype=torch.float64, requires_grad=True) for count in (5, 7, 7))

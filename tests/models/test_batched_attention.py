@@ -1,4 +1,4 @@
-"""Caches read side by side, as on a GPU, answer as each row's own does."""
+"""Attention over caches copied into one batch, as on a GPU, equals each sequence's own."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def pseudo_token_nll(q: Tensor, rows: list[LayerCache], window: int | None) -> l
     [[(5, 1), (5, 1)], [(9, 1), (2, 1), (6, 1)], [(4, 4), (7, 7)], [(7, 3), (3, 3), (9, 1), (2, 0), (0, 0)]],
     ids=["alike", "ragged", "from nothing", "all at once"],
 )
-def test_rows_together_answer_as_each_alone(sizes: list[tuple[int, int]], heads: int, window: int | None) -> None:
+def test_batched_attention_equals_each_sequence_alone(
+    sizes: list[tuple[int, int]], heads: int, window: int | None
+) -> None:
     torch.manual_seed(1)
     rows = [past(kept, new, heads) for kept, new in sizes]
     q = torch.randn(len(rows), 2, max(new for _, new in sizes), 4, dtype=torch.float64)
@@ -42,7 +44,7 @@ def test_rows_together_answer_as_each_alone(sizes: list[tuple[int, int]], heads:
         assert_close(found[place, :, : wanted.shape[1]], wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_rows_that_have_read_nothing_answer_nothing() -> None:
+def test_empty_caches_give_zeros() -> None:
     q = torch.randn(2, 2, 1, 4)
     blank = (torch.zeros(2, 0, 4), torch.zeros(2, 0, 4), torch.zeros(2, 2, 0, 4))
     assert torch.equal(attend_batched(q, [blank, blank], None), torch.zeros_like(q))

@@ -1,4 +1,4 @@
-"""Devices: named, refused in a sentence, and left as they were."""
+"""Devices: resolved by name, refused where unavailable, and left unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clearstory.errors import BadSetting
 from clearstory.models.device import deterministic, resolve_device
 
 
-def test_a_device_that_is_not_there_is_refused_in_a_sentence() -> None:
+def test_an_unavailable_device_is_refused() -> None:
     with pytest.raises(BadSetting, match=r"training.device is 'cuda:99', which is not available here \(.*\); try cpu"):
         resolve_device("cuda:99", "training.device")
     with pytest.raises(BadSetting, match="device is 'nowhere'"):
@@ -21,7 +21,7 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
     assert resolve_device("auto") == wanted
 
 
-def test_sums_in_one_order_are_asked_for_on_a_gpu_and_only_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_kernels_are_set_on_a_gpu_and_only_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     with deterministic(torch.device("cpu")):
         assert not torch.are_deterministic_algorithms_enabled()

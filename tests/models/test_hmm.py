@@ -1,4 +1,4 @@
-"""Hidden Markov models: the textbook's numbers, every path counted one by one, log space, and hmmlearn."""
+"""Hidden Markov models: textbook numbers, enumeration of all paths, log space, and hmmlearn."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows(ids: Any) -> Any:
     return SimpleNamespace(ids=np.asarray(ids), starts=np.array([0, len(ids)]), byte_lengths=np.ones(VOCAB))
 
 
-def test_the_forward_recursion_by_hand() -> None:
+def test_the_forward_algorithm_by_hand() -> None:
     # normal: 0.6 · 0.5 = 0.3 and 0.4 · 0.1 = 0.04, together 0.34
     # cold: (0.3 · 0.7 + 0.04 · 0.4) · 0.4 = 0.0904 and (0.3 · 0.3 + 0.04 · 0.6) · 0.3 = 0.0342, together 0.1246
     # dizzy: (0.0904 · 0.7 + 0.0342 · 0.4) · 0.1 = 0.007696 and (0.0904 · 0.3 + 0.0342 · 0.6) · 0.6 = 0.028584
@@ -66,7 +66,7 @@ def test_the_forward_recursion_by_hand() -> None:
     assert found.nats == pytest.approx(-math.log(0.03628))
 
 
-def test_the_likeliest_path_by_hand() -> None:
+def test_viterbi_by_hand() -> None:
     # healthy 0.3, feverish 0.04; then healthy 0.3 · 0.7 · 0.4 = 0.084, feverish 0.3 · 0.3 · 0.3 = 0.027;
     # then healthy 0.084 · 0.7 · 0.1 = 0.00588, feverish 0.084 · 0.3 · 0.6 = 0.01512
     path, total = viterbi(*logs(DOCTOR, torch.tensor([[0, 1, 2]])))
@@ -75,7 +75,7 @@ def test_the_likeliest_path_by_hand() -> None:
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
-def test_every_path_counted_one_by_one(blocks: int) -> None:
+def test_enumeration_of_all_paths(blocks: int) -> None:
     config = HMMConfig(vocab=7, states=3, blocks=blocks, learn="gradient")
     model: Any = shaken(config).requires_grad_(False)
     chain, ids = model.probabilities(), [2, 0, 6, 3, 3]
@@ -106,7 +106,7 @@ def speaks(chain: HMMProbabilities, word: int, state: int) -> float:
     return float(chain.emission[word, place]) if word % chain.blocks == block else 0.0
 
 
-def test_a_path_that_depends_on_two_states_counted_one_by_one() -> None:
+def test_second_order_viterbi_by_enumeration() -> None:
     generator = torch.Generator().manual_seed(3)
     first, ways, spoken = (torch.randn(shape, generator=generator).double() for shape in [(3, 3), (3, 3, 3), (2, 6, 3)])
     paths, totals = viterbi(first, ways, spoken)
@@ -123,7 +123,7 @@ def test_a_path_that_depends_on_two_states_counted_one_by_one() -> None:
         assert float(totals[row]) == pytest.approx(every[best])
 
 
-def test_a_chain_of_pairs_counted_one_by_one() -> None:
+def test_trigram_probabilities_by_enumeration() -> None:
     model: Any = MODELS["tagger"]().requires_grad_(False)
     first, ways = model.initial.softmax(0), model.transition.softmax(2)
     words, ids = model.emission.softmax(0), [4, 0, 9, 4]
@@ -141,7 +141,7 @@ def test_a_chain_of_pairs_counted_one_by_one() -> None:
     assert float(logs[0, 2, ids[3]].exp()) == pytest.approx(totals[1] / totals[0])
 
 
-def test_scaled_products_are_what_log_space_says() -> None:
+def test_scaled_products_equal_log_space() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
     chain = model.probabilities()
     log = chain.initial.log()
@@ -167,7 +167,7 @@ def hmmlearns(chain: HMMProbabilities, prior: DirichletPrior) -> Any:
     return other
 
 
-def test_hmmlearn_says_the_same() -> None:
+def test_parity_with_hmmlearn() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
     prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
     other, ids = hmmlearns(model.probabilities(), prior), TEXT.view(-1, 1).numpy()
@@ -193,7 +193,7 @@ def test_hmmlearn_says_the_same() -> None:
         assert_close(ours.numpy(), theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_penalised_likelihood_never_decreases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baum_welch, "WINDOW", 40)  # seven windows, and a shorter one
     monkeypatch.setattr(baum_welch, "MAX_POSTERIORS", 12 * 40 * 3)  # of which three go side by side
     model: Any = shaken(TINY_HMM)
@@ -209,14 +209,14 @@ def test_likelihood_with_its_prior_never_falls(monkeypatch: pytest.MonkeyPatch) 
     assert reached[-1] > reached[0] + 10
 
 
-def test_windows_are_all_of_the_text_once() -> None:
+def test_windows_cover_the_text_once() -> None:
     ids = np.arange(2 * baum_welch.WINDOW + 5)
     parts = list(baum_welch.iter_windows(ids, 2**12, torch.device("cpu")))
     assert [tuple(part.shape) for part in parts] == [(2, baum_welch.WINDOW), (1, 5)]
     assert torch.cat([part.flatten() for part in parts]).tolist() == ids.tolist()
 
 
-def test_rounds_taken_up_again_are_those_left_alone_bit_for_bit() -> None:
+def test_resumed_rounds_equal_uninterrupted_ones_bit_for_bit() -> None:
     alone, stopped = (build(TINY_HMM, seed=1) for _ in range(2))
     list(islice(alone.fit(rows(TEXT)), 5))
     list(islice(stopped.fit(rows(TEXT)), 2))
@@ -237,7 +237,7 @@ def train(folder: Path, name: str, **more: Any) -> Any:
     return open_model(folder / name).model, metrics_without_times(folder / name)
 
 
-def test_a_run_stopped_and_resumed_ends_as_one_left_alone(tmp_path: Path) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     alone, told = train(tmp_path, "alone")
     train(tmp_path, "stopped", steps=3)
     again, retold = train(tmp_path, "stopped", resume=True)
@@ -269,14 +269,14 @@ def test_probabilities_follow_the_fused_kernels_of_an_optimizer() -> None:
     assert seen[0] > seen[1] > seen[2]
 
 
-def test_a_word_that_the_text_has_not_still_has_a_chance() -> None:
+def test_an_unseen_token_has_positive_probability() -> None:
     model = build(TINY_HMM, seed=1)
     list(islice(model.fit(rows(TEXT)), 10))
     nats, _ = model.token_nll(TokenBatch(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 1, 1]]))  # 1 is no multiple of 3
     assert (nats < 30).all()
 
 
-def test_the_gradient_is_what_expected_counts_say() -> None:
+def test_the_gradient_equals_expected_counts_minus_their_expectation() -> None:
     # Salakhutdinov et al. 2003: d log p / d logit = expected count - probability · expected total of its distribution.
     model: Any = shaken(TINY_HMM)
     ids = TEXT[None, :50]
@@ -290,7 +290,7 @@ def test_the_gradient_is_what_expected_counts_say() -> None:
         assert_close(weight.grad, counts - weight.detach().softmax(dim) * counts.sum(dim, keepdim=True))
 
 
-def test_blocks_are_a_model_whose_other_states_never_speak() -> None:
+def test_blocks_equal_a_dense_model_with_zero_emissions_elsewhere() -> None:
     config = replace(TINY_HMM, learn="gradient", blocks=4)
     model: Any = shaken(config)
     whole: Any = shaken(replace(config, blocks=1))
@@ -312,7 +312,7 @@ def test_blocks_are_a_model_whose_other_states_never_speak() -> None:
         assert_close(model.emission.grad[0], whole.emission.grad[0, :3])
 
 
-def test_probabilities_are_kept_until_a_parameter_changes() -> None:
+def test_probabilities_are_cached_until_a_parameter_changes() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
     before = model.probabilities()
     assert model.probabilities().transition is before.transition
@@ -322,13 +322,13 @@ def test_probabilities_are_kept_until_a_parameter_changes() -> None:
 
 
 @pytest.mark.parametrize("config", [TINY_HMM, replace(TINY_HMM, learn="gradient", blocks=3)])
-def test_parameters_on_paper_are_those_of_the_model(config: HMMConfig) -> None:
+def test_parameter_count_equals_the_built_models(config: HMMConfig) -> None:
     assert count_parameters(build(config)) == parameter_count(config)
 
 
 @pytest.mark.parametrize("blocks", [1, 8])
 @pytest.mark.parametrize("target", [20_000, 1_000_000, 20_000_000])
-def test_a_size_is_met(target: int, blocks: int) -> None:
+def test_scaling_reaches_the_target_size(target: int, blocks: int) -> None:
     config = HMMConfig(vocab=500, states=256, blocks=blocks, learn="gradient")
     assert parameter_count(scale_config(config, target)) == pytest.approx(target, rel=0.2)
 
@@ -344,7 +344,7 @@ def test_a_size_is_met(target: int, blocks: int) -> None:
         ({"tags": ("NOUN",)}, "they follow from a tagged text"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+def test_invalid_configs_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadSetting, match=sentence):
         replace(TINY_HMM, **changes)
 

@@ -1,4 +1,4 @@
-"""LoRA: the model begins as its base, only A and B learn, and merged it answers as before."""
+"""LoRA: the model starts equal to its base, only A and B are trained, and merging changes no output."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_new_adapter_changes_no_logit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_merged_it_answers_as_adapted(name: str) -> None:
+def test_merging_changes_no_output(name: str) -> None:
     base = MODELS[name]()
     before = {key: value.clone() for key, value in base.state_dict().items()}
     adapted = moved(adapt(base, rank=3, alpha=5.0, targets=TARGETS[name]))
@@ -79,7 +79,7 @@ def test_merged_it_answers_as_adapted(name: str) -> None:
     assert all(each.requires_grad for each in base.parameters())
 
 
-def test_the_product_is_the_papers() -> None:
+def test_the_product_equals_the_papers_formula() -> None:
     # W = [[1, 2]], A = [[3, 4]], B = [[5]], alpha 2 over rank 1: W x + 2 · 5 · (3 x1 + 4 x2), at x = (1, 1): 3 + 70
     linear = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
@@ -89,7 +89,7 @@ def test_the_product_is_the_papers() -> None:
     assert adapted.merged().weight.tolist() == [[31.0, 42.0]]
 
 
-def test_only_a_and_b_learn_and_the_seed_decides_a() -> None:
+def test_only_a_and_b_are_trainable_and_the_seed_decides_a() -> None:
     base = MODELS["gpt2"]()
     adapted = adapt(base, rank=3, seed=5)
     learning = {name for name, each in adapted.named_parameters() if each.requires_grad}
@@ -105,7 +105,7 @@ def test_only_a_and_b_learn_and_the_seed_decides_a() -> None:
     assert not torch.equal(a, c)
 
 
-def test_dropout_is_of_training_only() -> None:
+def test_dropout_acts_in_training_only() -> None:
     adapted = moved(adapt(MODELS["gpt2"](), rank=3, dropout=0.5))
     assert torch.equal(logits(adapted), logits(adapted))
     adapted.train()
@@ -113,7 +113,7 @@ def test_dropout_is_of_training_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["bert-tiny", "transformer-base", "t5-small"])
-def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
+def test_encoders_and_encoder_decoders_are_adapted_too(name: str) -> None:
     config = replace(TINY_GPT2, layers=1)
     shape = {key: getattr(config, key) for key in ("vocab", "context", "width", "heads", "kv_heads", "head_dim")}
     base: Any = shaken(replace(PRESETS[name], **shape, intermediate_size=32, layers=1))
@@ -147,7 +147,7 @@ def test_models_that_read_both_ways_are_adapted_alike(name: str) -> None:
         ("placeless", {"targets": ("unembedding",)}, UnknownName, "names 'unembedding'"),
     ],
 )
-def test_what_cannot_be_adapted_is_refused(name: str, settings: dict[str, Any], error: Any, says: str) -> None:
+def test_models_that_cannot_be_adapted_are_refused(name: str, settings: dict[str, Any], error: Any, says: str) -> None:
     with pytest.raises(error, match=says):
         adapt(MODELS[name](), **settings)
 
@@ -157,7 +157,7 @@ def test_adapting_twice_is_refused() -> None:
         adapt(adapt(MODELS["gpt2"]()))
 
 
-def test_a_twin_hears_nothing_of_hooks_and_ties_what_was_tied() -> None:
+def test_a_shallow_copy_has_no_hooks_and_keeps_shared_parameters_shared() -> None:
     first = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     first[1].weight = first[0].weight
     heard: list[int] = []
@@ -177,7 +177,7 @@ def trainer(model: Any, steps: int = 6, **settings: Any) -> Trainer:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "lstm"])
-def test_it_learns_and_its_base_rests(name: str) -> None:
+def test_training_leaves_the_base_unchanged(name: str) -> None:
     base = shaken(TINY_GPT2 if name == "gpt2" else MODELS["lstm"]().config).float()
     before = {key: value.clone() for key, value in base.state_dict().items()}
     adapted = adapt(base, rank=4, targets=TARGETS[name], seed=1)
@@ -188,7 +188,7 @@ def test_it_learns_and_its_base_rests(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
 
 
-def test_resumed_it_ends_as_uninterrupted_bit_for_bit_and_keeps_no_base() -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one_and_its_checkpoint_holds_no_base() -> None:
     def new() -> Trainer:
         return trainer(adapt(shaken(TINY_GPT2).float(), rank=2, dropout=0.1, seed=1))
 
@@ -211,7 +211,7 @@ def test_a_checkpoint_of_another_rank_is_refused() -> None:
         wide.load_checkpoint_state(*narrow.checkpoint_state())
 
 
-def test_a_wider_stream_is_no_matter() -> None:
+def test_a_bf16_stream_works() -> None:
     model: Any = moved(adapt(shaken(replace(TINY_GPT2, bias=False)).float(), rank=2))
     model.compute_dtype = torch.bfloat16
     rough = logits(model)

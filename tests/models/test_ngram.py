@@ -1,4 +1,4 @@
-"""n-grams: counted as by hand, smoothed as the papers say, scored as KenLM scores."""
+"""n-gram models: counts by hand, smoothing as in the papers, perplexity as KenLM's."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ SMOOTHINGS = ["kneser-ney", "witten-bell", "katz", "laplace", "none"]
 
 @pytest.mark.parametrize("begin", [2, None])
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
-def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None) -> None:
+def test_probabilities_equal_the_papers_formulas(smoothing: str, begin: int | None) -> None:
     documents = [text(), text(300, seed=4), [5, 5]]
     model = learnt(documents, order=4, smoothing=smoothing, bos_token_id=begin)
     oracle = Oracle(documents, 4, smoothing, begin)
@@ -162,7 +162,7 @@ def test_probabilities_are_those_of_the_paper(smoothing: str, begin: int | None)
 
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
 @pytest.mark.parametrize("prune", [(), (0, 1, 2)])
-def test_probabilities_add_up_to_one_as_they_are(smoothing: str, prune: tuple[int, ...]) -> None:
+def test_probabilities_sum_to_one_without_normalisation(smoothing: str, prune: tuple[int, ...]) -> None:
     model = learnt([text()], order=4, smoothing=smoothing, prune=prune, bos_token_id=2)
     hidden, _ = model.forward(TokenBatch(torch.arange(VOCAB)[None]))
     more, _ = model.forward(TokenBatch(torch.tensor([text(60, seed=9)])))
@@ -196,7 +196,7 @@ def test_the_discounts_are_those_of_chen_and_goodman() -> None:
 
 @pytest.mark.parametrize("begin", [2, None])
 @pytest.mark.parametrize("stretch", [7, 100, 1 << 20])
-def test_counts_are_those_of_a_dictionary_in_memory_and_on_disk(stretch: int, begin: int | None) -> None:
+def test_counts_equal_a_dictionarys_in_memory_and_on_disk(stretch: int, begin: int | None) -> None:
     documents = [text(200), [], [7], text(150, seed=5), [2, 2, 2], []]
     oracle = Oracle(documents, 4, "none", begin)
     shorter: list[Gram] = []
@@ -227,7 +227,7 @@ def test_large_keys_are_grouped_as_small_ones() -> None:
 
 @pytest.mark.parametrize("scale", [1, 2**40])
 @pytest.mark.parametrize("size", [0, 3, 5000])
-def test_keys_are_found_where_they_stand(size: int, scale: int) -> None:
+def test_keys_are_found(size: int, scale: int) -> None:
     random = np.random.default_rng(size)
     keys = np.unique(random.integers(0, 9000, 3000)) * scale
     wanted = random.integers(-1, 9100, size) * scale
@@ -236,7 +236,7 @@ def test_keys_are_found_where_they_stand(size: int, scale: int) -> None:
     assert found.tolist() == [places.get(key, -1) for key in wanted.tolist()]
 
 
-def test_texts_are_read_from_their_beginning() -> None:
+def test_contexts_do_not_reach_past_the_start_of_a_text() -> None:
     """What begins a text is looked back on, and nothing before it."""
     model = learnt([text()], order=4, bos_token_id=2)
     after = [
@@ -249,7 +249,7 @@ def test_texts_are_read_from_their_beginning() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2, 5])
-def test_targets_that_are_not_read_next_cost_the_same(order: int) -> None:
+def test_arbitrary_targets_cost_as_much_as_next_tokens(order: int) -> None:
     """Scoring takes a shorter way where what is wanted is what is read next."""
     model = learnt([text()], order=order, bos_token_id=2)
     ids = torch.tensor([text(400, seed=8)])
@@ -264,13 +264,13 @@ def test_targets_that_are_not_read_next_cost_the_same(order: int) -> None:
     assert torch.allclose(model.token_nll(TokenBatch(ids[:, :-1]), some)[0], nats * (some != IGNORE_INDEX), rtol=1e-12)
 
 
-def test_an_unsmoothed_model_has_seen_all_that_it_foresees() -> None:
+def test_an_unsmoothed_model_predicts_only_seen_tokens() -> None:
     model = learnt([[0, 1, 0, 1, 2]], order=2, smoothing="none")
     nats, _ = model.token_nll(TokenBatch(torch.tensor([[0, 1, 1]])), torch.tensor([[1, 2, 1]]))
     assert nats[0].tolist() == pytest.approx([0, math.log(2), math.inf])
 
 
-def test_before_it_has_learnt_all_tokens_are_alike() -> None:
+def test_before_fitting_all_tokens_are_equally_likely() -> None:
     model = build(NGramConfig(vocab=VOCAB, order=3))
     nats, state = model.token_nll(TokenBatch(torch.tensor([[1, 2, 3]])), torch.tensor([[2, 3, 4]]), model.init_state())
     assert nats[0].tolist() == pytest.approx([math.log(VOCAB)] * 3)
@@ -278,7 +278,7 @@ def test_before_it_has_learnt_all_tokens_are_alike() -> None:
     assert model.logits(model.forward(TokenBatch(torch.tensor([[1]])))[0]).exp().sum() == pytest.approx(1)
 
 
-def test_pruning_drops_what_was_counted_so_often_or_less() -> None:
+def test_pruning_drops_n_grams_up_to_the_given_count() -> None:
     whole, pruned = (learnt([text()], order=3, prune=prune) for prune in ((), (0, 1, 2)))
     assert pruned.config.sizes == tuple(
         int((whole.table(order).counts > least).sum()) for order, least in ((2, 1), (3, 2))
@@ -286,7 +286,7 @@ def test_pruning_drops_what_was_counted_so_often_or_less() -> None:
     assert int(pruned.table(3).counts.min()) == 3
 
 
-def test_a_move_to_another_dtype_spares_keys_and_counts() -> None:
+def test_another_dtype_leaves_keys_and_counts_unchanged() -> None:
     model = counted(order=3)
     assert count_parameters(model) == sum(len(model.table(n).log_probs) for n in (1, 2, 3)) + sum(
         len(model.table(n).log_probs) for n in (1, 2)
@@ -309,7 +309,7 @@ def test_a_folder_holds_all_of_it(settings: dict[str, Any], tmp_path: Any) -> No
         assert torch.equal(opened.state_dict()[name], tensor)
 
 
-def test_a_finished_run_is_gone_on_with() -> None:
+def test_a_finished_fit_can_be_repeated() -> None:
     """Its tables are larger than those of a model that has not learnt."""
     model = counted(order=3)
     again = build(NGramConfig(vocab=VOCAB, order=3)).double()
@@ -319,7 +319,7 @@ def test_a_finished_run_is_gone_on_with() -> None:
     assert torch.equal(again.logits(again.forward(TokenBatch(ids))[0]), model.logits(model.forward(TokenBatch(ids))[0]))
 
 
-def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_trained_and_resumed_like_any_other(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.recipes.training.events import TrainingResult, TrainingWarning
     from clearstory.recipes.training.loop import train_events
 
@@ -354,7 +354,7 @@ def test_a_run_is_trained_and_gone_on_with_as_any_other(tmp_path: Any, monkeypat
         ({"sizes": (3,) * 5}, "from 2 to 5"),
     ],
 )
-def test_configs_that_cannot_be_are_refused(settings: dict[str, Any], says: str) -> None:
+def test_invalid_configs_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(BadSetting, match=says):
         NGramConfig(**{"vocab": VOCAB, **settings})
 
@@ -372,14 +372,14 @@ def test_texts_that_cannot_be_counted_are_refused() -> None:
         learnt([[1, 2, 3]], order=2, smoothing="given")
 
 
-def test_ids_it_does_not_know_are_refused() -> None:
+def test_unknown_ids_are_refused() -> None:
     model = counted(order=2)
     for ids, targets in ([[3, VOCAB]], [[1, 1]]), ([[3, 3]], [[1, VOCAB]]):
         with pytest.raises(VocabularyMismatch, match="lies outside"):
             model.token_nll(TokenBatch(torch.tensor(ids)), torch.tensor(targets))
 
 
-def test_what_an_n_gram_cannot_show_it_says(tmp_path: Any) -> None:
+def test_unsupported_views_are_refused(tmp_path: Any) -> None:
     import clearstory
     from clearstory.models.int8 import quantize_int8
 

@@ -1,4 +1,4 @@
-"""Recurrent models: torch's cells are what is run, and what is shown; counts on paper; the adaptive softmax by hand."""
+"""Recurrent models: equal to PyTorch's modules; parameter counts; the adaptive softmax by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def begun(cell: str, rows: int, units: int) -> CellState:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_layer_is_torchs_module_forwards_and_backwards(cell: Any) -> None:
+def test_a_layer_equals_torchs_module_forward_and_backward(cell: Any) -> None:
     layer = RecurrentLayer(cell, 5, 7, 0.0).double()
     x, kept = torch.randn(6, 3, 5).double(), begun(cell, 3, 7)
     first: Any = kept.hidden[None] if kept.cell is None else (kept.hidden[None], kept.cell[None])
@@ -58,7 +58,7 @@ def test_a_layer_is_torchs_module_forwards_and_backwards(cell: Any) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_steps_with_their_gates_in_the_open_equal_the_kernels(cell: Any) -> None:
+def test_single_steps_equal_the_kernels(cell: Any) -> None:
     layer = RecurrentLayer(cell, 5, 7, 0.0).double()
     x, kept = torch.randn(6, 3, 5).double(), begun(cell, 3, 7)
     for lengths in (None, torch.tensor([6, 2, 4]), torch.tensor([0, 6, 1])):
@@ -71,7 +71,7 @@ def test_steps_with_their_gates_in_the_open_equal_the_kernels(cell: Any) -> None
             assert_close(ours[:many, row], out[:many, row])
 
 
-def test_a_row_that_reads_nothing_keeps_what_it_remembers() -> None:
+def test_a_sequence_without_new_tokens_keeps_its_state() -> None:
     model = shaken(TINY_LSTM)
     _, memory = model.forward(TokenBatch(IDS), model.init_state(3))  # type: ignore[operator]
     _, after = model.forward(TokenBatch(IDS, torch.tensor([2, 0, 9])), memory)  # type: ignore[operator]
@@ -82,7 +82,7 @@ def test_a_row_that_reads_nothing_keeps_what_it_remembers() -> None:
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru", "lstm", "awd-lstm"])
-def test_parameters_on_paper_are_those_of_the_model(name: str) -> None:
+def test_parameter_count_equals_the_built_models(name: str) -> None:
     preset: Any = PRESETS[name]
     for config in (preset, replace(preset, tie_embeddings=False), replace(preset, cutoffs=(100, 2000))):
         assert count_parameters(build(config, device="meta")) == parameter_count(config)
@@ -95,13 +95,13 @@ def test_awd_lstm_has_its_published_size() -> None:
 
 @pytest.mark.parametrize("target", [100_000, 1_000_000, 20_000_000])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_size_is_met_and_the_proportions_kept(cell: Any, target: int) -> None:
+def test_scaling_reaches_the_target_size_and_keeps_the_proportions(cell: Any, target: int) -> None:
     found = scale_config(RecurrentConfig(vocab=500, cell=cell, width=256, hidden_size=512, layers=2), target)
     assert parameter_count(found) == pytest.approx(target, rel=0.2)
     assert found.hidden_size == pytest.approx(2 * found.width, rel=0.1)
 
 
-def test_variational_dropout_drops_the_same_units_at_every_time() -> None:
+def test_variational_dropout_drops_the_same_units_at_every_step() -> None:
     model = Recurrent(replace(TINY_LSTM, dropout=0.5)).train()
     hidden, _ = model.forward(TokenBatch(IDS))
     dropped = hidden == 0
@@ -110,7 +110,7 @@ def test_variational_dropout_drops_the_same_units_at_every_time() -> None:
     assert not torch.equal(dropped[0], dropped[1])  # but other units in another row
 
 
-def test_dropped_words_are_missing_wherever_they_stand() -> None:
+def test_dropped_tokens_are_zero_everywhere() -> None:
     model = Recurrent(replace(TINY_LSTM, dropout_embedding=0.5)).train()
     ids = torch.arange(VOCAB).repeat(2)[:, None]
     missing = (model.embed_tokens(ids) == 0).all(-1)[:, 0]
@@ -143,7 +143,7 @@ def test_the_adaptive_softmax_by_hand() -> None:
     assert_close(nats, torch.tensor([[log(5), log(7.5), log(20)]]))
 
 
-def test_the_adaptive_softmax_learns_as_the_whole_distribution_would() -> None:
+def test_the_adaptive_softmax_has_the_gradients_of_the_whole_distribution() -> None:
     model = shaken(replace(TINY_LSTM, cutoffs=(5, 12)))
     targets = IDS.roll(-1, 1)
     model.token_nll(TokenBatch(IDS), targets)[0].sum().backward()  # type: ignore[operator]
@@ -165,7 +165,7 @@ def test_the_adaptive_softmax_learns_as_the_whole_distribution_would() -> None:
         ({"weight_drop": 1.0}, "model.weight_drop is 1.0"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, Any], sentence: str) -> None:
+def test_invalid_configs_are_refused(changes: dict[str, Any], sentence: str) -> None:
     with pytest.raises(BadSetting, match=sentence):
         replace(TINY_LSTM, **changes)
 
@@ -176,7 +176,7 @@ def test_an_unknown_id_is_refused() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_single_token_is_read_in_the_arithmetic_of_the_others(cell: Any) -> None:
+def test_a_single_token_has_the_dtype_of_a_sequence(cell: Any) -> None:
     model: Any = build(replace(TINY_LSTM, cell=cell), seed=1).eval()
     model.compute_dtype = torch.bfloat16
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The tagger: counts by hand, endings of words, what a line's end does, and the accuracy that is promised."""
+"""The tagger: counts by hand, suffixes of words, line ends, and the stated accuracy."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return trained(tmp_path_factory.mktemp("tagger"), **{"model.order": request.param})
 
 
-def test_words_seen_and_words_never_seen_get_their_tags(run: Path) -> None:
+def test_known_and_unknown_words_get_their_tags(run: Path) -> None:
     found = tag(run, "the dog barks loudly .\nThe BIRD zings zingly .\n")
     assert found.words[1] == ("The", "BIRD", "zings", "zingly", ".")
     assert found.tags == (("DET", "NOUN", "VERB", "ADV", "PUNCT"),) * 2
@@ -67,7 +67,7 @@ def test_a_tagger_opens_as_what_was_saved_and_is_a_language_model(run: Path) -> 
     assert hidden.shape[-1] == opened.model.config.width == state.next.shape[-1]
 
 
-def test_trigrams_see_two_tags_back(tmp_path: Path) -> None:
+def test_trigrams_depend_on_two_tags(tmp_path: Path) -> None:
     # x is A after B A and B after A A: a bigram cannot know.
     kinds = (TaggedSentence(("b", "a", "x"), ("B", "A", "A")), TaggedSentence(("a", "a", "x"), ("A", "A", "B")))
     told = random.Random(0).choices(kinds, k=200)
@@ -97,7 +97,7 @@ def test_deleted_interpolation_by_hand() -> None:
     np.testing.assert_allclose(bigrams.sum(-1), 1)
 
 
-def test_endings_by_hand() -> None:
+def test_suffix_probabilities_by_hand() -> None:
     told = [TaggedSentence(("aing", "bing"), ("V", "V")), TaggedSentence(("cing", "the"), ("N", "D"))]
     found = count_suffix_tags(told, {"D": 0, "N": 1, "V": 2})
     general, plain, *_ = suffix_keys("zing", False)
@@ -111,7 +111,7 @@ def test_endings_by_hand() -> None:
     np.testing.assert_allclose(ing, p)
 
 
-def test_keys_are_rows_of_one_width_from_general_to_long() -> None:
+def test_suffix_keys_go_from_general_to_specific() -> None:
     keys = suffix_keys("Übermäßigkeiten", True)
     assert len(keys) == 1 + 1 + MAX_SUFFIX
     assert {len(key) for key in keys} == {MAX_SUFFIX + 1}
@@ -120,14 +120,14 @@ def test_keys_are_rows_of_one_width_from_general_to_long() -> None:
     assert word_shape("Ab", True) != word_shape("Ab", False)
 
 
-def test_no_path_leads_over_what_is_impossible(run: Path) -> None:
+def test_paths_avoid_impossible_states(run: Path) -> None:
     """Each word's tags are real ones, however strange the words: the line's end speaks no word."""
     for text in ("<eos> <unk> <eos>", "😀 ﷽ \u0301", "a" * 5000):
         found = tag(run, text)
         assert set(found.tags[0]) <= set(TAGS)
 
 
-def test_sentences_together_are_tagged_as_alone(run: Path) -> None:
+def test_a_batch_is_tagged_as_each_sentence_alone(run: Path) -> None:
     opened: Any = open_model(run)
     tagger, told = Tagger(opened.model, opened.tokenizer), [each.words for each in sentences(30, seed=5)]
     assert tagger.tag(told) == [tagger.tag([one])[0] for one in told]
@@ -176,14 +176,14 @@ def test_the_same_text_makes_the_same_model(run: Path, tmp_path: Path) -> None:
         ({"text": (__file__,)}, BadInput, "has no tags; give .conllu files"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused(
+def test_texts_without_tags_are_refused(
     tmp_path: Path, more: dict[str, Any], kind: type[ClearstoryError], sentence: str
 ) -> None:
     with pytest.raises(kind, match=sentence):
         trained(tmp_path, **more)
 
 
-def test_what_cannot_be_tagged_is_refused(run: Path, tmp_path: Path) -> None:
+def test_invalid_requests_are_refused(run: Path, tmp_path: Path) -> None:
     from clearstory.formats.folders import save_model
     from clearstory.formats.model_card import ModelCard
     from clearstory.text.train_tokenizer import train_tokenizer

@@ -1,4 +1,4 @@
-"""The Transformer as encoder and as encoder-decoder: laws of padding, pieces, memory and counting, in float64."""
+"""The Transformer as encoder and encoder-decoder, in float64: padding, decoding in pieces, states, parameter counts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WRITTEN = TokenBatch(torch.tensor([[0, 4, 5, 6], [0, 9, 8, 7]]))
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_an_encoder_does_not_see_padding(name: str) -> None:
+def test_an_encoder_ignores_padding(name: str) -> None:
     model: Any = shaken(ENCODERS[name])
     both = model.encode(TokenBatch.from_sequences([[3, 4, 5, 6, 7], [8, 9]]))
     alone = model.encode(TokenBatch.from_sequences([[8, 9]]))
@@ -56,13 +56,13 @@ def test_an_encoder_does_not_see_padding(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_token_of_an_encoder_sees_all_the_others(name: str) -> None:
+def test_an_encoder_is_bidirectional(name: str) -> None:
     model: Any = shaken(ENCODERS[name])
     before, after = (model.encode(TokenBatch.from_sequences([[3, 4, 5, last]])) for last in (6, 7))
     assert (before - after).abs().amax(-1).min() > 1e-6
 
 
-def test_segments_and_places_reach_the_vectors() -> None:
+def test_token_types_and_positions_change_hidden_states() -> None:
     model: Any = shaken(ENCODERS["bert"])
     tokens = TokenBatch.from_sequences([[3, 3, 3]])
     plain = model.encode(tokens)
@@ -71,7 +71,7 @@ def test_segments_and_places_reach_the_vectors() -> None:
     assert not torch.allclose(plain, model.encode(tokens, torch.tensor([[0, 1, 1]])))
 
 
-def test_masked_nats_are_those_of_the_softmax() -> None:
+def test_masked_nll_equals_the_softmax() -> None:
     model: Any = shaken(ENCODERS["bert"])
     tokens, targets = TokenBatch.from_sequences([[3, 4, 5, 6]]), torch.tensor([[IGNORE_INDEX, 7, IGNORE_INDEX, 2]])
     nats, state = model.token_nll(tokens, targets)
@@ -84,7 +84,7 @@ def test_masked_nats_are_those_of_the_softmax() -> None:
     assert nothing.tolist() == [[0.0] * 4]
 
 
-def test_labels_are_told_of_the_first_vector_or_of_every_one() -> None:
+def test_class_logits_are_of_the_pooled_vector_or_of_every_token() -> None:
     whole: Any = shaken(ENCODERS["labelled"])
     hidden = whole.encode(SOURCE)
     head = whole.classifier
@@ -103,7 +103,7 @@ def test_labels_are_told_of_the_first_vector_or_of_every_one() -> None:
         build(ENCODERS["bert"], seed=1).class_logits(hidden)
 
 
-def test_an_encoder_says_what_it_is_for() -> None:
+def test_an_encoder_refuses_to_generate() -> None:
     model = build(ENCODERS["bert"], seed=1)
     with pytest.raises(CannotDo, match="fill"):
         model.init_state()
@@ -114,7 +114,7 @@ def test_an_encoder_says_what_it_is_for() -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_writing_in_pieces_equals_writing_at_once(name: str) -> None:
+def test_decoding_in_pieces_equals_decoding_at_once(name: str) -> None:
     model: Any = shaken(WRITERS[name])
     at_once, nothing = model.forward(WRITTEN, source=SOURCE)
     assert nothing is None
@@ -126,7 +126,7 @@ def test_writing_in_pieces_equals_writing_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_source_in_company_is_the_source_alone(name: str) -> None:
+def test_a_source_in_a_batch_equals_the_source_alone(name: str) -> None:
     model: Any = shaken(WRITERS[name])
     both, _ = model.forward(WRITTEN, source=SOURCE)
     alone, _ = model.forward(TokenBatch(WRITTEN.ids[1:]), source=TokenBatch.from_sequences([[1, 2]]))
@@ -147,7 +147,7 @@ def test_states_with_sources_are_selected_and_joined(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_scores_are_those_of_the_softmax(name: str) -> None:
+def test_token_nll_equals_the_softmax(name: str) -> None:
     model: Any = shaken(WRITERS[name])
     targets = torch.tensor([[4, 5, 6, IGNORE_INDEX], [9, 8, 7, 3]])
     nats, _ = model.token_nll(WRITTEN, targets, source=SOURCE)
@@ -156,7 +156,7 @@ def test_scores_are_those_of_the_softmax(name: str) -> None:
     torch.testing.assert_close(nats, wanted, rtol=1e-9, atol=1e-9)
 
 
-def test_a_writer_without_a_source_says_so() -> None:
+def test_an_encoder_decoder_without_a_source_is_refused() -> None:
     model = build(WRITERS["t5"], seed=1)
     with pytest.raises(CannotDo, match="source"):
         model.init_state(1)
@@ -167,7 +167,7 @@ def test_a_writer_without_a_source_says_so() -> None:
 
 
 @pytest.mark.parametrize("name", [*ENCODERS, *WRITERS])
-def test_eight_rows_are_learnt(name: str) -> None:
+def test_eight_sequences_are_memorised(name: str) -> None:
     config = {**ENCODERS, **WRITERS}[name]
     model: Any = build(config, seed=1)
     ids = torch.randint(1, VOCAB, (8, 6), generator=torch.Generator().manual_seed(1))
@@ -216,7 +216,7 @@ def test_published_counts(name: str, counted: int) -> None:
     assert on_paper(config) == counted == count_parameters(build(config, device="meta"))
 
 
-def test_distances_fall_into_buckets() -> None:
+def test_relative_position_buckets() -> None:
     both, back = RelativePositionBias(1, bidirectional=True), RelativePositionBias(1, bidirectional=False)
     distances = torch.tensor([[-200, -128, -9, -8, -1, 0, 1, 8, 9, 128]])
     # Worked by hand from Raffel et al. 2020: 16 buckets a side, 8 exact, then steps of 16 to the 1/8th power.
@@ -224,7 +224,7 @@ def test_distances_fall_into_buckets() -> None:
     assert back.bucket(distances).tolist() == [[31, 31, 9, 8, 1, 0, 0, 0, 0, 0]]
 
 
-def test_sinusoids_are_those_of_the_paper_in_halves() -> None:
+def test_sinusoidal_positions_equal_the_paper_in_halves() -> None:
     table = sinusoidal_embedding(5, 6)
     for pair in range(3):
         angle = 3 / 10_000 ** (2 * pair / 6)
@@ -232,7 +232,7 @@ def test_sinusoids_are_those_of_the_paper_in_halves() -> None:
         assert table[3, 3 + pair] == pytest.approx(torch.tensor(angle).cos().item(), abs=1e-6)
 
 
-def test_fields_of_one_kind_are_refused_for_another() -> None:
+def test_settings_of_one_architecture_are_refused_for_another() -> None:
     with pytest.raises(BadSetting, match="token_types"):
         replace(WRITERS["t5"], token_types=2)
     with pytest.raises(BadSetting, match="decoder_layers"):
