@@ -1,4 +1,4 @@
-"""Laws of tokenizers: what every kind must keep, over all of Unicode."""
+"""Laws that every kind of tokenizer obeys, over all of Unicode."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SCRIPTS = [
     "🙂👩‍👩‍👧‍👦 naïve – Straße\t1234 don't\r\n",
 ]
 EVERY = sorted(KINDS)
-UNIVERSAL = ["bytes", "bpe", "unigram"]  # these spell any text
+UNIVERSAL = ["bytes", "bpe", "unigram"]  # these encode any text without loss
 
-# Surrogates are halves of characters and no text; everything else is.
+# Unpaired surrogates are not text; everything else is.
 anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
-spelt = st.lists(
+special_looking = st.lists(
     st.sampled_from(
         ["<|endoftext|>", "<unk>", "<eos>", "[CLS]", "[MASK]", "<0x41>", "▁", "Ġ", "##a", " ", "\n", "é", "a"]
     ),
@@ -43,7 +43,7 @@ def tokenizer(kind: str) -> Tokenizer:
 
 @pytest.mark.parametrize("kind", UNIVERSAL)
 @calm
-@given(text=anything | spelt)
+@given(text=anything | special_looking)
 @example(text="".join(SCRIPTS))
 def test_decode_of_encode_is_the_text(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
@@ -54,14 +54,14 @@ def test_decode_of_encode_is_the_text(kind: str, text: str) -> None:
 
 @calm
 @given(text=st.text(st.sampled_from(sorted(set("".join(SCRIPTS)))), max_size=60))
-def test_characters_decode_to_the_text_if_they_know_its_characters(text: str) -> None:
+def test_characters_decode_to_a_text_of_known_characters(text: str) -> None:
     assert tokenizer("characters").decode(tokenizer("characters").encode(text)) == text
-    assert tokenizer("characters").lossless(text)
+    assert tokenizer("characters").is_lossless(text)
 
 
 @pytest.mark.parametrize("kind", UNIVERSAL)
 @calm
-@given(text=anything | spelt)
+@given(text=anything | special_looking)
 def test_byte_lengths_add_up_to_the_text(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
     assert tokenizer(kind).byte_lengths[ids].sum() == len(text.encode())
@@ -75,7 +75,7 @@ def test_byte_lengths_of_characters_add_up_to_the_text(text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["words", "wordpiece"])
 @calm
-@given(text=anything | spelt)
+@given(text=anything | special_looking)
 def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
     ids = tokenizer(kind).encode(text)
     assert tokenizer(kind).byte_lengths[ids].sum() <= len(text.encode())
@@ -83,13 +83,13 @@ def test_a_lossy_tokenizer_counts_no_byte_twice(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["bytes", "bpe", "unigram", "characters", "wordpiece"])
 @calm
-@given(text=anything | spelt)
-def test_no_text_can_spell_a_special_token(kind: str, text: str) -> None:
+@given(text=anything | special_looking)
+def test_no_text_encodes_to_a_special_token(kind: str, text: str) -> None:
     one = tokenizer(kind)
     assert not {one.eos_token_id, one.bos_token_id, one.pad_token_id} & set(one.encode(text))
 
 
-def test_a_line_feed_is_the_only_way_to_end_a_line_of_words() -> None:
+def test_only_a_line_feed_gives_eos_in_words() -> None:
     words = tokenizer("words")
     assert words.encode("earth. <eos> <eos>\n").count(words.eos_token_id) == 1  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_a_line_feed_is_the_only_way_to_end_a_line_of_words() -> None:
 @pytest.mark.parametrize("kind", EVERY)
 @calm
 @given(texts=st.lists(anything, max_size=5))
-def test_a_batch_is_its_texts_one_by_one(kind: str, texts: list[str]) -> None:
+def test_a_batch_equals_its_texts_one_by_one(kind: str, texts: list[str]) -> None:
     assert tokenizer(kind).encode_batch(texts) == [tokenizer(kind).encode(text) for text in texts]
 
 
@@ -137,10 +137,10 @@ def test_the_same_text_gives_the_same_tokenizer(kind: str) -> None:
 @pytest.mark.parametrize("kind", UNIVERSAL)
 @calm
 @given(texts=st.lists(anything, min_size=1, max_size=4))
-def test_rows_count_the_bytes_of_their_text(kind: str, texts: list[str]) -> None:
-    rows = encode_text(tokenizer(kind), texts)
-    assert rows.bytes == rows.text_bytes == sum(len(text.encode()) for text in texts)
-    assert rows.documents == len(texts)
-    pieces = [rows.ids[start:end].tolist() for start, end in zip(rows.starts, rows.starts[1:], strict=False)]
+def test_a_dataset_counts_the_bytes_of_its_text(kind: str, texts: list[str]) -> None:
+    dataset = encode_text(tokenizer(kind), texts)
+    assert dataset.bytes == dataset.text_bytes == sum(len(text.encode()) for text in texts)
+    assert dataset.documents == len(texts)
+    pieces = [dataset.ids[start:end].tolist() for start, end in zip(dataset.starts, dataset.starts[1:], strict=False)]
     ending = [tokenizer(kind).eos_token_id] if len(texts) > 1 else []
     assert pieces == [tokenizer(kind).encode(text) + ending for text in texts]

@@ -1,4 +1,4 @@
-"""Corpora: divided once without leaks, encoded once, and the cache is the text."""
+"""Corpora: split once without leaks, encoded once, cached correctly."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def settings(tmp_path: Path) -> DataSettings:
     texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=6), min_size=2, max_size=40),
     share=st.sampled_from([0.05, 0.1, 0.5, 0.9]),
 )
-def test_a_split_never_leaks_and_loses_nothing(
+def test_a_split_has_no_leaks_and_keeps_every_document(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], share: float
 ) -> None:
     file = jsonl(tmp_path_factory.getbasetemp() / "documents.jsonl", texts)
     settings = DataSettings(validation=share)
     if len(set(texts) - {""}) < 2:
-        with pytest.raises(BadInput, match=r"cannot be divided|holds no text"):
+        with pytest.raises(BadInput, match=r"cannot be split|has no text"):
             Corpus.open(file, settings)
         return
     train, validation = split(Corpus.open(file, settings))
@@ -62,7 +62,7 @@ def test_a_split_never_leaks_and_loses_nothing(
     assert "".join(validation)
 
 
-def test_documents_keep_their_split_when_others_come(tmp_path: Path) -> None:
+def test_documents_keep_their_split_when_others_are_added(tmp_path: Path) -> None:
     texts = [f"document {number}" for number in range(300)]
     _, before = split(Corpus.open(jsonl(tmp_path / "a.jsonl", texts)))
     more = [f"another {number}" for number in range(50)] + texts[::-1] + texts[:20]
@@ -71,7 +71,7 @@ def test_documents_keep_their_split_when_others_come(tmp_path: Path) -> None:
     assert set(before) == {text for text in after if text.startswith("document")}
 
 
-def test_of_two_documents_the_one_nearest_the_share_is_held_out(tmp_path: Path) -> None:
+def test_of_two_documents_the_one_nearest_the_fraction_is_held_out(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("t" * 900)
     (tmp_path / "valid.txt").write_text("v" * 90)
     assert split(Corpus.open(tmp_path)) == (["t" * 900], ["v" * 90])
@@ -79,15 +79,15 @@ def test_of_two_documents_the_one_nearest_the_share_is_held_out(tmp_path: Path) 
     assert split(Corpus.open(tmp_path)) == (["t" * 900], ["v" * 900])
 
 
-def test_documents_that_are_all_the_same_cannot_be_divided(tmp_path: Path) -> None:
+def test_identical_documents_cannot_be_split(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl", ["same"] * 5)
-    with pytest.raises(BadInput, match=r"5 documents of a.jsonl cannot be divided.*--data.validation 0"):
+    with pytest.raises(BadInput, match=r"5 documents of a.jsonl cannot be split.*--data.validation 0"):
         Corpus.open(file)
     assert split(Corpus.open(file, DataSettings(validation=0))) == (["same"] * 5, [])
 
 
 @pytest.mark.parametrize("block", [64, 1 << 19])
-def test_a_single_document_gives_its_last_characters_as_nanogpt_does(
+def test_the_last_characters_of_a_single_document_are_held_out_as_in_nanogpt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     monkeypatch.setattr(files, "BLOCK", block)
@@ -101,7 +101,7 @@ def test_a_single_document_gives_its_last_characters_as_nanogpt_does(
     assert next(corpus.documents("validation")).part == 0
 
 
-def test_a_document_too_short_to_divide_is_refused(tmp_path: Path) -> None:
+def test_a_document_too_short_to_split_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(BadInput, match=r"a.txt has 1 characters, too few to hold out 10%.*--data.validation 0"):
         Corpus.open(tmp_path / "a.txt")
@@ -109,7 +109,7 @@ def test_a_document_too_short_to_divide_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"a.jsonl holds no text"):
+    with pytest.raises(BadInput, match=r"a.jsonl has no text"):
         Corpus.open(jsonl(tmp_path / "a.jsonl", ["", ""]))
 
 
@@ -128,7 +128,7 @@ def test_several_documents_end_with_eos_and_a_single_one_does_not(tmp_path: Path
     assert single["validation"].starts.tolist() == [0, 1]
 
 
-def rows_equal(one: TokenDataset, other: TokenDataset) -> bool:
+def datasets_equal(one: TokenDataset, other: TokenDataset) -> bool:
     same = np.array_equal(one.ids, other.ids) and np.array_equal(one.starts, other.starts)
     return same and (len(one), one.bytes, one.text_bytes) == (len(other), other.bytes, other.text_bytes)
 
@@ -137,7 +137,7 @@ def rows_equal(one: TokenDataset, other: TokenDataset) -> bool:
 @pytest.mark.parametrize(
     "texts", [["東京 is\nnot naïve\n" * 90], [f"{number} naïve\n" * number for number in range(9)]]
 )
-def test_the_cache_is_what_encoding_anew_gives(
+def test_the_cache_equals_a_fresh_encoding(
     tmp_path: Path, settings: DataSettings, monkeypatch: pytest.MonkeyPatch, spec: str, texts: list[str]
 ) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", texts), settings)
@@ -146,8 +146,8 @@ def test_the_cache_is_what_encoding_anew_gives(
     first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
     for name in SPLITS:
         fresh = encode_documents(tokenizer, corpus.documents(name), multiple_documents=corpus.size > 1)
-        assert rows_equal(first[name], fresh)
-        assert rows_equal(second[name], fresh)
+        assert datasets_equal(first[name], fresh)
+        assert datasets_equal(second[name], fresh)
         assert fresh.text_bytes == sum(len(document.text.encode()) for document in corpus.documents(name))
     assert isinstance(second["train"].ids, np.memmap)
     assert second["train"].ids.dtype == np.uint16
@@ -160,12 +160,12 @@ def test_what_is_cached_is_not_encoded_again(
     file = jsonl(tmp_path / "a.jsonl", ["one", "two", "three"])
     first = Corpus.open(file, settings).encode(BYTES)
     monkeypatch.setattr(corpus_module, "write_datasets", None)
-    assert rows_equal(Corpus.open(file, settings).encode(BYTES)["train"], first["train"])
+    assert datasets_equal(Corpus.open(file, settings).encode(BYTES)["train"], first["train"])
     file.rename(tmp_path / "b.jsonl")  # names do not count, contents do
-    assert rows_equal(Corpus.open(tmp_path / "b.jsonl", settings).encode(BYTES)["train"], first["train"])
+    assert datasets_equal(Corpus.open(tmp_path / "b.jsonl", settings).encode(BYTES)["train"], first["train"])
 
 
-def test_other_text_tokenizers_and_shares_have_a_cache_of_their_own(tmp_path: Path, settings: DataSettings) -> None:
+def test_each_text_tokenizer_and_validation_fraction_has_its_own_cache(tmp_path: Path, settings: DataSettings) -> None:
     from dataclasses import replace
 
     file = jsonl(tmp_path / "a.jsonl", ["one" * 9, "two" * 9, "three" * 9])
@@ -174,7 +174,7 @@ def test_other_text_tokenizers_and_shares_have_a_cache_of_their_own(tmp_path: Pa
     Corpus.open(file, replace(settings, validation=0.5)).encode(BYTES)
     jsonl(file, ["one" * 9, "two" * 9, "Three" * 9])
     changed = Corpus.open(file, settings).encode(BYTES)
-    assert len(list((tmp_path / "cache" / "rows").iterdir())) == 4
+    assert len(list((tmp_path / "cache" / "datasets").iterdir())) == 4
     assert b"Three" in bytes(id for name in SPLITS for id in changed[name].ids.tolist() if id < 256)
 
 
@@ -187,11 +187,11 @@ def damage_starts(folder: Path) -> None:
 
 
 def damage_index(folder: Path) -> None:
-    (folder / "rows.json").write_text('{"train": {"tokens": 5')
+    (folder / "dataset.json").write_text('{"train": {"tokens": 5')
 
 
 def damage_numbers(folder: Path) -> None:
-    (folder / "rows.json").write_text('{"train": 5}')
+    (folder / "dataset.json").write_text('{"train": 5}')
 
 
 def lose_a_file(folder: Path) -> None:
@@ -199,32 +199,32 @@ def lose_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_ids, damage_starts, damage_index, damage_numbers, lose_a_file])
-def test_a_damaged_cache_is_made_again(tmp_path: Path, settings: DataSettings, damage: Callable[[Path], None]) -> None:
+def test_a_damaged_cache_is_rebuilt(tmp_path: Path, settings: DataSettings, damage: Callable[[Path], None]) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
-    good = {name: np.array(token_dataset.ids) for name, token_dataset in corpus.encode(BYTES).items()}
-    [folder] = (tmp_path / "cache" / "rows").iterdir()
+    good = {name: np.array(dataset.ids) for name, dataset in corpus.encode(BYTES).items()}
+    [folder] = (tmp_path / "cache" / "datasets").iterdir()
     damage(folder)
     again = corpus.encode(BYTES)
     assert all(np.array_equal(again[name].ids, good[name]) for name in SPLITS)
 
 
-def test_a_file_that_changes_in_between_is_said_and_nothing_is_cached(tmp_path: Path, settings: DataSettings) -> None:
+def test_a_file_changed_while_encoding_is_reported_and_not_cached(tmp_path: Path, settings: DataSettings) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
     for texts in (["one", "two", "threes"], ["one", "two", "three", "four"]):
         jsonl(tmp_path / "a.jsonl", texts)
         with pytest.raises(BadInput, match=r"a.jsonl changed while it was being read"):
             corpus.encode(BYTES)
-    assert list((tmp_path / "cache" / "rows").iterdir()) == []
+    assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["a", "b"]), DataSettings(cache=tmp_path / "file"))
-    with pytest.raises(BadSetting, match=r"cannot be kept in .*--data.cache"):
+    with pytest.raises(BadSetting, match=r"cannot be cached in .*--data.cache"):
         corpus.encode(BYTES)
 
 
-def test_the_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_default_cache_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder(DataSettings()) == tmp_path / "clearstory"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -232,13 +232,13 @@ def test_the_cache_is_where_the_system_wants_it(monkeypatch: pytest.MonkeyPatch,
     assert cache_folder(DataSettings()) == Path("/home/ada/.cache/clearstory")
 
 
-def test_tokenizers_are_learnt_from_the_training_split_only(tmp_path: Path) -> None:
+def test_tokenizers_are_trained_on_the_training_split_only(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a" * 90 + "z" * 10)
     tokenizer = train_corpus_tokenizer(Corpus.open(tmp_path / "a.txt"), "characters")
     assert tokenizer.encode("z") == [tokenizer.unk_token_id]
 
 
-def test_large_vocabularies_take_wider_ids(tmp_path: Path, settings: DataSettings) -> None:
+def test_large_vocabularies_use_wider_ids(tmp_path: Path, settings: DataSettings) -> None:
     many = " ".join(f"w{number}" for number in range(70_000))
     tokenizer = train_tokenizer("words", [many])
     found = Corpus.open(jsonl(tmp_path / "a.jsonl", ["w69999 w1 w2 w3 w4 w5"]), settings).encode(tokenizer)
@@ -253,11 +253,11 @@ def test_a_corpus_is_named_after_its_sources(tmp_path: Path) -> None:
     assert Corpus.open([tmp_path / "a.txt", tmp_path / "b.txt"]).note is None
 
 
-def test_a_stand_in_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_substitute_corpus_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.text import builtin_corpora
     from clearstory.text.document import Document
 
-    stand_in = builtin_corpora.BuiltinCorpus("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
-    monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: stand_in)
+    substitute = builtin_corpora.BuiltinCorpus("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
+    monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: substitute)
     corpus = Corpus.open("corpus:kjv")
     assert (corpus.name, corpus.note) == ("python-docs", "kjv is missing")

@@ -1,4 +1,4 @@
-"""Documents: from every kind of source, in order; and every bad input, said."""
+"""Documents: from every kind of source, in order; and the messages of every bad input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def jsonl(path: Path, *records: object) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a bit of everything."""
+    """A folder with files of several kinds."""
     (tmp_path / "b.txt").write_text("b")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "z.md").write_text("z")
@@ -70,7 +70,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_itself(tmp_path: Path) -> None:
     assert texts(file) == ["text"]
 
 
-def test_jsonl_gives_a_document_a_line(tmp_path: Path) -> None:
+def test_jsonl_gives_a_document_per_line(tmp_path: Path) -> None:
     file = jsonl(tmp_path / "a.jsonl", {"body": "one\ntwo"}, {"body": "東京"})
     with file.open("a") as more:
         more.write("\n  \n")
@@ -78,7 +78,7 @@ def test_jsonl_gives_a_document_a_line(tmp_path: Path) -> None:
     assert found == [Document(f"{file}:1", "one\ntwo"), Document(f"{file}:2", "東京")]
 
 
-def test_parquet_gives_a_document_a_row(tmp_path: Path) -> None:
+def test_parquet_gives_a_document_per_row(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'clearstory[data]'")
     from pyarrow import parquet
 
@@ -87,24 +87,24 @@ def test_parquet_gives_a_document_a_row(tmp_path: Path) -> None:
     assert list(read_documents([file])) == [Document(f"{file}:1", "one"), Document(f"{file}:2", "東京")]
     with pytest.raises(BadInput, match="no column 'body', only 'text', 'id'"):
         texts(file, text_field="body")
-    with pytest.raises(BadInput, match="row 1: 'id' holds int, not text"):
+    with pytest.raises(BadInput, match="row 1: 'id' is int, not text"):
         texts(file, text_field="id")
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(CorruptFile, match="not a whole parquet file"):
+    with pytest.raises(CorruptFile, match="not a parquet file"):
         texts(file)
     packed = tmp_path / "a.parquet.gz"
     packed.write_bytes(b"")
-    with pytest.raises(BadInput, match="unpack it first"):
+    with pytest.raises(BadInput, match="decompress it first"):
         texts(packed)
 
 
-def test_what_is_missing_is_said_before_anything_is_read(folder: Path) -> None:
+def test_a_missing_source_is_reported_before_anything_is_read(folder: Path) -> None:
     with pytest.raises(BadInput, match=r"there is no file or folder .*nowhere.txt"):
         next(read_documents([folder / "b.txt", folder / "nowhere.txt"]))
 
 
 def test_no_sources_are_refused() -> None:
-    with pytest.raises(BadInput, match="no text was given"):
+    with pytest.raises(BadInput, match="no text given"):
         texts()
 
 
@@ -121,38 +121,38 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
         texts(tmp_path)
 
 
-def test_a_folder_without_text_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_without_text_names_the_supported_suffixes(tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0")
     with pytest.raises(
-        BadInput, match=r"holds no text; looked for .txt .md .rst .text .jsonl .parquet.*\.gz \.xz \.zst"
+        BadInput, match=r"has no text files; supported: .txt .md .rst .text .jsonl .parquet.*\.gz \.xz \.zst"
     ):
         texts(tmp_path)
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_regular_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadInput, match="not a regular file"):
         texts(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"body": "x"}', r"line 2 has no field 'text', only 'body'; choose one with --data.text_field"),
-        ('{"text": 5}', "line 2: 'text' holds int, not text"),
+        ('{"text": 5}', "line 2: 'text' is int, not text"),
         ('{"text": "x"', "line 2 is not JSON"),
         ("[1]", "line 2 is not a JSON object"),
-        ('{"text": "x\\ud83d"}', r"line 2 holds half a character, \\ud83d"),
+        ('{"text": "x\\ud83d"}', r"line 2 contains an unpaired surrogate, \\ud83d"),
     ],
 )
-def test_bad_lines_of_jsonl_are_named(tmp_path: Path, line: str, said: str) -> None:
+def test_bad_lines_of_jsonl_are_named(tmp_path: Path, line: str, message: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "fine"}\n' + line + "\n")
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         texts(file)
 
 
-def test_half_characters_of_jsonl_can_be_replaced(tmp_path: Path) -> None:
+def test_unpaired_surrogates_of_jsonl_can_be_replaced(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "x\\ud83d"}\n{"text": "\\ud83d\\ude42"}\n')
     assert texts(file, errors="replace") == ["x\ufffd", "🙂"]
@@ -162,7 +162,7 @@ def test_half_characters_of_jsonl_can_be_replaced(tmp_path: Path) -> None:
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(MissingExtra, match=rf"needs {module} .*clearstory\[data\]"):
+    with pytest.raises(MissingExtra, match=rf"needs {module}: pip install 'clearstory\[data\]'"):
         texts(tmp_path / name)
 
 
@@ -172,12 +172,12 @@ def test_an_unknown_corpus_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"validation": 1.0}, {"validation": -0.1}, {"text_field": ""}])
-def test_settings_that_cannot_work_are_refused(setting: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(BadSetting, match=f"data.{next(iter(setting))} is"):
         DataSettings(**setting)  # type: ignore[arg-type]
 
 
-def test_no_other_way_with_errors_slips_through() -> None:
+def test_other_values_of_errors_are_refused() -> None:
     settings = DataSettings()
     object.__setattr__(settings, "errors", "ignore")  # around the type checker that runs in tests
     with pytest.raises(BadSetting, match=r"data.errors is 'ignore'; it is 'strict' or 'replace'"):

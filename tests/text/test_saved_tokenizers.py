@@ -1,4 +1,4 @@
-"""Saved tokenizers: ours open elsewhere, theirs open here, and damaged ones say so."""
+"""Saved tokenizers: exchange with transformers, and damaged files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_transformers_opens_what_we_save(kind: str, tmp_path: Path) -> None:
         assert theirs.unk_token_id == tokenizer.unk_token_id
 
 
-def test_bert_readers_get_their_marks_around_a_text(tmp_path: Path) -> None:
+def test_transformers_adds_the_special_tokens_around_a_text(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
     tokenizer = train_tokenizer("wordpiece", [TEXT])
     tokenizer.save(tmp_path)
@@ -46,7 +46,7 @@ def test_bert_readers_get_their_marks_around_a_text(tmp_path: Path) -> None:
 
 
 def sentencepiece_like(folder: Path) -> Tokenizer:
-    """A tokenizer as Llama's: ▁ for spaces, bytes for what is not known, a piece added beside the model."""
+    """A tokenizer as Llama's: ▁ for spaces, byte fallback, a token added outside the model."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "ab"]
     vocabulary = {token: id for id, token in enumerate(pieces)} | {"▁b": 300}  # and a gap before the last
     added = [("<unk>", True), ("<s>", True), ("</s>", True), ("<tool>", False)]
@@ -95,18 +95,18 @@ def test_a_sentencepiece_tokenizer_opens_with_its_bytes(tmp_path: Path) -> None:
     )
 
 
-def test_text_is_never_cut_off_by_a_tokenizer(tmp_path: Path) -> None:
+def test_a_tokenizer_never_truncates_text(tmp_path: Path) -> None:
     assert len(sentencepiece_like(tmp_path).encode("ba" * 50)) > 4
 
 
-def test_only_marked_text_spells_special_tokens(tmp_path: Path) -> None:
+def test_only_encode_parsing_special_gives_special_tokens(tmp_path: Path) -> None:
     tokenizer = sentencepiece_like(tmp_path)
     assert 2 not in tokenizer.encode("</s>")
     assert tokenizer.encode_parsing_special("a</s>")[-1] == 2
     assert tokenizer.decode(tokenizer.encode_parsing_special("a</s>")) == "a"
 
 
-def test_ids_between_the_tokens_stand_for_nothing(tmp_path: Path) -> None:
+def test_unused_ids_have_no_bytes(tmp_path: Path) -> None:
     tokenizer = sentencepiece_like(tmp_path)
     assert tokenizer.vocab == 301
     assert tokenizer.display_token(300) == "␣b"
@@ -127,7 +127,7 @@ def test_saving_an_opened_tokenizer_changes_nothing(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "again" / "tokenizer_config.json").read_text())["chat_template"] == "…"
 
 
-def test_without_a_config_the_usual_names_are_taken(tmp_path: Path) -> None:
+def test_without_a_config_the_usual_special_tokens_are_used(tmp_path: Path) -> None:
     train_tokenizer("bpe:300", [TEXT]).save(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     tokenizer = Tokenizer.open(tmp_path / "tokenizer.json")
@@ -140,18 +140,18 @@ def test_without_a_config_the_usual_names_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 500, -1])
-def test_a_tokenizer_that_is_cut_off_is_corrupt(tmp_path: Path, keep: int) -> None:
+def test_a_truncated_tokenizer_is_corrupt(tmp_path: Path, keep: int) -> None:
     train_tokenizer("bpe:300", [TEXT]).save(tmp_path)
     file = tmp_path / "tokenizer.json"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(CorruptFile, match=r"tokenizer.json is cut off or damaged"):
+    with pytest.raises(CorruptFile, match=r"tokenizer.json is truncated or damaged"):
         Tokenizer.open(tmp_path)
 
 
 @pytest.mark.parametrize(
     "contents", ["{}", "[]", '{"model": {"type": "BPE"}}', '{"version": "1.0", "model": {"type": "Oracle"}}']
 )
-def test_json_that_is_no_tokenizer_is_corrupt(tmp_path: Path, contents: str) -> None:
+def test_json_that_is_not_a_tokenizer_is_corrupt(tmp_path: Path, contents: str) -> None:
     (tmp_path / "tokenizer.json").write_text(contents)
     with pytest.raises(CorruptFile, match=r"tokenizer.json"):
         Tokenizer.open(tmp_path)
@@ -160,26 +160,26 @@ def test_json_that_is_no_tokenizer_is_corrupt(tmp_path: Path, contents: str) -> 
 def test_a_damaged_config_is_corrupt(tmp_path: Path) -> None:
     train_tokenizer("bytes", []).save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": ')
-    with pytest.raises(CorruptFile, match=r"tokenizer_config.json is cut off or damaged"):
+    with pytest.raises(CorruptFile, match=r"tokenizer_config.json is truncated or damaged"):
         Tokenizer.open(tmp_path)
 
 
-def test_a_folder_without_a_tokenizer_is_said(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"there is no tokenizer.json in"):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"has no tokenizer.json, nor vocab.json with merges.txt"):
         Tokenizer.open(tmp_path)
 
 
 @pytest.mark.parametrize("id", [257, -1])
-def test_ids_that_no_token_has_are_refused(id: int) -> None:
+def test_ids_outside_the_vocabulary_are_refused(id: int) -> None:
     tokenizer = train_tokenizer("bytes", [])
     for use in (tokenizer.decode, tokenizer.decode_bytes):
-        with pytest.raises(VocabularyMismatch, match=r"no token .* in a tokenizer of 257"):
+        with pytest.raises(VocabularyMismatch, match=rf"token id {id} is outside the tokenizer's vocabulary of 257"):
             use([97, id])
     if id < 0:
-        with pytest.raises(VocabularyMismatch, match="no token"):
+        with pytest.raises(VocabularyMismatch, match="token id -1 is outside"):
             tokenizer.display_token(id)
 
 
-def test_a_row_that_a_model_has_to_spare_can_be_named() -> None:
-    # A model that is asked what comes next may say one: it must be shown, and is never text.
+def test_an_unused_output_of_a_model_can_be_displayed() -> None:
+    # A model with more outputs than tokens may predict such an id: it is displayed, and is never text.
     assert train_tokenizer("bytes", []).display_token(257) == "<257>"

@@ -24,7 +24,7 @@ NUMBER = re.compile(r"(\d+)([-.]\d+)?")
 
 @dataclass(frozen=True)
 class TaggedSentence:
-    """Words of a sentence and their tags; `place` is its location for messages, `new` whether it begins a document.
+    """Words of a sentence and their tags; `location` is its file and line for messages, `new` whether it begins a document.
 
     `heads` are the indices, from 0, of each word's head and `dependency_relations` the relations to it; a head is None for
     the root and if the file does not give it. `no_space_after`: whether the next word follows without a space.
@@ -32,7 +32,7 @@ class TaggedSentence:
 
     words: tuple[str, ...]
     tags: tuple[str, ...]
-    place: str = ""
+    location: str = ""
     new: bool = False
     heads: tuple[int | None, ...] = ()
     dependency_relations: tuple[str, ...] = ()
@@ -47,15 +47,16 @@ class TaggedSentence:
     def text_and_spans(self) -> tuple[str, tuple[tuple[int, int], ...]]:
         """Text as originally written, and the character span [start, stop) of each word.
 
-        >>> Sentence(("Do", "n't", "go"), ("AUX", "PART", "VERB"), glued=(True, False, False)).written
+        >>> sentence = TaggedSentence(("Do", "n't", "go"), ("AUX", "PART", "VERB"), no_space_after=(True, False, False))
+        >>> sentence.text_and_spans
         ("Don't go", ((0, 2), (2, 5), (6, 8)))
         """
-        text, places = "", []
-        for place, word in enumerate(self.words):
-            places.append((len(text), len(text) + len(word)))
-            apart = place + 1 < len(self.words) and not (self.no_space_after and self.no_space_after[place])
-            text += word + " " * apart
-        return text, tuple(places)
+        text, spans = "", []
+        for index, word in enumerate(self.words):
+            spans.append((len(text), len(text) + len(word)))
+            separated = index + 1 < len(self.words) and not (self.no_space_after and self.no_space_after[index])
+            text += word + " " * separated
+        return text, tuple(spans)
 
 
 def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentence]:
@@ -93,28 +94,28 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentenc
             if match[2] is None:
                 rows.append(columns)
                 # Words of a multiword range are written together; the range says whether a space follows.
-                place = int(match[1])
-                no_space_after.append(place < until or (not apart if place == until else close))
+                word_number = int(match[1])
+                no_space_after.append(word_number < until or (not apart if word_number == until else close))
             elif match[2].startswith("-"):
                 until, apart = int(match[2][1:]), not close
     if rows:
         yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new)
 
 
-def parse_sentence(rows: list[list[str]], no_space_after: list[bool], place: str, new: bool) -> TaggedSentence:
+def parse_sentence(rows: list[list[str]], no_space_after: list[bool], location: str, new: bool) -> TaggedSentence:
     """The sentence of these rows. Raises BadInput for a head outside the sentence."""
     heads = tuple(int(row[6]) - 1 if row[6].isdecimal() and row[6] != "0" else None for row in rows)
     if wrong := next(
         (row for row, head in zip(rows, heads, strict=True) if head is not None and head >= len(rows)), None
     ):
         raise BadInput(
-            f"{place}: the word '{wrong[1][:20]}' has the head {wrong[6][:9]} in a sentence of {len(rows)} words; give a "
+            f"{location}: the word '{wrong[1][:20]}' has the head {wrong[6][:9]} in a sentence of {len(rows)} words; give a "
             ".conllu file of Universal Dependencies"
         )
     return TaggedSentence(
         words=tuple("_".join(row[1].split()) for row in rows),
         tags=tuple(row[3] for row in rows),
-        place=place,
+        location=location,
         new=new,
         heads=heads,
         dependency_relations=tuple(row[7] for row in rows),

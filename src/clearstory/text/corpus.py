@@ -138,17 +138,17 @@ class Corpus:
                 yield document
 
     def _by_character(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
-        place = part = 0
+        position = part = 0
         for document in documents:
             here = max(
-                0, self.split_position - place
+                0, self.split_position - position
             )  # position of the split in this part; at or beyond its end for most parts
             text = document.text[:here] if split == "train" else document.text[here:]
-            place += len(document.text)
+            position += len(document.text)
             if text:
                 yield Document(document.name, text, part)
                 part += 1
-            if split == "train" and place >= self.split_position:
+            if split == "train" and position >= self.split_position:
                 return
 
     def _corpus_changed(self) -> BadInput:

@@ -80,7 +80,7 @@ def read_tagged_documents(
                 for sentence in document:
                     if "_" in sentence.tags:
                         word = sentence.words[sentence.tags.index("_")]
-                        raise BadInput(f"{sentence.place}: '{word}' has no tag in the sentence that begins here")
+                        raise BadInput(f"{sentence.location}: '{word}' has no tag in the sentence that begins here")
                 yield document
 
 
@@ -100,10 +100,10 @@ def _read_pairs_as_documents(
         if paths is None:
             raise BadInput(f"{source} has no pairs; give .tsv or .jsonl files, or two line-aligned files")
     empty = True
-    for place, source, target in read_pairs([path for _, paths in expanded_sources for path in paths or ()], settings):
+    for location, source, target in read_pairs([path for _, paths in expanded_sources for path in paths or ()], settings):
         empty = False
         for side, text in (("source", source), ("target", target)):
-            yield Document(f"{place}, {side}", _without_surrogates(place, text, settings.errors))
+            yield Document(f"{location}, {side}", _without_surrogates(location, text, settings.errors))
     if empty:
         raise BadInput(f"{expanded_sources[0][0]} is empty; give a file with pairs in it")
 
@@ -183,10 +183,10 @@ def _read_file(path: Path, settings: DataSettings) -> Iterator[Document]:
 
 
 def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
-    for number, place, record in read_records(path, settings.errors):
+    for number, location, record in read_records(path, settings.errors):
         if settings.text_field not in record:
-            raise BadInput(_missing_field_message(place, "field", settings.text_field, record))
-        yield _document_from_field(place, f"{path}:{number}", record[settings.text_field], settings)
+            raise BadInput(_missing_field_message(location, "field", settings.text_field, record))
+        yield _document_from_field(location, f"{path}:{number}", record[settings.text_field], settings)
 
 
 def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
@@ -212,18 +212,18 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
         raise CorruptFile(f"{path} is truncated or not a parquet file ({reason}); download it again") from None
 
 
-def _missing_field_message(place: str, what: str, name: str, known: Iterable[str]) -> str:
-    return f"{place} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
+def _missing_field_message(location: str, what: str, name: str, known: Iterable[str]) -> str:
+    return f"{location} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
 
 
-def _document_from_field(place: str, name: str, text: object, settings: DataSettings) -> Document:
+def _document_from_field(location: str, name: str, text: object, settings: DataSettings) -> Document:
     if not isinstance(text, str):
         found = type(text).__name__
-        raise BadInput(f"{place}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field")
-    return Document(name, _without_surrogates(place, text, settings.errors))
+        raise BadInput(f"{location}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field")
+    return Document(name, _without_surrogates(location, text, settings.errors))
 
 
-def _without_surrogates(place: str, text: str, errors: Errors) -> str:
+def _without_surrogates(location: str, text: str, errors: Errors) -> str:
     """The text without unpaired surrogates, which JSON can contain (\\ud800) and UTF-8 cannot. Raises BadInput under "strict"."""
     try:
         text.encode()
@@ -232,6 +232,6 @@ def _without_surrogates(place: str, text: str, errors: Errors) -> str:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         half = f"\\u{ord(text[error.start]):04x}"
         raise BadInput(
-            f"{place} contains an unpaired surrogate, {half}; replace it by U+FFFD with --errors replace"
+            f"{location} contains an unpaired surrogate, {half}; replace it by U+FFFD with --errors replace"
         ) from None
     return text

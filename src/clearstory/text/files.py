@@ -71,35 +71,35 @@ def read_records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[st
     for number, line in enumerate(read_lines(path, errors), start=1):
         if not line.strip():
             continue
-        place = f"{path}, line {number:,}"
+        location = f"{path}, line {number:,}"
         try:
             record = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInput(f"{place} is not JSON ({error}); jsonl has one object per line") from None
+            raise BadInput(f"{location} is not JSON ({error}); jsonl has one object per line") from None
         if not isinstance(record, dict):
-            raise BadInput(f"{place} is not a JSON object; each line must be an object with a text field")
-        yield number, place, record
+            raise BadInput(f"{location} is not a JSON object; each line must be an object with a text field")
+        yield number, location, record
 
 
 def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
     """Decoded blocks of a file, without a byte order mark at the start."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    place = 0
+    position = 0
     start = True
     for block in _with_final_block(read_blocks(path)):
         nul = block.find(b"\0")
         if nul >= 0:
-            raise BadInput(f"{path} is binary, not text: NUL byte at offset {place + nul:,}; give text files (UTF-8)")
+            raise BadInput(f"{path} is binary, not text: NUL byte at offset {position + nul:,}; give text files (UTF-8)")
         waiting = len(decoder.getstate()[0])  # first bytes of a character that is split between two blocks
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            offset = place - waiting + error.start
+            offset = position - waiting + error.start
             raise BadInput(
                 f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset:,} cannot be decoded; "
                 f"convert the file, or replace such bytes by U+FFFD with --errors replace"
             ) from None
-        place += len(block)
+        position += len(block)
         if start and text:
             text, start = text.removeprefix("\ufeff"), False
         if text:

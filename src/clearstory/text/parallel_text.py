@@ -67,41 +67,41 @@ def _has_both(path: Path, settings: DataSettings) -> bool:
 
 def _complete_pairs(pairs: Iterable[TextPair]) -> Iterator[TextPair]:
     """Pairs with neither side blank."""
-    for place, source, target in pairs:
+    for location, source, target in pairs:
         source, target = source.strip(), target.strip()
         if not source and not target:
             continue
         if not source or not target:
             raise BadInput(
-                f"{place} has no {'target' if source else 'source'}; a pair needs both: complete or remove it"
+                f"{location} has no {'target' if source else 'source'}; a pair needs both: complete or remove it"
             )
-        yield place, source, target
+        yield location, source, target
 
 
 def _read_tsv(path: Path, settings: DataSettings) -> Iterator[TextPair]:
     for number, line in enumerate(read_lines(path, settings.errors), start=1):
         if not line.strip():
             continue
-        place = f"{path}, line {number:,}"
+        location = f"{path}, line {number:,}"
         source, tab, rest = line.partition("\t")
         if not tab:
-            raise BadInput(f"{place} has no tab; each line of a .tsv is a source, a tab and a target")
-        yield place, source, rest.partition("\t")[0]
+            raise BadInput(f"{location} has no tab; each line of a .tsv is a source, a tab and a target")
+        yield location, source, rest.partition("\t")[0]
 
 
 def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[TextPair]:
-    for _, place, record in read_records(path, settings.errors):
-        yield place, _text(place, record, settings, "source_field"), _text(place, record, settings, "target_field")
+    for _, location, record in read_records(path, settings.errors):
+        yield location, _text(location, record, settings, "source_field"), _text(location, record, settings, "target_field")
 
 
-def _text(place: str, record: dict[str, object], settings: DataSettings, setting: str) -> str:
+def _text(location: str, record: dict[str, object], settings: DataSettings, setting: str) -> str:
     name = getattr(settings, setting)
     if name not in record:
         known = ", ".join(map(repr, record))
-        raise BadInput(f"{place} has no field {name!r}, only {known}; choose one with --data.{setting} NAME")
+        raise BadInput(f"{location} has no field {name!r}, only {known}; choose one with --data.{setting} NAME")
     value = record[name]
     if not isinstance(value, str):
-        raise BadInput(f"{place}: {name!r} is {type(value).__name__}, not text; choose another with --data.{setting}")
+        raise BadInput(f"{location}: {name!r} is {type(value).__name__}, not text; choose another with --data.{setting}")
     return value
 
 

@@ -89,21 +89,21 @@ def parse_model(data: bytes) -> SentencePieceModel:
     model = SentencePieceModel()
     for number, value in read_fields(data):
         if number == 1:
-            said = dict(read_fields(value))
-            (score,) = struct.unpack("<f", said.get(2, bytes(4)))
+            fields = dict(read_fields(value))
+            (score,) = struct.unpack("<f", fields.get(2, bytes(4)))
             model.pieces.append(
-                (said[1].decode("utf-8"), score, said.get(3, NORMAL)) if 1 in said else ("", score, UNUSED)
+                (fields[1].decode("utf-8"), score, fields.get(3, NORMAL)) if 1 in fields else ("", score, UNUSED)
             )
         elif number == 2:
-            said = dict(read_fields(value))
-            model.kind, model.byte_fallback = said.get(3, UNIGRAM), bool(said.get(35, 0))
+            fields = dict(read_fields(value))
+            model.kind, model.byte_fallback = fields.get(3, UNIGRAM), bool(fields.get(35, 0))
             for role, key in (("unk", 40), ("bos", 41), ("eos", 42), ("pad", 43)):
                 # Negative numbers are stored as unsigned 64-bit integers.
-                model.roles[role] = (said.get(key, model.roles[role] % 2**64) + 2**63) % 2**64 - 2**63
+                model.roles[role] = (fields.get(key, model.roles[role] % 2**64) + 2**63) % 2**64 - 2**63
         elif number == 3:
-            said = dict(read_fields(value))
-            model.charsmap = said.get(2, b"")
-            model.add_prefix_space, model.collapse_spaces = bool(said.get(3, 1)), bool(said.get(4, 1))
+            fields = dict(read_fields(value))
+            model.charsmap = fields.get(2, b"")
+            model.add_prefix_space, model.collapse_spaces = bool(fields.get(3, 1)), bool(fields.get(4, 1))
     return model
 
 

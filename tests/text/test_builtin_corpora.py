@@ -1,4 +1,4 @@
-"""Built-in corpora: the same text everywhere, and a substitute that says so."""
+"""Built-in corpora: fixed texts, and a substitute with a note."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_kjv_is_the_known_text_by_chapters() -> None:
     assert kjv.documents[1].text.startswith("Thus the heavens and the earth were finished")
 
 
-def test_where_kjv_is_missing_python_docs_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_docs_replaces_a_missing_kjv_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     docs = (Document("abc.py", "Abstract base classes."),)
     monkeypatch.setattr(builtin_corpora, "find_spec", lambda name: None)
     monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: BuiltinCorpus(name, docs))
@@ -64,9 +64,9 @@ def test_python_docs_are_docstrings_and_topics(tmp_path: Path, monkeypatch: pyte
     )
 
 
-def test_a_python_without_sources_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_source_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtin_corpora.sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
-    with pytest.raises(BadInput, match="keeps no source files"):
+    with pytest.raises(BadInput, match="has no source files"):
         builtin_corpora.python_docs()
 
 
@@ -76,7 +76,7 @@ def test_unknown_corpora_are_refused() -> None:
 
 
 @needs_digits
-def test_digits_are_their_label_and_64_shades() -> None:
+def test_digits_are_their_label_and_64_gray_levels() -> None:
     documents = list(read_documents(["corpus:digits"]))
     assert len(documents) == 1797
     assert {len(document.text) for document in documents} == {65}
@@ -86,7 +86,7 @@ def test_digits_are_their_label_and_64_shades() -> None:
 
 
 @needs_digits
-def test_digits_are_one_token_a_pixel_and_come_back_as_pictures() -> None:
+def test_digits_are_one_token_per_pixel_and_decode_to_images() -> None:
     texts = [document.text for document in digit_documents()]
     tokenizer = train_tokenizer("characters", texts)
     assert tokenizer.vocab == 17 + 10 + 2
@@ -95,21 +95,21 @@ def test_digits_are_one_token_a_pixel_and_come_back_as_pictures() -> None:
     assert np.array_equal(parse_image(tokenizer.decode(ids)), parse_image(texts[3]))
 
 
-def test_without_scikit_learn_digits_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearstory.text.digit_images.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"needs scikit-learn: pip install 'clearstory\[data\]'"):
         list(digit_documents())
 
 
-def test_pictures_need_64_shades() -> None:
-    with pytest.raises(BadInput, match="holds 3 pixels, a picture 64"):
+def test_images_need_64_gray_levels() -> None:
+    with pytest.raises(BadInput, match="has 3 pixels, an image needs 64"):
         parse_image("7" + GRAY_LEVELS[:3])
-    with pytest.raises(BadInput, match="'x' is none of the 17 shades"):
+    with pytest.raises(BadInput, match="'x' is not one of the 17 gray levels"):
         parse_image("7" + "x" * 64)
 
 
-def test_a_png_opens_elsewhere_with_the_same_pixels(tmp_path: Path) -> None:
-    """By the specification: the signature, then chunks whose checksums hold; the rows unpacked are the picture."""
+def test_a_saved_png_has_the_same_pixels(tmp_path: Path) -> None:
+    """The PNG has its signature, chunks with correct checksums, and the image as its decompressed rows."""
     import struct
     import zlib
 
@@ -117,17 +117,17 @@ def test_a_png_opens_elsewhere_with_the_same_pixels(tmp_path: Path) -> None:
     save_png([levels, levels, levels], tmp_path / "grid.png", columns=2, scale=3)
     data = (tmp_path / "grid.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, place = {}, 8
-    while place < len(data):
-        size, kind = struct.unpack(">I4s", data[place : place + 8])
-        body = data[place + 8 : place + 8 + size]
-        assert struct.unpack(">I", data[place + 8 + size : place + 12 + size]) == (zlib.crc32(kind + body),)
-        chunks[kind], place = body, place + 12 + size
+    chunks, offset = {}, 8
+    while offset < len(data):
+        size, kind = struct.unpack(">I4s", data[offset : offset + 8])
+        body = data[offset + 8 : offset + 8 + size]
+        assert struct.unpack(">I", data[offset + 8 + size : offset + 12 + size]) == (zlib.crc32(kind + body),)
+        chunks[kind], offset = body, offset + 12 + size
     width, height = struct.unpack(">II", chunks[b"IHDR"][:8])
-    assert (width, height) == (3 * 19, 3 * 19)  # two by two pictures of 8 with lines around: 2 · 9 + 1 = 19
+    assert (width, height) == (3 * 19, 3 * 19)  # two by two images of 8 with lines around: 2 · 9 + 1 = 19
     rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, width + 1)
     assert not rows[:, 0].any()
-    assert rows[3, 1 + 3] == 255  # level 0 is paper
-    assert rows[3 + 2 * 3, 1 + 3] == 0  # level 16, the third row's first: 2 · 8 = 16, is ink
-    with pytest.raises(BadInput, match="no pictures"):
+    assert rows[3, 1 + 3] == 255  # level 0 is white
+    assert rows[3 + 2 * 3, 1 + 3] == 0  # level 16, the third row's first: 2 · 8 = 16, is black
+    with pytest.raises(BadInput, match="no images"):
         save_png([], tmp_path / "none.png")

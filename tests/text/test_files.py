@@ -1,4 +1,4 @@
-"""Files: unpacked, decoded and cut into parts, exactly."""
+"""Files: decompressed, decoded and cut into parts without loss."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def zst(data: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=1).compress(data)
 
 
-PACKERS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zst}
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress, ".zst": zst}
 
 
 def whole(path: Path, errors: files.Errors = "strict") -> str:
@@ -40,35 +40,35 @@ def test_a_text_is_read_exactly(tmp_path: Path) -> None:
     assert whole(file) == POEM
 
 
-@pytest.mark.parametrize("suffix", PACKERS)
-def test_a_packed_text_is_read_exactly(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_a_compressed_text_is_read_exactly(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"poem.txt{suffix}"
-    file.write_bytes(PACKERS[suffix](POEM.encode()))
+    file.write_bytes(COMPRESSORS[suffix](POEM.encode()))
     assert whole(file) == POEM
 
 
-@pytest.mark.parametrize("suffix", PACKERS)
-def test_packed_files_behind_each_other_are_one(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_concatenated_compressed_files_are_one_text(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"poem.txt{suffix}"
-    file.write_bytes(PACKERS[suffix](b"one ") + PACKERS[suffix](b"two"))
+    file.write_bytes(COMPRESSORS[suffix](b"one ") + COMPRESSORS[suffix](b"two"))
     assert whole(file) == "one two"
 
 
-@pytest.mark.parametrize("suffix", PACKERS)
+@pytest.mark.parametrize("suffix", COMPRESSORS)
 @pytest.mark.parametrize("keep", [0.3, 0.95])
-def test_a_packed_text_that_is_cut_off_is_corrupt(tmp_path: Path, suffix: str, keep: float) -> None:
+def test_a_truncated_compressed_text_is_corrupt(tmp_path: Path, suffix: str, keep: float) -> None:
     file = tmp_path / f"poem.txt{suffix}"
-    data = PACKERS[suffix](POEM.encode())
+    data = COMPRESSORS[suffix](POEM.encode())
     file.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(CorruptFile, match="cut off"):
+    with pytest.raises(CorruptFile, match="is truncated"):
         whole(file)
 
 
-@pytest.mark.parametrize("suffix", PACKERS)
-def test_a_packed_text_that_is_none_is_corrupt(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_a_text_with_the_suffix_of_a_compressed_file_is_corrupt(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"poem.txt{suffix}"
-    file.write_bytes(b"nothing is packed in here")
-    with pytest.raises(CorruptFile, match=f"not the {suffix} file"):
+    file.write_bytes(b"not compressed at all")
+    with pytest.raises(CorruptFile, match=f"not a valid {suffix} file"):
         whole(file)
 
 
@@ -99,11 +99,11 @@ def test_parts_joined_are_exactly_the_text(tmp_path_factory: pytest.TempPathFact
 @given(
     words=st.lists(st.sampled_from(["a", "word", "\n", "\n\n", " ", "  ", "\t", "\n \n", "1", ",", "é"]), max_size=80)
 )
-def test_parts_have_the_tokens_of_the_whole_where_there_is_a_seam(words: list[str]) -> None:
+def test_parts_have_the_tokens_of_the_whole_text_at_a_cut_point(words: list[str]) -> None:
     text = "".join(words)
     tokenizer = BPE
-    for seam in files.CUT_POINT.finditer(text):
-        first, second = text[: seam.end()], text[seam.end() :]
+    for cut in files.CUT_POINT.finditer(text):
+        first, second = text[: cut.end()], text[cut.end() :]
         assert tokenizer.encode(first) + tokenizer.encode(second) == tokenizer.encode(text)
 
 
@@ -130,24 +130,24 @@ def test_a_line_longer_than_a_part_is_cut_between_characters(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("before", "said"), [(b"abc", "0xff at offset 3"), (b"x" * 600_000 + b"\xe3\x81", "0xe3 at offset 600,000")]
+    ("before", "message"), [(b"abc", "0xff at offset 3"), (b"x" * 600_000 + b"\xe3\x81", "0xe3 at offset 600,000")]
 )
-def test_bytes_that_are_not_utf8_are_named_with_their_place(tmp_path: Path, before: bytes, said: str) -> None:
+def test_bytes_that_are_not_utf8_are_reported_with_their_offset(tmp_path: Path, before: bytes, message: str) -> None:
     file = tmp_path / "latin.txt"
     file.write_bytes(before + b"\xff def")
-    with pytest.raises(BadInput, match=f"{said}.*--errors replace"):
+    with pytest.raises(BadInput, match=f"{message}.*--errors replace"):
         whole(file)
     assert whole(file, "replace") == (before + b"\xff def").decode(errors="replace")
 
 
-def test_the_place_counts_unpacked_bytes_and_the_byte_order_mark(tmp_path: Path) -> None:
+def test_the_offset_counts_decompressed_bytes_and_the_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "latin.txt.gz"
     file.write_bytes(gzip.compress(codecs.BOM_UTF8 + b"abc\xff"))
     with pytest.raises(BadInput, match="0xff at offset 6"):
         whole(file)
 
 
-def test_a_character_cut_off_at_the_end_is_named(tmp_path: Path) -> None:
+def test_a_truncated_character_at_the_end_is_reported(tmp_path: Path) -> None:
     file = tmp_path / "cut.txt"
     file.write_bytes("naï".encode()[:-1])
     with pytest.raises(BadInput, match="0xc3 at offset 2"):
@@ -155,13 +155,13 @@ def test_a_character_cut_off_at_the_end_is_named(tmp_path: Path) -> None:
     assert whole(file, "replace") == "na\ufffd"
 
 
-def test_binary_files_are_refused_with_the_place(tmp_path: Path) -> None:
+def test_binary_files_are_refused_with_the_offset(tmp_path: Path) -> None:
     file = tmp_path / "program.txt"
     file.write_bytes(b"\x7fELF\0\0")
     with pytest.raises(BadInput, match=r"binary.* NUL byte at offset 4"):
         whole(file, "replace")
 
 
-def test_a_file_that_may_not_be_read_is_said(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be read: Is a directory"):
         whole(tmp_path)

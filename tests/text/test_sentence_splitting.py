@@ -1,4 +1,4 @@
-"""Sentences: a cut loses nothing, and documents keep their ends; how an encoder reads one text or two."""
+"""Sentence splitting without loss, document boundaries, and the inputs of an encoder for one text or two."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_sentences_joined_are_the_text(text: str) -> None:
         (" \n ", 1),
     ],
 )
-def test_where_sentences_end(text: str, count: int) -> None:
+def test_number_of_sentences(text: str, count: int) -> None:
     assert len(split_sentences(text)) == count
 
 
@@ -61,21 +61,21 @@ def test_ids_of_sentences_are_those_of_the_text() -> None:
     assert rows.text_bytes == len(text.encode())
 
 
-def test_one_text_and_two_are_framed() -> None:
+def test_one_text_and_two_get_their_special_tokens() -> None:
     tokenizer = train_tokenizer("wordpiece:40", ["a cat sat"])
     cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, require_mask_token(tokenizer)
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
     assert build_inputs(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
     assert build_inputs(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
     assert encode_with_mask(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
-    # The mask is the only command there is: what else looks like one is text.
+    # The mask is the only special token that is parsed: others are text.
     assert sep not in encode_with_mask(tokenizer, "[SEP] [MASK]")
     assert tokenizer.display_token(int(np.flatnonzero(continuation_mask(tokenizer))[0])).startswith("##")
     assert tokenizer.special_tokens_mask.sum() == 5
 
 
 @pytest.mark.parametrize("kind", ["bytes", "characters", "words", "bpe:300"])
-def test_other_tokenizers_say_that_they_cannot(kind: str) -> None:
+def test_tokenizers_without_special_tokens_refuse(kind: str) -> None:
     # In a text of words, [MASK] is one of them.
     tokenizer = train_tokenizer(kind, ["a b [MASK] [CLS] [SEP] c " * 3])
     assert (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id) == (None, None, None)

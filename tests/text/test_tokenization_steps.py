@@ -1,4 +1,4 @@
-"""Steps: what is shown of a word's way to its tokens is what happened."""
+"""Tokenization steps: they reproduce the library's result."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from clearstory.text.tokenizers import Tokenizer
 from trained import words
 
 TEXT = words(200) + " naïve 吾輩は猫\n\tunaffable cats"
-LEARNT = {
+TOKENIZERS = {
     spec: train_tokenizer(spec, [TEXT])
     for spec in ("characters", "bytes", "words", "bpe:300", "wordpiece:60", "unigram:300")
 }
 
 
-@pytest.mark.parametrize("spec", LEARNT)
+@pytest.mark.parametrize("spec", TOKENIZERS)
 @settings(deadline=None, max_examples=20)
 @given(text=st.text(max_size=40) | st.text("the cat sat on mats, dogs", max_size=40))
 def test_every_word_ends_in_its_tokens(spec: str, text: str) -> None:
-    tokenizer = LEARNT[spec]
+    tokenizer = TOKENIZERS[spec]
     found = tokenize_by_words(tokenizer, text)
     assert sum(len(word.ids) * word.count for word in found) == len(tokenizer.encode(text))
     for word in found:
@@ -77,30 +77,30 @@ def test_scores_of_the_likeliest_pieces_add_up_highest() -> None:
     tokenizer = Tokenizer(json.dumps({"model": model}))
     [word] = tokenize_by_words(tokenizer, "aba")
 
-    def ways(text: str) -> list[float]:
+    def segmentation_scores(text: str) -> list[float]:
         ends = [piece for piece in scores if text and text.startswith(piece)]
-        return [scores[piece] + rest for piece in ends for rest in ways(text[len(piece) :])] if text else [0.0]
+        return [scores[piece] + rest for piece in ends for rest in segmentation_scores(text[len(piece) :])] if text else [0.0]
 
     # ab a: -6.5; a b a: -7; a ba: -8; aba: -8
-    assert sum(step.number or 0 for step in word.steps) == max(ways("aba")) == -6.5
+    assert sum(step.number or 0 for step in word.steps) == max(segmentation_scores("aba")) == -6.5
     assert [step.made for step in word.steps] == [None, "ab", "a"]
 
 
-def test_a_way_of_cutting_that_is_not_known_is_refused() -> None:
+def test_an_unknown_way_of_splitting_is_refused() -> None:
     contents = json.loads(train_tokenizer("bpe:300", [TEXT]).contents)
-    # Added tokens that swallow the space before them are found by the library in a way of its own.
+    # Added tokens with lstrip include the space before them, which the steps do not reproduce.
     contents["added_tokens"].append(
         {"id": 300, "content": "dogs", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
         | {"special": False}
     )
-    with pytest.raises(CannotDo, match="whose steps are not known"):
+    with pytest.raises(CannotDo, match="the steps of this tokenizer cannot be reproduced"):
         tokenize_by_words(Tokenizer(json.dumps(contents)), "the dogs")
 
 
 @pytest.mark.parametrize(
     "name", ["gpt-2", "phi-3", "bert-bge", *(pytest.param(name, marks=pytest.mark.slow) for name in ("falcon", "mpt"))]
 )
-def test_published_tokenizers_are_followed_over_hard_texts(name: str, data: Path, tmp_path: Path) -> None:
+def test_the_steps_of_published_tokenizers_on_difficult_texts(name: str, data: Path, tmp_path: Path) -> None:
     from clearstory.formats.gguf.header import GGUFHeader
     from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 

@@ -1,4 +1,4 @@
-"""Words cut here and words cut by the library are the same."""
+"""The fast word encoder gives the ids of the tokenizers library."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ PARTS = ["a", "b", "c", "<eos>", "<unk>", "<e", "os>", " ", "\n", "\t", "\r", "\
 
 @settings(deadline=None)
 @given(text=st.lists(st.sampled_from(PARTS)).map("".join))
-def test_what_is_cut_here_is_what_the_library_cuts(text: str) -> None:
+def test_the_fast_encoder_equals_the_library(text: str) -> None:
     assert WORDS._fast_encode is not None
     assert WORDS.encode(text) == WORDS.encode_batch([text])[0] == theirs(WORDS, text)
     assert WORDS._fast_encode(text) == theirs(WORDS, text)
 
 
-def test_every_character_of_unicode_divides_or_does_not_as_there() -> None:
+def test_every_unicode_character_separates_words_as_in_the_library() -> None:
     every = "a".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     assert WORDS.encode(every) == theirs(WORDS, every)
-    assert len(WORDS.encode(every)) == 27  # 25 divide, and one of them is a line feed, a token of its own
+    assert len(WORDS.encode(every)) == 27  # 25 separate words, and one of them is a line feed, which is a token itself
 
 
-def test_the_commonest_word_comes_first_and_equals_by_their_letters() -> None:
+def test_words_are_ordered_by_frequency_and_ties_alphabetically() -> None:
     assert words_by_frequency(["b a\x1ca c", "c <eos> <unk>"], "<eos>") == ["c", "a\x1ca", "b"]
 
 
 @pytest.mark.parametrize("change", ["added", "normalizer", "pre_tokenizer", "model", "unknown"])
-def test_another_tokenizer_is_left_to_the_library(change: str) -> None:
+def test_other_tokenizers_have_no_fast_encoder(change: str) -> None:
     parts: dict[str, Any] = json.loads(word_level_json(["<unk>", "<eos>", "a"], "<eos>"))
     assert fast_encoder(parts) is not None
     assert fast_encoder(json.loads(word_level_json(["<unk>", "a"], None))) is not None
@@ -60,7 +60,7 @@ def test_another_tokenizer_is_left_to_the_library(change: str) -> None:
     assert fast_encoder(parts) is None
 
 
-def test_a_text_that_spells_a_beginning_does_not_begin_with_it() -> None:
+def test_special_tokens_in_the_training_text_get_no_role() -> None:
     tokenizer = train_tokenizer("words", ["<s> a </s> <pad>\n"])
     assert tokenizer.bos_token_id is None
     assert tokenizer.pad_token_id is None
