@@ -22,7 +22,7 @@ from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatc
 WindowMode = Literal["strided", "blocks"]
 
 CHUNK_TOKENS = 256
-"""Tokens read at a time by a model without a context, where it has no `chunk_tokens` of its own. Its state is carried over,
+"""Tokens read at a time by a model without a context, where it has no `chunk_tokens` itself. Its state is carried over,
 so results do not depend on it.
 """
 
