@@ -20,7 +20,7 @@ CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 SCREENSHOTS = os.environ.get("CLEARSTORY_SCREENSHOTS")
 """A folder for pictures of every page, to be looked at; none are taken when it is not named."""
 
-WAIT = 60_000
+WAIT = int(os.environ.get("CLEARSTORY_BROWSER_WAIT", "60000"))
 """Milliseconds: a model is opened behind some of these answers, on a machine that may be busy."""
 
 

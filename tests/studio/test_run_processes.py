@@ -195,7 +195,7 @@ def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
 
 
 def test_a_forms_settings_are_a_command_line() -> None:
-    from clearstory.cli.command import read
+    from clearstory.cli.arguments import parse_arguments
 
     said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.stateful": False, "minutes": 0.5}
-    assert build_train_recipe(read(command_arguments(said), setting_table(TrainRecipe))) == build_train_recipe(said)
+    assert build_train_recipe(parse_arguments(command_arguments(said), setting_table(TrainRecipe))) == build_train_recipe(said)

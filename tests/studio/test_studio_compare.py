@@ -178,7 +178,7 @@ def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytes
     seen.page.mouse.move(0, 0)
     assert moved.get_attribute("data-layer") == "0"
     table = run(copied(seen, "nearest") + "view = view[0]", home, monkeypatch)
-    assert table["title"] == "Nearest in the bank after layer 0, in the first text"
+    assert table["title"] == "Nearest words in context after layer 0, in the first text"
     walk = run(copied(seen, "words"), home, monkeypatch)
     assert walk.panels[0].to_json() == said["similarity"]
 

@@ -334,7 +334,7 @@ def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> No
     step = view.panels[0]
     assert seen.page.locator('[data-card="fill-mask"] .report-body h3, [data-card="fill-mask"] h3').first.inner_text() == step.title
     assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
-    assert step.title.startswith("Position 2)
+    assert step.title.startswith("Position 2")
 
 
 def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_click_ablates_a_head_and_undo_restores_it(visit: Open, made: Path) ->
     seen.page.locator('[data-card="interventions"] .tool', has_text="Numbers").click()
     shown = seen.numbers('[data-card="interventions"] .numbers td.n')
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
-    assert "edits=head" in seen.page.url
+    assert "interventions=head" in seen.page.url
     seen.page.locator('[data-card="components"] button', has_text=re.compile("^Undo$")).click()
     seen.ready()
     assert seen.page.locator("#page .page").get_attribute("data-interventions") == "0"

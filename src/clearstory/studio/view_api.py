@@ -20,9 +20,9 @@ from clearstory.formats.folders import OpenedModel
 from clearstory.lens.rendering.render import render
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.registry import VIEWS, check_supported, load_view
+from clearstory.lens.registry import VIEWS, ViewSpec, load_view
 from clearstory.lens.hooks.activations import activation_names, record_activations
-from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.base import inference_mode
 from clearstory.recipes.settings.schema import convert_value
 from clearstory.recipes.inference.inspect import inspect
@@ -100,11 +100,7 @@ def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
     entries = []
     for name, entry in VIEWS.items():
         function = load_view(name)
-        reason = None
-        try:
-            check_supported(name, opened.model)
-        except CannotDo as error:
-            reason = str(error)
+        reason = unsupported_reason(entry, opened.model)
         description = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]
         entries.append(
             {
@@ -119,6 +115,18 @@ def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
             }
         )
     return entries
+
+
+def unsupported_reason(view: ViewSpec, model: Any) -> str | None:
+    """Why a model does not support a view, as a sentence without names of views; None if it does."""
+    if view.supports(model):
+        return None
+    for capability in view.requires:
+        try:
+            require(model, capability)
+        except CannotDo as error:
+            return f"it needs {view.needs}, and {error}"
+    return f"it is not supported for this kind of model ({family_name(model)})"
 
 
 def keyword_settings(function: Callable[..., Any]) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ export function guessGameCard(context, { onCover }) {
     const last = game.position >= game.pieces.length;
     return el(
       "div",
-      { class: "answer", data: { guess: guess.id, rank: guess.rank, probability: guess.probability, bits: guess.bits, reader: game.result.reader_bits ?? "", model: game.result.model_bits ?? "", right: String(correct) } },
+      { class: "answer", data: { guess: guess.id, rank: guess.rank, probability: guess.probability, bits: guess.bits, reader: game.result.reader_bits ?? "", model: game.result.model_bits ?? "", correct: String(correct) } },
       el("p", {}, correct ? `Correct: ${describe(guess)}.` : actual ? `Your guess: ${describe(guess)}; actual token: ${describe(actual)}.` : `Your guess: ${describe(guess)}. The text has no further token, so there is no score.`),
       actual ? el("p", { class: "totals" }, el("span", {}, "you ", el("b", {}, `${bitsOf(game.result.reader_bits)} bits`)), el("span", {}, "the model ", el("b", {}, `${bitsOf(game.result.model_bits)} bits`))) : null,
       el("p", { class: "quiet" }, `Model prediction: ${top}.`),
