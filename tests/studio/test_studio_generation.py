@@ -147,7 +147,7 @@ def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
 def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
     seen = visit(page="generate", model="models/bert", text=TEXT)
     said = seen.page.locator("main [data-reason]").inner_text()
-    assert "an encoder" in said
+    assert "this model (encoder) does not predict the next token" in said
     assert "clearstory fill-mask" in said
     seen.open(page="generate", model="models/t5", text=TEXT, beam=2, tokens=3)
     seen.page.locator("button", has_text=re.compile("^Step$")).click()

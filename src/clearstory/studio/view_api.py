@@ -125,7 +125,8 @@ def unsupported_reason(view: ViewSpec, model: Any) -> str | None:
         try:
             require(model, capability)
         except CannotDo as error:
-            return f"it needs {view.needs}, and {error}"
+            way_out = "; use clearstory fill-mask for masked tokens" if has_capability(model, Capability.MLM_HEAD) else ""
+            return f"it needs {view.needs}, and {error}{way_out if capability is Capability.CAUSAL else ''}"
     return f"it is not supported for this kind of model ({family_name(model)})"
 
 
