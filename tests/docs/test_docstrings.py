@@ -1,4 +1,4 @@
-"""Every example in a docstring runs and says what it says."""
+"""Every example in a docstring runs and prints the shown output."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_the_examples_of_a_module_run(file: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     module = import_module(".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"))
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
-    said: list[str] = []
+    output: list[str] = []
     for name, text, line in docstrings(file):
         example = doctest.DocTestParser().get_doctest(text, dict(vars(module)), name, str(file), line)
-        runner.run(example, out=said.append)
-    assert runner.summarize(verbose=False).failed == 0, "".join(said)
+        runner.run(example, out=output.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(output)

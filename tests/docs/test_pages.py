@@ -5,7 +5,7 @@
     ```sh         runs
     ```text       is not run; nor is a block whose first line says "not run: REASON" after the language
 
-The blocks of a page share a folder, so a later one can use what an earlier one made. A plain `clearstory` command runs
+The blocks of a page share a folder, so a later one can use the files of an earlier one. A plain `clearstory` command runs
 in a fork of this process, which saves importing torch for each; tests/cli starts real processes.
 """
 
@@ -42,7 +42,7 @@ class Example:
 
     language: str
     text: str
-    place: str
+    location: str
 
 
 def examples(page: Path) -> list[Example]:
@@ -56,15 +56,15 @@ def examples(page: Path) -> list[Example]:
     return found
 
 
-def shell(command: str, place: str) -> str:
-    """What a command prints, both streams together; it must succeed."""
+def shell(command: str, location: str) -> str:
+    """Output of a command, both streams together; it must succeed."""
     status, output = in_fork(argv) if (argv := plain_command(command)) is not None else in_bash(command)
-    assert status == 0, f"{place}: {command}\n{output}"
+    assert status == 0, f"{location}: {command}\n{output}"
     return output
 
 
 def plain_command(command: str) -> list[str] | None:
-    """The arguments of a single `clearstory` command that needs nothing of a shell; None for anything else."""
+    """The arguments of a single `clearstory` command without shell syntax; None for anything else."""
     command = command.replace("\\\n", " ").strip()
     if not command.startswith("clearstory ") or not hasattr(os, "fork"):
         return None
@@ -116,24 +116,24 @@ def in_bash(command: str) -> tuple[int, str]:
 
 
 def lines_of(block: str) -> list[str]:
-    """The commands of a block of `sh`, one by one where each stands on its own line."""
+    """The commands of a block of `sh`, one by one if each is on its own line."""
     lines = re.split(r"(?<!\\)\n", block.strip("\n"))
     alone = all(not line.strip() or line.startswith(("#", "clearstory ")) for line in lines)
     return [line for line in lines if line.strip() and not line.startswith("#")] if alone else [block]
 
 
 def run_console(example: Example) -> None:
-    """Each command, and what is shown under it."""
+    """Run each command and compare its output with the shown one."""
     for part in re.split(r"^\$ ", example.text, flags=re.MULTILINE)[1:]:
         lines = part.splitlines(keepends=True)
         taken = 1
         while lines[taken - 1].rstrip().endswith("\\"):
             taken += 1
         command, shown = "".join(lines[:taken]), "".join(lines[taken:])
-        said = shell(command, example.place)
+        output = shell(command, example.location)
         if shown.strip():
-            assert doctest.OutputChecker().check_output(shown, said, FLAGS), (
-                f"{example.place}: {command}shown:\n{shown}said:\n{said}"
+            assert doctest.OutputChecker().check_output(shown, output, FLAGS), (
+                f"{example.location}: {command}shown:\n{shown}output:\n{output}"
             )
 
 
@@ -144,16 +144,16 @@ def test_the_examples_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pyt
     names: dict[str, Any] = {"__name__": "__main__"}
     for example in examples(page):
         if example.language == "python":
-            exec(compile(example.text, example.place, "exec"), names)
+            exec(compile(example.text, example.location, "exec"), names)
         elif example.language == "sh":
             for command in lines_of(example.text):
-                shell(command, example.place)
+                shell(command, example.location)
         else:
             run_console(example)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):
-            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} leads to {target}, which is not there"
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}, which does not exist"

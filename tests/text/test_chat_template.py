@@ -137,8 +137,8 @@ OVER_LIMIT = {
     "{{ (1).to_bytes(10**12) }}": "calls to_bytes",
     "{{ 'x'.expandtabs(10**12) }}": "calls expandtabs",
     **{
-        DOUBLED.replace("!", way): "creates a text or list of [35]|more than 262,144 characters"
-        for way in ("n.x + n.x", "n.x ~ n.x", "[n.x, n.x] | join", "''.join([n.x, n.x])", "n.x | replace('ab', 'abab')")
+        DOUBLED.replace("!", expression): "creates a text or list of [35]|more than 262,144 characters"
+        for expression in ("n.x + n.x", "n.x ~ n.x", "[n.x, n.x] | join", "''.join([n.x, n.x])", "n.x | replace('ab', 'abab')")
     },
     DOUBLED.replace("!", "n.x.replace('ab', 'abab')"): "creates a text or list of",
     DOUBLED.replace("!", "'{}{}'.format(n.x, n.x)"): "creates a text or list of",

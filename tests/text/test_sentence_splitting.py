@@ -53,12 +53,12 @@ def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
 def test_ids_of_sentences_are_those_of_the_text() -> None:
     text = "The cat sat. The dog lay!\nWell, said the cat."
     tokenizer = train_tokenizer("wordpiece:60", [text])
-    rows = encode_documents(
+    dataset = encode_documents(
         tokenizer, documents_by_sentence([Document("a", text)]), multiple_documents=True, append_eos=False
     )
-    assert rows.ids.tolist() == tokenizer.encode(text)
-    assert (np.diff(rows.starts) == 0).nonzero()[0].tolist() == [3]
-    assert rows.text_bytes == len(text.encode())
+    assert dataset.ids.tolist() == tokenizer.encode(text)
+    assert (np.diff(dataset.starts) == 0).nonzero()[0].tolist() == [3]
+    assert dataset.text_bytes == len(text.encode())
 
 
 def test_one_text_and_two_get_their_special_tokens() -> None:

@@ -46,7 +46,7 @@ def byte_level_bpe(*merges: str, **more: object) -> Tokenizer:
 
 def test_pairs_are_joined_by_rank_and_then_from_the_left() -> None:
     tokenizer = byte_level_bpe("a b", "c d", "ab cd", "b c")
-    # abcdab: a-b has rank 0 and stands twice, the first goes first; then c-d (1); then ab-cd (2). b-c (3) never comes.
+    # abcdab: a-b has rank 0 and occurs twice, the first goes first; then c-d (1); then ab-cd (2). b-c (3) never comes.
     [word] = tokenize_by_words(tokenizer, "abcdab")
     assert [(step.made, step.number, " ".join(step.pieces)) for step in word.steps] == [
         (None, None, "a b c d a b"),
