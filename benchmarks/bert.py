@@ -108,7 +108,9 @@ def held_out(run: Path, train: Path, valid: Path, limit: int | None) -> dict[str
     learnt = Corpus.open(train).encode(tokenizer)["train"]
     counts = np.bincount(learnt.ids, minlength=model.vocab) + 1.0
     surprise = -np.log(counts / counts.sum())
-    rows = encode_documents(tokenizer, documents_by_sentence(read_documents(valid)), multiple_documents=True, append_eos=False)
+    rows = encode_documents(
+        tokenizer, documents_by_sentence(read_documents(valid)), multiple_documents=True, append_eos=False
+    )
     masking = TokenMasking.from_tokenizer(tokenizer)
     pairs = SentencePairBatches(rows, model.config.context, 16, seed=0, masking=masking)
     ends = rows.starts[np.flatnonzero(np.diff(rows.starts) == 0)]
@@ -197,22 +199,22 @@ def vectors(model: Any, tokenizer: Tokenizer, sentences: list[TaggedSentence]) -
 
 
 def plot(run: Path, unigram: float, model: str) -> Curve:
-    """How the masked loss fell, and how often pairs were told rightly."""
+    """Loss of masked tokens over training, with the next-sentence accuracy at the end."""
     looks = [row for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "evaluation"]
     tokens = tuple(float(row["tokens"]) for row in looks)
     nats = tuple(float(row["nats_per_token"]) for row in looks)
     last = looks[-1]
     return Curve(
-        title=f"{model} learns WikiText-2 by masked tokens and next sentences",
+        title=f"Training of {model} on WikiText-2 (MLM and NSP)",
         lines=(
-            Line("masked tokens, held-out articles", tokens, nats),
-            Line("the tokens' frequencies alone", (tokens[0], tokens[-1]), (unigram, unigram), dashed=True),
+            Line("masked tokens, validation articles", tokens, nats),
+            Line("token frequencies alone", (tokens[0], tokens[-1]), (unigram, unigram), dashed=True),
         ),
-        x_label="tokens read",
+        x_label="training tokens",
         y_label="nats per masked token",
         log_x=True,
-        caption=f"After {last['tokens']:,} tokens {nats[-1]:.2f} nats, and {last['next_sentence_accuracy']:.1%} of the "
-        "pairs told rightly.",
+        caption=f"After {last['tokens']:,} tokens: {nats[-1]:.2f} nats per masked token, next-sentence accuracy "
+        f"{last['next_sentence_accuracy']:.1%}.",
     )
 
 

@@ -48,7 +48,9 @@ def main() -> None:
         "train", train, "--model", "lstm", *SHAPE, *words, "--cpu-seconds", str(args.cpu_seconds), "--out", str(run),
         "--training.keep_checkpoints", "100", "--model.dropout", "0.1", "--resume",
     )  # fmt: skip
-    times = {row["step"]: row["cpu_seconds"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "evaluation"}
+    times = {
+        row["step"]: row["cpu_seconds"] for row in read_metrics(run / "metrics.jsonl") if row["kind"] == "evaluation"
+    }
     steps = sorted(step for step in times if (run / "checkpoints" / f"step-{step:06d}").is_dir())
     chosen = [steps[round(at * (len(steps) - 1) / (args.looks - 1))] for at in range(args.looks)]
     points = []
@@ -100,16 +102,16 @@ def plot(points: list[dict[str, Any]], five: float) -> Curve:
     times = tuple(point["cpu_seconds"] for point in points)
     ends = (times[0], times[-1])
     return Curve(
-        title="Words of WikiText-2: an LSTM and the 5-gram",
+        title="LSTM and 5-gram model on the words of WikiText-2",
         lines=(
             Line("LSTM", times, tuple(point["perplexity"] for point in points)),
-            Line("5-gram, modified Kneser-Ney", ends, (five, five)),
+            Line("5-gram model, modified Kneser-Ney", ends, (five, five)),
             Line("AWD-LSTM, published", ends, (68.7, 68.7), dashed=True),
         ),
-        x_label="processor seconds of training",
-        y_label="perplexity on the validation text",
+        x_label="CPU seconds of training",
+        y_label="validation perplexity",
         log_x=True,
-        caption=f"The LSTM overtakes the 5-gram's {five:.1f} after {overtakes(points, five)} processor seconds.",
+        caption=f"The LSTM is better than the 5-gram model ({five:.1f}) after {overtakes(points, five)} CPU seconds.",
     )
 
 

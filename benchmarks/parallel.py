@@ -37,7 +37,9 @@ from clearstory.models.recurrent.config import RecurrentConfig
 VOCAB = 256
 """Few, so that the unembedding, which both have, is a small part of the work."""
 
-SMALL = replace(CLEAR, vocab=VOCAB, context=4096, width=128, layers=4, heads=2, kv_heads=2, head_dim=64, intermediate_size=352)
+SMALL = replace(
+    CLEAR, vocab=VOCAB, context=4096, width=128, layers=4, heads=2, kv_heads=2, head_dim=64, intermediate_size=352
+)
 LARGE = replace(SMALL, width=320, layers=6, heads=5, kv_heads=5, intermediate_size=864)
 
 SIZES = {"small": (SMALL, (16, 64, 256, 1024, 4096)), "large": (LARGE, (64, 512, 4096))}
@@ -75,7 +77,7 @@ def measured(
             ]
             print(points[-2:], file=sys.stderr, flush=True)
     if pictures:
-        save_view(plot(points, count_parameters(transformer)), pictures / f"parallel-{name}.svg")
+        save_view(plot(points, count_parameters(transformer)), pictures / f"training-speed-{name}.svg")
     return {
         "parameters": {key: count_parameters(model) for key, model in models.items()},
         "points": points,
@@ -86,7 +88,9 @@ def measured(
 
 def equal(parameters: int) -> RecurrentConfig:
     """Two LSTM layers with about so many parameters."""
-    shapes = (RecurrentConfig(vocab=VOCAB, width=w, hidden_size=w, layers=2, tie_embeddings=False) for w in range(64, 1024, 2))
+    shapes = (
+        RecurrentConfig(vocab=VOCAB, width=w, hidden_size=w, layers=2, tie_embeddings=False) for w in range(64, 1024, 2)
+    )
     return min(shapes, key=lambda shape: abs(count_parameters(build(shape, device="meta")) - parameters))
 
 
@@ -104,7 +108,7 @@ def step(model: Any, rows: int, context: int) -> Callable[[], None]:
 
 
 def turns(loops: dict[str, Callable[[], None]], number: int) -> dict[str, float]:
-    """Processor seconds of one pass of each, medians over turns."""
+    """CPU seconds of one pass of each, medians over turns."""
     repeats, found = {}, {name: list[float]() for name in loops}
     for name, loop in loops.items():
         # The first pass warms up, and says how many a turn needs.
@@ -116,7 +120,7 @@ def turns(loops: dict[str, Callable[[], None]], number: int) -> dict[str, float]
 
 
 def timed(loop: Callable[[], None], repeats: int) -> float:
-    """Processor seconds of one pass."""
+    """CPU seconds of one pass."""
     began = time.process_time()
     for _ in range(repeats):
         loop()
@@ -164,21 +168,21 @@ def crossing(points: list[dict[str, Any]]) -> int:
 
 
 def plot(points: list[dict[str, Any]], parameters: int) -> Curve:
-    """Tokens a processor second over the context: solid for full steps, dashed for a single row."""
+    """Tokens per CPU second over the context: solid for full steps, dashed for a single row."""
     lines = []
     for name in ("Transformer", "LSTM"):
-        lines.append(Line(f"{name}, {TOKENS:,} tokens a step", *chosen(points, name, single=False)))
-        lines.append(Line(f"{name}, one row", *chosen(points, name, single=True), dashed=True))
+        lines.append(Line(f"{name}, {TOKENS:,} tokens per step", *chosen(points, name, single=False)))
+        lines.append(Line(f"{name}, one sequence", *chosen(points, name, single=True), dashed=True))
     shortest = min(point["context"] for point in points)
     full = {name: chosen(points, name, single=False)[1] for name in ("Transformer", "LSTM")}
     return Curve(
         title=f"Training speed against context, {parameters / 1e6:.2f}M parameters, one thread",
         lines=tuple(lines),
         x_label="context, tokens",
-        y_label="tokens per processor second, forward and backward",
+        y_label="tokens per CPU second, forward and backward",
         log_x=True,
-        caption=f"Of an LSTM's speed on {TOKENS // shortest} rows of {shortest} tokens, "
-        f"{full['LSTM'][-1] / full['LSTM'][0]:.0%} are left on one row of {TOKENS:,}; of a Transformer's "
+        caption=f"From {TOKENS // shortest} sequences of {shortest} tokens to one of {TOKENS:,}, the LSTM keeps "
+        f"{full['LSTM'][-1] / full['LSTM'][0]:.0%} of its speed and the Transformer "
         f"{full['Transformer'][-1] / full['Transformer'][0]:.0%}.",
     )
 

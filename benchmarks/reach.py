@@ -61,7 +61,7 @@ def main() -> None:
     if args.pictures:
         save_view(reach_picture(reach), args.pictures / "gradient-reach.svg")
         if memory:
-            save_view(memory_picture(memory), args.pictures / "memory.svg")
+            save_view(memory_picture(memory), args.pictures / "recall-by-distance.svg")
     show(
         {"seconds": args.seconds, "reach": reach, "recall": {"steps": args.steps, "chance": 1 / KEYS, "models": memory}}
     )
@@ -159,31 +159,37 @@ def reach_picture(found: list[dict[str, Any]]) -> Curve:
             norms = each[label]
             share = tuple(norm / norms[0] for norm in norms)
             places = tuple(float(k) for k in range(1, len(norms) + 1))
-            own = f"{each['model']}" if label == "trained" else f"{each['model']} at birth"
+            own = f"{each['model']}" if label == "trained" else f"{each['model']}, initial weights"
             lines.append(
-                Line(own, places, share, dashed=label == "born", same_color_as=None if label == "trained" else each["model"])
+                Line(
+                    own,
+                    places,
+                    share,
+                    dashed=label == "born",
+                    same_color_as=None if label == "trained" else each["model"],
+                )
             )
     return Curve(
-        title="How far back a prediction feels its input",
+        title="Gradient of a token's loss with respect to earlier inputs",
         lines=tuple(lines),
-        x_label="k, characters back",
-        y_label="gradient by the input k back, as a share of k = 1",
+        x_label="distance k in characters",
+        y_label="gradient norm relative to that at k = 1",
         log_x=True,
-        caption="Dashed: at birth.",
+        caption="Dashed: initial weights.",
     )
 
 
 def memory_picture(found: list[dict[str, Any]]) -> Curve:
     """Accuracy over distances."""
     return Curve(
-        title="A value recalled by its key",
+        title="Associative recall: accuracy by distance",
         lines=tuple(
             Line(each["model"], tuple(map(float, each["accuracy_up_to"])), tuple(each["accuracy_up_to"].values()))
             for each in found
         ),
-        x_label="tokens since it was read, up to",
-        y_label="share of values that are right",
-        caption=f"By chance {1 / KEYS:.0%} would be right.",
+        x_label="largest distance from the value in tokens",
+        y_label="accuracy",
+        caption=f"Chance is {1 / KEYS:.0%}.",
     )
 
 

@@ -1,6 +1,6 @@
 """Scale, shown: bits per byte over four sizes and four amounts of data, and the law that is fitted to them.
 
-    python benchmarks/scaling.py [--folder runs/scaling] [--picture docs/pictures/scaling.svg]
+    python benchmarks/scaling.py [--folder runs/scaling] [--picture docs/pictures/scaling-law.svg]
 
 Every run is one of its own: a `clear` Transformer over characters reads D characters of corpus:kjv once, none twice,
 under a schedule that ends where the run ends (Hoffmann et al. 2022 say why), and is measured on the same held-out
@@ -232,16 +232,18 @@ def plot(points: list[Point], law: Law) -> Curve:
         own = [point for point in points if point.parameters == size]
         x = tuple(float(point.characters) for point in own)
         lines.append(Line(f"{size:,} parameters", x, tuple(point.bits_per_byte for point in own)))
-        lines.append(Line("law", x, tuple(value(law, point) for point in own), dashed=True, same_color_as=lines[-1].name))
+        lines.append(
+            Line("law", x, tuple(value(law, point) for point in own), dashed=True, same_color_as=lines[-1].name)
+        )
     numbers = told(law)
     return Curve(
-        title="Four sizes, four amounts of data: characters of the King James Bible",
+        title="Scaling law: characters of the King James Bible",
         lines=tuple(lines),
-        x_label="characters read, each once",
-        y_label="bits per byte, held-out chapters",
+        x_label="training characters, one epoch",
+        y_label="validation bits per byte",
         log_x=True,
-        caption=f"Dashed: the fitted law L = {numbers['E']:.2f} + {numbers['A']:,.1f}/N^{numbers['a']:.2f} + "
-        f"{numbers['B']:,.0f}/D^{numbers['b']:.2f}; root mean square miss on these 16 runs {rms(law, points):.1f}%.",
+        caption=f"Dashed: fitted law L = {numbers['E']:.2f} + {numbers['A']:,.1f}/N^{numbers['a']:.2f} + "
+        f"{numbers['B']:,.0f}/D^{numbers['b']:.2f}; root mean square error on these 16 runs {rms(law, points):.1f}%.",
     )
 
 

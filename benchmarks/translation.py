@@ -2,7 +2,7 @@
 
     python benchmarks/translation.py [--minutes 20 | --cpu-seconds 2400] [--pairs tatoeba-en-de]
         [--model clear-translate] [--threads 2]
-    python benchmarks/translation.py --model transformer-base --parameters 8000000 --curve docs/pictures/2017.svg
+    python benchmarks/translation.py --model transformer-base --parameters 8000000 --curve docs/pictures/transformer-2017.svg
 
 Pairs are tatoeba-en-de, tatoeba-en-fr or tanaka-en-ja of the test data, whose dev split is nobody's to learn from; one
 in a hundred of the training pairs is held out to choose the best model by. Translations are found with a beam of 4.
