@@ -163,10 +163,14 @@ class ViewKeywords(TypedDict, total=False):
     target: str
     word: str
     words: str | Sequence[str]
+    ids: Sequence[int]
     metric: Literal["answer", "rank", "entropy", "kl"]
     columns: Sequence[int]
     mask: Sequence[int]
     other_text: str
+    other_word: str
+    occurrence: int
+    other_occurrence: int
     compare_tokenizer: str
     edit: str | Sequence[str]
     ablate: Literal["zero", "mean"]
