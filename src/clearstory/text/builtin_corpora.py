@@ -39,7 +39,7 @@ class BuiltinCorpus:
 def load_builtin(name: str) -> BuiltinCorpus:
     """A built-in corpus by name. Raises UnknownName for an unknown name, MissingExtra if a package is missing.
 
-    >>> load("kjv").name in ("kjv", "python-docs")  # the second where the package is missing
+    >>> load_builtin("kjv").name in ("kjv", "python-docs")  # the second where the package is missing
     True
     """
     if name not in CORPORA:

@@ -84,7 +84,7 @@ ALIASES = {
 def find_pretokenizer(name: str) -> PreTokenizer | None:
     """The pre-tokenizer of a GGUF name, or None.
 
-    >>> known("mpt") == known("gpt-2"), known("of its own")
+    >>> find_pretokenizer("mpt") == find_pretokenizer("gpt-2"), find_pretokenizer("unknown")
     (True, None)
     """
     return PRETOKENIZERS.get(ALIASES.get(name, name))
@@ -93,7 +93,7 @@ def find_pretokenizer(name: str) -> PreTokenizer | None:
 def pretokenizer_name(parts: Mapping[str, Any]) -> str | None:
     """GGUF's name of the pre-tokenizer of a tokenizer.json, or None if it has none.
 
-    >>> name_of({"pre_tokenizer": BYTES, "normalizer": None, "model": {}})
+    >>> pretokenizer_name({"pre_tokenizer": BYTE_LEVEL, "normalizer": None, "model": {}})
     'gpt-2'
     """
     model = parts["model"]

@@ -19,7 +19,7 @@ def split_sentences(text: str) -> list[str]:
     capital letter is taken for an end (Mr. Smith): next-sentence prediction needs pieces of running text, not exact
     sentences.
 
-    >>> sentences("He came. She left at 5 p.m. sharp!\\nThe end")
+    >>> split_sentences("He came. She left at 5 p.m. sharp!\\nThe end")
     ['He came. ', 'She left at 5 p.m. sharp!\\n', 'The end']
     """
     found, begin = [], 0

@@ -92,7 +92,7 @@ class RenderBudget:
 def estimated_length(value: Any, most: int = MAX_TEXT) -> int:
     """Estimated number of characters of a value's JSON, indentation included; stops a little above `most`.
 
-    >>> spelt("four"), spelt(["four"]), spelt([[]] * 10**6, most=1000) > 1000
+    >>> estimated_length("four"), estimated_length(["four"]), estimated_length([[]] * 10**6, most=1000) > 1000
     (4, 52, True)
     """
     size, left = 0, [(value, 0)]

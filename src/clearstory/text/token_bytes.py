@@ -66,7 +66,7 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
 def printable_token(text: bytes) -> str:
     """Printable form of bytes: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not valid UTF-8.
 
-    >>> readable(" the\\n".encode() + b"\\xe3")
+    >>> printable_token(" the\\n".encode() + b"\\xe3")
     '␣the↵<0xE3>'
     """
     shown = text.decode("utf-8", "surrogateescape").translate(VISIBLE)
