@@ -36,35 +36,33 @@ class Capability(StrEnum):
     HASHED_NGRAMS = "hashed-ngrams"  # learned tables of hashed n-grams beside the network (recall)
 
 
-class _Words(NamedTuple):
+class _Refusal(NamedTuple):
     lacks: str  # completes "this model (FAMILY) ..."
-    have: str  # which models have it, a whole clause
+    alternative: str  # what to use instead
 
 
-_WORDS: dict[Capability, _Words] = {
-    Capability.CAUSAL: _Words("does not predict the next token", "every family except encoders does"),
-    Capability.BIDIRECTIONAL: _Words("is not bidirectional", "encoders are"),
-    Capability.SOURCE: _Words("reads no source text", "encoder-decoders do"),
-    Capability.COUNT_FITTED: _Words("is trained by gradient descent", "n-gram models and HMMs are fitted by counting"),
-    Capability.GRADIENTS: _Words("has no gradients", "Transformers, recurrent models and HMMs have"),
-    Capability.ATTENTION: _Words("has no attention", "Transformers have"),
-    Capability.HIDDEN_STATES: _Words("has no residual stream of layers", "Transformers have"),
-    Capability.EMBEDDINGS: _Words("has no token embeddings", "Transformers and recurrent models have"),
-    Capability.OUTPUT_EMBEDDINGS: _Words(
-        "has no output embeddings", "Transformers and recurrent models with a plain softmax have"
+_REFUSALS: dict[Capability, _Refusal] = {
+    Capability.CAUSAL: _Refusal("does not predict the next token", "a model of any family except an encoder"),
+    Capability.BIDIRECTIONAL: _Refusal("is not bidirectional", "an encoder"),
+    Capability.SOURCE: _Refusal("reads no source text", "an encoder-decoder"),
+    Capability.COUNT_FITTED: _Refusal("is trained by gradient descent", "an n-gram model or an HMM"),
+    Capability.GRADIENTS: _Refusal("has no gradients", "a Transformer, a recurrent model or an HMM"),
+    Capability.ATTENTION: _Refusal("has no attention", "a Transformer"),
+    Capability.HIDDEN_STATES: _Refusal("has no residual stream of layers", "a Transformer"),
+    Capability.EMBEDDINGS: _Refusal("has no token embeddings", "a Transformer or a recurrent model"),
+    Capability.OUTPUT_EMBEDDINGS: _Refusal(
+        "has no output embeddings", "a Transformer, or a recurrent model with a plain softmax"
     ),
-    Capability.MLM_HEAD: _Words(
-        "has no head for masked tokens", "encoders trained with masked language modelling have"
-    ),
-    Capability.NSP_HEAD: _Words("has no next-sentence head", "encoders trained with --objective mlm+nsp have"),
-    Capability.POOLER: _Words("has no pooler", "encoders with model.pooler true have"),
-    Capability.CLASSIFIER: _Words("has no classification head", "encoders fine-tuned for classification have"),
-    Capability.RECURRENT_STATE: _Words("has no recurrent state", "the families rnn, gru and lstm have"),
-    Capability.GATES: _Words("has no gates", "the families rnn, gru and lstm have"),
-    Capability.HMM_STATES: _Words("has no discrete hidden states", "the family hmm has"),
-    Capability.TAGS: _Words("has no tags", "HMMs trained with model.learn tags on tagged text have"),
-    Capability.NGRAM_COUNTS: _Words("has no n-gram tables", "the family ngram has"),
-    Capability.HASHED_NGRAMS: _Words("has no hashed n-gram tables", "decoders with model.recall have"),
+    Capability.MLM_HEAD: _Refusal("has no head for masked tokens", "an encoder trained with --objective mlm"),
+    Capability.NSP_HEAD: _Refusal("has no next-sentence head", "an encoder trained with --objective mlm+nsp"),
+    Capability.POOLER: _Refusal("has no pooler", "an encoder with model.pooler true"),
+    Capability.CLASSIFIER: _Refusal("has no classification head", "an encoder fine-tuned for classification"),
+    Capability.RECURRENT_STATE: _Refusal("has no recurrent state", "a model of the family rnn, gru or lstm"),
+    Capability.GATES: _Refusal("has no gates", "a model of the family rnn, gru or lstm"),
+    Capability.HMM_STATES: _Refusal("has no discrete hidden states", "a model of the family hmm"),
+    Capability.TAGS: _Refusal("has no tags", "an HMM trained with model.learn tags on tagged text"),
+    Capability.NGRAM_COUNTS: _Refusal("has no n-gram tables", "a model of the family ngram"),
+    Capability.HASHED_NGRAMS: _Refusal("has no hashed n-gram tables", "a decoder with model.recall"),
 }
 
 
@@ -80,11 +78,11 @@ def require(model: object, capability: Capability) -> None:
     >>> from clearstory.models.families import PRESETS
     >>> require(build(PRESETS["nanogpt-char"]), Capability.GATES)
     Traceback (most recent call last):
-    clearstory.errors.CannotDo: this model (decoder) has no gates; the families rnn, gru and lstm have
+    clearstory.errors.CannotDo: this model (decoder) has no gates; use a model of the family rnn, gru or lstm
     """
     if not has_capability(model, capability):
-        words = _WORDS[capability]
-        raise CannotDo(f"this model ({family_name(model)}) {words.lacks}; {words.have}")
+        refusal = _REFUSALS[capability]
+        raise CannotDo(f"this model ({family_name(model)}) {refusal.lacks}; use {refusal.alternative}")
 
 
 def family_name(model: object) -> str:
