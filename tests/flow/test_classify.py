@@ -1,4 +1,4 @@
-"""From an encoder with a head to the labels of texts and of words: on the road a user takes."""
+"""Classification end to end: labels of texts and of words."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LABELS = ("joy", "anger", "none")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two folders that nobody writes to: one labels texts, the other words."""
+    """Two model folders, which no test changes: a text classifier and a token classifier."""
     home = tmp_path_factory.mktemp("labelled")
     tokenizer = train_tokenizer("wordpiece:60", TEXTS * 3)
     base = replace(
@@ -51,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model: Any = build(config, seed=1)
         with torch.no_grad():
             for weight in model.parameters():
-                weight.mul_(8)  # so that labels are not all as likely
+                weight.mul_(8)  # so that the probabilities of the labels differ
         save_model(home / name, model, tokenizer, ModelCard(name=name))
     return home
 
@@ -59,22 +59,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_text_gets_the_probability_of_every_label(home: Path, cli: Cli) -> None:
     opened = open_model(home / "texts")
     tokenizer: Any = opened.tokenizer
-    said = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
-    assert [each["text"] for each in said["texts"]] == TEXTS
-    for text, each in zip(TEXTS, said["texts"], strict=True):
+    result = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
+    assert [each["text"] for each in result["texts"]] == TEXTS
+    for text, each in zip(TEXTS, result["texts"], strict=True):
         hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]]))
-        chances = opened.model.class_logits(hidden)[0].softmax(-1).tolist()
-        assert {chance["label"]: chance["probability"] for chance in each["labels"]} == pytest.approx(
-            dict(zip(LABELS, chances, strict=True)), abs=1e-5
+        probabilities = opened.model.class_logits(hidden)[0].softmax(-1).tolist()
+        assert {label["label"]: label["probability"] for label in each["labels"]} == pytest.approx(
+            dict(zip(LABELS, probabilities, strict=True)), abs=1e-5
         )
-        values = [chance["probability"] for chance in each["labels"]]
+        values = [label["probability"] for label in each["labels"]]
         assert values == sorted(values, reverse=True)
         assert sum(values) == pytest.approx(1)
-    assert said["labels"] == said["texts"][0]["labels"]
-    assert len({each["labels"][0]["label"] for each in said["texts"]}) > 1
-    told = cli("classify", home / "texts", *TEXTS[:2]).out
-    assert told.startswith(f"{TEXTS[0]}\n")
-    assert told.count("%") == 2 * len(LABELS)
+    assert result["labels"] == result["texts"][0]["labels"]
+    assert len({each["labels"][0]["label"] for each in result["texts"]}) > 1
+    printed = cli("classify", home / "texts", *TEXTS[:2]).out
+    assert printed.startswith(f"{TEXTS[0]}\n")
+    assert printed.count("%") == 2 * len(LABELS)
 
 
 def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -> None:
@@ -83,26 +83,27 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
     text = "  the birds,  sat\u200b on\n \u200b mats. "
     [found] = clearstory.classify(home / "words", [text])
     assert [word.word for word in found.words] == text.split()
-    ids, places = tokenizer.encode_with_offsets(text)
+    ids, offsets = tokenizer.encode_with_offsets(text)
     hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, ids)[0]]))
-    chances = opened.model.class_logits(hidden)[0].softmax(-1).detach()
-    place = 0
+    probabilities = opened.model.class_logits(hidden)[0].softmax(-1).detach()
+    position = 0
     for word in found.words:
-        place = text.index(word.word, place)
+        position = text.index(word.word, position)
         first = next(
-            (i for i, (start, stop) in enumerate(places) if start < place + len(word.word) and stop > place), None
+            (i for i, (start, stop) in enumerate(offsets) if start < position + len(word.word) and stop > position),
+            None,
         )
-        if word.word == "\u200b":  # which the tokenizer throws away
+        if word.word == "\u200b":  # which the tokenizer drops
             assert word == WordLabel("\u200b")
         else:
             assert first is not None
-            assert (word.label, word.probability) == (
-                LABELS[int(chances[1 + first].argmax())], pytest.approx(float(chances[1 + first].max()), abs=1e-5)
-            )  # fmt: skip
-        place += len(word.word)
-    said = json.loads(cli("classify", home / "words", "the cat", "--json").out)
-    assert [set(word) for word in said["words"]] == [{"word", "label", "probability"}] * 2
-    assert "labels" not in said
+            likeliest = probabilities[1 + first]
+            assert word.label == LABELS[int(likeliest.argmax())]
+            assert word.probability == pytest.approx(float(likeliest.max()), abs=1e-5)
+        position += len(word.word)
+    result = json.loads(cli("classify", home / "words", "the cat", "--json").out)
+    assert [set(word) for word in result["words"]] == [{"word", "label", "probability"}] * 2
+    assert "labels" not in result
     lines = cli("classify", home / "words", "the cat", "A bird").out.splitlines()
     assert [line.partition("\t")[0] for line in lines] == ["the", "cat", "", "A", "bird", ""]
     assert all(line.partition("\t")[2] in LABELS for line in lines if line)
@@ -142,10 +143,10 @@ def test_a_text_that_is_too_long_is_refused_or_cut(home: Path, cli: Cli) -> None
         left, right = (clearstory.classify(home / name, long, truncate=end)[0] for end in ("left", "right"))
         assert left != right
         if name == "words":
-            for found, place in ((left, 0), (right, -1)):
+            for found, position in ((left, 0), (right, -1)):
                 assert [word.word for word in found.words] == long.split()
-                assert found.words[place] == WordLabel(long.split()[place])  # cut off
-                assert found.words[-1 - place].label in LABELS
+                assert found.words[position] == WordLabel(long.split()[position])  # cut off
+                assert found.words[-1 - position].label in LABELS
     assert cli("classify", home / "texts", long, "--truncate", "right").status == 0
 
 
@@ -153,7 +154,7 @@ def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: P
     tokenizer = open_model(home / "texts").tokenizer
     bare = replace(open_model(home / "texts").model.config, labels=())
     save_model(tmp_path / "bare", build(bare, seed=1), tokenizer, ModelCard())
-    for words, says in (
+    for words, expected in (
         (
             (tmp_path / "bare", "the cat"),
             ("this model (encoder)", "no classification head"),
@@ -166,7 +167,7 @@ def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: P
         answer = cli("classify", *words)
         assert (answer.status, answer.out) == (1, "")
         assert len(answer.err.strip().splitlines()) == 1
-        assert all(part in answer.err for part in says), answer.err
+        assert all(part in answer.err for part in expected), answer.err
     answer = cli("train", made.text, "--model", "bert-tiny", "--model.labels", "a", "--model.labels", "b")
     assert "the objective mlm does not train; leave them out" in answer.err
     with pytest.raises(BadInput, match="there is no text"):

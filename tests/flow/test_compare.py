@@ -49,14 +49,14 @@ def leaderboard(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 
 def test_the_leaderboard_has_every_model_best_first(leaderboard: tuple[Path, dict[str, Any]]) -> None:
-    folder, said = leaderboard
-    bits = [model["bits_per_byte"] for model in said["models"]]
+    folder, result = leaderboard
+    bits = [model["bits_per_byte"] for model in result["models"]]
     assert bits == sorted(bits)
-    assert [model["model"] for model in said["models"]] == BEST_FIRST
-    assert [model["family"] for model in said["models"]] == ["ngram", "ngram", "transformer"]
-    for better, worse in pairwise(said["models"]):
+    assert [model["model"] for model in result["models"]] == BEST_FIRST
+    assert [model["family"] for model in result["models"]] == ["ngram", "ngram", "transformer"]
+    for better, worse in pairwise(result["models"]):
         assert better["interval"][1] < worse["interval"][0]
-    for model in said["models"]:
+    for model in result["models"]:
         assert model["interval"][0] < model["bits_per_byte"] < model["interval"][1]
         assert model["parameters"] > 0
         assert model["sample"]
@@ -96,10 +96,10 @@ def test_a_resumed_comparison_keeps_finished_models_and_may_get_more(
     ]
     answer: Answer = cli(*line, "--threads", "1", "--device", "cpu", "--out", folder, "--resume", "--json")
     assert answer.status == 0, answer.err
-    said = json.loads(answer.out)
-    assert len(said["models"]) == 4
+    result = json.loads(answer.out)
+    assert len(result["models"]) == 4
     before = {model["model"]: model["bits_per_byte"] for model in leaderboard[1]["models"]}
-    for model in said["models"]:
+    for model in result["models"]:
         assert model["bits_per_byte"] == before.get(model["model"], model["bits_per_byte"])
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     other: Answer = cli(*line, "--threads", "1", "--device", "cpu", "--out", folder, "--resume", "--windows", "blocks")
@@ -138,7 +138,7 @@ def test_a_budget_too_small_for_one_step_is_refused(text: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         (["t.txt", "--models", "ngram"], "there is no budget"),
         (["t.txt"], "there is nothing to compare t.txt with"),
@@ -152,10 +152,10 @@ def test_a_budget_too_small_for_one_step_is_refused(text: Path, tmp_path: Path, 
         (["m", "--text", "t.txt", "--seeds", "2"], "is for training"),
     ],
 )
-def test_invalid_comparisons_are_refused_in_a_sentence(words: list[str], says: str, cli: Any) -> None:
+def test_invalid_comparisons_are_refused_in_a_sentence(words: list[str], expected: str, cli: Any) -> None:
     answer: Answer = cli("compare", *words)
     assert answer.status in (1, 2)
-    assert says in answer.last
+    assert expected in answer.last
 
 
 def test_model_specs_are_parsed_with_settings_and_tokenizer() -> None:

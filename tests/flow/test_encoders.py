@@ -59,7 +59,7 @@ def text(home: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(home: Path, text: Path) -> Path:
-    """A run by both objectives that nobody writes to."""
+    """A run with both objectives, which no test changes."""
     all_events(recipe(text, home / "run", **{"data.cache": str(home / "cache")}))
     return home / "run"
 
@@ -70,11 +70,11 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
     words += ["--training.device=cpu", "--training.precision=fp32", "--training.threads=1"]
     both = cli(*words, "--objective", BOTH, "--out", tmp_path / "both", "--json")
     assert both.status == 0, both.err
-    said = json.loads(both.out)
-    assert said["objective"] == BOTH
-    assert said["bits_per_byte"] is None
-    assert "both of its sides" in said["reason"]
-    assert 0 <= said["metrics"]["next_sentence_accuracy"] <= 1
+    result = json.loads(both.out)
+    assert result["objective"] == BOTH
+    assert result["bits_per_byte"] is None
+    assert "both of its sides" in result["reason"]
+    assert 0 <= result["metrics"]["next_sentence_accuracy"] <= 1
     assert "nats per masked token · next sentence" in both.err
     assert "(masked " in both.err
     assert ", next-sentence " in both.err
@@ -86,7 +86,7 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
         json.loads((tmp_path / name / "model" / "config.json").read_text())["architectures"]
         for name in ("both", "masked")
     ]
-    assert kinds == [["BertForPreTraining"], ["BertForMaskedLM"]]  # no head that nobody taught
+    assert kinds == [["BertForPreTraining"], ["BertForMaskedLM"]]  # no untrained head
 
 
 def test_both_losses_are_reported_and_logged_separately(text: Path, tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ def test_evaluate_agrees_with_what_training_said(run: Path, text: Path, cli: Cli
     end = next(row for row in metrics_without_times(run) if row["kind"] == "end")
     assert found.nats_per_token == pytest.approx(end["nats_per_token"], rel=1e-6)
     assert found.next_sentence_accuracy == end["next_sentence_accuracy"]
-    said = json.loads(cli("evaluate", run, text, "--limit", "200", "--json").out)
-    assert said["bits_per_byte"] is None
-    assert "pseudo-likelihood" in said["reason"]
-    assert 150 < said["pseudo_tokens"] <= 200
-    assert said["pseudo_log_likelihood"] == pytest.approx(-said["pseudo_nats_per_token"] * said["pseudo_tokens"])
-    told = cli("evaluate", run, text, "--limit", "50").out
-    assert "nats per masked token" in told
-    assert "next-sentence accuracy" in told
-    assert "nats per token by pseudo-likelihood" in told
+    result = json.loads(cli("evaluate", run, text, "--limit", "200", "--json").out)
+    assert result["bits_per_byte"] is None
+    assert "pseudo-likelihood" in result["reason"]
+    assert 150 < result["pseudo_tokens"] <= 200
+    assert result["pseudo_log_likelihood"] == pytest.approx(-result["pseudo_nats_per_token"] * result["pseudo_tokens"])
+    printed = cli("evaluate", run, text, "--limit", "50").out
+    assert "nats per masked token" in printed
+    assert "next-sentence accuracy" in printed
+    assert "nats per token by pseudo-likelihood" in printed
 
 
 def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
@@ -178,23 +178,23 @@ def test_pseudo_likelihood_is_that_of_each_token_alone(run: Path) -> None:
 
 def test_a_mask_is_filled_with_probabilities(run: Path, cli: Cli) -> None:
     text = "The [MASK] sat on a [MASK]."
-    said = json.loads(cli("fill-mask", run, text, "--top", "3", "--json").out)
-    assert said["text"] == text
-    assert [len(mask) for mask in said["masks"]] == [3, 3]
+    result = json.loads(cli("fill-mask", run, text, "--top", "3", "--json").out)
+    assert result["text"] == text
+    assert [len(mask) for mask in result["masks"]] == [3, 3]
     opened = open_model(run)
     tokenizer: Any = opened.tokenizer
     the, sat, end = (tokenizer.encode(part) for part in ("The", "sat on a", "."))
     mask = tokenizer.mask_token_id
     ids, _ = build_inputs(tokenizer, [*the, mask, *sat, mask, *end])
     hidden = opened.model.encode(TokenBatch.from_sequences([ids]))
-    chances = opened.model.logits(hidden)[0, 2].softmax(-1).detach()
-    first = said["masks"][0]
-    assert first[0]["probability"] == pytest.approx(float(chances.max()), rel=1e-5)
-    assert first[0]["token"] == tokenizer.display_token(int(chances.argmax()))
+    probabilities = opened.model.logits(hidden)[0, 2].softmax(-1).detach()
+    first = result["masks"][0]
+    assert first[0]["probability"] == pytest.approx(float(probabilities.max()), rel=1e-5)
+    assert first[0]["token"] == tokenizer.display_token(int(probabilities.argmax()))
     assert first[0]["probability"] >= first[1]["probability"] >= first[2]["probability"]
-    assert "[MASK]" not in said["filled"]
-    told = cli("fill-mask", run, text, "The [MASK].").out
-    assert told.count("%") == 5 * 3
+    assert "[MASK]" not in result["filled"]
+    printed = cli("fill-mask", run, text, "The [MASK].").out
+    assert printed.count("%") == 5 * 3
     whole = clearstory.fill_mask(run, "A [MASK].", top=10_000)[0].masks[0]
     assert sum(guess.probability for guess in whole) == pytest.approx(1)
 
@@ -212,9 +212,9 @@ def test_vectors_are_means_or_those_of_the_first_token(run: Path, cli: Cli) -> N
         "pooled": torch.cat([opened.model.pool(each).detach() for each in hidden]),
     }
     for pooling, vectors in wanted.items():
-        said = json.loads(cli("embed", run, *texts, "--pooling", pooling, "--json").out)
-        assert (said["texts"], said["width"], said["pooling"]) == (texts, 16, pooling)
-        torch.testing.assert_close(torch.tensor(said["vectors"]), vectors, rtol=1e-4, atol=1e-5)
+        result = json.loads(cli("embed", run, *texts, "--pooling", pooling, "--json").out)
+        assert (result["texts"], result["width"], result["pooling"]) == (texts, 16, pooling)
+        torch.testing.assert_close(torch.tensor(result["vectors"]), vectors, rtol=1e-4, atol=1e-5)
     lines = [json.loads(line) for line in cli("embed", run, *texts, "--normalize").out.splitlines()]
     assert [line["text"] for line in lines] == texts
     assert [np.linalg.norm(line["vector"]) for line in lines] == pytest.approx([1, 1])
@@ -239,11 +239,11 @@ def test_a_text_that_is_too_long_is_refused_or_cut(run: Path, cli: Cli) -> None:
 
 def test_texts_may_lie_in_files(run: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "texts.txt").write_text("The [MASK].\n\nA [MASK].\n", encoding="utf-8")
-    said = json.loads(cli("fill-mask", run, tmp_path / "texts.txt", "--json").out)
-    assert [each["text"] for each in said["texts"]] == ["The [MASK].", "A [MASK]."]
+    result = json.loads(cli("fill-mask", run, tmp_path / "texts.txt", "--json").out)
+    assert [each["text"] for each in result["texts"]] == ["The [MASK].", "A [MASK]."]
     (tmp_path / "texts.jsonl").write_text('{"text": "a", "mine": "The [MASK]."}\n', encoding="utf-8")
-    said = json.loads(cli("fill-mask", run, tmp_path / "texts.jsonl", "--text-field", "mine", "--json").out)
-    assert said["text"] == "The [MASK]."
+    result = json.loads(cli("fill-mask", run, tmp_path / "texts.jsonl", "--text-field", "mine", "--json").out)
+    assert result["text"] == "The [MASK]."
     assert json.loads(cli("embed", run, tmp_path / "texts.jsonl", "--text-field", "mine", "--json").out)["texts"] == [
         "The [MASK]."
     ]
@@ -256,7 +256,7 @@ def test_texts_may_lie_in_files(run: Path, tmp_path: Path, cli: Cli) -> None:
 
 
 def test_what_an_encoder_does_not_support_is_refused(run: Path, made: Any, cli: Cli) -> None:
-    for words, says in (
+    for words, expected in (
         (("generate", run, "the"), ("clearstory fill-mask", "clearstory embed", "clearstory classify")),
         (
             ("inspect", run, "the cat", "--view", "next-token"),
@@ -275,7 +275,7 @@ def test_what_an_encoder_does_not_support_is_refused(run: Path, made: Any, cli: 
         assert answer.status == 1, words
         assert answer.out == ""
         assert len(answer.err.strip().splitlines()) == 1
-        assert all(part in answer.err for part in says), answer.err
+        assert all(part in answer.err for part in expected), answer.err
 
 
 def test_an_encoder_without_a_head_for_masked_tokens_is_refused(run: Path) -> None:
@@ -298,8 +298,8 @@ def test_its_attention_and_its_words_can_be_looked_at(run: Path, cli: Cli) -> No
 
 
 def test_it_is_converted_and_reads_as_before(run: Path, tmp_path: Path, cli: Cli) -> None:
-    said = json.loads(cli("convert", run, tmp_path / "same", "--json").out)
-    assert (said["format"], said["max_nats_difference"]) == ("hf", 0)
+    result = json.loads(cli("convert", run, tmp_path / "same", "--json").out)
+    assert (result["format"], result["max_nats_difference"]) == ("hf", 0)
     assert "clearstory fill-mask FOLDER" in (tmp_path / "same" / "README.md").read_text(encoding="utf-8")
 
 
@@ -310,13 +310,13 @@ def test_an_encoder_is_ranked_by_pseudo_likelihood_after_other_models(
     (tmp_path / "held.txt").write_text("".join(SENTENCES) * 12, encoding="utf-8")
     words = ["compare", run, made.run, "--text", tmp_path / "held.txt", "--device", "cpu", "--threads", "1",
              "--prompt", "the", "--characters", "20"]  # fmt: skip
-    said = json.loads(cli(*words, "--out", tmp_path / "out", "--json").out)
-    assert [model["measure"] for model in said["models"]] == ["likelihood", "pseudo-likelihood"]
-    pseudo = said["models"][1]
+    result = json.loads(cli(*words, "--out", tmp_path / "out", "--json").out)
+    assert [model["measure"] for model in result["models"]] == ["likelihood", "pseudo-likelihood"]
+    pseudo = result["models"][1]
     assert pseudo["bits_per_byte"] > 0
     assert "Salazar" in pseudo["note"]
     assert pseudo["sample"] == ""
-    assert said["pairs"] == []
+    assert result["pairs"] == []
     assert "(pseudo-likelihood)" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     answer = cli(*words, "--out", tmp_path / "again")
     assert "* pseudo-likelihood: not comparable" in answer.out
@@ -329,13 +329,15 @@ def test_compare_trains_an_encoder_and_measures_a_part_of_the_units(
     tiny = "bert-tiny:width=16:layers=1:heads=2:training.batch_size=8:training.context=24@wordpiece:90"
     words = ["compare", text, "--models", f"ngram@characters,{tiny}", "--one-epoch", "--threads", "1", "--prompt",
              "the", "--characters", "20"]  # fmt: skip
-    said = json.loads(cli(*words, "--device", "cpu", "--out", tmp_path / "out", "--json").out)
-    pseudo = next(model for model in said["models"] if model["measure"] == "pseudo-likelihood")
+    result = json.loads(cli(*words, "--device", "cpu", "--out", tmp_path / "out", "--json").out)
+    pseudo = next(model for model in result["models"] if model["measure"] == "pseudo-likelihood")
     assert pseudo["interval"] is None or pseudo["interval"][0] <= pseudo["bits_per_byte"] <= pseudo["interval"][1]
     kept = json.loads((Path(pseudo["folder"]).parent / "measured.json").read_text(encoding="utf-8"))
     assert None in kept["nats"]
     again = json.loads(cli(*words, "--device", "cpu", "--out", tmp_path / "out", "--resume", "--json").out)
-    assert [model["bits_per_byte"] for model in again["models"]] == [model["bits_per_byte"] for model in said["models"]]
+    assert [model["bits_per_byte"] for model in again["models"]] == [
+        model["bits_per_byte"] for model in result["models"]
+    ]
 
 
 def test_the_result_names_the_objective(text: Path, tmp_path: Path) -> None:

@@ -35,10 +35,10 @@ def test_the_pieces_are_the_text(opened: Any) -> None:
     assert isinstance(done, Generation)
     assert all(isinstance(piece, TextChunk) for piece in pieces)
     assert "".join(piece.text for piece in pieces) == done.text
-    said = done.to_json()
-    assert json.loads(json.dumps(said)) == said
-    assert said["tokens"] == len(said["ids"]) == len(said["logprobs"])
-    assert said["text"] == BYTES.decode([id for id in said["ids"] if id != BYTES.eos_token_id])
+    content = done.to_json()
+    assert json.loads(json.dumps(content)) == content
+    assert content["tokens"] == len(content["ids"]) == len(content["logprobs"])
+    assert content["text"] == BYTES.decode([id for id in content["ids"] if id != BYTES.eos_token_id])
 
 
 def test_several_prompts_give_what_each_gives_alone(opened: Any) -> None:
@@ -69,10 +69,10 @@ def test_a_stop_string_ends_the_text_and_is_not_in_it(opened: Any) -> None:
 
 
 def test_beams_come_best_first(opened: Any) -> None:
-    said = generate(opened, "ab", max_tokens=4, beam=3).to_json()
-    scores = [each["score"] for each in said["completions"]]
+    content = generate(opened, "ab", max_tokens=4, beam=3).to_json()
+    scores = [each["score"] for each in content["completions"]]
     assert scores == sorted(scores, reverse=True)
-    assert said["text"] == said["completions"][0]["text"]
+    assert content["text"] == content["completions"][0]["text"]
 
 
 def test_int8_generates_too(opened: Any) -> None:
@@ -100,9 +100,9 @@ def test_all_of_a_text_is_scored(opened: Any) -> None:
     assert (result.score.bytes, result.score.tokens, result.documents) == (size, size + 3, 3)
     assert result.bits_per_byte == pytest.approx(result.score.nats / math.log(2) / size)
     assert seen[-1] == (size + 3, size + 3)
-    said = result.to_json()
-    assert json.loads(json.dumps(said)) == said
-    assert (said["windows"], said["stride"], said["context"], said["lossless"]) == ("strided", 12, 24, True)
+    content = result.to_json()
+    assert json.loads(json.dumps(content)) == content
+    assert (content["windows"], content["stride"], content["context"], content["lossless"]) == ("strided", 12, 24, True)
     assert evaluate(opened, texts=texts, stride=24).score.nats == pytest.approx(
         evaluate(opened, texts=texts, windows="blocks").score.nats, rel=1e-6
     )
@@ -120,13 +120,13 @@ def test_files_are_read_as_their_text(opened: Any, tmp_path: Path) -> None:
 def test_a_lossy_tokenizer_has_no_bits_per_byte() -> None:
     opened = SimpleNamespace(model=build(replace(TINY_GPT2, vocab=WORDS.vocab), seed=1), tokenizer=WORDS)
     result = evaluate(opened, texts=["a zebra b a\n"])
-    said = result.to_json()
-    assert said["bits_per_byte"] is None
-    assert said["bytes"] is None
-    assert said["unknown"] == 1
-    assert not said["lossless"]
-    assert "1 tokens" in said["reason"]
-    assert said["nats_per_token"] > 0
+    content = result.to_json()
+    assert content["bits_per_byte"] is None
+    assert content["bytes"] is None
+    assert content["unknown"] == 1
+    assert not content["lossless"]
+    assert "1 tokens" in content["reason"]
+    assert content["nats_per_token"] > 0
 
 
 def test_a_view_is_computed_and_saved(opened: Any, tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.device": "flow/test_bad_input.py::test_contradicting_settings",
     "TrainRecipe.training.threads": "flow/test_train.py::test_the_threads_setting_is_used",
     "TrainRecipe.data.text_field": partial(observe_training, text=("rows.jsonl",)),
-    "TrainRecipe.data.pairs": "flow/test_writers.py::test_two_files_are_pairs_where_that_is_said",
+    "TrainRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_where_that_is_said",
     "TrainRecipe.data.source_field": partial(observe_training, **PAIRS),
     "TrainRecipe.data.target_field": partial(observe_training, **PAIRS),
     "TrainRecipe.data.validation": observe_training,
@@ -378,8 +378,8 @@ OBSERVED: dict[str, Observation] = {
             "truncate": "test_texts_are_translated_in_the_order_given",
         }.items()
     },
-    "TranslateRecipe.errors": "flow/test_writers.py::test_translations_of_files_and_what_is_refused",
-    "TranslateRecipe.device": "flow/test_writers.py::test_translations_of_files_and_what_is_refused",
+    "TranslateRecipe.errors": "flow/test_seq2seq_models.py::test_translations_of_files_and_what_is_refused",
+    "TranslateRecipe.device": "flow/test_seq2seq_models.py::test_translations_of_files_and_what_is_refused",
     "TagRecipe.model": "models/test_tagger.py::test_invalid_requests_are_refused",
     "TagRecipe.text": "models/test_tagger.py::test_known_and_unknown_words_get_their_tags",
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
@@ -414,7 +414,7 @@ OBSERVED: dict[str, Observation] = {
         f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_prints_the_difference"
         for name in ("compare_model", "compare_text")
     },
-    "InspectRecipe.across_checkpoints": "flow/test_over.py::test_a_view_is_shown_at_eight_checkpoints",
+    "InspectRecipe.across_checkpoints": "flow/test_across_checkpoints.py::test_a_view_is_shown_at_eight_checkpoints",
     **{
         f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t")
         for name in ("centre", "remove_components", "max_token_id")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterable
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_origin
@@ -58,7 +57,8 @@ def flag_usage(setting: Setting, settings: dict[str, Setting]) -> str:
     if setting.choices:
         return f"{flag_name(setting.key)} {'|'.join(setting.choices)}"
     hint: Any = strip_optional(setting.hint)
-    return f"{flag_name(setting.key)} {VALUE_NAMES.get(get_origin(hint) or hint, 'VALUE')}"
+    kind = int if hint == tuple[int, ...] else get_origin(hint) or hint
+    return f"{flag_name(setting.key)} {VALUE_NAMES.get(kind, 'VALUE')}"
 
 
 def help_with_default(setting: Setting) -> str:
@@ -71,8 +71,12 @@ def help_with_default(setting: Setting) -> str:
 def help_row(flag: str, text: str) -> str:
     """A flag in the left column and its help in the right one, wrapped to the width of the terminal."""
     width = min(120, max(60, shutil.get_terminal_size().columns))
-    lines: Iterable[str] = textwrap.wrap(text, width - 6) or [""]
     if len(flag) <= 24:
-        lines = textwrap.wrap(text, width - 30) or [""]
-        return "\n".join(f"  {flag if i == 0 else '':26}{line}" for i, line in enumerate(lines)).rstrip()
-    return "\n".join([f"  {flag}", *(f"  {'':26}{line}" for line in textwrap.wrap(text, width - 30))])
+        lines = wrap(text, width - 30) or [""]
+        return "\n".join(f"  {flag if index == 0 else '':26}{line}" for index, line in enumerate(lines)).rstrip()
+    return "\n".join([f"  {flag}", *(f"  {'':26}{line}" for line in wrap(text, width - 30))])
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Lines of at most `width` characters; names with hyphens are not broken."""
+    return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -136,20 +136,46 @@ def evaluate(
     if has_capability(network, Capability.BIDIRECTIONAL):
         require(network, Capability.MLM_HEAD)
         return evaluate_encoder(cast("Encoder", network), tokenizer, documents, limit=limit, on_progress=on_progress)
-    length, step = window_length_and_stride(network, None, windows, stride)
+    return evaluate_causal(
+        quantize_int8(network) if int8 else network,
+        tokenizer,
+        documents,
+        windows=windows,
+        stride=stride,
+        batch_size=batch_size,
+        limit=limit,
+        on_progress=on_progress,
+    )
+
+
+def evaluate_causal(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    documents: Iterable[Document],
+    *,
+    windows: WindowMode,
+    stride: int | None,
+    batch_size: int,
+    limit: int | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> Evaluation:
+    """How well a causal model predicts documents, window by window. Raises BadInput for text without a target."""
+    length, step = window_length_and_stride(model, None, windows, stride)
     tracked = LosslessTracker(tokenizer, documents)
     dataset = encode_documents(tokenizer, tracked)
     start_token_id = bos_or_eos_token_id(tokenizer)
     if not has_targets(dataset, start_token_id):
         raise BadInput("the text is too short: it has no token to predict; give more text")
-    options: dict[str, Any] = {"windows": windows, "stride": stride, "batch_size": batch_size, "limit": limit}
     started = time.perf_counter()
     score = score_text(
-        quantize_int8(network) if int8 else network,
+        model,
         dataset,
         on_progress=on_progress,
+        limit=limit,
+        windows=windows,
+        stride=stride,
+        batch_size=batch_size,
         start_token_id=start_token_id,
-        **options,
     )
     unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(dataset.ids == tokenizer.unk_token_id))
     if not tracked.lossless:
