@@ -33,7 +33,7 @@ TINY_HMM = HMMConfig(vocab=VOCAB, states=12)
 
 
 def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
-    """A model in float64 whose every number is random: biases at zero would hide that they are forgotten."""
+    """A model in float64 with noise on every parameter: biases at zero would hide that they are missing."""
     model = build(config, seed=seed).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -43,10 +43,10 @@ def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
 
 
 def counted(**settings: Any) -> torch.nn.Module:
-    """An n-gram model in float64 that has learnt documents in which most tokens follow from the one before."""
+    """An n-gram model in float64, fitted to documents in which most tokens follow from the one before."""
     model: Any = build(NGramConfig(vocab=VOCAB, **settings)).double().eval()
     random, ids = Random(1), [0]
-    # Enough of them that every pair occurs, and that no two tokens are the likeliest.
+    # Enough of them that every pair occurs and no two tokens tie for the most likely.
     while len(ids) < 20_000:
         likely = [(7 * ids[-1] + step) % VOCAB for step in (1, 2, 5)]
         ids += random.choices([*likely, random.randrange(VOCAB)], [5, 3, 2, 4])

@@ -35,7 +35,7 @@ def text_file(folder: Path, name: str = "text.txt", **kind: Any) -> Path:
 
 
 def recipe(file: Path | str, out: Path, **more: Any) -> TrainRecipe:
-    """A tiny run of eight steps; `more` is said over it, nested or dotted."""
+    """The recipe of a tiny run of eight steps; `more` overrides it, nested or dotted."""
     usual = {"text": (str(file),), "out": out, "steps": 8, "tokenizer": "characters"}
     return build_train_recipe({**usual, "model": MODEL, "training": TRAINING}, more)
 
@@ -50,12 +50,12 @@ def flags(file: Path, out: Path, *more: str) -> list[str]:
 
 
 def all_events(recipe: TrainRecipe) -> list[TrainingEvent]:
-    """All that a run tells, to its end."""
+    """All events of a run."""
     return list(train_events(recipe))
 
 
 def metrics_without_times(run: Path) -> list[dict[str, Any]]:
-    """What a run has written of itself, but for the time it took."""
+    """The metrics of a run, without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in rows]
 

@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest) -> Any:
 
 def rows(*documents: list[int]) -> Any:
     starts = np.cumsum([0, *map(len, documents)])
-    lengths = np.arange(VOCAB) % 4  # some ids stand for no bytes
+    lengths = np.arange(VOCAB) % 4  # some ids have no bytes
     return SimpleNamespace(
         ids=np.array([id for document in documents for id in document], np.uint16), starts=starts, byte_lengths=lengths
     )
@@ -54,7 +54,7 @@ def test_token_nll_is_the_log_softmax_of_the_logits(model: Any) -> None:
 
 
 def by_hand(model: Any, prompt: list[int], count: int) -> list[int]:
-    """Greedy without any memory: everything is read anew for each token."""
+    """Greedy without a state: everything is processed anew for each token."""
     ids, start = list(prompt), 0
     for _ in range(count):
         if model.context is not None and len(ids) - start > model.context:
@@ -97,7 +97,7 @@ def test_an_engine_generates_the_same_alone_or_in_a_batch(model: Any) -> None:
         answers: dict[int, list[Token]] = {}
         late = list(REQUESTS)
         for _ in range(120):
-            # They come one at a time, while others are under way.
+            # They arrive one at a time, while others are running.
             if late:
                 answers[engine.add(*late.pop(0))] = []
             for reply in engine.next_tokens():
@@ -150,7 +150,7 @@ def test_a_beam_of_one_is_greedy(model: Any) -> None:
 
 
 def test_a_beam_wide_enough_finds_the_best(model: Any) -> None:
-    """Two tokens: VOCAB² continuations, all of them looked at."""
+    """Two tokens: all VOCAB² continuations are enumerated."""
     first = model.logits(model.forward(TokenBatch(torch.tensor([[3, 1]])))[0])[0, -1].log_softmax(-1)
     pairs = torch.tensor([[3, 1, id] for id in range(VOCAB)])
     totals = first[:, None] + model.logits(model.forward(TokenBatch(pairs))[0])[:, -1].log_softmax(-1)
@@ -198,7 +198,7 @@ def test_documents_never_see_each_other(model: Any) -> None:
         assert together.tokens == sum(score.tokens for score in apart)
         assert together.bytes == sum(score.bytes or 0 for score in apart)
     count = sum(map(len, documents))
-    assert together.tokens == count  # with a token to begin after, every one is foreseen
+    assert together.tokens == count  # with a start token, every token is predicted
 
 
 def test_a_limit_stops_at_the_end_of_a_window(model: Any) -> None:

@@ -80,12 +80,12 @@ def test_an_old_state_continues_to_be_valid(model: Any) -> None:
     again, two = read(model, IDS[:, 6:9], state)
     same(again, first)
     assert not torch.equal(other, first)
-    # Both continuations go on as if the other had not been.
+    # Each continuation is as if the other did not exist.
     same(read(model, IDS[:, 9:], one)[0], read(model, IDS[:, 9:], two)[0])
 
 
 def test_states_branch_at_every_step(model: Any) -> None:
-    """What beam search does: the best of several continuations taken up again and again."""
+    """As in beam search: the best of several continuations is continued again and again."""
     paths, state = [[3], [3]], model.init_state(1)
     logits, state = read(model, torch.tensor([[3]]), state)
     state = state.select([0, 0])

@@ -87,7 +87,7 @@ def test_chunked_cross_entropy_equals_dense(weights: str, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("shape", [(5, 7), (3, 5, 7), (2, 1, 1, 7), (2, 3, 5, 7)])
 def test_attention_with_hand_written_gradients_trains_its_mask_too(shape: tuple[int, ...]) -> None:
-    """Other keys than queries, as in looking across; biases of distance, padding, and both at once."""
+    """Keys of another length than queries, as in cross-attention; relative bias, padding, and both."""
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, 3, count, 4, dtype=torch.float64, requires_grad=True) for count in (5, 7, 7))
     mask = torch.randn(shape, dtype=torch.float64, requires_grad=True)

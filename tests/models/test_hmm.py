@@ -48,7 +48,7 @@ def doctor() -> Any:
 
 
 def logs(chain: HMMProbabilities, ids: torch.Tensor) -> Any:
-    """What Viterbi asks for."""
+    """The log-probabilities that `viterbi` takes."""
     return chain.initial.log()[None], chain.transition.log()[None], chain.emission.log()[ids]
 
 
@@ -154,7 +154,7 @@ def test_scaled_products_equal_log_space() -> None:
 
 
 def hmmlearns(chain: HMMProbabilities, prior: DirichletPrior) -> Any:
-    """hmmlearn's model with the same numbers; what it calls a prior is one more than ours."""
+    """hmmlearn's model with the same numbers; its prior is a Dirichlet parameter, one more than a pseudo-count."""
     from hmmlearn.hmm import CategoricalHMM
 
     other = CategoricalHMM(
@@ -195,7 +195,7 @@ def test_parity_with_hmmlearn() -> None:
 
 def test_penalised_likelihood_never_decreases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baum_welch, "WINDOW", 40)  # seven windows, and a shorter one
-    monkeypatch.setattr(baum_welch, "MAX_POSTERIORS", 12 * 40 * 3)  # of which three go side by side
+    monkeypatch.setattr(baum_welch, "MAX_POSTERIORS", 12 * 40 * 3)  # three in a batch
     model: Any = shaken(TINY_HMM)
     assert isinstance(model, CountModel)
     prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
@@ -227,7 +227,7 @@ def test_resumed_rounds_equal_uninterrupted_ones_bit_for_bit() -> None:
 
 
 def train(folder: Path, name: str, **more: Any) -> Any:
-    """A small run on the road a user takes: its model, and what it wrote of itself."""
+    """A small run as a user starts it: its model and its metrics."""
     settings = {
         "text": (str(text_file(folder)),), "out": folder / name, "steps": 6, "tokenizer": "characters", "model": "hmm",
         "model.states": 8, "training.context": 16, "training.batch_size": 4, "training.eval_tokens": 64,
@@ -254,7 +254,7 @@ def test_gradients_go_through_the_trainer(tmp_path: Path, blocks: int) -> None:
     losses = [row["loss"] for row in told if row["kind"] == "step"]
     assert losses[-1] < 0.75 * losses[0]
     looks = [row["nats_per_token"] for row in told if row["kind"] == "evaluation"]
-    assert len(set(looks)) == len(looks)  # each sees the parameters of its step, not those of the look before
+    assert len(set(looks)) == len(looks)  # each evaluation uses the parameters of its step
 
 
 def test_probabilities_follow_the_fused_kernels_of_an_optimizer() -> None:
@@ -301,7 +301,7 @@ def test_blocks_equal_a_dense_model_with_zero_emissions_elsewhere() -> None:
     whole.load_state_dict({**model.state_dict(), "emission": dense})
     tokens, targets = TokenBatch(IDS), IDS.roll(-1, 1)
     assert_close(model.forward(tokens)[0], whole.forward(tokens)[0])
-    for others in (targets, targets.flip(0)):  # what is asked for need not be what comes
+    for others in (targets, targets.flip(0)):  # targets need not be the next tokens
         model.zero_grad()
         whole.zero_grad()
         one, other = model.token_nll(tokens, others)[0], whole.token_nll(tokens, others)[0]

@@ -46,7 +46,7 @@ def logits(model: Any, ids: Tensor = IDS) -> Tensor:
 
 
 def moved(model: Any, seed: int = 3) -> Any:
-    """The same model as if it had learnt: B is no longer zero."""
+    """The same model as after training: B is no longer zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for each in lora_layers(model).values():
@@ -74,7 +74,7 @@ def test_merging_changes_no_output(name: str) -> None:
     assert type(plain) is type(base)
     assert {key: value.shape for key, value in plain.state_dict().items()} == {k: v.shape for k, v in before.items()}
     assert all(each.requires_grad for each in plain.parameters())
-    # Neither the adapting nor the merging touches the base.
+    # Neither adapting nor merging changes the base.
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
     assert all(each.requires_grad for each in base.parameters())
 

@@ -150,7 +150,7 @@ def test_probabilities_equal_the_papers_formulas(smoothing: str, begin: int | No
     oracle = Oracle(documents, 4, smoothing, begin)
     contexts = [(), (7,), (2,), (2, 5), (22, 3), (4, 22), *(tuple(text()[i : i + 3]) for i in range(0, 60, 7))]
     for context in contexts:
-        if begin in context[1:]:  # what stands before it is never looked back on
+        if begin in context[1:]:  # no n-gram reaches past it
             continue
         hidden, _ = model.forward(TokenBatch(torch.tensor([[9, 9, *context]])))
         known = hidden[0, -1].clone()
@@ -237,7 +237,7 @@ def test_keys_are_found(size: int, scale: int) -> None:
 
 
 def test_contexts_do_not_reach_past_the_start_of_a_text() -> None:
-    """What begins a text is looked back on, and nothing before it."""
+    """N-grams reach back to the token that starts a text, and no further."""
     model = learnt([text()], order=4, bos_token_id=2)
     after = [
         model.logits(model.forward(TokenBatch(torch.tensor([ids])))[0])[0, -1]
@@ -250,7 +250,7 @@ def test_contexts_do_not_reach_past_the_start_of_a_text() -> None:
 
 @pytest.mark.parametrize("order", [1, 2, 5])
 def test_arbitrary_targets_cost_as_much_as_next_tokens(order: int) -> None:
-    """Scoring takes a shorter way where what is wanted is what is read next."""
+    """Scoring has a faster path where each target is the next token."""
     model = learnt([text()], order=order, bos_token_id=2)
     ids = torch.tensor([text(400, seed=8)])
     nats, _ = model.token_nll(TokenBatch(ids[:, :-1]), ids[:, 1:])
@@ -310,7 +310,7 @@ def test_a_folder_holds_all_of_it(settings: dict[str, Any], tmp_path: Any) -> No
 
 
 def test_a_finished_fit_can_be_repeated() -> None:
-    """Its tables are larger than those of a model that has not learnt."""
+    """Its tables are larger than those of an unfitted model."""
     model = counted(order=3)
     again = build(NGramConfig(vocab=VOCAB, order=3)).double()
     load_weights(again, {f"model.{name}": value for name, value in model.state_dict().items()})
@@ -326,7 +326,7 @@ def test_a_run_is_trained_and_resumed_like_any_other(tmp_path: Any, monkeypatch:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "text.txt").write_text(words(3000), encoding="utf-8")
     given = {"text": (str(tmp_path / "text.txt"),), "model": "ngram", "model.order": 3, "out": str(tmp_path / "run")}
-    with mock.patch("os.fsync"):  # no power is lost here
+    with mock.patch("os.fsync"):  # durability is not tested here
         events = list(train_events(build_train_recipe({**given, "tokenizer": "words"})))
         again = list(train_events(build_train_recipe({**given, "tokenizer": "words", "resume": True})))
     assert [

@@ -107,7 +107,7 @@ def test_variational_dropout_drops_the_same_units_at_every_step() -> None:
     dropped = hidden == 0
     assert dropped.any()
     assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
-    assert not torch.equal(dropped[0], dropped[1])  # but other units in another row
+    assert not torch.equal(dropped[0], dropped[1])  # but other units in another sequence
 
 
 def test_dropped_tokens_are_zero_everywhere() -> None:
@@ -134,10 +134,10 @@ def test_a_dropped_weight_has_no_gradient() -> None:
 
 
 def test_the_adaptive_softmax_by_hand() -> None:
-    # All vectors zero but one name: the head has 2 words and 2 names, e^0 + e^0 + e^log(2) + e^0 = 5.
+    # All vectors zero but one cluster's: the head has 2 tokens and 2 clusters, e^0 + e^0 + e^log(2) + e^0 = 5.
     weight, hidden = torch.zeros(9, 1), torch.ones(1, 3, 1)
     names = torch.tensor([[log(2)], [0.0]])
-    targets = torch.tensor([[1, 2, 8]])  # head; the first of 3 words in part one; the last of 4 in part two
+    targets = torch.tensor([[1, 2, 8]])  # head; the first of 3 tokens in cluster one; the last of 4 in cluster two
     nats = adaptive_softmax.adaptive_cross_entropy(hidden, weight, targets, (2, 5), names)
     # 1/5; 2/5 · 1/3; 1/5 · 1/4
     assert_close(nats, torch.tensor([[log(5), log(7.5), log(20)]]))

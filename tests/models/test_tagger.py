@@ -34,7 +34,7 @@ from conllus import TAGS, conllu, sentences
 
 
 def trained(folder: Path, **more: Any) -> Path:
-    """A tagger of the small language, trained on the road a user takes."""
+    """A tagger of the small language, trained as a user does."""
     file = conllu(folder / "small.conllu")
     settings = {
         "text": (str(file),), "out": folder / "run", "model": "hmm", "model.learn": "tags", "training.device": "cpu",
@@ -90,7 +90,7 @@ def test_deleted_interpolation_by_hand() -> None:
     assert bigrams[0, 0] == pytest.approx(1 / 17 / 3)
     # Trigrams are as good and longer, and get them: 1 / 18, 1 / 18, 16 / 18.
     assert trigrams[2, 0, 1] == pytest.approx(1 / 18 / 3 + 1 / 18 + 16 / 18)
-    # Never seen: as after 1 alone; and after a line's end what was before it is forgotten.
+    # Unseen: as after 1 alone; and after a line end what was before it is forgotten.
     np.testing.assert_allclose(trigrams[1, 1], bigrams[1])
     np.testing.assert_allclose(trigrams[0, 2], trigrams[2, 2])
     np.testing.assert_allclose(trigrams.sum(-1), 1)
@@ -121,7 +121,7 @@ def test_suffix_keys_go_from_general_to_specific() -> None:
 
 
 def test_paths_avoid_impossible_states(run: Path) -> None:
-    """Each word's tags are real ones, however strange the words: the line's end speaks no word."""
+    """Each word gets a tag, however strange: the state of the line end emits no word."""
     for text in ("<eos> <unk> <eos>", "😀 ﷽ \u0301", "a" * 5000):
         found = tag(run, text)
         assert set(found.tags[0]) <= set(TAGS)
@@ -137,7 +137,7 @@ def test_a_batch_is_tagged_as_each_sentence_alone(run: Path) -> None:
 def test_the_score_of_tags_by_hand(run: Path, tmp_path: Path) -> None:
     told = [
         TaggedSentence(("the", "dog", "barks", "."), ("DET", "NOUN", "VERB", "PUNCT")),
-        TaggedSentence(("the", "zot", "."), ("DET", "VERB", "PUNCT")),  # a lie: it is tagged NOUN
+        TaggedSentence(("the", "zot", "."), ("DET", "VERB", "PUNCT")),  # wrong on purpose: the tagger says NOUN
     ]
     found = evaluate_tags(run, conllu(tmp_path / "gold.conllu", told))
     assert (found.tokens, found.unknown, found.sentences) == (7, 1, 2)
@@ -204,7 +204,7 @@ def test_invalid_requests_are_refused(run: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("order", "least"), [(2, 0.915), (3, 0.923)])
 def test_english_web_treebank(data: Path, tmp_path: Path, order: int, least: float) -> None:
-    """Brants' way with the dev set's choices; the most frequent tag of each word reaches 0.8613 on it."""
+    """TnT's method; the most frequent tag of each word reaches 0.8613 on the dev set."""
     folder = data / "ud-english-ewt"
     run = trained(tmp_path, text=(str(folder / "train.conllu.gz"),), **{"model.order": order})
     found = evaluate_tags(run, folder / "dev.conllu.gz")
