@@ -1,4 +1,4 @@
-"""Decoding comparison, attention of the newest token, generation speed and guess game equal the library; model index."""
+"""Decoding comparison, newest-token attention, generation speed, guess game and model index."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from starlette.testclient import TestClient
 from studio_home import client
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
-from clearstory.generation.engine import generate
 from clearstory.generation.beam_search import beam_search
+from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
-from clearstory.lens.hooks.attention_sites import attention_weights
-from clearstory.lens.probes.logit_attribution import logit_attribution
+from clearstory.lens.hooks.attention_sites import attention_site, attention_weights
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.attention_sites import attention_site
+from clearstory.lens.probes.logit_attribution import logit_attribution
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.generation_attention import newest_token_attention
-from clearstory.studio.model_index import list_models, usage_file
-from clearstory.studio.guess_game import guess_options, guess_sentence, next_token_logprobs, score_guess
-from clearstory.studio.generation_speed import measure_generation_speed
 from clearstory.studio.decoding_comparison import compare_decoding
+from clearstory.studio.generation_attention import newest_token_attention
+from clearstory.studio.generation_speed import measure_generation_speed
+from clearstory.studio.guess_game import guess_options, guess_sentence, next_token_logprobs, score_guess
+from clearstory.studio.model_index import list_models, usage_file
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_HMM, TINY_LSTM, counted, shaken
 
@@ -54,10 +53,17 @@ def model_of(name: str) -> Any:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_all_methods_equal_generate_and_beam_search(name: str) -> None:
     model = model_of(name)
-    said = compare_decoding(model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5)
+    said = compare_decoding(
+        model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5
+    )
     json.dumps(said, allow_nan=False)
     source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id] if name == "t5" else None
-    how: dict[str, Any] = {"eos_token_id": CHARACTERS.eos_token_id, "source": source, "start_token_id": 0, "suppress_tokens": (0,) if source else ()}
+    how: dict[str, Any] = {
+        "eos_token_id": CHARACTERS.eos_token_id,
+        "source": source,
+        "start_token_id": 0,
+        "suppress_tokens": (0,) if source else (),
+    }
     prompt = [] if source else CHARACTERS.encode(TEXT)
     drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]
     best = beam_search(model, prompt, Sampling(max_tokens=6, beam=3, length_penalty=0.5), **how)
@@ -211,7 +217,9 @@ def test_options_contain_the_actual_token_and_are_reproducible() -> None:
         for seed in range(20)
     }
     assert len(places) > 3  # where it stands says nothing
-    assert guess_sentence(model, CHARACTERS, "", seed=1)["text"] != guess_sentence(model, CHARACTERS, "", seed=2)["text"]
+    assert (
+        guess_sentence(model, CHARACTERS, "", seed=1)["text"] != guess_sentence(model, CHARACTERS, "", seed=2)["text"]
+    )
 
 
 def test_a_word_may_start_with_a_space() -> None:

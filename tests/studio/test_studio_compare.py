@@ -11,8 +11,8 @@ import pytest
 from browsing import SCREENSHOTS, Open, Visit, needs_browser
 
 import clearstory
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.studio.context_api import compare_contexts
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -88,7 +88,7 @@ def test_two_sentences_are_compared_and_linked(visit: Open, home: Path, monkeypa
     assert view == apart
 
 
-def test_next_words_are_the_librarys_and_follow_each_other(visit: Open, home: Path) -> None:
+def test_next_tokens_equal_the_library_and_are_linked(visit: Open, home: Path) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", v_top=5)
     apart = clearstory.inspect(home / CLEAR, "the cat", compare_text="a dog", top=5)
     drawn = seen.numbers('[data-card="difference"] td.bars')
@@ -110,7 +110,9 @@ def test_models_with_other_tokenizers_are_compared_over_the_same_characters(visi
     apart = clearstory.inspect(home / CLEAR, ONE, view="surprisal", compare_model=home / WORDS)
     values = [span.value for span in apart.spans if span.value is not None]
     assert seen.numbers('[data-card="difference"] .piece') == pytest.approx(values)
-    shades = [(each.get_attribute("class") or "").split()[1] for each in card(seen, "difference").locator(".piece").all()]
+    shades = [
+        (each.get_attribute("class") or "").split()[1] for each in card(seen, "difference").locator(".piece").all()
+    ]
     assert shades == [apart.color_class(span) for span in apart.spans if span.value is not None]
     # A piece of B is several of A's: pointing at it points at the first of those.
     card(seen, "b").locator(".piece").nth(1).hover()
@@ -129,7 +131,9 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
     assert seen.numbers('[data-card="difference"] .piece') == pytest.approx([span.value for span in apart.spans])
     card(seen, "sides").locator("button", has_text="Swap").click()
     seen.ready()
-    assert seen.numbers('[data-card="difference"] .piece') == pytest.approx([-(span.value or 0) for span in apart.spans])
+    assert seen.numbers('[data-card="difference"] .piece') == pytest.approx(
+        [-(span.value or 0) for span in apart.spans]
+    )
     card(seen, "sides").locator("button", has_text="Reset B to A").click()
     seen.ready()
     card(seen, "sides").locator('select[name="model_b"]').select_option("runs/again")
@@ -139,7 +143,7 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
     assert curves.locator("polyline").count() == 2
 
 
-def test_what_has_no_difference_says_why(visit: Open) -> None:
+def test_a_missing_difference_has_a_reason(visit: Open) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", view="logit-lens")
     assert "A has 7 columns and B has 5" in card(seen, "difference").locator(".problem").inner_text()
     assert card(seen, "a").locator("svg.grid").count() == card(seen, "b").locator("svg.grid").count() == 1
@@ -155,7 +159,7 @@ def test_what_has_no_difference_says_why(visit: Open) -> None:
 # ---- context
 
 
-def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_word_is_compared_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="contextual-embeddings", model=WORDS, text=ONE, text_b=OTHER)
     opened = clearstory.open(home / WORDS)
     said = compare_contexts(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
@@ -183,7 +187,7 @@ def test_a_word_parts_layer_by_layer(visit: Open, home: Path, monkeypatch: pytes
     assert walk.panels[0].to_json() == said["similarity"]
 
 
-def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:
+def test_a_click_on_a_token_selects_its_word(visit: Open) -> None:
     seen = visit(page="contextual-embeddings", model=WORDS, text=ONE, text_b=OTHER)
     chips = seen.page.locator("#page .chips")
     marked = '.chip[aria-selected="true"]'
@@ -203,7 +207,7 @@ def test_a_click_on_a_chip_marks_its_word(visit: Open) -> None:
     assert "and ‘thing’ in" in card(seen, "words").locator("h2").inner_text()
 
 
-def test_the_first_visit_shows_an_example_and_a_sentence_is_found(visit: Open) -> None:
+def test_the_first_visit_shows_an_example(visit: Open) -> None:
     seen = visit(page="contextual-embeddings", model=WORDS)
     assert "a machine learning model" in seen.page.locator("#text").input_value()
     assert "‘model’ in “a machine learning model”" in card(seen, "words").locator("h2").inner_text()

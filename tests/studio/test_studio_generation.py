@@ -14,12 +14,12 @@ from browsing import Open, Visit, needs_browser, serving
 from studio_home import TEXT
 
 import clearstory
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
+from clearstory.studio.decoding_comparison import compare_decoding
 from clearstory.studio.generation_attention import newest_token_attention
 from clearstory.studio.guess_game import score_guess
-from clearstory.studio.decoding_comparison import compare_decoding
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import shaken
 from trained import words
@@ -65,7 +65,7 @@ def copied(seen: Visit, card: str, home: Path, monkeypatch: pytest.MonkeyPatch) 
 # ---- Generate
 
 
-def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
+def test_decoding_methods_are_shown_side_by_side(
     visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = visit(page="generate", model=CLEAR, text=TEXT, seed=4, temperature=1.2)
@@ -97,7 +97,7 @@ def test_three_ways_stand_side_by_side_and_a_leaf_is_read(
     assert seen.ready().page.locator('[data-card="decoding-comparison"] .leaf').count() == len(own["tree"]["nodes"])
 
 
-def test_the_newest_token_is_shown_to_look_where_the_library_says(
+def test_attention_of_the_newest_token_equals_the_library(
     visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = visit(page="generate", model=CLEAR, text=TEXT, temperature=0)
@@ -127,7 +127,7 @@ def test_the_newest_token_is_shown_to_look_where_the_library_says(
     assert page.locator('[data-card="newest-token-attention"]').is_hidden()  # it has no attention
 
 
-def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
+def test_generation_speed_is_measured_on_demand(visit: Open) -> None:
     seen = visit(page="generate", model=CLEAR, text=TEXT)
     card = seen.page.locator('[data-card="generation-speed"]')
     assert card.locator("[data-rate]").count() == 0
@@ -144,7 +144,7 @@ def test_both_speeds_are_measured_when_asked(visit: Open) -> None:
     assert seen.numbers('[data-card="generation-speed"] .numbers tr td.n:nth-child(2)')[:2] == [kept, anew]
 
 
-def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
+def test_every_architecture_generates_or_names_the_alternative(visit: Open) -> None:
     seen = visit(page="generate", model="models/bert", text=TEXT)
     said = seen.page.locator("main [data-reason]").inner_text()
     assert "this model (encoder) does not predict the next token" in said
@@ -157,14 +157,16 @@ def test_every_shape_writes_or_says_what_to_use(visit: Open) -> None:
     assert seen.page.locator("[data-method]").count() == 3
     seen.page.locator('select[name="attention-part"]').select_option("cross")
     seen.ready()
-    assert seen.page.locator('[data-card="newest-token-attention"] .chip').count() == len(TEXT) + 1  # the source, and its end
+    assert (
+        seen.page.locator('[data-card="newest-token-attention"] .chip').count() == len(TEXT) + 1
+    )  # the source, and its end
     assert seen.page.locator('.card[data-state="failed"]').count() == 0
 
 
 # ---- Next token
 
 
-def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logit_difference_adds_up(visit: Open, home: Path, clear: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="next-token", model=CLEAR, text=TEXT)
     logits = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double()
     one, two, three = logits.topk(3).indices.tolist()
@@ -193,7 +195,7 @@ def test_why_one_and_not_another_adds_up(visit: Open, home: Path, clear: Any, mo
     holds(three, one)
 
 
-def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> None:
+def test_the_prediction_is_hidden_until_the_guess(visit: Open, clear: Any) -> None:
     seen = visit(page="next-token", model=CLEAR, text="the")
     page, card = seen.page, '[data-card="guess"]'
     page.locator('select[name="guess-text"]').select_option("own")
@@ -227,7 +229,7 @@ def test_a_guess_is_made_before_the_answer_is_shown(visit: Open, clear: Any) -> 
     assert page.locator('[data-card="sampling"]').is_visible()
 
 
-def test_a_guess_that_is_none_leaves_the_game_as_it_was(visit: Open) -> None:
+def test_an_invalid_guess_leaves_the_game_unchanged(visit: Open) -> None:
     seen = visit(page="next-token", model=CLEAR, text=TEXT)
     card = seen.page.locator('[data-card="guess"]')
     card.locator("button", has_text="Start").click()
@@ -236,7 +238,7 @@ def test_a_guess_that_is_none_leaves_the_game_as_it_was(visit: Open) -> None:
     card.locator("button", has_text=re.compile("^Guess$")).click()
     seen.ready()
     assert "there is no guess" in card.locator('[role="alert"]:visible').inner_text()
-    assert card.locator(".card-body").get_attribute("data-state") == "asked"
+    assert card.locator(".card-body").get_attribute("data-state") == "open"
     card.locator("button", has_text="End").click()
     seen.ready()
     assert card.locator(".card-body").get_attribute("data-state") == "idle"
@@ -245,7 +247,7 @@ def test_a_guess_that_is_none_leaves_the_game_as_it_was(visit: Open) -> None:
 # ---- the tour
 
 
-def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, clear: Any) -> None:
+def test_the_tour_has_six_steps_with_values_of_the_model(visit: Open, clear: Any) -> None:
     seen = visit(page="home", model=CLEAR, text=TEXT)
     page = seen.page
     page.locator("#tour-button").click()
@@ -259,7 +261,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
         seen.ready()
         assert page.locator("body").get_attribute("data-page") == name
         assert f"tour={step}" in page.url
-        said[step] = page.locator(".tour-words").inner_text()
+        said[step] = page.locator(".tour-text").inner_text()
     assert f"Your sentence is {len(clear.tokenizer.encode(TEXT))} of them" in said[1]
     assert f"from a vocabulary of {clear.tokenizer.vocab}" in said[1]
     assert f"{clear.model.config.width} dimensions" in said[2]
@@ -278,7 +280,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
     assert (body.get_attribute("data-layer"), body.get_attribute("data-head")) == (str(layer), str(head))
     page.reload()  # the address says where in the tour
     page.locator('#tour[data-shown="4"]').wait_for()
-    assert seen.ready().page.locator(".tour-words").inner_text() == said[4]
+    assert seen.ready().page.locator(".tour-text").inner_text() == said[4]
     page.locator("#tour button", has_text="End").click()
     assert page.locator("#tour").is_hidden()
     page.goto(seen.url)  # who has seen it is not shown around again
@@ -290,7 +292,9 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
     [
         ("models/ngram", ["tokens", "families", "families", "residual-stream", "next-token", "generate"]),
         pytest.param(
-            "models/lstm", ["tokens", "embeddings", "families", "families", "next-token", "generate"], marks=pytest.mark.slow
+            "models/lstm",
+            ["tokens", "embeddings", "families", "families", "next-token", "generate"],
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             "models/bert",
@@ -299,7 +303,7 @@ def test_the_tour_goes_its_six_steps_with_the_models_own_numbers(visit: Open, cl
         ),
     ],
 )
-def test_a_family_without_a_step_shows_what_it_has(visit: Open, model: str, pages: list[str]) -> None:
+def test_the_tour_shows_an_alternative_for_unsupported_views(visit: Open, model: str, pages: list[str]) -> None:
     seen = visit(page="home", model=model, text="the cat sat", tour=0)
     for step, name in enumerate(pages, 1):
         seen.page.locator("#tour button.strong").click()
@@ -307,12 +311,12 @@ def test_a_family_without_a_step_shows_what_it_has(visit: Open, model: str, page
         seen.ready()
         assert seen.page.locator("body").get_attribute("data-page") == name
         usual = ["tokens", "embeddings", "attention", "attention", "next-token", "generate"][step - 1] == name
-        said = seen.page.locator(".tour-words").inner_text()
+        said = seen.page.locator(".tour-text").inner_text()
         assert usual != said.startswith("This step needs ")
         assert len(said) > 60
 
 
-def test_the_first_visit_begins_the_tour_and_an_empty_folder_offers_a_model(
+def test_the_first_visit_starts_the_tour(
     visit: Open, installed: Path, tmp_path: Path
 ) -> None:
     with serving(installed, tmp_path) as (_, url):
@@ -327,17 +331,20 @@ def test_the_first_visit_begins_the_tour_and_an_empty_folder_offers_a_model(
 # ---- Home
 
 
-def test_a_pinned_token_is_hidden_from_an_encoder(visit: Open, home: Path) -> None:
+def test_a_pinned_token_is_masked_for_an_encoder(visit: Open, home: Path) -> None:
     seen = visit(page="families", model="models/bert", text="the cat sat", query=1)
     rows = seen.page.locator('[data-card="fill-mask"] .report-body tbody tr')
     view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill-mask", mask=(2,))
     step = view.panels[0]
-    assert seen.page.locator('[data-card="fill-mask"] .report-body h3, [data-card="fill-mask"] h3').first.inner_text() == step.title
+    assert (
+        seen.page.locator('[data-card="fill-mask"] .report-body h3, [data-card="fill-mask"] h3').first.inner_text()
+        == step.title
+    )
     assert [row.locator("td").first.inner_text() for row in rows.all()] == [row[0] for row in step.rows]
     assert step.title.startswith("Position 2")
 
 
-def test_home_opens_a_path_or_says_how_to_link_one(visit: Open, home: Path) -> None:
+def test_home_opens_a_path_or_explains_how_to_link_one(visit: Open, home: Path) -> None:
     deep = home / "a" / "b" / "c" / "d" / "e"
     shutil.copytree(home / "models" / "lstm", deep)
     seen = visit(page="home", model=CLEAR)

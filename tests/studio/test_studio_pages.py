@@ -1,4 +1,4 @@
-"""Every page in a browser, served from the wheel: its values equal the library's, and it requests nothing from other hosts."""
+"""Every page in a browser, served from the wheel: values equal the library's, no requests to other hosts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_tokens_equal_the_tokenizers(visit: Open, made: Path) -> None:
     ids = tokenizer.encode(TEXT)
     rows = page.locator('[data-card="pieces"] tr[data-id]')
     assert [int(each.get_attribute("data-id")) for each in rows.all()] == ids
-    assert [each.inner_text() for each in page.locator("#chips .chip").all()] == [tokenizer.display_token(id) for id in ids]
+    assert [each.inner_text() for each in page.locator("#chips .chip").all()] == [
+        tokenizer.display_token(id) for id in ids
+    ]
     assert page.locator('[data-total="bytes"]').get_attribute("data-value") == str(len(TEXT.encode()))
 
 
@@ -366,7 +368,17 @@ def test_the_page_is_shown_without_javascript(visit: Open, server: str, browser:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [420, 1280, 3840])
 def test_pictures_of_every_page(visit: Open, width: int, scheme: str) -> None:
-    for page in ("home", "tokens", "next-token", "attention", "residual-stream", "generate", "train", "families", "all-views"):
+    for page in (
+        "home",
+        "tokens",
+        "next-token",
+        "attention",
+        "residual-stream",
+        "generate",
+        "train",
+        "families",
+        "all-views",
+    ):
         model = "models/ngram" if page == "families" else CLEAR
         seen = visit(width=width, scheme=scheme, page=page, model=model, text=TEXT, run="runs/short", query=3)
         if page == "generate":

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from clearstory.errors import CannotDo, ClearstoryError, UnknownName
 from clearstory.formats.folders import OpenedModel
-from clearstory.lens.views.difference import ROWS, difference
-from clearstory.lens.rendering.render import render
 from clearstory.lens.registry import VIEWS, load_view
+from clearstory.lens.rendering.render import render
 from clearstory.lens.views import Table, View
+from clearstory.lens.views.difference import ROWS, difference
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.studio.view_api import convert_settings
@@ -27,16 +27,16 @@ from clearstory.studio.view_api import convert_settings
 
 @dataclass(frozen=True, kw_only=True)
 class ViewDifferenceRequest:
-    """One view of two sides.
+    """One view of two sides A and B.
 
     Args:
-        model: A's, by its path in the studio's folder.
-        text: what A reads.
-        compare_model: B's model; the same when not given.
-        compare_text: what B reads; the same when not given.
-        view: one of lens.registry.VIEWS.
-        format: json as data, both sides beside their difference; or the file that the library writes of that.
-        settings: the view's own, for both.
+        model: A's model, by its path in the studio's folder.
+        text: A's text.
+        compare_model: B's model; A's if not given.
+        compare_text: B's text; A's if not given.
+        view: a name in `lens.registry.VIEWS`.
+        format: "json" for both sides and their difference as data, or the format of a file with the difference.
+        settings: settings of the view, for both sides.
     """
 
     model: str
@@ -90,4 +90,8 @@ def view_difference(a: View | ClearstoryError, b: View | ClearstoryError, reques
 
 def first_rows(view: View, request: ViewDifferenceRequest, rows: int) -> View:
     """The first rows of a view that lists the vocabulary; any other view unchanged."""
-    return replace(view, rows=view.rows[:rows]) if VIEWS[request.view].lists_vocabulary and isinstance(view, Table) else view
+    return (
+        replace(view, rows=view.rows[:rows])
+        if VIEWS[request.view].lists_vocabulary and isinstance(view, Table)
+        else view
+    )

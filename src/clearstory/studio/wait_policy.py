@@ -1,7 +1,7 @@
 """OpenMP wait policy: idle compute threads of the server sleep instead of spinning.
 
-By default an OpenMP thread that has finished its part spins for a while, which is fast on idle cores. While a training run
-uses the same two busy cores, spinning slows both down: SmolLM2 processed 32 tokens in 0.8 to 1.6 s where it takes 0.12 s
+By default an OpenMP thread that has finished its part spins for a while, which is fast on idle cores. While a training
+run uses the same two cores, spinning slows both down: SmolLM2 processed 32 tokens in 0.8 to 1.6 s where it takes 0.12 s
 with sleeping threads; on idle cores it took 0.10 s instead of 0.09 s (medians of nine, alternating).
 """
 

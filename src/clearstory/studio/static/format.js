@@ -103,7 +103,7 @@ export function viewTables(view) {
     return [{ title: view.title, columns: ["row", "column", "category", "score"], rows }];
   }
   if (view.kind === "tree") {
-    const rows = view.nodes.map((each, place) => [place, each.parent, each.text, each.value, each.status]);
+    const rows = view.nodes.map((each, index) => [index, each.parent, each.text, each.value, each.status]);
     return [{ title: view.title, columns: ["node", "parent", "text", view.unit || "value", "status"], rows }];
   }
   if (view.kind === "map") {

@@ -47,8 +47,8 @@ function markDone() {
 /** `strip` is the tour's element. update() is called after each change of the URL state. */
 export function makeTour(context, strip) {
   const requests = latestRequest();
-  const sentenceBox = el("p", { class: "tour-words", "aria-live": "polite" });
-  const progress = el("span", { class: "tour-place" });
+  const sentenceBox = el("p", { class: "tour-text", "aria-live": "polite" });
+  const progress = el("span", { class: "tour-progress" });
   const [back, next, end] = [button("Back", () => go(currentStep() - 1)), button("Next", () => go(currentStep() + 1)), button("End", finish)];
   const train = button("Train the built-in tiny model (a minute)", () => context.track(startTraining()));
   const children = [progress, sentenceBox, el("span", { class: "buttons" }, train, back, next, end)];

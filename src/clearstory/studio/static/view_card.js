@@ -4,7 +4,7 @@ import { fetchFile, latestRequest, postJson } from "./api.js";
 import { makeCard, tablesCsv } from "./card.js";
 import { renderView } from "./renderers.js";
 import { el } from "./dom.js";
-import { viewTables, pythonLiteral, visibleWhitespace } from "./format.js";
+import { viewTables, pythonLiteral } from "./format.js";
 
 /** Views with a text field of their own instead of the sentence: its label and initial value. */
 const TEXT_FIELDS = {
@@ -246,10 +246,10 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
     },
   });
 
-  /** Another text is being read: what was asked of the old one is not wanted. */
-  const drop = () => (requests.cancel(), (lastRequest = null));
+  /** Cancels the request for the previous text. */
+  const cancel = () => (requests.cancel(), (lastRequest = null));
 
-  return { root: card.root, update, cancel: drop, destroy: () => (unsubscribe(), observer.disconnect(), card.renderer()?.destroy?.(), requests.cancel()) };
+  return { root: card.root, update, cancel, destroy: () => (unsubscribe(), observer.disconnect(), card.renderer()?.destroy?.(), requests.cancel()) };
 }
 
 /** The call that gives these numbers, to be run in the studio's folder. */
@@ -257,6 +257,3 @@ export function inspectSnippet({ model, text, view, settings }) {
   const formValues = Object.entries(settings).filter(([, value]) => value !== undefined).map(([name, value]) => `, ${name}=${pythonLiteral(value)}`);
   return `import clearstory\n\nview = clearstory.inspect(${pythonLiteral(model)}, ${pythonLiteral(text)}, view=${pythonLiteral(view)}${formValues.join("")})\n`;
 }
-
-/** What is said of a text that is shown in the middle of words. */
-export const quoted = (text) => `“${visibleWhitespace(text)}”`;

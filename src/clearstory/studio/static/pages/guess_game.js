@@ -11,7 +11,7 @@ const bitsOf = (value) => (value === null ? "∞" : value.toFixed(2));
 /** `onCover(true)` is called while the predictions on the page must be hidden. */
 export function guessGameCard(context, { onCover }) {
   const requests = latestRequest();
-  let game = null; // {text, own, seed, place, pieces, options, rounds, said}
+  let game = null; // {text, own, seed, position, pieces, options, rounds, result}
   let confidence = 0.5;
   let shownKey = null; // the model and sentence of the game
   const textSelect = el("select", { name: "guess-text" }, el("option", { value: "unseen" }, "an unseen example sentence"), el("option", { value: "own" }, "your sentence and its continuation"));
@@ -111,7 +111,7 @@ export function guessGameCard(context, { onCover }) {
 
   function paint(body, problem) {
     const totals = computeTotals();
-    Object.assign(body.dataset, { position: game?.position ?? "", rounds: totals.count, reader: totals.reader, model: totals.model, state: !game ? "idle" : game.result ? "answered" : "asked" });
+    Object.assign(body.dataset, { position: game?.position ?? "", rounds: totals.count, reader: totals.reader, model: totals.model, state: !game ? "idle" : game.result ? "answered" : "open" });
     if (!game) {
       body.replaceChildren(el("p", { class: "quiet" }, "One token after another, with a running score."));
       return { update: () => {}, state: () => ({}), svg: () => null, csv: () => null };

@@ -35,7 +35,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     }
     const band = view.band ? [points(view.band.x, view.band.low, view), points(view.band.x, view.band.high, view)] : [[], []];
     const heights = [...all, ...band.flat()].map((each) => each[1]);
-    const places = [...all, ...band[0]].map((each) => each[0]);
+    const xValues = [...all, ...band[0]].map((each) => each[0]);
     let [low, high] = bounds(heights, view.log_y);
     if (Math.min(...heights) >= 0 && !view.log_y) low = Math.max(low, 0);
     const height = Math.round(Math.max(220, Math.min(420, width * 0.5)));
@@ -43,7 +43,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
     const y = axisScale(low, high, bottom, top, view.log_y);
     const ticksY = y.ticks(6);
     const gutter = 14 + 7.2 * Math.max(...ticksY.map((mark) => axisLabel(mark).length));
-    const x = axisScale(Math.min(...places), Math.max(...places), gutter, width - 58, view.log_x);
+    const x = axisScale(Math.min(...xValues), Math.max(...xValues), gutter, width - 58, view.log_x);
     const node = svg("svg", { class: "curve", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.title });
     node.append(svg("text", { x: 2, y: 14, class: "soft" }, view.y_label));
     for (const mark of ticksY) {

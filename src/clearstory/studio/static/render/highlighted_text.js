@@ -34,7 +34,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
       "button",
       {
         type: "button", role: "option", class: `piece ${shade}`, "aria-selected": "false",
-        data: { place: index, value: span.value }, title: span.note,
+        data: { index, value: span.value }, title: span.note,
         onpointerenter: () => (updateReadout(index), onMove({ hovered: index, pinned })),
         onpointerleave: () => (updateReadout(pinned), onMove({ hovered: null, pinned })),
         onfocus: () => (updateReadout(index), onMove({ hovered: index, pinned })),
@@ -57,14 +57,14 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {} } = {
 
   function updateMarks() {
     for (const each of text.querySelectorAll(".piece"))
-      each.setAttribute("aria-selected", String(Number(each.dataset.place) === pinned));
+      each.setAttribute("aria-selected", String(Number(each.dataset.index) === pinned));
   }
 
   /** Applies the move of a linked text, without reporting it. */
   function follow({ hovered, pinned: pinnedIndex }) {
     pinned = pinnedIndex;
     updateMarks();
-    for (const each of text.querySelectorAll(".piece")) each.classList.toggle("pointed", Number(each.dataset.place) === hovered);
+    for (const each of text.querySelectorAll(".piece")) each.classList.toggle("pointed", Number(each.dataset.index) === hovered);
     updateReadout(hovered ?? pinned);
   }
 

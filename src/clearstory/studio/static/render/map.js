@@ -13,7 +13,7 @@ const MOVE_MS = 450;
 export function mount(root, data, { onPick = (_) => {} } = {}) {
   let view = data;
   let hovered = null;
-  let rendered = null; // {key, nodes, lines, places}
+  let rendered = null; // {key, nodes, lines, positions}
   let animation = 0;
   let highlighted = []; // points highlighted from outside
   const container = el("div", {});
@@ -39,7 +39,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     const unit = Math.min((width - 140) / (right - left || 1), (height - 70) / (high - low || 1));
     const coordinates = view.points.map((each) => (hasPosition(each) ? [width / 2 + (each.x - (left + right) / 2) * unit, height / 2 - (each.y - (low + high) / 2) * unit] : null));
     const key = JSON.stringify([width, height, view.points.map((each) => [each.label, each.group]), view.links]);
-    const from = rendered?.key === key ? rendered.places : null;
+    const from = rendered?.key === key ? rendered.positions : null;
     if (!from) draw(key, width, height);
     hideOverlappingLabels(coordinates);
     view.points.forEach((each, index) => rendered.nodes[index] && Object.assign(rendered.nodes[index].dataset, { x: each.x, y: each.y }));
@@ -71,7 +71,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     const axes = [svg("text", { class: "soft end", x: width - 4, y: height - 6 }), svg("text", { class: "soft", x: 4, y: 14 })];
     node.append(...lines, ...nodes, ...axes);
     container.replaceChildren(node);
-    rendered = { key, nodes, lines, axes, places: null };
+    rendered = { key, nodes, lines, axes, positions: null };
   }
 
   /** Hides labels that overlap others until their point is hovered. */
@@ -88,7 +88,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
 
   function animate(from, to) {
     cancelAnimationFrame(animation);
-    rendered.places = to;
+    rendered.positions = to;
     const immediate = !from || matchMedia("(prefers-reduced-motion: reduce)").matches;
     const start = performance.now();
     const target = rendered;
