@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shared import show
+from common import print_result
 
 from clearstory.studio.wait_policy import use_passive_wait
 
@@ -142,7 +142,7 @@ def main() -> None:
             if args.bertviz:
                 found["bertviz"] = compare_bertviz(browser, root)
             browser.close()
-    show(found)
+    print_result(found)
 
 
 def smollm2() -> Path:
@@ -272,11 +272,10 @@ def log(words: str) -> None:
 
 def compare_bertviz(browser: Any, root: Path) -> dict[str, Any]:
     """BertViz's model view compared with the studio's tile grid: twelve layers of twelve heads, 128 tokens."""
-    from clearstory.formats.model_card import ModelCard
     from clearstory.formats.folders import save_model
-    from clearstory.lens.hooks.attention_sites import attention_patterns
+    from clearstory.formats.model_card import ModelCard
+    from clearstory.lens.hooks.attention_sites import attention_patterns, attention_sites
     from clearstory.lens.hooks.passage import encode_passage
-    from clearstory.lens.hooks.attention_sites import attention_sites
     from clearstory.models.build import build
     from clearstory.models.families import PRESETS
 
@@ -322,7 +321,7 @@ def compare_bertviz(browser: Any, root: Path) -> dict[str, Any]:
 
 
 def bertviz_page(weights: list[Any], tokens: list[str]) -> str:
-    """BertViz's page with its libraries inlined instead of loaded from a CDN; one name of d3 version 4 is added to version 3."""
+    """BertViz's page with its libraries inlined; one name of d3 version 4 is added to version 3."""
     shim = types.ModuleType("IPython.display")
     for name in ("display", "HTML", "Javascript"):
         setattr(shim, name, type(name, (), {"__init__": lambda self, data="": setattr(self, "data", data)}))

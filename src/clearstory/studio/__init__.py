@@ -1,4 +1,4 @@
-"""Studio: a local web server and page over a folder of models and runs. It calls the same functions as the command line.
+"""Studio: a local web server and page over a folder of models and runs, calling the command line's functions.
 
 server.py                 binding the address, the access token, running uvicorn
 app.py                    every HTTP route and its handler
@@ -8,7 +8,7 @@ model_index.py            the models and runs of the folder, listed without open
 model_cache.py            opened models, one request per model at a time, least recently used evicted first
 view_api.py               views, traces, and arrays as bytes
 view_difference.py        one view of two models or texts, and the difference B − A
-attention_api.py          attention patterns of all heads, of one head, of several heads combined, and with interventions
+attention_api.py          attention patterns: all heads, one head, several heads combined, with interventions
 embedding_api.py          embedding vectors, nearest neighbours, and the word projection over checkpoints
 context_api.py            contextual embeddings of one word in two sentences
 sampling_distribution.py  next-token probabilities under temperature, top-k, top-p and min-p

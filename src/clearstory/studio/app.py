@@ -37,7 +37,7 @@ MEDIA_TYPES = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8", "html":
 
 
 class Studio:
-    """The request handlers and the state they share: opened models, run processes, cached logits and generation states."""
+    """The request handlers and their shared state: opened models, run processes, cached logits and states."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -97,7 +97,9 @@ class Studio:
 
         parsed = await parse_body(request, CheckpointProjectionRequest)
         frame = await self.run_on_model(request, parsed.final_model, lambda opened: projection_frame(opened, parsed))
-        view = await self.run_on_model(request, parsed.model, lambda opened: checkpoint_projection(opened, frame, parsed))
+        view = await self.run_on_model(
+            request, parsed.model, lambda opened: checkpoint_projection(opened, frame, parsed)
+        )
         return data_or_file(view, parsed.format)
 
     async def view_difference(self, request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""Attention API: the attention patterns of all heads for a text, of one head, of several heads, and after interventions.
+"""Attention API: attention patterns of all heads, of one head, of several heads combined, and with interventions.
 
 The text is processed once. The queries and keys of all layers are cached, from which any head's weights are a small
 product: for 512 tokens and 270 heads they take at most 71 MB, the weights themselves 283 MB.
@@ -18,14 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
-from clearstory.lens.probes.attention import attention_caption
-from clearstory.lens.probes.attention import Reduction, select_heads, combined_title
-from clearstory.lens.hooks.interventions import parse_intervention
-from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
+from clearstory.lens.hooks.activations import attention_scores, record_activations, unwrap_model
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
+from clearstory.lens.hooks.attention_sites import (
+    AttentionPart,
+    AttentionSite,
+    attention_parts,
+    attention_site,
+    attention_sites,
+)
+from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site, attention_sites
-from clearstory.lens.hooks.activations import unwrap_model, attention_scores, record_activations
+from clearstory.lens.probes.attention import Reduction, attention_caption, combined_title, select_heads
+from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
 from clearstory.models.base import inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
@@ -93,7 +98,7 @@ def head_patterns(
     target: str | None = None,
     cells: int = 40,
 ) -> dict[str, Any]:
-    """The attention pattern of every head, max-pooled to at most `cells` × `cells` and scaled to uint8: (L, H, t, s)."""
+    """The patterns of all heads, max-pooled to at most `cells` × `cells` and scaled to uint8, (L, H, t, s)."""
     if not 1 <= cells <= 128:
         raise BadSetting(f"cells is {cells}; give from 1 to 128")
     cached = queries_and_keys(model, tokenizer, text, part, target)
@@ -167,7 +172,9 @@ def combined_pattern(
     selection = select_heads(cached.sites, heads, reduce)
     rows, columns = cached.sites[0].labels(cached.passage)
     with inference_mode(model):
-        weights = selection.reduce_layers([selection.reduce_heads(layer, cached.pattern(layer)) for layer in selection.layers])
+        weights = selection.reduce_layers(
+            [selection.reduce_heads(layer, cached.pattern(layer)) for layer in selection.layers]
+        )
     return {
         "weights": weights.float(),
         "title": combined_title(selection),

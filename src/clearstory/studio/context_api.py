@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
-from clearstory.lens.probes.word_in_context import WordBank, build_word_bank, find_word, word_occurrences, align_text
+from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.probes.contextual_embeddings import (
     head_contributions,
     head_difference_table,
@@ -25,7 +24,8 @@ from clearstory.lens.probes.contextual_embeddings import (
     static_neighbour_grids,
     trajectory_map,
 )
-from clearstory.lens.hooks.activations import unwrap_model
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
+from clearstory.lens.probes.word_in_context import WordBank, align_text, build_word_bank, find_word, word_occurrences
 from clearstory.lens.views import Grid
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.tokenizers import Tokenizer
@@ -66,8 +66,8 @@ def compare_contexts(
 ) -> dict[str, Any]:
     """The contextual embeddings of `word` in a text and in `other_text`, compared layer by layer.
 
-    Without `other_text` an example sentence that contains the word is used. `layers` has for each layer the cosine of the
-    two vectors, with and without centring, that of two random words, and each vector's mean cosine with the static
+    Without `other_text` an example sentence that contains the word is used. `layers` has for each layer the cosine of
+    the two vectors, with and without centring, that of two random words, and each vector's mean cosine with the static
     neighbours of the other word. `nearest` and `heads` hold one table per layer.
     """
     if not word:
@@ -99,9 +99,7 @@ def compare_contexts(
             head_contributions(model, vectors, positions)
             for vectors, positions in zip(pair.texts, pair.positions, strict=True)
         )
-        head_tables = {
-            name: head_difference_table(first, second, len(first), int(name)).to_json() for name in layers
-        }
+        head_tables = {name: head_difference_table(first, second, len(first), int(name)).to_json() for name in layers}
     return {
         "other_text": other_text,
         "title": occurrences_title((text, other_text), (word, other_word)),

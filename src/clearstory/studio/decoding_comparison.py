@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearstory.errors import BadSetting
-from clearstory.generation.engine import generate
 from clearstory.generation.beam_search import Candidate, beam_search
+from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.generation import beam_tree
@@ -57,8 +57,8 @@ def compare_decoding(
 ) -> dict[str, Any]:
     """The greedy continuation, a sampled one, the `beam` best of a beam search, and the tree of its candidates.
 
-    `texts` and `scores` belong to the tree's nodes: the continuation that ends there. Raises CannotDo for a model that is
-    not causal, BadSetting for settings out of range.
+    `texts` and `scores` belong to the tree's nodes: the continuation that ends there. Raises CannotDo for a model that
+    is not causal, BadSetting for settings out of range.
     """
     require(model, Capability.CAUSAL)
     if not 1 <= max_tokens <= MAX_TOKENS:
@@ -70,7 +70,12 @@ def compare_decoding(
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)
     token_decoder = prompt_format.token_decoder(tokenizer)
-    options: dict[str, Any] = {"eos_token_id": prompt_format.eos_token_id, "start_token_id": prompt_format.start_token_id, "source": source, "suppress_tokens": prompt_format.suppress_tokens}
+    options: dict[str, Any] = {
+        "eos_token_id": prompt_format.eos_token_id,
+        "start_token_id": prompt_format.start_token_id,
+        "source": source,
+        "suppress_tokens": prompt_format.suppress_tokens,
+    }
 
     def decode(ids: Sequence[int]) -> str:
         decoder = StreamDecoder(token_decoder, (), prompt_ids=prompt)
@@ -87,13 +92,18 @@ def compare_decoding(
 
     candidates: list[Candidate] = []
     search = Sampling(max_tokens=max_tokens, beam=beam, length_penalty=length_penalty)
-    beams = [continuation(each.ids, each.logprobs) for each in beam_search(model, prompt, search, on_candidate=candidates.append, **options)]
+    beams = [
+        continuation(each.ids, each.logprobs)
+        for each in beam_search(model, prompt, search, on_candidate=candidates.append, **options)
+    ]
     greedy = sample(temperature=0)
     sampled = sample(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     tree = beam_tree(tokenizer, candidates, beams[0].ids)
     methods = [("greedy", greedy), ("sampling", sampled), ("beam search", beams[0])]
     return {
-        "methods": [{"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_id)} for name, each in methods],
+        "methods": [
+            {"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_id)} for name, each in methods
+        ],
         "beams": [continuation_data(tokenizer, each, prompt_format.eos_token_id) for each in beams],
         "tree": tree.to_json(),
         "texts": [decode(each.ids) for each in candidates],

@@ -1,8 +1,8 @@
 """Generation sessions: text generated token by token, with stepping back and branching at any token.
 
-Model states are values, so the states after many prefixes are cached, and stepping back or branching recomputes nothing.
-The n-th token uses the n-th draw of the seed's generator, so the text equals that of `clearstory generate` with the same
-seed.
+Model states are values, so the states after many prefixes are cached; stepping back or branching recomputes nothing.
+The n-th token uses the n-th draw of the seed's generator, so the text equals that of `clearstory generate` with the
+same seed.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.next_token import entropy_bits
-from clearstory.models.base import LanguageModel, TokenBatch, State
+from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.base import inference_mode, initial_state
 from clearstory.models.prompts import keep_recent_half, prepare_prompt, prepare_source
-from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.studio.sampling_distribution import LRUCache, sampling_distribution
 
 MAX_STATES = 48
@@ -62,7 +61,9 @@ class GeneratedTokenRequest:
         if not 1 <= self.show <= 200:
             raise BadSetting(f"show is {self.show}; show 1 to 200 alternatives")
         if len(self.generated) > MAX_GENERATED:
-            raise BadSetting(f"{len(self.generated):,} tokens are generated already; a session ends at {MAX_GENERATED:,}")
+            raise BadSetting(
+                f"{len(self.generated):,} tokens are generated already; a session ends at {MAX_GENERATED:,}"
+            )
         if self.sampling.beam > 1:
             raise BadSetting(f"beam is {self.sampling.beam}, and beam search does not generate token by token; use 1")
 
@@ -87,7 +88,9 @@ class GenerationSessions:
         sampling = replace(request.sampling, seed=request.sampling.seed or 0)
         penalized = ids if sampling.repetition_penalty != 1 else ()
         generator = generator_after(sampling, len(generated))
-        sampled, logprobs = sample_tokens(logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens)
+        sampled, logprobs = sample_tokens(
+            logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens
+        )
         token = int(sampled[0])
         distribution = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)
         now = [*generated, token]
@@ -107,7 +110,10 @@ class GenerationSessions:
     def logits_after(
         self, model: LanguageModel, text: str, ids: Sequence[int], source: Sequence[int] | None
     ) -> Float[Tensor, "V"]:
-        """The next-token logits after a sequence of ids, (V,), in float64, computed from the state one token earlier if cached."""
+        """The next-token logits after a sequence of ids, (V,), in float64.
+
+        They are computed from the cached state one token earlier if there is one.
+        """
         cache = self.states.setdefault(model, LRUCache(MAX_STATES))
         key = (text, tuple(ids))
         if key in cache.items:

@@ -1,7 +1,7 @@
 """Generation speed: tokens per second with the model's cached state, and without it.
 
-The cached state is a Transformer's keys and values (the KV cache), a recurrent model's hidden state, or an n-gram model's
-last ids. Without it the whole sequence is processed again for each token. Both methods generate the same tokens in
+The cached state is a Transformer's keys and values (the KV cache), a recurrent model's hidden state, or an n-gram
+model's last ids. Without it the whole sequence is processed again for each token. Both methods generate the same tokens in
 alternation, so that a change in the machine's load affects both.
 """
 
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.views import Curve, Line
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.base import inference_mode, initial_state
 from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
@@ -32,10 +31,11 @@ MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
 def measure_generation_speed(
     model: Any, tokenizer: Tokenizer, text: str, *, tokens: int = 16, runs: int = 3
 ) -> dict[str, Any]:
-    """Tokens per second with and without cached state, medians over `runs`; milliseconds per token; difference of logits.
+    """Tokens per second with and without cached state (medians over `runs`), milliseconds per token, logit difference.
 
-    The time covers all of greedy generation: processing the prompt, then one token at a time. If fewer than `tokens` fit
-    the context, fewer are generated. Raises ContextOverflow if not even two fit, CannotDo for a model that is not causal.
+    The time covers all of greedy generation: processing the prompt, then one token at a time. If fewer than `tokens`
+    fit the context, fewer are generated. Raises ContextOverflow if not even two fit, CannotDo for a model that is not
+    causal.
     """
     require(model, Capability.CAUSAL)
     if not 2 <= tokens <= MAX_TOKENS:
@@ -59,9 +59,13 @@ def measure_generation_speed(
         times: dict[bool, list[list[float]]] = {True: [], False: []}
         for run in range(runs):
             for use_state in (True, False) if run % 2 == 0 else (False, True):
-                times[use_state].append(timed_greedy_decode(model, first, sources, tokens, use_state=use_state, ids=ids)[1])
+                times[use_state].append(
+                    timed_greedy_decode(model, first, sources, tokens, use_state=use_state, ids=ids)[1]
+                )
     rates = {use_state: tokens / median(map(sum, times[use_state])) for use_state in times}
-    milliseconds = {use_state: [1000 * median(each) for each in zip(*times[use_state], strict=True)] for use_state in times}
+    milliseconds = {
+        use_state: [1000 * median(each) for each in zip(*times[use_state], strict=True)] for use_state in times
+    }
     label = state_label(model)
     return {
         "tokens": tokens,
@@ -139,5 +143,6 @@ def speed_caption(label: str, rates: dict[bool, float], tokens: int, prompt: int
     hardware = f"{threads} thread{'' if threads == 1 else 's'} of this CPU" if device == "cpu" else device
     return (
         f"With {label} {rates[True]:,.1f} tokens per second, recomputing everything {rates[False]:,.1f}: {comparison}. "
-        f"{tokens} tokens after a prompt of {prompt}, on {hardware}, median of {runs} run{'' if runs == 1 else 's'} each."
+        f"{tokens} tokens after a prompt of {prompt}, on {hardware}, median of {runs} "
+        f"run{'' if runs == 1 else 's'} each."
     )

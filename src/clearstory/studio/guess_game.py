@@ -19,9 +19,8 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, inference_mode, reads_source
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.base import inference_mode, reads_source
 from clearstory.models.prompts import prepare_prompt
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
@@ -45,7 +44,7 @@ def token_list(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
 def guess_options(
     model: Any, tokenizer: Tokenizer, text: str, *, position: int = 1, count: int = 6, seed: int = 0
 ) -> dict[str, Any]:
-    """Candidate tokens for the one at `position`, shuffled: the actual token, likely ones, and some sampled from the model."""
+    """Shuffled candidates for the token at `position`: the actual one, likely ones, and some sampled from the model."""
     if not 2 <= count <= 20:
         raise BadSetting(f"count is {count}; offer 2 to 20 tokens")
     ids, logprobs = next_token_logprobs(model, tokenizer, text, position)
@@ -59,7 +58,10 @@ def guess_options(
         if id not in options and len(options) < count:
             options.append(id)
     random.shuffle(options)
-    return {**token_list(tokenizer, text), "options": [{"id": id, "piece": tokenizer.display_token(id)} for id in options]}
+    return {
+        **token_list(tokenizer, text),
+        "options": [{"id": id, "piece": tokenizer.display_token(id)} for id in options],
+    }
 
 
 def score_guess(
@@ -74,8 +76,8 @@ def score_guess(
 ) -> dict[str, Any]:
     """Rank, probability and bits of a guess and of the actual token at `position`, and the scores of reader and model.
 
-    A `word` stands for its first token, with or without a leading space, whichever the model gives more probability. At
-    the end of the text there is no actual token and no score. Raises BadSetting for a confidence outside of 0.01 to 0.99.
+    A `word` means its first token, with or without a leading space, whichever the model gives more probability. At the
+    end of the text there is no actual token and no score. Raises BadSetting for a confidence outside 0.01 to 0.99.
     """
     if not 0.01 <= confidence <= 0.99:
         raise BadSetting(f"confidence is {confidence}; give 0.01 to 0.99")
@@ -83,7 +85,9 @@ def score_guess(
     if token_id is None:
         token_id = first_token_of_word(tokenizer, word or "", logprobs)
     if not 0 <= token_id < len(logprobs):
-        raise BadSetting(f"token_id is {token_id}, and the vocabulary has {len(logprobs):,} tokens; give 0 to {len(logprobs) - 1}")
+        raise BadSetting(
+            f"token_id is {token_id}, and the vocabulary has {len(logprobs):,} tokens; give 0 to {len(logprobs) - 1}"
+        )
 
     def token_score(id: int) -> dict[str, Any]:
         nats = float(logprobs[id])
@@ -97,7 +101,12 @@ def score_guess(
 
     likeliest = logprobs.argsort(descending=True, stable=True)[:5].tolist()
     actual = token_score(ids[position]) if position < len(ids) else None
-    result: dict[str, Any] = {"guess": token_score(token_id), "actual": actual, "likeliest": [token_score(id) for id in likeliest], "correct": None}
+    result: dict[str, Any] = {
+        "guess": token_score(token_id),
+        "actual": actual,
+        "likeliest": [token_score(id) for id in likeliest],
+        "correct": None,
+    }
     if actual is not None:
         result["correct"] = token_id == actual["id"]
         result["model_bits"] = actual["bits"]
@@ -111,7 +120,7 @@ def finite_or_none(bits: float) -> float | None:
 
 
 def guess_bits(logprobs: Float[Tensor, "V"], guess_id: int, actual: int, confidence: float) -> float:
-    """Bits of the actual token under the reader's mixture: `confidence` for the guess, the rest as the model distributes it.
+    """Bits of the actual token in the mixture of `confidence` for the guess and the model's distribution for the rest.
 
     >>> logprobs = torch.tensor([0.5, 0.25, 0.25]).log()
     >>> guess_bits(logprobs, 0, 0, 0.5), round(guess_bits(logprobs, 0, 1, 0.5), 4)
@@ -125,15 +134,17 @@ def guess_bits(logprobs: Float[Tensor, "V"], guess_id: int, actual: int, confide
 
 
 def first_token_of_word(tokenizer: Tokenizer, word: str, logprobs: Float[Tensor, "V"]) -> int:
-    """The first token of a word with or without a leading space, whichever is likelier; a token of only a space is skipped.
+    """The first token of a word with or without a leading space, whichever is likelier.
 
-    Raises BadInput for an empty word.
+    A token of only a space is skipped. Raises BadInput for an empty word.
     """
     encodings = [tokenizer.encode(form) for form in dict.fromkeys((word, f" {word.lstrip()}"))] if word else []
     first = [ids[0] for ids in encodings if ids]
     if not first:
         raise BadInput("there is no guess; type a word or choose an option")
-    result = [id for id in first if id != tokenizer.unk_token_id and (tokenizer.decode([id]).strip() or not word.strip())]
+    result = [
+        id for id in first if id != tokenizer.unk_token_id and (tokenizer.decode([id]).strip() or not word.strip())
+    ]
     likeliest: int = max(result or first[:1], key=lambda id: float(logprobs[id]))
     return likeliest
 
@@ -144,12 +155,12 @@ def next_token_logprobs(
     """The token ids of a text, and the log-probabilities of the token at `position`, (V,), in float64."""
     require(model, Capability.CAUSAL)
     if reads_source(model):
-        raise CannotDo("this model generates a target from a source text; play the guess game with a decoder-only model")
+        raise CannotDo(
+            "this model generates a target from a source text; play the guess game with a decoder-only model"
+        )
     ids = tokenizer.encode(text)
     if not 1 <= position <= len(ids):
-        raise BadSetting(
-            f"position is {position}, and the text has {len(ids):,} tokens; give 1 to {len(ids):,}"
-        )
+        raise BadSetting(f"position is {position}, and the text has {len(ids):,} tokens; give 1 to {len(ids):,}")
     first, device = prepare_prompt(model, ids[:position]), model_device(model)
     with inference_mode(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([first], device), model.init_state(1))

@@ -128,7 +128,7 @@ async def watch_disconnect(is_disconnected: Callable[[], Awaitable[bool]], cance
 
 @contextmanager
 def cancellable(model: Any, cancelled: Event) -> Iterator[None]:
-    """Let every layer of the model raise RequestCancelled once the event is set. Models without layers are not stopped."""
+    """Let every layer of the model raise RequestCancelled once the event is set; no effect without layers."""
 
     def check(*_: Any) -> None:
         if cancelled.is_set():

@@ -1,4 +1,4 @@
-"""Model index: the models and runs of a folder, read from their small files. No model is opened; torch is not imported."""
+"""Model index: the models and runs of a folder, read from small files without opening models or importing torch."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def list_models(root: Path) -> tuple[list[IndexedModel], bool]:
                     queue.append((each, depth + 1))
             elif each.name.endswith(MODEL_SUFFIXES):
                 models.append(index_file(root, each))
-    models = [replace(each, last_used=max(each.modified, modification_time(usage_file(root, each.name)))) for each in models]
+    models = [
+        replace(each, last_used=max(each.modified, modification_time(usage_file(root, each.name)))) for each in models
+    ]
     return sorted(models, key=lambda each: -each.last_used), not queue
 
 
@@ -109,7 +111,7 @@ def visible_children(folder: Path) -> Iterator[Path]:
 
 
 def find_model(root: Path, name: str) -> IndexedModel:
-    """The model or run at a path relative to the folder, at any depth. Raises BadInput if there is none at that path."""
+    """The model or run at a path relative to the folder, at any depth. Raises BadInput if there is none."""
     if PurePosixPath(name).is_absolute() or name.startswith("~"):
         raise BadInput(
             f"{name} is outside of the studio's folder; link it into the folder: "
@@ -162,10 +164,15 @@ def index_folder(root: Path, folder: Path) -> IndexedModel | None:
         model = current_path(folder / "model")
         steps = tuple(step for step, _ in list_checkpoints(folder))
         if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
-            facts: dict[str, Any] = {"modified": modification_time(folder / "config.yaml"), "problem": "has no model yet"}
+            facts: dict[str, Any] = {
+                "modified": modification_time(folder / "config.yaml"),
+                "problem": "has no model yet",
+            }
         else:
             facts = read_model_facts(model)
-        return IndexedModel(name=relative_name(root, folder), kind="run", steps=steps, loss=last_train_loss(folder), **facts)
+        return IndexedModel(
+            name=relative_name(root, folder), kind="run", steps=steps, loss=last_train_loss(folder), **facts
+        )
     if (folder / "adapter_config.json").is_file():
         return IndexedModel(name=relative_name(root, folder), kind="adapter", **read_model_facts(folder))
     if (folder / "config.json").is_file() and is_model_config(read_json_object(folder / "config.json")):
@@ -203,7 +210,13 @@ def read_model_facts(model: Path) -> dict[str, Any]:
 def index_file(root: Path, file: Path) -> IndexedModel:
     """A single-file model (.gguf or .arpa)."""
     family = "ngram" if ".arpa" in file.name else None
-    return IndexedModel(name=relative_name(root, file), kind="file", family=family, modified=modification_time(file), size_bytes=file_size(file))
+    return IndexedModel(
+        name=relative_name(root, file),
+        kind="file",
+        family=family,
+        modified=modification_time(file),
+        size_bytes=file_size(file),
+    )
 
 
 def last_train_loss(run: Path) -> float | None:

@@ -22,9 +22,9 @@ from typing import Any
 
 from clearstory.durable import write_json
 from clearstory.errors import BadInput, BadSetting, FolderExists
-from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.settings.training import build_train_recipe
-from clearstory.studio.model_index import list_checkpoints, relative_name, read_json_object, resolve_name
+from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.studio.model_index import list_checkpoints, read_json_object, relative_name, resolve_name
 from clearstory.studio.wait_policy import original_environment
 
 MAX_RECORDS = 4000
@@ -118,7 +118,12 @@ class RunProcesses:
                 env={**original_environment(), "NO_COLOR": "1"},
             )  # fmt: skip
         self.children[name] = child
-        process = {"name": name, "pid": child.pid, "start_time": process_start_time(child.pid), "arguments": list(arguments)}
+        process = {
+            "name": name,
+            "pid": child.pid,
+            "start_time": process_start_time(child.pid),
+            "arguments": list(arguments),
+        }
         write_json(file, process)
         return self.status(name)
 
@@ -175,8 +180,13 @@ class RunProcesses:
             offset = 0
         more = len(records) == MAX_RECORDS
         return {
-            "records": records, "offset": offset, "file": file, "restarted": file != request.file, "more": more, **status,
-        }  # fmt: skip
+            "records": records,
+            "offset": offset,
+            "file": file,
+            "restarted": file != request.file,
+            "more": more,
+            **status,
+        }
 
     def learning_curve(self, request: RunRequest) -> dict[str, Any] | None:
         """A run's learning curve over the reference curve of its model family; None before the first evaluation."""

@@ -20,13 +20,12 @@ from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.next_token import entropy_bits
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.base import inference_mode, initial_state
 from clearstory.models.prompts import prepare_prompt, prepare_source
-from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.schema import INLINE_SECTION
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -112,7 +111,7 @@ def sampling_distribution(
 
     `probability` is after temperature and before truncation; `sampling_probability` after truncation, summing to one
     over the kept tokens. At temperature 0 the likeliest token has sampling probability 1. Of the totals, `kept` counts
-    the kept tokens, `kept_mass` sums their probability, `rest_mass` that of the tokens not shown; entropies are in bits.
+    the kept tokens, `kept_mass` sums their probability, `rest_mass` that of the tokens not shown; entropies in bits.
     """
     temperature = sampling.temperature or 1.0
     probabilities = ((logits - logits.max()) / temperature).softmax(-1)

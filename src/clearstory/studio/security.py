@@ -1,9 +1,9 @@
 """Access control: which requests the studio accepts, and the security headers of its responses.
 
-Any web page open in a browser can send requests to this machine, and a foreign host name can resolve to it (DNS rebinding).
-A request must therefore name this machine in Host, come from the studio's own page (Origin), and declare JSON, which a
-page of another origin cannot send without a preflight request. A studio that listens to other machines also requires a
-token.
+Any web page open in a browser can send requests to this machine, and a foreign host name can resolve to it (DNS
+rebinding). A request must therefore name this machine in Host, come from the studio's own page (Origin), and declare
+JSON, which a page of another origin cannot send without a preflight request. A studio that listens to other machines
+also requires a token.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class SecurityMiddleware:
         if rejection is None and scope["method"] not in ("GET", "HEAD"):
             body = await read_body(receive)
             if body is None:
-                rejection = error_response(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes; send a shorter text")
+                rejection = error_response(
+                    413, f"the request is larger than {MAX_BODY_BYTES:,} bytes; send a shorter text"
+                )
             else:
                 receive = replay_body(body, receive)
         await (rejection or self.app)(scope, receive, send_with_headers)
@@ -85,11 +87,14 @@ class SecurityMiddleware:
         if len(host) != 1 or not self.is_allowed_host(host_name(host[0])):
             received = host[0] if host else "nothing"
             return error_response(
-                400, f"the Host header is '{received}', which is not this studio; open the address shown in its terminal"
+                400,
+                f"the Host header is '{received}', which is not this studio; open the address shown in its terminal",
             )
         origin = headers.get("origin")
         if origin is not None and origin not in (f"http://{host[0]}", f"https://{host[0]}"):
-            return error_response(403, f"requests from the origin '{origin}' are not allowed; open the studio's own page")
+            return error_response(
+                403, f"requests from the origin '{origin}' are not allowed; open the studio's own page"
+            )
         if scope["path"].startswith("/api/") and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return error_response(403, "requests from another site are not allowed; open the studio's own page")
         if scope["method"] not in ("GET", "HEAD"):

@@ -57,8 +57,8 @@ def listen(recipe: StudioRecipe) -> BoundAddress:
         family, _, _, _, address = socket.getaddrinfo(recipe.host, recipe.port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         raise BadSetting(f"host is '{recipe.host}', which is no valid address ({error}); use 127.0.0.1") from None
-    # With the protocol number given, asyncio sets TCP_NODELAY; otherwise the second part of a response waits 40 ms for the
-    # browser's acknowledgement of the first.
+    # With the protocol number given, asyncio sets TCP_NODELAY; otherwise the second part of a response waits 40 ms for
+    # the browser's acknowledgement of the first.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING
 from typing import Any, get_origin
 
-from clearstory.models.families import PRESETS, PRESET_TOKENIZERS, preset
+from clearstory.models.families import PRESET_TOKENIZERS, PRESETS, preset
 from clearstory.recipes.settings.schema import Setting, setting_table, strip_optional
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.builtin_corpora import CORPORA
@@ -24,7 +24,9 @@ ARCHITECTURE_LABELS = {
 def train_form() -> dict[str, Any]:
     """The fields of all settings, the presets with their settings, the built-in corpora, and suggested tokenizers."""
     return {
-        "settings": [form_field(each) for each in setting_table(TrainRecipe).values() if each.key not in ("resume", "overwrite")],
+        "settings": [
+            form_field(each) for each in setting_table(TrainRecipe).values() if each.key not in ("resume", "overwrite")
+        ],
         "presets": [preset_entry(name) for name in PRESETS],
         "corpora": [f"corpus:{name}" for name in CORPORA],
         "tokenizers": ["characters", "bytes", "words", "bpe:1024", "bpe:4096", "bpe:8192", "wordpiece:8192",

@@ -17,16 +17,16 @@ import numpy as np
 
 from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
 from clearstory.formats.folders import OpenedModel
-from clearstory.lens.rendering.render import render
-from clearstory.lens.probes.next_token import next_token
-from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.registry import VIEWS, ViewSpec, load_view
 from clearstory.lens.hooks.activations import activation_names, record_activations
-from clearstory.models.capabilities import Capability, family_name, has_capability, require
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.registry import VIEWS, ViewSpec, load_view
+from clearstory.lens.rendering.render import render
 from clearstory.models.base import inference_mode
-from clearstory.recipes.settings.schema import convert_value
+from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
+from clearstory.recipes.settings.schema import convert_value
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TRACE_VALUES = 2**20
@@ -125,7 +125,9 @@ def unsupported_reason(view: ViewSpec, model: Any) -> str | None:
         try:
             require(model, capability)
         except CannotDo as error:
-            way_out = "; use clearstory fill-mask for masked tokens" if has_capability(model, Capability.MLM_HEAD) else ""
+            way_out = (
+                "; use clearstory fill-mask for masked tokens" if has_capability(model, Capability.MLM_HEAD) else ""
+            )
             return f"it needs {view.needs}, and {error}{way_out if capability is Capability.CAUSAL else ''}"
     return f"it is not supported for this kind of model ({family_name(model)})"
 
@@ -289,9 +291,9 @@ def compute_arrays(opened: OpenedModel, request: ArrayRequest) -> bytes:
 def pack_arrays(result: Arrays) -> bytes:
     """A JSON header followed by the arrays, as bytes.
 
-    The first four bytes are the header's length, little-endian. The header has `plain`, everything that is not an array,
-    and `arrays`: the name, dtype (float32, uint8 or int32), shape and byte offset behind the header of each, the offset
-    a multiple of 4.
+    The first four bytes are the header's length, little-endian. The header has `plain`, everything that is not an
+    array, and `arrays`: the name, dtype (float32, uint8 or int32), shape and byte offset behind the header of each, the
+    offset a multiple of 4.
 
     >>> pack_arrays({"a": np.zeros(3, np.uint8), "b": 1})[4:].decode().rstrip("\\0")
     '{"arrays": [{"name": "a", "dtype": "uint8", "shape": [3], "at": 0}], "plain": {"b": 1}} ...'
@@ -303,7 +305,9 @@ def pack_arrays(result: Arrays) -> bytes:
         data = array.tobytes()
         parts.append(data + bytes(-len(data) % 4))
         offset += len(parts[-1])
-    header = json.dumps({"arrays": entries, "plain": {key: result[key] for key in result if key not in arrays}}).encode()
+    header = json.dumps(
+        {"arrays": entries, "plain": {key: result[key] for key in result if key not in arrays}}
+    ).encode()
     header += b" " * (-len(header) % 4)
     return struct.pack("<I", len(header)) + header + b"".join(parts)
 

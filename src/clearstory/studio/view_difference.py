@@ -4,8 +4,8 @@
                          ├─► lens.views.difference ─► B − A, or why there is none
  B: model, text ─► view ─┘
 
-The sides are computed one after the other, each under its model's lock, so that two pages that compare the same models in
-opposite order cannot deadlock.
+The sides are computed one after the other, each under its model's lock, so that two pages that compare the same models
+in opposite order cannot deadlock.
 """
 
 from __future__ import annotations
