@@ -1,4 +1,4 @@
-"""Tiny models of every wiring that GGUF has, and files of it that are taken apart and put together by hand."""
+"""Tiny models of every GGUF architecture, and GGUF files built by hand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GGUF_ARCHITECTURES = {name: "llama" if name == "llama3.1" else name.partition("-
 
 
 def shaken(config: TransformerConfig, by: float = 0.1) -> Any:
-    """A model none of whose numbers is what it was born with."""
+    """A model whose weights all differ from their initial values."""
     model = build(config, seed=0).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

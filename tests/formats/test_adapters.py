@@ -1,4 +1,4 @@
-"""Adapters: what is saved opens as it was, and files that lie or ask for too much are refused in a sentence."""
+"""LoRA adapters: save then open is the identity; inconsistent and unsupported files are rejected with one sentence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = torch.tensor([[1, 2, 3, 4, 5, 6, 7]])
 
 
 def learnt(config: Any, rank: int = 3, **settings: Any) -> tuple[Any, Any]:
-    """A base, and an adapted model that has learnt."""
+    """A base model, and the same with a trained adapter."""
     base = shaken(config).float()
     adapted = adapt(base, rank=rank, **settings)
     generator = torch.Generator().manual_seed(4)
@@ -54,7 +54,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(made: Path, tmp_path: Path) -> Path:
-    """The adapter, to be spoilt."""
+    """A copy of the adapter, to be modified."""
     return Path(shutil.copytree(made / "adapter", tmp_path / "adapter"))
 
 
@@ -73,7 +73,7 @@ def logits(model: Any) -> Tensor:
     ],
     ids=["qwen3", "gpt2", "own names", "lstm"],
 )
-def test_what_was_saved_opens_as_it_was(config: Any, targets: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_saved_adapter_opens_unchanged(config: Any, targets: tuple[str, ...], tmp_path: Path) -> None:
     base, adapted = learnt(config, targets=targets)
     save_model(tmp_path / "base", base, None, ModelCard(name="base"))
     save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard(name="small", bits_per_byte=1.5))
@@ -87,7 +87,7 @@ def test_what_was_saved_opens_as_it_was(config: Any, targets: tuple[str, ...], t
     assert all(torch.equal(again[name], each) for name, each in adapted.state_dict().items())
 
 
-def test_an_adapter_at_birth_is_its_base_and_keeps_its_blocks(tmp_path: Path) -> None:
+def test_an_untrained_adapter_equals_its_base_and_keeps_its_ranks(tmp_path: Path) -> None:
     base = shaken(TINY_GPT2).float()
     adapted = adapt(base, rank=2, targets=("query", "value"))
     save_model(tmp_path / "base", base, None, ModelCard())
@@ -96,7 +96,7 @@ def test_an_adapter_at_birth_is_its_base_and_keeps_its_blocks(tmp_path: Path) ->
     assert {each.rank for each in lora_layers(read_adapter(tmp_path / "adapter", base)).values()} == {2}
 
 
-def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path) -> None:
+def test_an_adapter_without_block_structure_is_split_with_the_same_a(made: Path, copy: Path) -> None:
     tensors = load_file(copy / "adapter_model.safetensors")
     name = next(name for name in tensors if "c_attn.lora_B" in name)
     tensors[name] = tensors[name] + 1
@@ -114,7 +114,7 @@ def test_blocks_that_someone_filled_are_read_as_one_whole(made: Path, copy: Path
     assert torch.allclose(whole, was + 16 / 3 * b[rows] @ a, atol=1e-5)
 
 
-def test_joined_and_parted_are_each_others_reverse_on_the_product() -> None:
+def test_split_lora_inverts_fuse_lora() -> None:
     _, adapted = learnt(TINY_GPT2, targets=("query", "key", "value"))
     found = lora_layers(adapted)
     for linear in model_fused_linears(adapted)[1]:
@@ -139,13 +139,13 @@ def test_a_tokenizer_comes_from_the_base(made: Path) -> None:
     assert opened.tokenizer.vocab == open_model(made / "base").tokenizer.vocab  # type: ignore[union-attr]
 
 
-def test_the_base_may_have_moved_along(made: Path, tmp_path: Path) -> None:
+def test_a_base_beside_the_adapter_is_found(made: Path, tmp_path: Path) -> None:
     whole = shutil.copytree(made, tmp_path / "moved")
     edit(whole / "adapter", lambda said: said.update(base_model_name_or_path="base"))
     assert torch.equal(logits(open_model(whole / "adapter").model), logits(open_model(made / "adapter").model))
 
 
-def test_a_card_can_be_written_anew(copy: Path) -> None:
+def test_a_model_card_can_be_updated(copy: Path) -> None:
     before = (copy / "adapter_model.safetensors").read_bytes()
     update_model_card(copy, ModelCard(name="other", bits_per_byte=1.25))
     assert open_model(copy).card.bits_per_byte == 1.25
@@ -156,7 +156,7 @@ def test_a_card_can_be_written_anew(copy: Path) -> None:
     assert "1.2500" in text
 
 
-def test_an_adapted_model_is_not_saved_as_a_whole_one_nor_the_other_way_round(made: Path, tmp_path: Path) -> None:
+def test_models_with_adapters_and_without_are_saved_by_different_functions(made: Path, tmp_path: Path) -> None:
     base, adapted = learnt(TINY_GPT2)
     with pytest.raises(CannotDo, match="has LoRA adapters; merge them"):
         save_model(tmp_path / "model", adapted, None, ModelCard())
@@ -167,7 +167,7 @@ def test_an_adapted_model_is_not_saved_as_a_whole_one_nor_the_other_way_round(ma
     assert not (tmp_path / "model").exists()
 
 
-def test_the_fingerprint_sees_what_training_changes_and_no_adapter() -> None:
+def test_the_fingerprint_depends_on_base_weights_only() -> None:
     base, adapted = learnt(TINY_GPT2)
     assert weights_fingerprint(adapted) == weights_fingerprint(base)
     assert weights_fingerprint(merge_lora(adapted)) != weights_fingerprint(base)
@@ -205,7 +205,7 @@ ASKS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", ASKS)
-def test_what_cannot_be_honoured_is_refused(name: str, copy: Path) -> None:
+def test_unsupported_settings_are_rejected(name: str, copy: Path) -> None:
     said, sentence = ASKS[name]
     edit(copy, lambda config: config.update(said))
     with pytest.raises(ClearstoryError, match=sentence):
@@ -232,7 +232,7 @@ SPOILS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILS)
-def test_tensors_that_do_not_fit_are_refused(name: str, copy: Path) -> None:
+def test_tensors_that_do_not_fit_are_rejected(name: str, copy: Path) -> None:
     change, sentence = SPOILS[name]
     tensors(copy, change)
     with pytest.raises(ClearstoryError, match=sentence):
@@ -244,7 +244,7 @@ def test_another_base_of_the_same_shape_is_refused(made: Path, copy: Path, tmp_p
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "other")))
     with pytest.raises(CorruptFile, match=r"trained on a model with other weights than .*other has now"):
         open_model(copy)
-    # Who does not say for which, is believed.
+    # Without the hash, the base is not checked.
     (copy / "clearstory.json").unlink()
     open_model(copy)
 
@@ -256,7 +256,7 @@ def test_an_adapter_of_an_adapter_and_one_of_itself_are_refused(made: Path, copy
             open_model(copy)
 
 
-def test_files_that_are_missing_or_no_files_of_ours_are_named(copy: Path) -> None:
+def test_missing_and_malformed_files_are_named(copy: Path) -> None:
     (copy / "clearstory.json").write_text('{"ranks": {"a": -1}, "card": 3}')
     with pytest.raises(BadInput, match="card must be an object"):
         open_model(copy)
@@ -272,7 +272,7 @@ def test_files_that_are_missing_or_no_files_of_ours_are_named(copy: Path) -> Non
         open_model(copy)
 
 
-def test_a_model_of_a_counted_family_is_no_base(made: Path, copy: Path, tmp_path: Path) -> None:
+def test_an_ngram_model_cannot_be_a_base(made: Path, copy: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "ngram", MODELS["ngram"](), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "ngram")))
     (copy / "clearstory.json").unlink()

@@ -1,4 +1,4 @@
-"""ARPA: what is written is read back, what others wrote is read as they mean it, and what lies is told by its line."""
+"""ARPA: write then read is the identity; files of other tools give their probabilities; errors name the line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from clearstory.text.token_dataset import encode_text
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2, counted, shaken
 
-# As SRILM writes: remarks before, log10 to seven digits, a back-off only where a context needs one.
+# As written by SRILM: comments first, log10 to seven digits, backoff weights only where needed.
 SMALL = """a remark
 
 \\data\\
@@ -70,7 +70,7 @@ def nats(opened: Any, sentence: str) -> list[float]:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_file_of_others_means_what_they_mean(tmp_path: Path, packed: bool) -> None:
+def test_a_file_of_another_tool_gives_its_probabilities(tmp_path: Path, packed: bool) -> None:
     file = written(tmp_path, SMALL)
     if packed:
         file = tmp_path / "small.arpa.gz"
@@ -89,17 +89,17 @@ def test_a_file_of_others_means_what_they_mean(tmp_path: Path, packed: bool) -> 
     assert nats(opened, "a a")[1] == pytest.approx(-0.3 - 0.5 - 0.4, abs=1e-6)
 
 
-def test_without_an_unknown_word_one_is_next_to_impossible(tmp_path: Path) -> None:
+def test_without_an_unknown_word_its_log_probability_is_minus_100(tmp_path: Path) -> None:
     text = SMALL.replace("-1.5\t<unk>\n", "").replace("ngram  1 =5", "ngram 1=4")
     assert nats(open_model(written(tmp_path, text)), "z")[0] == pytest.approx(-0.25 - 100, abs=1e-4)
 
 
-def test_what_can_never_be_reached_is_left_out(tmp_path: Path) -> None:
+def test_unreachable_ngrams_are_dropped(tmp_path: Path) -> None:
     text = SMALL.replace("ngram 2=4", "ngram 2=6").replace("-0.9\ta </s>\n", "-0.9\ta </s>\n-2\ta <s>\n-2\t</s> a\n")
     assert open_model(written(tmp_path, text)).model.config.sizes == (4, 1)
 
 
-def test_a_file_without_sentences_has_none(tmp_path: Path) -> None:
+def test_a_file_without_sentence_tokens_has_no_eos(tmp_path: Path) -> None:
     file = written(tmp_path, "\\data\\\nngram 1=2\n\\1-grams:\n-0.3 a\n-0.3 b\n\\end\\\n")
     opened = open_model(file)
     assert opened.model.config.bos_token_id is None
@@ -134,7 +134,7 @@ def test_a_file_without_sentences_has_none(tmp_path: Path) -> None:
         ("-0.7\tb", "-0.7\tb\udcff", "line 13: the word .* is not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, before: str, after: str, says: str) -> None:
+def test_errors_name_the_line(tmp_path: Path, before: str, after: str, says: str) -> None:
     file = tmp_path / "small.arpa"
     assert SMALL.count(before) == 1
     file.write_bytes(SMALL.replace(before, after).encode("utf-8", "surrogateescape"))
@@ -142,7 +142,7 @@ def test_what_is_wrong_is_told_by_its_line(tmp_path: Path, before: str, after: s
         read_arpa(file)
 
 
-def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_rejected(tmp_path: Path) -> None:
     whole = gzip.compress(SMALL.encode())
     for size in range(0, len(SMALL) - 2, 7):
         with pytest.raises(CorruptFile):
@@ -157,7 +157,7 @@ def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     ("kind", "smoothing"),
     [("words", "kneser-ney"), ("characters", "witten-bell"), ("bytes", "katz"), ("wordpiece:60", "kneser-ney")],
 )
-def test_what_is_written_is_read_back(tmp_path: Path, kind: str, smoothing: Any) -> None:
+def test_write_then_read_is_the_identity(tmp_path: Path, kind: str, smoothing: Any) -> None:
     text = "a rose is a rose.\nis a rose a rose?\n\nno: a_b ␣ <s> </s> rose\n" * 3
     tokenizer = train_tokenizer(kind, [text])
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
@@ -187,7 +187,7 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
     assert evaluate(file, texts=["a b\n"]).score.nats == pytest.approx(0.35 * math.log(10), rel=1e-6)
 
 
-def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
+def test_unsupported_conversions_are_rejected(tmp_path: Path) -> None:
     network = save_model(tmp_path / "network", shaken(TINY_GPT2), None, ModelCard())
     with pytest.raises(CannotDo, match="ARPA stores n-gram models only, and this is a Transformer"):
         convert(network, tmp_path / "a.arpa")
@@ -207,7 +207,7 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
         convert(tmp_path / "nowhere.arpa", tmp_path / "d")
 
 
-def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "a.arpa"
     file.write_text("old", encoding="utf-8")
 
@@ -239,7 +239,7 @@ def test_kenlm_reads_what_is_written(tmp_path: Path) -> None:
         assert nats(ours, sentence) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_network_is_converted_to_a_folder(tmp_path: Path) -> None:
+def test_a_transformer_is_converted_to_a_folder(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "network", shaken(TINY_GPT2), None, ModelCard())
     found = convert(folder, tmp_path / "copy")
     assert (found.format, found.max_nats_difference) == ("hf", 0.0)

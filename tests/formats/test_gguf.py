@@ -1,4 +1,4 @@
-"""GGUF: what is written is read back to the bit, and what other tools wrote is read as they mean it."""
+"""GGUF: write then read is the identity bit for bit; files of other tools are read as those tools read them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_biases_that_gpt2_always_has_are_written_as_zeros(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["f16", "q8_0"])
-def test_rounding_stays_within_what_the_kind_allows(dtype: Any, tmp_path: Path) -> None:
+def test_rounding_errors_stay_within_the_formats_bounds(dtype: Any, tmp_path: Path) -> None:
     before = written(tmp_path / "model.gguf", WIRINGS["llama"], dtype=dtype).state_dict()
     after = open_model(tmp_path / "model.gguf").model.state_dict()
     wide = 0
@@ -91,7 +91,7 @@ def test_rounding_stays_within_what_the_kind_allows(dtype: Any, tmp_path: Path) 
     assert wide == (2 if dtype == "q8_0" else 0), "rows of 48 make no blocks of 32: two maps down stay F16"
 
 
-def test_queries_and_keys_stand_in_pairs_in_llama_and_in_no_other(tmp_path: Path) -> None:
+def test_queries_and_keys_are_interleaved_in_llama_only(tmp_path: Path) -> None:
     # Two heads of four: in halves 0 turns with 2 and 1 with 3; in pairs those stand side by side.
     assert halves_to_pairs(torch.arange(8), 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     rows = torch.randn(3 * 10, 7)
@@ -106,7 +106,7 @@ def test_queries_and_keys_stand_in_pairs_in_llama_and_in_no_other(tmp_path: Path
             assert torch.equal(header.tensor(f"blk.1.{theirs}.weight"), turned), (name, theirs)
 
 
-def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
+def test_llama_31s_rope_scaling_is_written_as_divisors(tmp_path: Path) -> None:
     config = WIRINGS["llama3.1"]
     written(tmp_path / "model.gguf", config)
     factors = GGUFHeader.read(tmp_path / "model.gguf").tensor("rope_freqs.weight")
@@ -117,7 +117,7 @@ def test_llama_31s_slowness_is_written_pair_by_pair(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", QUANTIZATION_TYPES.values(), ids=lambda kind: kind.name)
-def test_numbers_are_read_as_the_package_reads_them(kind: Any) -> None:
+def test_dequantization_equals_that_of_the_package(kind: Any) -> None:
     generator = torch.Generator().manual_seed(kind.code)
     raw = torch.randint(0, 256, (6, kind.block_bytes * 2), dtype=torch.uint8, generator=generator)
     sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind.code)]
@@ -132,7 +132,7 @@ def test_numbers_are_read_as_the_package_reads_them(kind: Any) -> None:
     assert torch.equal(ours.float().nan_to_num(7, 8, 9), theirs.view(6, -1).nan_to_num(7, 8, 9))
 
 
-def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
+def test_the_header_equals_that_of_the_package(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", WIRINGS["qwen3"])
     ours, theirs = GGUFHeader.read(tmp_path / "model.gguf"), gguf.GGUFReader(tmp_path / "model.gguf")
     said = {name: each.contents() for name, each in theirs.fields.items() if not name.startswith("GGUF.")}
@@ -161,7 +161,7 @@ def test_the_header_says_what_the_package_reads(tmp_path: Path) -> None:
         assert ours.metadata[key] == value
 
 
-def test_rows_without_a_token_get_a_name_and_lose_it_again(tmp_path: Path) -> None:
+def test_unused_vocabulary_entries_are_named_and_dropped_again(tmp_path: Path) -> None:
     tokenizer = bpe()
     written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab + 7), tokenizer)
     fields = GGUFHeader.read(tmp_path / "model.gguf").metadata
@@ -171,7 +171,7 @@ def test_rows_without_a_token_get_a_name_and_lose_it_again(tmp_path: Path) -> No
     assert (after.tokenizer.vocab, after.model.vocab) == (tokenizer.vocab, tokenizer.vocab + 7)
 
 
-def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
+def test_chat_template_and_special_tokens_are_stored(tmp_path: Path) -> None:
     tokenizer = bpe()
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": template, "pad_token": None})
@@ -190,7 +190,7 @@ def test_the_template_and_the_special_tokens_come_along(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["bytes", "bpe:300"])
-def test_tokenizers_of_ours_come_back_with_the_same_ids(spec: str, tmp_path: Path) -> None:
+def test_stored_tokenizers_give_the_same_ids(spec: str, tmp_path: Path) -> None:
     tokenizer = train_tokenizer(spec, [TEXT])
     written(tmp_path / "model.gguf", replace(LLAMA, vocab=tokenizer.vocab), tokenizer)
     after = open_model(tmp_path / "model.gguf").tokenizer
@@ -201,13 +201,13 @@ def test_tokenizers_of_ours_come_back_with_the_same_ids(spec: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("spec", ["characters", "words", "unigram:280", "wordpiece:200"])
-def test_tokenizers_that_llama_cpp_has_not_are_refused(spec: str, tmp_path: Path) -> None:
+def test_tokenizers_that_gguf_cannot_represent_are_rejected(spec: str, tmp_path: Path) -> None:
     with pytest.raises(CannotDo, match="keep the model folder"):
         written(tmp_path / "model.gguf", LLAMA, train_tokenizer(spec, [TEXT * 5]))
     assert not list(tmp_path.iterdir())
 
 
-def test_wirings_that_llama_cpp_has_not_are_refused(tmp_path: Path) -> None:
+def test_architectures_that_gguf_cannot_represent_are_rejected(tmp_path: Path) -> None:
     odd = {
         "none": replace(BASE, positions="none"),
         "relu": replace(BASE, activation="relu"),
@@ -224,7 +224,7 @@ def test_wirings_that_llama_cpp_has_not_are_refused(tmp_path: Path) -> None:
             choose_architecture(PRESETS[name])
 
 
-def test_a_model_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_a_tokenizer_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="this model has no tokenizer, and a GGUF file holds both"):
         write_gguf(tmp_path / "model.gguf", shaken(LLAMA), None, "tiny")
 
@@ -245,7 +245,7 @@ def test_a_file_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert open_model(file).model.config == LLAMA
 
 
-def test_names_formats_and_numbers_must_agree(tmp_path: Path) -> None:
+def test_file_name_format_and_dtype_must_agree(tmp_path: Path) -> None:
     for out, to, dtype, sentence in (
         ("model.gguf", "hf", None, "is the name of a GGUF file, and --to is hf, a folder"),
         ("model.arpa", "gguf", None, r"is the name of a ARPA file, and --to is gguf, a file that ends in \.gguf"),
@@ -258,7 +258,7 @@ def test_names_formats_and_numbers_must_agree(tmp_path: Path) -> None:
             convert("nothing", tmp_path / out, to, dtype=dtype)  # type: ignore[arg-type]  # what is typed
 
 
-def test_a_folder_can_be_written_in_halves(tmp_path: Path) -> None:
+def test_a_folder_can_be_written_in_float16(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", LLAMA, dtype="q8_0")
     found = convert(tmp_path / "model.gguf", tmp_path / "half", dtype="f16")
     assert (found.dtype, found.max_nats_difference) == ("f16", 0.0)
@@ -266,7 +266,7 @@ def test_a_folder_can_be_written_in_halves(tmp_path: Path) -> None:
     assert 0 < found.max_rounding_difference < 0.05
 
 
-def test_what_llama_cpp_does_not_heed_is_said(tmp_path: Path) -> None:
+def test_what_llama_cpp_ignores_is_noted(tmp_path: Path) -> None:
     found = convert(saved(tmp_path / "model", WIRINGS["phi3"]), tmp_path / "model.gguf", dtype="f16")
     assert found.note is not None
     assert "texts of up to 40 tokens" in found.note
@@ -274,7 +274,7 @@ def test_what_llama_cpp_does_not_heed_is_said(tmp_path: Path) -> None:
     assert llama_cpp_warning(shaken(LLAMA)) is None
 
 
-def test_a_name_that_llama_cpp_would_take_for_phi3_is_written_otherwise(tmp_path: Path) -> None:
+def test_a_name_that_llama_cpp_would_take_for_phi3_is_changed(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", LLAMA, name="my-Phi3-mini")
     assert GGUFHeader.read(tmp_path / "model.gguf").metadata["general.name"] == "my-Phi 3-mini"
 
@@ -292,7 +292,7 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
     assert views[0] == views[1]
 
 
-def test_changing_an_opened_model_leaves_its_file_as_it_was(tmp_path: Path) -> None:
+def test_changing_an_opened_model_leaves_its_file_unchanged(tmp_path: Path) -> None:
     written(tmp_path / "model.gguf", LLAMA)
     before = (tmp_path / "model.gguf").read_bytes()
     opened = open_model(tmp_path / "model.gguf")
@@ -302,7 +302,7 @@ def test_changing_an_opened_model_leaves_its_file_as_it_was(tmp_path: Path) -> N
     assert (tmp_path / "model.gguf").read_bytes() == before
 
 
-def test_an_architecture_that_is_not_here_is_named_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_named_with_the_nearest(tmp_path: Path) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(packed({"general.architecture": "llama4"}, {"a": ([4], 0, 0)}, bytes(16)))
     with pytest.raises(UnknownName, match=r"x\.gguf: its general\.architecture is 'llama4'; did you mean 'llama'\?"):

@@ -72,7 +72,7 @@ def test_phi3s_template_and_special_tokens_are_read(data: Path, tmp_path: Path) 
     assert tokenizer.encode_parsing_special("<|end|>") == [32_007]
 
 
-def test_a_vocabulary_that_does_not_say_how_it_cuts_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_vocabulary_without_a_pretokenizer_is_rejected(data: Path, tmp_path: Path) -> None:
     file = vocabulary(data, tmp_path, "gpt-neox")
     with pytest.raises(BadInput, match=r"holds no tokenizer\.ggml\.pre"):
         read(file)

@@ -1,4 +1,4 @@
-"""llama2.c: a checkpoint of another program, which writes the same story here, and files that only look like one."""
+"""llama2.c: a published checkpoint generates its reference text; other .bin files are rejected."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = [[1, 5, 9, 200, 7], [1, 2, 3, 4, 299]]
 
 
 def checkpoint(file: Path, config: Any, *, cut: int = 0) -> Any:
-    """What llama2.c's export.py writes for a model: a header and Meta's order of rows, in float32."""
+    """Write what llama2.c's export.py writes: a header and weights in Meta's rotary layout, in float32."""
     model = shaken(config)
     state = model.state_dict()
     c = config
@@ -47,7 +47,7 @@ def checkpoint(file: Path, config: Any, *, cut: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_checkpoint_gives_the_numbers_it_was_made_of(tied: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_its_weights(tied: bool, tmp_path: Path) -> None:
     config = replace(TINY, tie_embeddings=tied)
     model = checkpoint(tmp_path / "model.bin", config)
     opened = open_model(tmp_path / "model.bin")
@@ -57,7 +57,7 @@ def test_a_checkpoint_gives_the_numbers_it_was_made_of(tied: bool, tmp_path: Pat
     assert open_model(tmp_path / "model.bin", dtype=torch.bfloat16).model.embedding.weight.dtype == torch.bfloat16
 
 
-def test_stories260k_tells_its_story(data: Path) -> None:
+def test_stories260k_generates_the_reference_text(data: Path) -> None:
     folder = data / "stories260k"
     opened = open_model(folder / "stories260K.bin")
     assert opened.card.parameters == 260_032
@@ -70,7 +70,7 @@ def test_stories260k_tells_its_story(data: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [4, 1000])
-def test_a_checkpoint_whose_size_is_not_what_its_header_takes_is_no_checkpoint(cut: int, tmp_path: Path) -> None:
+def test_a_file_whose_size_does_not_match_its_header_is_rejected(cut: int, tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     checkpoint(file, TINY, cut=cut)
     assert read_llama2c_config(file) is None
@@ -79,7 +79,7 @@ def test_a_checkpoint_whose_size_is_not_what_its_header_takes_is_no_checkpoint(c
 
 
 @pytest.mark.parametrize("header", [[2**31 - 1] * 7, [0] * 7, [-1] * 7, [64, 1, 1, 7, 7, 9, 9]])
-def test_headers_that_lie_are_no_checkpoint(header: list[int], tmp_path: Path) -> None:
+def test_inconsistent_headers_are_rejected(header: list[int], tmp_path: Path) -> None:
     file = tmp_path / "pytorch_model.bin"
     file.write_bytes(struct.pack("<7i", *header) + bytes(1000))
     with pytest.raises(BadInput, match=r"save_pretrained"):
@@ -89,7 +89,7 @@ def test_headers_that_lie_are_no_checkpoint(header: list[int], tmp_path: Path) -
         open_model(file)
 
 
-def test_a_vocabulary_of_another_model_or_cut_off_is_told(data: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_or_truncated_is_rejected(data: Path, tmp_path: Path) -> None:
     checkpoint(tmp_path / "model.bin", TINY)
     shutil.copy(data / "stories260k" / "tok512.bin", tmp_path / "tokenizer.bin")
     with pytest.raises(BadInput, match=r"tokenizer\.bin holds 512 tokens and the model has a vocabulary of 300"):

@@ -1,4 +1,4 @@
-"""ONNX: what is written gives the model's own numbers in onnxruntime, at any length, in company and in pieces."""
+"""ONNX: exported graphs give the model's outputs in onnxruntime, for any length, batched and with the cache."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WIRINGS: dict[str, Any] = {
     "bert": TINY_BERT,
     "lstm": TINY_LSTM,
 }
-"""What is drawn in every run of the tests: each costs seconds."""
+"""Exported in every run of the tests; each takes seconds."""
 
 SLOW: dict[str, Any] = {
     "clear": TINY_CLEAR,
@@ -80,16 +80,16 @@ SLOW: dict[str, Any] = {
 
 
 WORDS = train_tokenizer("wordpiece:20", ["a cab, a bad cab; a bad dad"])
-"""No more tokens than the tiny models know."""
+"""At most as many tokens as the tiny models have."""
 
 
 def written(folder: Path, config: Any, seed: int = 1) -> Path:
-    """A shaken model as a folder of ours."""
+    """A folder of a model with randomized weights."""
     return save_model(folder, shaken(config, seed).float(), WORDS, ModelCard(name="tiny"))
 
 
 class Drawn:
-    """A model, and what became of it as ONNX."""
+    """A model and its ONNX export."""
 
     def __init__(self, home: Path, config: Any) -> None:
         with warnings.catch_warnings():
@@ -99,7 +99,7 @@ class Drawn:
         self.model = open_model(home / "model").model
 
     def run(self, ids: Any, mask: Any = None, past: Any = None) -> dict[str, Any]:
-        """What the decoder's graph makes of rows, (B, T), after what was read before."""
+        """The outputs of the decoder's graph for ids (B, T) after a past."""
         c = self.model.config
         nothing = np.zeros((len(ids), c.kv_heads, 0, c.head_dim), np.float32)
         kept = {f"{layer}.{part}": nothing for layer in range(c.layers) for part in ("key", "value")}
@@ -119,12 +119,12 @@ class Drawn:
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: Any) -> Any:
-    """Every wiring, drawn once, when it is first asked for."""
+    """Every config, exported once, on first use."""
     return lru_cache(None)(lambda name: Drawn(tmp_path_factory.mktemp(name.replace(" ", "-")), WIRINGS[name]))
 
 
 @pytest.mark.parametrize("name", WIRINGS)
-def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
+def test_onnxruntime_gives_the_same_outputs(name: str, shelf: Any) -> None:
     found = shelf(name).found
     assert (found.format, found.dtype) == ("onnx", "f32")
     assert found.max_relative_difference < 1e-5
@@ -134,7 +134,7 @@ def test_onnxruntime_makes_the_same_numbers(name: str, shelf: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
-def test_every_wiring_can_be_drawn(name: str, tmp_path: Path) -> None:
+def test_every_architecture_can_be_exported(name: str, tmp_path: Path) -> None:
     found = Drawn(tmp_path, SLOW[name]).found
     assert found.max_relative_difference is not None
     assert found.max_relative_difference < 1e-5
@@ -146,20 +146,20 @@ DECODERS = ("gpt2", "phi3")
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_padding_stands_on_either_side_whatever_is_in_it(name: str, shelf: Any) -> None:
+def test_padding_may_be_on_either_side_with_any_ids(name: str, shelf: Any) -> None:
     drawn = shelf(name)
     long, short = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [8, 9, 7, 9]
     ones, zeros = [1] * 4, [0] * 7
     for junk in (0, 22):
         left = drawn.run([long, [junk] * 7 + short], [[1] * 11, zeros + ones])["logits"]
         right = drawn.run([long, short + [junk] * 7], [[1] * 11, ones + zeros])["logits"]
-        assert np.isfinite(left).all(), "what is no number would spread from padding to all that looks at it"
+        assert np.isfinite(left).all(), "NaN would spread from padding to all other tokens"
         for found, row in ((left[0], long), (right[0], long), (left[1, 7:], short), (right[1, :4], short)):
             assert found == pytest.approx(drawn.logits(row), abs=1e-4)
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_rows_of_several_lengths_are_written_on_through_the_cache(name: str, shelf: Any) -> None:
+def test_sequences_of_several_lengths_continue_with_the_cache(name: str, shelf: Any) -> None:
     drawn = shelf(name)
     rows = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3], [8, 9, 7]]
     mask = [[1] * 10, [0] * 7 + [1] * 3]
@@ -172,16 +172,16 @@ def test_rows_of_several_lengths_are_written_on_through_the_cache(name: str, she
             assert found[0] == pytest.approx(drawn.logits(row)[-1], abs=1e-4)
 
 
-def test_a_row_beyond_the_context_is_refused_and_not_answered_wrongly(shelf: Any, capfd: Any) -> None:
+def test_a_sequence_beyond_the_context_is_an_error(shelf: Any, capfd: Any) -> None:
     for name in DECODERS:
         assert shelf(name).run([[1] * 24])["logits"].shape == (1, 24, 23)
         with pytest.raises(Exception, match="invalid index found, index = 24"):
             shelf(name).run([[1] * 25])
-    capfd.readouterr()  # onnxruntime tells it to the terminal as well
+    capfd.readouterr()  # onnxruntime prints it too
 
 
 @pytest.mark.parametrize(("name", "kind"), [("gpt2", "GPT2LMHeadModel"), ("bert", "BertForPreTraining")])
-def test_transformers_makes_the_same_of_the_folder_it_was_drawn_from(name: str, kind: str, shelf: Any) -> None:
+def test_transformers_gives_the_same_outputs_for_the_original_folder(name: str, kind: str, shelf: Any) -> None:
     import transformers
 
     drawn = shelf(name)
@@ -200,7 +200,7 @@ def test_transformers_makes_the_same_of_the_folder_it_was_drawn_from(name: str, 
     assert found[mask > 0] == pytest.approx(wanted, abs=1e-4)
 
 
-def test_inputs_and_outputs_have_the_names_that_others_read(shelf: Any) -> None:
+def test_inputs_and_outputs_have_optimums_names(shelf: Any) -> None:
     kept = [f"{layer}.{part}" for layer in (0, 1) for part in ("key", "value")]
     past, present = [f"past_key_values.{each}" for each in kept], [f"present.{each}" for each in kept]
     wanted = {
@@ -220,7 +220,7 @@ def test_inputs_and_outputs_have_the_names_that_others_read(shelf: Any) -> None:
     assert graph.get_inputs()[2].shape == ["batch_size", 2, "past_sequence_length", 4]
 
 
-def test_a_folder_holds_all_that_is_needed_and_standard_words_only(shelf: Any) -> None:
+def test_a_folder_is_complete_and_has_standard_operators_only(shelf: Any) -> None:
     import onnx
     from tokenizers import Tokenizer
 
@@ -240,7 +240,7 @@ def test_a_folder_holds_all_that_is_needed_and_standard_words_only(shelf: Any) -
         open_model(shelf("gpt2").folder)
 
 
-def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
+def test_a_graph_with_other_outputs_is_not_kept(shelf: Any, tmp_path: Path) -> None:
     drawn, other = shelf("gpt2"), written(tmp_path / "other", WIRINGS["gpt2"], seed=2)
 
     def wrong(folder: Path, graph: Any) -> None:
@@ -251,7 +251,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
             CorruptFile, match=r"onnxruntime computes other outputs than the model: one differs by .*/out is not"
         ):
             convert(other, tmp_path / "out", "onnx")
-        # The same weights, by the same road, are taken; and an old folder outlives a new one that fails.
+        # The same weights are accepted; and a failed export leaves an existing folder unchanged.
         assert convert(drawn.home / "model", tmp_path / "good", "onnx").max_relative_difference < 1e-5
         before = (tmp_path / "good" / "config.json").read_bytes()
         with pytest.raises(FolderExists, match="exists already"):
@@ -262,7 +262,7 @@ def test_what_differs_is_not_left_behind(shelf: Any, tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["good", "other"]
 
 
-def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
+def test_a_graph_that_onnxruntime_cannot_run_is_not_kept(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_GPT2)
     broken = mock.patch.object(export, "save_graph", lambda to, graph: (to / graph.file).write_bytes(b"ONNX"))
     with broken, pytest.raises(CorruptFile, match=r"onnxruntime cannot run the exported graph \(.*Protobuf"):
@@ -270,7 +270,7 @@ def test_what_onnxruntime_cannot_run_is_not_left_behind(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
-def test_no_number_is_no_agreement() -> None:
+def test_nan_is_not_equal() -> None:
     model = torch.nn.Linear(1, 1)
     nothing = [check_onnx.OutputPair(torch.ones(2, 3), torch.full((2, 3), torch.nan))]
     readings = mock.patch.dict(check_onnx.GRAPH_CHECKS, {type(model): lambda folder, model: nothing})
@@ -289,7 +289,7 @@ def test_no_number_is_no_agreement() -> None:
         ),
     ],
 )
-def test_what_stops_the_exporter_is_one_sentence(error: Exception, kind: Any, sentence: str, tmp_path: Path) -> None:
+def test_an_exporter_failure_is_one_sentence(error: Exception, kind: Any, sentence: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_GPT2)
     full = isinstance(error, OSError)
     program = SimpleNamespace(save=mock.Mock(side_effect=error))
@@ -299,7 +299,7 @@ def test_what_stops_the_exporter_is_one_sentence(error: Exception, kind: Any, se
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
-def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path) -> None:
+def test_models_that_cannot_be_exported_are_rejected_before_writing(tmp_path: Path) -> None:
     for name, sentence in (
         ("recalling", "hashed n-grams of ids"),
         ("ngram", r"n-gram models cannot be exported to ONNX; .* \.arpa"),
@@ -325,13 +325,13 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_written(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_every_kind_of_model_is_drawn_or_refused() -> None:
+def test_every_model_class_is_exported_or_rejected() -> None:
     assert set(GRAPHS) == {*ARCHITECTURES.values(), Recurrent, HMM, NGram}
     drawn = {kind for kind, draw in GRAPHS.items() if draw not in (export.ngram_graphs, export.hmm_graphs)}
     assert drawn == set(check_onnx.GRAPH_CHECKS)
 
 
-def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: Any) -> None:
+def test_the_command_prints_the_differences(shelf: Any, tmp_path: Path, capsys: Any) -> None:
     drawn = shelf("gpt2")
     model = str(drawn.home / "model")
 
@@ -350,7 +350,7 @@ def test_the_command_says_how_near_it_came(shelf: Any, tmp_path: Path, capsys: A
 
 
 @pytest.mark.slow
-def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None:
+def test_large_weights_are_stored_beside_the_graph(tmp_path: Path) -> None:
     with mock.patch.object(export, "MAX_FILE_BYTES", 1000):
         folder = Drawn(tmp_path, TINY_GPT2).folder
     assert (folder / "model.onnx.data").stat().st_size > 10_000
@@ -358,7 +358,7 @@ def test_weights_that_no_single_file_holds_lie_beside_it(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_exporter_leaves_the_terminal_clean(tmp_path: Path) -> None:
+def test_the_exporter_prints_nothing(tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_BERT)
     words = [sys.executable, "-W", "always", "-m", "clearstory", "convert", folder, tmp_path / "out", "--to", "onnx"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Saving and opening: what comes back, what is kept from harm, and what a path means."""
+"""Saving and opening model folders, and paths that refer to them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def drop(folder: Path, key: str) -> None:
     file.write_text(json.dumps(said))
 
 
-def test_a_tokenizer_may_know_less_than_its_model_but_not_more(tmp_path: Path) -> None:
+def test_a_tokenizer_may_have_fewer_tokens_than_its_model_but_not_more(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bytes", [])
     model = build(replace(GPT2, vocab=tokenizer.vocab + 7))
     save_model(tmp_path / "fits", model, tokenizer, ModelCard())
@@ -54,7 +54,7 @@ def test_a_tokenizer_may_know_less_than_its_model_but_not_more(tmp_path: Path) -
         open_model(folder)
 
 
-def test_paths_that_are_no_model_are_told_apart(tmp_path: Path) -> None:
+def test_paths_without_a_model_give_different_messages(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     (tmp_path / "empty").mkdir()
     sentences = {
@@ -92,7 +92,7 @@ def test_a_folder_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_save_that_does_not_read_back_never_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_does_not_read_back_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from clearstory.formats.hf import safetensors_io
 
     folder = saved(tmp_path)
@@ -108,7 +108,7 @@ def test_a_save_that_does_not_read_back_never_gets_its_name(tmp_path: Path, monk
     assert [each.name for each in tmp_path.iterdir()] == ["model"]
 
 
-def test_logits_are_of_rows_of_equal_length(tmp_path: Path) -> None:
+def test_logits_need_sequences_of_equal_length(tmp_path: Path) -> None:
     opened = open_model(saved(tmp_path))
     assert opened.logits([[1, 2, 3], [4, 5, 6]]).shape == (2, 3, 19)
     assert opened.logits(torch.tensor([[1, 2]], dtype=torch.int32)).shape == (1, 2, 19)
@@ -126,7 +126,7 @@ def test_logits_are_of_rows_of_equal_length(tmp_path: Path) -> None:
             opened.logits(wrong)
 
 
-def test_the_card_comes_back_and_reads_well(tmp_path: Path) -> None:
+def test_the_model_card_is_stored_and_readable(tmp_path: Path) -> None:
     card = ModelCard(name="my | model", trained_on=(("a `b`.txt", 1_234_567), ("größe", 9)), bits_per_byte=1.25)
     folder = save_model(tmp_path / "model", build(GPT2), None, card)
     count = sum(weight.numel() for weight in build(GPT2).parameters())
@@ -141,6 +141,6 @@ def test_the_card_comes_back_and_reads_well(tmp_path: Path) -> None:
     assert open_model(folder).card == ModelCard(name="model", parameters=count)
 
 
-def test_a_config_of_no_family_is_refused(tmp_path: Path) -> None:
+def test_a_config_of_no_family_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CannotDo, match="is not a config of a model family"):
         save_model(tmp_path / "model", torch.nn.Linear(2, 2), None, ModelCard())

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as a package carries it: a real model in GGUF, with its tokenizer and its template."""
+"""SmolLM2-135M-Instruct from a package: a published model in GGUF, with its tokenizer and chat template."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def opened(file: Path) -> Any:
     return open_model(file)
 
 
-def test_it_is_the_preset_and_knows_its_tokens(opened: Any) -> None:
+def test_it_equals_the_preset_and_its_tokenizer_is_complete(opened: Any) -> None:
     assert opened.model.config == PRESETS["smollm2-135m"]
     assert opened.card.parameters == 134_515_008
     tokenizer = opened.tokenizer
@@ -47,7 +47,7 @@ def test_the_capital_of_france_is_paris(opened: Any) -> None:
     assert "Paris" in generate(opened, "The capital of France is", max_tokens=8, temperature=0).text
 
 
-def test_it_chats_through_its_own_template(opened: Any) -> None:
+def test_it_chats_with_its_own_template(opened: Any) -> None:
     template = ChatTemplate.from_tokenizer(opened.tokenizer)
     text = template.render([{"role": "user", "content": "What is the capital of France? Answer in one word."}])
     assert text.startswith("<|im_start|>system\nYou are a helpful AI assistant named SmolLM")
@@ -59,7 +59,7 @@ def test_it_chats_through_its_own_template(opened: Any) -> None:
 
 
 @pytest.mark.slow
-def test_logits_are_those_of_transformers_own_reading(file: Path, opened: Any) -> None:
+def test_logits_equal_those_of_transformers(file: Path, opened: Any) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, local_files_only=True

@@ -1,4 +1,4 @@
-"""Folders of others: what lies, is cut off or asks for what we lack is refused in one sentence, and costs nothing."""
+"""Folders are untrusted input: inconsistent, truncated and unsupported ones are rejected with one sentence."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def saved(tmp_path: Path, config: TransformerConfig = GPT2) -> Path:
 
 
 def change(folder: Path, **keys: Any) -> None:
-    """Set keys of config.json; one that is None becomes null."""
+    """Set keys of config.json; None becomes null."""
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | keys))
 
@@ -56,7 +56,7 @@ STRETCH = {
 }
 
 REFUSED = [
-    # What would hang or fill the memory of a reader that believes it.
+    # Values that would hang or exhaust memory if trusted.
     (GPT2, {"n_layer": 2**64 - 1}, r"n_layer = 18446744073709551615; it must be an integer from 1 to 4,096"),
     (GPT2, {"n_layer": 4096}, r"4,096 layers, and the weights are 28 tensors"),
     (GPT2, {"n_embd": 10**300}, r"n_embd = 1000"),
@@ -68,7 +68,7 @@ REFUSED = [
     (GPT2, {"layer_norm_epsilon": "tiny"}, r"layer_norm_epsilon = 'tiny'; it must be a number"),
     (GPT2, {"vocab_size": 2**24}, r"wte\.weight of shape \[16777216, 8\], and the weights hold \[19, 8\]"),
     (LLAMA, {"max_position_embeddings": 2**24, "head_dim": 2**10}, r"17,179,869,184 rotary angles"),
-    # What asks for something that is not here.
+    # Unsupported settings.
     (GPT2, {"activation_function": "quick_gelu"}, r"activation_function = 'quick_gelu'; supported: gelu_new"),
     (
         GPT2,
@@ -107,7 +107,7 @@ REFUSED = [
         "the same type for all layers",
     ),
     (QWEN, {"layer_types": ["full_attention", "chunked_attention"]}, r"layer_types = \["),
-    # What is not ours, or not a model's at all.
+    # Other classes, and files that are not a model's.
     (GPT2, {"architectures": ["GPT2LMHeadModels"]}, r"'GPT2LMHeadModels'; did you mean 'GPT2LMHeadModel'\?"),
     (GPT2, {"architectures": ["RobertaForMaskedLM"], "model_type": "roberta"}, r"'RobertaForMaskedLM'; "),
     (GPT2, {"architectures": None, "model_type": None}, r"has neither architectures nor model_type"),
@@ -121,17 +121,17 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("config", "keys", "sentence"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
-def test_a_config_that_asks_too_much_is_refused_by_key_and_value(
+def test_unsupported_configs_are_rejected_with_key_and_value(
     tmp_path: Path, config: TransformerConfig, keys: dict[str, Any], sentence: str
 ) -> None:
     folder = saved(tmp_path, config)
     change(folder, **keys)
-    with pytest.raises(ClearstoryError, match=sentence) as told:
+    with pytest.raises(ClearstoryError, match=sentence) as caught:
         open_model(folder)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
-def test_keys_that_are_switched_off_or_change_no_logit_are_no_hindrance(tmp_path: Path) -> None:
+def test_keys_that_are_off_or_change_no_logit_are_ignored(tmp_path: Path) -> None:
     folder = saved(tmp_path, LLAMA)
     before = open_model(folder).logits([[1, 2, 3]])
     change(
@@ -140,14 +140,14 @@ def test_keys_that_are_switched_off_or_change_no_logit_are_no_hindrance(tmp_path
     assert torch.equal(open_model(folder).logits([[1, 2, 3]]), before)
 
 
-def test_older_files_leave_things_out(tmp_path: Path) -> None:
+def test_older_files_may_lack_keys(tmp_path: Path) -> None:
     folder = saved(tmp_path, LLAMA)
     before = open_model(folder)
     for key in ("rope_parameters", "num_key_value_heads", "head_dim", "mlp_bias", "attention_bias", "clearstory"):
         drop(folder, key)
     after = open_model(folder)
     assert after.model.config == before.model.config
-    # openai's own gpt2: no prefix, no class, and the causal mask among the weights.
+    # OpenAI's gpt2: no prefix, no class, and the causal mask among the weights.
     folder = save_model(tmp_path / "gpt2", build(GPT2, seed=0), None, ModelCard())
     before = open_model(folder).logits([[1, 2, 3]])
     drop(folder, "architectures")
@@ -172,7 +172,7 @@ def test_older_files_leave_things_out(tmp_path: Path) -> None:
         (b" " * (5 * 2**20), "bytes, more than the maximum"),
     ],
 )
-def test_a_config_that_is_no_config_is_corrupt(tmp_path: Path, contents: bytes, sentence: str) -> None:
+def test_a_malformed_config_is_corrupt(tmp_path: Path, contents: bytes, sentence: str) -> None:
     folder = saved(tmp_path)
     (folder / "config.json").write_bytes(contents)
     with pytest.raises(CorruptFile, match=sentence):
@@ -208,7 +208,7 @@ def lie_about(header: dict[str, Any], **lies: Any) -> dict[str, Any]:
     ],
     ids=["truncated", "longer", "shape", "overlap", "beyond", "backwards", "type", "negative"],
 )
-def test_weights_that_lie_are_corrupt(tmp_path: Path, how: Any) -> None:
+def test_inconsistent_weights_are_corrupt(tmp_path: Path, how: Any) -> None:
     folder = saved(tmp_path)
     alter(folder, how)
     with pytest.raises(CorruptFile, match=r"model\.safetensors of [\d,]+ bytes is not a complete file"):
@@ -218,14 +218,14 @@ def test_weights_that_lie_are_corrupt(tmp_path: Path, how: Any) -> None:
 @pytest.mark.parametrize(
     "raw", [b"", b"\x00" * 7, struct.pack("<Q", 2**62), struct.pack("<Q", 10**8 - 1) + b"{}", b"<html>" * 99]
 )
-def test_a_file_that_is_no_safetensors_is_corrupt(tmp_path: Path, raw: bytes) -> None:
+def test_a_file_other_than_safetensors_is_corrupt(tmp_path: Path, raw: bytes) -> None:
     folder = saved(tmp_path)
     (folder / "model.safetensors").write_bytes(raw)
     with pytest.raises(CorruptFile, match="is not a complete file"):
         open_model(folder)
 
 
-def test_a_file_cut_off_anywhere_is_corrupt(tmp_path: Path) -> None:
+def test_a_truncated_weight_file_is_corrupt(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     file = folder / "model.safetensors"
     raw = file.read_bytes()
@@ -262,7 +262,7 @@ def test_tensors_that_do_not_fit_the_config_are_named_with_both_shapes(tmp_path:
         open_model(folder)
 
 
-def test_a_tied_unembedding_may_be_stored_twice_but_not_differ(tmp_path: Path) -> None:
+def test_a_tied_unembedding_may_be_stored_twice_if_equal(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     reweigh(folder, lambda w: w.update({"lm_head.weight": w["transformer.wte.weight"].clone()}))
     open_model(folder)

@@ -1,4 +1,4 @@
-"""Laws of folders: save then open gives the same logits; export then import is the identity. For every wiring."""
+"""Laws of model folders: save then open gives the same logits and config, for every combination of settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = TransformerConfig(vocab=19, context=12, width=8, layers=2, heads=4, kv_he
 
 
 def wirings() -> list[TransformerConfig]:
-    """Every switch of the block with every other, and some sizes that no architecture over there has."""
+    """Combinations of all settings of a block, and some sizes that no class of transformers supports."""
     out = [
         replace(
             TINY,
@@ -61,7 +61,7 @@ def wirings() -> list[TransformerConfig]:
 
 
 def shaken(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> Transformer:
-    """A model none of whose parameters is what it was born with: zeros and ones hide what is lost."""
+    """A model whose weights all differ from their initial values: zeros and ones would hide losses."""
     model = build(config, seed=0).to(dtype).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def logits(model: Transformer, rows: list[list[int]]) -> torch.Tensor:
 ROWS = [[3, 1, 4, 1, 5, 9, 2, 6], [18, 0, 17, 5, 8, 2, 8, 4]]
 
 
-def test_save_then_open_gives_the_same_logits_and_config_for_every_wiring(tmp_path: Path) -> None:
+def test_save_then_open_gives_the_same_logits_and_config_for_every_config(tmp_path: Path) -> None:
     carriers = set()
     for number, config in enumerate(wirings()):
         model = shaken(config)
@@ -91,7 +91,7 @@ def test_save_then_open_gives_the_same_logits_and_config_for_every_wiring(tmp_pa
         assert theirs.keys() == model.state_dict().keys()
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, theirs[name]), (config, name)
-    # Every format was tried.
+    # Every decoder class and the native format occurred.
     assert carriers == {
         *("GPT2LMHeadModel", "LlamaForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM", "MistralForCausalLM"),
         "clearstory",
@@ -99,7 +99,7 @@ def test_save_then_open_gives_the_same_logits_and_config_for_every_wiring(tmp_pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_a_folder_keeps_the_precision_it_was_given(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_folder_keeps_its_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     model = shaken(TINY, dtype)
     folder = save_model(tmp_path / "model", model, None, ModelCard())
     opened = open_model(folder)
@@ -109,7 +109,7 @@ def test_a_folder_keeps_the_precision_it_was_given(tmp_path: Path, dtype: torch.
     assert open_model(folder, dtype=dtype).model.embedding.weight.dtype == dtype
 
 
-def test_saving_what_was_opened_over_itself_changes_nothing(tmp_path: Path) -> None:
+def test_saving_an_opened_model_over_itself_changes_nothing(tmp_path: Path) -> None:
     config = replace(TINY, bias=False)
     folder = save_model(tmp_path / "model", shaken(config), None, ModelCard(name="first", trained_on=(("a.txt", 9),)))
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -118,7 +118,7 @@ def test_saving_what_was_opened_over_itself_changes_nothing(tmp_path: Path) -> N
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_changing_an_opened_model_leaves_its_folder_as_it_was(tmp_path: Path) -> None:
+def test_changing_an_opened_model_leaves_its_folder_unchanged(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", shaken(TINY), None, ModelCard())
     before = (folder / "model.safetensors").read_bytes()
     opened = open_model(folder)
@@ -128,7 +128,7 @@ def test_changing_an_opened_model_leaves_its_folder_as_it_was(tmp_path: Path) ->
     assert (folder / "model.safetensors").read_bytes() == before
 
 
-def test_many_files_open_as_one(tmp_path: Path) -> None:
+def test_sharded_weights_open_as_one_file(tmp_path: Path) -> None:
     model = shaken(replace(TINY, tie_embeddings=False))
     one = save_model(tmp_path / "one", model, None, ModelCard())
     many = save_model(tmp_path / "many", model, None, ModelCard(), shard_bytes=1000)
@@ -137,8 +137,8 @@ def test_many_files_open_as_one(tmp_path: Path) -> None:
     assert torch.equal(open_model(one).logits(ROWS), open_model(many).logits(ROWS))
 
 
-def test_every_preset_is_carried_by_a_class_of_transformers_or_says_why_not() -> None:
+def test_every_preset_is_saved_as_a_class_of_transformers_or_listed() -> None:
     # GPT-3 XL and 13B as published have heads that do not add up to the width, which GPT2LMHeadModel cannot say.
-    # No class has the hashed n-grams of recall, and none is recurrent, counts n-grams or has hidden states.
+    # No class has the hashed n-grams of recall, is recurrent, an n-gram model or an HMM.
     odd = {"gpt3-xl", "gpt3-13b", "recall", "rnn", "gru", "lstm", "awd-lstm", "hmm", "ngram"}
     assert {name for name, config in PRESETS.items() if choose_format(config)[0].name == "clearstory"} == odd

@@ -1,4 +1,4 @@
-"""Parity: against transformers, which is an oracle here and never part of the house. No network is asked."""
+"""Parity with transformers, which is a reference for tests only. No network access."""
 
 from __future__ import annotations
 

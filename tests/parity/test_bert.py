@@ -1,4 +1,4 @@
-"""BERT's folders open in transformers with the same numbers, and theirs open here. Every parameter is shaken first."""
+"""BERT folders open here and in transformers with the same outputs. All parameters are randomized first."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ REFUSED = [
 ]
 
 
-def test_labels_that_lie_or_are_no_choice_are_refused(tmp_path: Path) -> None:
+def test_invalid_labels_are_rejected(tmp_path: Path) -> None:
     made_there("BertForSequenceClassification", {}, tmp_path / "theirs")
     file = tmp_path / "theirs" / "config.json"
     said = {"id2label": {"0": "bad", "1": "good"}, **json.loads(file.read_text())}
@@ -220,7 +220,7 @@ def test_labels_that_lie_or_are_no_choice_are_refused(tmp_path: Path) -> None:
     assert open_model(tmp_path / "theirs").model.config.labels == ("LABEL_0", "LABEL_1")
 
 
-def test_a_text_and_its_words_are_labelled_as_their_pipelines_do(tmp_path: Path) -> None:
+def test_labels_equal_those_of_transformers_pipelines(tmp_path: Path) -> None:
     texts = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!", "fox"]
     tokenizer = train_tokenizer("wordpiece:90", texts * 3)
     folders = {
@@ -261,7 +261,7 @@ def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
         assert "logits differ by" in str(check_portability(folder, other).reason)
 
 
-def test_the_published_files_open_old_names_second_copies_and_all(tmp_path: Path) -> None:
+def test_published_files_with_legacy_names_and_duplicates_open(tmp_path: Path) -> None:
     """They call themselves masked, name norms by gamma and beta, and hold the tied matrix twice and a second head."""
     oracle = made_there("BertForPreTraining", {}, tmp_path / "theirs")
     file = tmp_path / "theirs" / "model.safetensors"
@@ -285,7 +285,7 @@ def test_the_published_files_open_old_names_second_copies_and_all(tmp_path: Path
         open_model(tmp_path / "theirs")
 
 
-def test_what_this_house_has_not_is_refused(tmp_path: Path) -> None:
+def test_unsupported_settings_are_rejected(tmp_path: Path) -> None:
     made_there("BertForMaskedLM", {}, tmp_path / "theirs")
     file = tmp_path / "theirs" / "config.json"
     said = json.loads(file.read_text())
@@ -299,7 +299,7 @@ def test_what_this_house_has_not_is_refused(tmp_path: Path) -> None:
             open_model(tmp_path / "theirs")
 
 
-def test_their_tokenizer_of_our_folder_makes_the_same_ids_of_one_text_and_of_two(tmp_path: Path) -> None:
+def test_their_tokenizer_of_our_folder_gives_the_same_ids_for_texts_and_pairs(tmp_path: Path) -> None:
     text = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!"]
     tokenizer = train_tokenizer("wordpiece:90", text * 3)
     folder = save_model(tmp_path / "model", ours(replace(BERT, vocab=tokenizer.vocab)), tokenizer, ModelCard())
@@ -344,7 +344,7 @@ TEXTS = [
 ]  # fmt: skip
 
 
-def test_a_real_encoder_gives_the_vectors_of_its_own_recipe(minilm: Path) -> None:
+def test_a_published_encoder_gives_its_reference_vectors(minilm: Path) -> None:
     """Mean over tokens, then length one: what its modules.json says, reckoned with transformers."""
     oracle = transformers.AutoModel.from_pretrained(minilm).eval()
     asked = transformers.AutoTokenizer.from_pretrained(minilm)(TEXTS, padding=True, return_tensors="pt")

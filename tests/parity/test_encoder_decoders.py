@@ -1,4 +1,4 @@
-"""Encoder-decoders in folders of T5 and Marian: the same numbers there and here. Every parameter is shaken first."""
+"""T5 and Marian folders have the same outputs here and in transformers. All parameters are randomized first."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def name_of(case: str) -> str:
 
 
 def shake(model: nn.Module, by: float = 0.1) -> None:
-    """Add noise to all that is learnt: at birth biases are 0, which hides that they are lost."""
+    """Add noise to all that is learnt: initial biases are 0, which would hide that they are lost."""
     generator = torch.Generator().manual_seed(1)
     learnt = [*model.parameters(), *(each for name, each in model.named_buffers() if name == "final_logits_bias")]
     frozen = [weight for name, weight in model.named_parameters() if "embed_positions" in name]
@@ -204,7 +204,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
     common = {"vocab_size": 61, "pad_token_id": 60, "decoder_start_token_id": 60}
     config = getattr(transformers, f"{family}Config")(**{**shape, **common, **settings})
     oracle = getattr(transformers, {"T5": "T5ForConditionalGeneration", "Marian": "MarianMTModel"}[family])(config)
-    if name == "t5-v1.1-untied":  # as published; release 5 of transformers ties it at birth
+    if name == "t5-v1.1-untied":  # as published; transformers 5 ties it when it is created
         oracle.lm_head.weight = nn.Parameter(oracle.lm_head.weight.detach().clone())
     shake(oracle.eval())
     oracle.save_pretrained(tmp_path / "theirs")
@@ -233,7 +233,7 @@ def test_a_folder_is_portable_by_its_own_check(name: str, tmp_path: Path) -> Non
     assert found.max_nats_difference == 0
 
 
-def test_two_embeddings_are_refused(tmp_path: Path) -> None:
+def test_two_different_embeddings_are_rejected(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from clearstory.errors import CorruptFile
@@ -249,7 +249,7 @@ def test_two_embeddings_are_refused(tmp_path: Path) -> None:
         open_model(folder)
 
 
-def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
+def test_biases_trained_with_transformers_are_kept(tmp_path: Path) -> None:
     oracle = theirs(save_model(tmp_path / "model", ours(CASES["2017"]), None, ModelCard()))
     shake(oracle)
     oracle.save_pretrained(tmp_path / "tuned")
@@ -300,7 +300,7 @@ def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t5", "marian"])
-def test_beams_are_equal(name: str, tmp_path: Path) -> None:
+def test_beam_search_results_are_equal(name: str, tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", lively(name), None, ModelCard())
     opened, oracle = open_model(folder), theirs(folder)
     settings = Sampling(max_tokens=50, beam=4)

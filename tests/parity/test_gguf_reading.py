@@ -1,4 +1,4 @@
-"""The GGUF files that are written here open elsewhere: in transformers, and in llama.cpp where it is installed."""
+"""GGUF files written here open in transformers, and in llama.cpp if it is installed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_transformers_reads_our_file_with_the_same_logits(name: str, tmp_path: P
     assert (found.texts, found.template, found.note) == (len(SAMPLE_TEXTS), True, None)
 
 
-def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any) -> None:
+def test_ids_and_chat_template_of_a_file_are_compared(tmp_path: Path, capsys: Any) -> None:
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": TEMPLATE})
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
     assert main(["convert", str(folder), str(tmp_path / "model.gguf"), "--check"]) == 0
@@ -99,7 +99,7 @@ def test_of_a_file_ids_and_template_are_compared_too(tmp_path: Path, capsys: Any
     assert "has the ids" in str(found.reason)
 
 
-def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: Path, tmp_path: Path) -> None:
+def test_ids_of_unknown_pretokenizers_are_not_compared(data: Path, tmp_path: Path) -> None:
     bytewise = train_tokenizer("bytes", [])
     folder = save_model(tmp_path / "bytes", shaken(replace(LLAMA, vocab=bytewise.vocab)), bytewise, ModelCard())
     found = convert(folder, tmp_path / "bytes.gguf", check=True).portability
@@ -122,7 +122,9 @@ def test_ids_that_transformers_can_only_guess_are_not_held_against_a_file(data: 
     assert "how a leading space is encoded" in str(found.note)
 
 
-def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chat_template_that_reads_back_differently_is_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     several = [{"name": "default", "template": TEMPLATE}, {"name": "tool_use", "template": "{{ tools }}"}]
     tokenizer = replace(bpe(), config={**bpe().config, "chat_template": several})
     folder = save_model(tmp_path / "model", shaken(LLAMA), tokenizer, ModelCard())
@@ -140,7 +142,7 @@ def test_a_template_that_reads_back_otherwise_is_refused(tmp_path: Path, monkeyp
         convert(folder, tmp_path / "other.gguf")
 
 
-def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, capsys: Any) -> None:
+def test_convert_check_reports_portability(tmp_path: Path, capsys: Any) -> None:
     tokenizer = bpe()
     tokenizer = replace(tokenizer, config={**tokenizer.config, "chat_template": TEMPLATE})
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), tokenizer, ModelCard())
@@ -157,7 +159,7 @@ def test_convert_check_says_what_is_portable_and_what_is_not(tmp_path: Path, cap
     assert open_model(tmp_path / "copy").model.config.positions == "none"
 
 
-def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> None:
+def test_an_encoder_is_compared_as_the_class_of_its_folder(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("wordpiece:200", [TEXT])
     folder = save_model(tmp_path / "bert", shaken(replace(BERT_TINY, vocab=tokenizer.vocab)), tokenizer, ModelCard())
     found = check_portability(folder, open_model(folder))
@@ -166,7 +168,7 @@ def test_an_encoder_is_asked_as_the_class_its_folder_names(tmp_path: Path) -> No
     assert found.max_relative_difference < 1e-5
 
 
-def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> None:
+def test_a_folder_with_other_ids_in_transformers_is_not_portable(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", shaken(CASES["llama"]), bpe(), ModelCard())
     other = replace(open_model(folder), tokenizer=train_tokenizer("bytes", []))
     found = check_portability(folder, other)
@@ -182,7 +184,7 @@ def test_a_folder_that_makes_other_ids_there_is_not_portable(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("numbers", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("name", CASES)
-def test_llama_cpp_writes_the_same_greedy_text(name: str, numbers: str, tmp_path: Path) -> None:
+def test_llama_cpp_gives_the_same_greedy_text(name: str, numbers: str, tmp_path: Path) -> None:
     library = pytest.importorskip("llama_cpp", reason="llama-cpp-python, which is built from source, is not installed")
     tokenizer = train_tokenizer("bytes", []) if name == "qwen3" else bpe()
     model = shaken(replace(CASES[name], vocab=tokenizer.vocab))
@@ -191,7 +193,7 @@ def test_llama_cpp_writes_the_same_greedy_text(name: str, numbers: str, tmp_path
 
 
 @pytest.mark.slow
-def test_llama_cpp_tells_the_same_story(data: Path, tmp_path: Path) -> None:
+def test_llama_cpp_gives_the_same_story(data: Path, tmp_path: Path) -> None:
     library = pytest.importorskip("llama_cpp", reason="llama-cpp-python, which is built from source, is not installed")
     convert(data / "stories260k" / "stories260K.bin", tmp_path / "stories.gguf")
     compare_with_llama_cpp(library, tmp_path / "stories.gguf", exact=True)

@@ -1,4 +1,4 @@
-"""transformers makes of every golden folder of its classes what this house makes of it: ids, template and logits."""
+"""transformers gives the same ids, chat template and logits for every golden folder of its classes."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def assert_alike(ours: list[Tensor], theirs: tuple[Tensor, ...]) -> None:
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-grouped-tied", "phi3", "qwen3"])
 @torch.no_grad()
-def test_a_decoder_has_the_same_stream(name: str, tmp_path: Path) -> None:
+def test_a_decoder_has_the_same_residual_stream(name: str, tmp_path: Path) -> None:
     model = decoders.ours(decoders.CASES[name])
     oracle = decoders.theirs(save_model(tmp_path / "model", model, None, ModelCard(name=name)))
     (ours,) = recorded_streams(model, Passage(IDS, ()))
@@ -54,7 +54,7 @@ def test_a_decoder_has_the_same_stream(name: str, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
+def test_an_encoder_has_the_same_residual_stream(tmp_path: Path) -> None:
     model = test_bert.ours(replace(test_bert.BERT, pooler=False))
     oracle = test_bert.theirs(save_model(tmp_path / "model", model, None, ModelCard(name="bert")), "BertForMaskedLM")
     segments = tuple(int(place > 4) for place in range(len(IDS)))
@@ -65,7 +65,7 @@ def test_an_encoder_has_the_same_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t5", "t5-v1.1", "marian"])
 @torch.no_grad()
-def test_both_halves_of_an_encoder_decoder_have_the_same_stream(name: str, tmp_path: Path) -> None:
+def test_an_encoder_decoder_has_the_same_residual_streams(name: str, tmp_path: Path) -> None:
     model = writers.ours(writers.CASES[name])
     oracle = writers.theirs(save_model(tmp_path / "model", model, None, ModelCard(name=name)))
     reading, saying = recorded_streams(model, Passage(IDS, (), SOURCE))

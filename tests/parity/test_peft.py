@@ -1,4 +1,4 @@
-"""Our adapters open in peft with the same numbers, and theirs open here. Every parameter is shaken first."""
+"""Adapters written here open in peft with the same outputs, and the reverse. All parameters are randomized first."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_their_adapter_opens_here_with_the_same_logits(name: str, tmp_path: Path
     assert worst([logits(back, ids)], [logits(oracle, ids)]) <= 1e-5
 
 
-def test_every_setting_of_theirs_is_known_or_off() -> None:
+def test_every_setting_of_peft_is_known_or_off() -> None:
     """A newer peft may have settings that change numbers: those we do not know must be off by default."""
     from clearstory.formats.lora.adapter_config import IGNORED_ADAPTER_KEYS, SUPPORTED_ADAPTER_KEYS
 

@@ -1,4 +1,4 @@
-"""Weights that are a pickle: refused in a sentence whose way out works, word for word."""
+"""Pickled weights are rejected with a message whose suggested conversion works as written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertForTokenClassification", "T5ForConditionalGeneration"])
-def test_the_way_out_of_an_old_folder_is_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_suggested_conversion_of_a_pickle_works(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(GOLDEN / name, "old")
     torch.save(load_file("old/model.safetensors"), "old/pytorch_model.bin")

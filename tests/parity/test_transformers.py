@@ -1,4 +1,4 @@
-"""Our folders open in transformers with the same numbers, and theirs open here. Every parameter is shaken first."""
+"""Decoder folders open here and in transformers with the same outputs. All parameters are randomized first."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ CLASSES = {
 
 
 def shake(model: nn.Module, by: float = 0.1) -> None:
-    """Add noise to every parameter: at birth biases are 0 and norms 1, which hides them when they are lost."""
+    """Add noise to every parameter: initial biases are 0 and norm weights 1, which would hide that they are lost."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
@@ -255,7 +255,7 @@ def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bytes", "bpe"])
-def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: Path) -> None:
+def test_their_tokenizer_of_our_folder_gives_the_same_ids(name: str, tmp_path: Path) -> None:
     texts = [
         "Call me Ishmael. Some years ago—never mind how long precisely—",
         "naïve café, 東京 🙂\n\ttab  two spaces",
@@ -278,7 +278,7 @@ def test_their_tokenizer_of_our_folder_makes_the_same_ids(name: str, tmp_path: P
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == model.config.eos_token_id
 
 
-def test_what_they_trained_on_keeps_its_biases(tmp_path: Path) -> None:
+def test_biases_trained_with_transformers_are_kept(tmp_path: Path) -> None:
     folder = save_model(tmp_path / "model", ours(CASES["gpt2-no-bias"]), None, ModelCard(name="kept"))
     oracle = theirs(folder)
     shake(oracle)
@@ -328,5 +328,5 @@ def test_published_sizes_to_the_digit(name: str) -> None:
     assert sum(weight.numel() for weight in oracle.parameters()) == SIZES[name]
 
 
-def test_every_published_preset_has_its_size_stated() -> None:
+def test_every_published_preset_has_a_reference_size() -> None:
     assert set(PUBLISHED) <= set(SIZES)

@@ -137,9 +137,9 @@ def marian_block(stack: str, cross: bool) -> tuple[WeightRule, ...]:
 LM_HEAD = "lm_head.weight"
 
 
-def infer_tied(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """The config with `tied` as the weights have it: transformers 5 writes true for every T5 and unties if the file
-    has two different matrices.
+def infer_tie_embeddings(config: TransformerConfig, weights: Weights) -> TransformerConfig:
+    """The config with `tie_embeddings` as the weights have it: transformers 5 writes true for every T5, and unties if
+    the file has two different matrices.
     """
     if not config.tie_embeddings or LM_HEAD not in weights or "shared.weight" not in weights:
         return config
@@ -185,7 +185,7 @@ ENCODER_DECODERS = (
         duplicate_weights=dict.fromkeys(
             ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", LM_HEAD), "shared.weight"
         ),
-        infer_from_weights=infer_tied,
+        infer_from_weights=infer_tie_embeddings,
         auto_class="AutoModelForSeq2SeqLM",
     ),
     HFArchitecture(
