@@ -8,15 +8,15 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.studio.app import studio_app
 from clearstory.text.corpus import Corpus
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_LSTM, shaken
-from trained import recipe, text_file, all_events, words
+from trained import all_events, recipe, text_file, words
 
 HOME = "http://127.0.0.1:8642"
 TEXT = "the cat sat on"

@@ -19,9 +19,9 @@ from studio_home import HOSTILE, TEXT, client
 import clearstory
 from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
+from clearstory.lens.hooks.activations import record_activations
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.registry import VIEWS
-from clearstory.lens.hooks.activations import record_activations
 from clearstory.studio.model_cache import ModelCache
 
 SECONDS = 5.0
@@ -244,12 +244,32 @@ def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
         ("view", {"text": "x"}, 400, "model is missing"),
         ("view", {"model": "models/clear", "text": "x", "format": "png"}, 400, "svg"),
         ("trace", {"model": "models/clear", "text": "x", "activations": ["blocks.9"]}, 404, "blocks"),
-        ("arrays", {"model": "models/clear", "text": "x", "function": "head_pattrns"}, 404, "did you mean 'head_patterns'?"),
-        ("arrays", {"model": "models/clear", "text": "x", "settings": {"activation": "x"}}, 404, "did you mean 'activations'?"),
+        (
+            "arrays",
+            {"model": "models/clear", "text": "x", "function": "head_pattrns"},
+            404,
+            "did you mean 'head_patterns'?",
+        ),
+        (
+            "arrays",
+            {"model": "models/clear", "text": "x", "settings": {"activation": "x"}},
+            404,
+            "did you mean 'activations'?",
+        ),
         ("next-token", {"model": "models/clear", "text": "x", "temperature": -1}, 400, "0 is greedy"),
         ("next-token", {"model": "models/clear", "text": "x", "show": 0}, 400, "1 to 1,000"),
-        ("generated-token", {"model": "models/clear", "text": "x", "generated": [99999]}, 400, "outside the model's vocabulary"),
-        ("generated-token", {"model": "models/clear", "text": "x", "beam": 4}, 400, "beam search does not generate token by token"),
+        (
+            "generated-token",
+            {"model": "models/clear", "text": "x", "generated": [99999]},
+            400,
+            "outside the model's vocabulary",
+        ),
+        (
+            "generated-token",
+            {"model": "models/clear", "text": "x", "beam": 4},
+            400,
+            "beam search does not generate token by token",
+        ),
         ("runs", {"name": "../x", "settings": {}}, 400, "no valid name for a run"),
         ("runs/stop", {"name": "runs/none"}, 400, "is not being trained"),
         ("runs/resume", {"name": "runs/none"}, 400, "no longer exists"),

@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.attention_sites import attention_weights, pooled_patterns
+from clearstory.lens.hooks.attention_sites import attention_site, attention_weights, pooled_patterns
+from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.attention import combined_heads
 from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
-from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
-from clearstory.studio.attention_api import CACHE, combined_pattern, edited_pattern, head_pattern, head_patterns, head_scores
+from clearstory.studio.attention_api import (
+    CACHE,
+    combined_pattern,
+    edited_pattern,
+    head_pattern,
+    head_patterns,
+    head_scores,
+)
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
@@ -34,7 +40,11 @@ CASES: dict[str, tuple[Any, Any, tuple[Any, ...]]] = {
     "gpt2": (replace(TINY_GPT2, vocab=CHARACTERS.vocab), CHARACTERS, (None,)),
     "grouped": (replace(TINY_CLEAR, vocab=CHARACTERS.vocab, kv_heads=2, sliding_window=3), CHARACTERS, (None,)),
     "bert": (replace(BERT_TINY, **SMALL, vocab=PIECES.vocab), PIECES, (None,)),
-    "t5": (replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, decoder_start_token_id=0), CHARACTERS, (None, "decoder", "cross")),
+    "t5": (
+        replace(T5_SMALL, **SMALL, vocab=CHARACTERS.vocab, decoder_start_token_id=0),
+        CHARACTERS,
+        (None, "decoder", "cross"),
+    ),
 }
 TEXT = "a b c a b"
 

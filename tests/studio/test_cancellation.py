@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.studio.http_json import RequestCancelled
 from clearstory.studio.model_cache import ModelCache, cancellable
@@ -35,7 +35,9 @@ def test_the_next_layer_is_not_begun(name: str) -> None:
 
 
 def test_who_leaves_in_the_middle_frees_the_model(tmp_path: Path) -> None:
-    save_model(tmp_path / "model", MODELS["gpt2"]().float(), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard())
+    save_model(
+        tmp_path / "model", MODELS["gpt2"]().float(), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard()
+    )
     begun = Event()
 
     def endless(opened: Any) -> None:

@@ -13,8 +13,8 @@ from studio_home import TEXT
 
 import clearstory
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings
+from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.rendering.render import render
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.studio import context_api
@@ -33,7 +33,8 @@ def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("view", "settings"), [("next-token", {"top": 5}), ("surprisal", {}), ("logit-lens", {}), ("attention", {"layer": 0, "head": 1})]
+    ("view", "settings"),
+    [("next-token", {"top": 5}), ("surprisal", {}), ("logit-lens", {}), ("attention", {"layer": 0, "head": 1})],
 )
 def test_both_sides_and_their_difference_are_the_librarys(
     made: Path, studio: TestClient, view: str, settings: dict[str, Any]
@@ -50,7 +51,9 @@ def test_both_sides_and_their_difference_are_the_librarys(
 
 
 def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:
-    said = asked(studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprisal")
+    said = asked(
+        studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprisal"
+    )
     runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
     assert said["difference"] == inspect(runs[0], "the cat", "surprisal", compare_model=runs[1]).to_json()
     same = asked(studio, model=CLEAR, text="the cat", view="surprisal")
@@ -104,7 +107,9 @@ def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> Non
     model = wide()
     texts = {"other_text": "a fashion model", "word": "model"}
     said = compare_contexts(model, TOKENIZER, "a machine learning model", **texts, top=4)
-    view = contextual_embeddings(model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, sentences_file=few)
+    view = contextual_embeddings(
+        model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, sentences_file=few
+    )
     plain = [step.to_json() for step in view.panels]
     assert [said["similarity"], said["trajectories"], *said["static_neighbours"], *said["nearest"]["1"]] == plain[:-1]
     heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
@@ -167,4 +172,7 @@ def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestCl
     assert answer.status_code == 400
     assert "‘dog’ does not occur" in answer.json()["error"]
     ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
-    assert inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json() == said["similarity"]  # type: ignore[union-attr]
+    assert (
+        inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json()
+        == said["similarity"]
+    )  # type: ignore[union-attr]

@@ -9,8 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import clearstory
-from clearstory.lens.probes.embeddings import neighbours
-from clearstory.lens.probes.embeddings import input_embeddings, unit_word_vectors
+from clearstory.lens.probes.embeddings import input_embeddings, neighbours, unit_word_vectors
 from clearstory.lens.probes.projection import fit_plane, project_on
 from clearstory.studio.embedding_api import embedding_rows, nearest_embeddings
 
@@ -33,7 +32,10 @@ def test_checkpoints_are_projected_on_the_axes_of_the_final_model(studio: TestCl
     assert studio.post("/api/checkpoint-projection", json={**said, "text": ""}).json() == {
         "error": "the text is empty; give at least one word"
     }
-    assert "checkpoints of one run" in studio.post("/api/checkpoint-projection", json={**said, "final_model": "models/lstm"}).json()["error"]
+    assert (
+        "checkpoints of one run"
+        in studio.post("/api/checkpoint-projection", json={**said, "final_model": "models/lstm"}).json()["error"]
+    )
     assert studio.post("/api/checkpoint-projection", json={**said, "final_model": "../x"}).status_code == 400
 
 

@@ -17,7 +17,7 @@ from studio_home import client
 from clearstory.recipes.settings.schema import setting_table
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.studio import run_processes
-from clearstory.studio.run_processes import process_start_time, command_arguments
+from clearstory.studio.run_processes import command_arguments, process_start_time
 from trained import MODEL, TRAINING, text_file
 
 PATIENCE = 120.0
@@ -154,7 +154,9 @@ def test_a_record_is_read_in_parts_and_only_whole_lines(made: Path, folder: Path
     assert half["offset"] == whole["offset"]
     with record.open("a") as file:
         file.write('p": 9}\n')
-    assert records(studio, "runs/short", offset=whole["offset"], file=whole["file"])["records"] == [{"kind": "step", "step": 9}]
+    assert records(studio, "runs/short", offset=whole["offset"], file=whole["file"])["records"] == [
+        {"kind": "step", "step": 9}
+    ]
     other = record.with_suffix(".new")
     other.write_text('{"kind": "step", "step": 1}\n', encoding="utf-8")
     other.replace(record)  # as a run does that goes on
@@ -197,5 +199,13 @@ def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
 def test_a_forms_settings_are_a_command_line() -> None:
     from clearstory.cli.arguments import parse_arguments
 
-    said = {"text": ["a b.txt", "--c.txt"], "model": "gpt2", "model.layers": 2, "training.stateful": False, "minutes": 0.5}
-    assert build_train_recipe(parse_arguments(command_arguments(said), setting_table(TrainRecipe))) == build_train_recipe(said)
+    said = {
+        "text": ["a b.txt", "--c.txt"],
+        "model": "gpt2",
+        "model.layers": 2,
+        "training.stateful": False,
+        "minutes": 0.5,
+    }
+    assert build_train_recipe(
+        parse_arguments(command_arguments(said), setting_table(TrainRecipe))
+    ) == build_train_recipe(said)

@@ -15,13 +15,12 @@ from browsing import Open, Visit, needs_browser
 from studio_home import TEXT
 
 import clearstory
-from clearstory.formats.model_card import ModelCard
 from clearstory.formats.folders import save_model
-from clearstory.lens.hooks.attention_sites import attention_weights
+from clearstory.formats.model_card import ModelCard
+from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, run_interventions
+from clearstory.lens.hooks.attention_sites import attention_site, attention_weights
 from clearstory.lens.hooks.interventions import parse_intervention
-from clearstory.lens.hooks.apply_interventions import run_interventions, pattern_with_interventions
 from clearstory.lens.hooks.passage import encode_passage
-from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.lens.probes.projection import fit_plane, project_on
 from clearstory.models.transformer.presets import T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -144,9 +143,7 @@ def test_the_attention_part_is_selected(visit: Open, home: Path) -> None:
     assert "cross-attention" in seen.page.locator('[data-card="head"] h2').inner_text()
 
 
-def test_a_weight_is_dragged_and_changed_with_keys(
-    visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_weight_is_dragged_and_changed_with_keys(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="interventions", model=CLEAR, text=TEXT, layer=0, head=1)
     opened = clearstory.open(CLEAR)
@@ -176,7 +173,9 @@ def test_a_weight_is_dragged_and_changed_with_keys(
         )
         for each in page.locator('[data-card="interventions"] .pair').all()
     }
-    want = {opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.largest_changes(12)}
+    want = {
+        opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.largest_changes(12)
+    }
     assert told == want
     assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="interventions"] .caption').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.
@@ -274,7 +273,9 @@ def test_checkpoints_are_played_on_fixed_axes(visit: Open, home: Path, monkeypat
     assert page.locator("#step-box").is_hidden()
 
 
-def test_nearest_neighbours_are_shown_with_their_vectors(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nearest_neighbours_are_shown_with_their_vectors(
+    visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="embeddings", model=CLEAR, text=TEXT, word="t", remove_components=1)
     page = seen.page
@@ -312,7 +313,9 @@ def test_the_logit_lens_is_computed_for_visible_columns(visit: Open, home: Path)
     whole = clearstory.inspect(home / CLEAR, TEXT, view="logit-lens")
     assert readings(seen, "logit-lens") == [pytest.approx(row[count - columns :], abs=1e-6) for row in whole.values]
     seen.page.locator('[name="first-token"]').fill("1")
-    assert readings(seen.ready(), "logit-lens") == [pytest.approx(row[1 : 1 + columns], abs=1e-6) for row in whole.values]
+    assert readings(seen.ready(), "logit-lens") == [
+        pytest.approx(row[1 : 1 + columns], abs=1e-6) for row in whole.values
+    ]
 
 
 def test_nothing_is_wider_than_a_narrow_window(visit: Open) -> None:

@@ -316,9 +316,7 @@ def test_the_tour_shows_an_alternative_for_unsupported_views(visit: Open, model:
         assert len(said) > 60
 
 
-def test_the_first_visit_starts_the_tour(
-    visit: Open, installed: Path, tmp_path: Path
-) -> None:
+def test_the_first_visit_starts_the_tour(visit: Open, installed: Path, tmp_path: Path) -> None:
     with serving(installed, tmp_path) as (_, url):
         seen = visit(url=url)
         seen.page.goto(url)

@@ -1,7 +1,7 @@
 """Embedding API: embedding vectors of tokens, nearest neighbours, and the word projection over checkpoints.
 
- final model of a run ─► plane: words, links, two axes ─┐
- any checkpoint ─────► its word vectors ────────────────┴─► projection
+final model of a run ─► plane: words, links, two axes ─┐
+any checkpoint ─────► its word vectors ────────────────┴─► projection
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.formats.folders import OpenedModel
-from clearstory.lens.rendering.render import render
-from clearstory.lens.probes.embeddings import similarity_caption, word_neighbours
 from clearstory.lens.hooks.passage import number_duplicates
-from clearstory.lens.probes.embeddings import input_embeddings, unit_word_vectors
+from clearstory.lens.probes.embeddings import input_embeddings, similarity_caption, unit_word_vectors, word_neighbours
 from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
+from clearstory.lens.rendering.render import render
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 
 
@@ -64,7 +63,9 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
         remove_components=request.remove_components,
         max_token_id=request.max_token_id,
     )
-    coordinates, _ = plane.coordinates(unit_word_vectors(model, tokenizer, centre=request.centre, remove_components=request.remove_components))
+    coordinates, _ = plane.coordinates(
+        unit_word_vectors(model, tokenizer, centre=request.centre, remove_components=request.remove_components)
+    )
     (left, low), (right, high) = coordinates.amin(0).tolist(), coordinates.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 
@@ -107,7 +108,9 @@ def nearest_embeddings(
     max_token_id: int | None = None,
 ) -> dict[str, Any]:
     """The unit vectors of a word and of its nearest tokens, (1 + top, W), and their cosines."""
-    id, neighbours, vectors = word_neighbours(model, tokenizer, text, top=top, centre=centre, remove_components=remove_components, max_token_id=max_token_id)
+    id, neighbours, vectors = word_neighbours(
+        model, tokenizer, text, top=top, centre=centre, remove_components=remove_components, max_token_id=max_token_id
+    )
     ids = [id, *(each.id for each in neighbours)]
     return {
         "values": vectors[ids],

@@ -8,9 +8,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.hooks.attention_sites import attention_weights
+from clearstory.lens.hooks.attention_sites import (
+    AttentionPart,
+    AttentionSite,
+    attention_parts,
+    attention_site,
+    attention_weights,
+)
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.attention_sites import AttentionPart, AttentionSite, attention_parts, attention_site
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat

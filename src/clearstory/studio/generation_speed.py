@@ -1,8 +1,8 @@
 """Generation speed: tokens per second with the model's cached state, and without it.
 
 The cached state is a Transformer's keys and values (the KV cache), a recurrent model's hidden state, or an n-gram
-model's last ids. Without it the whole sequence is processed again for each token. Both methods generate the same tokens in
-alternation, so that a change in the machine's load affects both.
+model's last ids. Without it the whole sequence is processed again for each token. Both methods generate the same tokens
+in alternation, so that a change in the machine's load affects both.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def build_request(kind: type[T], body: Mapping[str, Any]) -> T:
     """A dataclass from keys and values; the keys of `settings` are passed through unchecked."""
     settings = body.get(SETTINGS_FIELD)
     if settings is None:
-        return build_settings(kind, {key: value for key, value in body.items() if key != SETTINGS_FIELD or value is not None})
+        return build_settings(
+            kind, {key: value for key, value in body.items() if key != SETTINGS_FIELD or value is not None}
+        )
     if SETTINGS_FIELD not in kind.__dataclass_fields__:  # type: ignore[attr-defined]  # every caller passes a dataclass
         raise UnknownName(f"this request has no '{SETTINGS_FIELD}'; leave it out")
     if not isinstance(settings, dict):
