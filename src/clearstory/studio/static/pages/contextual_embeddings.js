@@ -145,7 +145,7 @@ export function mount(root, context) {
     return { ...renderers[0], follow: (move) => renderers[0].follow?.(move), destroy: () => renderers.forEach((each) => each.destroy?.()) };
   }
 
-  const COLUMNS = ["layer", "cosine, centred", "cosine", "random pair", "A to B’s static neighbours", "B to A’s static neighbours"];
+  const COLUMNS = ["layer", "cosine, standardized", "cosine", "random pair", "A to B’s static neighbours", "B to A’s static neighbours"];
   const layerCells = (row) => [row.title, row.centred, row.cosine, row.chance, ...row.static_similarity];
   const layersTable = () => ({ kind: "table", title: "Cosine similarity per layer", columns: COLUMNS, rows: result.layers.map(layerCells), bar: COLUMNS[1] });
 
