@@ -422,9 +422,9 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.gate": "lens/test_recurrent_units.py::test_a_gate_is_shown_by_unit",
     "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
     **{f"QuickstartRecipe.{name}": observe_quickstart for name in ("minutes", "out", "seed")},
-    "StudioRecipe.folder": "studio/test_server.py::test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c",
+    "StudioRecipe.folder": "studio/test_server.py::test_a_studio_serves_connects_nowhere_and_ends_on_ctrl_c",
     **{
-        f"StudioRecipe.{name}": "studio/test_server.py::test_addresses_that_others_reach_have_a_token"
+        f"StudioRecipe.{name}": "studio/test_server.py::test_addresses_reachable_from_other_machines_have_a_token"
         for name in ("host", "port", "token")
     },
     "PlanRecipe.model": observe_plan,

@@ -37,11 +37,11 @@ def post(studio: TestClient, path: str, **body: Any) -> Any:
 def sentence(answer: Any, status: int = 400) -> str:
     """The error message of a response: one line, no traceback, within five seconds."""
     assert answer.status_code == status, answer.text
-    said: str = answer.json()["error"]
-    assert "\n" not in said
-    assert "Traceback" not in said
+    result: str = answer.json()["error"]
+    assert "\n" not in result
+    assert "Traceback" not in result
     assert answer.elapsed.total_seconds() < SECONDS
-    return said
+    return result
 
 
 # ---- equal to the library
@@ -50,18 +50,18 @@ def sentence(answer: Any, status: int = 400) -> str:
 def test_a_trace_holds_the_tokens_and_the_requested_activations(made: Path, studio: TestClient) -> None:
     opened = clearstory.open(made / "models" / "clear")
     tap = "blocks.1.attention.pattern"
-    said = post(studio, "trace", model="models/clear", text=TEXT, activations=[tap], top=3)
-    assert [token["id"] for token in said["tokens"]] == opened.tokenizer.encode(TEXT)
-    assert "".join(TEXT[token["start"] : token["stop"]] for token in said["tokens"]) == TEXT
-    assert sum(token["bytes"] for token in said["tokens"]) == len(TEXT.encode())
+    result = post(studio, "trace", model="models/clear", text=TEXT, activations=[tap], top=3)
+    assert [token["id"] for token in result["tokens"]] == opened.tokenizer.encode(TEXT)
+    assert "".join(TEXT[token["start"] : token["stop"]] for token in result["tokens"]) == TEXT
+    assert sum(token["bytes"] for token in result["tokens"]) == len(TEXT.encode())
     seen = encode_passage(opened.model, opened.tokenizer, TEXT)
     with torch.no_grad(), record_activations(opened.model, tap) as watched:
         seen.forward(opened.model)
-    assert said["activations"][tap]["values"] == watched[tap].tolist()
+    assert result["activations"][tap]["values"] == watched[tap].tolist()
     logits = opened.logits([seen.ids])[0, -1].double()
     best = logits.topk(3)
-    assert [row[1] for row in said["next_token"]["rows"]] == best.indices.tolist()
-    assert [row[2] for row in said["next_token"]["rows"]] == pytest.approx(best.values.tolist(), rel=1e-5)
+    assert [row[1] for row in result["next_token"]["rows"]] == best.indices.tolist()
+    assert [row[2] for row in result["next_token"]["rows"]] == pytest.approx(best.values.tolist(), rel=1e-5)
 
 
 def able(made: Path) -> list[tuple[str, str]]:
@@ -97,8 +97,8 @@ def test_files_of_a_view_are_those_of_inspect(made: Path, studio: TestClient, tm
     for format in ("svg", "csv", "html"):
         file = tmp_path / f"view.{format}"
         clearstory.inspect(made / "models" / "clear", TEXT, view="attention", out=file, layer=0, head=1)
-        said = {"model": "models/clear", "text": TEXT, "view": "attention", "settings": {"layer": 0, "head": "1"}}
-        answer = studio.post("/api/view", json={**said, "format": format})
+        result = {"model": "models/clear", "text": TEXT, "view": "attention", "settings": {"layer": 0, "head": "1"}}
+        answer = studio.post("/api/view", json={**result, "format": format})
         assert answer.text == file.read_text(encoding="utf-8")
 
 
@@ -131,7 +131,7 @@ def test_arrays_are_returned_as_bytes(made: Path, studio: TestClient) -> None:
     [{}, {"temperature": 0.5, "top_k": 4}, {"top_p": 0.6}, {"temperature": 1.7, "min_p": 0.1}, {"temperature": 0}],
 )
 def test_truncation_equals_that_of_sampling(made: Path, studio: TestClient, how: dict[str, Any]) -> None:
-    said = post(studio, "next-token", model="models/clear", text=TEXT, show=100, **how)
+    result = post(studio, "next-token", model="models/clear", text=TEXT, show=100, **how)
     opened = clearstory.open(made / "models" / "clear")
     logits = opened.logits([encode_passage(opened.model, opened.tokenizer, TEXT).ids])[0, -1].double()
     sampling = Sampling(**how)
@@ -142,13 +142,13 @@ def test_truncation_equals_that_of_sampling(made: Path, studio: TestClient, how:
         ids, probabilities = filtered_probabilities(logits / sampling.temperature, sampling)
         ids = torch.arange(len(logits)) if ids is None else ids
         left = dict(zip(ids.tolist(), (probabilities / probabilities.sum()).tolist(), strict=True))
-    assert {row["id"] for row in said["tokens"] if row["kept"]} == set(left)
-    assert said["kept"] == len(left)
-    for row in said["tokens"]:
+    assert {row["id"] for row in result["tokens"] if row["kept"]} == set(left)
+    assert result["kept"] == len(left)
+    for row in result["tokens"]:
         assert row["probability"] == pytest.approx(float(warm[row["id"]]), rel=1e-4)
         assert row["sampling_probability"] == pytest.approx(left.get(row["id"], 0.0), rel=1e-4)
-    assert sum(row["sampling_probability"] for row in said["tokens"]) == pytest.approx(1.0)
-    assert said["entropy"] == pytest.approx(float(-(warm * warm.log2()).sum()), rel=1e-4)
+    assert sum(row["sampling_probability"] for row in result["tokens"]) == pytest.approx(1.0)
+    assert result["entropy"] == pytest.approx(float(-(warm * warm.log2()).sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize("model", ["clear", "lstm", "ngram"])
@@ -158,17 +158,17 @@ def test_generated_tokens_equal_generate(made: Path, studio: TestClient, model: 
     whole = clearstory.generate(made / "models" / model, TEXT, max_tokens=26, **how).completions[0]
     written: list[int] = []
     for logprob in whole.logprobs:
-        said = post(studio, "generated-token", model=f"models/{model}", text=TEXT, generated=written, **how)
-        assert said["logprob"] == pytest.approx(logprob, abs=1e-4)
-        written.append(said["id"])
-        assert any(row["id"] == said["id"] and row["kept"] for row in said["alternatives"])
+        result = post(studio, "generated-token", model=f"models/{model}", text=TEXT, generated=written, **how)
+        assert result["logprob"] == pytest.approx(logprob, abs=1e-4)
+        written.append(result["id"])
+        assert any(row["id"] == result["id"] and row["kept"] for row in result["alternatives"])
     assert tuple(written) == whole.ids
-    assert said["text"] == whole.text
+    assert result["text"] == whole.text
 
 
 def test_generation_can_branch_at_any_token(made: Path, studio: TestClient) -> None:
-    said = post(studio, "generated-token", model="models/clear", text=TEXT, generated=[])
-    other = next(row["id"] for row in said["alternatives"] if row["id"] != said["id"])
+    result = post(studio, "generated-token", model="models/clear", text=TEXT, generated=[])
+    other = next(row["id"] for row in result["alternatives"] if row["id"] != result["id"])
     after = post(studio, "generated-token", model="models/clear", text=TEXT, generated=[other], temperature=0)
     opened = clearstory.open(made / "models" / "clear")
     ids = [*encode_passage(opened.model, opened.tokenizer, TEXT).ids, other]
@@ -176,8 +176,8 @@ def test_generation_can_branch_at_any_token(made: Path, studio: TestClient) -> N
 
 
 def test_hostile_words_are_only_text(studio: TestClient) -> None:
-    said = post(studio, "trace", model="models/hostile", text=f"the {HOSTILE} cat", top=0)
-    assert [token["piece"] for token in said["tokens"]][1] == HOSTILE
+    result = post(studio, "trace", model="models/hostile", text=f"the {HOSTILE} cat", top=0)
+    assert [token["piece"] for token in result["tokens"]][1] == HOSTILE
     page = studio.post(
         "/api/view", json={"model": "models/hostile", "text": f"the {HOSTILE}", "view": "surprisal", "format": "html"}
     ).text
@@ -228,7 +228,7 @@ def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said", "status", "says"),
+    ("path", "body", "status", "message"),
     [
         ("view", {"model": "models/clera", "text": "x"}, 400, "did you mean 'clear'?"),
         ("view", {"model": "models/clear", "text": "x", "view": "atention"}, 404, "did you mean 'attention'?"),
@@ -276,9 +276,9 @@ def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
     ],
 )
 def test_invalid_requests_get_one_sentence(
-    studio: TestClient, path: str, said: dict[str, Any], status: int, says: str
+    studio: TestClient, path: str, body: dict[str, Any], status: int, message: str
 ) -> None:
-    assert says in sentence(studio.post(f"/api/{path}", json=said), status)
+    assert message in sentence(studio.post(f"/api/{path}", json=body), status)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"x"', b"\xff\xfe", b"[" * 100_000])
@@ -287,9 +287,9 @@ def test_bodies_that_are_not_json_objects_are_rejected(studio: TestClient, body:
 
 
 def test_a_text_beyond_the_context_still_has_tokens(studio: TestClient) -> None:
-    said = post(studio, "trace", model="models/clear", text="the cat " * 40, top=0)
-    assert len(said["tokens"]) == 320
-    assert "context holds 24" in said["problem"]
+    result = post(studio, "trace", model="models/clear", text="the cat " * 40, top=0)
+    assert len(result["tokens"]) == 320
+    assert "context holds 24" in result["problem"]
 
 
 def test_missing_and_incomplete_models_are_reported(folder: Path) -> None:

@@ -25,9 +25,9 @@ from tiny import TINY_CLEAR, shaken
 CLEAR, LSTM, SHORT = "models/clear", "models/lstm", "runs/short/checkpoints"
 
 
-def asked(studio: TestClient, status: int = 200, **said: Any) -> Any:
+def request_difference(studio: TestClient, status: int = 200, **result: Any) -> Any:
     """The data of an answer, or its sentence."""
-    answer = studio.post("/api/view-difference", json=said)
+    answer = studio.post("/api/view-difference", json=result)
     assert answer.status_code == status, answer.text
     return answer.json() if status == 200 else answer.json()["error"]
 
@@ -40,46 +40,46 @@ def test_both_sides_and_their_difference_are_the_librarys(
     made: Path, studio: TestClient, view: str, settings: dict[str, Any]
 ) -> None:
     sides = {"model": CLEAR, "text": "the cat", "compare_model": CLEAR, "compare_text": "the dog"}
-    said = asked(studio, view=view, settings=settings, **sides)
+    result = request_difference(studio, view=view, settings=settings, **sides)
     both = [inspect(made / CLEAR, text, view, **settings) for text in ("the cat", "the dog")]
-    assert [said["a"], said["b"]] == [each.to_json() for each in both]
+    assert [result["a"], result["b"]] == [each.to_json() for each in both]
     apart = inspect(made / CLEAR, "the cat", view, compare_text="the dog", **settings)
-    assert said["difference"] == apart.to_json()
-    assert said["problems"] == {}
+    assert result["difference"] == apart.to_json()
+    assert result["problems"] == {}
     answer = studio.post("/api/view-difference", json={**sides, "view": view, "settings": settings, "format": "svg"})
     assert answer.text == render(apart, "svg")
 
 
 def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:
-    said = asked(
+    result = asked(
         studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprisal"
     )
     runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
-    assert said["difference"] == inspect(runs[0], "the cat", "surprisal", compare_model=runs[1]).to_json()
-    same = asked(studio, model=CLEAR, text="the cat", view="surprisal")
+    assert result["difference"] == inspect(runs[0], "the cat", "surprisal", compare_model=runs[1]).to_json()
+    same = request_difference(studio, model=CLEAR, text="the cat", view="surprisal")
     assert "No number differs" in same["difference"]["caption"]
 
 
 def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio: TestClient) -> None:
-    said = asked(studio, model=CLEAR, text="the cat", compare_text="a dog", view="logit-lens")
-    assert said["a"]["kind"] == said["b"]["kind"] == "grid"
-    assert said["difference"] is None
-    assert said["problems"] == {"difference": said["problems"]["difference"]}
-    assert "A has 7 columns and B has 5" in said["problems"]["difference"]
-    one = asked(studio, model=CLEAR, text="the cat", compare_text="the cat " * 9)
+    result = request_difference(studio, model=CLEAR, text="the cat", compare_text="a dog", view="logit-lens")
+    assert result["a"]["kind"] == result["b"]["kind"] == "grid"
+    assert result["difference"] is None
+    assert result["problems"] == {"difference": result["problems"]["difference"]}
+    assert "A has 7 columns and B has 5" in result["problems"]["difference"]
+    one = request_difference(studio, model=CLEAR, text="the cat", compare_text="the cat " * 9)
     assert one["b"] is one["difference"] is None
     assert "context holds 24" in one["problems"]["b"]
-    other = asked(studio, model=CLEAR, text="the cat", compare_model=LSTM, view="attention")
+    other = request_difference(studio, model=CLEAR, text="the cat", compare_model=LSTM, view="attention")
     assert "needs attention" in other["problems"]["b"]
 
 
 def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
-    assert "no view called 'nex'" in asked(studio, 404, model=CLEAR, text="the", view="nex")
-    assert "no setting called 'tip'" in asked(studio, 404, model=CLEAR, text="the", settings={"tip": 1})
-    assert "top is 0" in asked(studio, 400, model=CLEAR, text="the", settings={"top": 0})
-    assert "top" in asked(studio, 400, model=CLEAR, text="the", settings={"top": "many"})
-    assert "the text is" in asked(studio, 400, model=CLEAR, text="", view="attention")
-    assert "none" in asked(studio, 400, model=CLEAR, text="the", compare_model="none")
+    assert "no view called 'nex'" in request_difference(studio, 404, model=CLEAR, text="the", view="nex")
+    assert "no setting called 'tip'" in request_difference(studio, 404, model=CLEAR, text="the", settings={"tip": 1})
+    assert "top is 0" in request_difference(studio, 400, model=CLEAR, text="the", settings={"top": 0})
+    assert "top" in request_difference(studio, 400, model=CLEAR, text="the", settings={"top": "many"})
+    assert "the text is" in request_difference(studio, 400, model=CLEAR, text="", view="attention")
+    assert "none" in request_difference(studio, 400, model=CLEAR, text="the", compare_model="none")
     assert "A has 3 rows" in asked(
         studio, 400, model=CLEAR, text="the", compare_text="a", view="attention", format="svg", settings={"head": 0}
     )
@@ -106,21 +106,21 @@ def few(monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
 def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> None:
     model = wide()
     texts = {"other_text": "a fashion model", "word": "model"}
-    said = compare_contexts(model, TOKENIZER, "a machine learning model", **texts, top=4)
+    result = compare_contexts(model, TOKENIZER, "a machine learning model", **texts, top=4)
     view = contextual_embeddings(
         model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, sentences_file=few
     )
     plain = [step.to_json() for step in view.panels]
-    assert [said["similarity"], said["trajectories"], *said["static_neighbours"], *said["nearest"]["1"]] == plain[:-1]
-    heads = {tuple(row[:2]): tuple(row[2:5]) for layer in said["heads"].values() for row in layer["rows"]}
+    assert [result["similarity"], result["trajectories"], *result["static_neighbours"], *result["nearest"]["1"]] == plain[:-1]
+    heads = {tuple(row[:2]): tuple(row[2:5]) for layer in result["heads"].values() for row in layer["rows"]}
     assert len(heads) == 2 * 4
     for row in plain[-1]["rows"]:
         assert heads[tuple(row[:2])] == tuple(row[2:5])
     lines = plain[0]["lines"]
-    assert [row["centred"] for row in said["layers"]] == lines[1]["y"]
-    last = said["layers"][-1]["static_similarity"]
-    assert last == pytest.approx([sum(grid["values"][-1]) / 10 for grid in said["static_neighbours"]])
-    assert said["title"] == view.title
+    assert [row["centred"] for row in result["layers"]] == lines[1]["y"]
+    last = result["layers"][-1]["static_similarity"]
+    assert last == pytest.approx([sum(grid["values"][-1]) / 10 for grid in result["static_neighbours"]])
+    assert result["title"] == view.title
 
 
 def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +137,9 @@ def test_the_bank_is_read_once_for_a_model(few: tuple[str, ...], monkeypatch: py
 def test_another_word_or_the_second_of_two_may_be_marked(few: tuple[str, ...]) -> None:
     model = wide()
     text = "a model of a model"
-    said = compare_contexts(model, TOKENIZER, text, other_text=text, word="model", other_occurrence=2)
-    assert said["tokens"] == [list(range(2, 7)), list(range(13, 18))]
-    assert said["layers"][0]["cosine"] == pytest.approx(1)
+    result = compare_contexts(model, TOKENIZER, text, other_text=text, word="model", other_occurrence=2)
+    assert result["tokens"] == [list(range(2, 7)), list(range(13, 18))]
+    assert result["layers"][0]["cosine"] == pytest.approx(1)
     other = compare_contexts(model, TOKENIZER, text, other_text="a network", word="model", other_word="network")
     assert other["layers"][0]["cosine"] < 1
     assert other["title"] == "‘model’ in “a model of a model” and ‘network’ in “a network”"
@@ -163,9 +163,9 @@ def test_a_sentence_is_found_where_none_is_given(few: tuple[str, ...]) -> None:
 
 def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestClient) -> None:
     opened = clearstory.open(made / LSTM)
-    said = compare_contexts(opened.model, opened.tokenizer, TEXT, other_text="a cat", word="cat")
-    assert said["heads"] is None
-    assert [row["name"] for row in said["layers"]] == ["embedding", "0", "1"]
+    result = compare_contexts(opened.model, opened.tokenizer, TEXT, other_text="a cat", word="cat")
+    assert result["heads"] is None
+    assert [row["name"] for row in result["layers"]] == ["embedding", "0", "1"]
     answer = studio.post(
         "/api/arrays", json={"model": LSTM, "text": TEXT, "function": "compare_contexts", "settings": {"word": "dog"}}
     )
@@ -174,5 +174,5 @@ def test_a_model_without_heads_says_so_by_having_none(made: Path, studio: TestCl
     ready = SimpleNamespace(model=opened.model, tokenizer=opened.tokenizer)
     assert (
         inspect(ready, TEXT, "contextual-embeddings", other_text="a cat", word="cat").panels[0].to_json()
-        == said["similarity"]
+        == result["similarity"]
     )  # type: ignore[union-attr]

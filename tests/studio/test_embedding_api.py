@@ -18,25 +18,25 @@ TEXT = "t h e c a"
 
 def test_checkpoints_are_projected_on_the_axes_of_the_final_model(studio: TestClient, made: Path) -> None:
     run, first = "runs/short", "runs/short/checkpoints/step-000004"
-    said = {"model": first, "final_model": run, "text": TEXT, "top": 2, "remove_components": 1}
-    seen = studio.post("/api/checkpoint-projection", json=said).json()
+    result = {"model": first, "final_model": run, "text": TEXT, "top": 2, "remove_components": 1}
+    seen = studio.post("/api/checkpoint-projection", json=result).json()
     last, now = clearstory.open(made / run), clearstory.open(made / first)
     plane = fit_plane(last.model, last.tokenizer, TEXT, top=2, remove_components=1)
     view = project_on(now.model, now.tokenizer, plane, remove_components=1).to_json()
     extent = seen.pop("extent")
     assert seen == view
-    end = studio.post("/api/checkpoint-projection", json={**said, "model": run}).json()
+    end = studio.post("/api/checkpoint-projection", json={**result, "model": run}).json()
     xs, ys = ([point[axis] for point in end["points"]] for axis in ("x", "y"))
     assert extent == end["extent"] == pytest.approx([min(xs), max(xs), min(ys), max(ys)])
-    assert studio.post("/api/checkpoint-projection", json={**said, "format": "svg"}).text.startswith("<svg")
-    assert studio.post("/api/checkpoint-projection", json={**said, "text": ""}).json() == {
+    assert studio.post("/api/checkpoint-projection", json={**result, "format": "svg"}).text.startswith("<svg")
+    assert studio.post("/api/checkpoint-projection", json={**result, "text": ""}).json() == {
         "error": "the text is empty; give at least one word"
     }
     assert (
         "checkpoints of one run"
-        in studio.post("/api/checkpoint-projection", json={**said, "final_model": "models/lstm"}).json()["error"]
+        in studio.post("/api/checkpoint-projection", json={**result, "final_model": "models/lstm"}).json()["error"]
     )
-    assert studio.post("/api/checkpoint-projection", json={**said, "final_model": "../x"}).status_code == 400
+    assert studio.post("/api/checkpoint-projection", json={**result, "final_model": "../x"}).status_code == 400
 
 
 def test_nearest_embeddings_are_the_unit_word_vectors(made: Path) -> None:

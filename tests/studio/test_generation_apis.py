@@ -53,10 +53,10 @@ def model_of(name: str) -> Any:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_all_methods_equal_generate_and_beam_search(name: str) -> None:
     model = model_of(name)
-    said = compare_decoding(
+    result = compare_decoding(
         model, CHARACTERS, TEXT, max_tokens=6, temperature=0.9, top_k=9, seed=3, beam=3, length_penalty=0.5
     )
-    json.dumps(said, allow_nan=False)
+    json.dumps(result, allow_nan=False)
     source = [*CHARACTERS.encode(TEXT), CHARACTERS.eos_token_id] if name == "t5" else None
     how: dict[str, Any] = {
         "eos_token_id": CHARACTERS.eos_token_id,
@@ -67,27 +67,27 @@ def test_all_methods_equal_generate_and_beam_search(name: str) -> None:
     prompt = [] if source else CHARACTERS.encode(TEXT)
     drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]
     best = beam_search(model, prompt, Sampling(max_tokens=6, beam=3, length_penalty=0.5), **how)
-    for each, sampling in zip(said["methods"][:2], drawn, strict=True):
+    for each, sampling in zip(result["methods"][:2], drawn, strict=True):
         tokens = list(generate(model, prompt, sampling, **how))
         assert each["ids"] == [token.id for token in tokens]
         assert each["logprob"] == pytest.approx(sum(token.logprob for token in tokens))
         assert each["score"] == pytest.approx(each["logprob"] / len(tokens) ** 0.5)
-    assert [each["ids"] for each in said["beams"]] == [list(one.ids) for one in best]
-    assert [each["score"] for each in said["beams"]] == pytest.approx([one.score for one in best])
-    assert said["methods"][2] == {"name": "beam search", **said["beams"][0]}
+    assert [each["ids"] for each in result["beams"]] == [list(one.ids) for one in best]
+    assert [each["score"] for each in result["beams"]] == pytest.approx([one.score for one in best])
+    assert result["methods"][2] == {"name": "beam search", **result["beams"][0]}
 
 
 def test_every_node_of_the_tree_has_its_text_and_score() -> None:
-    said = compare_decoding(model_of("clear"), CHARACTERS, TEXT, max_tokens=5, beam=2, length_penalty=2.0)
-    nodes = said["tree"]["nodes"]
-    assert len(nodes) == len(said["texts"]) == len(said["scores"])
+    result = compare_decoding(model_of("clear"), CHARACTERS, TEXT, max_tokens=5, beam=2, length_penalty=2.0)
+    nodes = result["tree"]["nodes"]
+    assert len(nodes) == len(result["texts"]) == len(result["scores"])
     for place, node in enumerate(nodes):
         depth, text, at = 0, "", place
         while at is not None:
             depth, text, at = depth + 1, nodes[at]["text"] + text, nodes[at]["parent"]
-        assert said["scores"][place] == pytest.approx(node["value"] / depth**2.0)
-        assert said["texts"][place] == text.replace("<|endoftext|>", "")  # which is no text
-    assert said["texts"][said["tree"]["best"]] == said["beams"][0]["text"]
+        assert result["scores"][place] == pytest.approx(node["value"] / depth**2.0)
+        assert result["texts"][place] == text.replace("<|endoftext|>", "")  # which is no text
+    assert result["texts"][result["tree"]["best"]] == result["beams"][0]["text"]
 
 
 # ---- attention of the newest token
@@ -123,16 +123,16 @@ def test_attention_after_the_context_was_full_covers_the_shortened_context() -> 
 def test_both_methods_generate_the_same_tokens(name: str) -> None:
     tokenizer = CHARACTERS if name in CONFIGS else train_tokenizer("characters", ["abcdefghijklmnopqrstu"])
     model = model_of(name) if name in CONFIGS else counted(order=3)
-    said = measure_generation_speed(model, tokenizer, TEXT, tokens=6, runs=2)
-    assert said["difference"] < 1e-9
-    assert said["ratio"] == pytest.approx(said["cached"] / said["recomputed"])
+    result = measure_generation_speed(model, tokenizer, TEXT, tokens=6, runs=2)
+    assert result["difference"] < 1e-9
+    assert result["ratio"] == pytest.approx(result["cached"] / result["recomputed"])
     for way in ("cached", "recomputed"):
-        assert len(said["seconds"][way]) == 2
-        assert said[way] == pytest.approx(6 / (sum(said["seconds"][way]) / 2))  # of two the median is the mean
-    assert [len(line["x"]) for line in said["curve"]["lines"]] == [6, 6]
-    ratio = said["ratio"]
+        assert len(result["seconds"][way]) == 2
+        assert result[way] == pytest.approx(6 / (sum(result["seconds"][way]) / 2))  # of two the median is the mean
+    assert [len(line["x"]) for line in result["curve"]["lines"]] == [6, 6]
+    ratio = result["ratio"]
     known = "as fast" if ratio >= 1.05 else "as slow" if ratio <= 0.95 else "no faster"
-    assert known in said["caption"]
+    assert known in result["caption"]
 
 
 def test_generation_stops_at_the_context() -> None:
@@ -152,16 +152,16 @@ def test_a_guess_has_the_models_probability(name: str) -> None:
     with torch.no_grad():
         hidden, _ = model.forward(TokenBatch.from_sequences([ids[:3]]), model.init_state(1))
         chances = model.logits(hidden[0, -1]).softmax(-1)
-    said = score_guess(model, CHARACTERS, TEXT, position=3, word="d", confidence=0.3)
+    result = score_guess(model, CHARACTERS, TEXT, position=3, word="d", confidence=0.3)
     token = CHARACTERS.encode("d")[0]
-    assert said["guess"]["id"] == token
-    assert said["guess"]["probability"] == pytest.approx(float(chances[token]))
-    assert said["guess"]["rank"] == 1 + int((chances > chances[token]).sum())
-    assert said["actual"]["id"] == ids[3]
-    assert said["model_bits"] == pytest.approx(-math.log2(float(chances[ids[3]])))
+    assert result["guess"]["id"] == token
+    assert result["guess"]["probability"] == pytest.approx(float(chances[token]))
+    assert result["guess"]["rank"] == 1 + int((chances > chances[token]).sum())
+    assert result["actual"]["id"] == ids[3]
+    assert result["model_bits"] == pytest.approx(-math.log2(float(chances[ids[3]])))
     # 0.3 is the guess's; the other 0.7 are shared as the model shares all but the guess.
     mixed = 0.7 * float(chances[ids[3]]) / (1 - float(chances[token]))
-    assert said["reader_bits"] == pytest.approx(-math.log2(mixed))
+    assert result["reader_bits"] == pytest.approx(-math.log2(mixed))
     right = score_guess(model, CHARACTERS, TEXT, position=3, token_id=ids[3], confidence=0.3)
     assert (right["correct"], right["reader_bits"]) == (True, pytest.approx(-math.log2(0.3)))
 
@@ -171,8 +171,8 @@ def test_the_models_probability_as_confidence_gives_the_models_score() -> None:
     for token in range(CHARACTERS.vocab):
         share = score_guess(model, CHARACTERS, TEXT, position=2, token_id=token)["guess"]["probability"]
         if 0.01 <= share <= 0.99:
-            said = score_guess(model, CHARACTERS, TEXT, position=2, token_id=token, confidence=share)
-            assert said["reader_bits"] == pytest.approx(said["model_bits"])
+            result = score_guess(model, CHARACTERS, TEXT, position=2, token_id=token, confidence=share)
+            assert result["reader_bits"] == pytest.approx(result["model_bits"])
 
 
 def test_the_score_is_a_proper_scoring_rule() -> None:
@@ -205,11 +205,11 @@ def test_model_bits_are_the_surprisal_of_each_token() -> None:
 def test_options_contain_the_actual_token_and_are_reproducible() -> None:
     model = model_of("clear")
     for place in range(1, 5):
-        said = guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
-        ids = [each["id"] for each in said["options"]]
+        result = guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
+        ids = [each["id"] for each in result["options"]]
         assert CHARACTERS.encode(TEXT)[place] in ids
         assert len(set(ids)) == len(ids) == 6
-        assert said == guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
+        assert result == guess_options(model, CHARACTERS, TEXT, position=place, seed=4)
     places = {
         [each["id"] for each in guess_options(model, CHARACTERS, TEXT, position=2, seed=seed)["options"]].index(
             CHARACTERS.encode(TEXT)[2]
@@ -317,8 +317,8 @@ def test_linked_models_are_found_and_link_cycles_are_not_followed(folder: Path, 
     models, whole = list_models(folder)
     assert whole
     assert {each.name for each in models} == {"models/clear", "models/ngram", "models/hostile", "runs/short", "mine"}
-    said = client(folder).post("/api/view", json={"model": "mine", "text": "the cat"})
-    assert said.status_code == 200
+    result = client(folder).post("/api/view", json={"model": "mine", "text": "the cat"})
+    assert result.status_code == 200
 
 
 def test_a_path_opens_a_model_or_explains_how_to_link_one(folder: Path) -> None:
@@ -353,5 +353,5 @@ def test_a_folder_that_may_not_be_written_to_is_still_looked_into(
         raise PermissionError("read-only")
 
     monkeypatch.setattr(Path, "mkdir", refused)
-    said = client(folder).post("/api/view", json={"model": "models/lstm", "text": "the cat"})
-    assert said.status_code == 200
+    result = client(folder).post("/api/view", json={"model": "models/lstm", "text": "the cat"})
+    assert result.status_code == 200

@@ -32,36 +32,36 @@ def home(tmp_path: Path) -> Path:
 
 
 def settings(**more: Any) -> dict[str, Any]:
-    """A tiny run's, as a form says them."""
-    said = {"text": ["text.txt"], "model": MODEL["name"], "tokenizer": "characters", "steps": 8}
-    said |= {f"model.{key}": value for key, value in MODEL.items() if key != "name"}
-    said |= {f"training.{key}": value for key, value in TRAINING.items()}
-    return {**said, **more}
+    """The settings of a tiny run, as the form sends them."""
+    result = {"text": ["text.txt"], "model": MODEL["name"], "tokenizer": "characters", "steps": 8}
+    result |= {f"model.{key}": value for key, value in MODEL.items() if key != "name"}
+    result |= {f"training.{key}": value for key, value in TRAINING.items()}
+    return {**result, **more}
 
 
 def until(true: Callable[[], Any]) -> Any:
-    """What a question answers when it is true at last."""
+    """The first true value of a function; fails after a timeout."""
     end = time.monotonic() + PATIENCE
-    while not (said := true()):
+    while not (result := true()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.2)
-    return said
+    return result
 
 
 def records(studio: TestClient, name: str = "runs/one", **query: Any) -> dict[str, Any]:
-    """What a run's record says."""
+    """The records of a run."""
     answer = studio.get("/api/runs/records", params={"name": name, **query})
     assert answer.status_code == 200, answer.text
-    said: dict[str, Any] = answer.json()
-    return said
+    result: dict[str, Any] = answer.json()
+    return result
 
 
-def once_recorded(said: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    """What a record says, once it has told of something."""
-    return said if any(row["kind"] == kind for row in said["records"]) else None
+def once_recorded(result: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """The response once it has a record of a kind; None before."""
+    return result if any(row["kind"] == kind for row in result["records"]) else None
 
 
-def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: Path) -> None:
+def test_a_run_is_started_stopped_resumed_and_outlives_the_server(home: Path) -> None:
     studio = client(home)
     more = {"steps": 100_000, "training.eval_steps": 50, "training.save_steps": 50, "training.sample_steps": 20}
     begun = studio.post("/api/runs", json={"name": "one", "settings": settings(**more)})
@@ -72,7 +72,7 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
     assert again.status_code == 409
     assert "is being trained already" in again.json()["error"]
     assert studio.get("/api/models").json()["training"] == ["runs/one"]
-    first = until(lambda: (said := records(studio))["records"] and said)
+    first = until(lambda: (result := records(studio))["records"] and result)
     # The server is killed; a new one, which has no child, finds the run and reads on where the page had read to.
     later = client(home)
     second = until(lambda: once_recorded(records(later, offset=first["offset"], file=first["file"]), "evaluation"))
@@ -83,7 +83,7 @@ def test_a_run_is_begun_stopped_and_gone_on_with_and_outlives_the_server(home: P
     assert any(row["kind"] == "sample" and row["text"] for row in records(later)["records"])
     assert later.get("/api/runs/learning-curve", params={"name": "runs/one"}).json()["view"]["kind"] == "curve"
     assert later.post("/api/runs/stop", json={"name": "runs/one"}).status_code == 200
-    stopped = until(lambda: (said := records(studio))["state"] != "running" and said)
+    stopped = until(lambda: (result := records(studio))["state"] != "running" and result)
     assert stopped["state"] == "stopped"
     assert "stopped at step" in stopped["message"]
     assert stopped["has_model"]
@@ -105,9 +105,9 @@ def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) 
     studio = client(home)
     begun = studio.post("/api/runs", json={"name": "one", "settings": settings(text=["nowhere.txt"])})
     assert begun.status_code == 201
-    said = until(lambda: (said := records(studio))["state"] != "running" and said)
-    assert said["state"] == "failed"
-    assert "nowhere.txt" in said["message"]
+    result = until(lambda: (result := records(studio))["state"] != "running" and result)
+    assert result["state"] == "failed"
+    assert "nowhere.txt" in result["message"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) 
         ("", {}, "no valid name for a run"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_before_anything_is_begun(
+def test_invalid_settings_are_rejected_before_a_process_starts(
     home: Path, name: str, given: dict[str, Any], says: str
 ) -> None:
     answer = client(home).post("/api/runs", json={"name": name, "settings": settings(**given)})
@@ -134,13 +134,13 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_begun(
     assert not (home / ".clearstory").exists()
 
 
-def test_a_folder_that_is_there_is_not_written_over(folder: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(folder: Path) -> None:
     answer = client(folder).post("/api/runs", json={"name": "short", "settings": settings()})
     assert answer.status_code == 409
     assert "exists already" in answer.json()["error"]
 
 
-def test_a_record_is_read_in_parts_and_only_whole_lines(made: Path, folder: Path) -> None:
+def test_records_are_read_in_parts_and_only_complete_lines(made: Path, folder: Path) -> None:
     studio = client(folder)
     whole = records(studio, "runs/short")
     assert whole["state"] == "finished"
@@ -165,7 +165,7 @@ def test_a_record_is_read_in_parts_and_only_whole_lines(made: Path, folder: Path
     assert anew["records"] == [{"kind": "step", "step": 1}]
 
 
-def test_a_run_that_vanishes_says_so(folder: Path) -> None:
+def test_a_removed_run_is_reported(folder: Path) -> None:
     import shutil
 
     studio = client(folder)
@@ -176,7 +176,7 @@ def test_a_run_that_vanishes_says_so(folder: Path) -> None:
     assert "no longer exists" in answer.json()["error"]
 
 
-def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
+def test_a_reused_process_id_is_not_stopped(home: Path) -> None:
     (home / ".clearstory").mkdir()
     known = {"name": "runs/one", "pid": os.getpid(), "start_time": "1", "arguments": []}
     (home / ".clearstory" / "runs.one.json").write_text(json.dumps(known), encoding="utf-8")
@@ -185,7 +185,7 @@ def test_a_number_that_is_another_process_now_is_let_be(home: Path) -> None:
     assert process_start_time(os.getpid()) not in (None, "1")
 
 
-def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
+def test_the_form_has_all_settings(studio: TestClient) -> None:
     form = studio.get("/api/train-form").json()
     known = setting_table(TrainRecipe)
     assert {row["key"] for row in form["settings"]} == set(known) - {"resume", "overwrite"}
@@ -196,10 +196,10 @@ def test_the_form_is_made_of_the_settings(studio: TestClient) -> None:
     assert "corpus:kjv" in form["corpora"]
 
 
-def test_a_forms_settings_are_a_command_line() -> None:
+def test_form_settings_become_command_line_arguments() -> None:
     from clearstory.cli.arguments import parse_arguments
 
-    said = {
+    result = {
         "text": ["a b.txt", "--c.txt"],
         "model": "gpt2",
         "model.layers": 2,
@@ -207,5 +207,5 @@ def test_a_forms_settings_are_a_command_line() -> None:
         "minutes": 0.5,
     }
     assert build_train_recipe(
-        parse_arguments(command_arguments(said), setting_table(TrainRecipe))
-    ) == build_train_recipe(said)
+        parse_arguments(command_arguments(result), setting_table(TrainRecipe))
+    ) == build_train_recipe(result)

@@ -1,4 +1,4 @@
-"""Who may ask the studio: its own page on this machine, and nobody who only looks like it."""
+"""Access control: only the studio's own page on this machine is accepted."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def refused(answer: Any, status: int) -> str:
     "host",
     ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "localhost.evil.example:8642", "0.0.0.0", ""],
 )
-def test_a_name_that_was_made_to_point_here_is_not_answered(studio: TestClient, host: str) -> None:
+def test_foreign_host_names_are_rejected(studio: TestClient, host: str) -> None:
     for path in ("/", "/health", "/api/models", "/static/app.js"):
         assert "cat" not in refused(studio.get(path, headers={"Host": host}), 400)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8642", "localhost:1", "LOCALHOST", "[::1]:8642"])
-def test_names_of_this_machine_are_answered(studio: TestClient, host: str) -> None:
+def test_local_host_names_are_accepted(studio: TestClient, host: str) -> None:
     assert studio.get("/health", headers={"Host": host}).json()["status"] == "ok"
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost"])
-def test_another_sites_page_is_not_answered(studio: TestClient, origin: str) -> None:
+def test_foreign_origins_are_rejected(studio: TestClient, origin: str) -> None:
     refused(studio.post("/api/trace", json=ASK, headers={"Origin": origin}), 403)
     refused(studio.get("/api/models", headers={"Origin": origin}), 403)
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_a_browser_that_says_who_asks_is_believed(studio: TestClient, site: str) -> None:
+def test_sec_fetch_site_is_checked(studio: TestClient, site: str) -> None:
     refused(studio.get("/api/models", headers={"Sec-Fetch-Site": site}), 403)
     # A link to the studio may stand on any page; what it opens is ours.
     assert studio.get("/", headers={"Sec-Fetch-Site": site}).status_code == 200
 
 
-def test_our_own_page_is_answered(studio: TestClient) -> None:
+def test_the_own_page_is_accepted(studio: TestClient) -> None:
     own = {"Origin": HOME, "Sec-Fetch-Site": "same-origin"}
     assert studio.post("/api/trace", json=ASK, headers=own).status_code == 200
 
@@ -58,16 +58,16 @@ def test_our_own_page_is_answered(studio: TestClient) -> None:
     "kind",
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/jsonp"],
 )
-def test_what_a_form_can_send_is_refused(studio: TestClient, kind: str) -> None:
+def test_content_types_of_html_forms_are_rejected(studio: TestClient, kind: str) -> None:
     refused(studio.post("/api/trace", content=json.dumps(ASK), headers={"Content-Type": kind}), 415)
 
 
-def test_every_method_that_changes_something_asks_for_json(studio: TestClient) -> None:
+def test_every_unsafe_method_requires_json(studio: TestClient) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         refused(studio.request(method, "/api/runs/stop", content=b"{}"), 415)
 
 
-def test_a_body_that_is_too_large_is_refused_however_it_says_so(studio: TestClient) -> None:
+def test_large_bodies_are_rejected(studio: TestClient) -> None:
     large = json.dumps({**ASK, "text": "a" * 2**21})
     head = {"Content-Type": "application/json"}
     refused(studio.post("/api/trace", content=large, headers=head), 413)
@@ -75,7 +75,7 @@ def test_a_body_that_is_too_large_is_refused_however_it_says_so(studio: TestClie
     refused(studio.post("/api/trace", content=parts, headers=head), 413)
 
 
-def test_every_answer_forbids_what_is_not_ours(studio: TestClient) -> None:
+def test_every_response_has_the_security_headers(studio: TestClient) -> None:
     for path in ("/", "/api/models", "/static/app.js", "/nowhere", "/health"):
         headers = studio.get(path).headers
         policy = dict(part.strip().partition(" ")[::2] for part in headers["content-security-policy"].split(";"))
@@ -87,14 +87,14 @@ def test_every_answer_forbids_what_is_not_ours(studio: TestClient) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_pages_are_asked_for_anew_and_answers_are_not_kept(studio: TestClient) -> None:
+def test_page_files_are_revalidated_and_responses_not_cached(studio: TestClient) -> None:
     first = studio.get("/static/app.js")
     assert first.headers["cache-control"] == "no-cache"
     assert studio.get("/static/app.js", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
     assert studio.get("/api/models").headers["cache-control"] == "no-store"
 
 
-def test_no_path_leaves_the_page_or_the_folder(studio: TestClient) -> None:
+def test_no_path_escapes_the_folders(studio: TestClient) -> None:
     for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static//etc/passwd"):
         assert studio.get(path).status_code == 404
     for name in ("../secret", "/etc", "models/../../x", "a\\b", "", "a\0b"):
@@ -102,7 +102,7 @@ def test_no_path_leaves_the_page_or_the_folder(studio: TestClient) -> None:
         assert answer.status_code == 400, name
 
 
-def test_a_token_is_asked_for_once_and_kept_in_a_cookie(made: Path) -> None:
+def test_a_token_is_required_once_and_stored_in_a_cookie(made: Path) -> None:
     studio = client(made, token="s3cret-word", hosts={"127.0.0.1", "box.local"}, cookie="clearstory-8642")
     assert "token" in refused(studio.get("/"), 401)
     refused(studio.get("/api/models"), 401)
@@ -118,7 +118,7 @@ def test_a_token_is_asked_for_once_and_kept_in_a_cookie(made: Path) -> None:
     assert studio.get("/api/models").status_code == 200
 
 
-def test_with_a_token_addresses_of_numbers_are_answered_and_names_are_not(made: Path) -> None:
+def test_with_a_token_ip_addresses_are_accepted(made: Path) -> None:
     studio = client(made, token="s3cret-word")
     head = {"Authorization": "Bearer s3cret-word"}
     assert studio.get("/api/models", headers={**head, "Host": "192.168.7.4:8642"}).status_code == 200

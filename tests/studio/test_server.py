@@ -40,7 +40,7 @@ sys.exit(main(sys.argv[1:]))
 
 @contextmanager
 def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A studio in a process of its own, and what it said of itself."""
+    """A studio process and the JSON object that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-c", LISTENED, "studio", str(folder), "--port", "0", "--json", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -54,19 +54,19 @@ def served(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], d
         process.communicate()
 
 
-def ask(url: str, said: dict[str, Any] | None = None) -> Any:
+def ask(url: str, result: dict[str, Any] | None = None) -> Any:
     """An answer's data."""
-    data = None if said is None else json.dumps(said).encode()
+    data = None if result is None else json.dumps(result).encode()
     with urllib.request.urlopen(urllib.request.Request(url, data, {"Content-Type": "application/json"})) as answer:
         return json.load(answer)
 
 
-def test_a_studio_serves_asks_nobody_and_ends_on_ctrl_c(made: Path) -> None:
-    with served(made) as (process, said):
-        url = said["url"]
-        assert said["port"] > 0
-        assert said["token"] is None
-        assert url == f"http://127.0.0.1:{said['port']}/"
+def test_a_studio_serves_connects_nowhere_and_ends_on_ctrl_c(made: Path) -> None:
+    with served(made) as (process, result):
+        url = result["url"]
+        assert result["port"] > 0
+        assert result["token"] is None
+        assert url == f"http://127.0.0.1:{result['port']}/"
         with urllib.request.urlopen(url) as page:
             assert b"data-page" in page.read()
         assert ask(f"{url}health")["status"] == "ok"
@@ -87,15 +87,15 @@ def modules(pid: int) -> str:
     return " ".join(line.rsplit("/", 1)[-1] for line in maps.read_text().splitlines()) if maps.exists() else ""
 
 
-def test_the_page_is_there_within_two_seconds_of_the_command(made: Path) -> None:
+def test_the_page_is_served_within_seconds_of_the_command(made: Path) -> None:
     begun = time.perf_counter()
-    with served(made) as (_, said):
-        urllib.request.urlopen(said["url"]).read()
+    with served(made) as (_, result):
+        urllib.request.urlopen(result["url"]).read()
         # 0.9 s here; torch alone takes 3.
         assert time.perf_counter() - begun < 10 * float(os.environ.get("CLEARSTORY_PATIENCE", "1"))
 
 
-def test_addresses_that_others_reach_have_a_token(tmp_path: Path) -> None:
+def test_addresses_reachable_from_other_machines_have_a_token(tmp_path: Path) -> None:
     place = listen(StudioRecipe(folder=tmp_path, host="0.0.0.0", port=0))
     assert place.token is not None
     assert len(place.token) >= 20
@@ -110,7 +110,7 @@ def test_addresses_that_others_reach_have_a_token(tmp_path: Path) -> None:
     assert "127.0.0.1" in own.hosts
 
 
-def test_what_cannot_be_listened_at_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_addresses_that_cannot_be_bound_are_reported(tmp_path: Path) -> None:
     taken = listen(StudioRecipe(folder=tmp_path, port=0))
     taken.listener.listen()
     with pytest.raises(BadSetting, match="--port 0"):
@@ -124,7 +124,7 @@ def test_what_cannot_be_listened_at_is_refused_in_a_sentence(tmp_path: Path) -> 
         StudioRecipe(port=70_000)
 
 
-def test_answers_are_sent_at_once(tmp_path: Path) -> None:
+def test_responses_are_sent_without_delay(tmp_path: Path) -> None:
     place = listen(StudioRecipe(folder=tmp_path, port=0))
     with place.listener as listener:
         listener.listen()
@@ -132,7 +132,7 @@ def test_answers_are_sent_at_once(tmp_path: Path) -> None:
             assert accepted.proto == socket.IPPROTO_TCP  # by which asyncio knows that it may switch Nagle's waiting off
 
 
-def test_threads_wait_patiently_unless_told_and_trainings_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_policy_is_passive_except_for_training_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearstory.studio.wait_policy.CHANGED", [])
     monkeypatch.setenv(VARIABLE, "active")
     use_passive_wait()

@@ -162,19 +162,19 @@ def test_a_missing_difference_has_a_reason(visit: Open) -> None:
 def test_a_word_is_compared_layer_by_layer(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = visit(page="contextual-embeddings", model=WORDS, text=ONE, text_b=OTHER)
     opened = clearstory.open(home / WORDS)
-    said = compare_contexts(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
+    result = compare_contexts(opened.model, opened.tokenizer, ONE, other_text=OTHER, word="model")
     rows = '[data-card="layers"] tbody tr'
-    assert seen.numbers(rows, "data-centred") == pytest.approx([row["centred"] for row in said["layers"]], abs=1e-5)
-    assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in said["layers"]], abs=1e-5)
+    assert seen.numbers(rows, "data-centred") == pytest.approx([row["centred"] for row in result["layers"]], abs=1e-5)
+    assert seen.numbers(rows, "data-cosine") == pytest.approx([row["cosine"] for row in result["layers"]], abs=1e-5)
     near, moved = card(seen, "nearest").locator("[data-layer]"), card(seen, "heads").locator("[data-layer]")
-    assert near.get_attribute("data-layer") == said["least_similar"]
+    assert near.get_attribute("data-layer") == result["least_similar"]
     # A click keeps a layer, pointing at another shows that one for as long.
     seen.page.locator(f'{rows}[data-layer="0"]').click()
     seen.ready()
     assert "context_layer=0" in seen.page.url
     drawn = seen.numbers('[data-card="heads"] td.bars')
-    assert drawn == pytest.approx([row[4] for row in said["heads"]["0"]["rows"]], rel=1e-4)
-    cosines = [row[1] for table in said["nearest"]["0"] for row in table["rows"]]
+    assert drawn == pytest.approx([row[4] for row in result["heads"]["0"]["rows"]], rel=1e-4)
+    cosines = [row[1] for table in result["nearest"]["0"] for row in table["rows"]]
     assert seen.numbers('[data-card="nearest"] td.bars') == pytest.approx(cosines, abs=1e-5)
     seen.page.locator(f'{rows}[data-layer="1"]').hover()
     assert moved.get_attribute("data-layer") == "1"
@@ -184,7 +184,7 @@ def test_a_word_is_compared_layer_by_layer(visit: Open, home: Path, monkeypatch:
     table = run(copied(seen, "nearest") + "view = view[0]", home, monkeypatch)
     assert table["title"] == "Nearest words in context after layer 0, in the first text"
     walk = run(copied(seen, "words"), home, monkeypatch)
-    assert walk.panels[0].to_json() == said["similarity"]
+    assert walk.panels[0].to_json() == result["similarity"]
 
 
 def test_a_click_on_a_token_selects_its_word(visit: Open) -> None:

@@ -79,8 +79,8 @@ def readings(seen: Visit, card: str) -> list[list[float]]:
 def test_several_heads_are_combined(visit: Open, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     seen = visit(page="attention", model=CLEAR, text=TEXT, layer=0, head=1)
-    mosaic = seen.page.locator('[data-card="all-heads"] .tile-grid')
-    mosaic.focus()
+    tiles = seen.page.locator('[data-card="all-heads"] .tile-grid')
+    tiles.focus()
     seen.page.keyboard.press("ArrowRight")
     seen.page.keyboard.press("Shift+Enter")
     seen.ready()
@@ -112,9 +112,9 @@ def test_a_column_label_lists_the_largest_rows(visit: Open, home: Path) -> None:
         seen.page.keyboard.press(key)
     column = [row[1] for row in view.values]
     best = sorted(range(len(column)), key=lambda row: -column[row])[:5]
-    told = dict(each.split(":") for each in str(body.get_attribute("data-readers")).split())
-    assert list(map(int, told)) == best
-    assert [float(each) for each in told.values()] == pytest.approx([column[row] for row in best], abs=1e-6)
+    shown_values = dict(each.split(":") for each in str(body.get_attribute("data-readers")).split())
+    assert list(map(int, shown_values)) == best
+    assert [float(each) for each in shown_values.values()] == pytest.approx([column[row] for row in best], abs=1e-6)
     assert "is attended to by" in body.locator(".readout").inner_text()
     seen.page.keyboard.press("Escape")
     assert body.get_attribute("data-column") == ""
@@ -166,7 +166,7 @@ def test_a_weight_is_dragged_and_changed_with_keys(visit: Open, home: Path, monk
     after = pattern_with_interventions(opened.model, opened.tokenizer, read, at, [parse_intervention(edit)])[1]
     assert readings(seen, "head-editor") == [pytest.approx(row, abs=1e-6) for row in after.tolist()]
     outcome = run_interventions(opened.model, opened.tokenizer, read, [parse_intervention(edit)])
-    told = {
+    shown_values = {
         each.get_attribute("data-token"): (
             float(str(each.get_attribute("data-before"))),
             float(str(each.get_attribute("data-after"))),
@@ -176,7 +176,7 @@ def test_a_weight_is_dragged_and_changed_with_keys(visit: Open, home: Path, monk
     want = {
         opened.tokenizer.display_token(id): pytest.approx((a, b), abs=1e-6) for id, a, b in outcome.largest_changes(12)
     }
-    assert told == want
+    assert shown_values == want
     assert f"KL {outcome.kl:.3g} bits" in page.locator('[data-card="interventions"] .caption').inner_text()
     # With the keys: the same dot, taken, turned down by a twentieth, let go.
     page.locator('[data-card="head-editor"] .weight-editor').focus()
@@ -218,10 +218,10 @@ def test_scaling_steering_and_patching(visit: Open, home: Path) -> None:
     for key in ("ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight", "Enter"):
         page.keyboard.press(key)
     seen.ready()
-    said = [str(each.get_attribute("data-intervention")) for each in page.locator(".interventions li").all()]
-    assert said == ["head 1.2 x0.5", r'steer 0 2.5 all "the dogs" "a \"mat\""', 'patch 0 2 "the dog sat on"']
-    assert parse_intervention(said[1]).away == 'a "mat"'  # type: ignore[union-attr]
-    view = clearstory.inspect(home / CLEAR, TEXT, view="interventions", edit=tuple(said))
+    result = [str(each.get_attribute("data-intervention")) for each in page.locator(".interventions li").all()]
+    assert result == ["head 1.2 x0.5", r'steer 0 2.5 all "the dogs" "a \"mat\""', 'patch 0 2 "the dog sat on"']
+    assert parse_intervention(result[1]).away == 'a "mat"'  # type: ignore[union-attr]
+    view = clearstory.inspect(home / CLEAR, TEXT, view="interventions", edit=tuple(result))
     shown = [cell for row in readings(seen, "interventions") for cell in row]
     assert shown == pytest.approx([cell for row in view.rows for cell in row[1:]])
     page.locator('[data-card="components"] .part[data-intervention="head 1.2 off"]').click()  # off in place of half

@@ -84,11 +84,11 @@ def test_decoding_methods_are_shown_side_by_side(
     assert leaves.count() == len(own["tree"]["nodes"])
     best = own["tree"]["best"]
     page.locator(f'[data-card="decoding-comparison"] [data-node="{best}"].leaf').click()
-    told = page.locator(".leaf-text")
-    assert told.get_attribute("data-text") == own["methods"][2]["text"]
-    assert float(told.get_attribute("data-score")) == pytest.approx(own["methods"][2]["score"], abs=1e-5)
+    shown_values = page.locator(".leaf-text")
+    assert shown_values.get_attribute("data-text") == own["methods"][2]["text"]
+    assert float(shown_values.get_attribute("data-score")) == pytest.approx(own["methods"][2]["score"], abs=1e-5)
     page.keyboard.press("ArrowUp")
-    assert int(told.get_attribute("data-node")) == own["tree"]["nodes"][best]["parent"]
+    assert int(shown_values.get_attribute("data-node")) == own["tree"]["nodes"][best]["parent"]
     assert page.locator('.leaf[aria-pressed="true"]').count() == 1
     page.keyboard.press("Escape")
     assert page.locator('.leaf[aria-pressed="true"]').count() == 0
@@ -146,9 +146,9 @@ def test_generation_speed_is_measured_on_demand(visit: Open) -> None:
 
 def test_every_architecture_generates_or_names_the_alternative(visit: Open) -> None:
     seen = visit(page="generate", model="models/bert", text=TEXT)
-    said = seen.page.locator("main [data-reason]").inner_text()
-    assert "this model (encoder) does not predict the next token" in said
-    assert "clearstory fill-mask" in said
+    result = seen.page.locator("main [data-reason]").inner_text()
+    assert "this model (encoder) does not predict the next token" in result
+    assert "clearstory fill-mask" in result
     seen.open(page="generate", model="models/t5", text=TEXT, beam=2, tokens=3)
     seen.page.locator("button", has_text=re.compile("^Step$")).click()
     seen.ready()
@@ -253,7 +253,7 @@ def test_the_tour_has_six_steps_with_values_of_the_model(visit: Open, clear: Any
     page.locator("#tour-button").click()
     seen.ready()
     assert CLEAR in page.locator("#tour").inner_text()
-    said: dict[int, str] = {}
+    result: dict[int, str] = {}
     pages = ["tokens", "embeddings", "attention", "attention", "next-token", "generate"]
     for step, name in enumerate(pages, 1):
         page.locator("#tour button.strong").click()
@@ -261,16 +261,16 @@ def test_the_tour_has_six_steps_with_values_of_the_model(visit: Open, clear: Any
         seen.ready()
         assert page.locator("body").get_attribute("data-page") == name
         assert f"tour={step}" in page.url
-        said[step] = page.locator(".tour-text").inner_text()
-    assert f"Your sentence is {len(clear.tokenizer.encode(TEXT))} of them" in said[1]
-    assert f"from a vocabulary of {clear.tokenizer.vocab}" in said[1]
-    assert f"{clear.model.config.width} dimensions" in said[2]
-    assert "Here are all 8 heads, 2 layers of 4" in said[3]
-    layer, head = map(int, re.findall(r"Layer (\d+), head (\d+)", said[4])[0])
+        result[step] = page.locator(".tour-text").inner_text()
+    assert f"Your sentence is {len(clear.tokenizer.encode(TEXT))} of them" in result[1]
+    assert f"from a vocabulary of {clear.tokenizer.vocab}" in result[1]
+    assert f"{clear.model.config.width} dimensions" in result[2]
+    assert "Here are all 8 heads, 2 layers of 4" in result[3]
+    layer, head = map(int, re.findall(r"Layer (\d+), head (\d+)", result[4])[0])
     chances = clear.logits([clear.tokenizer.encode(TEXT)])[0, -1].double().softmax(-1)
-    assert f"‘{clear.tokenizer.display_token(int(chances.argmax()))}’ with {float(chances.max()):.0%}" in said[5]
+    assert f"‘{clear.tokenizer.display_token(int(chances.argmax()))}’ with {float(chances.max()):.0%}" in result[5]
     whole = clearstory.generate(clear, TEXT, max_tokens=8, temperature=0).completions[0].text
-    assert f"‘{whole.replace(' ', '␣')}’" in said[6]
+    assert f"‘{whole.replace(' ', '␣')}’" in result[6]
     page.locator("#tour button", has_text="Back").click()
     seen.ready()
     page.locator("#tour button", has_text="Back").click()
@@ -280,7 +280,7 @@ def test_the_tour_has_six_steps_with_values_of_the_model(visit: Open, clear: Any
     assert (body.get_attribute("data-layer"), body.get_attribute("data-head")) == (str(layer), str(head))
     page.reload()  # the address says where in the tour
     page.locator('#tour[data-shown="4"]').wait_for()
-    assert seen.ready().page.locator(".tour-text").inner_text() == said[4]
+    assert seen.ready().page.locator(".tour-text").inner_text() == result[4]
     page.locator("#tour button", has_text="End").click()
     assert page.locator("#tour").is_hidden()
     page.goto(seen.url)  # who has seen it is not shown around again
@@ -311,9 +311,9 @@ def test_the_tour_shows_an_alternative_for_unsupported_views(visit: Open, model:
         seen.ready()
         assert seen.page.locator("body").get_attribute("data-page") == name
         usual = ["tokens", "embeddings", "attention", "attention", "next-token", "generate"][step - 1] == name
-        said = seen.page.locator(".tour-text").inner_text()
-        assert usual != said.startswith("This step needs ")
-        assert len(said) > 60
+        result = seen.page.locator(".tour-text").inner_text()
+        assert usual != result.startswith("This step needs ")
+        assert len(result) > 60
 
 
 def test_the_first_visit_starts_the_tour(visit: Open, installed: Path, tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ def test_tiles_have_the_head_types_of_the_library(visit: Open, made: Path) -> No
     seen.page.locator('[data-card="heads"]').scroll_into_view_if_needed()
     body = seen.page.locator('[data-card="heads"] .report-body')
     body.locator(".tile-grid").wait_for()
-    [mosaic, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").panels
-    names = [tile.category for row in mosaic.tiles for tile in row]
+    [tiles, _] = clearstory.inspect(made / CLEAR, TEXT, view="heads").panels
+    names = [tile.category for row in tiles.tiles for tile in row]
     counts = {
         each.get_attribute("data-kind"): each.get_attribute("data-count") for each in body.locator(".legend-item").all()
     }
