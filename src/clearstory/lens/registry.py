@@ -91,7 +91,7 @@ VIEWS: dict[str, ViewSpec] = {
     "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION),
     "heads": ViewSpec("clearstory.lens.probes.head_types:head_types", ATTENTION),
     "dependency-heads": ViewSpec("clearstory.lens.probes.dependency_heads:dependency_heads", ATTENTION, slow=True),
-    "qk-ov": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION),
+    "qk-circuit": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION),
     "logit-lens": ViewSpec("clearstory.lens.probes.logit_lens:logit_lens", RESIDUAL),
     "logit-attribution": ViewSpec("clearstory.lens.probes.logit_attribution:logit_attribution", CAUSAL_RESIDUAL),
     "residual-norms": ViewSpec("clearstory.lens.probes.residual_norms:residual_norms", RESIDUAL),

@@ -194,7 +194,7 @@ class InspectRecipe:
         text: input text; the source text of an encoder-decoder.
         view: name of the view: tokens, embeddings, neighbours, analogy, projection, semantic-axis,
             contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
-            combined-heads, head, heads, dependency-heads, qk-ov, logit-lens, logit-attribution, residual-norms,
+            combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution, residual-norms,
             neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, viterbi,
             posteriors, backoff, ngram-counts.
         out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
