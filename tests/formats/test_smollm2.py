@@ -91,9 +91,9 @@ def test_as_a_folder_it_is_portable(file: Path, tmp_path: Path) -> None:
 def test_the_first_token_comes_within_four_seconds_of_importing_torch(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In processor seconds, which other work on the machine does not stretch."""
+    """In CPU seconds, which do not depend on the load of the machine."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    from opening import first_token
+    from model_loading import first_token
 
     found = first_token()
     print(f"measured: {found}")  # shown with -rP
