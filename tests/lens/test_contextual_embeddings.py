@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.activations import record_activations, transformer_stacks
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings, head_contributions, read_sentences
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
 from clearstory.lens.probes.word_in_context import (
+    EXAMPLE_SENTENCES,
     align_text,
     build_word_bank,
     cosines_by_layer,

@@ -17,8 +17,8 @@ from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.lens.probes.next_token import next_token
 from clearstory.lens.probes.surprisal import surprisal
+from clearstory.lens.rendering.dispatch import render_terminal
 from clearstory.lens.rendering.render import render
-from clearstory.lens.rendering.terminal import render_terminal
 from clearstory.lens.views import Curve, Grid, HighlightedText, Line, Map, Span, Table
 from clearstory.lens.views.difference import difference
 from clearstory.models.build import build

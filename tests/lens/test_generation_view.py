@@ -16,9 +16,8 @@ from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.generation import generated_tokens, generation, token_texts
-from clearstory.lens.rendering.csv_table import render_csv
-from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.rendering.svg import render_svg
+from clearstory.lens.rendering.dispatch import render_svg
+from clearstory.lens.rendering.render import render_csv, render_html
 from clearstory.lens.views import Node, Tree
 from clearstory.models.base import TokenBatch
 from clearstory.models.ngram.config import NGramConfig

@@ -20,10 +20,8 @@ from clearstory.lens.hooks.activations import replace_activations
 from clearstory.lens.hooks.attention_sites import attention_sites
 from clearstory.lens.hooks.passage import Passage
 from clearstory.lens.probes.head_types import THRESHOLDS, head_type, head_types, measure_heads, repeated_random_tokens
-from clearstory.lens.rendering.csv_table import render_csv
-from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.rendering.dispatch import render_svg, render_terminal
+from clearstory.lens.rendering.render import render_csv, render_html
 from clearstory.lens.rendering.tile_grid import LEVELS, cell_level
 from clearstory.lens.views import Table, Tile, TileGrid
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL

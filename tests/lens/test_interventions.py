@@ -25,9 +25,8 @@ from clearstory.lens.hooks.interventions import (
     parse_intervention,
 )
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.probes.ablation import ablate_every_part, ablation
 from clearstory.lens.probes.activation_patching import activation_patching, patch_every_position
-from clearstory.lens.probes.interventions import interventions
+from clearstory.lens.probes.interventions import ablate_every_part, ablation, interventions
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken

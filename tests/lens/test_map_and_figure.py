@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clearstory.lens.probes.architecture import architecture
-from clearstory.lens.rendering.csv_table import render_csv
-from clearstory.lens.rendering.html_page import render_html
+from clearstory.lens.rendering.dispatch import render_svg, render_terminal
 from clearstory.lens.rendering.map import overlap, place_labels
-from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.rendering.render import render_csv, render_html
 from clearstory.lens.views import View
-from clearstory.lens.views.figure import Arrow, Box, Figure, RepeatFrame
-from clearstory.lens.views.map import Map, Point
+from clearstory.lens.views.diagrams import Arrow, Box, Figure, RepeatFrame
+from clearstory.lens.views.plots import Map, Point
 from clearstory.models.build import build, count_parameters
 from clearstory.models.families import PRESETS
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL

@@ -16,13 +16,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from clearstory.errors import BadInput, UnknownName
-from clearstory.lens.rendering.csv_table import render_csv
-from clearstory.lens.rendering.html_page import render_html
+from clearstory.lens.rendering.canvas import Scale, even_ticks, log_ticks
+from clearstory.lens.rendering.dispatch import render_svg, render_terminal
 from clearstory.lens.rendering.palette import DARK, HEAT_LEVELS, LIGHT
-from clearstory.lens.rendering.render import render_json, save_view
-from clearstory.lens.rendering.scales import Scale, even_ticks, log_ticks
-from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.rendering.terminal import render_terminal
+from clearstory.lens.rendering.render import render_csv, render_html, render_json, save_view
 from clearstory.lens.views import Band, Curve, Grid, HighlightedText, Line, Span, Table, View
 
 HOSTILE = '</svg><script>alert(1)</script>"\x1b[2J\u202e&amp;\x00[bold]\ud800'

@@ -15,13 +15,18 @@ from test_activations import IDS, MAKE, TINY
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.hooks.activations import record_activations, replace_activations
-from clearstory.lens.hooks.linearised_norms import residual_path, residual_path_activations
 from clearstory.lens.hooks.passage import Passage
-from clearstory.lens.hooks.residual_stream import answer_position, final_hidden, output_stack, single_token
+from clearstory.lens.hooks.residual_stream import (
+    answer_position,
+    final_hidden,
+    output_stack,
+    residual_path,
+    residual_path_activations,
+    single_token,
+)
 from clearstory.lens.probes.logit_attribution import attribute_logits, logit_attribution, stream_parts
-from clearstory.lens.probes.logit_lens import METRIC_UNITS, lens_predictions, logit_lens
+from clearstory.lens.probes.logit_lens import METRIC_UNITS, lens_predictions, logit_lens, measure_norms, residual_norms
 from clearstory.lens.probes.neurons import neurons, strongest_neurons
-from clearstory.lens.probes.residual_norms import measure_norms, residual_norms
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE

@@ -9,12 +9,11 @@ import math
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.lens.rendering.csv_table import render_csv
-from clearstory.lens.rendering.html_page import render_html
-from clearstory.lens.rendering.svg import render_svg
+from clearstory.lens.rendering.dispatch import render_svg
+from clearstory.lens.rendering.render import render_csv, render_html
 from clearstory.lens.views import Band, Curve, Figure, Grid, HighlightedText, Line, Map, Report, Span, Table, View
-from clearstory.lens.views.figure import Arrow, Box, RepeatFrame
-from clearstory.lens.views.map import Point
+from clearstory.lens.views.diagrams import Arrow, Box, RepeatFrame
+from clearstory.lens.views.plots import Point
 
 VIEWS: list[View] = [
     Table(title="t", columns=("token", "probability"), rows=(("a", 0.5), (None, math.nan)), bar="probability"),

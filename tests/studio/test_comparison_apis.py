@@ -14,7 +14,7 @@ from studio_home import TEXT
 import clearstory
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.contextual_embeddings import contextual_embeddings
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
+from clearstory.lens.probes.word_in_context import EXAMPLE_SENTENCES
 from clearstory.lens.rendering.render import render
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.studio import context_api
@@ -111,7 +111,12 @@ def test_every_layers_numbers_are_those_of_the_view(few: tuple[str, ...]) -> Non
         model, TOKENIZER, "a machine learning model", **texts, layer=1, top=4, sentences_file=few
     )
     plain = [step.to_json() for step in view.panels]
-    assert [result["similarity"], result["trajectories"], *result["static_neighbours"], *result["nearest"]["1"]] == plain[:-1]
+    assert [
+        result["similarity"],
+        result["trajectories"],
+        *result["static_neighbours"],
+        *result["nearest"]["1"],
+    ] == plain[:-1]
     heads = {tuple(row[:2]): tuple(row[2:5]) for layer in result["heads"].values() for row in layer["rows"]}
     assert len(heads) == 2 * 4
     for row in plain[-1]["rows"]:

@@ -13,7 +13,7 @@ from browsing import SCREENSHOTS, Open, Visit, needs_browser
 import clearstory
 from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
+from clearstory.lens.probes.word_in_context import EXAMPLE_SENTENCES
 from clearstory.studio.context_api import compare_contexts
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from clearstory.cli.command import Output
 from clearstory.cli.training_display import format_count, format_seconds
-from clearstory.lens.rendering.terminal_canvas import TERMINAL_COLORS, sanitize
-from clearstory.lens.views.number_format import format_number
+from clearstory.lens.rendering.canvas import TERMINAL_COLORS, sanitize
+from clearstory.lens.views.formatting import format_number
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
 from clearstory.recipes.comparison.compare import ComparisonEvent, ComparisonStarted, ModelMeasured, ModelProgress
 from clearstory.recipes.comparison.leaderboard import Leaderboard, LeaderboardEntry, ModelResult

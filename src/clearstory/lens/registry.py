@@ -30,6 +30,7 @@ NEEDS: dict[Capability, str] = {
     Capability.CAUSAL: "next-token prediction",
     Capability.EMBEDDINGS: "token embeddings",
     Capability.GATES: "gates",
+    Capability.GRADIENTS: "gradients",
     Capability.HIDDEN_STATES: "a residual stream of layers",
     Capability.HMM_STATES: "discrete hidden states",
     Capability.MLM_HEAD: "a masked-token head",
@@ -85,7 +86,7 @@ VIEWS: dict[str, ViewSpec] = {
     "next-token": ViewSpec("clearstory.lens.probes.next_token:next_token", CAUSAL, lists_vocabulary=True),
     "surprisal": ViewSpec("clearstory.lens.probes.surprisal:surprisal", CAUSAL),
     "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_generator=True),
-    "fill-mask": ViewSpec("clearstory.lens.probes.fill_mask:fill_mask", (Capability.MLM_HEAD,)),
+    "fill-mask": ViewSpec("clearstory.lens.probes.next_token:fill_mask", (Capability.MLM_HEAD,)),
     "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION),
     "combined-heads": ViewSpec("clearstory.lens.probes.attention:combined_heads", ATTENTION),
     "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION),
@@ -94,10 +95,10 @@ VIEWS: dict[str, ViewSpec] = {
     "qk-circuit": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION),
     "logit-lens": ViewSpec("clearstory.lens.probes.logit_lens:logit_lens", RESIDUAL),
     "logit-attribution": ViewSpec("clearstory.lens.probes.logit_attribution:logit_attribution", CAUSAL_RESIDUAL),
-    "residual-norms": ViewSpec("clearstory.lens.probes.residual_norms:residual_norms", RESIDUAL),
+    "residual-norms": ViewSpec("clearstory.lens.probes.logit_lens:residual_norms", RESIDUAL),
     "neurons": ViewSpec("clearstory.lens.probes.neurons:neurons", CAUSAL_RESIDUAL),
     "interventions": ViewSpec("clearstory.lens.probes.interventions:interventions", RESIDUAL),
-    "ablation": ViewSpec("clearstory.lens.probes.ablation:ablation", RESIDUAL, slow=True),
+    "ablation": ViewSpec("clearstory.lens.probes.interventions:ablation", RESIDUAL, slow=True),
     "activation-patching": ViewSpec(
         "clearstory.lens.probes.activation_patching:activation_patching", RESIDUAL, slow=True
     ),
@@ -105,7 +106,7 @@ VIEWS: dict[str, ViewSpec] = {
     "activations": ViewSpec("clearstory.lens.probes.recurrent_units:activations", RECURRENT),
     "gradient-reach": ViewSpec(
         "clearstory.lens.probes.gradient_reach:gradient_reach",
-        (Capability.EMBEDDINGS, Capability.CAUSAL),
+        (Capability.EMBEDDINGS, Capability.CAUSAL, Capability.GRADIENTS),
         excludes=(Capability.SOURCE,),
     ),
     "viterbi": ViewSpec("clearstory.lens.probes.hmm_states:viterbi", HMM_STATES),

@@ -24,8 +24,14 @@ from clearstory.lens.probes.contextual_embeddings import (
     static_neighbour_grids,
     trajectory_map,
 )
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
-from clearstory.lens.probes.word_in_context import WordBank, align_text, build_word_bank, find_word, word_occurrences
+from clearstory.lens.probes.word_in_context import (
+    EXAMPLE_SENTENCES,
+    WordBank,
+    align_text,
+    build_word_bank,
+    find_word,
+    word_occurrences,
+)
 from clearstory.lens.views import Grid
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.tokenizers import Tokenizer

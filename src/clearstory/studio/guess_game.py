@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
+from clearstory.lens.probes.word_in_context import EXAMPLE_SENTENCES
 from clearstory.models.base import TokenBatch, inference_mode, reads_source
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import prepare_prompt

@@ -15,7 +15,7 @@ COMMON_SETTINGS = ("device", "across_checkpoints", "compare_model", "compare_tex
 
 def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
     """Compute a view and print it, or write it to a file."""
-    from clearstory.lens.rendering.terminal import render_terminal
+    from clearstory.lens.rendering.dispatch import render_terminal
     from clearstory.recipes.inference.inspect import inspect
 
     common = {name: getattr(recipe, name) for name in COMMON_SETTINGS}

@@ -11,8 +11,7 @@ from torch import nn
 
 from clearstory.errors import CannotDo
 from clearstory.lens.hooks.activations import unwrap_model
-from clearstory.lens.views.figure import Arrow, Box, Figure
-from clearstory.lens.views.figure_layout import FigureColumn, layout_figure
+from clearstory.lens.views.diagrams import Arrow, Box, Figure, FigureColumn, layout_figure
 from clearstory.models.base import LanguageModel
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, family_name

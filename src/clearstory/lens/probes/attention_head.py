@@ -289,7 +289,7 @@ def output_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[s
     return [
         vector_grid("Values", columns, seen.value, "value"),
         vector_grid("Weights · values: the head's output", rows, seen.output, "value"),
-        vector_grid("ΔE: the output times this head's part of the output matrix", rows, seen.added, "value"),
+        vector_grid("ΔE: the head's output times W_O", rows, seen.added, "value"),
     ]
 
 
@@ -309,12 +309,13 @@ def output_table(
         for row, both in zip(cells, logit_changes(model, seen.normed), strict=True):
             row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in both]
     largest = int(length.argmax())
-    norm = "" if seen.site.stack.norm is None else "the final norm at its scale and "
+    norm = "" if seen.site.stack.norm is None else "the final norm and "
     return Table(
         title="Effect of ΔE on the logits" + ("" if seen.normed is None else f", through {norm}the unembedding"),
         columns=tuple(columns),
         rows=tuple(map(tuple, cells)),
-        caption=f"‘{rows[largest]}’ has the largest ΔE: {float(share[largest]):.1%} of the length of its E.",
+        caption=f"‘{rows[largest]}’ has the largest ΔE: {float(share[largest]):.1%} of the length of its E."
+        + (" The scale of the final norm is held constant." if norm and seen.normed is not None else ""),
     )
 
 

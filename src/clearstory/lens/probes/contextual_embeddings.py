@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.activations import record_activations, transformer_stacks
 from clearstory.lens.probes.embeddings import nearest_tokens, project_to_plane, unit_word_vectors
-from clearstory.lens.probes.example_sentences import EXAMPLE_SENTENCES
-from clearstory.lens.probes.formatting import format_probability, text_ending
 from clearstory.lens.probes.word_in_context import (
+    EXAMPLE_SENTENCES,
     LayerVectors,
     WordBank,
     WordOccurrences,
@@ -27,6 +26,7 @@ from clearstory.lens.probes.word_in_context import (
     word_occurrences,
 )
 from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Panel, Point, Report, Table
+from clearstory.lens.views.formatting import format_probability, text_ending
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, require
 from clearstory.text.tokenizers import Tokenizer

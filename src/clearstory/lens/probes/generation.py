@@ -14,9 +14,9 @@ from torch import Tensor
 from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.hooks.activations import model_device
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.probes.formatting import format_probability, text_ending
 from clearstory.lens.probes.surprisal import MAX_LOGITS
 from clearstory.lens.views import HighlightedText, Node, Panel, Report, Span, Table, Tree
+from clearstory.lens.views.formatting import format_probability, text_ending
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
 from clearstory.models.prompts import Truncation
 from clearstory.text.sentinels import SentinelTokenizer

@@ -16,14 +16,16 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.lens.hooks.activations import record_activations, unwrap_model
-from clearstory.lens.hooks.linearised_norms import (
+from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import (
     ResidualPath,
+    output_stack,
     output_vectors,
     residual_path,
     residual_path_activations,
+    single_token,
+    split_target_and_words,
 )
-from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.hooks.residual_stream import output_stack, single_token, split_target_and_words
 from clearstory.lens.views import Grid, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability

@@ -1,24 +1,28 @@
-"""Next token: the most likely tokens after a text.
+"""Predictions: the most likely next tokens after a text, and the most likely tokens at masked positions.
 
 final hidden state · output vectors ─► logits ─► softmax ─► probabilities
+
+Masked positions: Devlin et al. 2019, section 3.1, task 1.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.errors import BadSetting
+from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.activations import model_device
-from clearstory.lens.hooks.passage import encode_source_target
-from clearstory.lens.probes.formatting import text_ending
-from clearstory.lens.views import Table
+from clearstory.lens.hooks.passage import Passage, encode_passage, encode_source_target
+from clearstory.lens.views import Report, Table
+from clearstory.lens.views.formatting import text_ending
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, initial_state
 from clearstory.models.prompts import Truncation, bos_or_eos_token_id, prepare_prompt
+from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -86,3 +90,96 @@ def distribution_caption(probabilities: Sequence[float], pieces: Sequence[str], 
     if len(probabilities) > 1 and probabilities[1] > 0:
         text += f" ‘{pieces[0]}’ is {probabilities[0] / probabilities[1]:,.1f} times as likely as ‘{pieces[1]}’."
     return text
+
+
+def fill_mask(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    mask: tuple[int, ...] = (),
+    top: int = 20,
+    truncate: Truncation | None = None,
+) -> Report:
+    """The most likely tokens at each masked position, and the rank of the original token.
+
+    Masked are every [MASK] of the text and the positions in `mask`, counted from the [CLS] token; by default the last
+    token of the text. Each position is predicted on its own. Raises BadSetting for a position outside the text,
+    BadInput for a text without tokens.
+    """
+    if top < 1:
+        raise BadSetting(f"top is {top}; show at least 1 token")
+    passage = encode_passage(model, tokenizer, text, truncate=truncate)
+    mask_token_id = require_mask_token(tokenizer)
+    positions = masked_positions(passage, tokenizer, mask)
+    ids = tuple(mask_token_id if position in positions else id for position, id in enumerate(passage.ids))
+    masked = replace(passage, ids=ids)
+    with inference_mode(model):
+        log_probs = model.logits(masked.forward(model)[positions]).double().log_softmax(-1).cpu()
+    words = " ".join(
+        tokenizer.display_token(mask_token_id) if position in positions else piece
+        for position, piece in enumerate(passage.pieces)
+    )
+    panels = tuple(
+        position_table(tokenizer, position, passage.ids[position], row, top, mask_token_id)
+        for position, row in zip(positions, log_probs, strict=True)
+    )
+    return Report(
+        title=f"Masked tokens of: {words}",
+        panels=panels,
+        caption=accuracy_caption(positions, passage, log_probs, mask_token_id),
+    )
+
+
+def masked_positions(passage: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[int]:
+    """The masked positions, in order."""
+    special = {tokenizer.cls_token_id, tokenizer.sep_token_id}
+    maskable = [position for position, id in enumerate(passage.ids) if id not in special]
+    if not maskable:
+        raise BadInput("the text has no token that could be masked; give at least one word")
+    for position in mask:
+        if position not in maskable:
+            inside = 0 <= position < len(passage.ids)
+            what = f"is the special token ‘{passage.pieces[position]}’" if inside else "does not exist"
+            raise BadSetting(f"position {position} {what}; the text has positions {maskable[0]} to {maskable[-1]}")
+    own = {position for position in maskable if passage.ids[position] == tokenizer.mask_token_id}
+    return sorted({*mask, *own} or {maskable[-1]})
+
+
+def position_table(
+    tokenizer: Tokenizer, position: int, id: int, log_probs: Float[Tensor, "V"], top: int, mask_token_id: int
+) -> Table:
+    """The most likely tokens at one position, and the original token with its rank."""
+    log_probs = log_probs[: tokenizer.vocab]
+    best = log_probs.argsort(descending=True, stable=True)[:top].tolist()
+    bits = entropy_bits(log_probs.exp())
+    caption = f"Entropy {bits:.2f} bits, perplexity {2**bits:,.1f}."
+    if id != mask_token_id:
+        rank = int((log_probs > log_probs[id]).sum()) + 1
+        caption += (
+            f" The original token ‘{tokenizer.display_token(id)}’ has rank {rank:,}, {float(log_probs[id].exp()):.2%}, "
+            f"{-float(log_probs[id]) / math.log(2):.2f} bits."
+        )
+        best += [] if id in best else [id]
+    original = "" if id == mask_token_id else f", originally ‘{tokenizer.display_token(id)}’"
+    return Table(
+        title=f"Position {position}{original}",
+        columns=("token", "id", "probability"),
+        rows=tuple((tokenizer.display_token(each), each, float(log_probs[each].exp())) for each in best),
+        bar="probability",
+        caption=caption,
+    )
+
+
+def accuracy_caption(
+    positions: list[int], passage: Passage, log_probs: Float[Tensor, "N V"], mask_token_id: int
+) -> str | None:
+    """How many masked tokens are predicted correctly, where the original tokens are known."""
+    known = [
+        (row, passage.ids[position]) for row, position in enumerate(positions) if passage.ids[position] != mask_token_id
+    ]
+    if not known:
+        return None
+    correct = sum(int(log_probs[row].argmax()) == id for row, id in known)
+    bits = -sum(float(log_probs[row, id]) for row, id in known) / math.log(2)
+    return f"{correct} of {len(known)} masked tokens predicted correctly, {bits:.2f} bits in total."

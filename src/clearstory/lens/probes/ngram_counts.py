@@ -11,8 +11,8 @@ from typing import cast
 import torch
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.formatting import format_probability, text_ending
 from clearstory.lens.views import Cell, Report, Table
+from clearstory.lens.views.formatting import format_probability, text_ending
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
 from clearstory.models.ngram.model import NGram
 from clearstory.models.prompts import bos_or_eos_token_id, prepare_prompt

@@ -18,8 +18,8 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.evaluation.windows import ShiftedDocuments, Window, iter_windows, window_length_and_stride
 from clearstory.lens.hooks.activations import model_device
 from clearstory.lens.hooks.passage import encode_source_target
-from clearstory.lens.probes.formatting import format_probability
 from clearstory.lens.views import Cell, HighlightedText, Span
+from clearstory.lens.views.formatting import format_probability
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
 from clearstory.models.prompts import bos_or_eos_token_id

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.probes.formatting import format_probability
 from clearstory.lens.views import Cell, Panel, Report, Table
+from clearstory.lens.views.formatting import format_probability
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.special_tokens import cls_and_sep_ids

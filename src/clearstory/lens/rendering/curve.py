@@ -8,12 +8,23 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from clearstory.lens.rendering.canvas import (
+    HEIGHT,
+    PAD,
+    TERMINAL_COLORS,
+    WIDTH,
+    BrailleCanvas,
+    Scale,
+    SvgCanvas,
+    padded_range,
+    sanitize,
+    text_width,
+    truncate_text,
+    with_caption,
+)
 from clearstory.lens.rendering.palette import LINE_COLORS
-from clearstory.lens.rendering.scales import Scale, padded_range
-from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, text_width, truncate_text
-from clearstory.lens.rendering.terminal_canvas import HEIGHT, TERMINAL_COLORS, BrailleCanvas, sanitize, with_caption
-from clearstory.lens.views.curve import Curve, Line, Points
-from clearstory.lens.views.number_format import format_number
+from clearstory.lens.views.formatting import format_number
+from clearstory.lens.views.plots import Curve, Line, Points
 
 EMPTY = "There is nothing to draw yet."
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.text import Text
 
+from clearstory.lens.rendering.canvas import PAD, WIDTH, SvgCanvas, escape, sanitize, with_caption
 from clearstory.lens.rendering.palette import (
     DARK,
     HEAT_LEVELS,
@@ -18,10 +19,8 @@ from clearstory.lens.rendering.palette import (
     color_attributes,
     text_class_on,
 )
-from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, escape
-from clearstory.lens.rendering.terminal_canvas import sanitize, with_caption
-from clearstory.lens.views.highlighted_text import HighlightedText, Span
-from clearstory.lens.views.number_format import format_cell, format_number
+from clearstory.lens.views.formatting import format_cell, format_number
+from clearstory.lens.views.text import HighlightedText, Span
 
 HEAT_STYLES = ("dim", "", "yellow", "bold red", "black on yellow", "bold white on red")
 """Terminal styles by level, in the named colours of the terminal's own theme."""

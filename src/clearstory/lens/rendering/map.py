@@ -7,13 +7,24 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from clearstory.lens.rendering.canvas import (
+    PAD,
+    TERMINAL_COLORS,
+    WIDTH,
+    BrailleCanvas,
+    Scale,
+    SvgCanvas,
+    escape,
+    padded_range,
+    sanitize,
+    text_width,
+    truncate_text,
+    with_caption,
+)
 from clearstory.lens.rendering.highlighted_text import display_width
 from clearstory.lens.rendering.palette import LINE_COLORS
-from clearstory.lens.rendering.scales import Scale, padded_range
-from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, escape, text_width, truncate_text
-from clearstory.lens.rendering.terminal_canvas import TERMINAL_COLORS, BrailleCanvas, sanitize, with_caption
-from clearstory.lens.views.map import Map
-from clearstory.lens.views.number_format import format_number
+from clearstory.lens.views.formatting import format_number
+from clearstory.lens.views.plots import Map
 
 FONT_SIZE = 12.0
 DOT = 4.0
@@ -178,17 +189,17 @@ def map_terminal(view: Map, width: int) -> RenderableType:
     for cell, point in zip(cells, view.points, strict=True):
         lines[cell[0]] = overwrite(lines[cell[0]], cell[1], "●", group_style(point.group))
     without_space = write_labels(view, lines, cells, columns)
-    foot = [Text(sanitize(f"x: {view.x_label} · y: {view.y_label}"), style="dim")]
+    footer = [Text(sanitize(f"x: {view.x_label} · y: {view.y_label}"), style="dim")]
     if len(view.groups) > 1:
         key = Text()
         for number, name in enumerate(view.groups):
             key.append("● ", style=group_style(number)).append(f"{sanitize(name)}   ")
-        foot.append(key)
+        footer.append(key)
     if len(without_space) > LISTED:
-        foot.append(Text(f"{len(without_space)} labels do not fit: --out FILE.csv has all of them", style="dim"))
+        footer.append(Text(f"{len(without_space)} labels do not fit: --out FILE.csv has all of them", style="dim"))
     elif without_space:
-        foot.append(Text("labels that do not fit: " + ", ".join(without_space), style="dim"))
-    return with_caption(view.title, view.caption, Group(*lines, *foot))
+        footer.append(Text("labels that do not fit: " + ", ".join(without_space), style="dim"))
+    return with_caption(view.title, view.caption, Group(*lines, *footer))
 
 
 def group_style(group: int) -> str:

@@ -8,11 +8,19 @@ from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from clearstory.lens.rendering.scales import relative_magnitudes
-from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, text_width, truncate_text
-from clearstory.lens.rendering.terminal_canvas import sanitize, text_bar, with_caption
-from clearstory.lens.views.number_format import format_cell
-from clearstory.lens.views.table import Table
+from clearstory.lens.rendering.canvas import (
+    PAD,
+    WIDTH,
+    SvgCanvas,
+    relative_magnitudes,
+    sanitize,
+    text_bar,
+    text_width,
+    truncate_text,
+    with_caption,
+)
+from clearstory.lens.views.formatting import format_cell
+from clearstory.lens.views.grids import Table
 
 BAR_WIDTH = 150.0
 """Least width of a column of bars in pixels."""

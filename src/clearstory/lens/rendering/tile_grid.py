@@ -7,11 +7,20 @@ from collections import Counter
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from clearstory.lens.rendering.canvas import (
+    PAD,
+    TERMINAL_COLORS,
+    WIDTH,
+    SvgCanvas,
+    escape,
+    sanitize,
+    text_width,
+    truncate_text,
+    with_caption,
+)
 from clearstory.lens.rendering.palette import LINE_COLORS
-from clearstory.lens.rendering.svg_canvas import PAD, WIDTH, SvgCanvas, escape, text_width, truncate_text
-from clearstory.lens.rendering.terminal_canvas import TERMINAL_COLORS, sanitize, with_caption
-from clearstory.lens.views.number_format import format_cell
-from clearstory.lens.views.tile_grid import Tile, TileGrid
+from clearstory.lens.views.formatting import format_cell
+from clearstory.lens.views.grids import Tile, TileGrid
 
 LEVELS = 5
 """Shades of a cell; the weakest, below 1 / 10, is blank."""

@@ -1,15 +1,18 @@
-"""Alignment of two views for a difference: common labels, and captions that describe the differences."""
+"""Alignment of two views for a difference: common labels and spans of text, and captions of the differences."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from clearstory.errors import CannotDo
 from clearstory.lens.views.base import View
-from clearstory.lens.views.number_format import format_cell
+from clearstory.lens.views.formatting import format_cell
+from clearstory.lens.views.text import HighlightedText, Span
 
 Difference = tuple[float, str, float, float]
 """B − A, what it is the difference of, A's number and B's number."""
@@ -119,3 +122,37 @@ def describe_mean(differences: Sequence[Difference], unit: str) -> str:
     """A sentence with the mean absolute difference."""
     mean = math.fsum(abs(value) for value, *_ in differences) / len(differences)
     return f"Mean absolute difference: {format_cell(mean)}{f' {unit}' if unit else ''}."
+
+
+@dataclass(frozen=True)
+class AlignedSpan:
+    """A stretch of text with a token boundary of both A and B at each end, and the spans of each side in it."""
+
+    text: str
+    name: str
+    a: tuple[Span, ...]
+    b: tuple[Span, ...]
+
+    @property
+    def sums(self) -> tuple[float | None, float | None]:
+        """The sums over A's and over B's spans; None if one of the spans has no number."""
+        sum_a, sum_b = (
+            None
+            if not side or any(each.value is None for each in side)
+            else math.fsum(each.value or 0 for each in side)
+            for side in (self.a, self.b)
+        )
+        return sum_a, sum_b
+
+
+def align_spans(a: HighlightedText, b: HighlightedText) -> Iterator[AlignedSpan]:
+    """The shortest stretches of a text between common token boundaries. Empty spans belong to the one before them."""
+    stops = [list(accumulate(len(span.text) for span in view.spans)) for view in (a, b)]
+    ends = sorted(set(stops[0]) & set(stops[1]))
+    sides: list[list[list[Span]]] = [[[] for _ in ends] for _ in stops]
+    for side, own, view in zip(sides, stops, (a, b), strict=True):
+        for stop, span in zip(own, view.spans, strict=True):
+            side[bisect_left(ends, stop)].append(span)
+    for spans_a, spans_b in zip(*sides, strict=True):
+        text = "".join(span.text for span in spans_a)
+        yield AlignedSpan(text, text, tuple(spans_a), tuple(spans_b))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 Cell = str | int | float | None
 """The value of a table cell."""
 
-NOTEBOOK_RENDERER = "clearstory.lens.rendering.html_page:notebook_frame"
+NOTEBOOK_RENDERER = "clearstory.lens.rendering.render:notebook_frame"
 """The function that renders a view for a notebook, loaded when a notebook asks for it: views import no rendering."""
 
 

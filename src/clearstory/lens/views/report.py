@@ -7,14 +7,10 @@ from typing import ClassVar
 
 from clearstory.errors import BadInput
 from clearstory.lens.views.base import View
-from clearstory.lens.views.curve import Curve
-from clearstory.lens.views.figure import Figure
-from clearstory.lens.views.grid import Grid
-from clearstory.lens.views.highlighted_text import HighlightedText
-from clearstory.lens.views.map import Map
-from clearstory.lens.views.table import Table
-from clearstory.lens.views.tile_grid import TileGrid
-from clearstory.lens.views.tree import Tree
+from clearstory.lens.views.diagrams import Figure, Tree
+from clearstory.lens.views.grids import Grid, Table, TileGrid
+from clearstory.lens.views.plots import Curve, Map
+from clearstory.lens.views.text import HighlightedText
 
 Panel = Grid | Curve | HighlightedText | Table | TileGrid | Map | Figure | Tree
 """A view that is not a report."""

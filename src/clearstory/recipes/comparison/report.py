@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from clearstory.lens.rendering.canvas import Scale, escape
+from clearstory.lens.rendering.dispatch import render_svg
 from clearstory.lens.rendering.palette import DARK, LIGHT, LINE_COLORS
-from clearstory.lens.rendering.scales import Scale
-from clearstory.lens.rendering.svg import render_svg
-from clearstory.lens.rendering.svg_canvas import escape
 from clearstory.lens.views import Curve, Line
-from clearstory.lens.views.number_format import format_number
+from clearstory.lens.views.formatting import format_number
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
 from clearstory.recipes.comparison.leaderboard import (
     Leaderboard,

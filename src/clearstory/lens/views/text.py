@@ -1,4 +1,4 @@
-"""Highlighted text: a text in spans, each coloured by a number."""
+"""Highlighted text: spans of a text, each coloured by its number."""
 
 from __future__ import annotations
 

@@ -1,10 +1,84 @@
-"""Figure layout: columns of boxes that grow upwards, in characters and lines."""
+"""Figures of boxes and arrows with their layout, and trees of tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
-from clearstory.lens.views.figure import Arrow, Box, BoxRole, Figure, RepeatFrame
+from clearstory.errors import BadInput
+from clearstory.lens.views.base import View
+
+BoxRole = Literal["embedding", "position", "attention", "mlp", "norm", "state", "output", "add", "other"]
+"""What a box does, which decides its colour; "add" is a small circle with a sign."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A component of a model. `x`, `y` is the upper left corner, in characters and lines; y grows downwards.
+
+    `shape` describes its input and output; `parameters` is their number, None for a component that cannot have any.
+    """
+
+    name: str
+    x: int
+    y: int
+    width: int
+    height: int
+    shape: str = ""
+    parameters: int | None = None
+    role: BoxRole = "other"
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """A line through `points`, with an arrowhead at the last one if `head`."""
+
+    points: tuple[tuple[int, int], ...]
+    head: bool = True
+
+
+@dataclass(frozen=True)
+class RepeatFrame:
+    """A dashed frame around boxes that are repeated `times` times, such as the layers of a stack."""
+
+    times: int
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(View):
+    """A diagram of boxes and arrows, read from the bottom to the top.
+
+    >>> Figure(title="f", boxes=(Box("norm", 0, 0, 12, 3),), arrows=(Arrow(((6, 5), (6, 3))),)).size
+    (12, 6)
+    """
+
+    kind: ClassVar[str] = "figure"
+    title: str
+    boxes: tuple[Box, ...]
+    arrows: tuple[Arrow, ...] = ()
+    frames: tuple[RepeatFrame, ...] = ()
+    caption: str | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width in characters and height in lines."""
+        ends = [(box.x + box.width, box.y + box.height) for box in self.boxes]
+        ends += [(frame.x + frame.width, frame.y + frame.height) for frame in self.frames]
+        ends += [(x + 1, y + 1) for arrow in self.arrows for x, y in arrow.points]
+        return max((x for x, _ in ends), default=0), max((y for _, y in ends), default=0)
+
+    def repeats(self, box: Box) -> int:
+        """How many copies of a box the model has: the `times` of the frame around it, or 1."""
+        around = [
+            frame.times
+            for frame in self.frames
+            if frame.x <= box.x < frame.x + frame.width and frame.y <= box.y < frame.y + frame.height
+        ]
+        return around[0] if around else 1
 
 
 @dataclass
@@ -98,3 +172,50 @@ def layout_figure(
         frames=tuple(replace(frame, y=frame.y - top) for frame in frames),
         arrows=tuple(replace(arrow, points=tuple((x, y - top) for x, y in arrow.points)) for arrow in drawn),
     )
+
+
+@dataclass(frozen=True)
+class Node:
+    """A token of a tree: the index of its parent node (None at the root), its number, and its status in the search."""
+
+    text: str
+    parent: int | None
+    value: float
+    status: Literal["kept", "finished", "pruned"] = "kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree(View):
+    """Tokens that follow tokens. Parents precede their children; `best` is the index of the best path's last node.
+
+    >>> Tree(title="t", nodes=(Node("a", None, -1.0), Node("b", 0, -2.0), Node("c", 0, -3.0)), best=1).levels()
+    [[0], [1, 2]]
+    """
+
+    kind: ClassVar[str] = "tree"
+    title: str
+    nodes: tuple[Node, ...]
+    unit: str = ""
+    best: int | None = None
+    caption: str | None = None
+
+    def __post_init__(self) -> None:
+        for index, node in enumerate(self.nodes):
+            if node.parent is not None and not 0 <= node.parent < index:
+                raise BadInput(f"node {index} has the parent {node.parent}; parents must precede their children")
+
+    def levels(self) -> list[list[int]]:
+        """The node indices by depth."""
+        depths: list[int] = []
+        for node in self.nodes:
+            depths.append(0 if node.parent is None else depths[node.parent] + 1)
+        return [[at for at, own in enumerate(depths) if own == depth] for depth in range(max(depths, default=-1) + 1)]
+
+    def best_path(self) -> set[int]:
+        """The indices of the nodes on the best path."""
+        path: set[int] = set()
+        index = self.best
+        while index is not None:
+            path.add(index)
+            index = self.nodes[index].parent
+        return path
