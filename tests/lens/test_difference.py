@@ -15,7 +15,7 @@ from clearstory.cli.main import main
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
-from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.probes.predictions import next_token
 from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.rendering.dispatch import render_terminal
 from clearstory.lens.rendering.render import render

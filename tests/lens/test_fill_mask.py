@@ -12,7 +12,7 @@ import torch
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.formats.folders import OpenedModel
 from clearstory.formats.model_card import ModelCard
-from clearstory.lens.probes.next_token import fill_mask
+from clearstory.lens.probes.predictions import fill_mask
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, ContextOverflow, UnknownName
-from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.probes.predictions import next_token
 from clearstory.lens.registry import VIEWS, load_view
 from clearstory.models.base import TokenBatch
 from clearstory.text.train_tokenizer import train_tokenizer

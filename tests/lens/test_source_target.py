@@ -13,7 +13,7 @@ from tests.models.test_transformer_architectures import WRITERS
 from tests.tiny import TINY_GPT2, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, UnknownName
-from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.probes.predictions import next_token
 from clearstory.lens.probes.surprisal import surprisal
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.base import TokenBatch

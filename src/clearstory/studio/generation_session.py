@@ -21,7 +21,7 @@ from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
-from clearstory.lens.probes.next_token import entropy_bits
+from clearstory.lens.probes.predictions import entropy_bits
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import keep_recent_half, prepare_prompt, prepare_source

@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
 from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
-from clearstory.lens.probes.next_token import entropy_bits
+from clearstory.lens.probes.predictions import entropy_bits
 from clearstory.models.base import TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import prepare_prompt, prepare_source

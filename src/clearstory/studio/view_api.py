@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.hooks.activations import activation_names, record_activations
 from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.probes.next_token import next_token
+from clearstory.lens.probes.predictions import next_token
 from clearstory.lens.registry import VIEWS, ViewSpec, load_view
 from clearstory.lens.rendering.render import render
 from clearstory.models.base import inference_mode
