@@ -25,7 +25,7 @@ from clearstory.lens.hooks.residual_stream import (
     single_token,
 )
 from clearstory.lens.probes.logit_attribution import attribute_logits, logit_attribution, stream_parts
-from clearstory.lens.probes.logit_lens import METRIC_UNITS, lens_predictions, logit_lens, measure_norms, residual_norms
+from clearstory.lens.probes.residual_stream import METRIC_UNITS, lens_predictions, logit_lens, measure_norms, residual_norms
 from clearstory.lens.probes.neurons import neurons, strongest_neurons
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.build import build

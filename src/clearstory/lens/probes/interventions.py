@@ -32,7 +32,7 @@ from clearstory.lens.hooks.residual_stream import (
     split_target_and_words,
     sublayers,
 )
-from clearstory.lens.probes.logit_lens import LensMetric
+from clearstory.lens.probes.residual_stream import LensMetric
 from clearstory.lens.views import Grid, Table
 from clearstory.lens.views.formatting import text_ending
 from clearstory.models.base import LanguageModel, inference_mode
