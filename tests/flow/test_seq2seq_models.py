@@ -130,13 +130,13 @@ def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
     both = (str(tmp_path / "text.en"), str(tmp_path / "text.de"))
     runs = {
         "plain": all_events(both, tmp_path / "plain", steps=1),
-        "asked": all_events(both, tmp_path / "asked", steps=1, objective="seq2seq"),
-        "result": all_events(both, tmp_path / "result", steps=1, **{"data.pairs": True}),
+        "objective": all_events(both, tmp_path / "objective", steps=1, objective="seq2seq"),
+        "setting": all_events(both, tmp_path / "setting", steps=1, **{"data.pairs": True}),
     }
     assert {name: events[-1].objective for name, events in runs.items()} == {
-        "plain": "span_corruption", "asked": "seq2seq", "result": "seq2seq",
+        "plain": "span_corruption", "objective": "seq2seq", "setting": "seq2seq",
     }  # fmt: skip
-    assert runs["asked"][-1].nats_per_token == runs["result"][-1].nats_per_token
+    assert runs["objective"][-1].nats_per_token == runs["setting"][-1].nats_per_token
 
 
 def test_pairs_that_are_too_long_are_reported(pairs: Path, tmp_path: Path) -> None:

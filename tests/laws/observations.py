@@ -440,7 +440,7 @@ OBSERVED: dict[str, Observation] = {
     "ConvertRecipe.out": observe_convert,
     "ConvertRecipe.to": partial(observe_convert, out="model.arpa"),
     "ConvertRecipe.dtype": partial(observe_convert, overwrite=True),
-    "ConvertRecipe.check": "parity/test_gguf_reading.py::test_convert_check_says_what_is_portable_and_what_is_not",
+    "ConvertRecipe.check": "parity/test_gguf_reading.py::test_convert_check_reports_portability",
     "ConvertRecipe.overwrite": observe_convert,
     "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_prints_json",
     "DataRecipe.text": "cli/test_contract.py::test_data_prints_json",
