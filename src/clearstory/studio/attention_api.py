@@ -31,7 +31,7 @@ from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.attention import Reduction, attention_caption, combined_title, select_heads
 from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_CACHE_BYTES = 2**28
@@ -71,7 +71,7 @@ CACHE: WeakKeyDictionary[nn.Module, OrderedDict[Any, QueriesAndKeys]] = WeakKeyD
 
 
 def queries_and_keys(
-    model: Any, tokenizer: Tokenizer, text: str, part: AttentionPart | None, target: str | None
+    model: LanguageModel, tokenizer: Tokenizer, text: str, part: AttentionPart | None, target: str | None
 ) -> QueriesAndKeys:
     """The queries and keys of a text, computed now or taken from the cache."""
     cache = CACHE.setdefault(unwrap_model(model), OrderedDict())
@@ -90,7 +90,7 @@ def queries_and_keys(
 
 
 def head_patterns(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -114,7 +114,7 @@ def head_patterns(
 
 
 def head_scores(
-    model: Any, tokenizer: Tokenizer, text: str, *, part: AttentionPart | None = None, target: str | None = None
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, part: AttentionPart | None = None, target: str | None = None
 ) -> dict[str, Any]:
     """The type of every head and its score for each type, (L, H, types): see `lens.probes.head_types`."""
     cached = queries_and_keys(model, tokenizer, text, part, target)
@@ -130,7 +130,7 @@ def head_scores(
 
 
 def head_pattern(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -158,7 +158,7 @@ def head_pattern(
 
 
 def combined_pattern(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -185,7 +185,7 @@ def combined_pattern(
 
 
 def edited_pattern(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,

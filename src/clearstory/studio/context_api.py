@@ -33,6 +33,7 @@ from clearstory.lens.probes.word_in_context import (
     word_occurrences,
 )
 from clearstory.lens.views import Grid
+from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.tokenizers import Tokenizer
 
@@ -40,7 +41,7 @@ WORD_BANKS: WeakKeyDictionary[nn.Module, WordBank] = WeakKeyDictionary()
 """The word bank of each model. Weak keys: a model evicted from the model cache takes its word bank with it."""
 
 
-def example_word_bank(model: Any, tokenizer: Tokenizer) -> WordBank:
+def example_word_bank(model: LanguageModel, tokenizer: Tokenizer) -> WordBank:
     """The contextual embeddings of the example sentences, computed now or taken from the cache."""
     unwrapped = unwrap_model(model)
     if unwrapped not in WORD_BANKS:
@@ -48,7 +49,7 @@ def example_word_bank(model: Any, tokenizer: Tokenizer) -> WordBank:
     return WORD_BANKS[unwrapped]
 
 
-def find_example_sentence(model: Any, tokenizer: Tokenizer, word: str) -> str:
+def find_example_sentence(model: LanguageModel, tokenizer: Tokenizer, word: str) -> str:
     """The first example sentence that contains a word and fits the model. Raises BadInput if there is none."""
     for sentence in EXAMPLE_SENTENCES:
         with suppress(BadInput, ContextOverflow):
@@ -59,7 +60,7 @@ def find_example_sentence(model: Any, tokenizer: Tokenizer, word: str) -> str:
 
 
 def compare_contexts(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,

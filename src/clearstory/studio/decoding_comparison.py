@@ -17,8 +17,10 @@ from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.generation import beam_tree
+from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.text.tokenizers import Tokenizer
 
 MAX_TOKENS = 64
 """The largest number of generated tokens: a deeper beam tree is not readable."""
@@ -43,8 +45,8 @@ class Continuation:
 
 
 def compare_decoding(
-    model: Any,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: str,
     *,
     max_tokens: int = 12,
@@ -112,7 +114,7 @@ def compare_decoding(
     }
 
 
-def continuation_data(tokenizer: Any, continuation: Continuation, eos: int | None) -> dict[str, Any]:
+def continuation_data(tokenizer: Tokenizer, continuation: Continuation, eos: int | None) -> dict[str, Any]:
     """A continuation as plain data."""
     return {
         "text": continuation.text,

@@ -15,7 +15,9 @@ from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.probes.embeddings import input_embeddings, similarity_caption, unit_word_vectors, word_neighbours
 from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
 from clearstory.lens.rendering.render import render
+from clearstory.models.base import LanguageModel
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
+from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ def checkpoint_projection(opened: OpenedModel, frame: ProjectionFrame, request: 
     return {**view.to_json(), "extent": list(frame.extent)}
 
 
-def embedding_rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
+def embedding_rows(model: LanguageModel, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
     """The input embeddings of a text's tokens, (T, W)."""
     ids = tokenizer.encode(text)
     if not ids:
@@ -98,8 +100,8 @@ def embedding_rows(model: Any, tokenizer: Any, text: str) -> dict[str, Any]:
 
 
 def nearest_embeddings(
-    model: Any,
-    tokenizer: Any,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
     text: str,
     *,
     top: int = 12,

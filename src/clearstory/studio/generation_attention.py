@@ -16,6 +16,7 @@ from clearstory.lens.hooks.attention_sites import (
     attention_weights,
 )
 from clearstory.lens.hooks.passage import Passage
+from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -24,7 +25,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 def newest_token_attention(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -65,7 +66,7 @@ def newest_token_attention(
     }
 
 
-def generated_passage(model: Any, tokenizer: Tokenizer, text: str, generated: Sequence[int]) -> Passage:
+def generated_passage(model: LanguageModel, tokenizer: Tokenizer, text: str, generated: Sequence[int]) -> Passage:
     """The prompt and the generated tokens as the model processes them, cut to its context."""
     prompt_format = PromptFormat.of(model, tokenizer, None)
     prompt, source = prompt_format.encode(tokenizer, text)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.views import Curve, Line
-from clearstory.models.base import TokenBatch, inference_mode, initial_state
+from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.prompts import prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -29,7 +29,7 @@ MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
 
 
 def measure_generation_speed(
-    model: Any, tokenizer: Tokenizer, text: str, *, tokens: int = 16, runs: int = 3
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, tokens: int = 16, runs: int = 3
 ) -> dict[str, Any]:
     """Tokens per second with and without cached state (medians over `runs`), milliseconds per token, logit difference.
 
@@ -83,7 +83,7 @@ def measure_generation_speed(
 
 
 def timed_greedy_decode(
-    model: Any,
+    model: LanguageModel,
     first: Sequence[int],
     source: Sequence[int],
     tokens: int,
@@ -109,7 +109,7 @@ def timed_greedy_decode(
     return ids_so_far[len(first) :], seconds, logits.double().cpu()
 
 
-def state_label(model: Any) -> str:
+def state_label(model: LanguageModel) -> str:
     """The name of a model's cached state in captions."""
     if has_capability(model, Capability.ATTENTION):
         return "the KV cache"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.word_in_context import EXAMPLE_SENTENCES
-from clearstory.models.base import TokenBatch, inference_mode, reads_source
+from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, reads_source
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import prepare_prompt
 from clearstory.studio.generation_session import model_device
@@ -29,7 +29,7 @@ BITS = math.log(2)
 """Nats per bit."""
 
 
-def guess_sentence(model: Any, tokenizer: Tokenizer, text: str, *, seed: int = 0) -> dict[str, Any]:
+def guess_sentence(model: LanguageModel, tokenizer: Tokenizer, text: str, *, seed: int = 0) -> dict[str, Any]:
     """One of the built-in example sentences, chosen by the seed, and its tokens."""
     sentence = EXAMPLE_SENTENCES[seed % len(EXAMPLE_SENTENCES)]
     return {"text": sentence, **token_list(tokenizer, sentence)}
@@ -42,7 +42,7 @@ def token_list(tokenizer: Tokenizer, text: str) -> dict[str, Any]:
 
 
 def guess_options(
-    model: Any, tokenizer: Tokenizer, text: str, *, position: int = 1, count: int = 6, seed: int = 0
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, position: int = 1, count: int = 6, seed: int = 0
 ) -> dict[str, Any]:
     """Shuffled candidates for the token at `position`: the actual one, likely ones, and some sampled from the model."""
     if not 2 <= count <= 20:
@@ -65,7 +65,7 @@ def guess_options(
 
 
 def score_guess(
-    model: Any,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     text: str,
     *,
@@ -150,7 +150,7 @@ def first_token_of_word(tokenizer: Tokenizer, word: str, logprobs: Float[Tensor,
 
 
 def next_token_logprobs(
-    model: Any, tokenizer: Tokenizer, text: str, position: int
+    model: LanguageModel, tokenizer: Tokenizer, text: str, position: int
 ) -> tuple[Sequence[int], Float[Tensor, "V"]]:
     """The token ids of a text, and the log-probabilities of the token at `position`, (V,), in float64."""
     require(model, Capability.CAUSAL)

@@ -22,7 +22,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.predictions import next_token
 from clearstory.lens.registry import VIEWS, ViewSpec, load_view
 from clearstory.lens.rendering.render import render
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
@@ -117,7 +117,7 @@ def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
     return entries
 
 
-def unsupported_reason(view: ViewSpec, model: Any) -> str | None:
+def unsupported_reason(view: ViewSpec, model: LanguageModel) -> str | None:
     """Why a model does not support a view, as a sentence without names of views; None if it does."""
     if view.supports(model):
         return None
@@ -208,7 +208,7 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
     }
 
 
-def passage_activations(model: Any, passage: Passage, patterns: Sequence[str]) -> dict[str, Any]:
+def passage_activations(model: LanguageModel, passage: Passage, patterns: Sequence[str]) -> dict[str, Any]:
     """The activations of one forward pass by name, each with its shape and nested lists of values."""
     if not patterns:
         return {}
@@ -219,7 +219,7 @@ def passage_activations(model: Any, passage: Passage, patterns: Sequence[str]) -
     return {name: {"shape": list(each.shape), "values": each.tolist()} for name, each in recorded.items()}
 
 
-def known_activation_names(model: Any) -> list[str]:
+def known_activation_names(model: LanguageModel) -> list[str]:
     """The names of a model's activations; none for a model without them."""
     try:
         return list(activation_names(model))
@@ -245,7 +245,7 @@ Arrays = dict[str, Any]
 
 
 def activation_arrays(
-    model: Any, tokenizer: Tokenizer, text: str, *, activations: tuple[str, ...] = (), target: str | None = None
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, activations: tuple[str, ...] = (), target: str | None = None
 ) -> Arrays:
     """The activations that match the patterns, in float32, and the display text of the tokens as `pieces`."""
     passage = encode_passage(model, tokenizer, text, target=target)
