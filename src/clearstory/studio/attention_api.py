@@ -114,7 +114,12 @@ def head_patterns(
 
 
 def head_scores(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, part: AttentionPart | None = None, target: str | None = None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    part: AttentionPart | None = None,
+    target: str | None = None,
 ) -> dict[str, Any]:
     """The type of every head and its score for each type, (L, H, types): see `lens.probes.head_types`."""
     cached = queries_and_keys(model, tokenizer, text, part, target)

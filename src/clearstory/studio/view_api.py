@@ -245,7 +245,12 @@ Arrays = dict[str, Any]
 
 
 def activation_arrays(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, activations: tuple[str, ...] = (), target: str | None = None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    activations: tuple[str, ...] = (),
+    target: str | None = None,
 ) -> Arrays:
     """The activations that match the patterns, in float32, and the display text of the tokens as `pieces`."""
     passage = encode_passage(model, tokenizer, text, target=target)
