@@ -1,15 +1,15 @@
-"""What a GPU makes of it: training, time to quality and writing, beside transformers; one JSON object.
+"""Training speed, time to quality and generation speed on a GPU, compared with transformers.
 
     python benchmarks/gpu.py [--parts training recurrent quality generation] [--runs clear recall] [--smoke]
 
-training: steps of GPT-2 124M at context 1,024 in bf16, beside a plain loop over transformers' GPT2LMHeadModel (see
-beside.py); turn and turn about, medians over rounds. Peak memory is that of each loop alone, its weights included.
-`unsteady` is ours without the fixed order of sums that makes a resumed run equal bit for bit.
-recurrent: steps of an LSTM of 512 units in either arithmetic.
+training: steps of GPT-2 124M at context 1,024 in bf16, compared with a plain loop over GPT2LMHeadModel of transformers
+(transformers_baseline.py); run alternately, medians over rounds. Peak memory is that of each loop alone, weights
+included. `unsteady` is clearstory without the deterministic kernels that make a resumed run equal bit for bit.
+recurrent: steps of an LSTM of 512 units in fp32 and bf16.
 quality: characters of tinyshakespeare, whole processes; nats on the whole last tenth in blocks of the context. The
-README of nanoGPT gives 1.4697 for 6 layers of width 384, context 256, dropout 0.2, 64 rows, 5,000 steps.
-generation: GPT-2's shape with the same random weights in bf16, greedy, prompts included; ours is the engine.
---smoke takes tiny shapes, on a processor too: it shows that this runs, and its figures mean nothing.
+README of nanoGPT gives 1.4697 for 6 layers of width 384, context 256, dropout 0.2, batch size 64, 5,000 steps.
+generation: GPT-2 124M with random weights in bf16, greedy decoding, prompts included; clearstory uses its engine.
+--smoke uses tiny sizes, also on a CPU: it only tests that the benchmark runs; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from beside import gpt2, gpt2_step
-from shared import clearstory, data, show
+from common import data_file, print_result, run_clearstory
+from transformers_baseline import gpt2_model, gpt2_train_step
 
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
 from clearstory.models.device import matmul_gflops, resolve_device
-from clearstory.models.transformer.presets import GPT2, NANOGPT_CHAR
 from clearstory.models.recurrent.presets import LSTM
+from clearstory.models.transformer.presets import GPT2, NANOGPT_CHAR
 from clearstory.models.transformer.sizing import parameter_count
 from clearstory.training import trainer as training
 from clearstory.training.objectives.causal import Causal
@@ -46,118 +46,131 @@ from clearstory.training.settings import TrainingSettings
 
 PARTS = ("training", "recurrent", "quality", "generation")
 
-SHAPE = (
+MODEL_SIZE = (
     *("--model.layers", "6", "--model.width", "384", "--model.heads", "6", "--model.kv_heads", "6"),
     *("--model.context", "256", "--model.dropout", "0.2", "--training.batch_size", "64"),
 )
 RUNS: dict[str, tuple[str, ...]] = {
-    "clear": ("--model", "clear", *SHAPE, "--model.intermediate_size", "1024", "--minutes", "1"),
-    # One pass over the text, in which it learns best.
+    "clear": ("--model", "clear", *MODEL_SIZE, "--model.intermediate_size", "1024", "--minutes", "1"),
+    # One epoch, after which its loss is lowest.
     "recall": ("--model", "recall", "--steps", "980"),
     "clear, its own size": ("--model", "clear", "--minutes", "1"),
-    "nanogpt-char": ("--model", "nanogpt-char", *SHAPE, "--model.intermediate_size", "1536", "--minutes", "1"),
+    "nanogpt-char": ("--model", "nanogpt-char", *MODEL_SIZE, "--model.intermediate_size", "1536", "--minutes", "1"),
 }
 SMOKE = ("--steps", "2", "--model.width", "32", "--model.layers", "1", "--model.heads", "2")
 
 
 @dataclass(frozen=True)
-class Size:
-    """How much is measured."""
+class Workload:
+    """Sizes of the measured models and loops."""
 
     config: Any
-    rows: int
+    batch_size: int
     context: int
-    steps: int  # of a round
+    steps: int  # per round
     rounds: int
-    batches: tuple[int, ...]  # of rows written
-    written: int
+    generation_batch_sizes: tuple[int, ...]
+    max_tokens: int
 
 
-FULL = Size(GPT2, rows=16, context=1024, steps=10, rounds=5, batches=(1, 32), written=128)
-TINY = Size(replace(NANOGPT_CHAR, bias=True), rows=2, context=32, steps=1, rounds=2, batches=(1, 3), written=4)
+FULL = Workload(GPT2, batch_size=16, context=1024, steps=10, rounds=5, generation_batch_sizes=(1, 32), max_tokens=128)
+TINY = Workload(
+    replace(NANOGPT_CHAR, bias=True),
+    batch_size=2,
+    context=32,
+    steps=1,
+    rounds=2,
+    generation_batch_sizes=(1, 3),
+    max_tokens=4,
+)
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Run the benchmark and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=["clear", "recall"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--smoke", action="store_true")
     args = parser.parse_args()
-    device, size = resolve_device(args.device), TINY if args.smoke else FULL
+    device, workload = resolve_device(args.device), TINY if args.smoke else FULL
     if device == "cpu" and not args.smoke:
-        print("there is no GPU here, and these shapes are for one; --smoke takes tiny ones", file=sys.stderr)
+        print("no GPU is available; use --smoke for tiny sizes on the CPU", file=sys.stderr)
         return
-    found: dict[str, Any] = {"gpu": card(device), "smoke": args.smoke}
+    found: dict[str, Any] = {"gpu": gpu_info(device), "smoke": args.smoke}
     parts: dict[str, Callable[[], Any]] = {
-        "training": lambda: train_tokenizer(size, device),
-        "recurrent": lambda: recurrent(size, device),
-        "quality": lambda: quality(args.runs, device, args.smoke),
-        "generation": lambda: write(size, device),
+        "training": lambda: training_speed(workload, device),
+        "recurrent": lambda: recurrent_speed(workload, device),
+        "quality": lambda: tinyshakespeare_loss(args.runs, device, args.smoke),
+        "generation": lambda: generation_speed(workload, device),
     }
     for name in args.parts:
-        began = time.perf_counter()
+        started = time.perf_counter()
         found[name] = parts[name]()
-        print(f"{name}: {time.perf_counter() - began:.0f} s {found[name]}", file=sys.stderr)
-    show(found)
+        print(f"{name}: {time.perf_counter() - started:.0f} s {found[name]}", file=sys.stderr)
+    print_result(found)
 
 
-def card(device: str) -> dict[str, Any] | None:
-    """The GPU in words, and what its matrix products reach."""
+def gpu_info(device: str) -> dict[str, Any] | None:
+    """Name, memory and measured matrix multiplication speed of the GPU; None for a CPU."""
     if not device.startswith("cuda"):
         return None
-    known = torch.cuda.get_device_properties(device)
+    properties = torch.cuda.get_device_properties(device)
     gflops = {
         name: matmul_gflops(dtype, 8192, seconds=0.5, device=device)
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     return {
-        "name": known.name,
-        "gb": round(known.total_memory / 1e9, 1),
+        "name": properties.name,
+        "gb": round(properties.total_memory / 1e9, 1),
         "cuda": torch.version.cuda,
         "matmul_tflops": {name: round(each / 1e3) for name, each in gflops.items()},
     }
 
 
-def settle(device: str) -> None:
-    """Wait for what was asked of the GPU."""
+def synchronize(device: str) -> None:
+    """Wait until the GPU has finished its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
-def train_tokenizer(size: Size, device: str) -> dict[str, Any]:
-    """All loops in turn."""
-    ids = np.random.default_rng(0).integers(0, size.config.vocab, 2_000_000).astype(np.uint16)
+def training_speed(workload: Workload, device: str) -> dict[str, Any]:
+    """Speed and peak memory of all training loops, measured alternately."""
+    ids = np.random.default_rng(0).integers(0, workload.config.vocab, 2_000_000).astype(np.uint16)
     loops: dict[str, Callable[[], Callable[[], object]]] = {
-        "transformers, bf16 autocast": lambda: gpt2_step(size.config, ids, size.rows, size.context, device),
-        "clearstory, bf16": lambda: ours(size, ids, device),
-        "clearstory, bf16, unsteady": lambda: unsteady(ours(size, ids, device)),
+        "transformers, bf16 autocast": lambda: gpt2_train_step(
+            workload.config, ids, workload.batch_size, workload.context, device
+        ),
+        "clearstory, bf16": lambda: clearstory_step(workload, ids, device),
+        "clearstory, bf16, unsteady": lambda: nondeterministic(clearstory_step(workload, ids, device)),
     }
     if device.startswith("cuda"):
-        loops["clearstory, bf16, compiled"] = lambda: ours(size, ids, device, compiled=True)
+        loops["clearstory, bf16, compiled"] = lambda: clearstory_step(workload, ids, device, compiled=True)
     steps, peaks, firsts = {}, {}, {}
     for name, make in loops.items():
-        steps[name], peaks[name], firsts[name] = alone(make, device)
+        steps[name], peaks[name], firsts[name] = measure_alone(make, device)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(size.rounds):
+    for _ in range(workload.rounds):
         for name, step in steps.items():
-            settle(device)
-            began = time.perf_counter()
-            for _ in range(size.steps):
+            synchronize(device)
+            started = time.perf_counter()
+            for _ in range(workload.steps):
                 step()
-            settle(device)
-            seconds[name].append((time.perf_counter() - began) / size.steps)
-    c, tokens = size.config, size.rows * size.context
+            synchronize(device)
+            seconds[name].append((time.perf_counter() - started) / workload.steps)
+    config, tokens = workload.config, workload.batch_size * workload.context
     # 6 operations for each parameter in a matrix product and token, and attention's 12 · layers · width · context / 2.
-    work = tokens * (6 * (parameter_count(c) - c.context * c.width) + 6 * c.layers * c.width * size.context)
+    flops = tokens * (
+        6 * (parameter_count(config) - config.context * config.width)
+        + 6 * config.layers * config.width * workload.context
+    )
     base = seconds["transformers, bf16 autocast"]
     return {
         name: {
             "tokens_per_second": round(tokens / statistics.median(each)),
             "milliseconds": round(1e3 * statistics.median(each), 2),
             "times_as_fast": round(statistics.median(b / a for a, b in zip(each, base, strict=True)), 3),
-            "tflops": round(work / statistics.median(each) / 1e12, 1),
+            "tflops": round(flops / statistics.median(each) / 1e12, 1),
             "peak_mb": peaks[name],
             "first_steps_seconds": firsts[name],
         }
@@ -165,8 +178,10 @@ def train_tokenizer(size: Size, device: str) -> dict[str, Any]:
     }
 
 
-def alone(make: Callable[[], Callable[[], object]], device: str) -> tuple[Callable[[], object], int | None, float]:
-    """A loop, the memory that it takes by itself, and how long its first five steps last."""
+def measure_alone(
+    make: Callable[[], Callable[[], object]], device: str
+) -> tuple[Callable[[], object], int | None, float]:
+    """A step function, its peak memory in MB, and the seconds of its first five steps."""
     gc.collect()
     gpu = device.startswith("cuda")
     before = 0
@@ -175,61 +190,63 @@ def alone(make: Callable[[], Callable[[], object]], device: str) -> tuple[Callab
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     step = make()
-    began = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(5):
         step()
-    settle(device)
-    seconds = round(time.perf_counter() - began, 1)
+    synchronize(device)
+    seconds = round(time.perf_counter() - started, 1)
     return step, round((torch.cuda.max_memory_allocated(device) - before) / 1e6) if gpu else None, seconds
 
 
-def ours(size: Size, ids: Any, device: str, compiled: bool = False) -> Callable[[], object]:
-    """A step of our Trainer."""
-    settings = TrainingSettings(batch_size=size.rows, context=size.context, precision="bf16", device=device)
-    model = build(size.config, seed=1, device=device)
+def clearstory_step(workload: Workload, ids: Any, device: str, compiled: bool = False) -> Callable[[], object]:
+    """A function that takes one step of Trainer."""
+    settings = TrainingSettings(
+        batch_size=workload.batch_size, context=workload.context, precision="bf16", device=device
+    )
+    model = build(workload.config, seed=1, device=device)
     if compiled:
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         model.compile()
     return training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
 
 
-def unsteady(step: Callable[[], object]) -> Callable[[], object]:
-    """The same step, its sums in whatever order."""
+def nondeterministic(step: Callable[[], object]) -> Callable[[], object]:
+    """The same step without deterministic kernels."""
 
-    def free() -> object:
-        steady = training.deterministic
+    def nondeterministic_step() -> object:
+        original = training.deterministic
         training.deterministic = lambda device: nullcontext()  # type: ignore[assignment]
         try:
             return step()
         finally:
-            training.deterministic = steady
+            training.deterministic = original
 
-    return free
+    return nondeterministic_step
 
 
-def recurrent(size: Size, device: str) -> dict[str, Any]:
-    """Tokens a second of an LSTM of 512 units, 32 streams of 64, by arithmetic."""
+def recurrent_speed(workload: Workload, device: str) -> dict[str, Any]:
+    """Tokens per second of training an LSTM of 512 units, 32 streams of 64 tokens, by precision."""
     ids = np.random.default_rng(0).integers(0, LSTM.vocab, 200_000).astype(np.uint16)
     found = {}
+    precision: Literal["fp32", "bf16"]
     for precision in ("fp32", "bf16"):
-        kind: Any = precision
-        settings = TrainingSettings(batch_size=32, context=64, precision=kind, device=device)
+        settings = TrainingSettings(batch_size=32, context=64, precision=precision, device=device)
         model = build(LSTM, seed=1, device=device)
         step = training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
-        seconds = training.median_seconds(step, least=0.0 if size is TINY else 1.0)
+        seconds = training.median_seconds(step, least=0.0 if workload is TINY else 1.0)
         found[precision] = {"tokens_per_second": round(32 * 64 / seconds)}
     return found
 
 
-def quality(names: list[str], device: str, smoke: bool) -> dict[str, Any]:
-    """Whole runs on the characters of tinyshakespeare."""
-    text, found = str(data("tinyshakespeare/input.txt.gz")), {}
+def tinyshakespeare_loss(names: list[str], device: str, smoke: bool) -> dict[str, Any]:
+    """Results of complete runs on the characters of tinyshakespeare."""
+    text, found = str(data_file("tinyshakespeare/input.txt.gz")), {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
-            words = RUNS[name] if not smoke else (*RUNS[name][:2], *SMOKE)
+            arguments = RUNS[name] if not smoke else (*RUNS[name][:2], *SMOKE)
             out = str(Path(folder) / name.replace(", ", "-").replace(" ", "-"))
-            run = clearstory(
-                *("train", text, *words, "--tokenizer", "characters", "--training.device", device, "--out", out),
+            run = run_clearstory(
+                *("train", text, *arguments, "--tokenizer", "characters", "--training.device", device, "--out", out),
                 *("--data.cache", folder),
                 threads=4,
             )
@@ -239,40 +256,45 @@ def quality(names: list[str], device: str, smoke: bool) -> dict[str, Any]:
     return {"nanoGPT's README": {"nats_per_token": 1.4697}, **found}
 
 
-def write(size: Size, device: str) -> dict[str, Any]:
-    """Tokens a second, prompts included."""
-    model = build(size.config, seed=1, device=device).eval().bfloat16()
-    other = gpt2(size.config, device).eval().bfloat16()
+def generation_speed(workload: Workload, device: str) -> dict[str, Any]:
+    """Generated tokens per second, prompts included."""
+    model = build(workload.config, seed=1, device=device).eval().bfloat16()
+    hf_model = gpt2_model(workload.config, device).eval().bfloat16()
     generator, found = torch.Generator().manual_seed(1), {}
-    for rows in size.batches:
-        prompts = torch.randint(1, size.config.vocab, (rows, min(32, size.context // 2)), generator=generator)
-        there = prompts.to(device)
+    for batch_size in workload.generation_batch_sizes:
+        prompts = torch.randint(
+            1, workload.config.vocab, (batch_size, min(32, workload.context // 2)), generator=generator
+        )
+        device_prompts = prompts.to(device)
 
-        def engine(prompts: Any = prompts) -> None:
+        def run_engine(prompts: Any = prompts) -> None:
             running = Engine(model)
             for prompt in prompts.tolist():
-                running.add(prompt, Sampling(max_tokens=size.written, temperature=0))
+                running.add(prompt, Sampling(max_tokens=workload.max_tokens, temperature=0))
             while running.has_unfinished:
                 running.next_tokens()
 
-        def transformers(there: Any = there) -> None:
-            other.generate(
-                there, attention_mask=torch.ones_like(there), max_new_tokens=size.written,
-                min_new_tokens=size.written, do_sample=False, pad_token_id=0,
+        def run_transformers(device_prompts: Any = device_prompts) -> None:
+            hf_model.generate(
+                device_prompts, attention_mask=torch.ones_like(device_prompts), max_new_tokens=workload.max_tokens,
+                min_new_tokens=workload.max_tokens, do_sample=False, pad_token_id=0,
             )  # fmt: skip
 
         seconds: dict[str, list[float]] = {"clearstory": [], "transformers": []}
-        for turn in range(4):
-            for name, run in (("clearstory", engine), ("transformers", transformers)):
-                settle(device)
-                began = time.perf_counter()
-                run()
-                settle(device)
-                if turn:
-                    seconds[name].append(time.perf_counter() - began)
+        for round_index in range(4):
+            for name, generate in (("clearstory", run_engine), ("transformers", run_transformers)):
+                synchronize(device)
+                started = time.perf_counter()
+                generate()
+                synchronize(device)
+                if round_index:
+                    seconds[name].append(time.perf_counter() - started)
         both = zip(seconds["transformers"], seconds["clearstory"], strict=True)
-        found[f"batch_{rows}"] = {
-            **{name: round(rows * size.written / statistics.median(each)) for name, each in seconds.items()},
+        found[f"batch_{batch_size}"] = {
+            **{
+                name: round(batch_size * workload.max_tokens / statistics.median(each))
+                for name, each in seconds.items()
+            },
             "times_as_fast": round(statistics.median(b / a for b, a in both), 3),
         }
     return found

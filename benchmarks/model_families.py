@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from shared import clearstory, data, show
+from common import data_file, print_result, run_clearstory
 
 MODELS = ("ngram", "ngram:order=8@characters", "hmm", "rnn", "gru", "lstm", "clear", "gpt2", "recall")
 
@@ -38,10 +38,10 @@ def main() -> None:
     for text in args.texts:
         sources = ["corpus:kjv"]
         if text == "wikitext2":
-            sources = [str(data("wikitext2/train.txt.gz")), "--text", str(data("wikitext2/valid.txt.gz"))]
+            sources = [str(data_file("wikitext2/train.txt.gz")), "--text", str(data_file("wikitext2/valid.txt.gz"))]
         for seconds in args.cpu_seconds:
             out = args.folder / f"{text}-{seconds}"
-            leaderboard = clearstory(
+            leaderboard = run_clearstory(
                 "compare", *sources, "--models", ",".join(args.models), "--cpu-seconds", str(seconds), "--threads", "1",
                 "--out", str(out), "--resume",
             )  # fmt: skip
@@ -50,7 +50,7 @@ def main() -> None:
             print(text, seconds, [(model["model"], model["bits_per_byte"]) for model in models], file=sys.stderr)
             if args.pictures:
                 shutil.copy(out / "curves.svg", args.pictures / f"families-{text}-{seconds}.svg")
-    show({"comparisons": comparisons})
+    print_result({"comparisons": comparisons})
 
 
 def selected(model: dict[str, Any]) -> dict[str, Any]:

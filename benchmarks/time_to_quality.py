@@ -1,11 +1,11 @@
-"""How soon a character model of tinyshakespeare is good, whole processes on one thread, turn and turn about.
+"""CPU time to a given loss on the characters of tinyshakespeare: whole processes on one thread, run alternately.
 
     python benchmarks/time_to_quality.py [--seeds 3]
 
-The baseline is nanoGPT's documented recipe for a processor (4 layers of width 128, context 64, 2,000 steps of 12
-rows, AdamW) in fp32, as `nanogpt-char` here. Every run ends with the whole last tenth of the text, in blocks of its
-context as nanoGPT evaluates: no token sees further back than its block. Shapes, rates and steps of `clear` and
-`recall` were chosen on presidents' addresses (state-of-the-union), not on this text.
+The baseline is nanoGPT's documented CPU recipe (4 layers of width 128, context 64, 2,000 steps of batch size 12, AdamW)
+in fp32, the preset `nanogpt-char`. Every run ends with an evaluation of the whole last tenth of the text, in blocks of
+its context as in nanoGPT: no token has context from before its block. Sizes, learning rates and steps of `clear` and
+`recall` were chosen on state-of-the-union, not on this text.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from shared import clearstory, data, show
+from common import data_file, print_result, run_clearstory
 
-ONE_LOOK = ("--training.eval_steps", "100000", "--training.save_steps", "100000")
+ONE_EVALUATION = ("--training.eval_steps", "100000", "--training.save_steps", "100000")
 
 RUNS: dict[str, tuple[str, ...]] = {
     "nanogpt-char": ("--model", "nanogpt-char", "--steps", "2000", "--training.precision", "fp32"),
@@ -34,27 +34,27 @@ RUNS: dict[str, tuple[str, ...]] = {
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Run the benchmark and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--text", help="another text than tinyshakespeare")
+    parser.add_argument("--text", help="text file to use in place of tinyshakespeare")
     seeds = range(1, parser.parse_args().seeds + 1)
-    text = parser.parse_args().text or str(data("tinyshakespeare/input.txt.gz"))
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RUNS}
+    text = parser.parse_args().text or str(data_file("tinyshakespeare/input.txt.gz"))
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in RUNS}
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
-            for name, words in RUNS.items():
+            for name, arguments in RUNS.items():
                 out = Path(folder) / f"{name}-{seed}".replace(", ", "-").replace(" ", "-")
-                run = clearstory(
-                    *("train", text, *words, *ONE_LOOK, "--training.seed", str(seed), "--out", str(out)),
+                run = run_clearstory(
+                    *("train", text, *arguments, *ONE_EVALUATION, "--training.seed", str(seed), "--out", str(out)),
                     *("--training.threads", "1", "--data.cache", folder),
                 )
                 process = run["process"]
-                found[name].append(
+                results[name].append(
                     {"seed": seed, "nats": run["nats_per_token"], "training_cpu_seconds": run["cpu_seconds"], **process}
                 )
                 print(f"{name}, seed {seed}: {run['nats_per_token']:.4f} nats, {process}", file=sys.stderr)
-    base = found["nanogpt-char"]
+    base = results["nanogpt-char"]
     summary = {
         name: {
             "nats": [round(run["nats"], 4) for run in runs],
@@ -63,9 +63,11 @@ def main() -> None:
                 statistics.median(r["cpu_seconds"] / b["cpu_seconds"] for r, b in zip(runs, base, strict=True)), 4
             ),
         }
-        for name, runs in found.items()
+        for name, runs in results.items()
     }
-    show({"text": Path(text).name, "evaluated": "whole last tenth, in blocks", "summary": summary, "runs": found})
+    print_result(
+        {"text": Path(text).name, "evaluated": "whole last tenth, in blocks", "summary": summary, "runs": results}
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Scale, shown: bits per byte over four sizes and four amounts of data, and the law that is fitted to them.
+"""Scaling law: bits per byte of four model sizes and four amounts of data, and the law fitted to them.
 
-    python benchmarks/scaling.py [--folder runs/scaling] [--picture docs/pictures/scaling-law.svg]
+    python benchmarks/scaling_law.py [--folder runs/scaling] [--picture docs/pictures/scaling-law.svg]
 
-Every run is one of its own: a `clear` Transformer over characters reads D characters of corpus:kjv once, none twice,
-under a schedule that ends where the run ends (Hoffmann et al. 2022 say why), and is measured on the same held-out
-chapters. Runs that are in the folder are not trained again. One thread.
+Every run trains a new `clear` Transformer on D characters of corpus:kjv, each seen once, with a learning rate schedule
+that ends with the run (as in Hoffmann et al. 2022), and evaluates it on the same held-out chapters. Finished runs in
+the folder are not repeated. One thread. Results: results/scaling.json.
 
     L(N, D) = E + A / N^a + B / D^b          Hoffmann et al. 2022, eq. 2; Kaplan et al. 2020, eq. 1.5 has no E
 
-N counts the numbers that are learnt, D the characters read. The law is fitted by least squares between the
-logarithms of measured and foreseen losses, from many beginnings (Hoffmann et al. 2022, section D.2, with squares where
-they have Huber's loss).
+N is the number of parameters, D the number of characters. The law is fitted by least squares between the logarithms of
+measured and predicted losses, from several initial values (Hoffmann et al. 2022, section D.2, with squared errors in
+place of their Huber loss).
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from shared import show
+from common import print_result
 
 from clearstory.durable import write_text
+from clearstory.evaluation.windows import score_dataset
 from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Curve, Line
-from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.build import build, count_parameters
-from clearstory.models.transformer.presets import CLEAR
 from clearstory.models.base import inference_mode
+from clearstory.models.build import build, count_parameters
 from clearstory.models.prompts import bos_or_eos_token_id
-from clearstory.evaluation.windows import score_dataset
+from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.presets import CLEAR
 from clearstory.recipes.settings.training_presets import PRESET_TRAINING_SETTINGS
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 
-SHAPES = ((1, 32), (2, 48), (3, 80), (4, 128))
-"""Layers and width, each about four times as large as the one before."""
+SIZES = ((1, 32), (2, 48), (3, 80), (4, 128))
+"""Layers and width; each model is about four times as large as the previous one."""
 
 AMOUNTS = (2**18, 2**19, 2**20, 2**21)
-"""Characters read."""
+"""Training characters."""
 
-CONTEXT, ROWS = 128, 8
+CONTEXT, BATCH_SIZE = 128, 8
 HELD_OUT = 200_000
-"""Characters of the validation split that every run is measured on."""
+"""Validation characters of every run."""
 
 NAMES = ("E", "A", "a", "B", "b")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run: what it had, and what it reached."""
+    """Size, data and result of one run."""
 
     parameters: int
     characters: int
@@ -69,45 +69,48 @@ class Point:
 
 
 def main() -> None:
-    """Train what is missing, fit, draw, and print."""
+    """Train the missing runs, fit the law, draw the figure and print the results as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/scaling"))
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    points = grid(args.folder)
-    whole = fit(points)
+    points = load_or_train_points(args.folder)
+    law = fit(points)
     corner = max(points, key=lambda point: (point.parameters, point.characters))
     small = [p for p in points if p.parameters < corner.parameters and p.characters < corner.characters]
     if args.picture:
-        save_view(plot(points, whole), args.picture)
-    show(
+        save_view(plot(points, law), args.picture)
+    print_result(
         {
             "corpus": "corpus:kjv, characters",
             "context": CONTEXT,
             "points": [point.__dict__ for point in points],
-            "law": told(whole),
-            "residuals_percent": [round(100 * residual(whole, point), 2) for point in points],
-            "without_one_run": spread(points),
-            "corner_left_out": foretold(points, [corner]),
-            "largest_left_out": foretold(points, [p for p in points if p not in small]),
-            "without_E": {**told(kaplan := fit(points, bottom=False)), "rms_percent": rms(kaplan, points)},
-            "rms_percent": rms(whole, points),
+            "law": law_coefficients(law),
+            "residuals_percent": [round(100 * residual(law, point), 2) for point in points],
+            "without_one_run": leave_one_out_ranges(points),
+            "corner_left_out": extrapolate(points, [corner]),
+            "largest_left_out": extrapolate(points, [p for p in points if p not in small]),
+            "without_E": {
+                **law_coefficients(kaplan := fit(points, irreducible=False)),
+                "rms_percent": rms(kaplan, points),
+            },
+            "rms_percent": rms(law, points),
         }
     )
 
 
-def grid(folder: Path) -> list[Point]:
-    """Every run, from the folder where it is there."""
+def load_or_train_points(folder: Path) -> list[Point]:
+    """All runs; those missing in the folder are trained."""
     corpus = Corpus.open("corpus:kjv")
     tokenizer = train_corpus_tokenizer(corpus, "characters")
-    rows = corpus.encode(tokenizer)
+    datasets = corpus.encode(tokenizer)
     points = []
-    for (layers, width), characters in itertools.product(SHAPES, AMOUNTS):
+    for (layers, width), characters in itertools.product(SIZES, AMOUNTS):
         file = folder / f"{layers}x{width}-{characters}.json"
         if not file.is_file():
-            shape = shaped(layers, width, tokenizer.vocab)
-            point = trained(shape, rows, characters, bos_or_eos_token_id(tokenizer))
+            config = model_config(layers, width, tokenizer.vocab)
+            point = train_point(config, datasets, characters, bos_or_eos_token_id(tokenizer))
             folder.mkdir(parents=True, exist_ok=True)
             write_text(file, json.dumps(point.__dict__) + "\n")
             print(point, file=sys.stderr, flush=True)
@@ -115,8 +118,8 @@ def grid(folder: Path) -> list[Point]:
     return points
 
 
-def shaped(layers: int, width: int, vocab: int) -> TransformerConfig:
-    """`clear` with heads of 16 numbers."""
+def model_config(layers: int, width: int, vocab: int) -> TransformerConfig:
+    """A `clear` config with head_dim 16."""
     heads = width // 16
     return replace(
         CLEAR, vocab=vocab, context=CONTEXT, layers=layers, width=width, heads=heads, kv_heads=heads, head_dim=16,
@@ -124,36 +127,38 @@ def shaped(layers: int, width: int, vocab: int) -> TransformerConfig:
     )  # fmt: skip
 
 
-def trained(shape: TransformerConfig, rows: Any, characters: int, begin: int | None) -> Point:
-    """One run, measured on the held-out chapters."""
-    own = {name.removeprefix("training."): value for name, value in PRESET_TRAINING_SETTINGS["clear"].items()}
-    settings = TrainingSettings(**{**own, "batch_size": ROWS, "context": CONTEXT, "precision": "fp32", "seed": 1})
-    began = time.process_time()
-    model = build(shape, seed=1, initialization=settings.initialization)
-    for _ in Trainer(model, Causal(), rows["train"], settings, steps=characters // (CONTEXT * ROWS)):
+def train_point(config: TransformerConfig, datasets: Any, characters: int, start_token_id: int | None) -> Point:
+    """Train one model and evaluate it on the held-out chapters."""
+    preset = {name.removeprefix("training."): value for name, value in PRESET_TRAINING_SETTINGS["clear"].items()}
+    settings = TrainingSettings(
+        **{**preset, "batch_size": BATCH_SIZE, "context": CONTEXT, "precision": "fp32", "seed": 1}
+    )
+    started = time.process_time()
+    model = build(config, seed=1, initialization=settings.initialization)
+    for _ in Trainer(model, Causal(), datasets["train"], settings, steps=characters // (CONTEXT * BATCH_SIZE)):
         pass
-    took = time.process_time() - began
+    cpu_seconds = time.process_time() - started
     model.compute_dtype = None
     with inference_mode(model):
-        held_out = rows["validation"].subsample(HELD_OUT)
-        score = score_dataset(model, held_out, windows="blocks", start_token_id=begin, batch_size=64)
+        held_out = datasets["validation"].subsample(HELD_OUT)
+        score = score_dataset(model, held_out, windows="blocks", start_token_id=start_token_id, batch_size=64)
     assert score.bits_per_byte is not None
-    return Point(count_parameters(model), characters, score.bits_per_byte, round(took, 1))
+    return Point(count_parameters(model), characters, score.bits_per_byte, round(cpu_seconds, 1))
 
 
 Law = torch.Tensor
 """(5,) in float64: the logarithms of E, A and B, and the exponents, in the order of NAMES."""
 
 
-def foresee(law: Law, parameters: torch.Tensor, characters: torch.Tensor) -> torch.Tensor:
+def log_loss(law: Law, parameters: torch.Tensor, characters: torch.Tensor) -> torch.Tensor:
     """The logarithm of L(N, D)."""
     e, a, alpha, b, beta = law
     terms = (e.expand(parameters.shape), a - alpha * parameters.log(), b - beta * characters.log())
     return torch.logsumexp(torch.stack(terms), 0)
 
 
-def fit(points: list[Point], bottom: bool = True) -> Law:
-    """The law nearest to the points; without `bottom`, E is nothing."""
+def fit(points: list[Point], irreducible: bool = True) -> Law:
+    """The law fitted to the points; without `irreducible`, E is zero."""
     sizes, amounts, bits = columns(points)
     best: tuple[float, Law] | None = None
     for e, a, b in itertools.product((-1.0, 0.3), (0.2, 0.6), (0.2, 0.6)):
@@ -162,19 +167,19 @@ def fit(points: list[Point], bottom: bool = True) -> Law:
         optimizer = torch.optim.LBFGS([free], max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-14,
                                       line_search_fn="strong_wolfe")  # fmt: skip
 
-        def whole(free: torch.Tensor = free) -> torch.Tensor:
-            return free if bottom else torch.cat((free.new_full((1,), -40.0), free[1:]))
+        def full_law(free: torch.Tensor = free) -> torch.Tensor:
+            return free if irreducible else torch.cat((free.new_full((1,), -40.0), free[1:]))
 
-        def miss(optimizer: torch.optim.LBFGS = optimizer, whole: Any = whole) -> torch.Tensor:
+        def squared_error(optimizer: torch.optim.LBFGS = optimizer, full_law: Any = full_law) -> torch.Tensor:
             optimizer.zero_grad()
-            error = (foresee(whole(), sizes, amounts) - bits.log()).square().sum()
+            error = (log_loss(full_law(), sizes, amounts) - bits.log()).square().sum()
             error.backward()  # type: ignore[no-untyped-call]
             return error
 
-        optimizer.step(miss)
-        error = float(miss())
+        optimizer.step(squared_error)
+        error = float(squared_error())
         if best is None or error < best[0]:
-            best = (error, whole().detach().clone())
+            best = (error, full_law().detach().clone())
     assert best is not None
     return best[1]
 
@@ -186,15 +191,15 @@ def columns(points: list[Point]) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     return sizes, amounts, bits
 
 
-def value(law: Law, point: Point) -> float:
-    """The bits per byte that the law foresees."""
+def predict(law: Law, point: Point) -> float:
+    """Bits per byte predicted by the law."""
     sizes, amounts, _ = columns([point])
-    return float(foresee(law, sizes, amounts).exp())
+    return float(log_loss(law, sizes, amounts).exp())
 
 
 def residual(law: Law, point: Point) -> float:
-    """By what share the measured loss is above what the law foresees."""
-    return point.bits_per_byte / value(law, point) - 1
+    """Relative error of the law: measured over predicted loss, minus 1."""
+    return point.bits_per_byte / predict(law, point) - 1
 
 
 def rms(law: Law, points: list[Point]) -> float:
@@ -202,40 +207,40 @@ def rms(law: Law, points: list[Point]) -> float:
     return round(100 * (sum(residual(law, p) ** 2 for p in points) / len(points)) ** 0.5, 3)
 
 
-def told(law: Law) -> dict[str, float]:
-    """The law in plain numbers."""
+def law_coefficients(law: Law) -> dict[str, float]:
+    """E, A, a, B and b of a law by name."""
     e, a, alpha, b, beta = law.tolist()
     numbers = (torch.tensor([e, a, b]).exp()).tolist()
     return dict(zip(NAMES, (round(n, 4) for n in (numbers[0], numbers[1], alpha, numbers[2], beta)), strict=True))
 
 
-def spread(points: list[Point]) -> dict[str, list[float]]:
-    """Lowest and highest of each number when any single run is left out: how far the law hangs on one of them."""
-    laws = [told(fit([p for p in points if p is not left_out])) for left_out in points]
+def leave_one_out_ranges(points: list[Point]) -> dict[str, list[float]]:
+    """Minimum and maximum of each coefficient when any single run is left out."""
+    laws = [law_coefficients(fit([p for p in points if p is not left_out])) for left_out in points]
     return {name: [min(law[name] for law in laws), max(law[name] for law in laws)] for name in NAMES}
 
 
-def foretold(points: list[Point], held_out: list[Point]) -> dict[str, Any]:
-    """What the law fitted to the other runs says of these, beside what was measured."""
+def extrapolate(points: list[Point], held_out: list[Point]) -> dict[str, Any]:
+    """Predictions for held-out runs by the law fitted to the other runs."""
     law = fit([point for point in points if point not in held_out])
-    said = [
-        {**p.__dict__, "foreseen": round(value(law, p), 4), "off_percent": round(100 * residual(law, p), 2)}
+    predictions = [
+        {**p.__dict__, "foreseen": round(predict(law, p), 4), "off_percent": round(100 * residual(law, p), 2)}
         for p in held_out
     ]
-    return {"law": told(law), "runs": said}
+    return {"law": law_coefficients(law), "runs": predictions}
 
 
 def plot(points: list[Point], law: Law) -> Curve:
-    """Bits per byte over characters, a line for each size and the law beside it."""
+    """Bits per byte by characters, one line per model size, and the law."""
     lines: list[Line] = []
     for size in sorted({point.parameters for point in points}):
         own = [point for point in points if point.parameters == size]
         x = tuple(float(point.characters) for point in own)
         lines.append(Line(f"{size:,} parameters", x, tuple(point.bits_per_byte for point in own)))
         lines.append(
-            Line("law", x, tuple(value(law, point) for point in own), dashed=True, same_color_as=lines[-1].name)
+            Line("law", x, tuple(predict(law, point) for point in own), dashed=True, same_color_as=lines[-1].name)
         )
-    numbers = told(law)
+    numbers = law_coefficients(law)
     return Curve(
         title="Scaling law: characters of the King James Bible",
         lines=tuple(lines),
