@@ -31,7 +31,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -44,6 +44,7 @@ from clearstory.models.capabilities import Capability, require
 from clearstory.models.decoding_layout import DecodingView
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
+from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.stack import Stack
 
 Replacement = Callable[[Tensor], Tensor] | Tensor
@@ -252,12 +253,12 @@ def install_stack(stack: Stack, prefix: str, hooks: ActivationHooks) -> None:
     hooks.installed.enter_context(wrapped_method(stack.embed_inputs, embed))
     hooks.installed.enter_context(wrapped_method(stack.apply_dropout, drop))
     for layer, block in enumerate(stack.blocks):
-        install_block(block, f"{prefix}blocks.{layer}", hooks)
+        install_block(cast(Block, block), f"{prefix}blocks.{layer}", hooks)
     if stack.norm is not None:
         hooks.installed.enter_context(output_hook(stack.norm, partial(hooks, f"{prefix}norm")))
 
 
-def install_block(block: Any, name: str, hooks: ActivationHooks) -> None:
+def install_block(block: Block, name: str, hooks: ActivationHooks) -> None:
     """Hooks in a block: the input and output of each sublayer, and the residual stream after it."""
     sublayers = {
         block.attention_norm: (f"{name}.attention", f"{name}.after_attention"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +34,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.transformer.attention import Attention, causal_mask
+from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
@@ -127,7 +128,7 @@ def replacements_of(
         raise BadSetting(f"'{wanted}' names layer {wanted.layer}, and there are {layers}; give 0 to {layers - 1}")
     own = f"{prefix}blocks.{wanted.layer}"
     residual = f"{prefix}embedding_output" if wanted.layer == EMBEDDING_LAYER else own
-    block: Any = stack.blocks[max(0, wanted.layer)]
+    block = cast(Block, stack.blocks[max(0, wanted.layer)])
     match wanted:
         case ScaleOutput():
             return scaling(block, own, wanted)
@@ -151,7 +152,7 @@ def select_stack(model: LanguageModel, name: StackName) -> tuple[str, Stack]:
     return stacks[0] if name == "encoder" else stacks[-1]
 
 
-def select_attention(block: Any, cross: bool, wanted: Intervention) -> Attention:
+def select_attention(block: Block, cross: bool, wanted: Intervention) -> Attention:
     """The attention that an intervention changes. Raises CannotDo where there is no cross-attention."""
     found: Attention | None = block.cross_attention if cross else block.attention
     if found is None:
@@ -159,7 +160,7 @@ def select_attention(block: Any, cross: bool, wanted: Intervention) -> Attention
     return found
 
 
-def scaling(block: Any, own: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
+def scaling(block: Block, own: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
     """Replacements that scale the output of a part; for a layer, the output of each of its sublayers."""
     if wanted.part == "layer":
         kinds = ["attention", "cross_attention", "feed_forward"]
@@ -197,7 +198,7 @@ def scale_head(value: Float[Tensor, "B H T D"], head: int, factor: float | str) 
     return out
 
 
-def weight_setting(block: Any, own: str, wanted: SetAttentionWeight, passage: Passage) -> Mapping[str, Replacement]:
+def weight_setting(block: Block, own: str, wanted: SetAttentionWeight, passage: Passage) -> Mapping[str, Replacement]:
     """Replacement of one attention weight. Raises BadSetting for a masked weight and for a row of a single key."""
     attention = select_attention(block, wanted.cross, wanted)
     check_head(attention, wanted.head, wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,8 @@ from clearstory.models.prompts import (
     prepare_prompt,
     prepare_source,
 )
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.special_tokens import build_inputs, encode_with_mask
 from clearstory.text.tokenizers import Tokenizer
@@ -60,14 +62,14 @@ class Passage:
 
     def forward_copies(self, model: LanguageModel, copies: int) -> Float[Tensor, "B T W"]:
         """The final hidden states of a batch of identical copies, each of which can be changed in another way."""
-        network, device = cast(Any, model), model_device(model)
+        device = model_device(model)
         tokens = TokenBatch.from_sequences([self.ids] * copies, device)
         if self.source:
             source = TokenBatch.from_sequences([self.source] * copies, device)
-            return cast(Tensor, network.forward(tokens, source=source)[0])
+            return cast(EncoderDecoder, model).forward(tokens, source=source)[0]
         if self.token_types is not None:
-            return cast(Tensor, network.encode(tokens, torch.tensor([self.token_types] * copies, device=device)))
-        return cast(Tensor, network.forward(tokens)[0])
+            return cast(Encoder, model).encode(tokens, torch.tensor([self.token_types] * copies, device=device))
+        return model.forward(tokens)[0]
 
 
 def encode_passage(
@@ -106,7 +108,7 @@ def encode_passage(
         return Passage(tuple(ids), pieces(ids))
     sentinels = SentinelTokenizer(tokenizer)
     source = prepare_source(model, sentinels.source(text), truncate)
-    start = find_start_token_id(cast(Any, model).config, tokenizer)
+    start = find_start_token_id(cast(EncoderDecoder, model).config, tokenizer)
     written = [*(() if start is None else (start,)), *(sentinels.encode(target) if target else ())]
     written = prepare_prompt(model, written, start, truncate)
     return Passage(tuple(written), pieces(written), tuple(source), pieces(source))
@@ -152,7 +154,7 @@ def encode_source_target(
         return None
     if not source:
         raise BadInput("this model needs a source text, and it is empty; give the text to be rewritten")
-    start = find_start_token_id(cast(Any, model).config, tokenizer)
+    start = find_start_token_id(cast(EncoderDecoder, model).config, tokenizer)
     if start is None:
         raise BadInput(
             "neither this model nor its tokenizer names a decoder start token; set model.decoder_start_token_id"

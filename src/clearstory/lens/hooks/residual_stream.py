@@ -23,6 +23,8 @@ from clearstory.lens.hooks.passage import Passage
 from clearstory.models.autograd_functions import LayerNorm
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
+from clearstory.models.transformer.attention import Attention
+from clearstory.models.transformer.block import Block, FeedForward
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
@@ -37,7 +39,7 @@ class Sublayer:
     kind: SublayerKind
     output: str
     residual: str
-    module: Any
+    module: Attention | FeedForward
     norm: nn.Module
 
     @property
@@ -55,13 +57,13 @@ def sublayers(prefix: str, stack: Stack) -> list[Sublayer]:
     """All sublayers of a stack in the order of computation."""
     found = []
     for layer, each in enumerate(stack.blocks):
-        block, own = cast(Any, each), f"{prefix}blocks.{layer}"
+        block, own = cast(Block, each), f"{prefix}blocks.{layer}"
         found.append(
             Sublayer(
                 layer, "attention", f"{own}.attention", f"{own}.after_attention", block.attention, block.attention_norm
             )
         )
-        if block.cross_attention is not None:
+        if block.cross_attention is not None and block.cross_attention_norm is not None:
             cross = (block.cross_attention, block.cross_attention_norm)
             names = (f"{own}.cross_attention", f"{own}.after_cross_attention")
             found.append(Sublayer(layer, "cross-attention", *names, *cross))

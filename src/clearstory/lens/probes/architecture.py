@@ -5,7 +5,7 @@ Vaswani et al. 2017, figure 1; Elman 1990; Rabiner 1989; Katz 1987.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, cast
 
 from torch import nn
 
@@ -19,6 +19,8 @@ from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import CELL_NAMES
 from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.transformer.block import Block
+from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.transformer.stack import Stack
@@ -100,7 +102,12 @@ def parameter_count(*modules: nn.Module | nn.Parameter | None) -> int:
 
 
 def add_embeddings(
-    column: FigureColumn, model: Any, stack: Stack, *, name: str = "tokens", shared: bool = False
+    column: FigureColumn,
+    model: Transformer | Encoder | EncoderDecoder,
+    stack: Stack,
+    *,
+    name: str = "tokens",
+    shared: bool = False,
 ) -> None:
     """From token ids to the input of the first block; a `shared` embedding is counted in another column."""
     c, bias = model.config, stack.relative_position_bias
@@ -123,9 +130,9 @@ def add_embeddings(
         column.add_box(NORMS[c.norm], "", parameter_count(stack.embedding_norm), "norm")
 
 
-def add_blocks(column: FigureColumn, stack: Any) -> Box | None:
+def add_blocks(column: FigureColumn, stack: Stack) -> Box | None:
     """The repeated block and the final norm; returns the box of cross-attention, where there is one."""
-    c, block, bottom = stack.config, stack.blocks[0], column.top
+    c, block, bottom = stack.config, cast(Block, stack.blocks[0]), column.top
     cross = None
     column.extend_stream()
 
@@ -148,7 +155,7 @@ def add_blocks(column: FigureColumn, stack: Any) -> Box | None:
         mask = f"window {c.sliding_window:,}" if c.sliding_window else "causal"
     name = ATTENTION.get(c.positions, "attention")
     add_sublayer(name, f"{heads}{kv_heads}, {mask}", block.attention, block.attention_norm)
-    if block.cross_attention is not None:
+    if block.cross_attention is not None and block.cross_attention_norm is not None:
         cross = add_sublayer(
             "cross-attention", f"{heads}, to source", block.cross_attention, block.cross_attention_norm
         )
@@ -163,7 +170,9 @@ def add_blocks(column: FigureColumn, stack: Any) -> Box | None:
     return cross
 
 
-def add_unembedding(column: FigureColumn, model: Any, *, softmax: bool = True) -> None:
+def add_unembedding(
+    column: FigureColumn, model: Transformer | Encoder | EncoderDecoder, *, softmax: bool = True
+) -> None:
     """From hidden states to logits, and with `softmax` to probabilities."""
     c = model.config
     bias = getattr(model, "unembedding_bias", None)
@@ -175,7 +184,7 @@ def add_unembedding(column: FigureColumn, model: Any, *, softmax: bool = True) -
         column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
 
 
-def hashed_ngram_columns(column: FigureColumn, model: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+def hashed_ngram_columns(column: FigureColumn, model: Transformer) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """A decoder with hashed n-grams, which are added to the embedding output and to the logits."""
     first = column.boxes[0]
     inputs = column.add_sum()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from clearstory.lens.views import Cell, Curve, Grid, Line, Map, Panel, Point, Re
 from clearstory.lens.views.formatting import format_probability, text_ending
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, require
+from clearstory.models.transformer.block import Block
 from clearstory.text.tokenizers import Tokenizer
 
 TEXTS = ("in the first text", "in the second text")
@@ -262,10 +263,11 @@ def head_contributions(model: LanguageModel, vectors: LayerVectors, positions: S
     found: list[HeadContribution] = []
     with inference_mode(model), record_activations(model, *names) as recorded:
         passage.forward(model)
-        for layer, block in enumerate(cast(Any, stack.blocks)):
+        for layer, block in enumerate(cast(Sequence[Block], stack.blocks)):
             own = f"{prefix}blocks.{layer}.attention"
             outputs, pattern = recorded[f"{own}.head_outputs"][0], recorded[f"{own}.pattern"][0]
-            weights = block.attention.output.weight.unflatten(1, (outputs.shape[0], -1))  # (W, H, D)
+            weight = block.attention.output.weight
+            weights = weight.unflatten(1, (outputs.shape[0], -1))  # type: ignore[no-untyped-call]  # torch's; (W, H, D)
             added = torch.einsum("htd,whd->htw", outputs[:, list(positions)].to(weights.dtype), weights).mean(1)
             attended = pattern[:, list(positions)].mean(1).topk(min(ATTENDED, len(labels)))
             rows = zip(attended.indices.tolist(), attended.values.tolist(), strict=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import bos_or_eos_token_id, find_start_token_id
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.conllu import TaggedSentence, read_conllu
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.tokenizers import Tokenizer
@@ -211,7 +212,7 @@ def align_words(model: LanguageModel, tokenizer: Tokenizer, sentence: TaggedSent
         return AlignedSentence(Passage(tuple(inputs), ()), (-1, *words, -1))
     if Capability.SOURCE in model.capabilities:
         ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-        written = (find_start_token_id(cast(Any, model).config, tokenizer) or 0,)
+        written = (find_start_token_id(cast(EncoderDecoder, model).config, tokenizer) or 0,)
         return AlignedSentence(Passage(written, (), (*ids, *ends), ()), (*words, *(-1 for _ in ends)))
     begin = bos_or_eos_token_id(tokenizer)
     first = () if begin is None else (begin,)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ from clearstory.lens.views import Grid, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import Truncation, prepare_prompt
+from clearstory.models.transformer.attention import Attention
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -148,16 +149,17 @@ def stream_parts(
             yield index, LogitPart(step.title, step.layer, "ff"), recorded[step.output][0, position].double()
             continue
         short, letter = ("head", "h") if step.kind == "attention" else ("cross-head", "x")
-        vectors = head_vectors(step.module, recorded[f"{step.output}.head_outputs"][0, :, position])
+        attention = cast(Attention, step.module)
+        vectors = head_vectors(attention, recorded[f"{step.output}.head_outputs"][0, :, position])
         for head, vector in enumerate(vectors):
             yield index, LogitPart(f"{short} {step.layer}.{head}", step.layer, f"{letter}{head}"), vector
-        if step.module.output.bias is not None:
-            yield index, LogitPart(f"{step.title} bias", step.layer, f"bias {letter}"), step.module.output.bias.double()
+        if (bias := attention.output.bias) is not None:
+            yield index, LogitPart(f"{step.title} bias", step.layer, f"bias {letter}"), bias.double()
 
 
-def head_vectors(attention: Any, outputs: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
+def head_vectors(attention: Attention, outputs: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
     """Each head's output times its columns of the output matrix."""
-    own = attention.output.weight.double().unflatten(1, (-1, attention.head_dim))
+    own = attention.output.weight.double().unflatten(1, (-1, attention.head_dim))  # type: ignore[no-untyped-call]  # torch's
     return torch.einsum("hd,whd->hw", outputs.double(), own)
 
 

@@ -8,6 +8,7 @@ Predictions by Promoting Concepts in the Vocabulary Space", section 3.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +29,7 @@ from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import Truncation
+from clearstory.models.transformer.block import FeedForward
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -119,7 +121,7 @@ def strongest_neurons(
             if step.kind != "feed-forward" or (layer is not None and step.layer != layer % layers):
                 continue
             activations = recorded[f"{step.output}.neurons"][0, -1].double()
-            added = step.module.down.weight.double().T * activations[:, None]
+            added = cast(FeedForward, step.module).down.weight.double().T * activations[:, None]
             sizes = (path.propagate(index, added) @ own).abs() if by_contribution else added.norm(dim=1)
             for size, neuron in zip(*sizes.topk(min(top, len(sizes))), strict=True):
                 found.append((float(size), index, int(neuron), float(activations[neuron]), added[neuron]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,6 +27,7 @@ from clearstory.lens.hooks.attention_sites import (
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views import Cell, Curve, Line, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
@@ -169,7 +169,7 @@ def token_inputs(model: LanguageModel, site: AttentionSite) -> tuple[Float[Tenso
     return queries, source if network.encoder.norm is None else network.encoder.norm(source)
 
 
-def scaled_embeddings(network: Any, stack: Stack) -> Float[Tensor, "V W"]:
+def scaled_embeddings(network: Stack | EncoderDecoder, stack: Stack) -> Float[Tensor, "V W"]:
     """Every token's embedding as a stack's first block receives it, without position and segment embeddings."""
     rows: Tensor = network.embedding.weight
     if stack.config.embed_scale:

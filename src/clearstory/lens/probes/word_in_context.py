@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.tokenization import encode_with_mask_offsets
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.tokenizers import Tokenizer
 
 BATCH_TOKENS = 512
@@ -107,7 +108,7 @@ def layer_vectors_of_batch(model: LanguageModel, texts: Sequence[AlignedText]) -
     with inference_mode(model), record_activations(model, *names.values()) as recorded:
         if texts[0].passage.source:
             targets = TokenBatch.from_sequences([each.passage.ids for each in texts], device)
-            cast(Any, model).forward(targets, source=batch)
+            cast(EncoderDecoder, model).forward(targets, source=batch)
         else:
             model.forward(batch)
     time_first = Capability.RECURRENT_STATE in model.capabilities

@@ -1,4 +1,4 @@
-"""Views: what probes return, as plain data. `lens.rendering` turns them into SVG, HTML, CSV and terminal output."""
+"""Views: what probes return, as plain data. `lens.rendering` renders them as SVG, HTML, CSV and terminal output."""
 
 from clearstory.lens.views.base import Cell, View
 from clearstory.lens.views.diagrams import Arrow, Box, Figure, Node, Tree
