@@ -188,7 +188,7 @@ def checked_value(context: Any, value: Any) -> Any:
 def bounded_loop(context: Any, values: Iterable[Any], size: int) -> Iterator[Any]:
     """Items of an iterable, each counted."""
     for value in values:
-        context.budget.turn(size)
+        context.budget.count_iteration(size)
         yield value
 
 
