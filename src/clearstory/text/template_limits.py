@@ -49,7 +49,7 @@ class RenderBudget:
         if self.written > MAX_TEXT:
             raise BadInput(f"the chat template outputs more than {MAX_TEXT:,} characters; use another template")
 
-    def turn(self, size: int) -> None:
+    def count_iteration(self, size: int) -> None:
         """Count an iteration of a loop that outputs `size` characters of the template's own text."""
         self.turns += 1
         self.count(0)
