@@ -99,7 +99,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if grows.get(operator, 0) > MAX_BITS:
                 raise BadInput(f"the chat template creates a value {right:,} times as large; use another template")
         elif operator == "+":
-            context.budget.make(length(left) + length(right))
+            context.budget.count_value(length(left) + length(right))
         elif operator == "%" and isinstance(left, str):
             raise BadInput("the chat template formats text by %, whose result can be of any size; use another template")
         elif operator == "*":
@@ -119,7 +119,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             if name not in METHODS:
                 raise BadInput(f"the chat template calls {name}, whose result can be of any size; use another template")
             args = tuple(list(each) for each in args) if name == "join" else args  # a generator can be consumed once
-            context.budget.make(method_result_size(owner, name, args, kwargs))
+            context.budget.count_value(method_result_size(owner, name, args, kwargs))
         return context.budget.check(super().call(context, called, *args, **kwargs))
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
@@ -211,7 +211,7 @@ def bounded_output(context: Any, value: Any) -> str:
 @pass_context
 def bounded_concat(context: Any, values: Sequence[Any]) -> str:
     """x ~ y, counted before it is created."""
-    context.budget.make(sum(map(estimated_length, values)))
+    context.budget.count_value(sum(map(estimated_length, values)))
     return "".join(map(str, values))
 
 
@@ -221,7 +221,7 @@ def bounded_join(context: Any, values: Iterable[Any], d: str = "", attribute: An
     if attribute is not None:
         values = context.environment.filters["map"](context, values, attribute=attribute)
     parts = [part if isinstance(part, str) else str(context.budget.check(part)) for part in values]
-    context.budget.make(sum(map(len, parts)) + len(parts) * len(d))
+    context.budget.count_value(sum(map(len, parts)) + len(parts) * len(d))
     return str(d).join(parts)
 
 
@@ -229,12 +229,12 @@ def bounded_join(context: Any, values: Iterable[Any], d: str = "", attribute: An
 def bounded_replace(context: Any, value: Any, old: Any, new: Any, count: int = -1) -> str:
     """Jinja's replace filter, counted before the string is created."""
     text, old, new = (str(context.budget.check(each)) for each in (value, old, new))
-    context.budget.make(method_result_size(text, "replace", (old, new), {}))
+    context.budget.count_value(method_result_size(text, "replace", (old, new), {}))
     return text.replace(old, new, -1 if count is None else count)
 
 
 @pass_context
 def to_json(context: Any, value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
     """JSON as transformers writes it, without Jinja's HTML escaping."""
-    context.budget.make(estimated_length(value))
+    context.budget.count_value(estimated_length(value))
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=None if indent is None else min(int(indent), 16))

@@ -79,7 +79,7 @@ class RenderBudget:
                     "the chat template creates a number of more than a thousand digits; use another template"
                 )
         elif isinstance(value, str | Sequence | Mapping | Set):
-            self.make(len(value))
+            self.count_value(len(value))
             if not isinstance(value, str) and estimated_length(value, MAX_TEXT) > MAX_TEXT:
                 raise BadInput(
                     f"the chat template creates nested lists of more than {MAX_TEXT:,} characters; use another template"
