@@ -61,7 +61,7 @@ class RenderBudget:
         if max(self.counted, self.turns) > MAX_ITERATIONS:
             raise BadInput(f"the chat template iterates more than {MAX_ITERATIONS:,} times; use another template")
 
-    def make(self, size: int) -> None:
+    def count_value(self, size: int) -> None:
         """Count a value of `size` characters or items."""
         self.tick()
         self.made += size
