@@ -44,7 +44,7 @@ class RenderBudget:
 
     def write(self, size: int) -> None:
         """Count output of `size` characters."""
-        self.tick()
+        self.check_clock()
         self.written += size
         if self.written > MAX_TEXT:
             raise BadInput(f"the chat template outputs more than {MAX_TEXT:,} characters; use another template")
@@ -63,7 +63,7 @@ class RenderBudget:
 
     def count_value(self, size: int) -> None:
         """Count a value of `size` characters or items."""
-        self.tick()
+        self.check_clock()
         self.made += size
         if size > MAX_TEXT or self.made > MAX_TOTAL:
             raise BadInput(
@@ -85,7 +85,7 @@ class RenderBudget:
                     f"the chat template creates nested lists of more than {MAX_TEXT:,} characters; use another template"
                 )
         else:
-            self.tick()
+            self.check_clock()
         return value
 
 
