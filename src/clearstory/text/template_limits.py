@@ -33,7 +33,7 @@ class RenderBudget:
         self.end = time.thread_time() + MAX_SECONDS
         self.next = 0.0
 
-    def tick(self) -> None:
+    def check_clock(self) -> None:
         """Check the clock, at most every tenth of a second: reading CPU time is slow on some machines."""
         now = time.monotonic()
         if now < self.next:
