@@ -204,7 +204,7 @@ def bounded_range(context: Any, *bounds: int) -> range:
 def bounded_output(context: Any, value: Any) -> str:
     """String form of an output expression, counted."""
     text = value if isinstance(value, str) else str(context.budget.check(value))
-    context.budget.write(len(text))
+    context.budget.count_output(len(text))
     return text
 
 

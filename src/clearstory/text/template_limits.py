@@ -53,7 +53,7 @@ class RenderBudget:
         """Count an iteration of a loop that outputs `size` characters of the template's own text."""
         self.turns += 1
         self.count(0)
-        self.write(size)
+        self.count_output(size)
 
     def count(self, numbers: int) -> None:
         """Count the numbers of a range."""
