@@ -42,7 +42,7 @@ class RenderBudget:
         if time.thread_time() > self.end:
             raise BadInput(f"the chat template takes more than {MAX_SECONDS:g} seconds; use another template")
 
-    def write(self, size: int) -> None:
+    def count_output(self, size: int) -> None:
         """Count output of `size` characters."""
         self.check_clock()
         self.written += size
