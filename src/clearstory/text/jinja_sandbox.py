@@ -196,7 +196,7 @@ def bounded_loop(context: Any, values: Iterable[Any], size: int) -> Iterator[Any
 def bounded_range(context: Any, *bounds: int) -> range:
     """Python's range, with its length counted."""
     numbers = range(*bounds)
-    context.budget.count(len(numbers))
+    context.budget.count_range(len(numbers))
     return numbers
 
 

@@ -52,7 +52,7 @@ class RenderBudget:
     def count_iteration(self, size: int) -> None:
         """Count an iteration of a loop that outputs `size` characters of the template's own text."""
         self.turns += 1
-        self.count(0)
+        self.count_range(0)
         self.count_output(size)
 
     def count(self, numbers: int) -> None:
