@@ -55,7 +55,7 @@ class RenderBudget:
         self.count_range(0)
         self.count_output(size)
 
-    def count(self, numbers: int) -> None:
+    def count_range(self, numbers: int) -> None:
         """Count the numbers of a range."""
         self.counted += numbers
         if max(self.counted, self.turns) > MAX_ITERATIONS:
