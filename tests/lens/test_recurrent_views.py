@@ -11,8 +11,9 @@ from torch.testing import assert_close
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach
 from clearstory.lens.probes.recurrent_units import compute_gates, gate_activations
-from clearstory.lens.registry import check_supported
+from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.base import TokenBatch
+from clearstory.models.int8 import quantize_int8
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
@@ -64,9 +65,9 @@ def test_the_gradient_equals_finite_differences(name: str) -> None:
     whole = len(ids) - 1
     # The token k back gets a vector of its own: an id that occurs nowhere else, moved a little in each direction.
     for back in (0, 3):
-        place, spare = whole - 1 - back, 11
-        table[spare] = table[ids[place]]
-        row = [*ids[:place], spare, *ids[place + 1 : -1]]
+        position, spare = whole - 1 - back, 11
+        table[spare] = table[ids[position]]
+        row = [*ids[:position], spare, *ids[position + 1 : -1]]
         slopes = []
         for unit in range(table.shape[1]):
             ends = []
@@ -86,3 +87,11 @@ def test_gradient_reach_is_a_curve_over_distances() -> None:
     assert all(value > 0 for value in line.y)
     with pytest.raises(BadInput, match="the text has 3 tokens"):
         gradient_reach(MODELS["lstm"](), LETTERS, "abc")
+
+
+def test_gradient_reach_is_not_offered_for_a_model_without_gradients() -> None:
+    model = quantize_int8(MODELS["lstm"]())
+    assert "gradient-reach" in supported_views(MODELS["lstm"]())
+    assert "gradient-reach" not in supported_views(model)
+    with pytest.raises(CannotDo, match="has no gradients; use a Transformer, a recurrent model or an HMM; it supports"):
+        check_supported("gradient-reach", model)

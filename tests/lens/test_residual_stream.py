@@ -24,9 +24,20 @@ from clearstory.lens.hooks.residual_stream import (
     residual_path_activations,
     single_token,
 )
-from clearstory.lens.probes.logit_attribution import attribute_logits, logit_attribution, stream_parts
-from clearstory.lens.probes.residual_stream import METRIC_UNITS, lens_predictions, logit_lens, measure_norms, residual_norms
-from clearstory.lens.probes.neurons import neurons, strongest_neurons
+from clearstory.lens.probes.logit_attribution import (
+    attribute_logits,
+    logit_attribution,
+    neurons,
+    stream_parts,
+    strongest_neurons,
+)
+from clearstory.lens.probes.residual_stream import (
+    METRIC_UNITS,
+    lens_predictions,
+    logit_lens,
+    measure_norms,
+    residual_norms,
+)
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY, MARIAN, MINILM, TRANSFORMER_BASE

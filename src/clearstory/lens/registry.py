@@ -96,7 +96,7 @@ VIEWS: dict[str, ViewSpec] = {
     "logit-lens": ViewSpec("clearstory.lens.probes.residual_stream:logit_lens", RESIDUAL),
     "logit-attribution": ViewSpec("clearstory.lens.probes.logit_attribution:logit_attribution", CAUSAL_RESIDUAL),
     "residual-norms": ViewSpec("clearstory.lens.probes.residual_stream:residual_norms", RESIDUAL),
-    "neurons": ViewSpec("clearstory.lens.probes.neurons:neurons", CAUSAL_RESIDUAL),
+    "neurons": ViewSpec("clearstory.lens.probes.logit_attribution:neurons", CAUSAL_RESIDUAL),
     "interventions": ViewSpec("clearstory.lens.probes.interventions:interventions", RESIDUAL),
     "ablation": ViewSpec("clearstory.lens.probes.interventions:ablation", RESIDUAL, slow=True),
     "activation-patching": ViewSpec(
