@@ -85,14 +85,14 @@ def decode_speed(model: Any, hf_model: Any, prompts: torch.Tensor, args: argpars
     """Speed of decoding one token at a time after a prompt, without the time of the prompt."""
     batch_size = len(prompts)
 
-    def ours(tokens: int) -> None:
+    def run_engine(tokens: int) -> None:
         engine = Engine(model)
         for prompt in prompts.tolist():
             engine.add(prompt, Sampling(max_tokens=tokens, temperature=0))
         while engine.has_unfinished:
             engine.next_tokens()
 
-    def transformers(tokens: int) -> None:
+    def run_transformers(tokens: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about generation settings that its own defaults contradict
             hf_model.generate(
@@ -105,15 +105,15 @@ def decode_speed(model: Any, hf_model: Any, prompts: torch.Tensor, args: argpars
             )
 
     # The whole completion, and decoding alone: the difference between many tokens and one.
-    times = alternate({"ours": ours, "theirs": transformers}, args.pairs, (args.tokens, 1))
+    times = alternate({"clearstory": run_engine, "transformers": run_transformers}, args.pairs, (args.tokens, 1))
     steps = {
         name: [(long[0] - short[0], long[1] - short[1]) for long, short in zip(*times[name], strict=True)]
         for name in times
     }
     count = batch_size * (args.tokens - 1)
     return {
-        "tokens_per_second": count / statistics.median(wall for wall, _ in steps["ours"]),
-        "transformers_tokens_per_second": count / statistics.median(wall for wall, _ in steps["theirs"]),
+        "tokens_per_second": count / statistics.median(wall for wall, _ in steps["clearstory"]),
+        "transformers_tokens_per_second": count / statistics.median(wall for wall, _ in steps["transformers"]),
         "times_as_fast": ratio(steps, 0),
         "times_as_fast_cpu": ratio(steps, 1),
         "times_as_fast_with_prompt": ratio({name: times[name][0] for name in times}, 0),
@@ -124,19 +124,20 @@ def prefill_speed(model: Any, hf_model: Any, prompts: torch.Tensor, pairs: int) 
     """Time of the forward pass over the prompt, up to the first predicted token."""
     from clearstory.models.base import TokenBatch
 
-    def ours(_: int) -> None:
+    def run_forward(_: int) -> None:
         with inference_mode(model):
             hidden, _state = model.forward(TokenBatch(prompts), model.init_state(len(prompts)))
             model.logits(hidden[:, -1]).argmax(-1)
 
-    def transformers(_: int) -> None:
+    def run_transformers(_: int) -> None:
         with torch.inference_mode():
             hf_model(prompts, use_cache=True, logits_to_keep=1).logits.argmax(-1)
 
-    times = {name: each[0] for name, each in alternate({"ours": ours, "theirs": transformers}, pairs, (1,)).items()}
+    by_size = alternate({"clearstory": run_forward, "transformers": run_transformers}, pairs, (1,))
+    times = {name: each[0] for name, each in by_size.items()}
     return {
-        "milliseconds": 1e3 * statistics.median(wall for wall, _ in times["ours"]),
-        "transformers_milliseconds": 1e3 * statistics.median(wall for wall, _ in times["theirs"]),
+        "milliseconds": 1e3 * statistics.median(wall for wall, _ in times["clearstory"]),
+        "transformers_milliseconds": 1e3 * statistics.median(wall for wall, _ in times["transformers"]),
         "times_as_fast": ratio(times, 0),
         "times_as_fast_cpu": ratio(times, 1),
     }
@@ -164,7 +165,7 @@ def alternate(
 
 def ratio(times: Times, clock: int) -> float:
     """Speed of clearstory relative to transformers: the median over pairs."""
-    pairs = zip(times["theirs"], times["ours"], strict=True)
+    pairs = zip(times["transformers"], times["clearstory"], strict=True)
     return statistics.median(hf_times[clock] / own_times[clock] for hf_times, own_times in pairs)
 
 

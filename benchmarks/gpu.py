@@ -37,7 +37,7 @@ from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
 from clearstory.models.device import matmul_gflops, resolve_device
-from clearstory.models.recurrent.presets import LSTM
+from clearstory.models.recurrent.config import LSTM
 from clearstory.models.transformer.presets import GPT2, NANOGPT_CHAR
 from clearstory.models.transformer.sizing import parameter_count
 from clearstory.training import trainer as training
@@ -97,7 +97,7 @@ def main() -> None:
     if device == "cpu" and not args.smoke:
         print("no GPU is available; use --smoke for tiny sizes on the CPU", file=sys.stderr)
         return
-    found: dict[str, Any] = {"gpu": gpu_info(device), "smoke": args.smoke}
+    results: dict[str, Any] = {"gpu": gpu_info(device), "smoke": args.smoke}
     parts: dict[str, Callable[[], Any]] = {
         "training": lambda: training_speed(workload, device),
         "recurrent": lambda: recurrent_speed(workload, device),
@@ -106,9 +106,9 @@ def main() -> None:
     }
     for name in args.parts:
         started = time.perf_counter()
-        found[name] = parts[name]()
-        print(f"{name}: {time.perf_counter() - started:.0f} s {found[name]}", file=sys.stderr)
-    print_result(found)
+        results[name] = parts[name]()
+        print(f"{name}: {time.perf_counter() - started:.0f} s {results[name]}", file=sys.stderr)
+    print_result(results)
 
 
 def gpu_info(device: str) -> dict[str, Any] | None:
@@ -227,20 +227,20 @@ def nondeterministic(step: Callable[[], object]) -> Callable[[], object]:
 def recurrent_speed(workload: Workload, device: str) -> dict[str, Any]:
     """Tokens per second of training an LSTM of 512 units, 32 streams of 64 tokens, by precision."""
     ids = np.random.default_rng(0).integers(0, LSTM.vocab, 200_000).astype(np.uint16)
-    found = {}
+    results = {}
     precision: Literal["fp32", "bf16"]
     for precision in ("fp32", "bf16"):
         settings = TrainingSettings(batch_size=32, context=64, precision=precision, device=device)
         model = build(LSTM, seed=1, device=device)
         step = training.Trainer(model, Causal(), SimpleNamespace(ids=ids), settings, steps=10**9).train_step
         seconds = training.median_seconds(step, least=0.0 if workload is TINY else 1.0)
-        found[precision] = {"tokens_per_second": round(32 * 64 / seconds)}
-    return found
+        results[precision] = {"tokens_per_second": round(32 * 64 / seconds)}
+    return results
 
 
 def tinyshakespeare_loss(names: list[str], device: str, smoke: bool) -> dict[str, Any]:
     """Results of complete runs on the characters of tinyshakespeare."""
-    text, found = str(data_file("tinyshakespeare/input.txt.gz")), {}
+    text, results = str(data_file("tinyshakespeare/input.txt.gz")), {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             arguments = RUNS[name] if not smoke else (*RUNS[name][:2], *SMOKE)
@@ -251,16 +251,16 @@ def tinyshakespeare_loss(names: list[str], device: str, smoke: bool) -> dict[str
                 threads=4,
             )
             keys = ("nats_per_token", "parameters", "steps", "tokens", "seconds")
-            found[name] = {**{key: run[key] for key in keys}, "process_seconds": run["process"]["seconds"]}
-            print(name, found[name], file=sys.stderr)
-    return {"nanoGPT's README": {"nats_per_token": 1.4697}, **found}
+            results[name] = {**{key: run[key] for key in keys}, "process_seconds": run["process"]["seconds"]}
+            print(name, results[name], file=sys.stderr)
+    return {"nanoGPT's README": {"nats_per_token": 1.4697}, **results}
 
 
 def generation_speed(workload: Workload, device: str) -> dict[str, Any]:
     """Generated tokens per second, prompts included."""
     model = build(workload.config, seed=1, device=device).eval().bfloat16()
     hf_model = gpt2_model(workload.config, device).eval().bfloat16()
-    generator, found = torch.Generator().manual_seed(1), {}
+    generator, results = torch.Generator().manual_seed(1), {}
     for batch_size in workload.generation_batch_sizes:
         prompts = torch.randint(
             1, workload.config.vocab, (batch_size, min(32, workload.context // 2)), generator=generator
@@ -290,14 +290,14 @@ def generation_speed(workload: Workload, device: str) -> dict[str, Any]:
                 if round_index:
                     seconds[name].append(time.perf_counter() - started)
         both = zip(seconds["transformers"], seconds["clearstory"], strict=True)
-        found[f"batch_{batch_size}"] = {
+        results[f"batch_{batch_size}"] = {
             **{
                 name: round(batch_size * workload.max_tokens / statistics.median(each))
                 for name, each in seconds.items()
             },
             "times_as_fast": round(statistics.median(b / a for b, a in both), 3),
         }
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def compare_hmmlearn(states: int = 64, tokens: int = 20_480, rounds: int = 2) ->
 
 def compare_gradient(states: int = 64, seconds: int = 60) -> dict[str, Any]:
     """Baum-Welch and gradient descent with the same CPU time on the same text."""
-    found = {}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
         for learn_by in ("em", "gradient"):
             result = run_clearstory(
@@ -112,16 +112,16 @@ def compare_gradient(states: int = 64, seconds: int = 60) -> dict[str, Any]:
                 "--training.eval_tokens", "8000", "--out", f"{folder}/{learn_by}",
             )  # fmt: skip
             valid = run_clearstory("evaluate", f"{folder}/{learn_by}", str(data_file("wikitext2/valid.txt.gz")))
-            found[learn_by] = {
+            results[learn_by] = {
                 **{key: result[key] for key in ("steps", "tokens", "cpu_seconds", "seconds")},
                 "valid_perplexity": round(valid["perplexity"], 2),
             }
-    return {"states": states, "cpu_seconds": seconds, **found}
+    return {"states": states, "cpu_seconds": seconds, **results}
 
 
 def tagger() -> dict[str, Any]:
     """Part-of-speech tagging of UD English-EWT with gold words; a tenth of the training documents is held out."""
-    found = {}
+    results = {}
     folder = data_file("ud-english-ewt/train.conllu.gz").parent
     with tempfile.TemporaryDirectory() as out:
         for order in (2, 3):
@@ -136,10 +136,10 @@ def tagger() -> dict[str, Any]:
                 scores[split] = {key: tags[key] for key in keys}
                 scores[split]["tokens_per_second"] = round(tags["tokens"] / tags["seconds"])
             size = sum(file.stat().st_size for file in Path(result["folder"]).iterdir())
-            found[str(order)] = {
+            results[str(order)] = {
                 "trained_on": result["tokens"], "process": result["process"], "bytes_on_disk": size, **scores,
             }  # fmt: skip
-    return found
+    return results
 
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {

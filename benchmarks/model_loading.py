@@ -50,8 +50,7 @@ def model_folders(home: Path) -> dict[str, Path]:
     from clearstory.formats.folders import save_model
     from clearstory.formats.model_card import ModelCard
     from clearstory.models.build import build
-    from clearstory.models.transformer.presets import GPT2
-    from clearstory.models.transformer.published import SMOLLM2_135M
+    from clearstory.models.transformer.presets import GPT2, SMOLLM2_135M
 
     folders: dict[str, Path] = {}
     for name, config, dtype in (

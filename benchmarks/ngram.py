@@ -123,7 +123,7 @@ def estimate(file: Path) -> dict[str, Any]:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     valid = encode_text(tokenizer, [file.with_name("valid.txt").read_text(encoding="utf-8")])
     score = score_dataset(model, valid, start_token_id=tokenizer.eos_token_id, batch_size=16)
-    arpa_file = file.with_name("ours.arpa")
+    arpa_file = file.with_name("clearstory.arpa")
     writing = time.process_time()
     write_arpa(arpa_file, model, tokenizer)
     reading = time.process_time()
@@ -154,12 +154,12 @@ def estimate(file: Path) -> dict[str, Any]:
 def scoring_speed(model: Any, ids: Any) -> int:
     """Tokens scored per CPU second, in one batch; the median of five runs."""
     row = torch.from_numpy(ids.astype(np.int64))[None]
-    found = []
+    seconds = []
     for _ in range(5):
         started = time.process_time()
         model.token_nll(TokenBatch(row[:, :-1]), row[:, 1:])
-        found.append(time.process_time() - started)
-    return round(row.shape[1] / statistics.median(found))
+        seconds.append(time.process_time() - started)
+    return round(row.shape[1] / statistics.median(seconds))
 
 
 def ten_million_tokens(folder: Path) -> dict[str, Any]:
@@ -171,16 +171,16 @@ def ten_million_tokens(folder: Path) -> dict[str, Any]:
 
 def write_corpus(file: Path) -> dict[str, Any]:
     """Write the ids of ten million words and punctuation marks of the test data, vocabularies excluded."""
-    found: list[str] = []
+    words: list[str] = []
     files = [path for path in sorted(DATA.glob("*/*.gz"), reverse=True) if path.parent.name != "gguf-vocab"]
     for path in files:
-        found += re.findall(r"\w+|[^\w\s]|\n", gzip.decompress(path.read_bytes()).decode("utf-8", "replace"))
-        if len(found) >= TOKENS:
+        words += re.findall(r"\w+|[^\w\s]|\n", gzip.decompress(path.read_bytes()).decode("utf-8", "replace"))
+        if len(words) >= TOKENS:
             break
     vocabulary: dict[str, int] = {}
-    ids = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in found[:TOKENS]], np.uint32)
+    ids = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in words[:TOKENS]], np.uint32)
     np.save(file, ids)
-    return {"words_of_text": len(found[:TOKENS]), "different": len(vocabulary), "files": files.index(path) + 1}
+    return {"words_of_text": len(words[:TOKENS]), "different": len(vocabulary), "files": files.index(path) + 1}
 
 
 def count_large(file: Path) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def tinyshakespeare_characters() -> list[dict[str, Any]]:
     cut = int(0.9 * len(text))
     tokenizer = train_tokenizer("characters", [text])
     train, validation = encode_text(tokenizer, [text[:cut]]), encode_text(tokenizer, [text[cut:]])
-    found = []
+    results = []
     kneser_ney = [("kneser-ney", order) for order in (5, 6, 7, 8, 10)]
     for smoothing, order in [*kneser_ney, ("witten-bell", 6), ("katz", 6), ("laplace", 6), ("laplace", 4)]:
         config = NGramConfig(
@@ -220,7 +220,7 @@ def tinyshakespeare_characters() -> list[dict[str, Any]]:
         notes = [progress.note for progress in model.fit(train)]
         seconds = time.process_time() - started
         score = score_dataset(model, validation, start_token_id=tokenizer.bos_token_id, batch_size=16)
-        found.append(
+        results.append(
             {
                 "smoothing": smoothing,
                 "order": order,
@@ -229,7 +229,7 @@ def tinyshakespeare_characters() -> list[dict[str, Any]]:
                 "note": notes[-1],
             }
         )
-    return found
+    return results
 
 
 def run_part(name: str, file: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 Runs use all cores. With --alone each run uses one thread and the CPU time that all cores have in those minutes, for
 shared machines. Results: results/minutes.json and results/minutes-alone.json.
 
-Evaluated in blocks of each model's context, as in nanoGPT. The size of `clear` is chosen for the time limit. `recall` is
+Evaluated in blocks of the context, as in nanoGPT. The size of `clear` is chosen for the time limit. `recall` is
 best after one epoch (in a second epoch its hashed n-gram embeddings see their own text again), so it is trained for one
 epoch whatever the time limit.
 """

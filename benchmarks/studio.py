@@ -130,19 +130,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "model.gguf").symlink_to((args.model or smollm2()).resolve())
-        found: dict[str, Any] = {"reading_ms": {}, "enter_to_heads_ms": {}}
+        results: dict[str, Any] = {"reading_ms": {}, "enter_to_heads_ms": {}}
         for count, text in ((count, text_of(root / "model.gguf", count)) for count in TOKENS):
-            found["reading_ms"][count] = forward_ms(root / "model.gguf", text)
-            log(f"{count} tokens: forward pass {found['reading_ms'][count]} ms")
+            results["reading_ms"][count] = forward_ms(root / "model.gguf", text)
+            log(f"{count} tokens: forward pass {results['reading_ms'][count]} ms")
         from playwright.sync_api import sync_playwright
 
         with StudioServer(root) as url, sync_playwright() as play:
             browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-            found |= in_browser(browser, url, root / "model.gguf", found)
+            results |= in_browser(browser, url, root / "model.gguf", results)
             if args.bertviz:
-                found["bertviz"] = compare_bertviz(browser, root)
+                results["bertviz"] = compare_bertviz(browser, root)
             browser.close()
-    print_result(found)
+    print_result(results)
 
 
 def smollm2() -> Path:
@@ -207,7 +207,7 @@ class StudioServer:
         self.process.wait()
 
 
-def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> dict[str, Any]:
+def in_browser(browser: Any, url: str, model: Path, results: dict[str, Any]) -> dict[str, Any]:
     """Timings of the page, by its own clock."""
     page = browser.new_context(viewport={"width": 1400, "height": 1000}).new_page()
     page.goto(f"{url}?page=attention&model=model.gguf")
@@ -218,7 +218,7 @@ def in_browser(browser: Any, url: str, model: Path, found: dict[str, Any]) -> di
         for end in ("a", "b", "c", "d", "e"):
             enters.setdefault(count, []).append(page.evaluate(ENTER, f"{text_of(model, count - 1)} {end}"))
             page.wait_for_function(READY, timeout=LIMIT)
-        log(f"{count} tokens: {enters[count]} ms, read in {found['reading_ms'][count]}")
+        log(f"{count} tokens: {enters[count]} ms, read in {results['reading_ms'][count]}")
     memory = page_memory(page)
     page.evaluate(ENTER, text_of(model, TOKENS[0]))
     page.wait_for_function(READY, timeout=LIMIT)
@@ -257,12 +257,12 @@ def private(page: Any) -> float:
     """Private memory of the page's process in MB."""
     whole = page.context.browser.new_browser_cdp_session()
     pids = [each["id"] for each in whole.send("SystemInfo.getProcessInfo")["processInfo"] if each["type"] == "renderer"]
-    found = 0
+    kilobytes = 0
     for pid in pids:
         for row in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if row.startswith(("Private_Clean", "Private_Dirty")):
-                found += int(row.split()[1])
-    return round(found / 2**10, 1)
+                kilobytes += int(row.split()[1])
+    return round(kilobytes / 2**10, 1)
 
 
 def log(words: str) -> None:

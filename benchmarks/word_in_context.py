@@ -103,7 +103,7 @@ def evaluate_model(path: str, pairs: list[dict[str, Any]], fold_of_pair: list[in
         if number % 50 == 49:
             print(f"{path}: {number + 1} of {len(pairs)} pairs", file=sys.stderr)
     labels = [str(pair["label"]).lower() == "true" for pair in pairs]
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for cleared in (False, True):
         predictions = {
             name: predict_by_fold([[row[0][layer], row[1][layer]] for row in sides], labels, fold_of_pair, cleared)
@@ -113,12 +113,12 @@ def evaluate_model(path: str, pairs: list[dict[str, Any]], fold_of_pair: list[in
         # In each fold, the layer that was best on the other folds.
         chosen = [max(names, key=lambda name: predictions[name][index][1]) for index in range(len(pairs))]
         best = [predictions[name][index][0] for index, name in enumerate(chosen)]
-        found["cleared" if cleared else "as they are"] = {
+        results["cleared" if cleared else "as they are"] = {
             "static": layers[names[0]],
             "best layer": {**accuracy_and_interval(best), "layers": sorted(set(chosen), key=names.index)},
             "by layer": layers,
         }
-    return found
+    return results
 
 
 def predict_by_fold(
