@@ -51,7 +51,7 @@ def test_both_sides_and_their_difference_are_the_librarys(
 
 
 def test_what_is_not_named_is_as_on_the_other_side(made: Path, studio: TestClient) -> None:
-    result = asked(
+    result = request_difference(
         studio, model=f"{SHORT}/step-000008", text="the cat", compare_model=f"{SHORT}/step-000000", view="surprisal"
     )
     runs = [made / SHORT / name for name in ("step-000008", "step-000000")]
@@ -80,7 +80,7 @@ def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
     assert "top" in request_difference(studio, 400, model=CLEAR, text="the", settings={"top": "many"})
     assert "the text is" in request_difference(studio, 400, model=CLEAR, text="", view="attention")
     assert "none" in request_difference(studio, 400, model=CLEAR, text="the", compare_model="none")
-    assert "A has 3 rows" in asked(
+    assert "A has 3 rows" in request_difference(
         studio, 400, model=CLEAR, text="the", compare_text="a", view="attention", format="svg", settings={"head": 0}
     )
 
