@@ -93,10 +93,10 @@ function renderBars(body, response) {
 
 const snippet = ({ model, text, temperature, top_k, top_p }) =>
   `import clearstory
-from clearstory.generation.sampling import kept
+from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
 
 opened = clearstory.open(${pythonLiteral(model)})
 logits = opened.logits([opened.tokenizer.encode(${pythonLiteral(text)})])[0, -1].double()
-ids, probabilities = kept(logits / ${temperature || 1}, Sampling(top_k=${temperature ? top_k : 1}, top_p=${top_p}))
+ids, probabilities = filtered_probabilities(logits / ${temperature || 1}, Sampling(top_k=${temperature ? top_k : 1}, top_p=${top_p}))
 `;
