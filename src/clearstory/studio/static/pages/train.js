@@ -172,7 +172,7 @@ export function mount(root, context) {
         curveCard.fill(async () => {
           const { view } = await getJson("runs/learning-curve", { name });
           if (!view) throw new ApiError("There has been no evaluation yet; the curve starts with the first evaluation.");
-          return cardContent(view, `from clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${pythonLiteral(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
+          return cardContent(view, `from pathlib import Path\n\nfrom clearstory.training.metrics_log import read_metrics\n\nfor row in read_metrics(Path(${pythonLiteral(`${name}/metrics.jsonl`)})):\n    print(row)\n`);
         }),
       );
       if (response.has_model) pending.push(updateLiveView());
