@@ -121,12 +121,12 @@ def activation_names(model: LanguageModel) -> list[str]:
     for prefix, stack in transformer_stacks(model):
         names += [f"{prefix}embedding", f"{prefix}embedding_output"]
         for layer, block in enumerate(stack.blocks):
-            own = f"{prefix}blocks.{layer}"
-            names += [*attention_activation_names(f"{own}.attention"), f"{own}.after_attention"]
+            name = f"{prefix}blocks.{layer}"
+            names += [*attention_activation_names(f"{name}.attention"), f"{name}.after_attention"]
             if getattr(block, "cross_attention", None) is not None:
-                names += [*attention_activation_names(f"{own}.cross_attention"), f"{own}.after_cross_attention"]
-            names += [f"{own}.feed_forward{part}" for part in (".input", ".neurons", "")]
-            names.append(own)
+                names += [*attention_activation_names(f"{name}.cross_attention"), f"{name}.after_cross_attention"]
+            names += [f"{name}.feed_forward{part}" for part in (".input", ".neurons", "")]
+            names.append(name)
         if stack.norm is not None:
             names.append(f"{prefix}norm")
     return names

@@ -126,14 +126,14 @@ def replacements_of(
     lowest = 0 if isinstance(wanted, ScaleOutput | SetAttentionWeight) else EMBEDDING_LAYER
     if not lowest <= wanted.layer < layers:
         raise BadSetting(f"'{wanted}' names layer {wanted.layer}, and there are {layers}; give 0 to {layers - 1}")
-    own = f"{prefix}blocks.{wanted.layer}"
-    residual = f"{prefix}embedding_output" if wanted.layer == EMBEDDING_LAYER else own
+    name = f"{prefix}blocks.{wanted.layer}"
+    residual = f"{prefix}embedding_output" if wanted.layer == EMBEDDING_LAYER else name
     block = cast(Block, stack.blocks[max(0, wanted.layer)])
     match wanted:
         case ScaleOutput():
-            return scaling(block, own, wanted)
+            return scaling(block, name, wanted)
         case SetAttentionWeight():
-            return weight_setting(block, own, wanted, passage)
+            return weight_setting(block, name, wanted, passage)
         case AddSteeringVector():
             toward, away = (
                 record_residual(model, encode_passage(model, tokenizer, text), residual)[-1]
@@ -160,19 +160,19 @@ def select_attention(block: Block, cross: bool, wanted: Intervention) -> Attenti
     return found
 
 
-def scaling(block: Block, own: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
+def scaling(block: Block, block_name: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
     """Replacements that scale the output of a part; for a layer, the output of each of its sublayers."""
     if wanted.part == "layer":
         kinds = ["attention", "cross_attention", "feed_forward"]
         return {
-            f"{own}.{kind}": partial(scale_output, factor=wanted.factor)
+            f"{block_name}.{kind}": partial(scale_output, factor=wanted.factor)
             for kind in kinds
             if getattr(block, kind) is not None
         }
     if wanted.part == "feed-forward":
-        return {f"{own}.feed_forward": partial(scale_output, factor=wanted.factor)}
+        return {f"{block_name}.feed_forward": partial(scale_output, factor=wanted.factor)}
     cross = wanted.part.startswith("cross")
-    attention, name = select_attention(block, cross, wanted), f"{own}.{'cross_' * cross}attention"
+    attention, name = select_attention(block, cross, wanted), f"{block_name}.{'cross_' * cross}attention"
     if wanted.head is None:
         return {name: partial(scale_output, factor=wanted.factor)}
     check_head(attention, wanted.head, wanted)
@@ -198,7 +198,9 @@ def scale_head(value: Float[Tensor, "B H T D"], head: int, factor: float | str) 
     return out
 
 
-def weight_setting(block: Block, own: str, wanted: SetAttentionWeight, passage: Passage) -> Mapping[str, Replacement]:
+def weight_setting(
+    block: Block, block_name: str, wanted: SetAttentionWeight, passage: Passage
+) -> Mapping[str, Replacement]:
     """Replacement of one attention weight. Raises BadSetting for a masked weight and for a row of a single key."""
     attention = select_attention(block, wanted.cross, wanted)
     check_head(attention, wanted.head, wanted)
@@ -222,7 +224,7 @@ def weight_setting(block: Block, own: str, wanted: SetAttentionWeight, passage: 
         raise BadSetting(
             f"'{wanted}' changes the only weight of token {wanted.row}, which is always 1; choose another row"
         )
-    name = f"{own}.{'cross_' * wanted.cross}attention.pattern"
+    name = f"{block_name}.{'cross_' * wanted.cross}attention.pattern"
     return {name: partial(set_weight, wanted=wanted, visible=visible)}
 
 

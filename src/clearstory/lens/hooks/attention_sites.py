@@ -57,8 +57,8 @@ class AttentionSite:
         labels, source = passage.labels, passage.source_labels
         if self.part == "cross":
             return labels, source
-        own = source if self.part == "encoder" and passage.source else labels
-        return own, own
+        labels = source if self.part == "encoder" and passage.source else labels
+        return labels, labels
 
     def visible_counts(self, pattern: Float[Tensor, "*D T S"]) -> Int[Tensor, "T"]:
         """Number of keys that the mask leaves to each query."""

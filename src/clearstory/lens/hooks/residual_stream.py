@@ -57,18 +57,23 @@ def sublayers(prefix: str, stack: Stack) -> list[Sublayer]:
     """All sublayers of a stack in the order of computation."""
     found = []
     for layer, each in enumerate(stack.blocks):
-        block, own = cast(Block, each), f"{prefix}blocks.{layer}"
+        block, name = cast(Block, each), f"{prefix}blocks.{layer}"
         found.append(
             Sublayer(
-                layer, "attention", f"{own}.attention", f"{own}.after_attention", block.attention, block.attention_norm
+                layer,
+                "attention",
+                f"{name}.attention",
+                f"{name}.after_attention",
+                block.attention,
+                block.attention_norm,
             )
         )
         if block.cross_attention is not None and block.cross_attention_norm is not None:
             cross = (block.cross_attention, block.cross_attention_norm)
-            names = (f"{own}.cross_attention", f"{own}.after_cross_attention")
+            names = (f"{name}.cross_attention", f"{name}.after_cross_attention")
             found.append(Sublayer(layer, "cross-attention", *names, *cross))
         found.append(
-            Sublayer(layer, "feed-forward", f"{own}.feed_forward", own, block.feed_forward, block.feed_forward_norm)
+            Sublayer(layer, "feed-forward", f"{name}.feed_forward", name, block.feed_forward, block.feed_forward_norm)
         )
     return found
 
@@ -180,10 +185,10 @@ class ResidualPath:
         longest = max(self.norms, key=len)
         total = torch.zeros_like(longest[0].gain)
         for index, norm in enumerate(longest):
-            own = torch.zeros_like(total) if norm.bias is None else norm.bias
+            bias = torch.zeros_like(total) if norm.bias is None else norm.bias
             for later in longest[index + 1 :]:
-                own = later(own)
-            total = total + own
+                bias = later(bias)
+            total = total + bias
         return total
 
 

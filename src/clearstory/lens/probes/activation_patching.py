@@ -116,8 +116,8 @@ def patch_every_position(
         def difference(logits: Tensor) -> Tensor:
             return logits[..., words[0]] - logits[..., words[1]]
 
-        own, far = float(difference(logits)), float(difference(other_logits))
-        if abs(far - own) < MIN_DIFFERENCE:
+        near, far = float(difference(logits)), float(difference(other_logits))
+        if abs(far - near) < MIN_DIFFERENCE:
             raise BadInput("both texts give these two tokens the same logit difference, so there is nothing to explain")
         recovered = torch.zeros(len(names), len(vectors[names[0]]), dtype=torch.float64)
         for row, name in enumerate(names):
@@ -128,8 +128,8 @@ def patch_every_position(
                 with replace_activations(model, {name: RowPatch(tokens, vectors[name])}):
                     hidden = passage.forward_copies(model, len(tokens))[:, positions[0]]
                     patched = model.logits(hidden).double()
-                recovered[row, tokens] = ((difference(patched) - own) / (far - own)).cpu()
-    return PatchingEffects(words, own, far, recovered)
+                recovered[row, tokens] = ((difference(patched) - near) / (far - near)).cpu()
+    return PatchingEffects(words, near, far, recovered)
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,8 @@ def add_embeddings(
         column.add_detached_box("relative position bias", "added to scores in every block", parameter_count(bias))
     column.add_box(name, f"ids of {model.vocab:,}, up to {c.context:,}", role="embedding")
     scaled = f", times √{c.width}" if c.embed_scale else ""
-    own = 0 if shared else parameter_count(model.embedding)
-    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", own, "embedding")
+    count = 0 if shared else parameter_count(model.embedding)
+    column.add_box("embedding", f"{model.vocab:,} × {c.width:,}{scaled}", count, "embedding")
     learned, segments = stack.position_embedding, stack.token_type_embedding
     if learned is not None:
         shape = f"learned, {c.context:,} × {c.width:,}"
@@ -258,8 +258,8 @@ def recurrent_column(model: Recurrent) -> FigureColumn:
         width = units
     shape = "embedding, transposed" if model.unembedding is None else f"{width:,} × {model.vocab:,}"
     clusters = f", {len(c.cutoffs) + 1} clusters" if c.cutoffs else ""
-    own = parameter_count(model.unembedding, model.cluster_embeddings)
-    column.add_box("unembedding", shape + clusters, own, "output")
+    count = parameter_count(model.unembedding, model.cluster_embeddings)
+    column.add_box("unembedding", shape + clusters, count, "output")
     column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
     return column
 

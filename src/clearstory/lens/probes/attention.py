@@ -110,15 +110,15 @@ def attention_caption(site: AttentionSite, weights: Float[Tensor, "T S"], column
     has_choice = site.visible_counts(weights) > 1
     if not bool(has_choice.any()):
         return None
-    own = weights[has_choice].double()
-    text = f"Mean maximum weight {float(own.amax(-1).mean()):.0%}"
+    chosen = weights[has_choice].double()
+    text = f"Mean maximum weight {float(chosen.amax(-1).mean()):.0%}"
     if site.part != "cross":
         positions = torch.arange(weights.shape[0], device=weights.device)
         distances = (positions[:, None] - positions).abs()
         distance = (weights.double() * distances)[has_choice].sum(-1).mean()
         text += f", mean distance {float(distance):.1f} tokens{' back' if site.attention.causal else ''}"
-    shares = own.mean(0)
-    if float(shares.max()) > 0.5 and len(own) > 2:
+    shares = chosen.mean(0)
+    if float(shares.max()) > 0.5 and len(chosen) > 2:
         text += f"; ‘{columns[int(shares.argmax())]}’ gets {float(shares.max()):.0%} of all weight"
     return f"{text}."
 

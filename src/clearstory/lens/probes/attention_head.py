@@ -88,19 +88,19 @@ def attention_head(
     cross-attention, after it has generated `target`.
     """
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = head_quantities(model, passage, layer, head, part)
-    rows, columns = seen.site.labels(passage)
+    quantities = head_quantities(model, passage, layer, head, part)
+    rows, columns = quantities.site.labels(passage)
     panels: list[Panel] = [
-        *query_key_panels(seen, rows, columns),
-        *score_panels(seen, rows, columns),
-        *output_panels(seen, rows, columns),
-        output_table(model, tokenizer, seen, rows, columns),
-        vector_grid("E + ΔE of this head alone", rows, seen.after, "sequential"),
+        *query_key_panels(quantities, rows, columns),
+        *score_panels(quantities, rows, columns),
+        *output_panels(quantities, rows, columns),
+        output_table(model, tokenizer, quantities, rows, columns),
+        vector_grid("E + ΔE of this head alone", rows, quantities.after, "sequential"),
     ]
     return Report(
-        title=f"Head {seen.head} of {seen.site.title}, step by step",
+        title=f"Head {quantities.head} of {quantities.site.title}, step by step",
         panels=tuple(panels),
-        caption=attention_caption(seen.site, seen.pattern, columns),
+        caption=attention_caption(quantities.site, quantities.pattern, columns),
     )
 
 
@@ -117,11 +117,11 @@ def head_quantities(
     """
     site = attention_site(model, layer, part)
     before, last = residual_names(site)
-    own = [f"{site.name}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "head_outputs")]
+    names = [f"{site.name}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "head_outputs")]
     source = [source_name(model)] if site.part == "cross" else []
-    with inference_mode(model), record_activations(model, *own, before, last, *source) as recorded:
+    with inference_mode(model), record_activations(model, *names, before, last, *source) as recorded:
         passage.forward(model)
-        head_input, query, key, value, scores, pattern, output = (recorded[name][0] for name in own)
+        head_input, query, key, value, scores, pattern, output = (recorded[name][0] for name in names)
         number = site.resolve_head(head, pattern)
         shared = kv_head(site.heads, key.shape[0], number)
         query, key, value, output = query[number], key[shared], value[shared], output[number]
@@ -221,30 +221,30 @@ def logit_changes(
         yield from zip(*both, strict=True)
 
 
-def query_key_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+def query_key_panels(quantities: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """Input, queries and keys."""
-    site = seen.site
+    site = quantities.site
     rotary = ": after rotary embedding" if site.stack.rotary is not None and site.part != "cross" else ""
     panels = [
         vector_grid(
             f"Input of the head: E{' after the norm' if site.stack.config.norm_first else ''}",
             rows,
-            seen.input,
+            quantities.input,
             "sequential",
         )
     ]
     if site.part == "cross":
-        panels.append(vector_grid("Its input from the source", columns, seen.source_input, "sequential"))
+        panels.append(vector_grid("Its input from the source", columns, quantities.source_input, "sequential"))
     scale = site.attention.scale
     scaling = "" if scale == 1 else f"{',' if rotary else ':'} times {scale:.4g} (this model's attention scale)"
     return [
         *panels,
-        vector_grid(f"Queries{rotary}{scaling}", rows, seen.query, "query"),
-        vector_grid(f"Keys{rotary}", columns, seen.key, "key"),
+        vector_grid(f"Queries{rotary}{scaling}", rows, quantities.query, "query"),
+        vector_grid(f"Keys{rotary}", columns, quantities.key, "key"),
     ]
 
 
-def score_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+def score_panels(quantities: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """From dot products to weights."""
 
     def square(title: str, values: Tensor, palette: GridPalette = "key", **settings: Any) -> Grid:
@@ -257,25 +257,25 @@ def score_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[st
             **{"dots": True, **settings},
         )
 
-    dim = seen.site.head_dim
+    dim = quantities.site.head_dim
     panels = [
-        square("Query · key", seen.dots),
-        square(f"÷ √d, which is √{dim} = {dim**0.5:.4g}", seen.scaled),
+        square("Query · key", quantities.dots),
+        square(f"÷ √d, which is √{dim} = {dim**0.5:.4g}", quantities.scaled),
     ]
-    if seen.bias is not None:
-        panels.append(square("Relative position bias", seen.bias))
-    masked = float((seen.scores == -torch.inf).double().mean())
-    title = "Causal mask" if seen.site.attention.causal else "No mask: bidirectional attention"
-    window = seen.site.attention.sliding_window
-    if seen.site.attention.causal and window is not None:
+    if quantities.bias is not None:
+        panels.append(square("Relative position bias", quantities.bias))
+    masked = float((quantities.scores == -torch.inf).double().mean())
+    title = "Causal mask" if quantities.site.attention.causal else "No mask: bidirectional attention"
+    window = quantities.site.attention.sliding_window
+    if quantities.site.attention.causal and window is not None:
         title += f", sliding window of {window} tokens"
-    sums = seen.pattern.double().sum(-1)
+    sums = quantities.pattern.double().sum(-1)
     return [
         *panels,
-        square(title, seen.scores, caption=f"{masked:.0%} of the scores are −∞." if masked else None),
+        square(title, quantities.scores, caption=f"{masked:.0%} of the scores are −∞." if masked else None),
         square(
             "Softmax: attention weights, each row sums to 1",
-            seen.pattern,
+            quantities.pattern,
             "query",
             dots=False,
             unit="weight",
@@ -284,38 +284,38 @@ def score_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[st
     ]
 
 
-def output_panels(seen: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
+def output_panels(quantities: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """From values to the head's output in the residual stream."""
     return [
-        vector_grid("Values", columns, seen.value, "value"),
-        vector_grid("Weights · values: the head's output", rows, seen.output, "value"),
-        vector_grid("ΔE: the head's output times W_O", rows, seen.added, "value"),
+        vector_grid("Values", columns, quantities.value, "value"),
+        vector_grid("Weights · values: the head's output", rows, quantities.output, "value"),
+        vector_grid("ΔE: the head's output times W_O", rows, quantities.added, "value"),
     ]
 
 
 def output_table(
-    model: LanguageModel, tokenizer: Tokenizer, seen: HeadQuantities, rows: Sequence[str], sources: Sequence[str]
+    model: LanguageModel, tokenizer: Tokenizer, quantities: HeadQuantities, rows: Sequence[str], sources: Sequence[str]
 ) -> Table:
     """The size of each token's ΔE, the key it attends to most, and the tokens whose logits it changes most."""
-    length = seen.added.double().norm(dim=-1)
-    share = length / seen.residual.double().norm(dim=-1).clamp(min=1e-30)
-    attended = seen.pattern.argmax(-1)
+    length = quantities.added.double().norm(dim=-1)
+    share = length / quantities.residual.double().norm(dim=-1).clamp(min=1e-30)
+    attended = quantities.pattern.argmax(-1)
     columns = ["token", "‖ΔE‖", "of ‖E‖", "attends most to"]
     cells: list[list[Cell]] = []
     for position, label in enumerate(rows):
         cells.append([label, float(length[position]), float(share[position]), sources[int(attended[position])]])
-    if seen.normed is not None:
+    if quantities.normed is not None:
         columns += ["promotes", "suppresses"]
-        for row, both in zip(cells, logit_changes(model, seen.normed), strict=True):
+        for row, both in zip(cells, logit_changes(model, quantities.normed), strict=True):
             row += [" ".join(tokenizer.display_token(id) for id, _ in side) for side in both]
     largest = int(length.argmax())
-    norm = "" if seen.site.stack.norm is None else "the final norm and "
+    norm = "" if quantities.site.stack.norm is None else "the final norm and "
     return Table(
-        title="Effect of ΔE on the logits" + ("" if seen.normed is None else f", through {norm}the unembedding"),
+        title="Effect of ΔE on the logits" + ("" if quantities.normed is None else f", through {norm}the unembedding"),
         columns=tuple(columns),
         rows=tuple(map(tuple, cells)),
         caption=f"‘{rows[largest]}’ has the largest ΔE: {float(share[largest]):.1%} of the length of its E."
-        + (" The scale of the final norm is held constant." if norm and seen.normed is not None else ""),
+        + (" The scale of the final norm is held constant." if norm and quantities.normed is not None else ""),
     )
 
 

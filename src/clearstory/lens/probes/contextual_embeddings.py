@@ -264,8 +264,8 @@ def head_contributions(model: LanguageModel, vectors: LayerVectors, positions: S
     with inference_mode(model), record_activations(model, *names) as recorded:
         passage.forward(model)
         for layer, block in enumerate(cast(Sequence[Block], stack.blocks)):
-            own = f"{prefix}blocks.{layer}.attention"
-            outputs, pattern = recorded[f"{own}.head_outputs"][0], recorded[f"{own}.pattern"][0]
+            name = f"{prefix}blocks.{layer}.attention"
+            outputs, pattern = recorded[f"{name}.head_outputs"][0], recorded[f"{name}.pattern"][0]
             weight = block.attention.output.weight
             weights = weight.unflatten(1, (outputs.shape[0], -1))  # type: ignore[no-untyped-call]  # torch's; (W, H, D)
             added = torch.einsum("htd,whd->htw", outputs[:, list(positions)].to(weights.dtype), weights).mean(1)
@@ -291,8 +291,8 @@ def head_difference_table(
     """
     a, b = (torch.stack([each.added for each in side]) for side in (first, second))
     sizes = torch.stack([each.norm(dim=-1) for each in (a, b, a - b)], -1).tolist()
-    own = (index for index, each in enumerate(first) if layer in (None, each.layer))
-    order = sorted(own, key=lambda index: -sizes[index][2])[:top]
+    indices = (index for index, each in enumerate(first) if layer in (None, each.layer))
+    order = sorted(indices, key=lambda index: -sizes[index][2])[:top]
 
     def attended(each: HeadContribution) -> str:
         if layer is None:

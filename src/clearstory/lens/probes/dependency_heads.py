@@ -279,13 +279,13 @@ def add_pairs(
     others = weights.clone().diagonal_scatter(weights.new_full(weights.shape[:-1], -1.0), dim1=-2, dim2=-1)
     best = others.argmax(-1)
     for pair in pairs:
-        own = sums[pair.relation]
-        own.share += weights[..., pair.word, pair.other]
-        own.favourite += best[..., pair.word] == pair.other
-        own.pairs += 1
+        relation_sums = sums[pair.relation]
+        relation_sums.share += weights[..., pair.word, pair.other]
+        relation_sums.favourite += best[..., pair.word] == pair.other
+        relation_sums.pairs += 1
         if pair.shuffled is not None:
-            own.shuffled += weights[..., pair.word, pair.shuffled]
-            own.shuffled_pairs += 1
+            relation_sums.shuffled += weights[..., pair.word, pair.shuffled]
+            relation_sums.shuffled_pairs += 1
 
 
 def best_heads(

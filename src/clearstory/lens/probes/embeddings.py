@@ -86,7 +86,7 @@ def neighbours(
     `centre` and `remove_components`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids count;
     most tokenizers give frequent tokens small ids. Raises BadInput for a word of more than one token.
     """
-    own, found, vectors = word_neighbours(
+    id, found, vectors = word_neighbours(
         model,
         tokenizer,
         word,
@@ -96,7 +96,7 @@ def neighbours(
         max_token_id=max_token_id,
     )
     return Table(
-        title=f"Nearest to {tokenizer.display_token(own)}",
+        title=f"Nearest to {tokenizer.display_token(id)}",
         columns=("token", "cosine", "id"),
         rows=tuple((tokenizer.display_token(each.id), round(each.cosine, 6), each.id) for each in found),
         bar="cosine",
@@ -115,9 +115,9 @@ def word_neighbours(
     max_token_id: int | None,
 ) -> tuple[int, list[Neighbour], Float[Tensor, "V W"]]:
     """A word's token, the tokens nearest to it, and the vectors of all tokens."""
-    own = known_token(tokenizer, word)
+    id = known_token(tokenizer, word)
     vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
-    return own, nearest_tokens(vectors, vectors[own], top, without=(own,), max_token_id=max_token_id), vectors
+    return id, nearest_tokens(vectors, vectors[id], top, without=(id,), max_token_id=max_token_id), vectors
 
 
 def similarity_caption(

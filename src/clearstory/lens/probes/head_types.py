@@ -265,8 +265,8 @@ def types_caption(measured: HeadMeasures) -> str:
     parts = []
     for name in THRESHOLDS:
         if counts[name]:
-            own = [each for each in all_heads(measured) if measured.types[each[0]][each[1]] == name]
-            layer, head = max(own, key=lambda each: float(measured.scores[name][each]))
+            heads = [each for each in all_heads(measured) if measured.types[each[0]][each[1]] == name]
+            layer, head = max(heads, key=lambda each: float(measured.scores[name][each]))
             score = float(measured.scores[name][layer, head])
             parts.append(f"{counts[name]} {name} (highest score {score:.2f}: head {layer}.{head})")
     parts.append(f"{counts['unclear']} unclear")

@@ -48,10 +48,10 @@ def viterbi(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 5) -> Tab
     names = (*tags, "end of sentence") if tags else ()
     rows = []
     for id, state, probabilities, tokens in zip(ids[0].tolist(), path[0].tolist(), posterior, emitted, strict=True):
-        own = state % model.config.states
-        probability = float(probabilities.view(-1, model.config.states).sum(0)[own])
+        hidden_state = state % model.config.states
+        probability = float(probabilities.view(-1, model.config.states).sum(0)[hidden_state])
         words = " ".join(tokenizer.display_token(each) for each in tokens)
-        rows.append((tokenizer.display_token(id), names[own] if names else own, probability, words))
+        rows.append((tokenizer.display_token(id), names[hidden_state] if names else hidden_state, probability, words))
     least = min(rows, key=lambda row: row[2])
     return Table(
         title="Viterbi path: the state of each token",
@@ -208,7 +208,7 @@ def viterbi_table(trellis: HMMTrellis, names: list[str], pieces: tuple[str, ...]
     largest = trellis.posterior.argmax(1).tolist()
     probability = trellis.posterior.gather(1, trellis.path[:, None])[:, 0].tolist()
     path = [names[state] for state in trellis.path.tolist()]
-    others = ["" if names[one] == own else names[one] for one, own in zip(largest, path, strict=True)]
+    others = ["" if names[one] == state else names[one] for one, state in zip(largest, path, strict=True)]
     differing = sum(map(bool, others))
     return Table(
         title="Viterbi path",

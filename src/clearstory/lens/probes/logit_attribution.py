@@ -91,15 +91,15 @@ def logit_attribution(
     if not chosen:
         with inference_mode(model):
             chosen = [int(model.logits(passage.forward(model)[-1]).argmax())]
-    seen = attribute_logits(model, passage, chosen)
+    attribution = attribute_logits(model, passage, chosen)
     signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
-    values, logit = (seen.values @ signs).tolist(), float(seen.logits @ signs)
+    values, logit = (attribution.values @ signs).tolist(), float(attribution.logits @ signs)
     pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
     what = f"Logit of {pieces[0]}" if len(chosen) == 1 else f"Logit of {pieces[0]} minus logit of {pieces[1]}"
     return Report(
         title=f"{what} after ‘{passage.labels[-1]}’",
-        panels=(largest_parts(what, seen.parts, values, top), parts_by_layer(what, seen.parts, values)),
-        caption=attribution_caption(seen.parts, values, logit),
+        panels=(largest_parts(what, attribution.parts, values, top), parts_by_layer(what, attribution.parts, values)),
+        caption=attribution_caption(attribution.parts, values, logit),
     )
 
 
@@ -164,8 +164,9 @@ def stream_parts(
 
 def head_vectors(attention: Attention, outputs: Float[Tensor, "H D"]) -> Float[Tensor, "H W"]:
     """Each head's output times its columns of the output matrix."""
-    own = attention.output.weight.double().unflatten(1, (-1, attention.head_dim))  # type: ignore[no-untyped-call]  # torch's
-    return torch.einsum("hd,whd->hw", outputs.double(), own)
+    weight = attention.output.weight.double()
+    columns = weight.unflatten(1, (-1, attention.head_dim))  # type: ignore[no-untyped-call]  # torch's
+    return torch.einsum("hd,whd->hw", outputs.double(), columns)
 
 
 def attribution_caption(parts: Sequence[LogitPart], values: Sequence[float], logit: float) -> str:
@@ -248,17 +249,24 @@ def neurons(
         raise BadSetting(f"words are {', '.join(words)}; give the one whose logit is examined")
     word = single_token(tokenizer, words[0]) if words else None
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = strongest_neurons(model, passage, layer=layer, top=top, word=word)
+    strongest = strongest_neurons(model, passage, layer=layer, top=top, word=word)
 
-    piece = tokenizer.display_token(seen.word)
-    columns = (seen.layers, seen.neurons, seen.activations, seen.norms, seen.contributions, seen.promoted)
+    piece = tokenizer.display_token(strongest.word)
+    columns = (
+        strongest.layers,
+        strongest.neurons,
+        strongest.activations,
+        strongest.norms,
+        strongest.contributions,
+        strongest.promoted,
+    )
     rows = tuple(
-        (f"{own}.{neuron}", activation, norm, contribution, " ".join(map(tokenizer.display_token, promoted)))
-        for own, neuron, activation, norm, contribution, promoted in zip(
+        (f"{layer}.{neuron}", activation, norm, contribution, " ".join(map(tokenizer.display_token, promoted)))
+        for layer, neuron, activation, norm, contribution, promoted in zip(
             *(each.tolist() for each in columns), strict=True
         )
     )
-    promoting = [row[0] for row, ids in zip(rows, seen.promoted, strict=True) if seen.word in ids.tolist()]
+    promoting = [row[0] for row, ids in zip(rows, strongest.promoted, strict=True) if strongest.word in ids.tolist()]
     return Table(
         title=f"Neurons that add most {f'to ‘{piece}’ ' if words else ''}after ‘{passage.labels[-1]}’",
         columns=("neuron", "activation", "norm", f"to ‘{piece}’", "promotes"),
@@ -294,14 +302,14 @@ def strongest_neurons(
         hidden = passage.forward(model)[-1]
         by_contribution, word = word is not None, int(model.logits(hidden).argmax()) if word is None else word
         path = residual_path(model, recorded, len(passage.ids) - 1)
-        (own,) = output_vectors(model, [word])
+        (output_vector,) = output_vectors(model, [word])
         found = []
         for index, step in enumerate(path.sublayers):
             if step.kind != "feed-forward" or (layer is not None and step.layer != layer % layers):
                 continue
             activations = recorded[f"{step.output}.neurons"][0, -1].double()
             added = cast(FeedForward, step.module).down.weight.double().T * activations[:, None]
-            sizes = (path.propagate(index, added) @ own).abs() if by_contribution else added.norm(dim=1)
+            sizes = (path.propagate(index, added) @ output_vector).abs() if by_contribution else added.norm(dim=1)
             for size, neuron in zip(*sizes.topk(min(top, len(sizes))), strict=True):
                 found.append((float(size), index, int(neuron), float(activations[neuron]), added[neuron]))
         found = sorted(found, key=lambda row: -row[0])[:top]

@@ -65,17 +65,17 @@ def input_parts(
     c, count = stack.config, len(ids)
     network = unwrap_model(model)
     row = torch.tensor([ids], device=network.embedding.weight.device)
-    own = network.embedding(row)[0]
-    parts = {"token": own * math.sqrt(c.width) if c.embed_scale else own}
+    vectors = network.embedding(row)[0]
+    parts = {"token": vectors * math.sqrt(c.width) if c.embed_scale else vectors}
     if stack.position_embedding is not None:
         parts["position"] = stack.position_embedding.weight[:count]
     if stack.sinusoidal_positions is not None:
-        parts["position"] = stack.sinusoidal_positions[:count].to(own.dtype)
+        parts["position"] = stack.sinusoidal_positions[:count].to(vectors.dtype)
     if stack.token_type_embedding is not None:
         types = torch.zeros_like(row[0]) if token_types is None else torch.tensor(token_types, device=row.device)
         parts["segment"] = stack.token_type_embedding(types)
     if Capability.HASHED_NGRAMS in model.capabilities:
-        parts["hashed n-grams"] = network.recall.input_vectors(network.recall(row), own.dtype)[0]
+        parts["hashed n-grams"] = network.recall.input_vectors(network.recall(row), vectors.dtype)[0]
     return parts
 
 

@@ -142,8 +142,8 @@ def masked_positions(passage: Passage, tokenizer: Tokenizer, mask: tuple[int, ..
             inside = 0 <= position < len(passage.ids)
             what = f"is the special token ‘{passage.pieces[position]}’" if inside else "does not exist"
             raise BadSetting(f"position {position} {what}; the text has positions {maskable[0]} to {maskable[-1]}")
-    own = {position for position in maskable if passage.ids[position] == tokenizer.mask_token_id}
-    return sorted({*mask, *own} or {maskable[-1]})
+    mask_positions = {position for position in maskable if passage.ids[position] == tokenizer.mask_token_id}
+    return sorted({*mask, *mask_positions} or {maskable[-1]})
 
 
 def position_table(

@@ -123,16 +123,16 @@ def plane_from_vectors(
     vectors: Float[Tensor, "V W"], tokenizer: Tokenizer, text: str, top: int, max_token_id: int | None
 ) -> ProjectionPlane:
     """The same from word vectors."""
-    own = word_tokens(tokenizer, text)
-    if not own:
+    word_ids = word_tokens(tokenizer, text)
+    if not word_ids:
         raise BadInput("the text is empty; give at least one word")
-    if top < 0 or len(own) * (1 + top) > MAX_WORDS:
+    if top < 0 or len(word_ids) * (1 + top) > MAX_WORDS:
         raise BadInput(
-            f"{len(own):,} words with {top:,} neighbours each are more than the {MAX_WORDS} that can be shown; give "
-            "fewer words or a smaller top"
+            f"{len(word_ids):,} words with {top:,} neighbours each are more than the {MAX_WORDS} that can be shown; "
+            "give fewer words or a smaller top"
         )
-    ids, pairs = dict.fromkeys(own), []
-    for id in own:
+    ids, pairs = dict.fromkeys(word_ids), []
+    for id in word_ids:
         found = nearest_tokens(vectors, vectors[id], top, without=(id,), max_token_id=max_token_id) if top else ()
         for near in found:
             ids[near.id] = None
@@ -142,7 +142,7 @@ def plane_from_vectors(
     axes = F.pad(axes, (0, 0, 0, 2 - len(axes)))  # one word has one direction
     links = tuple((order.index(first), order.index(second)) for first, second in pairs)
     cosine = mean_linked_cosine(vectors[order], links)
-    return ProjectionPlane(tuple(order), len(own), links, vectors[order].mean(0), axes, cosine)
+    return ProjectionPlane(tuple(order), len(word_ids), links, vectors[order].mean(0), axes, cosine)
 
 
 def mean_linked_cosine(vectors: Float[Tensor, "N W"], links: Sequence[tuple[int, int]]) -> float | None:
@@ -254,18 +254,18 @@ def semantic_axis(
     ends = [[known_token(tokenizer, word) for word in end.replace(",", " ").split()] for end in words]
     if not all(ends):
         raise BadSetting("an end of the axis is empty; name at least one word for each")
-    own = [id for id in word_tokens(tokenizer, text) if id not in (*ends[0], *ends[1])]
+    word_ids = [id for id in word_tokens(tokenizer, text) if id not in (*ends[0], *ends[1])]
     vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
-    order = [*own, *dict.fromkeys((*ends[0], *ends[1]))]
+    order = [*word_ids, *dict.fromkeys((*ends[0], *ends[1]))]
     along, off = axis_coordinates(vectors[order], vectors[ends[0]].mean(0), vectors[ends[1]].mean(0))
     points = tuple(
-        Point(tokenizer.display_token(id), float(x), float(y), 0 if id in own else 1 if id in ends[0] else 2)
+        Point(tokenizer.display_token(id), float(x), float(y), 0 if id in word_ids else 1 if id in ends[0] else 2)
         for id, x, y in zip(order, along.tolist(), off.tolist(), strict=True)
     )
     names = [", ".join(map(tokenizer.display_token, end)) for end in ends]
     caption = None
-    if own:
-        first, last = min(points[: len(own)], key=lambda p: p.x), max(points[: len(own)], key=lambda p: p.x)
+    if word_ids:
+        first, last = min(points[: len(word_ids)], key=lambda p: p.x), max(points[: len(word_ids)], key=lambda p: p.x)
         caption = (
             f"Nearest to the first end is {first.label} at {first.x:.2f}, to the second {last.label} at {last.x:.2f}."
         )

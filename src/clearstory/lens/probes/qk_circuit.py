@@ -161,8 +161,8 @@ def token_inputs(model: LanguageModel, site: AttentionSite) -> tuple[Float[Tenso
     The two differ in cross-attention. Position embeddings and the outputs of lower blocks are left out.
     """
     network = unwrap_model(model)
-    own = scaled_embeddings(network, site.stack)
-    queries = site.norm(own) if site.stack.config.norm_first else own
+    vectors = scaled_embeddings(network, site.stack)
+    queries = site.norm(vectors) if site.stack.config.norm_first else vectors
     if site.part != "cross":
         return queries, queries
     source = scaled_embeddings(network, network.encoder)

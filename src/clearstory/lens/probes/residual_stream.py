@@ -92,22 +92,24 @@ def logit_lens(
         raise BadSetting(f"words are {', '.join(words)}; give one, or none for each column's final prediction")
     answer = single_token(tokenizer, words[0]) if words else None
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = lens_predictions(model, passage, columns or None, answer=answer)
-    values: Tensor = getattr(seen, metric)
+    predictions = lens_predictions(model, passage, columns or None, answer=answer)
+    values: Tensor = getattr(predictions, metric)
     unit = METRIC_UNITS[metric]
     return Grid(
         title="Logit lens: prediction after each sublayer",
-        row_labels=seen.names,
-        column_labels=tuple(passage.labels[column] for column in seen.columns),
+        row_labels=predictions.names,
+        column_labels=tuple(passage.labels[column] for column in predictions.columns),
         values=tuple(map(tuple, values.tolist())),
         texts=tuple(
             tuple(
                 f"{tokenizer.display_token(id)}\n{whole_percent(p)}" for id, p in zip(ids, probabilities, strict=True)
             )
-            for ids, probabilities in zip(seen.words[..., 0].tolist(), seen.probabilities[..., 0].tolist(), strict=True)
+            for ids, probabilities in zip(
+                predictions.words[..., 0].tolist(), predictions.probabilities[..., 0].tolist(), strict=True
+            )
         ),
         unit=unit if answer is None else unit.replace("the answer", f"‘{tokenizer.display_token(answer)}’"),
-        caption=lens_caption(seen, passage, tokenizer),
+        caption=lens_caption(predictions, passage, tokenizer),
     )
 
 
@@ -146,21 +148,21 @@ def compare_rows(logits: Float[Tensor, "R C V"], top: int, answer: int | None) -
     probabilities = logs.exp()
     answers = logs[-1].argmax(-1) if answer is None else torch.full(logs.shape[1:2], answer, device=logs.device)
     best = probabilities.topk(top)
-    own = logs.gather(2, answers.expand(len(logs), -1)[..., None])
-    rank = (logs > own).sum(2) + 1
+    answer_logs = logs.gather(2, answers.expand(len(logs), -1)[..., None])
+    rank = (logs > answer_logs).sum(2) + 1
     entropy = -(probabilities * logs).sum(2) / math.log(2)
     kl = ((logs[-1] - logs) * probabilities[-1]).sum(2).clamp(min=0) / math.log(2)
-    found = (answers, best.indices, best.values, own[..., 0].exp(), rank, entropy, kl)
+    found = (answers, best.indices, best.values, answer_logs[..., 0].exp(), rank, entropy, kl)
     return tuple(each.cpu() for each in found)
 
 
-def lens_caption(seen: LensPredictions, passage: Passage, tokenizer: Tokenizer) -> str:
+def lens_caption(predictions: LensPredictions, passage: Passage, tokenizer: Tokenizer) -> str:
     """The sublayer from which on the last column's answer is most likely, and the columns decided in the lower half."""
-    decided = [stable_from((column == 1).tolist()) for column in seen.rank.T]
-    piece, answer = passage.labels[seen.columns[-1]], tokenizer.display_token(int(seen.answers[-1]))
+    decided = [stable_from((column == 1).tolist()) for column in predictions.rank.T]
+    piece, answer = passage.labels[predictions.columns[-1]], tokenizer.display_token(int(predictions.answers[-1]))
     row = decided[-1]
-    where = "is never most likely" if row is None else f"is most likely from “{seen.names[row]}” on"
-    half = sum(1 for each in decided if each is not None and each <= len(seen.names) // 2)
+    where = "is never most likely" if row is None else f"is most likely from “{predictions.names[row]}” on"
+    half = sum(1 for each in decided if each is not None and each <= len(predictions.names) // 2)
     return (
         f"After ‘{piece}’ the token ‘{answer}’ {where}; in {half} of {len(decided)} columns the final prediction is "
         "most likely from the lower half of the sublayers on. Small numbers: percent."
@@ -205,13 +207,13 @@ def residual_norms(
     """The norm of the residual stream after each sublayer, and the share that each sublayer adds."""
     target = target if Capability.SOURCE in model.capabilities else None
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
-    seen = measure_norms(model, passage)
-    steps = tuple(float(index) for index in range(len(seen.residual)))
-    lines = [Line(f"last: {passage.labels[-1]}", steps, tuple(seen.residual[:, -1].tolist()))]
+    norms = measure_norms(model, passage)
+    steps = tuple(float(index) for index in range(len(norms.residual)))
+    lines = [Line(f"last: {passage.labels[-1]}", steps, tuple(norms.residual[:, -1].tolist()))]
     if len(passage.ids) > 1:
-        lines.append(Line(f"first: {passage.labels[0]}", steps, tuple(seen.residual[:, 0].tolist())))
+        lines.append(Line(f"first: {passage.labels[0]}", steps, tuple(norms.residual[:, 0].tolist())))
     if len(passage.ids) > 2:
-        lines.append(Line("median of all", steps, tuple(seen.residual.median(1).values.tolist()), dashed=True))
+        lines.append(Line("median of all", steps, tuple(norms.residual.median(1).values.tolist()), dashed=True))
     curve = Curve(
         title="Norm of the residual stream after each sublayer",
         lines=tuple(lines),
@@ -219,10 +221,10 @@ def residual_norms(
         y_label="norm",
         log_y=True,
     )
-    shares = seen.output / (seen.residual[:-1] + seen.output).clamp(min=1e-30)
+    shares = norms.output / (norms.residual[:-1] + norms.output).clamp(min=1e-30)
     grid = Grid(
         title="Share of each sublayer's output: ‖ΔE‖ / (‖E‖ + ‖ΔE‖)",
-        row_labels=seen.names,
+        row_labels=norms.names,
         column_labels=passage.labels,
         values=tuple(map(tuple, shares.tolist())),
         unit="share",
@@ -230,7 +232,7 @@ def residual_norms(
     return Report(
         title="Norms of the residual stream and of what is added to it",
         panels=(curve, grid),
-        caption=norms_caption(seen, passage),
+        caption=norms_caption(norms, passage),
     )
 
 
@@ -249,15 +251,15 @@ def measure_norms(model: LanguageModel, passage: Passage) -> StreamNorms:
     return StreamNorms(tuple(step.title for step in steps), residual, output)
 
 
-def norms_caption(seen: StreamNorms, passage: Passage) -> str:
+def norms_caption(norms: StreamNorms, passage: Passage) -> str:
     """The growth of the last token's norm, the sublayer that adds most to it, and a token of much larger norm."""
-    first, last = float(seen.residual[0, -1]), float(seen.residual[-1, -1])
-    most = int(seen.output[:, -1].argmax())
+    first, last = float(norms.residual[0, -1]), float(norms.residual[-1, -1])
+    most = int(norms.output[:, -1].argmax())
     text = (
         f"At ‘{passage.labels[-1]}’ the norm goes from {first:,.1f} to {last:,.1f}; the largest output, "
-        f"{float(seen.output[most, -1]):,.1f}, is that of “{seen.names[most]}”."
+        f"{float(norms.output[most, -1]):,.1f}, is that of “{norms.names[most]}”."
     )
-    share = seen.residual / seen.residual.median(1, keepdim=True).values.clamp(min=1e-12)
+    share = norms.residual / norms.residual.median(1, keepdim=True).values.clamp(min=1e-12)
     row, column = divmod(int(share.argmax()), share.shape[1])
     if len(passage.ids) > 2 and float(share[row, column]) >= MASSIVE:
         text += (

@@ -132,10 +132,12 @@ def token_surprisals(
 def rank_targets(logits: Float[Tensor, "N V"], targets: Sequence[int], top: int) -> Iterator[TokenSurprisal]:
     """Surprisal, rank and most likely tokens from logits."""
     logs = logits.double().log_softmax(-1).cpu()
-    own = logs.gather(1, torch.tensor(targets)[:, None])
-    ranks = (logs > own).sum(1) + 1
+    target_logs = logs.gather(1, torch.tensor(targets)[:, None])
+    ranks = (logs > target_logs).sum(1) + 1
     best = logs.topk(top)
-    rows = zip(own[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist(), strict=True)
+    rows = zip(
+        target_logs[:, 0].tolist(), ranks.tolist(), best.indices.tolist(), best.values.exp().tolist(), strict=True
+    )
     for nats, rank, tokens, probabilities in rows:
         yield TokenSurprisal(-nats / NATS_PER_BIT + 0.0, rank, tuple(zip(tokens, probabilities, strict=True)))
 
@@ -156,17 +158,17 @@ def token_spans(
         if start > done:
             yield Span(text[done:start], None)
             done = start
-        piece, own = tokenizer.display_token(id), text[done:stop]
+        piece, span_text = tokenizer.display_token(id), text[done:stop]
         done = max(done, stop)
         if each is None:
-            yield Span(own, None, f"{piece}: no token before it", (piece, id, None, None))
+            yield Span(span_text, None, f"{piece}: no token before it", (piece, id, None, None))
             continue
         likeliest = ", ".join(
             f"{tokenizer.display_token(other)} {format_probability(p)}" for other, p in each.likeliest
         )
         note = f"{piece}   {each.bits:.2f} bits   rank {each.rank:,}   most likely: {likeliest}"
         facts: tuple[Cell, ...] = (piece, id, each.rank, likeliest)
-        yield Span(own, each.bits, note, facts)
+        yield Span(span_text, each.bits, note, facts)
     if done < len(text):
         yield Span(text[done:], None)
 

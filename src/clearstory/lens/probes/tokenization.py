@@ -77,8 +77,8 @@ def token_table(tokenizer: Tokenizer, text: str, cls_and_sep: bool = False) -> T
         characters = "" if span is None else with_visible_space(text[slice(*span)], len(text) + 1)
         rows.append((position, tokenizer.display_token(id), id, len(tokenizer.token_bytes(id)), characters, kind))
     size, unknown = len(text.encode()), sum(row[5] == "unknown" for row in rows)
-    own = sum(span is not None for _, span in tokens)
-    caption = f"{size:,} bytes in {own:,} tokens: {size / max(1, own):.2f} bytes per token."
+    count = sum(span is not None for _, span in tokens)
+    caption = f"{size:,} bytes in {count:,} tokens: {size / max(1, count):.2f} bytes per token."
     if unknown:
         caption += f" {unknown:,} of them are the unknown token: their text is lost."
     return Table(
@@ -184,8 +184,8 @@ def split_words(tokenizer: Tokenizer, text: str) -> list[SplitWord]:
         last = first
         while last < len(ids) and offsets[last][0] < match.end():
             last += 1
-        own = tuple(ids[first:last])
-        found.setdefault(match[0], SplitWord(match[0], len(match[0].encode()), own))
+        piece_ids = tuple(ids[first:last])
+        found.setdefault(match[0], SplitWord(match[0], len(match[0].encode()), piece_ids))
     return list(found.values())
 
 

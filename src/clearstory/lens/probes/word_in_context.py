@@ -92,12 +92,12 @@ def align_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Aligned
     passage = encode_passage(model, tokenizer, text)
     if passage.token_types is not None:
         raise BadInput("words are compared in one segment, and ‘ ||| ’ separates this text in two; leave it out")
-    row, own = passage.source or passage.ids, encode_with_mask_offsets(tokenizer, text)
-    ids = tuple(id for id, _ in own)
+    row, tokens = passage.source or passage.ids, encode_with_mask_offsets(tokenizer, text)
+    ids = tuple(id for id, _ in tokens)
     start = next((at for at in range(len(row) - len(ids) + 1) if row[at : at + len(ids)] == ids), None)
     if start is None:
         raise CannotDo("the model reads this text in other tokens than its tokenizer makes; give a plain text")
-    offsets = [None] * start + [span for _, span in own] + [None] * (len(row) - start - len(ids))
+    offsets = [None] * start + [span for _, span in tokens] + [None] * (len(row) - start - len(ids))
     return AlignedText(text, passage, tuple(offsets))
 
 

@@ -72,8 +72,8 @@ def curve_svg(view: Curve) -> str:
     canvas.y = bottom + 40
     canvas.text(WIDTH - PAD, canvas.y, axis_label(view.x_label, view.log_x), 12, anchor="end")
     canvas.y -= 6
-    own = [(line, each) for line, each in drawn if each and line.same_color_as is None]
-    ends = "; ".join(f"{line.name} ends at {format_number(each[-1][1])}" for line, each in own)
+    primary = [(line, each) for line, each in drawn if each and line.same_color_as is None]
+    ends = "; ".join(f"{line.name} ends at {format_number(each[-1][1])}" for line, each in primary)
     return canvas.document(f"{view.y_label} over {view.x_label}: {ends}.")
 
 
@@ -96,15 +96,15 @@ def free_height(height: float, taken: Iterable[float], top: float, bottom: float
 
 def draw_legend(canvas: SvgCanvas, view: Curve) -> None:
     """Draw a swatch and a name for each line, in rows; nothing for a single line."""
-    own = [
+    primary = [
         (line, color)
         for line, color in zip(view.lines, view.color_indices(), strict=True)
         if line.same_color_as is None
     ]
-    if len(own) < 2 and view.band is None:
+    if len(primary) < 2 and view.band is None:
         return
     x, canvas.y = float(PAD), canvas.y + 12
-    entries = [(line.name, f"line-{color % LINE_COLORS}", is_dashed(color, line.dashed)) for line, color in own]
+    entries = [(line.name, f"line-{color % LINE_COLORS}", is_dashed(color, line.dashed)) for line, color in primary]
     entries += [(view.band.name, "level", False)] if view.band is not None else []
     for name, css_class, dashed in entries:
         name = truncate_text(name, 240, 12)

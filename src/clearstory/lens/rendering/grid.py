@@ -245,9 +245,9 @@ def cell_colors(view: Grid) -> list[list[str]]:
             f"heat-{level}"
             if view.palette != "diverging" or not level
             else f"{'more' if value > 0 else 'less'}-{level}"
-            for level, value in zip(own, row, strict=True)
+            for level, value in zip(row_levels, row, strict=True)
         ]
-        for own, row in zip(levels, view.values, strict=True)
+        for row_levels, row in zip(levels, view.values, strict=True)
     ]
 
 

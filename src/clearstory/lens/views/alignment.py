@@ -65,7 +65,7 @@ def align_labels(a: Sequence[str], b: Sequence[str], what: str) -> AlignedLabels
             f"only {same:,} of {len(pairs):,} {what} are the same in A and B (‘{x}’ in A is ‘{y}’ in B); change "
             "fewer words, or choose next-token, which compares any two texts"
         )
-    labels = tuple(x if own == other else join_labels(own, other) for x, (own, other) in zip(a, pairs, strict=True))
+    labels = tuple(label if x == y else join_labels(x, y) for label, (x, y) in zip(a, pairs, strict=True))
     different = [f"‘{x}’ in A is ‘{y}’ in B" for x, y in pairs if x != y]
     note = f"{'; '.join(different)}." if different else ""
     return AlignedLabels(labels, tuple((index, index) for index in range(len(a))), note)
@@ -150,8 +150,8 @@ def align_spans(a: HighlightedText, b: HighlightedText) -> Iterator[AlignedSpan]
     stops = [list(accumulate(len(span.text) for span in view.spans)) for view in (a, b)]
     ends = sorted(set(stops[0]) & set(stops[1]))
     sides: list[list[list[Span]]] = [[[] for _ in ends] for _ in stops]
-    for side, own, view in zip(sides, stops, (a, b), strict=True):
-        for stop, span in zip(own, view.spans, strict=True):
+    for side, own_stops, view in zip(sides, stops, (a, b), strict=True):
+        for stop, span in zip(own_stops, view.spans, strict=True):
             side[bisect_left(ends, stop)].append(span)
     for spans_a, spans_b in zip(*sides, strict=True):
         text = "".join(span.text for span in spans_a)

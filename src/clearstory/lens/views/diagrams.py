@@ -209,7 +209,10 @@ class Tree(View):
         depths: list[int] = []
         for node in self.nodes:
             depths.append(0 if node.parent is None else depths[node.parent] + 1)
-        return [[at for at, own in enumerate(depths) if own == depth] for depth in range(max(depths, default=-1) + 1)]
+        return [
+            [index for index in range(len(depths)) if depths[index] == depth]
+            for depth in range(max(depths, default=-1) + 1)
+        ]
 
     def best_path(self) -> set[int]:
         """The indices of the nodes on the best path."""

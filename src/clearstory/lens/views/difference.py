@@ -84,14 +84,14 @@ def subtract_grids(a: Grid, b: Grid) -> Grid:
         texts = tuple(
             tuple(
                 difference_text(texts_a[i][j], texts_b[k][m], value)
-                for (i, j, k, m), value in zip(row, own, strict=True)
+                for (i, j, k, m), value in zip(row, row_values, strict=True)
             )
-            for row, own in zip(indices, values, strict=True)
+            for row, row_values in zip(indices, values, strict=True)
         )
     differences = [
         (value, f"row ‘{label}’, column ‘{name}’", a.values[i][j], b.values[k][m])
-        for label, row, own in zip(rows.labels, indices, values, strict=True)
-        for name, (i, j, k, m), value in zip(columns.labels, row, own, strict=True)
+        for label, row, row_values in zip(rows.labels, indices, values, strict=True)
+        for name, (i, j, k, m), value in zip(columns.labels, row, row_values, strict=True)
         if math.isfinite(value)
     ]
     notes = [note for note in (rows.note, columns.note if columns.labels != rows.labels else "") if note]
