@@ -28,7 +28,7 @@ from clearstory.lens.probes.attention_head import (
     head_output_in_stream,
     head_quantities,
     logit_changes,
-    through_norm,
+    normed_summand,
 )
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.lens.views import Grid, Table
@@ -112,7 +112,7 @@ def test_the_normed_output_of_a_head_is_in_logits() -> None:
     last = seen["blocks.1"][0]
     logits = model.logits(hidden)
     assert quantities.normed is not None
-    rest = through_norm(model.norm, last - quantities.added, last) + model.norm.bias
+    rest = normed_summand(model.norm, last - quantities.added, last) + model.norm.bias
     assert torch.allclose(model.logits(rest + quantities.normed), logits, rtol=1e-9, atol=1e-9)
     up, down = next(iter(logit_changes(model, quantities.normed, top=2)))
     moved = model.output_weight @ quantities.normed[0]
@@ -182,8 +182,8 @@ def test_the_head_with_the_largest_weights_is_the_default_and_unknown_ones_are_r
     weights = attention_weights(model, read, attention_site(model))
     favourite = weights[:, 1:].amax(-1).mean(-1)  # the first token has no choice
     assert view.values == tuple(map(tuple, weights[int(favourite.argmax())].tolist()))
-    for wrong, said in (({"head": 99}, "head is 99"), ({"layer": 7}, "layer is 7")):
-        with pytest.raises(BadSetting, match=said):
+    for wrong, expected in (({"head": 99}, "head is 99"), ({"layer": 7}, "layer is 7")):
+        with pytest.raises(BadSetting, match=expected):
             attention(model, tokenizer, "ab", **wrong)
     with pytest.raises(CannotDo, match="part is 'cross', and this model is a decoder only"):
         attention(model, tokenizer, "ab", part="cross")
@@ -202,8 +202,8 @@ def test_the_caption_follows_from_the_numbers() -> None:
     at = attention_site(MODELS["gpt2"]())
     weights = torch.tensor([[1.0, 0, 0, 0], [0.8, 0.2, 0, 0], [0.7, 0.2, 0.1, 0], [0.6, 0, 0, 0.4]])
     # (0.8 + 0.7 + 0.6) / 3 = 0.7; (0.8 · 1 + 0.7 · 2 + 0.2 · 1 + 0.6 · 3) / 3 = 4.2 / 3 = 1.4
-    said = "Mean maximum weight 70%, mean distance 1.4 tokens back; ‘a’ gets 70% of all weight."
-    assert attention_caption(at, weights, "abcd") == said
+    expected = "Mean maximum weight 70%, mean distance 1.4 tokens back; ‘a’ gets 70% of all weight."
+    assert attention_caption(at, weights, "abcd") == expected
     assert "gets" not in str(attention_caption(at, torch.eye(4) * 0.9 + 0.025, "abcd"))
     assert attention_caption(at, torch.ones(1, 1), "a") is None
 

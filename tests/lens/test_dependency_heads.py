@@ -68,12 +68,14 @@ def parsed(count: int = 44, seed: int = 0) -> list[TaggedSentence]:
 def conllu(file: Path, told: list[TaggedSentence], *, syntax: bool = True) -> Path:
     lines = []
     for sentence in told:
-        for place, word in enumerate(sentence.words):
-            head = sentence.heads[place]
+        for position, word in enumerate(sentence.words):
+            head = sentence.heads[position]
             hangs = (
-                [str(0 if head is None else head + 1), sentence.dependency_relations[place]] if syntax else ["_", "_"]
+                [str(0 if head is None else head + 1), sentence.dependency_relations[position]]
+                if syntax
+                else ["_", "_"]
             )
-            lines.append("\t".join([str(place + 1), word, word, "X", "_", "_", *hangs, "_", "_"]))
+            lines.append("\t".join([str(position + 1), word, word, "X", "_", "_", *hangs, "_", "_"]))
         lines.append("")
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
@@ -149,7 +151,7 @@ def test_to_a_word_is_the_sum_and_from_a_word_the_mean() -> None:
     with record_activations(model, "blocks.1.attention.pattern") as seen:
         read.passage.forward(model)
     pattern = seen["blocks.1.attention.pattern"][0, 1].detach()
-    own, other = ([place for place, word in enumerate(read.words) if word == which] for which in (1, 0))
+    own, other = ([position for position, word in enumerate(read.words) if word == which] for which in (1, 0))
     by_hand = sum(float(pattern[a, b]) for a in own for b in other) / len(own)
     assert float(merged[1, 1, 1, 0]) == pytest.approx(by_hand, rel=1e-5)
 

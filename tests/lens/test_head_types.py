@@ -45,13 +45,13 @@ def encoder() -> Any:
     return shaken(replace(BERT_TINY, **SIZES))
 
 
-def all_on(place: Callable[[int, int], int]) -> Callable[[Tensor], Tensor]:
-    """Heads that put all weight on one key: that at place(query, how many)."""
+def all_on(position: Callable[[int, int], int]) -> Callable[[Tensor], Tensor]:
+    """Heads that put all weight on one key: that at position(query, how many)."""
 
     def change(pattern: Tensor) -> Tensor:
         out = torch.zeros_like(pattern)
         for query in range(pattern.shape[2]):
-            out[:, :, query, max(0, min(place(query, pattern.shape[2]), pattern.shape[3] - 1))] = 1.0
+            out[:, :, query, max(0, min(position(query, pattern.shape[2]), pattern.shape[3] - 1))] = 1.0
         return out
 
     return change
@@ -69,9 +69,9 @@ ONE_THING: dict[str, tuple[Callable[[int, int], int], Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("name", ONE_THING)
 def test_a_head_with_one_pattern_has_its_type(name: str) -> None:
-    place, make = ONE_THING[name]
+    position, make = ONE_THING[name]
     model = make()
-    with replace_activations(model, {"blocks.1.attention.pattern": all_on(place)}):
+    with replace_activations(model, {"blocks.1.attention.pattern": all_on(position)}):
         found = measure_heads(model, TOKENIZER, READ)
     assert found.types[1] == (name, name)
     assert torch.allclose(found.scores[name][1], torch.ones(2).double())

@@ -12,7 +12,7 @@ from test_residual_stream import MORE, TINY, read_of
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
 from clearstory.lens.hooks.activations import ACTIVE_HOOKS, record_activations, replace_activations
-from clearstory.lens.hooks.apply_interventions import replacements_of, run_interventions, set_weight
+from clearstory.lens.hooks.apply_interventions import intervention_replacements, run_interventions, set_weight
 from clearstory.lens.hooks.interventions import (
     AddSteeringVector,
     Intervention,
@@ -32,7 +32,7 @@ from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_GPT2, shaken
 
 TOKENIZER = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
-SAID = [
+LINES = [
     "head 1.0 off", "head 0.1 x0.5", "head 1.1 mean", "attention 0 off", "feed-forward 1 mean", "layer 1 x2",
     "cell 1.0 3 2 0.9", "steer 0 4 all b a", "steer embedding -1.5 last 'ab c' d", "patch 1 2 'dcba'",
     "patch embedding 0 bbca",
@@ -44,9 +44,9 @@ def model_of(config: Any, **more: Any) -> Any:
     return shaken(replace(config, vocab=TOKENIZER.vocab, **more))
 
 
-@pytest.mark.parametrize("said", SAID)
-def test_interventions_are_text_data_and_python(said: str) -> None:
-    wanted = parse_intervention(said)
+@pytest.mark.parametrize("line", LINES)
+def test_interventions_are_text_data_and_python(line: str) -> None:
+    wanted = parse_intervention(line)
     assert parse_intervention(str(wanted)) == wanted
     assert interventions_from_json(interventions_to_json([wanted])) == [wanted]
     names = {each.__name__: each for each in (ScaleOutput, SetAttentionWeight, AddSteeringVector, PatchResidual)}
@@ -105,10 +105,10 @@ def test_each_intervention_does_what_its_text_says() -> None:
     with torch.no_grad(), record_activations(model, "**") as there:
         other.forward(model)
 
-    def after(said: str, activation: str) -> torch.Tensor:
+    def after(line: str, activation: str) -> torch.Tensor:
         with (
             torch.no_grad(),
-            replace_activations(model, replacements_of(model, TOKENIZER, read, parse_intervention(said))),
+            replace_activations(model, intervention_replacements(model, TOKENIZER, read, parse_intervention(line))),
             record_activations(model, activation) as seen,
         ):
             read.forward(model)
@@ -183,7 +183,7 @@ def test_interventions_are_applied_in_order() -> None:
 def test_ablation_in_a_batch_equals_ablation_one_by_one(name: str, ablate: Any) -> None:
     model, read = MORE[name](), read_of(name)
     seen = ablate_every_part(model, read, 7, ablate=ablate)
-    place = Passage(read.ids, read.pieces, read.source, read.source_pieces)
+    passage = Passage(read.ids, read.pieces, read.source, read.source_pieces)
     prefix = "decoder." if name == "t5" else ""
     with torch.no_grad():
         before = model.logits(read.forward(model)[7]).log_softmax(-1)
@@ -196,7 +196,7 @@ def test_ablation_in_a_batch_equals_ablation_one_by_one(name: str, ablate: Any) 
             head=None if column == "ff" else int(column[1]),
             factor="mean" if ablate == "mean" else 0.0,
         )
-        with torch.no_grad(), replace_activations(model, replacements_of(model, TOKENIZER, place, wanted)):
+        with torch.no_grad(), replace_activations(model, intervention_replacements(model, TOKENIZER, passage, wanted)):
             after = model.logits(read.forward(model)[7]).log_softmax(-1)
         at = 0, seen.columns.index(column)
         bits = float(after[seen.answer] - before[seen.answer]) / math.log(2)
@@ -251,7 +251,7 @@ def test_an_encoder_predicts_at_its_mask() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "error", "words"),
+    ("line", "error", "words"),
     [
         ("hed 1.0 off", UnknownName, "did you mean 'head'"),
         ("head 1 off", BadSetting, r"write head L.H off\|mean\|xN"),
@@ -281,9 +281,9 @@ def test_an_encoder_predicts_at_its_mask() -> None:
         ("layer 1 xnan", BadSetting, "is malformed"),
     ],
 )
-def test_invalid_interventions_are_refused(said: str, error: Any, words: str) -> None:
+def test_invalid_interventions_are_refused(line: str, error: Any, words: str) -> None:
     with pytest.raises(error, match=words):
-        interventions(model_of(TINY_CLEAR), TOKENIZER, "abca", edit=(said,))
+        interventions(model_of(TINY_CLEAR), TOKENIZER, "abca", edit=(line,))
 
 
 def test_other_refusals() -> None:

@@ -28,12 +28,12 @@ NGRAMS = ["ngram", "pruned", "katz", "laplace"]
 def test_the_longest_contexts_probabilities_are_the_models(name: str, ids: list[int]) -> None:
     model: Any = MODELS[name]()
     hidden, _ = model.forward(TokenBatch.from_sequences([ids]))
-    said = model.logits(hidden[0, -1]).exp()
+    expected = model.logits(hidden[0, -1]).exp()
     found = matching_contexts(model, ids)
     assert found[-1].ids == ()
     assert [part.ids for part in found[:-1]] == [tuple(ids[len(ids) - part.order + 1 :]) for part in found[:-1]]
     for each in found[0].seen:
-        assert each.probability == pytest.approx(float(said[each.id]), rel=1e-9)
+        assert each.probability == pytest.approx(float(expected[each.id]), rel=1e-9)
     if model.config.counts:
         assert all((each.count or 0) > 0 for each in found[0].seen if found[0].order > 1)
 
@@ -45,9 +45,9 @@ def test_own_share_and_backoff_add_up() -> None:
         below = {each.id: each.probability for each in shorter.seen}
         assert longer.backoff is not None
         for each in longer.seen:
-            assert each.own is not None
+            assert each.own_share is not None
             if each.id in below:
-                assert each.probability == pytest.approx(each.own + longer.backoff * below[each.id])
+                assert each.probability == pytest.approx(each.own_share + longer.backoff * below[each.id])
 
 
 def test_a_text_of_five_tokens_by_hand() -> None:
@@ -58,7 +58,7 @@ def test_a_text_of_five_tokens_by_hand() -> None:
     # After 2 only 3 occurs, twice: own share 2 / (2 + 1), backoff weight 1 / (2 + 1).
     [seen] = after.seen
     assert (seen.id, seen.count, after.total) == (3, 2, 2)
-    assert (seen.own, after.backoff) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (seen.own_share, after.backoff) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
     # P(3) = (2 + 3 · 1/5) / (5 + 3)
     third = next(each for each in single.seen if each.id == 3)
     assert third.probability == pytest.approx((2 + 3 / 5) / 8)

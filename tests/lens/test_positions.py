@@ -65,9 +65,9 @@ def test_angles_grow_with_the_position() -> None:
     rotary = Rotary(8, 40, 10_000.0)
     view = rotation_angles(rotary, tuple(map(str, range(40))), 3)
     assert view.column_labels == ("0", "2", "3")
-    for place, row in enumerate(view.values):
+    for position, row in enumerate(view.values):
         for pair, angle in zip((0, 2, 3), row, strict=True):
-            turned = place * 10_000 ** (-2 * pair / 8)
+            turned = position * 10_000 ** (-2 * pair / 8)
             assert math.cos(angle) == pytest.approx(math.cos(turned), abs=1e-6)
             assert math.sin(angle) == pytest.approx(math.sin(turned), abs=1e-6)
     # Periods of 2π tokens, and of 2π · 10,000^(6/8).

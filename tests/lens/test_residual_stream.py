@@ -64,11 +64,11 @@ def read_of(name: str) -> Passage:
 def test_the_last_row_of_the_logit_lens_is_the_prediction(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
-        said = model.logits(read.forward(model)).softmax(-1)
+        expected = model.logits(read.forward(model)).softmax(-1)
     seen = lens_predictions(model, read, top=model.vocab)
-    back = torch.zeros_like(said).scatter(1, seen.words[-1], seen.probabilities[-1])
-    assert torch.equal(back, said) or torch.allclose(back, said, rtol=1e-12, atol=0)
-    assert torch.equal(seen.answers, said.argmax(-1))
+    back = torch.zeros_like(expected).scatter(1, seen.words[-1], seen.probabilities[-1])
+    assert torch.equal(back, expected) or torch.allclose(back, expected, rtol=1e-12, atol=0)
+    assert torch.equal(seen.answers, expected.argmax(-1))
     assert seen.rank[-1].tolist() == [1] * len(IDS)
     assert float(seen.kl[-1].abs().max()) == 0
 
@@ -114,9 +114,9 @@ def test_parts_add_up_to_the_logit(name: str) -> None:
     model, read = MORE[name](), read_of(name)
     with torch.no_grad():
         logits = model.logits(read.forward(model))
-    for place in (0, -1):
-        seen = attribute_logits(model, read, [4, 9], place)
-        assert torch.allclose(seen.logits, logits[place, [4, 9]], rtol=1e-12)
+    for position in (0, -1):
+        seen = attribute_logits(model, read, [4, 9], position)
+        assert torch.allclose(seen.logits, logits[position, [4, 9]], rtol=1e-12)
         assert torch.allclose(seen.values.sum(0), seen.logits, rtol=1e-9, atol=1e-12)
     assert attribute_logits(model, read).logits.item() == pytest.approx(float(logits[-1].max()))
 
@@ -129,13 +129,13 @@ def test_in_float32_they_add_up_within_a_ten_thousandth(name: str) -> None:
 
 
 @contextmanager
-def held(model: Any, read: Passage, place: int) -> Iterator[None]:
+def held(model: Any, read: Passage, position: int) -> Iterator[None]:
     """Every norm of the output stack with the scale that it has at this position."""
     _, stack = output_stack(model)
     norms = [each for each in stack.modules() if type(each).__name__ in ("LayerNorm", "RMSNorm")]
     scales: dict[int, torch.Tensor] = {}
     hooks = [
-        norm.register_forward_hook(lambda own, args, out: scales.__setitem__(id(own), size(own, args[0][0, place])))
+        norm.register_forward_hook(lambda own, args, out: scales.__setitem__(id(own), size(own, args[0][0, position])))
         for norm in norms
     ]
     read.forward(model)
@@ -212,9 +212,9 @@ def test_heads_and_bias_add_up_to_attention_and_neurons_to_the_feed_forward(name
             at for at, step in enumerate(path.sublayers) if (step.layer, step.kind) == (layer, "feed-forward")
         )
         own = 0.0 if bias is None else float(path.propagate(number, bias) @ vector_of(model, 4))
-        place = [part.name for part in sums.parts].index(f"{layer} feed-forward")
+        position = [part.name for part in sums.parts].index(f"{layer} feed-forward")
         assert float(every.contributions.sum()) + own == pytest.approx(
-            float(sums.values[place, 0]), rel=1e-9, abs=1e-12
+            float(sums.values[position, 0]), rel=1e-9, abs=1e-12
         )
     longest = strongest_neurons(model, read, top=4)
     assert longest.norms.tolist() == sorted(longest.norms.tolist(), reverse=True)

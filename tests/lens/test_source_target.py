@@ -57,7 +57,7 @@ def test_surprisal_is_that_of_the_target(model: Any) -> None:
     view = surprisal(model, TOKENIZER, "a <extra_id_0>", target=target)
     ids = SentinelTokenizer(TOKENIZER).encode(target)
     logs = teacher_forced(model, "a <extra_id_0>", target)
-    nats = [-float(logs[place, id]) for place, id in enumerate(ids)]
+    nats = [-float(logs[position, id]) for position, id in enumerate(ids)]
     assert [span.value for span in view.spans] == pytest.approx([each / math.log(2) for each in nats], rel=1e-9)
     assert "".join(span.text for span in view.spans) == target
     assert "<extra_id_1>" in [span.text for span in view.spans]

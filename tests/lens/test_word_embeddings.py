@@ -51,8 +51,8 @@ def test_principal_directions_are_those_of_the_covariance() -> None:
         values = torch.linalg.eigvalsh(covariance).flip(0)
         assert torch.allclose((main @ covariance @ main.T).diagonal(), values[:3], rtol=1e-9)
         assert (main.gather(1, main.abs().argmax(1, keepdim=True)) > 0).all()
-        places, kept = project_to_plane(vectors)
-        assert torch.allclose(places.mean(0), torch.zeros(2).double(), atol=1e-9)
+        coordinates, kept = project_to_plane(vectors)
+        assert torch.allclose(coordinates.mean(0), torch.zeros(2).double(), atol=1e-9)
         assert kept == pytest.approx(float(values[:2].sum() / values.sum()))
 
 
@@ -132,10 +132,10 @@ def test_a_projection_shows_each_word_once_with_its_links() -> None:
 
 def test_coordinates_on_a_semantic_axis() -> None:
     # From (1, 0) to (1, 4): (3, 1) is a quarter along and 2 / 4 off.
-    places, off = axis_coordinates(
+    coordinates, off = axis_coordinates(
         torch.tensor([[3.0, 1.0], [1.0, 4.0]]), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 4.0])
     )
-    assert (places.tolist(), off.tolist()) == ([0.25, 1.0], [0.5, 0.0])
+    assert (coordinates.tolist(), off.tolist()) == ([0.25, 1.0], [0.5, 0.0])
     model = MODELS["lstm"]()
     view = semantic_axis(model, TOKENIZER, "a b", words=("king", "queen"))
     found = {point.label: (point.x, point.y) for point in view.points}
@@ -176,8 +176,10 @@ def test_the_axes_stay_the_same_over_checkpoints() -> None:
     assert [point.label for point in moved.points] == [point.label for point in own.points]
     # By hand: (v - middle) · axes, with the other model's vectors.
     vectors = unit_word_vectors(first, TOKENIZER)[list(plane.ids)]
-    places = [[float(axis @ (v - plane.centre)) for axis in plane.axes] for v in vectors]
-    assert [[point.x, point.y] for point in moved.points] == [pytest.approx(place, abs=1e-6) for place in places]
+    coordinates = [[float(axis @ (v - plane.centre)) for axis in plane.axes] for v in vectors]
+    assert [[point.x, point.y] for point in moved.points] == [
+        pytest.approx(position, abs=1e-6) for position in coordinates
+    ]
     there, here = (
         sum(float(v[a] @ v[b]) for a, b in plane.links) / len(plane.links)
         for v in (unit_word_vectors(last, TOKENIZER)[list(plane.ids)], vectors)
@@ -213,8 +215,8 @@ def test_tsne_preserves_neighbourhoods() -> None:
         noise = 0.05 * torch.randn(8, model.output_weight.shape[1], generator=torch.Generator().manual_seed(1))
         model.output_weight[ids] = noise.double() + torch.tensor([[1.0], [-1.0]]).repeat_interleave(4, 0)
     view = projection(model, TOKENIZER, text, top=0, layout="tsne")
-    places = torch.tensor([[point.x, point.y] for point in view.points])
-    nearest = (torch.cdist(places, places) + 1e9 * torch.eye(8)).argmin(1)
+    coordinates = torch.tensor([[point.x, point.y] for point in view.points])
+    nearest = (torch.cdist(coordinates, coordinates) + 1e9 * torch.eye(8)).argmin(1)
     assert (nearest // 4).tolist() == [0] * 4 + [1] * 4
     assert view == projection(model, TOKENIZER, text, top=0, layout="tsne")
 

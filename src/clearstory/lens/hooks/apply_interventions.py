@@ -78,10 +78,10 @@ def run_interventions(
     exist.
     """
     position = answer_position(model, tokenizer, passage)
-    replacements = [replacements_of(model, tokenizer, passage, each) for each in interventions]
+    replacements = [intervention_replacements(model, tokenizer, passage, each) for each in interventions]
     with inference_mode(model):
         before = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
-        with replaced_in_order(model, replacements):
+        with replace_in_order(model, replacements):
             after = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
     if not bool(after.isfinite().all()):
         raise BadSetting("with these interventions the logits are not finite; make the largest of them smaller")
@@ -89,7 +89,7 @@ def run_interventions(
 
 
 @contextmanager
-def replaced_in_order(model: LanguageModel, replacements: Sequence[Mapping[str, Replacement]]) -> Iterator[None]:
+def replace_in_order(model: LanguageModel, replacements: Sequence[Mapping[str, Replacement]]) -> Iterator[None]:
     """Several sets of replacements, each applied to the result of those before it."""
     with ExitStack() as active:
         for each in replacements:
@@ -105,8 +105,8 @@ def pattern_with_interventions(
     interventions: Sequence[Intervention],
 ) -> Float[Tensor, "H T S"]:
     """Attention weights of all heads of one layer, with interventions."""
-    replacements = [replacements_of(model, tokenizer, passage, each) for each in interventions]
-    with inference_mode(model), replaced_in_order(model, replacements):
+    replacements = [intervention_replacements(model, tokenizer, passage, each) for each in interventions]
+    with inference_mode(model), replace_in_order(model, replacements):
         return attention_weights(model, passage, site)
 
 
@@ -117,7 +117,7 @@ def visible_keys(attention: Attention, rows: int, columns: int) -> Bool[Tensor, 
     return causal_mask(rows, columns, attention.sliding_window, torch.device("cpu"))
 
 
-def replacements_of(
+def intervention_replacements(
     model: LanguageModel, tokenizer: Tokenizer, passage: Passage, wanted: Intervention
 ) -> Mapping[str, Replacement]:
     """An intervention as replacements of activations. Raises BadSetting for a layer or head that does not exist."""
@@ -131,9 +131,9 @@ def replacements_of(
     block = cast(Block, stack.blocks[max(0, wanted.layer)])
     match wanted:
         case ScaleOutput():
-            return scaling(block, name, wanted)
+            return scale_replacements(block, name, wanted)
         case SetAttentionWeight():
-            return weight_setting(block, name, wanted, passage)
+            return weight_replacement(block, name, wanted, passage)
         case AddSteeringVector():
             toward, away = (
                 record_residual(model, encode_passage(model, tokenizer, text), residual)[-1]
@@ -141,7 +141,7 @@ def replacements_of(
             )
             return {residual: partial(add_vector, vector=(toward - away) * wanted.factor, tokens=wanted.tokens)}
         case PatchResidual():
-            return patching(model, tokenizer, residual, wanted, passage)
+            return patch_replacement(model, tokenizer, residual, wanted, passage)
 
 
 def select_stack(model: LanguageModel, name: StackName) -> tuple[str, Stack]:
@@ -160,7 +160,7 @@ def select_attention(block: Block, cross: bool, wanted: Intervention) -> Attenti
     return found
 
 
-def scaling(block: Block, block_name: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
+def scale_replacements(block: Block, block_name: str, wanted: ScaleOutput) -> Mapping[str, Replacement]:
     """Replacements that scale the output of a part; for a layer, the output of each of its sublayers."""
     if wanted.part == "layer":
         kinds = ["attention", "cross_attention", "feed_forward"]
@@ -198,7 +198,7 @@ def scale_head(value: Float[Tensor, "B H T D"], head: int, factor: float | str) 
     return out
 
 
-def weight_setting(
+def weight_replacement(
     block: Block, block_name: str, wanted: SetAttentionWeight, passage: Passage
 ) -> Mapping[str, Replacement]:
     """Replacement of one attention weight. Raises BadSetting for a masked weight and for a row of a single key."""
@@ -257,7 +257,7 @@ def add_vector(value: Float[Tensor, "B T W"], vector: Float[Tensor, "W"], tokens
     return out
 
 
-def patching(
+def patch_replacement(
     model: LanguageModel, tokenizer: Tokenizer, name: str, wanted: PatchResidual, passage: Passage
 ) -> Mapping[str, Replacement]:
     """Replacement of one token's vector. Raises BadSetting for texts of different lengths."""

@@ -186,16 +186,16 @@ def normed_output(
     reads_source = Capability.SOURCE in model.capabilities
     if reads_source and site.part == "encoder":
         return None
-    normed = added if site.stack.norm is None else through_norm(site.stack.norm, added, last)
+    normed = added if site.stack.norm is None else normed_summand(site.stack.norm, added, last)
     return cast(Tensor, unwrap_model(model).scale_hidden(normed[None])[0]) if reads_source else normed
 
 
-def through_norm(norm: nn.Module, added: Float[Tensor, "T W"], x: Float[Tensor, "T W"]) -> Float[Tensor, "T W"]:
+def normed_summand(norm: nn.Module, added: Float[Tensor, "T W"], x: Float[Tensor, "T W"]) -> Float[Tensor, "T W"]:
     """A summand of a norm's input x, normed with the scale of x; all summands add up to norm(x) minus the norm's bias.
 
     >>> import torch
     >>> norm, x = RMSNorm(4, eps=1e-6), torch.ones(1, 4)
-    >>> torch.allclose(through_norm(norm, 0.25 * x, x) + through_norm(norm, 0.75 * x, x), norm(x))
+    >>> torch.allclose(normed_summand(norm, 0.25 * x, x) + normed_summand(norm, 0.75 * x, x), norm(x))
     True
     """
     if isinstance(norm, RMSNorm):
@@ -247,7 +247,7 @@ def query_key_panels(quantities: HeadQuantities, rows: Sequence[str], columns: S
 def score_panels(quantities: HeadQuantities, rows: Sequence[str], columns: Sequence[str]) -> list[Grid]:
     """From dot products to weights."""
 
-    def square(title: str, values: Tensor, palette: GridPalette = "key", **settings: Any) -> Grid:
+    def square_grid(title: str, values: Tensor, palette: GridPalette = "key", **settings: Any) -> Grid:
         return Grid(
             title=title,
             row_labels=tuple(rows),
@@ -259,11 +259,11 @@ def score_panels(quantities: HeadQuantities, rows: Sequence[str], columns: Seque
 
     dim = quantities.site.head_dim
     panels = [
-        square("Query · key", quantities.dots),
-        square(f"÷ √d, which is √{dim} = {dim**0.5:.4g}", quantities.scaled),
+        square_grid("Query · key", quantities.dots),
+        square_grid(f"÷ √d, which is √{dim} = {dim**0.5:.4g}", quantities.scaled),
     ]
     if quantities.bias is not None:
-        panels.append(square("Relative position bias", quantities.bias))
+        panels.append(square_grid("Relative position bias", quantities.bias))
     masked = float((quantities.scores == -torch.inf).double().mean())
     title = "Causal mask" if quantities.site.attention.causal else "No mask: bidirectional attention"
     window = quantities.site.attention.sliding_window
@@ -272,8 +272,8 @@ def score_panels(quantities: HeadQuantities, rows: Sequence[str], columns: Seque
     sums = quantities.pattern.double().sum(-1)
     return [
         *panels,
-        square(title, quantities.scores, caption=f"{masked:.0%} of the scores are −∞." if masked else None),
-        square(
+        square_grid(title, quantities.scores, caption=f"{masked:.0%} of the scores are −∞." if masked else None),
+        square_grid(
             "Softmax: attention weights, each row sums to 1",
             quantities.pattern,
             "query",

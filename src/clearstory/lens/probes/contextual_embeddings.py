@@ -294,13 +294,19 @@ def head_difference_table(
     indices = (index for index, each in enumerate(first) if layer in (None, each.layer))
     order = sorted(indices, key=lambda index: -sizes[index][2])[:top]
 
-    def attended(each: HeadContribution) -> str:
+    def attended_text(each: HeadContribution) -> str:
         if layer is None:
             return each.attended[0][0]
         return ", ".join(f"{label} {format_probability(weight)}" for label, weight in each.attended)
 
     rows: list[tuple[Cell, ...]] = [
-        (first[index].layer, first[index].head, *sizes[index], attended(first[index]), attended(second[index]))
+        (
+            first[index].layer,
+            first[index].head,
+            *sizes[index],
+            attended_text(first[index]),
+            attended_text(second[index]),
+        )
         for index in order
     ]
     total = sum(size[2] for size in sizes)

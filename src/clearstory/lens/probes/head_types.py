@@ -177,7 +177,7 @@ def mean_weights(
     """
     computed: list[Tensor] = []  # the same for every layer
 
-    def keep(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B N H"]:
+    def reduce_pattern(pattern: Float[Tensor, "B H T S"]) -> Float[Tensor, "B N H"]:
         weights = pattern[0]
         if not computed:
             on_device = [mask.to(weights.device) for mask in masks.values()]
@@ -187,7 +187,7 @@ def mean_weights(
         entropy = -torch.special.xlogy(weights, weights).sum(-1, dtype=torch.float64) @ entropy_factors
         return torch.cat([rows.T, entropy[None]])[None].cpu()
 
-    scores = torch.stack(pattern_pass(keep))
+    scores = torch.stack(pattern_pass(reduce_pattern))
     return {name: scores[:, index] for index, name in enumerate((*masks, "diffuse"))}
 
 

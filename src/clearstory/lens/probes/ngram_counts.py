@@ -30,13 +30,13 @@ class SeenToken:
         id: the token.
         count: number of occurrences; None where counts are not stored.
         probability: smoothed probability after this context.
-        own: the part of the probability from its own count; None for a smoothing method without such parts.
+        own_share: the part of the probability from its own count; None for a smoothing method without such parts.
     """
 
     id: int
     count: int | None
     probability: float
-    own: float | None
+    own_share: float | None
 
 
 @dataclass(frozen=True)
@@ -125,11 +125,11 @@ def count_rows(
     rows: list[tuple[Cell, ...]] = []
     for each in context.seen[:top]:
         discount = None
-        if exact and each.own is not None and each.count is not None and context.total is not None:
-            discount = each.count - each.own * context.total
+        if exact and each.own_share is not None and each.count is not None and context.total is not None:
+            discount = each.count - each.own_share * context.total
         token = tokenizer.display_token(each.id)
         where = (context.order, context_text(tokenizer, context))
-        rows.append((*where, token, each.count, discount, each.own, each.probability, final[each.id]))
+        rows.append((*where, token, each.count, discount, each.own_share, each.probability, final[each.id]))
     return rows
 
 
@@ -148,10 +148,10 @@ def matching_contexts(model: NGram, ids: list[int]) -> list[SeenContext]:
             rows = range(model.vocab) if backoff is None else rows_after(model, length + 1, context)
             tokens = list(rows) if backoff is None else (table.keys[rows.start : rows.stop] % model.vocab).tolist()
             log_probs[tokens] = table.log_probs[rows.start : rows.stop]
-            own: list[float] | list[None] = [None] * len(tokens)
+            own_share: list[float] | list[None] = [None] * len(tokens)
             if backoff is not None and model.config.smoothing in INTERPOLATED:
-                own = (log_probs.exp() - (backoff + shorter).exp())[tokens].clamp_min(0).tolist()
-            values = zip(tokens, rows, log_probs[tokens].exp().tolist(), own, strict=True)
+                own_share = (log_probs.exp() - (backoff + shorter).exp())[tokens].clamp_min(0).tolist()
+            values = zip(tokens, rows, log_probs[tokens].exp().tolist(), own_share, strict=True)
             seen = [
                 SeenToken(id, ngram_count(model, length + 1, row), probability, part)
                 for id, row, probability, part in values

@@ -37,12 +37,12 @@ class ProjectionPlane:
     """Words, links to their nearest neighbours, and two axes through a model's word vectors, which can be applied to
     another model's vectors.
 
-    `ids` are tokens, the first `own` of them the text's; `links` are pairs of indices in `ids`. A vector v has the
-    coordinates (v − centre) · axes. `cosine` is the mean cosine of the linked pairs in this model.
+    `ids` are tokens, the first `word_count` of them of the text; `links` are pairs of indices in `ids`. A vector v has
+    the coordinates (v − centre) · axes. `cosine` is the mean cosine of the linked pairs in this model.
     """
 
     ids: tuple[int, ...]
-    own: int
+    word_count: int
     links: tuple[tuple[int, int], ...]
     centre: Float[Tensor, "W"]
     axes: Float[Tensor, "2 W"]
@@ -202,11 +202,11 @@ def projection_map(
     return Map(
         title=title,
         points=tuple(
-            Point(tokenizer.display_token(id), float(x), float(y), int(index >= plane.own), f"token {id:,}")
+            Point(tokenizer.display_token(id), float(x), float(y), int(index >= plane.word_count), f"token {id:,}")
             for index, (id, (x, y)) in enumerate(zip(plane.ids, coordinates.tolist(), strict=True))
         ),
         links=plane.links,
-        groups=("words of the text", "their nearest tokens")[: 1 + (len(plane.ids) > plane.own)],
+        groups=("words of the text", "their nearest tokens")[: 1 + (len(plane.ids) > plane.word_count)],
         x_label=axes[0],
         y_label=axes[1],
         caption=caption,

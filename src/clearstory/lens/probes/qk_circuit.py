@@ -79,12 +79,17 @@ def qk_circuit(
         along_queries = query_inputs[ids].double() @ circuit.queries[:, :SHOWN_DIRECTIONS]
         along_keys = key_inputs[ids].double() @ circuit.keys[:, :SHOWN_DIRECTIONS]
 
-    def furthest(along: Tensor, sign: int) -> str:
+    def farthest_tokens(along: Tensor, sign: int) -> str:
         best = (along * sign).topk(min(top, len(ids))).indices
         return " ".join(tokenizer.display_token(int(ids[index])) for index in best)
 
     rows: list[tuple[Cell, ...]] = [
-        (f"{number + 1}{'+' if sign > 0 else '−'}", float(value), furthest(queries, sign), furthest(keys, sign))
+        (
+            f"{number + 1}{'+' if sign > 0 else '−'}",
+            float(value),
+            farthest_tokens(queries, sign),
+            farthest_tokens(keys, sign),
+        )
         for number, (value, queries, keys) in enumerate(
             zip(circuit.singular[:SHOWN_DIRECTIONS], along_queries.mT, along_keys.mT, strict=False)
         )

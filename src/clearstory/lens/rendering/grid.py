@@ -168,7 +168,7 @@ def reduce_grid(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, .
         return view, ()
     values = tuple(
         tuple(
-            strongest([value for row in view.values[y : y + tall] for value in row[x : x + wide]])
+            largest_magnitude([value for row in view.values[y : y + tall] for value in row[x : x + wide]])
             for x in range(0, len(view.column_labels), wide)
         )
         for y in range(0, len(view.row_labels), tall)
@@ -179,7 +179,7 @@ def reduce_grid(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, .
     return small, (f"Each mark is the strongest of {tall} × {wide} numbers; a .csv has all of them.",)
 
 
-def strongest(values: Sequence[float]) -> float:
+def largest_magnitude(values: Sequence[float]) -> float:
     """The finite number of largest magnitude; the first number if none is finite."""
     finite = [value for value in values if math.isfinite(value)]
     return max(finite, key=abs) if finite else values[0]
