@@ -41,7 +41,7 @@ def decoder() -> Any:
 
 
 def parsed(count: int = 44, seed: int = 0) -> list[TaggedSentence]:
-    """the dogs see (the) (small) (old) cat: the object stands one to four words after its verb."""
+    """the dogs see (the) (small) (old) cat: the object comes one to four words after its verb."""
     rng = Random(seed)
     found = []
     for _ in range(count):
@@ -65,9 +65,9 @@ def parsed(count: int = 44, seed: int = 0) -> list[TaggedSentence]:
     return found
 
 
-def conllu(file: Path, told: list[TaggedSentence], *, syntax: bool = True) -> Path:
+def conllu(file: Path, sentences: list[TaggedSentence], *, syntax: bool = True) -> Path:
     lines = []
-    for sentence in told:
+    for sentence in sentences:
         for position, word in enumerate(sentence.words):
             head = sentence.heads[position]
             hangs = (
@@ -82,10 +82,10 @@ def conllu(file: Path, told: list[TaggedSentence], *, syntax: bool = True) -> Pa
 
 
 def following(
-    model: Any, told: list[TaggedSentence], word: Callable[[TaggedSentence, int], int]
+    model: Any, sentences: list[TaggedSentence], word: Callable[[TaggedSentence, int], int]
 ) -> Callable[[Tensor], Tensor]:
-    """Heads that look, sentence after sentence, from each word at the pieces of another, evenly."""
-    wanted = iter([(sentence, align_words(model, TOKENIZER, sentence)) for sentence in told])
+    """Heads that attend, sentence after sentence, from each word to the pieces of another, evenly."""
+    wanted = iter([(sentence, align_words(model, TOKENIZER, sentence)) for sentence in sentences])
 
     def change(pattern: Tensor) -> Tensor:
         sentence, pieces = next(wanted)
@@ -106,15 +106,15 @@ def by_direction(found: DependencyHeads) -> dict[tuple[str, str], Any]:
 
 
 def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> None:
-    model, told = decoder(), parsed()
-    change = following(model, told, lambda sentence, word: sentence.heads[word] or -1)
+    model, sentences = decoder(), parsed()
+    change = following(model, sentences, lambda sentence, word: sentence.heads[word] or -1)
     with replace_activations(model, {"blocks.1.attention.pattern": change}):
-        found = measure_dependency_heads(model, TOKENIZER, told)
+        found = measure_dependency_heads(model, TOKENIZER, sentences)
     role = by_direction(found)["obj", "to its head"]
     assert (role.layer, role.pairs) == (1, 44)
     assert role.share == pytest.approx(1.0)
     assert role.favourite == 1.0
-    held = told[1::2]
+    held = sentences[1::2]
     assert role.fixed == sum(len(each.words) - 3 == -role.offset for each in held) / len(held)
     assert role.fixed < 0.7
     assert role.shuffled < 0.7
@@ -128,10 +128,10 @@ def test_a_head_that_follows_a_relation_is_found_and_beats_every_offset() -> Non
 
 
 def test_a_head_with_a_fixed_offset_is_no_better_than_the_offset() -> None:
-    model, told = decoder(), parsed()
-    change = following(model, told, lambda sentence, word: word - 1)
+    model, sentences = decoder(), parsed()
+    change = following(model, sentences, lambda sentence, word: word - 1)
     with replace_activations(model, {"blocks.1.attention.pattern": change}):
-        found = measure_dependency_heads(model, TOKENIZER, told)
+        found = measure_dependency_heads(model, TOKENIZER, sentences)
     role = by_direction(found)["nsubj", "to its dependent"]
     assert (role.layer, role.offset, role.fixed, role.favourite) == (1, -1, 1.0, 1.0)
     assert role.share == pytest.approx(role.shuffled) == pytest.approx(1.0)

@@ -33,10 +33,10 @@ def step(view: Any, number: int = 0) -> Table:
 
 
 def test_a_mask_is_filled_as_by_the_command() -> None:
-    [told] = filled(OpenedModel(MODEL, PIECES, ModelCard()), "a [MASK] c b", top=4)
+    [output] = filled(OpenedModel(MODEL, PIECES, ModelCard()), "a [MASK] c b", top=4)
     rows = step(fill_mask(MODEL, PIECES, "a [MASK] c b", top=4)).rows
-    assert [(row[0], row[1]) for row in rows] == [(each.token, each.id) for each in told.masks[0]]
-    assert [row[2] for row in rows] == pytest.approx([each.probability for each in told.masks[0]], rel=1e-6)
+    assert [(row[0], row[1]) for row in rows] == [(each.token, each.id) for each in output.masks[0]]
+    assert [row[2] for row in rows] == pytest.approx([each.probability for each in output.masks[0]], rel=1e-6)
     assert step(fill_mask(MODEL, PIECES, "a [MASK] c b")).title == "Position 2"  # the original token is unknown
 
 
@@ -47,8 +47,8 @@ def test_positions_are_masked_and_predicted() -> None:
     (a, b, c) = PIECES.encode("a b c")
     with torch.no_grad():  # both are masked
         logits = MODEL.logits(MODEL.encode(TokenBatch.from_sequences([[cls, hides, b, hides, sep]])))[0].double()
-    for number, (place, id) in enumerate([(1, a), (3, c)]):
-        chances = logits[place].softmax(-1)
+    for number, (position, id) in enumerate([(1, a), (3, c)]):
+        chances = logits[position].softmax(-1)
         rows = {row[1]: row[2] for row in step(view, number).rows}
         assert sum(rows.values()) == pytest.approx(1)
         assert [rows[each] for each in range(PIECES.vocab)] == pytest.approx(chances.tolist(), rel=1e-6)
@@ -66,12 +66,12 @@ def test_the_last_token_is_masked_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("position", "words"),
     [(0, "is the special token"), (4, "is the special token"), (5, "does not exist"), (-1, "does not exist")],
 )
-def test_positions_that_cannot_be_masked_are_refused(place: int, words: str) -> None:
+def test_positions_that_cannot_be_masked_are_refused(position: int, words: str) -> None:
     with pytest.raises(BadSetting, match=words):
-        fill_mask(MODEL, PIECES, "a b c", mask=(place,))
+        fill_mask(MODEL, PIECES, "a b c", mask=(position,))
     with pytest.raises(BadSetting, match="top is 0"):
         fill_mask(MODEL, PIECES, "a b c", top=0)
 

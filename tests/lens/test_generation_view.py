@@ -70,18 +70,18 @@ def test_a_seed_decides_and_greedy_takes_the_likeliest() -> None:
 
 def test_every_candidate_of_a_beam_search_is_reported() -> None:
     model = ready(TINY_CLEAR).model
-    told: list[Candidate] = []
+    candidates: list[Candidate] = []
     sampling = Sampling(max_tokens=4, beam=3)
-    found = beam_search(model, [1, 2, 3], sampling, on_candidate=told.append)
+    found = beam_search(model, [1, 2, 3], sampling, on_candidate=candidates.append)
     assert found == beam_search(model, [1, 2, 3], sampling)
     for step in range(1, 5):
-        level = [each for each in told if len(each.ids) == step]
+        level = [each for each in candidates if len(each.ids) == step]
         assert [each.total for each in level] == sorted((each.total for each in level), reverse=True)
         assert len([each for each in level if each.status != "pruned"]) == 3
-        before = {each.ids for each in told if len(each.ids) == step - 1 and each.status == "kept"}
+        before = {each.ids for each in candidates if len(each.ids) == step - 1 and each.status == "kept"}
         assert step == 1 or {each.ids[:-1] for each in level} <= before
-    assert {each.ids for each in told if each.status == "finished"} == {each.ids for each in found}
-    best = next(each for each in told if each.ids == found[0].ids)
+    assert {each.ids for each in candidates if each.status == "finished"} == {each.ids for each in found}
+    best = next(each for each in candidates if each.ids == found[0].ids)
     assert best.total == pytest.approx(sum(found[0].logprobs))
 
 

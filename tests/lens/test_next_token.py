@@ -1,4 +1,4 @@
-"""Next: the view holds the model's own numbers."""
+"""Next token: the view holds the model's own numbers."""
 
 from __future__ import annotations
 

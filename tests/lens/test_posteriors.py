@@ -19,8 +19,8 @@ from tiny import MODELS
 
 TOKENIZER = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 
-# Russell and Norvig, "Artificial Intelligence", section 15.2: rain goes on with 0.7, and lets an umbrella be seen with
-# 0.9, where no rain does with 0.2.
+# Russell and Norvig, "Artificial Intelligence", section 15.2: rain continues with 0.7, and an umbrella is seen with
+# 0.9 in rain and with 0.2 without.
 UMBRELLAS = HMMProbabilities(
     torch.tensor([0.5, 0.5]).double(),
     torch.tensor([[0.7, 0.3], [0.3, 0.7]]).double(),

@@ -1,4 +1,4 @@
-"""Units: the activations of the layer."""
+"""Recurrent units: the activations of the layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates and reach: what is shown is what the model computes."""
+"""Gates and gradient reach: what is shown is what the model computes."""
 
 from __future__ import annotations
 

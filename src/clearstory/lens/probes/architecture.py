@@ -27,7 +27,7 @@ from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
 LEFT, COLUMN_WIDTH, GAP, SIDE_WIDTH = 2, 34, 9, 26
-"""In characters: left margin, width of a column, gap between two columns, and width of a column beside another."""
+"""In characters: left margin, width of a column, gap between two columns, and width of a side column."""
 
 NORMS = {"rms": "RMSNorm", "layer": "LayerNorm"}
 

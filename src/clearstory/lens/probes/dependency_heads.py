@@ -10,7 +10,7 @@ For each relation of a parsed corpus and each direction, from a word to its head
 
 Attention between words is the sum over the target word's tokens and the mean over the source word's tokens (section
 4.1). The attention head (by its favourites) and the offset are selected on every second sentence and measured on the
-others, since the best of hundreds of heads would look good by chance.
+others, since the best of hundreds of heads would score well by chance.
 """
 
 from __future__ import annotations

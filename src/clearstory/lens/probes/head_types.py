@@ -1,4 +1,4 @@
-"""Head types: every attention head of a model, classified by where its weight goes in a text.
+"""Head types: every attention head of a model, classified by which tokens of a text it attends to.
 
 Mean shares of a head's weight, over the queries that see more than one key (Clark et al. 2019, section 3; induction as
 the prefix matching score of Olsson et al. 2022, after Elhage et al. 2021):

@@ -42,7 +42,7 @@ Rectangle = tuple[float, float, float, float]
 
 
 def map_svg(view: Map) -> str:
-    """A map as SVG: a dot for each point, links behind them, and each label beside its dot or connected by a line."""
+    """A map as SVG: a dot for each point, links behind them, and each label next to its dot or connected by a line."""
     canvas = SvgCanvas(view.title, [])
     canvas.header(view.caption)
     view, whole = view.finite(), view
