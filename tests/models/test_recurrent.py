@@ -12,10 +12,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from clearstory.errors import BadSetting, VocabularyMismatch
+from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.families import PRESETS, scale_config
-from clearstory.models.recurrent import adaptive_softmax
 from clearstory.models.recurrent.cells import CellState, RecurrentLayer
 from clearstory.models.recurrent.config import RecurrentConfig, parameter_count
 from clearstory.models.recurrent.model import Recurrent
@@ -138,7 +138,7 @@ def test_the_adaptive_softmax_by_hand() -> None:
     weight, hidden = torch.zeros(9, 1), torch.ones(1, 3, 1)
     names = torch.tensor([[log(2)], [0.0]])
     targets = torch.tensor([[1, 2, 8]])  # head; the first of 3 tokens in cluster one; the last of 4 in cluster two
-    nats = adaptive_softmax.adaptive_cross_entropy(hidden, weight, targets, (2, 5), names)
+    nats = cross_entropy.adaptive_cross_entropy(hidden, weight, targets, (2, 5), names)
     # 1/5; 2/5 · 1/3; 1/5 · 1/4
     assert_close(nats, torch.tensor([[log(5), log(7.5), log(20)]]))
 

@@ -18,8 +18,7 @@ from clearstory.models.build import build
 from clearstory.models.families import PRESETS
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.decoder import Transformer
-from clearstory.models.transformer.presets import CLEAR, GPT2, NANOGPT_CHAR
-from clearstory.models.transformer.published import PUBLISHED
+from clearstory.models.transformer.presets import CLEAR, GPT2, NANOGPT_CHAR, PUBLISHED
 from clearstory.models.transformer.sizing import parameter_count
 from clearstory.text.train_tokenizer import train_tokenizer
 

@@ -28,7 +28,8 @@ def build(
         initialization: normal or zero, see `init_weights`.
         device: where the weights are made; on "meta" nothing is allocated.
     """
-    module, _, attribute = family_of(config).model.partition(":")
+    reference = family_of(config).model
+    module, _, attribute = (reference if isinstance(reference, str) else reference[config.architecture]).partition(":")
     make = getattr(import_module(module), attribute)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:

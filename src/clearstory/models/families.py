@@ -13,8 +13,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
 from clearstory.models.hmm.config import HMMConfig, scale_hmm
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.recurrent.config import RecurrentConfig, scale_recurrent
-from clearstory.models.recurrent.presets import RECURRENT_PRESETS
+from clearstory.models.recurrent.config import RECURRENT_PRESETS, RecurrentConfig, scale_recurrent
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.presets import TRANSFORMER_PRESETS
 from clearstory.models.transformer.sizing import scale_transformer
@@ -27,7 +26,8 @@ class Family:
     Args:
         name: the name in config.json of saved models.
         config: type of its settings.
-        model: "module:attribute" of a callable from a config to a new model; imported when a model is built.
+        model: "module:attribute" of a callable from a config to a new model, imported when a model is built; one for
+            each `config.architecture` where a family has several.
         presets: named configs.
         scale: from a config and a number of parameters to the same wiring at about that size; None where the size
             follows from the training text.
@@ -36,7 +36,7 @@ class Family:
 
     name: str
     config: type[Config]
-    model: str
+    model: str | Mapping[str, str]
     presets: Mapping[str, Config]
     scale: Callable[[Any, int], Config] | None = None
     tokenizers: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,11 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="Transformer",
         config=TransformerConfig,
-        model="clearstory.models.transformer.architectures:build_transformer",
+        model={
+            "decoder": "clearstory.models.transformer.decoder:Transformer",
+            "encoder": "clearstory.models.transformer.encoder:Encoder",
+            "encoder-decoder": "clearstory.models.transformer.encoder_decoder:EncoderDecoder",
+        },
         presets=TRANSFORMER_PRESETS,
         scale=scale_transformer,
         tokenizers={

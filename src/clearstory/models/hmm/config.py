@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from clearstory.errors import BadSetting
+from clearstory.models.config import CausalConfig
 
 Learn = Literal["em", "gradient", "tags"]
 
@@ -17,7 +18,7 @@ MAX_STATES = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMMConfig:
+class HMMConfig(CausalConfig):
     """Size of a hidden Markov model and how it is fitted. A preset is a difference from another
     (`dataclasses.replace`).
 
@@ -47,11 +48,6 @@ class HMMConfig:
     def family(self) -> str:
         """The family in one word: hmm."""
         return "hmm"
-
-    @property
-    def start_token_id(self) -> int | None:
-        """None: the tokenizer names the token that generation starts after."""
-        return None
 
     @property
     def summary(self) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -23,9 +24,41 @@ from clearstory.models.hmm.chain import (
     token_probs,
 )
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.hmm.state import FilteringState
 from clearstory.models.hmm.suffixes import MAX_SUFFIX
 from clearstory.models.hmm.tag_counts import TaggedTokens, fit_tag_counts
+
+
+@dataclass(frozen=True)
+class FilteringState:
+    """The State of a hidden Markov model: P(next hidden state | tokens so far), `next` (B, S)."""
+
+    next: Tensor
+    n_read: tuple[int, ...]  # tokens processed in each sequence
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens processed in each sequence."""
+        return list(self.n_read)
+
+    def select(self, rows: Sequence[int]) -> Self:
+        """The state of these sequences, in this order."""
+        # A tensor, since indexing with an empty list would ask for floats.
+        indices = torch.tensor(list(rows), dtype=torch.long, device=self.next.device)
+        return replace(self, next=self.next[indices], n_read=tuple(self.n_read[row] for row in rows))
+
+    @classmethod
+    def join(cls, states: Sequence[Self]) -> Self:
+        """One state with the sequences of several, whose lengths may differ."""
+        return cls(torch.cat([state.next for state in states]), tuple(n for state in states for n in state.n_read))
+
+    def detach(self) -> Self:
+        """The same state without its gradient history."""
+        return replace(self, next=self.next.detach())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The distributions and the number of tokens processed."""
+        return {"next": self.next, "n_read": torch.tensor(self.n_read)}
+
 
 INIT_STD = 2.0
 """Of the initial logits. States that start too similar take many rounds of Baum-Welch to separate."""

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Literal
 
 from clearstory.errors import BadSetting
+from clearstory.models.config import CausalConfig
 
 Smoothing = Literal["kneser-ney", "witten-bell", "katz", "laplace", "none", "given"]
 
@@ -25,7 +26,7 @@ MAX_ROWS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class NGramConfig:
+class NGramConfig(CausalConfig):
     """Order, smoothing and table sizes of an n-gram model.
 
     Args:

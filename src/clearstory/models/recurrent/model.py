@@ -13,10 +13,8 @@ from clearstory.errors import VocabularyMismatch
 from clearstory.models import cross_entropy
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.recurrent import adaptive_softmax
-from clearstory.models.recurrent.cells import CellState, RecurrentLayer
+from clearstory.models.recurrent.cells import CellState, RecurrentLayer, RecurrentState
 from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.models.recurrent.state import RecurrentState
 
 
 class Recurrent(nn.Module):
@@ -140,7 +138,7 @@ class Recurrent(nn.Module):
         """Logits of the next token for these hidden states, (..., V); log-probabilities under an adaptive softmax."""
         if self.cluster_embeddings is None:
             return cross_entropy.output_logits(hidden, self.output_embeddings)
-        return adaptive_softmax.adaptive_log_probs(
+        return cross_entropy.adaptive_log_probs(
             hidden, self.output_embeddings, self.config.cutoffs, self.cluster_embeddings
         )
 
@@ -149,7 +147,7 @@ class Recurrent(nn.Module):
     ) -> tuple[Float[Tensor, "B T"], RecurrentState | None]:
         """Negative log-likelihood of each target in nats, (B, T); 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        nll = adaptive_softmax.adaptive_cross_entropy(
+        nll = cross_entropy.adaptive_cross_entropy(
             hidden, self.output_embeddings, targets, self.config.cutoffs, self.cluster_embeddings
         )
         return nll, state
