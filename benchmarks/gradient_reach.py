@@ -37,8 +37,7 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.text.corpus import Corpus
-from clearstory.training.lr_schedule import lr_factor
-from clearstory.training.optimizers import OptimizerSet
+from clearstory.training.optimizers import OptimizerSet, lr_factor
 
 MODELS = ("rnn", "gru", "lstm", "clear")
 LENGTH, WINDOWS, TARGETS = 256, 24, 16

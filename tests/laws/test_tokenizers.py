@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clearstory.text.train_tokenizer import KINDS, train_tokenizer
 from clearstory.text.token_dataset import encode_text
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import KINDS, train_tokenizer
 
 calm = settings(deadline=None)  # busy machines are slow, not wrong
 
@@ -121,7 +121,12 @@ def test_a_saved_tokenizer_opens_the_same(kind: str, tmp_path: Path) -> None:
     assert again == one
     assert again.fingerprint == one.fingerprint
     assert (again.kind, again.vocab) == (kind, one.vocab)
-    assert (again.eos_token_id, again.bos_token_id, again.unk_token_id, again.pad_token_id) == (one.eos_token_id, one.bos_token_id, one.unk_token_id, one.pad_token_id)
+    assert (again.eos_token_id, again.bos_token_id, again.unk_token_id, again.pad_token_id) == (
+        one.eos_token_id,
+        one.bos_token_id,
+        one.unk_token_id,
+        one.pad_token_id,
+    )
     assert np.array_equal(again.byte_lengths, one.byte_lengths)
     assert again.encode("".join(SCRIPTS)) == one.encode("".join(SCRIPTS))
 

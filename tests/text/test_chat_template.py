@@ -138,7 +138,13 @@ OVER_LIMIT = {
     "{{ 'x'.expandtabs(10**12) }}": "calls expandtabs",
     **{
         DOUBLED.replace("!", expression): "creates a text or list of [35]|more than 262,144 characters"
-        for expression in ("n.x + n.x", "n.x ~ n.x", "[n.x, n.x] | join", "''.join([n.x, n.x])", "n.x | replace('ab', 'abab')")
+        for expression in (
+            "n.x + n.x",
+            "n.x ~ n.x",
+            "[n.x, n.x] | join",
+            "''.join([n.x, n.x])",
+            "n.x | replace('ab', 'abab')",
+        )
     },
     DOUBLED.replace("!", "n.x.replace('ab', 'abab')"): "creates a text or list of",
     DOUBLED.replace("!", "'{}{}'.format(n.x, n.x)"): "creates a text or list of",

@@ -61,7 +61,9 @@ def test_heads_relations_and_the_original_spacing(tmp_path: Path) -> None:
         ("6", "not", "5", "advmod", "_"),
         ("7", ".", "3", "punct", "SpaceAfter=No"),
     ]
-    text = "".join(f"{n}\t{word}\t_\tX\t_\t_\t{head}\t{relation}\t_\t{more}\n" for n, word, head, relation, more in rows)
+    text = "".join(
+        f"{n}\t{word}\t_\tX\t_\t_\t{head}\t{relation}\t_\t{more}\n" for n, word, head, relation, more in rows
+    )
     [found] = read_conllu(write(tmp_path, text))
     assert found.heads == (2, 2, None, 2, 2, 4, 2)
     assert found.dependency_relations == ("aux", "advmod", "root", "punct", "x:y", "advmod", "punct")

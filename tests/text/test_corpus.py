@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from clearstory.errors import BadInput, BadSetting, UnknownName
 from clearstory.text import corpus as corpus_module
-from clearstory.text import files
-from clearstory.text import token_dataset
+from clearstory.text import files, token_dataset
 from clearstory.text.corpus import SPLITS, Corpus, cache_folder, train_corpus_tokenizer
-from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.settings import DataSettings
+from clearstory.text.token_dataset import TokenDataset, encode_documents
+from clearstory.text.train_tokenizer import train_tokenizer
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 
@@ -257,7 +256,9 @@ def test_a_substitute_corpus_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None
     from clearstory.text import builtin_corpora
     from clearstory.text.document import Document
 
-    substitute = builtin_corpora.BuiltinCorpus("python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing")
+    substitute = builtin_corpora.BuiltinCorpus(
+        "python-docs", (Document("a", "a"), Document("b", "b")), "kjv is missing"
+    )
     monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: substitute)
     corpus = Corpus.open("corpus:kjv")
     assert (corpus.name, corpus.note) == ("python-docs", "kjv is missing")

@@ -13,9 +13,9 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import is_parallel, read_documents
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.sentinels import SentinelTokenizer, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
+from clearstory.text.train_tokenizer import train_tokenizer
 
 PAIRED = DataSettings(pairs=True)
 

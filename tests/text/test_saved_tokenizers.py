@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clearstory.errors import BadInput, CorruptFile, VocabularyMismatch
-from clearstory.text.train_tokenizer import KINDS, train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import KINDS, train_tokenizer
 
 TEXT = "In the beginning was the Word, 初めに言があった。 🙂\r\n\n  and\tthe Word was\n" * 5
 

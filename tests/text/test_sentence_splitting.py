@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
 from clearstory.text.document import Document
-from clearstory.text.special_tokens import encode_with_mask, build_inputs, require_mask_token, continuation_mask
-from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.token_dataset import encode_documents
 from clearstory.text.sentence_splitting import documents_by_sentence, split_sentences
+from clearstory.text.special_tokens import build_inputs, continuation_mask, encode_with_mask, require_mask_token
+from clearstory.text.token_dataset import encode_documents
+from clearstory.text.train_tokenizer import train_tokenizer
 
 calm = hypothesis.settings(deadline=None)  # busy machines are slow, not wrong
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 from clearstory.text.document import Document
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.token_dataset import encode_documents
+from clearstory.text.train_tokenizer import train_tokenizer
 
 
 def test_a_subsample_has_documents_from_the_whole_data_set() -> None:

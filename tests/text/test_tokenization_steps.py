@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenization_steps import tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 from trained import words
 
 TEXT = words(200) + " naïve 吾輩は猫\n\tunaffable cats"
@@ -79,7 +79,11 @@ def test_scores_of_the_likeliest_pieces_add_up_highest() -> None:
 
     def segmentation_scores(text: str) -> list[float]:
         ends = [piece for piece in scores if text and text.startswith(piece)]
-        return [scores[piece] + rest for piece in ends for rest in segmentation_scores(text[len(piece) :])] if text else [0.0]
+        return (
+            [scores[piece] + rest for piece in ends for rest in segmentation_scores(text[len(piece) :])]
+            if text
+            else [0.0]
+        )
 
     # ab a: -6.5; a b a: -7; a ba: -8; aba: -8
     assert sum(step.number or 0 for step in word.steps) == max(segmentation_scores("aba")) == -6.5

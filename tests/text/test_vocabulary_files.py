@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName
-from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.sentencepiece import parse_model
+from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 
 TEXTS = (
     "Hello, world! It's 3:45 on the 12th of March 2024.",
@@ -205,7 +205,10 @@ def test_the_most_complete_file_of_a_folder_is_opened(tmp_path: Path) -> None:
 DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "alone.json": ({"vocab.json": b"{}"}, r"has no tokenizer\.json, nor vocab\.json with merges\.txt"),
     "ids": ({"vocab.json": b'{"a": "b"}', "merges.txt": b""}, r"vocab\.json does not map tokens to ids"),
-    "pair": ({"vocab.json": b'{"a": 0}', "merges.txt": b"#version\na b c\n"}, "has the line 'a b c', which is not a pair of tokens"),
+    "pair": (
+        {"vocab.json": b'{"a": 0}', "merges.txt": b"#version\na b c\n"},
+        "has the line 'a b c', which is not a pair of tokens",
+    ),
     "latin": ({"vocab.json": b'{"a": 0}', "merges.txt": b"\xff \xff"}, r"merges\.txt is not UTF-8"),
     "unknown": ({"vocab.txt": b"a\nb\n"}, r"vocab\.txt has no \[UNK\] token"),
     "words": ({"x.model": b"\x0a\xff\xff\xff\xff\x0f"}, r"x\.model is truncated or not a SentencePiece model"),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.word_tokenizer import words_by_frequency, fast_encoder, word_level_json
+from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.text.word_tokenizer import fast_encoder, word_level_json, words_by_frequency
 
 WORDS = train_tokenizer("words", ["a b <unk> a <eos> e\u0301 a\n\nc b"])
 

@@ -24,11 +24,11 @@ import numpy.typing as npt
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.document import Document
 from clearstory.text.documents import is_builtin, read_documents
-from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.settings import DataSettings
+from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
 
 SPLITS = ("train", "validation")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
 from clearstory.text.document import Document
-from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, read_records, content_suffix, read_text_parts
+from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, content_suffix, read_records, read_text_parts
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.settings import DataSettings
 
@@ -100,7 +100,9 @@ def _read_pairs_as_documents(
         if paths is None:
             raise BadInput(f"{source} has no pairs; give .tsv or .jsonl files, or two line-aligned files")
     empty = True
-    for location, source, target in read_pairs([path for _, paths in expanded_sources for path in paths or ()], settings):
+    for location, source, target in read_pairs(
+        [path for _, paths in expanded_sources for path in paths or ()], settings
+    ):
         empty = False
         for side, text in (("source", source), ("target", target)):
             yield Document(f"{location}, {side}", _without_surrogates(location, text, settings.errors))
@@ -213,13 +215,17 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
 
 
 def _missing_field_message(location: str, what: str, name: str, known: Iterable[str]) -> str:
-    return f"{location} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
+    return (
+        f"{location} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
+    )
 
 
 def _document_from_field(location: str, name: str, text: object, settings: DataSettings) -> Document:
     if not isinstance(text, str):
         found = type(text).__name__
-        raise BadInput(f"{location}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field")
+        raise BadInput(
+            f"{location}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field"
+        )
     return Document(name, _without_surrogates(location, text, settings.errors))
 
 

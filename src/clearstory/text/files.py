@@ -89,7 +89,9 @@ def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
     for block in _with_final_block(read_blocks(path)):
         nul = block.find(b"\0")
         if nul >= 0:
-            raise BadInput(f"{path} is binary, not text: NUL byte at offset {position + nul:,}; give text files (UTF-8)")
+            raise BadInput(
+                f"{path} is binary, not text: NUL byte at offset {position + nul:,}; give text files (UTF-8)"
+            )
         waiting = len(decoder.getstate()[0])  # first bytes of a character that is split between two blocks
         try:
             text = decoder.decode(block, final=not block)

@@ -27,9 +27,9 @@ from clearstory.text.template_limits import (
     MAX_TEXT,
     RenderBudget,
     bit_count,
-    method_result_size,
-    length,
     estimated_length,
+    length,
+    method_result_size,
 )
 
 # fmt: off

@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import read_lines, read_records, content_suffix
+from clearstory.text.files import content_suffix, read_lines, read_records
 from clearstory.text.settings import DataSettings
 
 TextPair = tuple[str, str, str]
@@ -91,7 +91,11 @@ def _read_tsv(path: Path, settings: DataSettings) -> Iterator[TextPair]:
 
 def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[TextPair]:
     for _, location, record in read_records(path, settings.errors):
-        yield location, _text(location, record, settings, "source_field"), _text(location, record, settings, "target_field")
+        yield (
+            location,
+            _text(location, record, settings, "source_field"),
+            _text(location, record, settings, "target_field"),
+        )
 
 
 def _text(location: str, record: dict[str, object], settings: DataSettings, setting: str) -> str:
@@ -101,7 +105,9 @@ def _text(location: str, record: dict[str, object], settings: DataSettings, sett
         raise BadInput(f"{location} has no field {name!r}, only {known}; choose one with --data.{setting} NAME")
     value = record[name]
     if not isinstance(value, str):
-        raise BadInput(f"{location}: {name!r} is {type(value).__name__}, not text; choose another with --data.{setting}")
+        raise BadInput(
+            f"{location}: {name!r} is {type(value).__name__}, not text; choose another with --data.{setting}"
+        )
     return value
 
 

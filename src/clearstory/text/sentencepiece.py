@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentencepiece_unigram, sentencepiece_bpe
+from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentencepiece_bpe, sentencepiece_unigram
 
 MAX_BYTES = 256 * 2**20
 

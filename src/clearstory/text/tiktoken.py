@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
-from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.pretokenizers import (
     BYTE_LEVEL,
+    BYTE_LEVEL_NO_REGEX,
     CL100K,
     GPT4O,
-    BYTE_LEVEL_NO_REGEX,
     PreTokenizer,
     sequence,
     split_step,
 )
+from clearstory.text.token_bytes import BYTE_ALPHABET
+from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 
 MAX_BYTES = 64 * 2**20
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
-from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe, bert_wordpiece
-from clearstory.text.tiktoken import read_tiktoken
-from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.pretokenizers import PRETOKENIZERS
+from clearstory.text.sentencepiece import read_sentencepiece
+from clearstory.text.tiktoken import read_tiktoken
+from clearstory.text.tokenizer_json import AddedTokens, bert_wordpiece, byte_level_bpe
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"

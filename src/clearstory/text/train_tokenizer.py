@@ -20,7 +20,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.word_tokenizer import UNKNOWN, words_by_frequency, word_level_json
+from clearstory.text.word_tokenizer import UNKNOWN, word_level_json, words_by_frequency
 
 END = "<|endoftext|>"
 SIZE = 8192  # default vocabulary size; two seconds to train on 4 MB
