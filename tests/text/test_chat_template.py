@@ -105,7 +105,7 @@ UNSAFE = [
 @pytest.mark.parametrize("source", UNSAFE)
 def test_a_template_that_accesses_python_internals_is_stopped(source: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match="tries to access unsafe attributes .*and was stopped") as error:
+    with pytest.raises(BadInput, match=r"tries to access unsafe attributes .*and was stopped") as error:
         ChatTemplate(source).render(MESSAGES)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
