@@ -5,8 +5,8 @@
     ```sh         runs
     ```text       is not run; nor is a block whose first line says "not run: REASON" after the language
 
-The blocks of a page share a folder, so a later one can use the files of an earlier one. A plain `clearstory` command runs
-in a fork of this process, which saves importing torch for each; tests/cli starts real processes.
+The blocks of a page share a folder, so a later one can use the files of an earlier one. A plain `clearstory` command
+runs in a fork of this process, which saves importing torch for each; tests/cli starts real processes.
 """
 
 from __future__ import annotations

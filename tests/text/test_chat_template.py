@@ -33,7 +33,8 @@ BLOCKS = """{{- bos_token }}
 {%- if add_generation_prompt %}
 [ASSISTANT]{% endif %}{{ eos_token }}"""
 # Also compared: operators, slices, lists, calls of methods and macros, a set block, tests and filters.
-OPERATORS = """{% macro shown(m, loud=false) %}{{ (m.role ~ ':' ~ number) | upper if loud else m['role'] }}{% endmacro %}
+OPERATORS = """\
+{% macro shown(m, loud=false) %}{{ (m.role ~ ':' ~ number) | upper if loud else m['role'] }}{% endmacro %}
 {%- set number = 1 + 2 * 3 ** 2 // 4 % 5 %}
 {%- for m in messages[::-1] if m.role != 'system' %}
 {{ loop.length }}{{ loop.last }}{{ shown(m) }}{{ shown(m, loud=true) }}

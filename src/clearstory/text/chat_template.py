@@ -56,8 +56,8 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, answer: bool = True, today: datetime | None = None) -> str:
         """The prompt of the messages, with special tokens as text, to be encoded by `Tokenizer.encode_parsing_special`.
 
-        `answer`: end with the header of the assistant's turn (`add_generation_prompt`). `today` is for templates that print the
-        date. Raises BadInput for invalid messages or a template that fails.
+        `answer`: end with the header of the assistant's turn (`add_generation_prompt`). `today` is for templates that
+        print the date. Raises BadInput for invalid messages or a template that fails.
         """
         from jinja2 import TemplateError
         from jinja2.exceptions import SecurityError

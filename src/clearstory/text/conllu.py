@@ -24,10 +24,11 @@ NUMBER = re.compile(r"(\d+)([-.]\d+)?")
 
 @dataclass(frozen=True)
 class TaggedSentence:
-    """Words of a sentence and their tags; `location` is its file and line for messages, `new` whether it begins a document.
+    """Words of a sentence and their tags; `location` is its file and line for messages, `new` whether it begins a
+    document.
 
-    `heads` are the indices, from 0, of each word's head and `dependency_relations` the relations to it; a head is None for
-    the root and if the file does not give it. `no_space_after`: whether the next word follows without a space.
+    `heads` are the indices, from 0, of each word's head and `dependency_relations` the relations to it; a head is None
+    for the root and if the file does not give it. `no_space_after`: whether the next word follows without a space.
     """
 
     words: tuple[str, ...]
@@ -62,8 +63,8 @@ class TaggedSentence:
 def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentence]:
     """Sentences of a file, compressed or not, in order.
 
-    White space inside a word becomes _, so that words can be joined by spaces. Raises BadInput, with the line number, for an
-    invalid line.
+    White space inside a word becomes _, so that words can be joined by spaces. Raises BadInput, with the line number,
+    for an invalid line.
     """
     rows: list[list[str]] = []
     no_space_after: list[bool] = []
@@ -109,8 +110,8 @@ def parse_sentence(rows: list[list[str]], no_space_after: list[bool], location: 
         (row for row, head in zip(rows, heads, strict=True) if head is not None and head >= len(rows)), None
     ):
         raise BadInput(
-            f"{location}: the word '{wrong[1][:20]}' has the head {wrong[6][:9]} in a sentence of {len(rows)} words; give a "
-            ".conllu file of Universal Dependencies"
+            f"{location}: the word '{wrong[1][:20]}' has the head {wrong[6][:9]} in a sentence of {len(rows)} words; "
+            "give a .conllu file of Universal Dependencies"
         )
     return TaggedSentence(
         words=tuple("_".join(row[1].split()) for row in rows),

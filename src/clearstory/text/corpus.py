@@ -37,9 +37,9 @@ SPLITS = ("train", "validation")
 class Corpus:
     """Documents split into training and validation. Open one with `Corpus.open`.
 
-    `note` is a remark for the user, `size` the number of documents (two for each pair), `text_bytes` their size in UTF-8,
-    `fingerprint` a hash of their text in order. `held_out` (D,) is True for documents of the validation split; of a single
-    document, the characters from `split_position` on are held out.
+    `note` is a remark for the user, `size` the number of documents (two for each pair), `text_bytes` their size in
+    UTF-8, `fingerprint` a hash of their text in order. `held_out` (D,) is True for documents of the validation split;
+    of a single document, the characters from `split_position` on are held out.
     """
 
     name: str
@@ -93,11 +93,11 @@ class Corpus:
     def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenDataset]:
         """Token datasets of both splits, memory-mapped from the cache; encoded first if they are missing or damaged.
 
-        Documents end with the tokenizer's eos token if the corpus has several. `sentences`: the documents of the datasets are
-        sentences, without eos, and an empty one marks the end of a document of the corpus.
+        Documents end with the tokenizer's eos token if the corpus has several. `sentences`: the documents of the
+        datasets are sentences, without eos, and an empty one marks the end of a document of the corpus.
 
-        Raises BadSetting if the cache cannot be written, OutOfSpace if the disk is full, BadInput if a file changed since the
-        corpus was opened.
+        Raises BadSetting if the cache cannot be written, OutOfSpace if the disk is full, BadInput if a file changed
+        since the corpus was opened.
         """
         from clearstory.durable import write_folder
 
@@ -233,8 +233,8 @@ def _split_position(name: str, characters: int, share: float) -> int:
 def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.bool_]:
     """Which documents are for validation, (D,): those whose hash falls into the share.
 
-    If there are fewer documents than 1 / share, or the hash holds out none or all of the text, it is the document whose size
-    is nearest to the share, the later of two, together with its copies.
+    If there are fewer documents than 1 / share, or the hash holds out none or all of the text, it is the document whose
+    size is nearest to the share, the later of two, together with its copies.
     """
     if not share:
         return np.zeros(len(scan.sizes), dtype=np.bool_)

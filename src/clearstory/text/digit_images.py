@@ -1,8 +1,8 @@
 """Digit images as text, for models whose tokens are not words.
 
-Each of scikit-learn's 8 × 8 digits is a document of 65 characters: its label, then its 64 pixels row by row, each in one
-of 17 gray levels. With the `characters` tokenizer every pixel is a token, and a model trained on the corpus generates
-images: given "3", it writes the 64 pixels of a three.
+Each of scikit-learn's 8 × 8 digits is a document of 65 characters: its label, then its 64 pixels row by row, each in
+one of 17 gray levels. With the `characters` tokenizer every pixel is a token, and a model trained on the corpus
+generates images: given "3", it writes the 64 pixels of a three.
 """
 
 from __future__ import annotations

@@ -24,10 +24,10 @@ def read_documents(
 ) -> Iterator[Document]:
     """All documents of the sources, in order, a part at a time; a large file is never held in memory whole.
 
-    A source is a file (txt, md or any other text; jsonl, one document per line; parquet, one per row; conllu, the words of
-    each sentence on a line), the same compressed as .gz, .xz or .zst, a folder (its text files in the order of their
-    paths, hidden ones skipped), a glob, or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file is
-    dropped.
+    A source is a file (txt, md or any other text; jsonl, one document per line; parquet, one per row; conllu, the words
+    of each sentence on a line), the same compressed as .gz, .xz or .zst, a folder (its text files in the order of their
+    paths, hidden ones skipped), a glob, or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file
+    is dropped.
 
     Raises BadInput for a source that is missing, empty, binary or not UTF-8, CorruptFile for a damaged file.
 
@@ -143,8 +143,9 @@ def _expand_source(source: str | Path) -> list[Path] | None:
         found = list(_text_files(path))
         if not found:
             kinds = " ".join(TEXT_SUFFIXES + RECORD_SUFFIXES)
+            compressed = " ".join(COMPRESSED_SUFFIXES)
             raise BadInput(
-                f"the folder {path} has no text files; supported: {kinds}, plain or compressed ({' '.join(COMPRESSED_SUFFIXES)})"
+                f"the folder {path} has no text files; supported: {kinds}, plain or compressed ({compressed})"
             )
         return found
     if path.is_file():
@@ -230,7 +231,9 @@ def _document_from_field(location: str, name: str, text: object, settings: DataS
 
 
 def _without_surrogates(location: str, text: str, errors: Errors) -> str:
-    """The text without unpaired surrogates, which JSON can contain (\\ud800) and UTF-8 cannot. Raises BadInput under "strict"."""
+    """The text without unpaired surrogates, which JSON can contain (\\ud800) and UTF-8 cannot. Raises BadInput under
+    "strict".
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:

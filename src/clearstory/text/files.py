@@ -34,8 +34,8 @@ def content_suffix(path: Path) -> str:
 def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
     """Text of a file in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
 
-    A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under "strict")
-    and for binary files, CorruptFile for truncated or damaged compressed files.
+    A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under
+    "strict") and for binary files, CorruptFile for truncated or damaged compressed files.
     """
     held = ""
     for text in read_decoded(path, errors):

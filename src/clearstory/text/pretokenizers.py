@@ -45,7 +45,9 @@ def sequence(*steps: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """How text is cut before merging. `ignore_merges`: a piece that is in the vocabulary is one token, whatever the merges."""
+    """How text is cut before merging. `ignore_merges`: a piece that is in the vocabulary is one token, whatever the
+    merges.
+    """
 
     pre_tokenizer: Mapping[str, Any]
     normalizer: Mapping[str, Any] | None = None

@@ -1,7 +1,7 @@
 """SentencePiece .model files, parsed without the sentencepiece library.
 
-The file is a protocol buffer: numbered fields, each a varint, four or eight bytes, or a length-delimited value. Only the
-fields that decide ids are read (sentencepiece_model.proto); tests compare the result with the library's.
+The file is a protocol buffer: numbered fields, each a varint, four or eight bytes, or a length-delimited value. Only
+the fields that decide ids are read (sentencepiece_model.proto); tests compare the result with the library's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
-    """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, or BadInput for an unsupported model type."""
+    """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, or BadInput for an unsupported model
+    type.
+    """
     if path.stat().st_size > MAX_BYTES:
         raise CorruptFile(
             f"{path} has {path.stat().st_size:,} bytes; a SentencePiece model may have at most {MAX_BYTES:,}"

@@ -14,7 +14,8 @@ from clearstory.text.tokenizers import Tokenizer
 def build_inputs(tokenizer: Tokenizer, *texts: str | Sequence[int]) -> tuple[list[int], list[int]]:
     """Ids and token type ids of one or two texts (strings or ids) as an encoder reads them: [CLS] a [SEP] b [SEP].
 
-    The token type id is 0 in the first text and 1 in the second. Raises CannotDo if the tokenizer has no [CLS] and [SEP].
+    The token type id is 0 in the first text and 1 in the second. Raises CannotDo if the tokenizer has no [CLS] and
+    [SEP].
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> build_inputs(train_tokenizer("wordpiece:12", ["a b"]), "a", "b")
@@ -61,7 +62,9 @@ def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def continuation_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:
-    """True for ids that continue the word of the token before (WordPiece's ##), shape (V,); all False for other tokenizers."""
+    """True for ids that continue the word of the token before (WordPiece's ##), shape (V,); all False for other
+    tokenizers.
+    """
     pieces = [tokenizer.display_token(id) for id in range(tokenizer.vocab)]
     return (
         np.array([piece.startswith("##") for piece in pieces])

@@ -98,7 +98,8 @@ def parse_ranks(path: Path) -> dict[bytes, int]:
 
 
 def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The pair that each longer token is merged from, by rank: what remains of its bytes after all merges of lower rank.
+    """The pair that each longer token is merged from, by rank: what remains of its bytes after all merges of lower
+    rank.
 
     >>> recover_merges({b"a": 0, b"b": 1, b"ab": 2, b"abb": 3})
     [(b'a', b'b'), (b'ab', b'b')]

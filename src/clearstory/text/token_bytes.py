@@ -50,8 +50,8 @@ def token_style(parts: Mapping[str, Any]) -> Style:
 def bytes_of_token(piece: str, style: Style) -> bytes:
     """Bytes of text of one token. White space that the tokenizer drops is not counted.
 
-    >>> bytes_of_token("Ġthe", "byte-level"), bytes_of_token("<0xE3>", "sentencepiece"), bytes_of_token("##ing", "wordpiece")
-    (b' the', b'\\xe3', b'ing')
+    >>> bytes_of_token("Ġthe", "byte-level"), bytes_of_token("<0xE3>", "sentencepiece")
+    (b' the', b'\\xe3')
     """
     if style == "byte-level" and all(character in BYTE_ALPHABET for character in piece):
         return bytes(BYTE_ALPHABET[character] for character in piece)
@@ -64,7 +64,8 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
 
 
 def printable_token(text: bytes) -> str:
-    """Printable form of bytes: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not valid UTF-8.
+    """Printable form of bytes: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not valid
+    UTF-8.
 
     >>> printable_token(" the\\n".encode() + b"\\xe3")
     '␣the↵<0xE3>'

@@ -32,9 +32,9 @@ BATCH = 1 << 22
 class TokenDataset:
     """Token ids of D documents, concatenated. N tokens, V vocabulary.
 
-    `ids` (N,) may be memory-mapped; document d is `ids[starts[d]:starts[d + 1]]`, with `starts` of shape (D + 1,). If there
-    are several documents, each ends with the tokenizer's eos token. `byte_lengths` (V,) is the number of UTF-8 bytes of
-    each id, `text_bytes` the size of the encoded text: more than `bytes` if the tokenizer is lossy.
+    `ids` (N,) may be memory-mapped; document d is `ids[starts[d]:starts[d + 1]]`, with `starts` of shape (D + 1,). If
+    there are several documents, each ends with the tokenizer's eos token. `byte_lengths` (V,) is the number of UTF-8
+    bytes of each id, `text_bytes` the size of the encoded text: more than `bytes` if the tokenizer is lossy.
     """
 
     ids: Ids
@@ -60,7 +60,8 @@ class TokenDataset:
         return int(counts @ self.byte_lengths)
 
     def subsample(self, limit: int) -> TokenDataset:
-        """Documents spread evenly over the dataset, with about `limit` tokens in all: the first documents alone may be easier.
+        """Documents spread evenly over the dataset, with about `limit` tokens in all: the first documents alone may be
+        easier.
 
         Returns self if it has no more than `limit` tokens or a single document.
         """
@@ -89,8 +90,8 @@ def encode_documents(
 ) -> TokenDataset:
     """Token ids of documents, in memory; the parts of a document are joined.
 
-    Each document ends with the tokenizer's eos token if there are several documents. `multiple_documents`: there are more
-    of them elsewhere. `append_eos`: whether that token is written at all.
+    Each document ends with the tokenizer's eos token if there are several documents. `multiple_documents`: there are
+    more of them elsewhere. `append_eos`: whether that token is written at all.
     """
     encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
     blocks = list(encoding.blocks(documents))

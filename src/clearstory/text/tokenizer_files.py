@@ -76,7 +76,9 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
-    """Contents of special_tokens_map.json (older folders), tokenizer_config.json and chat_template.jinja; later files win."""
+    """Contents of special_tokens_map.json (older folders), tokenizer_config.json and chat_template.jinja; later files
+    win.
+    """
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", TOKENIZER_CONFIG_FILE):
         if (folder / name).is_file():
@@ -130,7 +132,7 @@ def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tupl
 
 
 def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """BERT's vocab.txt. If the config does not say so, text is lower-cased unless some piece has an upper-case letter."""
+    """BERT's vocab.txt. Unless the config says otherwise, text is lower-cased if no piece has an upper-case letter."""
     tokens = read_text(path).rstrip("\n").split("\n")
     ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
     special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in ids]

@@ -85,7 +85,9 @@ def sentencepiece_unigram(
     byte_fallback: bool = False,
     before: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The tokenizer.json of a SentencePiece Unigram model; `scored` are all pieces with their scores, in the order of ids."""
+    """The tokenizer.json of a SentencePiece Unigram model; `scored` are all pieces with their scores, in the order of
+    ids.
+    """
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
     ids = {piece: id for id, (piece, _) in enumerate(scored)}

@@ -36,10 +36,11 @@ DEFAULT_TOKENS = {
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """Encodes text to ids and decodes ids to text. Train one with `train_tokenizer`, open a saved one with `Tokenizer.open`.
+    """Encodes text to ids and decodes ids to text. Train one with `train_tokenizer`, open a saved one with
+    `Tokenizer.open`.
 
-    `contents` is a whole tokenizer.json, which alone decides the ids; `config` is a tokenizer_config.json, which names the
-    special tokens (end of text, beginning of text, unknown, padding and so on).
+    `contents` is a whole tokenizer.json, which alone decides the ids; `config` is a tokenizer_config.json, which names
+    the special tokens (end of text, beginning of text, unknown, padding and so on).
 
     >>> from clearstory.text.train_tokenizer import train_tokenizer
     >>> tokenizer = train_tokenizer("bytes", [])
@@ -103,7 +104,9 @@ class Tokenizer:
         return encoded.ids, encoded.offsets
 
     def encode_parsing_special(self, text: str) -> list[int]:
-        """Token ids of a text in which special tokens are parsed, as rendered chat templates need. Not for untrusted text."""
+        """Token ids of a text in which special tokens are parsed, as rendered chat templates need. Not for untrusted
+        text.
+        """
         ids: list[int] = self._special_backend.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -129,7 +132,8 @@ class Tokenizer:
         return self._bytes[id]
 
     def display_token(self, id: int) -> str:
-        """Printable form of one token: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not valid UTF-8.
+        """Printable form of one token: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not
+        valid UTF-8.
 
         An id beyond the vocabulary (padded embedding rows) is shown as <id>.
 
@@ -160,8 +164,8 @@ class Tokenizer:
     def byte_lengths(self) -> npt.NDArray[np.int64]:
         """Number of UTF-8 bytes of text that each id stands for, shape (V,); 0 for special tokens.
 
-        For a lossless tokenizer they add up to the size of the text. Tokenizers that drop white space count the bytes of their
-        tokens only.
+        For a lossless tokenizer they add up to the size of the text. Tokenizers that drop white space count the bytes
+        of their tokens only.
         """
         return np.array([len(text) for text in self._bytes], dtype=np.int64)
 
@@ -317,7 +321,8 @@ class Tokenizer:
         wrong = next((id for id in known if not 0 <= id < self.vocab), None)
         if wrong is not None:
             raise VocabularyMismatch(
-                f"token id {wrong:,} is outside the tokenizer's vocabulary of {self.vocab:,}; open the tokenizer saved beside the model"
+                f"token id {wrong:,} is outside the tokenizer's vocabulary of {self.vocab:,}; open the "
+                "tokenizer saved beside the model"
             )
         return known
 

@@ -30,8 +30,8 @@ def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased:
     """A tokenizer of the kind that `spec` names, trained on texts; `eos` is the end-of-document token.
 
     The vocabulary may be smaller than requested if the text is short; `vocab` is its size. `uncased` is for wordpiece.
-    Training is deterministic, except for unigram, whose trainer sums in no fixed order. Raises UnknownName for an unknown
-    kind, BadSetting for an invalid size, BadInput if unigram has too little text.
+    Training is deterministic, except for unigram, whose trainer sums in no fixed order. Raises UnknownName for an
+    unknown kind, BadSetting for an invalid size, BadInput if unigram has too little text.
 
     >>> train_tokenizer("characters", ["banana"]).encode("nab")
     [2, 0, 1]
@@ -41,7 +41,8 @@ def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased:
         if Path(spec).expanduser().exists():
             return Tokenizer.open(spec)
         raise UnknownName(
-            f"there is no tokenizer {spec!r} and no folder of that name; {nearest(kind, KINDS)}; the default kind is bpe:8192"
+            f"there is no tokenizer {spec!r} and no folder of that name; {nearest(kind, KINDS)}; "
+            "the default kind is bpe:8192"
         )
     if uncased and kind != "wordpiece":
         raise BadSetting(f"{spec} is cased; only wordpiece can be uncased")

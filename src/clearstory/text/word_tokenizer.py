@@ -1,7 +1,7 @@
 """Word tokenizer: white-space separated words, and a token for every line end.
 
-The ids are those of the tokenizers library; for tokenizers built here, Python's str.split computes them in a fraction of
-the time (benchmarks/results/ngram.json).
+The ids are those of the tokenizers library; for tokenizers built here, Python's str.split computes them in a fraction
+of the time (benchmarks/results/ngram.json).
 """
 
 from __future__ import annotations
