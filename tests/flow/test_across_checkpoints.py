@@ -10,8 +10,7 @@ import pytest
 from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.folders import open_model
-from clearstory.recipes.inference.across_checkpoints import MAX_CHECKPOINTS
-from clearstory.recipes.inference.inspect import inspect
+from clearstory.recipes.inference.inspect import MAX_CHECKPOINTS, inspect
 from clearstory.training.checkpoint import list_checkpoints
 from trained import all_events, recipe, text_file
 

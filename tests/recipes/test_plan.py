@@ -19,8 +19,7 @@ from clearstory.models.families import PRESETS
 from clearstory.models.recurrent.config import parameter_count as recurrent_on_paper
 from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.transformer.sizing import parameter_count as on_paper
-from clearstory.recipes.planning.costs import activation_numbers, cache_numbers, flops_per_token
-from clearstory.recipes.planning.hardware import HARDWARE
+from clearstory.recipes.planning.costs import HARDWARE, activation_numbers, cache_numbers, flops_per_token
 from clearstory.recipes.planning.parameter_groups import classify_parameter, list_parameter_groups, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, ModelPlan, plan
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL

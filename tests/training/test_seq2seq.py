@@ -20,7 +20,6 @@ from clearstory.models.build import build
 from clearstory.models.transformer.presets import MARIAN, T5_11_SMALL, T5_SMALL, TRANSFORMER_BASE
 from clearstory.text.sentinels import with_sentinels
 from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.training.lr_schedule import lr_factor
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.objectives.seq2seq import Seq2Seq, Seq2SeqBatches, seq2seq_batch
 from clearstory.training.objectives.span_corruption import (
@@ -31,6 +30,7 @@ from clearstory.training.objectives.span_corruption import (
     window_length,
 )
 from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
+from clearstory.training.optimizers import lr_factor
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 

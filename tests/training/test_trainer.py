@@ -20,9 +20,8 @@ from clearstory.models.build import build
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
 from clearstory.training.batches import StreamBatches, WindowBatches
-from clearstory.training.lr_schedule import lr_factor
 from clearstory.training.objectives.causal import Causal
-from clearstory.training.optimizers import SGD, AdamW, Muon, orthogonalize
+from clearstory.training.optimizers import SGD, AdamW, Muon, lr_factor, orthogonalize
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 

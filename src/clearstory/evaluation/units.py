@@ -174,23 +174,8 @@ def score_units(
     dataset = encode_documents(tokenizer, text.documents, text.multiple_documents)
     if has_capability(model, Capability.BIDIRECTIONAL):
         return score_units_by_pseudo_likelihood(cast(Encoder, model), tokenizer, text, dataset, on_progress)
-    start_token_id = bos_or_eos_token_id(tokenizer)
     length, stride = window_length_and_stride(model, None, windows, None)
-    nats = np.zeros(len(dataset))
-    if start_token_id is None:
-        # Nothing predicts a document's first token: it is one of the vocabulary, all equally likely.
-        nats[dataset.starts[:-1][np.diff(dataset.starts) > 0]] = math.log(tokenizer.vocab)
-    done = 0
-    if has_targets(dataset, start_token_id):
-        with inference_mode(model):
-            parts = iter_token_nll(
-                model, dataset, windows=windows, start_token_id=start_token_id, batch_size=batch_size
-            )
-            for part in parts:
-                nats[part.start : part.start + len(part.nats)] = part.nats
-                done += len(part.nats)
-                if on_progress is not None:
-                    on_progress(done, len(dataset))
+    nats = token_nats(model, tokenizer, dataset, windows, batch_size, on_progress)
     scores = UnitScores(
         nats=None,
         model_nats=float(nats.sum()),
@@ -216,6 +201,34 @@ def score_units(
         reason=f"{unknown:,} unknown token{'s' * (unknown != 1)} spelled in bytes, and white space, cost "
         f"{oov_nats / NATS_PER_BIT / text.bytes:.3f} of its bits per byte",
     )
+
+
+def token_nats(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    dataset: TokenDataset,
+    windows: WindowMode,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> Floats:
+    """Negative log-likelihood of every token of a dataset under a causal model in nats, (N,)."""
+    start_token_id = bos_or_eos_token_id(tokenizer)
+    nats = np.zeros(len(dataset))
+    if start_token_id is None:
+        # Nothing predicts a document's first token: it is one of the vocabulary, all equally likely.
+        nats[dataset.starts[:-1][np.diff(dataset.starts) > 0]] = math.log(tokenizer.vocab)
+    done = 0
+    if has_targets(dataset, start_token_id):
+        with inference_mode(model):
+            parts = iter_token_nll(
+                model, dataset, windows=windows, start_token_id=start_token_id, batch_size=batch_size
+            )
+            for part in parts:
+                nats[part.start : part.start + len(part.nats)] = part.nats
+                done += len(part.nats)
+                if on_progress is not None:
+                    on_progress(done, len(dataset))
+    return nats
 
 
 def describe_windows(windows: WindowMode, length: int | None, stride: int) -> str:

@@ -23,9 +23,8 @@ from clearstory.models.base import LanguageModel, RestorableState, State, TokenS
 from clearstory.models.device import deterministic
 from clearstory.training.base import StepResult, load_weights, trainable_weights
 from clearstory.training.batches import Batch
-from clearstory.training.lr_schedule import lr_factor
 from clearstory.training.objectives.base import Objective
-from clearstory.training.optimizers import OptimizerSet
+from clearstory.training.optimizers import OptimizerSet, lr_factor
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.weight_average import WeightAverage
 
@@ -234,7 +233,7 @@ class Trainer:
 
 def is_stateful(model: nn.Module, settings: TrainingSettings) -> bool:
     """Whether the state is kept from batch to batch. A model with a context sees no further back than its window."""
-    return settings.stateful and getattr(model, "context", 0) is None
+    return settings.stateful and cast(LanguageModel, model).context is None
 
 
 def training_context(model: nn.Module, dataset: TokenSequences, settings: TrainingSettings) -> int:
@@ -244,7 +243,7 @@ def training_context(model: nn.Module, dataset: TokenSequences, settings: Traini
     """
     if settings.context:
         return settings.context
-    context = getattr(model, "context", None) or 256
+    context = cast(LanguageModel, model).context or 256
     aligned = settings.align_documents and not is_stateful(model, settings)
     return min(context, int(np.diff(dataset.starts).max())) if aligned else context
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, CannotDo
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
 from clearstory.metrics import Score
 from clearstory.models.base import LanguageModel, inference_mode
@@ -20,14 +20,16 @@ from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
-from clearstory.recipes.inference.evaluate_seq2seq import evaluate_seq2seq
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.notebook_html import html_table
 from clearstory.text.document import Document
-from clearstory.text.documents import read_documents
+from clearstory.text.documents import is_parallel, read_documents
+from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import DataSettings
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
+from clearstory.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +124,7 @@ def evaluate(
     network, tokenizer = load_model_and_tokenizer(model, device)
     paths = [sources] if isinstance(sources, str | Path) else sources
     if has_capability(network, Capability.SOURCE):
-        score, count, lossless, seconds = evaluate_seq2seq(
-            cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit
-        )
-        return Evaluation(
-            score=score, documents=count, windows="whole", stride=None, context=None, unknown=0,
-            lossless=lossless, seconds=seconds,
-        )  # fmt: skip
+        return evaluate_seq2seq(cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit)
     if texts is None:
         documents: Iterable[Document] = read_documents(paths, data)
     else:
@@ -145,6 +141,51 @@ def evaluate(
         batch_size=batch_size,
         limit=limit,
         on_progress=on_progress,
+    )
+
+
+def evaluate_seq2seq(
+    model: EncoderDecoder,
+    tokenizer: Tokenizer,
+    sources: Sequence[str | Path],
+    texts: Sequence[str] | None,
+    data: DataSettings | None,
+    limit: int | None,
+) -> Evaluation:
+    """How well an encoder-decoder predicts all targets given their sources; pairs are counted as documents.
+
+    Targets are those of pairs where the files have pairs, else spans dropped from running text, always the same ones.
+    Raises CannotDo for running text and a model without sentinel tokens, BadInput for text that is too short.
+    """
+    data = data or DataSettings()
+    pairs = texts is None and (data.pairs or is_parallel(sources, data))
+    if not pairs and not sentinels(tokenizer):
+        raise CannotDo(
+            "this model was not trained with span corruption and cannot be evaluated on running text; give pairs of a "
+            "source and its target, as .tsv or .jsonl"
+        )
+    if texts is None:
+        documents = list(read_documents(sources, replace(data, pairs=pairs)))
+    else:
+        documents = [Document(str(number), text) for number, text in enumerate(texts)]
+    dataset = encode_documents(tokenizer, documents, multiple_documents=pairs)
+    if len(dataset) < 10:
+        raise BadInput(f"{len(dataset):,} tokens are too few to predict any of them from the others; give more text")
+    name = resolve_objective("auto", model.config.architecture, pairs)
+    objective, _ = OBJECTIVES[name].make(tokenizer, TrainingSettings()).configure(model.config)
+    started = time.perf_counter()
+    with inference_mode(model):
+        validation = objective.validate(model, dataset, model.config.context, limit)
+    count = dataset.documents // 2 if pairs else dataset.documents
+    return Evaluation(
+        score=validation.score,
+        documents=count,
+        windows="whole",
+        stride=None,
+        context=None,
+        unknown=0,
+        lossless=dataset.bytes == dataset.text_bytes,
+        seconds=time.perf_counter() - started,
     )
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, Unpack
 
-from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import Sampling
 from clearstory.lens.registry import VIEWS, check_supported, load_view
 from clearstory.lens.rendering.render import format_of, save_view
-from clearstory.lens.views import View
+from clearstory.lens.views import Curve, HighlightedText, Line, Panel, Report, Table, View
 from clearstory.lens.views.difference import ROWS, difference
+from clearstory.lens.views.report import panels_of
 from clearstory.models.base import LanguageModel
 from clearstory.models.prompts import Truncation
-from clearstory.recipes.inference.across_checkpoints import view_across_checkpoints
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.settings.keywords import ViewKeywords
 from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.checkpoint import list_checkpoints
 
 GeneratedTokens = tuple[Sequence[int], Sequence[Candidate]]
 """Ids of generated tokens, and every candidate that a beam search considered."""
@@ -58,8 +61,7 @@ def inspect(
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
     """
-    function = load_view(view)
-    check_view_settings(function, view, settings)
+    check_view_settings(load_view(view), view, settings)
     if out is not None:
         format_of(out)  # before anything is computed
     is_comparison = compare_model is not None or compare_text is not None
@@ -68,28 +70,40 @@ def inspect(
             "across_checkpoints is set together with compare_model or compare_text; leave out one of the two"
         )
 
-    def compute_view(model: str | Path | ModelWithTokenizer, text: str = text) -> View:
-        network, tokenizer = load_model_and_tokenizer(model, device)
-        check_supported(view, network)
-        if VIEWS[view].needs_generator:
-            generator = token_generator(network, tokenizer, text, settings.get("truncate"))
-            return function(network, tokenizer, text, generator, **settings)
-        if is_comparison and VIEWS[view].lists_vocabulary:
-            return function(network, tokenizer, text, **{**settings, "top": network.vocab})
-        return function(network, tokenizer, text, **settings)
-
+    compute_view = partial(view_of_text, view, device=device, whole_vocabulary=is_comparison, settings=settings)
     if is_comparison:
         second = compute_view(model if compare_model is None else compare_model, compare_text or text)
-        computed = difference(compute_view(model), second, top=settings.get("top", ROWS))
+        computed = difference(compute_view(model, text), second, top=settings.get("top", ROWS))
     elif across_checkpoints:
         if not isinstance(model, str | Path):
             raise BadSetting("a loaded model has no checkpoints; pass the folder of its run")
-        computed = view_across_checkpoints(model, compute_view, view)
+        computed = view_across_checkpoints(model, partial(compute_view, text=text), view)
     else:
-        computed = compute_view(model)
+        computed = compute_view(model, text)
     if out is not None:
         save_view(computed, out)
     return computed
+
+
+def view_of_text(
+    view: str,
+    model: str | Path | ModelWithTokenizer,
+    text: str,
+    *,
+    device: str | None,
+    whole_vocabulary: bool,
+    settings: Mapping[str, Any],
+) -> View:
+    """The view of one model reading one text; with `whole_vocabulary`, a list of tokens has all of them."""
+    function = load_view(view)
+    network, tokenizer = load_model_and_tokenizer(model, device)
+    check_supported(view, network)
+    if VIEWS[view].needs_generator:
+        generator = token_generator(network, tokenizer, text, settings.get("truncate"))
+        return function(network, tokenizer, text, generator, **settings)
+    if whole_vocabulary and VIEWS[view].lists_vocabulary:
+        return function(network, tokenizer, text, **{**settings, "top": network.vocab})
+    return function(network, tokenizer, text, **settings)
 
 
 def check_view_settings(function: Callable[..., View], view: str, settings: Mapping[str, object]) -> None:
@@ -118,3 +132,93 @@ def token_generator(
         return best.ids, tuple(candidates)
 
     return generate_tokens
+
+
+MAX_CHECKPOINTS = 8
+"""Checkpoints that are shown; of more, this many at equal distances, the first and the last included."""
+
+MAX_LINES = 6
+"""Rows of a table that are drawn as lines of the curve."""
+
+
+def view_across_checkpoints(run: str | Path, compute_view: Callable[[Path], View], name: str) -> Report:
+    """The view at each checkpoint of a run, preceded by a curve of the last checkpoint's main values over training.
+
+    Raises BadInput if `run` is not a run folder or has no checkpoints.
+    """
+    checkpoints = list_checkpoints(Path(run))
+    if not checkpoints:
+        raise BadInput(f"{run} has no checkpoints; pass the folder of a run that has some")
+    chosen = evenly_spaced(checkpoints)
+    steps = [int(path.name.removeprefix("step-")) for path in chosen]
+    views = [panels_of(compute_view(path)) for path in chosen]
+    titled = [
+        replace(panel, title=f"Step {step:,}: {panel.title}")
+        for step, panels in zip(steps, views, strict=True)
+        for panel in panels
+    ]
+    curve = value_curve(steps, views)
+    shown = f"{len(chosen)} of {len(checkpoints)}" if len(chosen) < len(checkpoints) else f"{len(checkpoints)}"
+    return Report(
+        title=f"{name} over training",
+        panels=(*([] if curve is None else [curve]), *titled),
+        caption=f"{shown} checkpoints, steps {steps[0]:,} to {steps[-1]:,}; --training.keep_checkpoints sets how many "
+        "a run keeps.",
+    )
+
+
+def evenly_spaced(paths: Sequence[Path]) -> list[Path]:
+    """At most MAX_CHECKPOINTS of the paths at equal distances, the first and the last included.
+
+    >>> [str(path) for path in evenly_spaced([Path(str(number)) for number in range(15)])]
+    ['0', '2', '4', '6', '8', '10', '12', '14']
+    """
+    if len(paths) <= MAX_CHECKPOINTS:
+        return list(paths)
+    last = MAX_CHECKPOINTS - 1
+    return [paths[round(index * (len(paths) - 1) / last)] for index in range(MAX_CHECKPOINTS)]
+
+
+def value_curve(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve | None:
+    """The values of the last checkpoint's first table or text at each step; None for views without either."""
+    for index, last in enumerate(views[-1]):
+        same_panel: list[Any] = [panels[index] if index < len(panels) else None for panels in views]
+        if isinstance(last, Table) and last.bar is not None:
+            lines = tuple(
+                line_of(key, steps, [row_value(panel, key) for panel in same_panel])
+                for key in dict.fromkeys(str(row[0]) for row in last.rows[:MAX_LINES])
+            )
+            return Curve(
+                title=f"{last.bar} over training, of the first rows at the last checkpoint",
+                lines=lines,
+                x_label="training steps",
+                y_label=last.bar,
+                caption=missing_point_caption(lines, len(steps)),
+            )
+        if isinstance(last, HighlightedText):
+            names = [key for key, value in last.totals if isinstance(value, float)]
+            if names:
+                name = names[-1]
+                values = [dict(panel.totals).get(name) for panel in same_panel]
+                line = line_of(name, steps, values)
+                return Curve(title=f"{name} over training", lines=(line,), x_label="training steps", y_label=name)
+    return None
+
+
+def missing_point_caption(lines: Sequence[Line], steps: int) -> str | None:
+    """A sentence on what a missing point means; None where no point is missing."""
+    names = [line.name for line in lines if len(line.x) < steps]
+    return f"Where {', '.join(names)} has no point, it was not among the rows shown." if names else None
+
+
+def row_value(table: Table, key: str) -> Any:
+    """The main value of the row whose first cell is `key`; None if there is no such row."""
+    assert table.bar is not None
+    values = zip(table.rows, table.column(table.bar), strict=True)
+    return next((value for row, value in values if str(row[0]) == key), None)
+
+
+def line_of(name: str, steps: Sequence[int], values: Sequence[Any]) -> Line:
+    """A line through the values that are not None."""
+    points = [(float(step), float(value)) for step, value in zip(steps, values, strict=True) if value is not None]
+    return Line(name, tuple(x for x, _ in points), tuple(y for _, y in points))

@@ -1,11 +1,11 @@
-"""Memory and FLOPs of a model, computed from its parameter groups without allocating it."""
+"""Memory and FLOPs of a model, computed from its parameter groups without allocating it; peak FLOP/s of hardware."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.recipes.planning.parameter_groups import LABELS, ParameterGroup
 
 ACTIVATION_VECTORS = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
@@ -29,7 +29,7 @@ def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: i
     A Transformer keeps the input and output of the norm of each sublayer; queries, keys, values and outputs of
     attention; and the inputs and outputs of the feed-forward activation function.
     """
-    if isinstance(config, RecurrentConfig):
+    if config.family != "transformer":
         state_vectors = 2 if config.cell == "lstm" else 1
         inputs = sum(group.shape[0] * group.layers for group in groups if group.symbol == "W")
         gates = sum(
@@ -72,7 +72,7 @@ def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -
     """Numbers that generation caches per sequence, and the formula in words: the keys and values of a full context (and
     of a source of that length), a recurrent state of fixed size, or nothing for an encoder.
     """
-    if isinstance(config, RecurrentConfig):
+    if config.family != "transformer":
         state_vectors = 2 if config.cell == "lstm" else 1
         return state_vectors * sum(config.units), "a state of fixed size per sequence, at any length"
     c = config
@@ -117,7 +117,7 @@ def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) 
     Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F, except that embeddings are looked up here.
     """
     c = config
-    window = getattr(c, "sliding_window", None)
+    window = c.sliding_window if c.family == "transformer" else None
     attended = context if window is None else min(context, window)
     queries = sum(group.shape[1] * group.count_per_layer * group.layers for group in groups if group.symbol == "W_q")
     flops: dict[str, int] = {}
@@ -130,7 +130,7 @@ def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) 
             flops[group.group] = flops.get(group.group, 0) + 2 * group.parameters
             if group.group == "attention":
                 flops |= {QK_PRODUCTS: 2 * queries * attended, WEIGHTED_VALUES: 2 * queries * attended}
-    if getattr(c, "tie_embeddings", False):
+    if c.tie_embeddings:
         flops["unembedding"] = flops.get("unembedding", 0) + 2 * c.vocab * c.width
     return flops
 
@@ -141,3 +141,66 @@ def flops_per_token(groups: Sequence[ParameterGroup], config: Any, context: int)
     attention = by_group.get(QK_PRODUCTS, 0) + by_group.get(WEIGHTED_VALUES, 0)
     forward = sum(by_group.values())
     return {"weights": forward - attention, "attention": attention, "forward": forward, "training": 3 * forward}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareSpec:
+    """One kind of hardware.
+
+    Args:
+        name: its name.
+        peak_flops: peak FLOP/s of dense bf16 matrix products, accumulated in fp32.
+        memory: bytes.
+        watts: board power; None where it is not published.
+        source: document of these numbers.
+        precision: precision of training in the estimate.
+    """
+
+    name: str
+    peak_flops: float
+    memory: int
+    watts: float | None
+    source: str
+    precision: str = "bf16"
+
+
+HARDWARE = (
+    HardwareSpec(
+        name="RTX 4090",
+        peak_flops=165.2e12,
+        memory=24 * 10**9,
+        watts=450,
+        source="NVIDIA Ada GPU Architecture whitepaper v2, appendix A: bf16 tensor, fp32 accumulate, dense",
+    ),
+    HardwareSpec(
+        name="A100 80GB SXM",
+        peak_flops=312e12,
+        memory=80 * 10**9,
+        watts=400,
+        source="NVIDIA A100 data sheet: bf16 tensor core, dense",
+    ),
+    HardwareSpec(
+        name="H100 SXM",
+        peak_flops=989.4e12,
+        memory=80 * 10**9,
+        watts=700,
+        source="NVIDIA H100 Tensor Core GPU Architecture whitepaper, table 2: bf16 tensor, dense",
+    ),
+    HardwareSpec(
+        name="TPU v5e",
+        peak_flops=197e12,
+        memory=16 * 10**9,
+        watts=None,
+        source="Google Cloud documentation, TPU v5e: peak compute per chip, bf16",
+    ),
+    HardwareSpec(
+        name="TPU v5p",
+        peak_flops=459e12,
+        memory=95 * 10**9,
+        watts=None,
+        source="Google Cloud documentation, TPU v5p: peak compute per chip, bf16",
+    ),
+)
+"""Peak FLOP/s of dense products, not the doubled figures for sparsity. The numbers of TPUs were read in the named
+documents, those of NVIDIA in citations of them: check them before an expensive decision.
+"""

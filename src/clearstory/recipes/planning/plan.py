@@ -1,7 +1,7 @@
 """Plan: estimated parameters, memory, FLOPs, training time and cost of a model.
 
 The model is built on torch's meta device, where nothing is allocated. `parameter_groups` sorts its parameters by name,
-`costs` computes memory and FLOPs from the groups, and training time follows from the peak FLOP/s in `hardware`.
+`costs` computes memory and FLOPs from the groups, and training time follows from the peak FLOP/s of hardware.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Unpack
 
 from clearstory.errors import CannotDo
-from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.recurrent.config import RecurrentConfig
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.recipes.planning.costs import (
+    HARDWARE,
+    HardwareSpec,
     activation_numbers,
     cache_numbers,
     flops_by_group,
     flops_per_token,
     memory_breakdown,
 )
-from clearstory.recipes.planning.hardware import HARDWARE, HardwareSpec
 from clearstory.recipes.planning.parameter_groups import (
     FormulaTerm,
     ParameterGroup,
@@ -101,7 +99,7 @@ class ModelPlan:
     @property
     def parameters_per_layer(self) -> int | None:
         """Parameters of each layer; None where there is one layer, or layers differ."""
-        layers = getattr(self.config, "layers", 1)
+        layers = max((group.layers for group in self.parameter_groups), default=1)
         if layers == 1 or any(group.layers != layers for group in self.parameter_groups if group.group in LAYER_GROUPS):
             return None
         return sum(group.parameters_per_layer for group in self.parameter_groups if group.layers == layers)
@@ -146,14 +144,14 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
     from clearstory.models.families import preset
 
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
-    if isinstance(config, NGramConfig):
+    if config.family == "ngram":
         raise CannotDo(
             f"the size of {recipe.model.name} depends on its text, with one entry per distinct n-gram; train one to "
             "see it: clearstory train TEXT --model ngram"
         )
     name = recipe.model.name
     notes: tuple[str, ...] = (PRESET_NOTES[name],) if name in PRESET_NOTES else ()
-    if getattr(config, "architecture", None) == "encoder-decoder":
+    if config.architecture == "encoder-decoder":
         notes = (*notes, ENCODER_DECODER_NOTE)
     groups = list_parameter_groups(config)
     parameters = sum(group.parameters for group in groups)
@@ -163,12 +161,12 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
         recipe=recipe,
         parameter_groups=groups,
         parameters=parameters,
-        context=recipe.context or getattr(config, "context", None) or DEFAULT_CONTEXT,
+        context=recipe.context or config.context or DEFAULT_CONTEXT,
         tokens=recipe.tokens or TOKENS_PER_PARAMETER * parameters,
         notes=notes,
         memory={"weights_fp32": 4 * parameters},
     )
-    if isinstance(config, TransformerConfig | RecurrentConfig):
+    if config.family != "hmm":
         return add_training_estimates(size)
     note = f"there is no estimate of training for this family ({config.family}); a short training run measures it"
     return replace(size, notes=(*notes, note))
