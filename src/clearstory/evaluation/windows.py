@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +18,13 @@ import torch
 from clearstory.errors import BadSetting
 from clearstory.metrics import Score
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, TokenSequences
+from clearstory.models.capabilities import Capability, has_capability
 
 WindowMode = Literal["strided", "blocks"]
 
 CHUNK_TOKENS = 256
-"""Tokens read at a time by a model without a context, where it has no `chunk_tokens` itself. Its state is carried over,
-so results do not depend on it.
+"""Tokens read at a time by a model without a context; n-gram models have their own `chunk_tokens`. The state is carried
+over, so results do not depend on it.
 """
 
 
@@ -265,7 +266,8 @@ def score_whole_documents(
     model: LanguageModel, documents: ShiftedDocuments, batch_size: int, device: torch.device, limit: int | None
 ) -> Iterator[TokenNll]:
     """Documents in parallel by a model without a context, chunk by chunk, with each one's state carried over."""
-    chunk, n_scored = int(getattr(model, "chunk_tokens", CHUNK_TOKENS)), 0
+    chunk = int(cast(Any, model).chunk_tokens) if has_capability(model, Capability.NGRAM_COUNTS) else CHUNK_TOKENS
+    n_scored = 0
     # One window for each document puts documents of similar lengths into a batch.
     whole = (Window(d, 0, 0, size) for d in range(len(documents)) if (size := documents.n_targets(d)))
     for group in batch_windows(whole, batch_size):

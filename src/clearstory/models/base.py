@@ -167,7 +167,7 @@ def output_weight(model: object) -> Float[Tensor, "V W"] | None:
     """Output embeddings of a model, (V, W); None for a model (or a view of one) without them."""
     if not has_capability(model, Capability.OUTPUT_EMBEDDINGS):
         return None
-    return cast("Tensor | None", getattr(model, "output_weight", None))
+    return cast("Tensor | None", cast(Any, model).output_weight)
 
 
 def initial_state(

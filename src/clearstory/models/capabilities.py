@@ -88,4 +88,6 @@ def require(model: object, capability: Capability) -> None:
 def family_name(model: object) -> str:
     """A model's architecture (decoder, encoder, encoder-decoder) or family (lstm, hmm, ngram), for messages."""
     config = getattr(model, "config", None)
-    return str(getattr(config, "architecture", None) or getattr(config, "family", None) or type(model).__name__)
+    if config is None:
+        return type(model).__name__
+    return str(config.architecture if config.family == "transformer" else config.family)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
-from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, output_weight
+from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, output_weight, reads_source
 from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.cross_entropy import CHUNK_LOGITS
 from clearstory.models.shallow_copy import shallow_copy
@@ -63,7 +63,7 @@ class DecodingView(nn.Module):
             return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
 
         self.base_model = shallow_copy(cast(nn.Module, model), replace)
-        bias = getattr(model, "unembedding_bias", None)
+        bias = cast(Any, model).unembedding_bias if reads_source(model) else None
         self.unembed = made.get(id(weight)) or make(linear_from_weight(weight, bias))
         self.width = weight.shape[1]
         self.vocab: int = model.vocab

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
 from clearstory.models.base import LanguageModel, reads_source
+from clearstory.models.config import Config
 
 Truncation = Literal["left"]
 """How a prompt longer than the context is shortened: "left" drops its beginning."""
@@ -29,10 +30,10 @@ def bos_or_eos_token_id(tokenizer: HasStartTokens) -> int | None:
     return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
-def find_start_token_id(config: object, tokenizer: HasStartTokens) -> int | None:
+def find_start_token_id(config: Config, tokenizer: HasStartTokens) -> int | None:
     """The token that generation starts after when the prompt is empty: the config's own, else the tokenizer's."""
-    start = getattr(config, "start_token_id", None)
-    return bos_or_eos_token_id(tokenizer) if start is None else int(start)
+    start = config.start_token_id
+    return bos_or_eos_token_id(tokenizer) if start is None else start
 
 
 def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None) -> list[int]:

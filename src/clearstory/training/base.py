@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
 from clearstory.errors import CheckpointMismatch
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.training.settings import TrainingSettings
 
 
@@ -97,8 +98,8 @@ def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load the tensors under "model." into the model. Raises CheckpointMismatch when they belong to another model."""
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    if callable(resize := getattr(model, "resize", None)):  # a count model is as large as its tables
-        resize({name: tuple(value.shape) for name, value in saved.items()})
+    if has_capability(model, Capability.NGRAM_COUNTS):  # as large as its tables
+        cast(Any, model).resize({name: tuple(value.shape) for name, value in saved.items()})
     own = trainable_weights(model)
     for name in sorted(own.keys() | saved.keys()):
         here, there = own.get(name), saved.get(name)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from clearstory.models.base import CountModel, FitProgress, TokenSequences
+from clearstory.models.base import CountModel, FitProgress, LanguageModel, TokenSequences
 from clearstory.models.device import deterministic
 from clearstory.training.base import StepResult, load_weights
 from clearstory.training.settings import TrainingSettings
@@ -33,7 +33,7 @@ class CountTrainer:
         self.count_model.check_data(dataset)
         self.dataset = dataset
         self.settings = settings
-        self.context = settings.context or getattr(model, "context", None) or 256
+        self.context = settings.context or cast(LanguageModel, model).context or 256
         self.step = 0
         self.tokens = 0
         self.plans: list[tuple[int, int]] = [(0, self.count_model.rounds or steps)]

@@ -113,7 +113,7 @@ def run_graph(session: Any, inputs: Arrays) -> Arrays:
 
 def random_batches(model: Any) -> list[list[list[int]]]:
     """Batches of random sequences: one token, one sequence, sequences of equal and of different lengths."""
-    window = getattr(model.config, "sliding_window", None) or 0
+    window = (model.config.family == "transformer" and model.config.sliding_window) or 0
     length = max(SEQUENCE_LENGTH, window + 8 if window <= MAX_SEQUENCE_LENGTH else 0)
     longest = length if model.context is None else min(length, model.context)
     rng = np.random.default_rng(1)

@@ -302,7 +302,7 @@ def label_log_probabilities(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def generated_ids(model: Any, length: int) -> torch.Tensor:
     """Sequences sampled from the model itself, (SEQUENCES, length): tokens of high probability."""
     engine = Engine(model)
-    start = getattr(model.config, "start_token_id", None) or 0
+    start = model.config.start_token_id or 0
     has_source = has_capability(model, Capability.SOURCE)
     sources = random_ids(model, length).tolist() if has_source else [None] * SEQUENCES
     sequences = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from clearstory.generation.stream_decoder import BytesDecoder
 from clearstory.models.base import LanguageModel, reads_source
@@ -35,7 +35,7 @@ class PromptFormat:
         cls, model: LanguageModel, tokenizer: Tokenizer, truncate: Truncation | None, ignore_eos: bool = False
     ) -> PromptFormat:
         """The prompt format of a model with its tokenizer."""
-        start = find_start_token_id(getattr(model, "config", None), tokenizer)
+        start = find_start_token_id(cast(Any, model).config, tokenizer)
         eos = tokenizer.eos_token_id
         return cls(reads_source(model), None if ignore_eos else eos, eos, start, truncate)
 

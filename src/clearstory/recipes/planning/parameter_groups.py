@@ -168,7 +168,7 @@ def parameter_shapes(config: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
     from clearstory.formats.no_init import build_empty
 
     # Rotary angles are computed, not learned; those of one position are enough here.
-    rotary = getattr(config, "positions", None) == "rotary"
+    rotary = config.family == "transformer" and config.positions == "rotary"
     for name, each in build_empty(replace(config, context=1) if rotary else config).named_parameters():
         yield name, tuple(each.shape)
 

@@ -51,7 +51,7 @@ class ModelChoice:
     @property
     def architecture(self) -> str:
         """The architecture of a Transformer: decoder, encoder or encoder-decoder; decoder for all other families."""
-        return str(self.overrides.get("architecture", getattr(preset(self.name), "architecture", "decoder")))
+        return str(self.overrides.get("architecture", preset(self.name).architecture))
 
     def config(self, *, vocab: int, context: int | None = None, parameters: int | None = None) -> Any:
         """The config of a model for a tokenizer of `vocab` tokens, scaled to about `parameters` where given.
@@ -63,7 +63,7 @@ class ModelChoice:
         6
         """
         config: Any = preset(self.name)
-        if not isinstance(config, TransformerConfig):
+        if config.family != "transformer":
             base: Any = replace(config, **{"vocab": vocab, **self.overrides})
             return base if parameters is None else scale_config(base, parameters)
         other_fields = {key: value for key, value in self.overrides.items() if key not in SIZE_FIELDS}

@@ -1,7 +1,7 @@
 """Learning curve of a run, drawn over the band of reference runs of the same preset and corpus.
 
-A reference is a file in recipes/training/references/, written by benchmarks/reference_curves.py: the lowest and highest bits
-per byte of several seeds against training tokens, since times depend on the machine.
+A reference is a file in recipes/training/references/, written by benchmarks/reference_curves.py: the lowest and
+highest bits per byte of several seeds against training tokens, since times depend on the machine.
 """
 
 from __future__ import annotations

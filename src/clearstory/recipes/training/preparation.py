@@ -10,13 +10,12 @@ import torch
 
 from clearstory.errors import BadSetting
 from clearstory.formats.model_card import ModelCard
-from clearstory.models.base import CountModel, TokenSequences
+from clearstory.models.base import TokenSequences
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
 from clearstory.models.lora import remove_lora
 from clearstory.models.prompts import bos_or_eos_token_id
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.inference.evaluate import lossy_tokenizer_reason
@@ -75,10 +74,7 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
     Text is parallel where data.pairs or the objective say so, and, for an encoder-decoder, where its files have pairs.
     Raises BadSetting for an objective that does not fit the model's architecture or the text.
     """
-    if initial is None:
-        architecture = recipe.model.architecture
-    else:
-        architecture = getattr(initial.model.config, "architecture", "decoder")
+    architecture = recipe.model.architecture if initial is None else initial.model.config.architecture
     named = OBJECTIVES.get(recipe.objective)
     pairs = recipe.data.pairs or (named is not None and named.pairs)
     if architecture == "encoder-decoder" and not pairs:
@@ -220,10 +216,8 @@ def build_config(
     if learns_tags(recipe):
         config, training_data = add_tags(config, corpus, tokenizer, dataset)
     objective, config = objective.configure(config)
-    if not isinstance(config, TransformerConfig) and getattr(config, "bos_token_id", 0) is None:
-        config = replace(
-            config, bos_token_id=bos_or_eos_token_id(tokenizer)
-        )  # count models need to know where texts start
+    if config.family == "ngram" and config.bos_token_id is None:  # its counts depend on where texts start
+        config = replace(config, bos_token_id=bos_or_eos_token_id(tokenizer))
     OBJECTIVES[recipe.objective].check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
 
@@ -259,7 +253,7 @@ def device_of(config: Any, device: str) -> str:
     if device == "cpu":
         return device
     model = build(config, device="meta")
-    return "cpu" if isinstance(model, CountModel) and model.rounds is not None else device
+    return "cpu" if has_capability(model, Capability.COUNT_FITTED) and model.rounds is not None else device
 
 
 def build_trainer(

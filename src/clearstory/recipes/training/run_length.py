@@ -135,7 +135,7 @@ def measure_step_time(run: TrainingRun) -> float | None:
 def final_evaluation_seconds(run: TrainingRun) -> float:
     """Seconds that the end of the run takes: the final evaluation, saving and the learning curve."""
     # A recurrent model reads documents in parallel; the first one alone would be slow.
-    whole_documents = getattr(run.model, "context", 0) is None
+    whole_documents = run.model.context is None
     validation_tokens = run.prepared.validation_tokens
     tokens = min(validation_tokens, TIMING_TOKENS if whole_documents else 20 * run.trainer.context)
     if run.compiled or run.recipe.training.device != "cpu":
