@@ -50,7 +50,7 @@ def test_one_command_trains_a_translator_on_pairs(pairs: Path, tmp_path: Path, c
     [prepared] = [event for event in events if isinstance(event, RunPrepared)]
     assert (prepared.documents, prepared.unit) == (80, "pair")
     evaluations = [event for event in events if isinstance(event, Evaluated)]
-    assert all(evaluation.loss_unit == "target token" and evaluation.bits_per_byte is None for evaluation in evaluations)
+    assert all(each.loss_unit == "target token" and each.bits_per_byte is None for each in evaluations)
     assert evaluations[-1].nats_per_token < evaluations[0].nats_per_token + 0.1
     assert all(" → " in event.text for event in events if isinstance(event, TextSampled))
     finished = events[-1]
@@ -161,7 +161,9 @@ def test_pairs_that_are_too_long_are_reported(pairs: Path, tmp_path: Path) -> No
         (["--tokenizer", "words", "--data.source_field", "target"], "give two fields"),
     ],
 )
-def test_impossible_settings_are_refused(pairs: Path, tmp_path: Path, cli: Cli, words: list[str], expected: str) -> None:
+def test_impossible_settings_are_refused(
+    pairs: Path, tmp_path: Path, cli: Cli, words: list[str], expected: str
+) -> None:
     answer = cli(
         "train", pairs, "--model", "clear-translate", "--tokenizer", "bpe:300", "--out", tmp_path / "r", *words
     )

@@ -184,10 +184,10 @@ class StreamBatches:
 
     def batch(self, index: int) -> Batch:
         """Batch `index`; there is no last one."""
-        epoch, place = divmod(index, self.batches_per_epoch)
+        epoch, batch_in_epoch = divmod(index, self.batches_per_epoch)
         spare = self.stream_length - self.batches_per_epoch * self.context
         offset = int(np.random.default_rng([self.seed, epoch]).integers(0, min(spare, self.context - 1) + 1))
-        starts = offset + place * self.context + self.stream_length * np.arange(self.batch_size)
+        starts = offset + batch_in_epoch * self.context + self.stream_length * np.arange(self.batch_size)
         return cut_windows(self.dataset, starts, self.context)
 
     def continues(self, index: int) -> bool:

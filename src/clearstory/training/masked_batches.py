@@ -201,19 +201,19 @@ class SentencePairBatches:
                 pairs.append(SentencePair(starts[first], starts[middle], starts[middle], starts[end], False))
                 first = end
             else:
-                room = self.max_tokens - (starts[middle] - starts[first])
-                other = self.random_text(document, room, rng)
+                limit = self.max_tokens - (starts[middle] - starts[first])
+                other = self.random_text(document, limit, rng)
                 pairs.append(SentencePair(starts[first], starts[middle], *other, True))
                 first = middle
         return pairs
 
-    def random_text(self, document: int, room: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Start and end of whole sentences of another document that fill `room`; a longer sentence is cut off."""
+    def random_text(self, document: int, limit: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Start and end of whole sentences of another document, at most `limit` tokens; a longer one is cut off."""
         other = int(rng.integers(len(self.documents) - 1))
         starts = self.documents[other + (other >= document)]
         first = int(rng.integers(len(starts) - 1))
-        end = max(bisect_right(starts, starts[first] + room) - 1, first + 1)
-        return starts[first], min(starts[end], starts[first] + room)
+        end = max(bisect_right(starts, starts[first] + limit) - 1, first + 1)
+        return starts[first], min(starts[end], starts[first] + limit)
 
     def batch(self, index: int) -> Batch:
         """Batch `index`; there is no last one."""

@@ -124,8 +124,8 @@ class Seq2SeqBatches:
 
     def batch(self, index: int) -> Batch:
         """Batch `index`; there is no last one."""
-        epoch, place = divmod(index, self.batches_per_epoch)
-        return self.collate(self.epoch_batches(epoch)[place])
+        epoch, batch_in_epoch = divmod(index, self.batches_per_epoch)
+        return self.collate(self.epoch_batches(epoch)[batch_in_epoch])
 
     def continues(self, index: int) -> bool:
         """False: pairs are shuffled."""
