@@ -162,7 +162,7 @@ KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
     (keywords.PlanKeywords, PlanRecipe, {"model"}),
     (keywords.DataReportKeywords, DataRecipe, {"text"}),
     (
-        keywords.ViewKeywords,
+        keywords.InspectKeywords,
         InspectRecipe,
         {"model", "text", "view", "out", "device", "across_checkpoints", "compare_model", "compare_text"},
     ),

@@ -150,8 +150,8 @@ class DataReportKeywords(TypedDict, total=False):
     data: DataKeywords
 
 
-class ViewKeywords(TypedDict, total=False):
-    """Settings of views, for `inspect`; each view has some of them."""
+class InspectKeywords(TypedDict, total=False):
+    """Settings of views that have flags, too; each view has some of them."""
 
     top: int
     temperature: float
@@ -163,14 +163,10 @@ class ViewKeywords(TypedDict, total=False):
     target: str
     word: str
     words: str | Sequence[str]
-    ids: Sequence[int]
     metric: Literal["answer", "rank", "entropy", "kl"]
     columns: Sequence[int]
     mask: Sequence[int]
     other_text: str
-    other_word: str
-    occurrence: int
-    other_occurrence: int
     compare_tokenizer: str
     edit: str | Sequence[str]
     ablate: Literal["zero", "mean"]
@@ -185,3 +181,12 @@ class ViewKeywords(TypedDict, total=False):
     gate: str
     sentences_file: str | Path
     truncate: Literal["left"]
+
+
+class ViewKeywords(InspectKeywords, total=False):
+    """Settings of views, for `inspect`; those listed here have no flag."""
+
+    ids: Sequence[int]
+    other_word: str
+    occurrence: int
+    other_occurrence: int
