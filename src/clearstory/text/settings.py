@@ -14,13 +14,12 @@ class DataSettings:
     """How files become documents, how much text is held out, and where token ids are cached.
 
     Args:
-        text_field: field (jsonl) or column (parquet) that contains the text. validation: share of the text held out for
-        validation, from 0 to below 1. Several documents are split by a hash of
-            their contents; of very few, the one of the most suitable size is held out; a single document gives its last
-            characters.
+        text_field: field (jsonl) or column (parquet) that contains the text.
+        validation: share of the text held out for validation, from 0 to below 1. Several documents are split by a hash
+            of their contents; of very few, the one of the most suitable size is held out; a single document gives its
+            last characters.
         errors: what to do with bytes that are not UTF-8; "strict" refuses the file and reports the offset, "replace"
-        puts
-            U+FFFD there.
+            puts U+FFFD there.
         pairs: whether the text consists of pairs of a source and a target; tsv, jsonl with a field for each, or two
             line-aligned files. Split by source, so that no source is in both splits.
         source_field: field (jsonl) that contains the source of a pair.

@@ -52,6 +52,8 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
 
     >>> bytes_of_token("Ġthe", "byte-level"), bytes_of_token("<0xE3>", "sentencepiece")
     (b' the', b'\\xe3')
+    >>> bytes_of_token("##ing", "wordpiece")
+    b'ing'
     """
     if style == "byte-level" and all(character in BYTE_ALPHABET for character in piece):
         return bytes(BYTE_ALPHABET[character] for character in piece)
