@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections.abc import Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, get_origin
@@ -44,13 +45,13 @@ def command_help(name: str, summary: str, command: Command) -> str:
     return "\n\n".join(parts)
 
 
-def positional_usage(setting: Setting, settings: dict[str, Setting]) -> str:
+def positional_usage(setting: Setting, settings: Mapping[str, Setting]) -> str:
     """TEXT..., MODEL or [PROMPT]."""
     word = f"{setting.positional}..." if flag_kind(setting.key, settings) is tuple else str(setting.positional)
     return word if setting.default is MISSING or word.endswith("...") else f"[{word}]"
 
 
-def flag_usage(setting: Setting, settings: dict[str, Setting]) -> str:
+def flag_usage(setting: Setting, settings: Mapping[str, Setting]) -> str:
     """A flag with the kind of value that it takes: --top-k N, --windows strided|blocks."""
     if flag_kind(setting.key, settings) is bool:
         return flag_name(setting.key)

@@ -13,6 +13,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from clearstory.errors import BadSetting, UnknownName, nearest
@@ -50,14 +51,20 @@ class Setting:
         return get_args(inner) if get_origin(inner) is Literal else ()
 
 
-def setting_table(settings: type[Any]) -> dict[str, Setting]:
-    """All settings of a dataclass and of the dataclasses nested in it, by dotted key.
+def setting_table(settings: type[Any]) -> Mapping[str, Setting]:
+    """All settings of a dataclass and of the dataclasses nested in it, by dotted key; read-only.
 
     >>> from clearstory.training.settings import TrainingSettings
     >>> setting_table(TrainingSettings)["batch_size"].help
     'sequences in each micro-batch.'
     """
-    return {setting.key: setting for setting in iter_settings(settings, "", ())}
+    if settings not in _TABLES:
+        _TABLES[settings] = MappingProxyType({setting.key: setting for setting in iter_settings(settings, "", ())})
+    return _TABLES[settings]
+
+
+_TABLES: dict[type[Any], Mapping[str, Setting]] = {}
+"""Tables by settings class: resolving the type hints of a recipe takes 20 ms."""
 
 
 def iter_settings(settings: type[Any], prefix: str, path: tuple[str, ...]) -> Iterator[Setting]:
