@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from clearstory.errors import BadSetting
+from clearstory.models.build import build
 from clearstory.models.families import PRESETS
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
@@ -21,7 +23,7 @@ from clearstory.models.transformer.sizing import (
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.preparation import device_of, tokenizer_spec
+from clearstory.recipes.training.preparation import build_trainer, device_of, tokenizer_spec
 from clearstory.recipes.training.samples import parse_padded_image
 from clearstory.text.corpus import Corpus
 from clearstory.text.digit_images import save_png
@@ -110,3 +112,10 @@ def test_count_tables_stay_on_the_cpu() -> None:
     assert device_of(NGramConfig(vocab=9), "cuda") == "cpu"
     assert device_of(HMMConfig(vocab=9, states=2), "cuda") == "cuda"
     assert device_of(NANOGPT_CHAR, "cuda") == "cuda"
+
+
+@pytest.mark.parametrize("config", [NGramConfig(vocab=9), HMMConfig(vocab=9, states=2)])
+def test_count_models_are_fitted_to_the_causal_objective_only(config: Any) -> None:
+    recipe, unused = build_train_recipe({"objective": "seq2seq"}), cast(Any, None)
+    with pytest.raises(BadSetting, match=rf"objective is seq2seq, and this model \({config.family}\) is fitted by"):
+        build_trainer(recipe, build(config), unused, unused, unused)

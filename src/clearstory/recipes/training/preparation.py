@@ -259,9 +259,17 @@ def device_of(config: Any, device: str) -> str:
 def build_trainer(
     recipe: TrainRecipe, model: Any, objective: Objective, dataset: TokenDataset, training_data: TokenSequences
 ) -> BaseTrainer:
-    """A CountTrainer for models that are fitted by counting or EM, else a Trainer for gradient descent."""
+    """A CountTrainer for models that are fitted by counting or EM, else a Trainer for gradient descent.
+
+    Raises BadSetting for another objective than causal where the model is fitted by counting or EM.
+    """
     steps = recipe.steps or DEFAULT_STEPS
     if has_capability(model, Capability.COUNT_FITTED):
+        if recipe.objective != "causal":
+            raise BadSetting(
+                f"objective is {recipe.objective}, and this model ({model.config.family}) is fitted by counting or EM, "
+                "which maximizes the likelihood of the next token; leave objective out"
+            )
         return CountTrainer(model, training_data, recipe.training, steps=steps)
     return Trainer(model, objective, dataset, recipe.training, steps=steps)
 
