@@ -134,8 +134,8 @@ class ModelPlan:
 def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: Unpack[PlanKeywords]) -> ModelPlan:
     """Estimate the parameters, memory, FLOPs and training time of a model.
 
-    `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for an unknown preset, CannotDo for an
-    n-gram model, whose size depends on its text.
+    `settings` are the fields of PlanRecipe, dotted or nested. Raises UnknownName for an unknown preset, CannotDo for a
+    model without parameters, such as an n-gram model, whose size depends on its text.
 
     >>> plan("gpt3-175b", measure=False).parameters
     174604259328
@@ -144,16 +144,16 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
     from clearstory.models.families import preset
 
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
-    if config.family == "ngram":
-        raise CannotDo(
-            f"the size of {recipe.model.name} depends on its text, with one entry per distinct n-gram; train one to "
-            "see it: clearstory train TEXT --model ngram"
-        )
     name = recipe.model.name
     notes: tuple[str, ...] = (PRESET_NOTES[name],) if name in PRESET_NOTES else ()
     if config.architecture == "encoder-decoder":
         notes = (*notes, ENCODER_DECODER_NOTE)
     groups = list_parameter_groups(config)
+    if not groups:
+        raise CannotDo(
+            f"{name} has no parameters, only tables whose size depends on its text; train one to see it: "
+            f"clearstory train TEXT --model {name}"
+        )
     parameters = sum(group.parameters for group in groups)
     size = ModelPlan(
         model=name,
