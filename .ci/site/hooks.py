@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:CONTRIBUTING|CHANGELOG|changelog\.d|benchmarks|README)[^)]*\)")
+NOT_RUN = re.compile(r"^(```\w+) not run:.*$", re.MULTILINE)
 LOADED = re.compile(r'<(?:script|img|iframe)[^>]+src="https?://[^"]+"|<link[^>]+stylesheet[^>]+href="https?://[^"]+"')
 PACKAGES = ("text", "models", "evaluation", "training", "generation", "lens", "formats", "recipes")
 
@@ -58,8 +59,8 @@ def package_reference(package: str) -> str:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    """Links to files of the repository outside docs/ become plain text: the site has no such pages."""
-    return OUTSIDE.sub(r"\1", markdown)
+    """Links to files outside docs/ become plain text: the site has no such pages. Fences keep their language only."""
+    return OUTSIDE.sub(r"\1", NOT_RUN.sub(r"\1", markdown))
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:

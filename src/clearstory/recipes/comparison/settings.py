@@ -1,6 +1,6 @@
 """Settings: the settings of `compare`, and the syntax in which its models are written. Imports no torch.
 
-NAME[:KEY=VALUE...][@full][@TOKENIZER]      ngram   ngram:order=3@words   clear@bpe:4096   gpt2@full
+The syntax is `NAME[:KEY=VALUE...][@full][@TOKENIZER]`: ngram, ngram:order=3@words, clear@bpe:4096, gpt2@full.
 """
 
 from __future__ import annotations
