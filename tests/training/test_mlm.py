@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from importlib import import_module
+from pkgutil import iter_modules
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +19,11 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.training import objectives
 from clearstory.training.masked_batches import MaskedWindowBatches, SentencePairBatches, TokenMasking
 from clearstory.training.objectives.mlm import MLM
-from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
-from clearstory.training.settings import ObjectiveName, TrainingSettings
+from clearstory.training.objectives.table import OBJECTIVES, objective_spec, resolve_objective
+from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 
 VOCAB, CLS, SEP, MASK = 40, 2, 3, 4
@@ -292,7 +295,10 @@ def test_pseudo_likelihood_masks_one_token_at_a_time() -> None:
 
 
 def test_the_names_people_type_are_those_of_the_table() -> None:
-    assert get_args(ObjectiveName) == ("auto", *OBJECTIVES)
+    modules = {module.name for module in iter_modules(objectives.__path__)} - {"base", "table"}
+    specs = [name for module in modules for name in import_module(f"{objectives.__name__}.{module}").SPECS]
+    assert sorted(specs) == sorted(OBJECTIVES)
+    assert all(objective_spec(name).architectures for name in OBJECTIVES)
 
 
 def test_objectives_train_the_architectures_they_are_for() -> None:
@@ -307,7 +313,7 @@ def test_objectives_train_the_architectures_they_are_for() -> None:
 
 def test_whole_words_come_from_the_settings() -> None:
     tokenizer = train_tokenizer("wordpiece:60", ["the cats sat and slept " * 3])
-    made: Any = OBJECTIVES["mlm"].make(tokenizer, replace(SETTINGS, whole_words=True))
+    made: Any = objective_spec("mlm").make(tokenizer, replace(SETTINGS, whole_words=True))
     assert made.masking.is_continuation is not None
-    plain: Any = OBJECTIVES["mlm"].make(tokenizer, SETTINGS)
+    plain: Any = objective_spec("mlm").make(tokenizer, SETTINGS)
     assert plain.masking.is_continuation is None

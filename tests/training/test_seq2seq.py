@@ -29,7 +29,7 @@ from clearstory.training.objectives.span_corruption import (
     random_partition,
     window_length,
 )
-from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
+from clearstory.training.objectives.table import objective_spec, resolve_objective
 from clearstory.training.optimizers import lr_factor
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
@@ -301,9 +301,9 @@ def test_an_objective_is_chosen_by_model_and_text() -> None:
 def test_objectives_use_the_special_tokens_of_a_tokenizer() -> None:
     settings = TrainingSettings(label_smoothing=0.1)
     tokenizer = with_sentinels(train_tokenizer("bytes", []))
-    made = OBJECTIVES["span_corruption"].make(tokenizer, settings)
+    made = objective_spec("span_corruption").make(tokenizer, settings)
     assert made == SpanCorruption(256, 256, tuple(range(257, 357)), 0.1)
-    assert OBJECTIVES["seq2seq"].make(tokenizer, settings) == Seq2Seq(256, 0.1)
+    assert objective_spec("seq2seq").make(tokenizer, settings) == Seq2Seq(256, 0.1)
     pieces = train_tokenizer("wordpiece:60", ["some words " * 9])
-    assert OBJECTIVES["seq2seq"].make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] starts, [SEP] ends
-    assert isinstance(OBJECTIVES["causal"].make(tokenizer, settings), Causal)
+    assert objective_spec("seq2seq").make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] starts, [SEP] ends
+    assert isinstance(objective_spec("causal").make(tokenizer, settings), Causal)

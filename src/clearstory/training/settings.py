@@ -7,9 +7,6 @@ from typing import Literal
 
 from clearstory.errors import BadSetting
 
-ObjectiveName = Literal["auto", "causal", "mlm", "mlm+nsp", "seq2seq", "span_corruption"]
-"""Names of the training objectives, as in `training.objectives.table`; auto selects by architecture and text."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:

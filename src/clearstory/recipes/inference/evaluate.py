@@ -28,7 +28,7 @@ from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import DataSettings
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.objectives.table import OBJECTIVES, resolve_objective
+from clearstory.training.objectives.table import objective_spec, resolve_objective
 from clearstory.training.settings import TrainingSettings
 
 
@@ -172,7 +172,7 @@ def evaluate_seq2seq(
     if len(dataset) < 10:
         raise BadInput(f"{len(dataset):,} tokens are too few to predict any of them from the others; give more text")
     name = resolve_objective("auto", model.config.architecture, pairs)
-    objective, _ = OBJECTIVES[name].make(tokenizer, TrainingSettings()).configure(model.config)
+    objective, _ = objective_spec(name).make(tokenizer, TrainingSettings()).configure(model.config)
     started = time.perf_counter()
     with inference_mode(model):
         validation = objective.validate(model, dataset, model.config.context, limit)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from clearstory.training.settings import ObjectiveName
+from clearstory.training.objectives.table import ObjectiveName
 
 
 class SamplingKeywords(TypedDict, total=False):

@@ -17,7 +17,8 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional_setting
 from clearstory.recipes.settings.training_presets import FINE_TUNING, LORA_FINE_TUNING, PRESET_TRAINING_SETTINGS
 from clearstory.text.settings import DataSettings
-from clearstory.training.settings import ObjectiveName, TrainingSettings
+from clearstory.training.objectives.table import ObjectiveName
+from clearstory.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ from clearstory.recipes.training.run_length import FINAL_EVALUATION_TOKENS, plan
 from clearstory.recipes.training.samples import sample_text, save_digit_images
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.training_run import StepTimer, TrainingRun
-from clearstory.training.objectives.table import OBJECTIVES
+from clearstory.training.objectives.table import objective_spec
 
 
 def train(text: str | Path | Sequence[str] = (), /, **settings: Unpack[TrainKeywords]) -> TrainingResult:
@@ -230,7 +230,7 @@ def finish(run: TrainingRun) -> TrainingResult:
         run.load_best_model()
     with trainer.averaged_weights() if last_is_best else nullcontext():
         validation = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
-    score, objective = validation.score, OBJECTIVES[run.recipe.objective]
+    score, objective = validation.score, objective_spec(run.recipe.objective)
     parameters = count_parameters(remove_lora(run.model))
     card = replace(run.card, parameters=parameters, bits_per_byte=score.bits_per_byte)
     update_model_card(run.folder.model_folder, card)

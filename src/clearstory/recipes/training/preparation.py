@@ -42,7 +42,7 @@ from clearstory.training.base import BaseTrainer
 from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.objectives import table
 from clearstory.training.objectives.base import Objective
-from clearstory.training.objectives.table import OBJECTIVES
+from clearstory.training.objectives.table import OBJECTIVES, objective_spec
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
 
@@ -75,15 +75,15 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
     Raises BadSetting for an objective that does not fit the model's architecture or the text.
     """
     architecture = recipe.model.architecture if initial is None else initial.model.config.architecture
-    named = OBJECTIVES.get(recipe.objective)
+    named = objective_spec(recipe.objective) if recipe.objective in OBJECTIVES else None
     pairs = recipe.data.pairs or (named is not None and named.pairs)
     if architecture == "encoder-decoder" and not pairs:
         pairs = is_parallel(recipe.text, recipe.data)
     recipe = replace(recipe, objective=cast(Any, table.resolve_objective(recipe.objective, architecture, pairs)))
-    objective = OBJECTIVES[recipe.objective]
+    objective = objective_spec(recipe.objective)
     recipe = replace(recipe, data=replace(recipe.data, pairs=objective.pairs))
     if recipe.training.label_smoothing and not objective.label_smoothing:
-        supported = " and ".join(name for name, each in OBJECTIVES.items() if each.label_smoothing)
+        supported = " and ".join(name for name in OBJECTIVES if objective_spec(name).label_smoothing)
         raise BadSetting(
             f"training.label_smoothing is {recipe.training.label_smoothing:g} and the objective {recipe.objective}, "
             f"which has none; it is for {supported}"
@@ -151,17 +151,17 @@ def load_or_train_tokenizer(
     if initial is not None:
         return initial.tokenizer
     tokenizer = train_corpus_tokenizer(corpus, tokenizer_spec(recipe, corpus))
-    return with_sentinels(tokenizer) if OBJECTIVES[recipe.objective].sentinels else tokenizer
+    return with_sentinels(tokenizer) if objective_spec(recipe.objective).sentinels else tokenizer
 
 
 def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
     """The objective of a recipe for a tokenizer. Raises BadSetting where the tokenizer lacks its special tokens."""
-    return OBJECTIVES[recipe.objective].make(tokenizer, recipe.training)
+    return objective_spec(recipe.objective).make(tokenizer, recipe.training)
 
 
 def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, TokenDataset]:
     """The token datasets of the splits "train" and "validation". Raises BadSetting for an empty validation split."""
-    datasets = corpus.encode(tokenizer, sentences=OBJECTIVES[recipe.objective].sentences)
+    datasets = corpus.encode(tokenizer, sentences=objective_spec(recipe.objective).sentences)
     if not len(datasets["validation"]):
         raise BadSetting(
             f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty, but it "
@@ -218,7 +218,7 @@ def build_config(
     objective, config = objective.configure(config)
     if config.family == "ngram" and config.bos_token_id is None:  # its counts depend on where texts start
         config = replace(config, bos_token_id=bos_or_eos_token_id(tokenizer))
-    OBJECTIVES[recipe.objective].check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
+    objective_spec(recipe.objective).check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
 
 
@@ -285,7 +285,7 @@ def describe_run(
 ) -> tuple[RunPrepared, ModelCard]:
     """The event that describes the prepared run, and the model card."""
     model: Any = trainer.model
-    pairs = OBJECTIVES[recipe.objective].pairs
+    pairs = objective_spec(recipe.objective).pairs
     note = corpus.note
     if isinstance(trainer, Trainer) and (omitted := getattr(trainer.batches, "left_out", 0)):
         sentence = (

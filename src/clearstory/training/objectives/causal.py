@@ -87,6 +87,10 @@ def summary(validation: Validation) -> str:
     return f"{quality} ({score.nats_per_token:.4f} nats per token)"
 
 
-CAUSAL = ObjectiveSpec(
-    make=lambda tokenizer, settings: Causal(bos_or_eos_token_id(tokenizer)), architectures=("decoder",), summary=summary
-)
+SPECS = {
+    "causal": ObjectiveSpec(
+        make=lambda tokenizer, settings: Causal(bos_or_eos_token_id(tokenizer)),
+        architectures=("decoder",),
+        summary=summary,
+    )
+}

@@ -137,22 +137,23 @@ def check_both_heads(config: Any, name: str, saved: bool) -> None:
 
 FILL_MASK = 'clearstory fill-mask {run} "... [MASK] ..."'
 
-MASKED = ObjectiveSpec(
-    make=lambda tokenizer, settings: MLM(TokenMasking.from_tokenizer(tokenizer, settings.whole_words)),
-    architectures=("encoder",),
-    summary=summary,
-    next_command=FILL_MASK,
-    generates=False,
-    model_defaults={"pooler": False},  # a head that is not trained would keep its initial weights
-    check_config=check_mlm_head,
-)
-
-MASKED_NEXT_SENTENCE = ObjectiveSpec(
-    make=lambda tokenizer, settings: MLM(TokenMasking.from_tokenizer(tokenizer, settings.whole_words), True),
-    architectures=("encoder",),
-    summary=summary,
-    next_command=FILL_MASK,
-    sentences=True,
-    generates=False,
-    check_config=check_both_heads,
-)
+SPECS = {
+    "mlm": ObjectiveSpec(
+        make=lambda tokenizer, settings: MLM(TokenMasking.from_tokenizer(tokenizer, settings.whole_words)),
+        architectures=("encoder",),
+        summary=summary,
+        next_command=FILL_MASK,
+        generates=False,
+        model_defaults={"pooler": False},  # a head that is not trained would keep its initial weights
+        check_config=check_mlm_head,
+    ),
+    "mlm+nsp": ObjectiveSpec(
+        make=lambda tokenizer, settings: MLM(TokenMasking.from_tokenizer(tokenizer, settings.whole_words), True),
+        architectures=("encoder",),
+        summary=summary,
+        next_command=FILL_MASK,
+        sentences=True,
+        generates=False,
+        check_config=check_both_heads,
+    ),
+}

@@ -206,11 +206,13 @@ def summary(validation: Validation) -> str:
     return f"{validation.score.nats_per_token:.4f} nats per target token on the validation text"
 
 
-SEQ2SEQ = ObjectiveSpec(
-    make=make,
-    architectures=("encoder-decoder",),
-    summary=summary,
-    next_command='clearstory translate {run} "..."',
-    pairs=True,
-    label_smoothing=True,
-)
+SPECS = {
+    "seq2seq": ObjectiveSpec(
+        make=make,
+        architectures=("encoder-decoder",),
+        summary=summary,
+        next_command='clearstory translate {run} "..."',
+        pairs=True,
+        label_smoothing=True,
+    ),
+}

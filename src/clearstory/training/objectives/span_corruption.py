@@ -202,11 +202,13 @@ def make(tokenizer: Tokenizer, settings: TrainingSettings) -> SpanCorruption:
     return SpanCorruption(start, end, sentinel_ids, settings.label_smoothing)
 
 
-SPAN_CORRUPTION = ObjectiveSpec(
-    make=make,
-    architectures=("encoder-decoder",),
-    summary=summary,
-    next_command='clearstory generate {run} "..."',
-    sentinels=True,
-    label_smoothing=True,
-)
+SPECS = {
+    "span_corruption": ObjectiveSpec(
+        make=make,
+        architectures=("encoder-decoder",),
+        summary=summary,
+        next_command='clearstory generate {run} "..."',
+        sentinels=True,
+        label_smoothing=True,
+    ),
+}

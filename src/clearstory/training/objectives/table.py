@@ -1,24 +1,43 @@
-"""Table of objectives by the name people type, and which one a run uses."""
+"""Table of objectives by the name people type, and which one a run uses. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal, get_args
 
 from clearstory.errors import BadSetting
-from clearstory.training.objectives.base import ObjectiveSpec
-from clearstory.training.objectives.causal import CAUSAL
-from clearstory.training.objectives.mlm import MASKED, MASKED_NEXT_SENTENCE
-from clearstory.training.objectives.seq2seq import SEQ2SEQ
-from clearstory.training.objectives.span_corruption import SPAN_CORRUPTION
 
-OBJECTIVES: dict[str, ObjectiveSpec] = {
-    "causal": CAUSAL,
-    "mlm": MASKED,
-    "mlm+nsp": MASKED_NEXT_SENTENCE,
-    "seq2seq": SEQ2SEQ,
-    "span_corruption": SPAN_CORRUPTION,
-}
-"""Objectives by name. The first that trains an architecture on a kind of text is the default for it."""
+if TYPE_CHECKING:
+    from clearstory.training.objectives.base import ObjectiveSpec
+
+ObjectiveName = Literal[
+    "auto",
+    "causal",
+    "mlm",
+    "mlm+nsp",
+    "seq2seq",
+    "span_corruption",
+]
+"""Names of the training objectives; auto selects by architecture and text.
+
+A new objective is a line here and `SPECS` in a module of its name up to "+". The first objective that trains an
+architecture on a kind of text is the default for it.
+"""
+
+OBJECTIVES: tuple[str, ...] = tuple(name for name in get_args(ObjectiveName) if name != "auto")
+"""Names of the training objectives, without auto."""
+
+
+def objective_spec(name: str) -> ObjectiveSpec:
+    """The specification of an objective, from `SPECS` of its module, which is imported on demand.
+
+    >>> objective_spec("mlm+nsp").architectures
+    ('encoder',)
+    """
+    module = import_module(f"clearstory.training.objectives.{name.partition('+')[0]}")
+    specs: dict[str, ObjectiveSpec] = module.SPECS
+    return specs[name]
 
 
 def resolve_objective(name: str, architecture: str, pairs: bool = False) -> str:
@@ -29,8 +48,8 @@ def resolve_objective(name: str, architecture: str, pairs: bool = False) -> str:
     >>> resolve_objective("auto", "decoder"), resolve_objective("auto", "encoder-decoder", pairs=True)
     ('causal', 'seq2seq')
     """
-    supported = [each for each, spec in OBJECTIVES.items() if architecture in spec.architectures]
-    fitting = [each for each in supported if OBJECTIVES[each].pairs == pairs]
+    supported = [each for each in OBJECTIVES if architecture in objective_spec(each).architectures]
+    fitting = [each for each in supported if objective_spec(each).pairs == pairs]
     model = f"{'an' if architecture[0] in 'aeiou' else 'a'} {architecture}"
     if name != "auto" and name not in supported:
         raise BadSetting(f"objective is {name}, which does not train {model}; objectives that do: {join(supported)}")
