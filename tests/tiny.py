@@ -43,8 +43,13 @@ def shaken(config: Any, seed: int = 1) -> torch.nn.Module:
 
 
 def counted(**settings: Any) -> torch.nn.Module:
-    """An n-gram model in float64, fitted to documents in which most tokens follow from the one before."""
-    model: Any = build(NGramConfig(vocab=VOCAB, **settings)).double().eval()
+    """An n-gram model with these settings, fitted as in `fitted`."""
+    return fitted(NGramConfig(vocab=VOCAB, **settings))
+
+
+def fitted(config: Any) -> torch.nn.Module:
+    """A count model in float64, fitted to documents in which most tokens follow from the one before."""
+    model: Any = build(config).double().eval()
     random, ids = Random(1), [0]
     # Enough of them that every pair occurs and no two tokens tie for the most likely.
     while len(ids) < 20_000:
@@ -52,7 +57,7 @@ def counted(**settings: Any) -> torch.nn.Module:
         ids += random.choices([*likely, random.randrange(VOCAB)], [5, 3, 2, 4])
     starts = np.array([0, 250, 250, len(ids)])
     rounds = model.fit(SimpleNamespace(ids=np.array(ids, np.uint16), starts=starts, byte_lengths=np.ones(VOCAB)))
-    assert len(list(rounds)) == model.config.order
+    assert len(list(rounds)) == model.rounds
     return model
 
 
