@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clearstory.errors import ClearstoryError
+from clearstory.models.families import FAMILY_DESCRIPTIONS, PRESETS
 from clearstory.recipes.comparison.output_folder import open_output_folder, write_config
 from clearstory.recipes.comparison.settings import CompareRecipe, parse_model_spec
 from clearstory.recipes.settings.schema import build_settings
@@ -156,6 +157,10 @@ def test_invalid_comparisons_are_refused_in_a_sentence(words: list[str], expecte
     answer: Answer = cli("compare", *words)
     assert answer.status in (1, 2)
     assert expected in answer.last
+
+
+def test_the_report_describes_the_family_of_every_preset() -> None:
+    assert {config.family for config in PRESETS.values()} == set(FAMILY_DESCRIPTIONS)
 
 
 def test_model_specs_are_parsed_with_settings_and_tokenizer() -> None:

@@ -28,6 +28,7 @@ class Family:
         config: type of its settings.
         model: "module:attribute" of a callable from a config to a new model, imported when a model is built; one for
             each `config.architecture` where a family has several.
+        description: what its models compute, in a sentence; one for each `config.family`.
         presets: named configs.
         scale: from a config and a number of parameters to the same wiring at about that size; None where the size
             follows from the training text.
@@ -37,6 +38,7 @@ class Family:
     name: str
     config: type[Config]
     model: str | Mapping[str, str]
+    description: Mapping[str, str]
     presets: Mapping[str, Config]
     scale: Callable[[Any, int], Config] | None = None
     tokenizers: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ FAMILIES: tuple[Family, ...] = (
             "encoder": "clearstory.models.transformer.encoder:Encoder",
             "encoder-decoder": "clearstory.models.transformer.encoder_decoder:EncoderDecoder",
         },
+        description={"transformer": "attention over all tokens in the context."},
         presets=TRANSFORMER_PRESETS,
         scale=scale_transformer,
         tokenizers={
@@ -63,6 +66,11 @@ FAMILIES: tuple[Family, ...] = (
         name="Recurrent",
         config=RecurrentConfig,
         model="clearstory.models.recurrent.model:Recurrent",
+        description={
+            "rnn": "one hidden vector, recomputed from itself and the current token at every step.",
+            "gru": "one hidden vector; gates control how much of it is kept and how much is updated.",
+            "lstm": "a hidden vector and a cell, which gates protect: they control what is written, kept and read.",
+        },
         presets=RECURRENT_PRESETS,
         scale=scale_recurrent,
         tokenizers={"awd-lstm": "words"},
@@ -71,6 +79,7 @@ FAMILIES: tuple[Family, ...] = (
         name="HMM",
         config=HMMConfig,
         model="clearstory.models.hmm.model:HMM",
+        description={"hmm": "a Markov chain of hidden states, each of which emits tokens."},
         presets={"hmm": HMMConfig(vocab=8192, states=256)},
         scale=scale_hmm,
     ),
@@ -78,6 +87,9 @@ FAMILIES: tuple[Family, ...] = (
         name="NGram",
         config=NGramConfig,
         model="clearstory.models.ngram.model:NGram",
+        description={
+            "ngram": "counts how often each token follows the preceding ones, and backs off to shorter contexts."
+        },
         presets={"ngram": NGramConfig(vocab=8192)},
     ),
 )
@@ -88,6 +100,9 @@ CONFIG_TYPES: tuple[type[Config], ...] = tuple(each.config for each in FAMILIES)
 
 PRESETS: dict[str, Config] = {name: config for each in FAMILIES for name, config in each.presets.items()}
 """Every preset by its name."""
+
+FAMILY_DESCRIPTIONS: dict[str, str] = {name: text for each in FAMILIES for name, text in each.description.items()}
+"""What the models of each `config.family` compute, in a sentence."""
 
 PRESET_TOKENIZERS: dict[str, str] = {name: kind for each in FAMILIES for name, kind in each.tokenizers.items()}
 """The tokenizer of each preset that is meant for one; all others train byte-level BPE."""

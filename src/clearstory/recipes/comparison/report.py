@@ -10,22 +10,12 @@ from clearstory.lens.rendering.palette import DARK, LIGHT, LINE_COLORS
 from clearstory.lens.views import Curve, Line
 from clearstory.lens.views.formatting import format_number
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
+from clearstory.models.families import FAMILY_DESCRIPTIONS
 from clearstory.recipes.comparison.leaderboard import (
     Leaderboard,
     LeaderboardEntry,
     ModelResult,
 )
-
-FAMILY_DESCRIPTIONS = {
-    "ngram": "counts how often each token follows the preceding ones, and backs off to shorter contexts.",
-    "hmm": "a Markov chain of hidden states, each of which emits tokens.",
-    "rnn": "one hidden vector, recomputed from itself and the current token at every step.",
-    "gru": "one hidden vector; gates control how much of it is kept and how much is updated.",
-    "lstm": "a hidden vector and a cell, which gates protect: they control what is written, kept and read.",
-    "transformer": "attention over all tokens in the context.",
-    "residual": "an n-gram model and a small network that is trained on its errors.",
-}
-"""What each family of models computes, in a sentence."""
 
 
 def curve_view(leaderboard: Leaderboard) -> Curve:
