@@ -26,6 +26,9 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def uncheckable(hint: Any) -> bool:
-    """`Self`, which beartype knows only in classes it decorates whole, and protocols without `isinstance`."""
+    """`Self`, which beartype knows only in classes it decorates whole, protocols without `isinstance`, and what tests
+    replace by stand-ins: models and tokenizers, whose use mypy checks.
+    """
     quiet = getattr(hint, "_is_protocol", False) and not getattr(hint, "_is_runtime_protocol", False)
-    return hint is Self or quiet or any(map(uncheckable, get_args(hint)))
+    replaced = getattr(hint, "__name__", "") in ("LanguageModel", "Tokenizer")
+    return hint is Self or quiet or replaced or any(map(uncheckable, get_args(hint)))
