@@ -66,7 +66,8 @@ def shell(command: str, location: str) -> str:
 def plain_command(command: str) -> list[str] | None:
     """The arguments of a single `clearstory` command without shell syntax; None for anything else."""
     command = command.replace("\\\n", " ").strip()
-    if not command.startswith("clearstory ") or not hasattr(os, "fork"):
+    # A fork of a process that has computed with several OpenMP threads waits for them for ever.
+    if not command.startswith("clearstory ") or not hasattr(os, "fork") or os.environ.get("OMP_NUM_THREADS") != "1":
         return None
     words = shlex.split(command, comments=True)
     if "\n" in command or re.search(r"[|&;<>$`~*?(){}]", re.sub(r"'[^']*'|\"[^\"$`]*\"", "", command)):
