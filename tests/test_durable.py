@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from clearstory import durable
-from clearstory.errors import BadInput, OutOfSpace
+from clearstory.errors import BadInput, DiskError, OutOfSpace
 
 # The forked children only write and die; what other threads of a long test run hold does not matter to them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
@@ -139,7 +139,7 @@ def test_a_failure_at_any_step_leaves_the_old_or_the_new_and_no_temporary(tmp_pa
                 raise OSError(errno.EIO, "the disk said no")
 
         durable.hooks.append(fail)
-        with pytest.raises(OSError, match="the disk said no"), durable.write_folder(work / "model") as folder:
+        with pytest.raises(DiskError, match=r"input/output error of the disk"), durable.write_folder(work / "model") as folder:
             fill(folder, 2)
         durable.hooks.clear()
         done = place > heard.index("rename")

@@ -10,7 +10,9 @@ ClearstoryError
 ├── ContextOverflow      more tokens than the model's context
 ├── Diverged             a loss that is not finite
 ├── FolderExists         an output that would be overwritten
-├── OutOfSpace           a full disk; says how much was needed
+│   └── FolderInUse      an output that another process is writing; says which
+├── DiskError            a file that the system does not let us read or write; says which, and why
+│   └── OutOfSpace       a full disk; says how much was needed
 ├── MissingExtra         an optional dependency that is not installed; says how to install it
 └── CannotDo             something this kind of model does not support; says which models do
 """
@@ -61,7 +63,15 @@ class FolderExists(ClearstoryError):
     """An output folder that would be overwritten."""
 
 
-class OutOfSpace(ClearstoryError):
+class FolderInUse(FolderExists):
+    """An output folder that another process is writing."""
+
+
+class DiskError(ClearstoryError):
+    """A file or folder that the system does not let us read or write."""
+
+
+class OutOfSpace(DiskError):
     """A disk that is full."""
 
 

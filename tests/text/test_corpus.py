@@ -219,7 +219,7 @@ def test_a_file_changed_while_encoding_is_reported_and_not_cached(tmp_path: Path
 def test_a_cache_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["a", "b"]), DataSettings(cache=tmp_path / "file"))
-    with pytest.raises(BadSetting, match=r"cannot be cached in .*--data.cache"):
+    with pytest.raises(BadSetting, match=r"the cache for encoded text cannot be used .*--data.cache"):
         corpus.encode(BYTES)
 
 

@@ -1,15 +1,14 @@
-"""Disk operations of the writers: flush, lock, remove, and free space."""
+"""Disk operations of the writers: flush, lock and remove."""
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from clearstory.durable.disk_errors import free_bytes, full_disk_sentence, translate_disk_errors
 from clearstory.errors import OutOfSpace
 
 try:
@@ -19,9 +18,6 @@ except ImportError:  # Windows has no flock; there an open file cannot be delete
 
 hooks: list[Callable[[str, Path], None]] = []
 """Called with a label and a path before each disk operation; tests make writing fail or stop there."""
-
-DISK_FULL = re.compile(r"No space left on device|os error 28\b|unexpected pos \d+ vs \d+|Disk quota exceeded")
-"""Messages of a full disk: the system, safetensors, torch's zip writer, the system again."""
 
 UMASK = os.umask(0o022)
 os.umask(UMASK)  # the only way to read it is to set it
@@ -40,42 +36,18 @@ def absolute_path(path: Path | str) -> Path:
 
 def check_space(folder: Path | str, need: int) -> None:
     """Raise OutOfSpace when `need` bytes exceed the free space of the disk of `folder`."""
-    free = _free_bytes(absolute_path(folder))
-    if need > free:
-        raise OutOfSpace(_message(absolute_path(folder), f"{need:,} bytes", free))
+    free = free_bytes(absolute_path(folder))
+    if free is not None and need > free:
+        raise OutOfSpace(full_disk_sentence(absolute_path(folder), need, free=free))
 
 
 @contextmanager
-def disk_full_error(path: Path | str) -> Iterator[None]:
-    """A block that appends to a file: a full disk raises OutOfSpace."""
-    with translate_disk_full(absolute_path(path), absolute_path(path), None):
+def appending(path: Path | str) -> Iterator[None]:
+    """A block that appends to a file; errors of the system are raised as DiskError, a full disk as OutOfSpace."""
+    path = absolute_path(path)
+    with translate_disk_errors(path):
+        call_hooks("append", path)
         yield
-
-
-@contextmanager
-def translate_disk_full(path: Path, temporary: Path, need: int | None) -> Iterator[None]:
-    """A block in which errors of a full disk, from whichever library, are raised as OutOfSpace."""
-    try:
-        yield
-    except BaseException as error:  # torch's CheckpointException is no Exception
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if isinstance(error, OutOfSpace) or not (full or DISK_FULL.search(str(error))):
-            raise
-        files = [temporary, *temporary.rglob("*")] if temporary.exists() else []
-        written = sum(file.stat().st_size for file in files if file.is_file())
-        needed = f"more than {written:,} bytes" if need is None else f"{need:,} bytes"
-        raise OutOfSpace(_message(path, needed, _free_bytes(path))) from error
-
-
-def _message(path: Path, needed: str, free: int) -> str:
-    return f"writing {path} needs {needed} and its disk has {free:,} bytes free; make room or choose another folder"
-
-
-def _free_bytes(path: Path) -> int:
-    """Free bytes of the disk where `path` is or would be."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def flush(path: Path) -> None:

@@ -7,11 +7,13 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable.checksums import CHECKSUMS, FolderChecksums, digest_bytes, write_checksums
 from clearstory.durable.disk import (
     absolute_path,
     call_hooks,
@@ -21,8 +23,8 @@ from clearstory.durable.disk import (
     flush_tree,
     locked,
     remove,
-    translate_disk_full,
 )
+from clearstory.durable.disk_errors import translate_disk_errors
 from clearstory.errors import BadInput
 
 # Long enough that no file of a user's is ever taken for one of ours.
@@ -32,11 +34,12 @@ _count = itertools.count()
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path`, replacing a file there. Raises OutOfSpace."""
+    """Write `data` to `path`, replacing a file there. Raises DiskError, OutOfSpace."""
     if any(TEMPORARY_NAME.match(parent.name) for parent in Path(path).parents):
         # A temporary folder is flushed as a whole; a file in it needs no temporary name of its own.
-        call_hooks("write", Path(path))
-        Path(path).write_bytes(data)
+        with translate_disk_errors(absolute_path(path)):
+            call_hooks("write", Path(path))
+            Path(path).write_bytes(data)
         return
     with write_file(path, need=len(data)) as temporary:
         temporary.write_bytes(data)
@@ -52,6 +55,26 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def replace_files(folder: Path | str, contents: Mapping[str, bytes], *, record: bool = False) -> None:
+    """Replace files of a folder, and their digests in its checksums.json, which accepts both contents meanwhile.
+
+    A folder without checksums.json gets none, unless `record`.
+    """
+    folder = absolute_path(folder)
+    before = FolderChecksums.read(folder) or (FolderChecksums(folder, {}) if record else None)
+    if before is None:
+        for name, data in contents.items():
+            write_bytes(folder / name, data)
+        return
+    new = {name: digest_bytes(data) for name, data in contents.items()}
+    both = {name: list(dict.fromkeys([*before.files.get(name, []), digest])) for name, digest in new.items()}
+    write_bytes(folder / CHECKSUMS, replace(before, files={**before.files, **both}).contents())
+    for name, data in contents.items():
+        write_bytes(folder / name, data)
+    after = {**before.files, **{name: [digest] for name, digest in new.items()}}
+    write_bytes(folder / CHECKSUMS, replace(before, files=after).contents())
+
+
 @contextmanager
 def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
     """A block that writes a temporary file; it is renamed to `path` when the block ends, and removed if it fails.
@@ -59,19 +82,27 @@ def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
     `need` is the size in bytes where it is known; it is compared with the free space before anything is written.
     """
     path = absolute_path(path)
-    if path.is_dir():
-        raise BadInput(f"{path} is a folder, and a file should be written there; remove it or choose another name")
+    with translate_disk_errors(path):
+        check_regular(path)
     with _replace(path, need, Path.touch, flush) as temporary:
         yield temporary
 
 
+def check_regular(path: Path) -> None:
+    """Raise BadInput where a file cannot replace what has its name: a folder, a pipe, a socket or a device."""
+    if not path.exists() or path.is_file():
+        return
+    what = "a folder" if path.is_dir() else "a device, a pipe or a socket"
+    raise BadInput(f"{path} is {what}, and a file should be written there; choose another name")
+
+
 @contextmanager
-def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
+def write_folder(path: Path | str, *, need: int | None = None, checksums: bool = False) -> Iterator[Path]:
     """A block that fills a temporary folder; it is renamed to `path` when the block ends, and removed if it fails.
 
     A folder of that name is replaced as a whole. `need` is the size in bytes where it is known; it is compared with the
-    free space before anything is written. Raises OutOfSpace for a full disk, also where torch and safetensors report
-    it.
+    free space before anything is written. `checksums`: whether checksums.json is written, with a digest of every file.
+    Raises DiskError for errors of the system, OutOfSpace for a full disk, also where torch and safetensors report it.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as home:
@@ -81,20 +112,40 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     ['model']
     """
     path = absolute_path(path)
-    if path.exists() and not path.is_dir():
-        raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
-    recover(path)
+    with translate_disk_errors(path):
+        if path.exists() and not path.is_dir():
+            raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
+        recover(path)
     with _replace(path, need, Path.mkdir, flush_tree) as temporary:
         yield temporary
+        if checksums:
+            write_checksums(temporary)
 
 
 def remove_folder(path: Path | str) -> None:
     """Remove a folder, so that no part of it is ever found under its name."""
     path = absolute_path(path)
     temporary = _temporary_path(path)
-    call_hooks("delete", path)
-    os.rename(path, temporary)
-    remove(temporary)
+    with translate_disk_errors(path, action="deleting"):
+        call_hooks("delete", path)
+        os.rename(path, temporary)
+        remove(temporary)
+
+
+def remove_file(path: Path | str) -> None:
+    """Remove a file if it is there. Raises DiskError."""
+    path = absolute_path(path)
+    with translate_disk_errors(path, action="deleting"):
+        call_hooks("delete", path)
+        path.unlink(missing_ok=True)
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder and its parents where they are missing. Raises DiskError."""
+    path = absolute_path(path)
+    with translate_disk_errors(path):
+        call_hooks("make", path)
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def current_path(path: Path | str) -> Path:
@@ -106,6 +157,11 @@ def current_path(path: Path | str) -> Path:
 def recover(path: Path | str) -> bool:
     """Finish or undo the replacement of one folder that was interrupted; whether there was one."""
     path = absolute_path(path)
+    with translate_disk_errors(path):
+        return _recover(path)
+
+
+def _recover(path: Path) -> bool:
     backup = _backup_path(path)
     if not os.path.lexists(backup):
         return False
@@ -128,11 +184,12 @@ def remove_stale(folder: Path | str) -> list[Path]:
     What another process is writing now is left alone. Call it when a run begins.
     """
     folder = absolute_path(folder)
-    removed = _remove_stale(_temporaries_of(folder))
-    for here, folders, files in os.walk(folder):
-        ours = [name for name in folders + files if TEMPORARY_NAME.match(name)]
-        folders[:] = [name for name in folders if name not in ours]
-        removed += _remove_stale([Path(here, name) for name in ours])
+    with translate_disk_errors(folder):
+        removed = _remove_stale(_temporaries_of(folder))
+        for here, folders, files in os.walk(folder):
+            ours = [name for name in folders + files if TEMPORARY_NAME.match(name)]
+            folders[:] = [name for name in folders if name not in ours]
+            removed += _remove_stale([Path(here, name) for name in ours])
     return removed
 
 
@@ -141,9 +198,10 @@ def _replace(
     path: Path, need: int | None, make: Callable[[Path], None], flush: Callable[[Path], None]
 ) -> Iterator[Path]:
     """The sequence in the package's docstring, for files and folders alike."""
-    temporary = _prepare(path, need)
+    with translate_disk_errors(path):
+        temporary = _prepare(path, need)
     try:
-        with translate_disk_full(path, temporary, need):
+        with translate_disk_errors(path, temporary=temporary, need=need):
             call_hooks("make", temporary)
             make(temporary)
             with locked(temporary):
@@ -157,10 +215,10 @@ def _replace(
                 os.replace(temporary, path)
             # Before the backup is removed: after a loss of power, one of the two must be there.
             flush_folder(path.parent)
-            recover(path)
+            _recover(path)
     except BaseException:
         with suppress(OSError):
-            recover(path)
+            _recover(path)
         remove(temporary)
         raise
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
+from clearstory.errors import BadInput, BadSetting, DiskError, OutOfSpace, UnknownName, nearest
 from clearstory.text.document import Document
 from clearstory.text.documents import is_builtin, read_documents
 from clearstory.text.sentence_splitting import documents_by_sentence
@@ -114,10 +114,10 @@ class Corpus:
                 )
                 if read != self.text_bytes:
                     raise self._corpus_changed()
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
-            raise BadSetting(
-                f"encoded text cannot be cached in {folder.parent} ({error.strerror}); choose another with --data.cache"
-            ) from None
+        except DiskError as error:
+            if isinstance(error, OutOfSpace) or not str(error).startswith("writing"):
+                raise  # a text that cannot be read
+            raise BadSetting(f"the cache for encoded text cannot be used ({error}); set --data.cache") from None
         datasets = open_datasets(folder, tokenizer)
         assert datasets is not None, "datasets that were just written have the right size"
         return datasets

@@ -36,8 +36,7 @@ class MetricsLog:
 
         Raises OutOfSpace where the disk is full.
         """
-        with durable.disk_full_error(self.path):
-            durable.call_hooks("append", self.path)
+        with durable.appending(self.path):
             line = memoryview(json.dumps(record).encode() + b"\n")
             while line:  # a disk that fills up takes a part, and raises only for the rest
                 line = line[self.file.write(line) :]
