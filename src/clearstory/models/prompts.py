@@ -1,13 +1,22 @@
-"""Prompts: the ids a model generates from, checked before anything is computed."""
+"""Prompts: a text as the ids that a model reads, with the special tokens it expects, checked before anything is
+computed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, cast
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
 from clearstory.models.base import LanguageModel, reads_source
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.config import Config
+from clearstory.text.chat_prompt import encode_chat_prompt, has_chat_template
+from clearstory.text.encoding import EncodedText, encode_parsing, encode_text
+from clearstory.text.sentinels import sentinels
+from clearstory.text.special_tokens import cls_and_sep_ids
+from clearstory.text.tokenizers import Tokenizer
 
 Truncation = Literal["left"]
 """How a prompt longer than the context is shortened: "left" drops its beginning."""
@@ -34,6 +43,106 @@ def find_start_token_id(config: Config, tokenizer: HasStartTokens) -> int | None
     """The token that generation starts after when the prompt is empty: the config's own, else the tokenizer's."""
     start = config.start_token_id
     return bos_or_eos_token_id(tokenizer) if start is None else start
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How a text becomes a prompt.
+
+    Args:
+        raw: True for a text to continue, False for a message where the model has a chat template.
+        system: system message before the text in a chat template; None for none.
+        add_special_tokens: whether the special tokens that the tokenizer adds around a text are added.
+    """
+
+    raw: bool = False
+    system: str | None = None
+    add_special_tokens: bool = True
+
+
+RAW = PromptOptions(raw=True)
+"""A text read as text, with the special tokens that the tokenizer adds."""
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A text as the ids that a model reads; for an encoder-decoder, those of its source.
+
+    Args:
+        ids: token ids.
+        special: for each token, whether it is special or of the chat template, and not of the user's text.
+        spans: for each token, its characters [start, stop) in the user's text; None for a token that is not of it.
+        continues_prompt: whether generated text continues the user's text; False for a chat and for a source.
+        chat: whether the chat template was applied.
+    """
+
+    ids: tuple[int, ...]
+    special: tuple[bool, ...]
+    spans: tuple[tuple[int, int] | None, ...]
+    continues_prompt: bool = True
+    chat: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def encode_prompt(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, options: PromptOptions = PromptOptions()
+) -> EncodedPrompt:
+    """The ids of a text as the model reads it, and what of it each token is.
+
+    Special tokens are those that the model's own tokenizer adds around a text. An encoder reads [CLS] text [SEP], and
+    [MASK] in the text is that token. The source of an encoder-decoder ends as its tokenizer ends texts, and its
+    sentinels <extra_id_N> are tokens. A causal model with a chat template reads the text as a user's message, unless
+    `options.raw`. Nothing else in the text becomes a special token. An empty text is the start token where the
+    tokenizer adds none.
+
+    Raises CannotDo for a system message and a model without a chat template.
+    """
+    chat = is_chat(model, tokenizer, options)
+    if options.system is not None and not chat:
+        reason = "raw text has no system message" if has_chat_template(tokenizer) else "this model has no chat template"
+        raise CannotDo(f"{reason}, so a system message cannot be given; leave it out")
+    if has_capability(model, Capability.BIDIRECTIONAL):
+        return as_prompt(encode_for_encoder(tokenizer, text, options.add_special_tokens))
+    if reads_source(model):
+        return as_prompt(encode_source(tokenizer, text, options.add_special_tokens), continues_prompt=False)
+    if chat and text:
+        return as_prompt(encode_chat_prompt(tokenizer, text, options.system), continues_prompt=False, chat=True)
+    encoded = encode_text(tokenizer, text, add_special_tokens=options.add_special_tokens)
+    start = None if encoded.ids else find_start_token_id(cast(Any, model).config, tokenizer)
+    return as_prompt(encoded if start is None else EncodedText((start,), (True,), (None,)))
+
+
+def is_chat(model: LanguageModel, tokenizer: Tokenizer, options: PromptOptions = PromptOptions()) -> bool:
+    """Whether a model reads a text as a message in its tokenizer's chat template."""
+    reads_text = has_capability(model, Capability.BIDIRECTIONAL) or reads_source(model)
+    return not options.raw and not reads_text and has_chat_template(tokenizer)
+
+
+def as_prompt(encoded: EncodedText, *, continues_prompt: bool = True, chat: bool = False) -> EncodedPrompt:
+    """An encoded text as a prompt."""
+    return EncodedPrompt(encoded.ids, encoded.special, encoded.spans, continues_prompt, chat)
+
+
+def encode_for_encoder(tokenizer: Tokenizer, text: str, add_special_tokens: bool = True) -> EncodedText:
+    """[CLS] text [SEP] in which the mask token is parsed. Raises CannotDo if the tokenizer has no [CLS] and [SEP]."""
+    mask = tokenizer.mask_token_id
+    parsed = [] if mask is None else [tokenizer.display_token(mask)]
+    if not add_special_tokens or tokenizer.post_processor_ids:
+        return encode_parsing(tokenizer, text, parsed, add_special_tokens=add_special_tokens)
+    first, last = cls_and_sep_ids(tokenizer)
+    return encode_parsing(tokenizer, text, parsed).surrounded((first,), (last,))
+
+
+def encode_source(tokenizer: Tokenizer, text: str, add_special_tokens: bool = True) -> EncodedText:
+    """A source text in which sentinels are parsed, ended as the tokenizer ends texts, else by its end token."""
+    parsed = [f"<extra_id_{number}>" for number in range(len(sentinels(tokenizer)))]
+    encoded = encode_parsing(tokenizer, text, parsed, add_special_tokens=add_special_tokens)
+    end = tokenizer.eos_token_id
+    if not add_special_tokens or tokenizer.post_processor_ids or end is None:
+        return encoded
+    return encoded.surrounded((), (end,))
 
 
 def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None) -> list[int]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clearstory.errors import CorruptFile, VocabularyMismatch
+from clearstory.text.backend import HiddenSpecialTokens, build_backend, hide_special_tokens
 from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
 from clearstory.text.word_tokenizer import fast_encoder
@@ -83,15 +84,17 @@ class Tokenizer:
         """Token ids of a text, without special tokens."""
         if self._fast_encode is not None:
             return self._fast_encode(text)
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
-        return ids
+        return self.encode_plain(text, add_special_tokens=False)[1]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of several texts, in parallel unless TOKENIZERS_PARALLELISM=false."""
         if self._fast_encode is not None:
             return [self._fast_encode(text) for text in texts]
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [one.ids for one in encoded]
+        spelled = [self.spells_special_token(text) for text in texts]
+        return [
+            self.encode(text) if again else one.ids for text, one, again in zip(texts, encoded, spelled, strict=True)
+        ]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Token ids of a text, and the character span [start, stop) of each token.
@@ -100,8 +103,33 @@ class Tokenizer:
         >>> train_tokenizer("words", ["a cat"]).encode_with_offsets(" the  cat")
         ([0, 3], [(1, 4), (6, 9)])
         """
-        encoded = self._backend.encode(text, add_special_tokens=False)
-        return encoded.ids, encoded.offsets
+        encoded, ids = self.encode_plain(text, add_special_tokens=False)
+        return ids, encoded.offsets
+
+    def encode_plain(self, text: str, add_special_tokens: bool) -> tuple[Any, list[int]]:
+        """The encoding of a text as the library returns it, and the token ids; special tokens in text are characters.
+
+        `add_special_tokens`: with those that the post-processor adds around a text.
+        """
+        if self.spells_special_token(text):
+            hidden = self.hide_special_tokens(self.special_names)
+            encoded = hidden.backend.encode(text, add_special_tokens=add_special_tokens)
+            return encoded, hidden.original_ids(encoded.ids)
+        encoded = self._backend.encode(text, add_special_tokens=add_special_tokens)
+        return encoded, encoded.ids
+
+    def spells_special_token(self, text: str) -> bool:
+        """Whether the library would find a special token in a text that it does not parse for them.
+
+        A Unigram model does: to it, a special token of its vocabulary is a piece like others.
+        """
+        return self.kind == "unigram" and any(name in text for name in self.special_names)
+
+    def hide_special_tokens(self, names: frozenset[str]) -> HiddenSpecialTokens:
+        """The tokenizer with the tokens `names` renamed, so that no text spells them; computed once."""
+        if names not in self._hidden:
+            self._hidden[names] = hide_special_tokens(self.contents, names, self.ids)
+        return self._hidden[names]
 
     def encode_parsing_special(self, text: str) -> list[int]:
         """Token ids of a text in which special tokens are parsed, as rendered chat templates need. Not for untrusted
@@ -191,13 +219,18 @@ class Tokenizer:
 
     @cached_property
     def post_processor_ids(self) -> tuple[int, ...]:
-        """Special token ids that the post-processor adds around a text; none of the encode methods adds them."""
+        """Special token ids that the post-processor adds around a text; see `encoding.encode_text`."""
         return tuple(self._backend.encode("", add_special_tokens=True).ids)
 
     @cached_property
     def eos_token_id(self) -> int | None:
         """Id of the token that ends a document, or None."""
         return self._role("eos")
+
+    @cached_property
+    def eos_ends_lines(self) -> bool:
+        """Whether a line feed is encoded as the token that ends a document, as word tokenizers do."""
+        return self.eos_token_id is not None and self.encode("\n") == [self.eos_token_id]
 
     @cached_property
     def bos_token_id(self) -> int | None:
@@ -231,6 +264,16 @@ class Tokenizer:
         return self._special_role("mask")
 
     @cached_property
+    def special_names(self) -> frozenset[str]:
+        """Strings of the special tokens that are not ordinary entries of the vocabulary."""
+        return frozenset(token["content"] for token in self._added if token.get("special"))
+
+    @cached_property
+    def added_names(self) -> frozenset[str]:
+        """Strings of all tokens that are matched in text before it is tokenized, special or not."""
+        return frozenset(token["content"] for token in self._added)
+
+    @cached_property
     def special_tokens_mask(self) -> npt.NDArray[np.bool_]:
         """True for ids of special tokens, shape (V,)."""
         marked = np.zeros(self.vocab, dtype=np.bool_)
@@ -240,7 +283,7 @@ class Tokenizer:
     @cached_property
     def _backend(self) -> Any:
         """The `tokenizers` object; it encodes special tokens in text as plain characters and never truncates."""
-        backend = _build(self.contents)
+        backend = build_backend(self.contents)
         backend.encode_special_tokens = True  # the library's name for: encode them as plain text
         return backend
 
@@ -251,7 +294,11 @@ class Tokenizer:
 
     @cached_property
     def _special_backend(self) -> Any:
-        return _build(self.contents)
+        return build_backend(self.contents)
+
+    @cached_property
+    def _hidden(self) -> dict[frozenset[str], HiddenSpecialTokens]:
+        return {}
 
     @cached_property
     def _json(self) -> dict[str, Any]:
@@ -325,13 +372,3 @@ class Tokenizer:
                 "tokenizer saved beside the model"
             )
         return known
-
-
-def _build(contents: str) -> Any:
-    from tokenizers import Tokenizer as Backend
-
-    backend = Backend.from_str(contents)
-    # Sentence encoders ship these enabled; text would be truncated silently.
-    backend.no_truncation()
-    backend.no_padding()
-    return backend

@@ -1,0 +1,155 @@
+"""Encoding of texts in which some special tokens are parsed and all others are plain text.
+
+A tokenizer parses special tokens wherever their strings occur in a text. Here, only those that are handed in as special
+pieces are: the same string within a text piece is encoded as its characters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from clearstory.text.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """A part of a text to encode: plain text, or the string of a special token.
+
+    Args:
+        text: the text.
+        special: whether the text is the string of a special token, to be encoded as that token.
+        start: index of the first character in the user's text; None for text that is not the user's.
+    """
+
+    text: str
+    special: bool = False
+    start: int | None = None
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Token ids of a text.
+
+    Args:
+        ids: token ids.
+        special: for each token, whether it is a special token, or of text that is not the user's.
+        spans: for each token, its characters [start, stop) in the user's text; None for a token that is not of it.
+    """
+
+    ids: tuple[int, ...]
+    special: tuple[bool, ...]
+    spans: tuple[tuple[int, int] | None, ...]
+
+    def surrounded(self, before: tuple[int, ...], after: tuple[int, ...]) -> EncodedText:
+        """The ids with special tokens before and after them."""
+        sides = len(before), len(after)
+        return EncodedText(
+            (*before, *self.ids, *after),
+            (*[True] * sides[0], *self.special, *[True] * sides[1]),
+            (*[None] * sides[0], *self.spans, *[None] * sides[1]),
+        )
+
+
+def encode_text(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool = True) -> EncodedText:
+    """Token ids of a plain text, with the special tokens that the tokenizer's post-processor adds around it.
+
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
+    >>> encode_text(train_tokenizer("words", ["a cat"]), "the cat")
+    EncodedText(ids=(0, 3), special=(False, False), spans=((0, 3), (4, 7)))
+    """
+    return encode_pieces(tokenizer, (TextPiece(text, start=0),), add_special_tokens=add_special_tokens)
+
+
+def encode_parsing(
+    tokenizer: Tokenizer, text: str, parsed: Collection[str], *, add_special_tokens: bool = True
+) -> EncodedText:
+    """Token ids of a text in which the special tokens `parsed` are parsed, and no others."""
+    pieces = split_special(text, parsed)
+    return encode_pieces(tokenizer, pieces, add_special_tokens=add_special_tokens)
+
+
+def split_special(text: str, names: Collection[str], start: int | None = 0) -> list[TextPiece]:
+    """The text in pieces: the special tokens among `names`, and the text between them.
+
+    >>> [piece.text for piece in split_special("a[MASK] b", ["[MASK]"])]
+    ['a', '[MASK]', ' b']
+    """
+    pieces: list[TextPiece] = []
+    done = 0
+
+    def position(index: int) -> int | None:
+        return None if start is None else start + index
+
+    for match in special_pattern(names).finditer(text) if names else ():
+        if match.start() > done:
+            pieces.append(TextPiece(text[done : match.start()], start=position(done)))
+        pieces.append(TextPiece(match[0], special=True, start=position(match.start())))
+        done = match.end()
+    if done < len(text):
+        pieces.append(TextPiece(text[done:], start=position(done)))
+    return pieces
+
+
+def special_pattern(names: Collection[str]) -> re.Pattern[str]:
+    """Pattern of any of the names; where several begin at one place, the longest."""
+    return re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
+
+
+def encode_pieces(
+    tokenizer: Tokenizer,
+    pieces: Sequence[TextPiece],
+    *,
+    add_special_tokens: bool,
+    names: Collection[str] | None = None,
+) -> EncodedText:
+    """Token ids of pieces, encoded together: as one text with those special tokens in it.
+
+    `names`: strings that are never parsed within text pieces; by default those of all special tokens.
+    """
+    text = "".join(piece.text for piece in pieces)
+    if names is None and not any(piece.special for piece in pieces):
+        encoded, ids = tokenizer.encode_plain(text, add_special_tokens)
+        return locate_tokens(pieces, [piece.text for piece in pieces], encoded, ids)
+    hidden = tokenizer.hide_special_tokens(tokenizer.special_names if names is None else frozenset(names))
+    written = [hidden.names[piece.text] if piece.special else piece.text for piece in pieces]
+    encoded = hidden.backend.encode("".join(written), add_special_tokens=add_special_tokens)
+    return locate_tokens(pieces, written, encoded, hidden.original_ids(encoded.ids))
+
+
+def locate_tokens(
+    pieces: Sequence[TextPiece], written: Sequence[str], encoded: Any, ids: Sequence[int]
+) -> EncodedText:
+    """The ids with the piece of each token, found by its offsets in the text that was encoded."""
+    stops = list(accumulate(map(len, written)))
+    starts = [0, *stops[:-1]]
+    special: list[bool] = []
+    spans: list[tuple[int, int] | None] = []
+    at = 0
+    for (start, stop), is_added in zip(encoded.offsets, encoded.special_tokens_mask, strict=True):
+        if is_added and start == stop:  # by the post-processor
+            special.append(True)
+            spans.append(None)
+            continue
+        while at + 1 < len(pieces) and stops[at] <= start:
+            at += 1
+        span = None
+        reached = at
+        while span is None and reached < len(pieces) and (reached == at or starts[reached] < stop):
+            span = user_span(pieces[reached], starts[reached], stops[reached], start, stop)
+            reached += 1
+        spans.append(span)
+        special.append(span is None or (bool(pieces) and pieces[at].special))
+    return EncodedText(tuple(ids), tuple(special), tuple(spans))
+
+
+def user_span(piece: TextPiece, first: int, last: int, start: int, stop: int) -> tuple[int, int] | None:
+    """The characters in the user's text of a token at start:stop, as far as they lie in the piece at first:last."""
+    if piece.start is None or start > last or stop < first:
+        return None
+    if piece.special:  # written under another name
+        return piece.start, piece.start + len(piece.text)
+    return piece.start + max(start, first) - first, piece.start + min(stop, last) - first
