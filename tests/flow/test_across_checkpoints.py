@@ -11,7 +11,7 @@ from clearstory.cli.main import main
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.folders import open_model
 from clearstory.recipes.inference.inspect import MAX_CHECKPOINTS, inspect
-from clearstory.training.checkpoint import list_checkpoints
+from clearstory.training.weight_checkpoints import list_saved_models
 from trained import all_events, recipe, text_file
 
 
@@ -22,8 +22,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def test_a_view_is_shown_at_eight_checkpoints(run: Path) -> None:
-    every = list_checkpoints(run)
+def test_a_view_is_shown_at_twelve_checkpoints(run: Path) -> None:
+    every = list(list_saved_models(run).values())
     assert len(every) > MAX_CHECKPOINTS
     report = inspect(run, "the cat", "next-token", across_checkpoints=True, top=30)
     curve, *views = report.panels

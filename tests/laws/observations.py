@@ -319,6 +319,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.save_steps": partial(observe_training, steps=8),
     "TrainRecipe.training.sample_steps": partial(observe_training, steps=8),
     "TrainRecipe.training.keep_checkpoints": partial(observe_training, **{"training.save_steps": 1}),
+    "TrainRecipe.training.weight_checkpoints": partial(observe_training, steps=16),
     "TrainRecipe.training.patience": "flow/test_train.py::test_patience_stops_early_and_the_best_model_is_kept",
     "TrainRecipe.training.compile": "flow/test_train.py::test_compile_follows_its_setting",
     "TrainRecipe.training.device": "flow/test_bad_input.py::test_contradicting_settings",
@@ -414,7 +415,7 @@ OBSERVED: dict[str, Observation] = {
         f"InspectRecipe.{name}": "lens/test_difference.py::test_the_command_prints_the_difference"
         for name in ("compare_model", "compare_text")
     },
-    "InspectRecipe.across_checkpoints": "flow/test_across_checkpoints.py::test_a_view_is_shown_at_eight_checkpoints",
+    "InspectRecipe.across_checkpoints": "flow/test_across_checkpoints.py::test_a_view_is_shown_at_twelve_checkpoints",
     **{
         f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t")
         for name in ("centre", "remove_components", "max_token_id")

@@ -22,6 +22,7 @@ from clearstory.recipes.training.events import RunPrepared, TrainingResult
 from clearstory.recipes.training.loop import train_events
 from clearstory.training import checkpoint
 from clearstory.training.metrics_log import read_metrics
+from clearstory.training.weight_checkpoints import list_weights
 
 # A child trains and dies; with one thread, what other threads of a long test run hold does not matter to it.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
@@ -58,6 +59,7 @@ def recipe(file: Path, home: Path, steps: int = STEPS) -> TrainRecipe:
             "training": {
                 "optimizer": "muon", "batch_size": 4, "gradient_accumulation_steps": 2, "context": 8,
                 "warmup_steps": 5, "save_steps": SAVE_STEPS, "eval_steps": EVAL_STEPS, "eval_tokens": 64,
+                "weight_checkpoints": 12 if steps == STEPS else 3,
                 "precision": "fp32", "compile": "off", "device": "cpu", "threads": 1,
             },
         }
@@ -120,6 +122,11 @@ def same_end(home: Path, alone: Path) -> None:
     assert [path.name for path in checkpoint.list_checkpoints(run)] == [
         path.name for path in checkpoint.list_checkpoints(reference)
     ]
+    weights = list_weights(run)
+    assert weights.keys() == list_weights(reference).keys()
+    assert len(weights) > 1
+    for step, folder in weights.items():
+        assert files(folder) == files(list_weights(reference)[step])
     one, other = (checkpoint.load_checkpoint(checkpoint.list_checkpoints(each)[-1]) for each in (run, reference))
     assert one.step == other.step
     for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):

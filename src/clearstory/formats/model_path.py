@@ -17,7 +17,7 @@ def resolve_model_path(path: Path | str) -> Path:
     Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
     """
     given = Path(path).expanduser()
-    folder = current_path(given)
+    folder = current_path(weights_of_step(given))
     if folder.is_file():
         raise BadInput(unsupported_file_message(folder))
     if not folder.exists():
@@ -35,6 +35,12 @@ def resolve_model_path(path: Path | str) -> Path:
             f"the run {given} has saved no model yet; resume it with: clearstory train --out {given} --resume"
         )
     raise BadInput(f"{given} holds no config.json; name a model folder or a run folder")
+
+
+def weights_of_step(path: Path) -> Path:
+    """For a checkpoint of a run that was deleted after its weights were kept (`weights-000064`), those; else the path."""
+    kept = path.with_name(path.name.replace("step-", "weights-", 1))
+    return kept if path.parent.name == "checkpoints" and not path.exists() and kept.is_dir() else path
 
 
 def has_config(folder: Path) -> bool:

@@ -70,6 +70,10 @@ class BaseTrainer(Protocol):
     def default_eval_steps(self) -> int | None:
         """Steps between evaluations where the settings give none; None: about twenty in the run."""
 
+    @property
+    def complete_after_each_step(self) -> bool:
+        """Whether the model can be used after every step, not only after the last."""
+
     def set_total_steps(self, steps: int) -> None:
         """Change the total steps of the run; the schedule is stretched to it from here on."""
 

@@ -59,6 +59,11 @@ class CountTrainer:
         """1: after every round; or the number of rounds that make a complete model."""
         return self.count_model.rounds or 1
 
+    @property
+    def complete_after_each_step(self) -> bool:
+        """Whether each round makes a complete model; False where the rounds together make one."""
+        return self.count_model.rounds is None
+
     def set_total_steps(self, steps: int) -> None:
         """Change the total rounds of the run, where the model does not fix them."""
         self.plans.append((self.step, self.count_model.rounds or max(steps, self.step)))

@@ -42,6 +42,8 @@ class TrainingSettings:
             final evaluation always takes all.
         save_steps: steps between checkpoints; 0 saves at every evaluation.
         keep_checkpoints: number of newest checkpoints to keep besides step 0.
+        weight_checkpoints: number of steps, log-spaced over the run, whose weights are kept to watch how the model
+            learns; 0 keeps none.
         sample_steps: steps between texts sampled from the model; 0 samples none.
         weight_average: share of the steps, at the end, over which weights are averaged (Polyak and Juditsky 1992); the
             averaged model is evaluated and saved; 0 uses the last weights.
@@ -79,6 +81,7 @@ class TrainingSettings:
     eval_tokens: int = 0
     save_steps: int = 0
     keep_checkpoints: int = 2
+    weight_checkpoints: int = 12
     sample_steps: int = 0
     weight_average: float = 0.0
     patience: int = 0
@@ -94,8 +97,8 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints", "sample_steps",
-            "patience", "threads", "seed",
+            "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints",
+            "weight_checkpoints", "sample_steps", "patience", "threads", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0")

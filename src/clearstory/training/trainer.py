@@ -93,6 +93,11 @@ class Trainer:
     def default_eval_steps(self) -> None:
         """None: about twenty evaluations in the run."""
 
+    @property
+    def complete_after_each_step(self) -> bool:
+        """True: every step leaves a model that can be used."""
+        return True
+
     def set_total_steps(self, steps: int) -> None:
         """Change the total steps of the run; the learning rate schedule is stretched to it from here on."""
         self.plans.append((self.step, max(steps, self.step)))

@@ -24,7 +24,7 @@ from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.settings.keywords import ViewKeywords
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.checkpoint import list_checkpoints
+from clearstory.training.weight_checkpoints import list_saved_models, thin_steps
 
 GeneratedTokens = tuple[Sequence[int], Sequence[Candidate]]
 """Ids of generated tokens, and every candidate that a beam search considered."""
@@ -134,8 +134,8 @@ def token_generator(
     return generate_tokens
 
 
-MAX_CHECKPOINTS = 8
-"""Checkpoints that are shown; of more, this many at equal distances, the first and the last included."""
+MAX_CHECKPOINTS = 12
+"""Checkpoints that are shown; of more, this many at nearly equal ratios of steps, the first and the last included."""
 
 MAX_LINES = 6
 """Rows of a table that are drawn as lines of the curve."""
@@ -146,37 +146,24 @@ def view_across_checkpoints(run: str | Path, compute_view: Callable[[Path], View
 
     Raises BadInput if `run` is not a run folder or has no checkpoints.
     """
-    checkpoints = list_checkpoints(Path(run))
-    if not checkpoints:
+    saved = list_saved_models(Path(run))
+    if not saved:
         raise BadInput(f"{run} has no checkpoints; pass the folder of a run that has some")
-    chosen = evenly_spaced(checkpoints)
-    steps = [int(path.name.removeprefix("step-")) for path in chosen]
-    views = [panels_of(compute_view(path)) for path in chosen]
+    steps = thin_steps(saved, MAX_CHECKPOINTS)
+    views = [panels_of(compute_view(saved[step])) for step in steps]
     titled = [
         replace(panel, title=f"Step {step:,}: {panel.title}")
         for step, panels in zip(steps, views, strict=True)
         for panel in panels
     ]
     curve = value_curve(steps, views)
-    shown = f"{len(chosen)} of {len(checkpoints)}" if len(chosen) < len(checkpoints) else f"{len(checkpoints)}"
+    shown = f"{len(steps)} of {len(saved)}" if len(steps) < len(saved) else f"{len(saved)}"
     return Report(
         title=f"{name} over training",
         panels=(*([] if curve is None else [curve]), *titled),
-        caption=f"{shown} checkpoints, steps {steps[0]:,} to {steps[-1]:,}; --training.keep_checkpoints sets how many "
-        "a run keeps.",
+        caption=f"{shown} checkpoints, steps {steps[0]:,} to {steps[-1]:,}; --training.weight_checkpoints sets how "
+        "many a run keeps.",
     )
-
-
-def evenly_spaced(paths: Sequence[Path]) -> list[Path]:
-    """At most MAX_CHECKPOINTS of the paths at equal distances, the first and the last included.
-
-    >>> [str(path) for path in evenly_spaced([Path(str(number)) for number in range(15)])]
-    ['0', '2', '4', '6', '8', '10', '12', '14']
-    """
-    if len(paths) <= MAX_CHECKPOINTS:
-        return list(paths)
-    last = MAX_CHECKPOINTS - 1
-    return [paths[round(index * (len(paths) - 1) / last)] for index in range(MAX_CHECKPOINTS)]
 
 
 def value_curve(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve | None:

@@ -218,7 +218,7 @@ class InspectRecipe:
         max_tokens: maximum number of generated tokens (generation); default: 24.
         seed: random seed of sampling (generation); default: a new one for each call.
         beam: number of beams of beam search (generation).
-        across_checkpoints: show the view at each checkpoint of a run, at most eight.
+        across_checkpoints: show the view at each checkpoint of a run, at most twelve.
         compare_model: second model; the difference B - A of the two views is shown.
         compare_text: second text; the difference B - A of the two views is shown.
         sentences: number of sentences to read from a parsed file (dependency-heads); default: depends on the view.

@@ -76,6 +76,7 @@ class TrainingKeywords(TypedDict, total=False):
     eval_tokens: int
     save_steps: int
     keep_checkpoints: int
+    weight_checkpoints: int
     sample_steps: int
     weight_average: float
     patience: int

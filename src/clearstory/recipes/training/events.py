@@ -114,7 +114,7 @@ class TextSampled:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSaved:
-    """A checkpoint or the best model was written. `kind` is "checkpoint" or "model"."""
+    """A model was written. `kind` is "checkpoint" (to resume from), "weights" (to watch learning), or "model"."""
 
     step: int
     path: Path

@@ -161,6 +161,8 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
                 done = True
         if is_due(trainer.step, run.recipe.training.sample_steps):
             yield sample_step(run)
+        if run.weights_due(done):  # before the checkpoint, from which a killed run would not go back to them
+            yield run.save_weights()
         if done or stop.is_set() or is_due(trainer.step, run.save_steps):
             yield run.save_checkpoint()
         if stop.is_set():

@@ -5,7 +5,7 @@ runs/NAME/
     environment.json    the machine and the versions
     metrics.jsonl       training and evaluation metrics, one JSON object per line
     tokenizer/          the tokenizer
-    checkpoints/        model and optimizer states to resume from
+    checkpoints/        model and optimizer states to resume from, and weights of about twelve steps
     model/              the best model
     curve.svg           the learning curve
 """

@@ -22,7 +22,7 @@ from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.training import checkpoint
+from clearstory.training import checkpoint, weight_checkpoints
 from clearstory.training.base import BaseTrainer, StepResult
 from clearstory.training.metrics_log import LossMonitor, MetricsLog
 from clearstory.training.objectives.base import Validation
@@ -82,6 +82,7 @@ class TrainingRun:
         eval_steps: steps between evaluations.
         eval_tokens: validation tokens of each evaluation.
         save_steps: steps between checkpoints.
+        weights_step: the step of the newest weight checkpoint; 0 before the first.
         compiled: whether torch.compile is used.
     """
 
@@ -107,6 +108,7 @@ class TrainingRun:
     eval_steps: int = 0
     eval_tokens: int = 0
     save_steps: int = 0
+    weights_step: int = 0
     compiled: bool = False
 
     @property
@@ -146,6 +148,8 @@ class TrainingRun:
                 self.tokenizer.save(folder)
         since = None if self.resumed_from is None else self.trainer.step
         self.metrics = MetricsLog(self.folder.metrics_file, since=since)
+        weight_checkpoints.remove_weights_after(self.folder.path, self.trainer.step)
+        self.weights_step = max(weight_checkpoints.list_weights(self.folder.path), default=0)
 
     def close(self) -> None:
         """Close metrics.jsonl."""
@@ -235,6 +239,25 @@ class TrainingRun:
         )
         checkpoint.prune_checkpoints(self.folder.path, self.recipe.training.keep_checkpoints)
         return ModelSaved(step=self.trainer.step, path=path, kind="checkpoint")
+
+    def weights_due(self, done: bool) -> bool:
+        """Whether the weights of this step are kept: at log-spaced steps, and after the last one."""
+        count, step = self.recipe.training.weight_checkpoints, self.trainer.step
+        if not count or not self.trainer.complete_after_each_step:
+            return False
+        return done or weight_checkpoints.is_weight_step(step, self.weights_step, self.trainer.steps, count)
+
+    def save_weights(self) -> ModelSaved:
+        """Write a weight checkpoint: an adapter with LoRA, else the model."""
+        tensors, _ = self.trainer.checkpoint_state()
+        prefix, step = "model.", self.trainer.step
+        model = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+        path = weight_checkpoints.save_weights(
+            self.folder.path, step, {} if self.base_folder else model, self.write_model_description
+        )
+        self.weights_step = step
+        weight_checkpoints.prune_weights(self.folder.path, self.recipe.training.weight_checkpoints)
+        return ModelSaved(step=step, path=path, kind="weights")
 
     def write_model_description(self, folder: Path) -> None:
         """Write the tokenizer and config.json, or the adapter's config, beside the weights of a checkpoint."""
