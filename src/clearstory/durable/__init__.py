@@ -7,8 +7,8 @@ until the new one has its name, the old is complete under the backup name, where
 `remove_stale` restores it. Of 200 kills during saves, plain writes left 80 corrupt files, temporaries without cleanup
 16 orphans, this none of either.
 
-Files can change after they were written, too: folders that are written with `checksums=True` hold a checksums.json,
-which `verify_folder` compares with them. `lock_folder` lets one process at a time write a folder.
+Files can change after they were written, too: every folder that is written holds a checksums.json, which
+`verify_folder` compares with its files. `lock_folder` lets one process at a time write a folder.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from clearstory.durable.checksums import (
 from clearstory.durable.disk import appending, call_hooks, check_space, hooks
 from clearstory.durable.disk_errors import disk_error, translate_disk_errors
 from clearstory.durable.folder_lock import LOCK_FILE, FolderLock, lock_folder, lock_holder
-from clearstory.durable.reading import is_regular_file, parse_json, read_file
+from clearstory.durable.reading import is_regular_file, kind_of_mode, open_file, parse_json, read_file
 from clearstory.durable.writing import (
     TEMPORARY_NAME,
     current_path,
+    json_text,
     make_folder,
     recover,
     remove_file,
@@ -44,7 +45,7 @@ from clearstory.durable.writing import (
 __all__ = [
     "CHECKSUMS", "LOCK_FILE", "TEMPORARY_NAME", "ChecksumMismatch", "Digest", "FolderLock", "appending", "call_hooks",
     "check_space", "current_path", "digest_file", "disk_error", "has_checksums", "hooks", "is_regular_file",
-    "lock_folder", "lock_holder", "make_folder", "parse_json", "read_file", "recover", "remove_file", "remove_folder",
-    "remove_stale", "replace_files", "translate_disk_errors", "verify_folder", "write_bytes", "write_file",
-    "write_folder", "write_json", "write_text",
+    "json_text", "kind_of_mode", "lock_folder", "lock_holder", "make_folder", "open_file", "parse_json", "read_file",
+    "recover", "remove_file", "remove_folder", "remove_stale", "replace_files", "translate_disk_errors",
+    "verify_folder", "write_bytes", "write_file", "write_folder", "write_json", "write_text",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from clearstory.durable.disk_errors import translate_disk_errors
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
@@ -29,25 +29,38 @@ def is_regular_file(path: Path) -> bool:
         return False
 
 
+def open_file(path: Path) -> BinaryIO:
+    """A regular file, opened for reading. Never waits for a pipe or opens a device for long.
+
+    Raises BadInput for another kind of file, DiskError.
+    """
+    with translate_disk_errors(path, action="reading"):
+        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        mode = os.fstat(handle).st_mode
+        kind = kind_of_mode(mode)
+        if kind is not None:
+            os.close(handle)
+            raise BadInput(f"{path} is {kind}, and a file is needed; name another")
+        return open(handle, "rb")
+
+
+def kind_of_mode(mode: int) -> str | None:
+    """What a path of this mode is, such as "a named pipe"; None for a regular file."""
+    return next((name for test, name in KINDS if test(mode)), None)
+
+
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:
     """The contents of a regular file. Never waits for a pipe or reads a device without end.
 
     Raises BadInput for another kind of file, CorruptFile for one of more than `max_bytes`, DiskError.
     """
-    with translate_disk_errors(path, action="reading"):
-        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
-            kind = next((name for test, name in KINDS if test(status.st_mode)), None)
-            if kind is not None:
-                raise BadInput(f"{path} is {kind}, and a file is needed; name another")
-            if max_bytes is not None and status.st_size > max_bytes:
-                raise CorruptFile(
-                    f"{path} has {status.st_size:,} bytes, more than the maximum of {max_bytes:,}; copy it again"
-                )
-            # A file can grow, and those of /proc have no size.
-            return file.read() if max_bytes is None else file.read(max_bytes)
+    with open_file(path) as file, translate_disk_errors(path, action="reading"):
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise CorruptFile(f"{path} has {size:,} bytes, more than the maximum of {max_bytes:,}; copy it again")
+        # A file can grow, and those of /proc have no size.
+        return file.read() if max_bytes is None else file.read(max_bytes)
 
 
 def parse_json(data: bytes | str, path: Path | str, *, error: type[ClearstoryError] = CorruptFile) -> Any:

@@ -56,8 +56,8 @@ class Studio:
 
     async def models(self, request: Request) -> Response:
         """The models and runs of the folder, and the names of the runs that are training."""
-        models, complete = await self.model_cache.in_thread(lambda: list_models(self.root))
-        training = [name for name in self.run_processes.names() if self.run_processes.is_alive(name)]
+        models, complete = await self.model_cache.in_file_thread(lambda: list_models(self.root))
+        training = await self.model_cache.in_file_thread(self.run_processes.running)
         return json_response(
             {
                 "root": self.root.name or str(self.root),
@@ -70,7 +70,9 @@ class Studio:
     async def model(self, request: Request) -> Response:
         """The model or run at a path, also one nested too deep for the list."""
         name = parse_query(request, RunRequest).name
-        return json_response({"model": asdict(await self.model_cache.in_thread(lambda: find_model(self.root, name)))})
+        return json_response(
+            {"model": asdict(await self.model_cache.in_file_thread(lambda: find_model(self.root, name)))}
+        )
 
     async def views(self, request: Request) -> Response:
         """All views: which ones this model supports, and why it does not support the others."""
@@ -153,32 +155,32 @@ class Studio:
         """The settings of a training run as form fields, with presets, corpora and tokenizers."""
         from clearstory.studio.train_form import train_form
 
-        return json_response(await self.model_cache.in_thread(train_form))
+        return json_response(await self.model_cache.in_file_thread(train_form))
 
     async def start_run(self, request: Request) -> Response:
         """Start a training run."""
         parsed = await parse_body(request, StartRunRequest)
-        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.start(parsed)), 201)
+        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.start(parsed)), 201)
 
     async def stop_run(self, request: Request) -> Response:
         """Stop a training run after it has saved a checkpoint."""
         parsed = await parse_body(request, RunRequest)
-        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.stop(parsed)))
+        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.stop(parsed)))
 
     async def resume_run(self, request: Request) -> Response:
         """Resume a stopped run from its newest checkpoint."""
         parsed = await parse_body(request, RunRequest)
-        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.resume(parsed)))
+        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.resume(parsed)))
 
     async def run_records(self, request: Request) -> Response:
         """The records of a run's metrics.jsonl after a byte offset, and the run's status."""
         parsed = parse_query(request, RecordsRequest)
-        return json_response(await self.model_cache.in_thread(lambda: self.run_processes.records(parsed)))
+        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.records(parsed)))
 
     async def learning_curve(self, request: Request) -> Response:
         """A run's learning curve over the reference curve of its model family."""
         parsed = parse_query(request, RunRequest)
-        view = await self.model_cache.in_thread(lambda: self.run_processes.learning_curve(parsed))
+        view = await self.model_cache.in_file_thread(lambda: self.run_processes.learning_curve(parsed))
         return json_response({"view": view})
 
     async def run_on_model(self, request: Request, name: str, work: Callable[[OpenedModel], T]) -> T:

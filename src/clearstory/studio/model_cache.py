@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from anyio import CapacityLimiter, create_task_group, to_thread
 
+from clearstory.durable import is_regular_file
+from clearstory.studio.bounded_files import list_entries, refuse_irregular_files
 from clearstory.studio.http_json import RequestCancelled
-from clearstory.studio.model_index import mark_used, resolve_name
+from clearstory.studio.model_index import mark_used, relative_name, resolve_name
 
 if TYPE_CHECKING:
     from clearstory.formats.folders import OpenedModel
@@ -32,8 +35,8 @@ FileSignature = tuple[tuple[str, int, int], ...]
 MAX_BYTES = 4 * 2**30
 """Bytes of all opened models; a larger single model is kept alone."""
 
-MAX_THREADS = 2
-"""Models that compute at the same time."""
+MAX_THREADS, MAX_FILE_THREADS = 2, 4
+"""Models that compute at the same time, and requests that read or write small files at the same time."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,10 @@ class ModelCache:
         self.root = root
         self.max_bytes = max_bytes
         self.models: OrderedDict[str, CachedModel] = OrderedDict()
-        self.locks: dict[str, asyncio.Lock] = {}
+        # Weak values: a lock lives as long as a request holds it or waits for it.
+        self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.limiter: CapacityLimiter | None = None
+        self.file_limiter: CapacityLimiter | None = None
 
     async def run(
         self, name: str, work: Callable[[OpenedModel], T], is_disconnected: Callable[[], Awaitable[bool]] | None = None
@@ -63,8 +68,11 @@ class ModelCache:
         Raises RequestCancelled if the client disconnects before its turn or between two layers of the model, and
         whatever `open_model` raises.
         """
-        resolve_name(self.root, name)
-        async with self.locks.setdefault(name, asyncio.Lock()):
+        name = relative_name(self.root, resolve_name(self.root, name))  # one name for each folder
+        lock = self.locks.get(name)
+        if lock is None:
+            lock = self.locks[name] = asyncio.Lock()
+        async with lock:
             if is_disconnected is not None and await is_disconnected():
                 raise RequestCancelled
             cancelled = Event()
@@ -91,11 +99,18 @@ class ModelCache:
             self.limiter = CapacityLimiter(MAX_THREADS)  # belongs to the running event loop
         return await to_thread.run_sync(work, limiter=self.limiter)
 
+    async def in_file_thread(self, work: Callable[[], T]) -> T:
+        """What `work` returns, in a thread for short work on files, which does not wait for models that compute."""
+        if self.file_limiter is None:
+            self.file_limiter = CapacityLimiter(MAX_FILE_THREADS)
+        return await to_thread.run_sync(work, limiter=self.file_limiter)
+
     def get(self, name: str) -> OpenedModel:
         """The opened model of this name. Call it only while holding the model's lock."""
         from clearstory.formats.folders import open_model
 
         path = resolve_name(self.root, name)
+        refuse_irregular_files(path)
         signature = file_signature(path)
         cached = self.models.get(name)
         if cached is None or cached.signature != signature:
@@ -153,7 +168,11 @@ def file_signature(path: Path) -> FileSignature:
     """The paths, modification times and sizes of a model's files. Raises as `resolve` does if the folder is gone."""
     from clearstory.formats.model_path import resolve_model_path
 
-    files = [path] if path.is_file() else sorted(each for each in resolve_model_path(path).iterdir() if each.is_file())
+    files = (
+        [path]
+        if is_regular_file(path)
+        else [each for each in list_entries(resolve_model_path(path)) if is_regular_file(each)]
+    )
     return tuple((str(each), (stat := each.stat()).st_mtime_ns, stat.st_size) for each in files)
 
 

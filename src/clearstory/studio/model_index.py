@@ -1,19 +1,27 @@
-"""Model index: the models and runs of a folder, read from small files without opening models or importing torch."""
+"""Model index: the models and runs of a folder, read from small files without opening models or importing torch.
+
+A folder that cannot be read as a model is listed with its problem, and never keeps the others from being listed.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-import re
-import struct
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from shlex import quote
 from typing import Any, Literal
 
-from clearstory.durable import current_path
-from clearstory.errors import BadInput
+from clearstory.durable import current_path, is_regular_file
+from clearstory.errors import BadInput, ClearstoryError
+from clearstory.studio.bounded_files import displayable, is_unicode, list_entries, one_line, read_json
+from clearstory.studio.model_facts import (
+    file_size,
+    last_train_loss,
+    list_checkpoints,
+    modification_time,
+    read_model_facts,
+)
 
 USAGE_FOLDER = Path(".clearstory") / "used"
 """Folder of empty files whose modification times record when each model was last used."""
@@ -24,14 +32,11 @@ MAX_DEPTH = 4
 MAX_FOLDERS = 3000
 """Folders that are searched at most, so that a studio over a whole disk responds."""
 
+MAX_PATH_BYTES, MAX_NAME_BYTES = 3000, 255
+"""The longest path in the folder, and the longest name of one file or folder."""
+
 SKIPPED_FOLDERS = frozenset({"checkpoints", "tokenizer", "node_modules", "site-packages", "__pycache__", "venv"})
 MODEL_SUFFIXES = (".gguf", ".arpa", ".arpa.gz")
-CHECKPOINT_NAME = re.compile(r"step-(\d{6,})")
-MAX_HEADER_BYTES = 64 * 2**20
-"""The largest safetensors header that is read."""
-
-RECORD_TAIL_BYTES = 2**16
-"""Bytes at the end of metrics.jsonl in which the last step is searched."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,38 +81,53 @@ def list_models(root: Path) -> tuple[list[IndexedModel], bool]:
     if not root.is_dir():
         raise BadInput(f"the studio's folder {root} no longer exists; start the studio with an existing folder")
     models: list[IndexedModel] = []
-    visited = 0
     queue = [(root, 0)]
-    while queue and visited < MAX_FOLDERS:
-        folder, depth = queue.pop(0)
+    visited = 0
+    while visited < min(len(queue), MAX_FOLDERS):
+        folder, depth = queue[visited]
         visited += 1
-        entry = index_folder(root, folder)
+        entry = index_safely(root, folder, index_folder)
         if entry is not None:
             models.append(entry)
             if folder != root:
                 continue
-        for each in visible_children(folder):
-            if each.is_dir() and each.is_symlink():
-                linked = index_folder(root, each)
-                models += [] if linked is None else [linked]
-            elif each.is_dir():
-                if depth < MAX_DEPTH and each.name not in SKIPPED_FOLDERS and not (entry and each.name == "model"):
-                    queue.append((each, depth + 1))
-            elif each.name.endswith(MODEL_SUFFIXES):
-                models.append(index_file(root, each))
+        for path, is_folder in visible_children(folder):
+            if is_folder and path.is_symlink():
+                found = index_safely(root, path, index_folder)
+                models += [] if found is None else [found]
+            elif is_folder:
+                if depth < MAX_DEPTH and path.name not in SKIPPED_FOLDERS and not (entry and path.name == "model"):
+                    queue.append((path, depth + 1))
+            elif path.name.endswith(MODEL_SUFFIXES):
+                found = index_safely(root, path, index_file)
+                models += [] if found is None else [found]
     models = [
         replace(each, last_used=max(each.modified, modification_time(usage_file(root, each.name)))) for each in models
     ]
-    return sorted(models, key=lambda each: -each.last_used), not queue
+    return sorted(models, key=lambda each: -each.last_used), visited == len(queue)
 
 
-def visible_children(folder: Path) -> Iterator[Path]:
-    """The entries of a folder without hidden ones, sorted; none if it cannot be read."""
+def index_safely(root: Path, path: Path, index: Callable[[Path, Path], IndexedModel | None]) -> IndexedModel | None:
+    """The entry of a path; with a problem if its name is not UTF-8, or if it cannot be indexed for any reason."""
     try:
-        inside = sorted(folder.iterdir())
-    except OSError:
-        return
-    yield from (each for each in inside if not each.name.startswith("."))
+        entry = index(root, path)
+    except Exception as error:  # one odd folder must never keep the others from being listed
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        kind: Literal["folder", "file"] = "file" if is_regular_file(path) else "folder"
+        return IndexedModel(name=relative_name(root, path), kind=kind, problem=f"cannot be listed ({reason})")
+    if entry is None or (is_unicode(entry.name) and "\\" not in entry.name):
+        return entry
+    what = "a name that is not UTF-8" if not is_unicode(entry.name) else "a backslash in its name"
+    return replace(entry, name=displayable(entry.name), problem=f"has {what}, so it cannot be opened here; rename it")
+
+
+def visible_children(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The entries of a folder without hidden ones, sorted, each with whether it is a folder; none if unreadable."""
+    for path in list_entries(folder):
+        try:
+            yield path, path.is_dir()
+        except OSError:
+            continue
 
 
 def find_model(root: Path, name: str) -> IndexedModel:
@@ -118,9 +138,9 @@ def find_model(root: Path, name: str) -> IndexedModel:
             f"ln -s {quote(name)} {quote(str(root / PurePosixPath(name).name))}"
         )
     path = resolve_name(root, name)
-    if path.is_file() and path.name.endswith(MODEL_SUFFIXES):
+    if is_regular_file(path) and path.name.endswith(MODEL_SUFFIXES):
         return index_file(root, path)
-    one = index_folder(root, path) if path.is_dir() else None
+    one = index_safely(root, path, index_folder) if path.is_dir() else None
     if one is None:
         what = "holds no model or run" if path.is_dir() else "does not exist" if not path.exists() else "is not a model"
         raise BadInput(
@@ -147,10 +167,21 @@ def mark_used(root: Path, name: str) -> None:
 
 def resolve_name(root: Path, name: str) -> Path:
     """The path of a model name. Raises BadInput if it is outside of the studio's folder."""
-    given = PurePosixPath(name)
-    if not name or given.is_absolute() or ".." in given.parts or "\0" in name or "\\" in name:
-        raise BadInput(f"'{name}' is not a path inside the studio's folder; choose a model from the list")
-    return root / given
+    if not is_name_inside(root, name):
+        raise BadInput(
+            f"'{one_line(name, 100)}' is not a path inside the studio's folder; choose a model from the list"
+        )
+    return root / PurePosixPath(name)
+
+
+def is_name_inside(root: Path, name: str) -> bool:
+    """Whether a name is a path that can exist inside the studio's folder."""
+    path = PurePosixPath(name)
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or not is_unicode(name):
+        return False
+    return len(f"{root}/{name}".encode()) <= MAX_PATH_BYTES and all(
+        len(part.encode()) <= MAX_NAME_BYTES for part in path.parts
+    )
 
 
 def relative_name(root: Path, path: Path) -> str:
@@ -160,51 +191,33 @@ def relative_name(root: Path, path: Path) -> str:
 
 def index_folder(root: Path, folder: Path) -> IndexedModel | None:
     """A folder as a run, an adapter or a model; None if it is none of them."""
-    if (folder / "config.yaml").is_file() and not (folder / "config.json").is_file():
+    name = relative_name(root, folder)
+    has_config = os.path.lexists(folder / "config.json")
+    if is_regular_file(folder / "config.yaml") and not has_config:
         model = current_path(folder / "model")
-        steps = tuple(step for step, _ in list_checkpoints(folder))
-        if not (model / "config.json").is_file() and not (model / "adapter_config.json").is_file():
-            facts: dict[str, Any] = {
-                "modified": modification_time(folder / "config.yaml"),
-                "problem": "has no model yet",
-            }
-        else:
+        facts: dict[str, Any] = {
+            "modified": modification_time(folder / "config.yaml"),
+            "problem": "has no model yet",
+        }
+        if any(os.path.lexists(model / each) for each in ("config.json", "adapter_config.json")):
             facts = read_model_facts(model)
-        return IndexedModel(
-            name=relative_name(root, folder), kind="run", steps=steps, loss=last_train_loss(folder), **facts
-        )
-    if (folder / "adapter_config.json").is_file():
-        return IndexedModel(name=relative_name(root, folder), kind="adapter", **read_model_facts(folder))
-    if (folder / "config.json").is_file() and is_model_config(read_json_object(folder / "config.json")):
-        return IndexedModel(name=relative_name(root, folder), kind="folder", **read_model_facts(folder))
+        steps = tuple(step for step, _ in list_checkpoints(folder))
+        return IndexedModel(name=name, kind="run", steps=steps, loss=last_train_loss(folder), **facts)
+    if is_regular_file(folder / "adapter_config.json"):
+        return IndexedModel(name=name, kind="adapter", **read_model_facts(folder))
+    # A config.json that is not a model's belongs to another program; one that cannot be read is listed as a problem.
+    if has_config and may_be_model_config(folder / "config.json"):
+        return IndexedModel(name=name, kind="folder", **read_model_facts(folder))
     return None
 
 
-def is_model_config(config: dict[str, Any]) -> bool:
-    """Whether a config.json belongs to a model: other programs use this file name as well."""
+def may_be_model_config(file: Path) -> bool:
+    """Whether a config.json belongs to a model, or cannot be read: other programs use this file name as well."""
+    try:
+        config = read_json(file)
+    except ClearstoryError:
+        return True
     return any(key in config for key in ("model_type", "architectures", "clearstory"))
-
-
-def read_model_facts(model: Path) -> dict[str, Any]:
-    """The fields of IndexedModel that config.json and the safetensors headers give."""
-    config = read_json_object(model / "config.json")
-    own = config.get("clearstory")
-    saved_card = own.get("card") if isinstance(own, dict) else None
-    card: dict[str, Any] = saved_card if isinstance(saved_card, dict) else {}
-    weights = sorted(model.glob("*.safetensors"))
-    parameters = card.get("parameters") or sum(map(count_parameters, weights)) or None
-    family = card.get("family") or config.get("model_type")
-    bits = card.get("bits_per_byte")
-    texts = card.get("trained_on")
-    return {
-        "family": family if isinstance(family, str) else None,
-        "parameters": parameters if isinstance(parameters, int) else None,
-        "bits_per_byte": bits if isinstance(bits, float) else None,
-        "trained_on": tuple(str(text[0]) for text in texts if text) if isinstance(texts, list) else (),
-        "modified": max(map(modification_time, [model / "config.json", *weights])),
-        "size_bytes": sum(file_size(each) for each in weights),
-        "problem": None if weights else "has no weights (a .safetensors file)",
-    }
 
 
 def index_file(root: Path, file: Path) -> IndexedModel:
@@ -216,67 +229,5 @@ def index_file(root: Path, file: Path) -> IndexedModel:
         family=family,
         modified=modification_time(file),
         size_bytes=file_size(file),
+        problem=None if is_regular_file(file) else "is no regular file, so it is not opened",
     )
-
-
-def last_train_loss(run: Path) -> float | None:
-    """The training loss of a run's last step, from the end of its metrics.jsonl; None if there is none."""
-    try:
-        with (run / "metrics.jsonl").open("rb") as opened:
-            opened.seek(max(0, opened.seek(0, 2) - RECORD_TAIL_BYTES))
-            lines = opened.read().decode(errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the first line may be cut off, the last one incomplete
-        if isinstance(record, dict) and record.get("kind") == "step" and isinstance(loss := record.get("loss"), float):
-            return loss if math.isfinite(loss) else None
-    return None
-
-
-def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a run as (step, path), oldest first."""
-    try:
-        inside = list((run / "checkpoints").iterdir())
-    except OSError:
-        return []
-    return sorted((int(match[1]), path) for path in inside if (match := CHECKPOINT_NAME.fullmatch(path.name)))
-
-
-def count_parameters(file: Path) -> int:
-    """The number of elements in a safetensors file, from its header; 0 if it cannot be read."""
-    try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            header = json.loads(opened.read(length)) if length <= MAX_HEADER_BYTES else {}
-        return sum(math.prod(each["shape"]) for name, each in header.items() if name != "__metadata__")
-    except (OSError, ValueError, struct.error, TypeError, KeyError, AttributeError):
-        return 0
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; an empty one if it cannot be read."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def modification_time(path: Path) -> float:
-    """When a file was last modified, in seconds since 1970; 0 if it is gone."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
-
-
-def file_size(path: Path) -> int:
-    """A file's size in bytes; 0 if it is gone."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

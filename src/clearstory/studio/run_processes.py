@@ -10,7 +10,6 @@ and can be resumed.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,13 +17,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from clearstory.durable import write_json
-from clearstory.errors import BadInput, BadSetting, FolderExists
+from clearstory.durable import is_regular_file, lock_holder, open_file, write_json
+from clearstory.errors import BadInput, BadSetting, ClearstoryError, FolderExists, FolderInUse
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.studio.model_index import list_checkpoints, read_json_object, relative_name, resolve_name
+from clearstory.studio.bounded_files import kind_of_path, list_entries, one_line, read_json_or_empty, read_tail
+from clearstory.studio.http_json import check_values
+from clearstory.studio.model_facts import file_size, list_checkpoints, modification_time, parse_record
+from clearstory.studio.model_index import is_name_inside, relative_name, resolve_name
 from clearstory.studio.wait_policy import original_environment
 
 MAX_RECORDS = 4000
@@ -32,6 +35,9 @@ MAX_RECORDS = 4000
 
 LOG_TAIL_BYTES = 4000
 """Bytes at the end of a process's log that are read."""
+
+MAX_CONFIG_BYTES = 2**18
+"""The largest config.yaml whose settings are shown."""
 
 COMMAND = (sys.executable, "-m", "clearstory", "train")
 """The training command, run by the same Python interpreter."""
@@ -81,6 +87,7 @@ class RunProcesses:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.launching = Lock()  # from the check that a run is free until its process is known
 
     def start(self, request: StartRunRequest) -> dict[str, Any]:
         """Start a run; returns its status. Invalid settings raise as in `clearstory train`, before a process starts."""
@@ -90,33 +97,41 @@ class RunProcesses:
         if not recipe.text:
             raise BadSetting("there is no text to train on; name a file or a folder, or use corpus:kjv")
         folder = resolve_name(self.root, name)
-        if self.is_alive(name):
-            raise FolderExists(f"'{request.name}' is being trained already; watch it, or choose another name")
-        if folder.exists() and (folder.is_file() or any(folder.iterdir())):
-            raise FolderExists(f"'{request.name}' exists already; choose another name, or resume that run")
-        return self.launch(name, command_arguments(settings))
+        with self.launching:
+            if self.is_alive(name):
+                raise FolderExists(f"'{request.name}' is being trained already; watch it, or choose another name")
+            if (holder := lock_holder(folder)) is not None:
+                raise FolderInUse(f"'{request.name}' is in use by {holder}; choose another name, or stop that process")
+            if os.path.lexists(folder) and (kind_of_path(folder) != "a folder" or any(folder.iterdir())):
+                raise FolderExists(f"'{request.name}' exists already; choose another name, or resume that run")
+            return self.launch(name, command_arguments(settings))
 
     def resume(self, request: RunRequest) -> dict[str, Any]:
         """Resume a run from its newest checkpoint; returns its status."""
-        if self.is_alive(request.name):
-            raise FolderExists(f"'{request.name}' is being trained already")
-        self.run_folder(request.name)
-        return self.launch(request.name, ["--resume"])
+        with self.launching:
+            if self.is_alive(request.name):
+                raise FolderExists(f"'{request.name}' is being trained already; watch it, or stop it first")
+            if (holder := lock_holder(self.run_folder(request.name))) is not None:
+                raise FolderInUse(f"'{request.name}' is in use by {holder}; stop that process first")
+            return self.launch(request.name, ["--resume"])
 
     def launch(self, name: str, arguments: Sequence[str]) -> dict[str, Any]:
         """Start the training process of a run folder; returns the run's status."""
-        running = [each for each in self.names() if self.is_alive(each)]
+        running = self.running()
         if len(running) >= MAX_RUNS:
             raise BadSetting(f"{len(running)} runs are being trained already ({', '.join(running)}); stop one of them")
         file = self.process_file(name, ".json")
         file.parent.mkdir(parents=True, exist_ok=True)
         command = [*COMMAND, f"--out={resolve_name(self.root, name)}", *arguments]
-        with self.process_file(name, ".log").open("wb") as log:
-            # A session of its own, so that Ctrl-C in the server's terminal does not stop the training.
-            child = subprocess.Popen(
-                command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env={**original_environment(), "NO_COLOR": "1"},
-            )  # fmt: skip
+        try:
+            with self.process_file(name, ".log").open("wb") as log:
+                # A session of its own, so that Ctrl-C in the server's terminal does not stop the training.
+                child = subprocess.Popen(
+                    command, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    env={**original_environment(), "NO_COLOR": "1"},
+                )  # fmt: skip
+        except (OSError, ValueError) as error:  # a setting with a zero byte, or longer than the system allows
+            raise BadSetting(f"the training process cannot be started ({one_line(str(error), 200)})") from None
         self.children[name] = child
         process = {
             "name": name,
@@ -154,7 +169,7 @@ class RunProcesses:
             "message": message,
             "config": config,
             "steps": [step for step, _ in list_checkpoints(folder)],
-            "has_model": (folder / "model" / "config.json").is_file(),
+            "has_model": is_regular_file(folder / "model" / "config.json"),
         }
 
     def records(self, request: RecordsRequest) -> dict[str, Any]:
@@ -164,7 +179,7 @@ class RunProcesses:
         records: list[dict[str, Any]] = []
         offset, file = request.offset, ""
         try:
-            with metrics.open("rb") as opened:
+            with open_file(metrics) as opened:
                 stat = os.fstat(opened.fileno())
                 file = f"{stat.st_ino}"
                 if file != request.file or offset > stat.st_size or offset < 0:
@@ -176,8 +191,8 @@ class RunProcesses:
                     offset += len(line)
                     record = parse_record(line)
                     records += [record] if record else []
-        except FileNotFoundError:
-            offset = 0
+        except ClearstoryError:
+            offset = 0  # not written yet
         more = len(records) == MAX_RECORDS
         return {
             "records": records,
@@ -202,14 +217,19 @@ class RunProcesses:
     def run_folder(self, name: str) -> Path:
         """A run's folder. Raises BadInput if it is gone."""
         folder = resolve_name(self.root, name)
-        if not (folder / "config.yaml").is_file():
+        if not is_regular_file(folder / "config.yaml"):
             raise BadInput(f"the run '{name}' no longer exists in the studio's folder; choose another")
         return folder
 
     def names(self) -> list[str]:
         """Names of the runs that a studio started in this folder, oldest first."""
-        files = sorted((self.root / ".clearstory").glob("*.json"), key=lambda each: each.stat().st_mtime)
-        return [name for each in files if isinstance(name := read_json_object(each).get("name"), str)]
+        files = [each for each in list_entries(self.root / ".clearstory") if each.suffix == ".json"]
+        names = [read_json_or_empty(each).get("name") for each in sorted(files, key=modification_time)]
+        return [name for name in names if isinstance(name, str) and is_name_inside(self.root, name)]
+
+    def running(self) -> list[str]:
+        """Names of the runs that are training, oldest first."""
+        return [name for name in self.names() if self.is_alive(name)]
 
     def is_alive(self, name: str) -> bool:
         """Whether a run's process is running."""
@@ -220,7 +240,7 @@ class RunProcesses:
         child = self.children.get(name)
         if child is not None and child.poll() is not None:
             return None
-        process = read_json_object(self.process_file(name, ".json"))
+        process = read_json_or_empty(self.process_file(name, ".json"))
         pid = process.get("pid")
         if not isinstance(pid, int) or pid < 2:
             return None
@@ -231,12 +251,7 @@ class RunProcesses:
 
     def last_log_line(self, name: str) -> str:
         """The last non-empty line of a run's log; empty if there is none."""
-        try:
-            with self.process_file(name, ".log").open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                lines = log.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
+        lines = read_tail(self.process_file(name, ".log"), LOG_TAIL_BYTES).decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def process_file(self, name: str, suffix: str) -> Path:
@@ -248,8 +263,11 @@ class RunProcesses:
 def check_run_name(name: str) -> str:
     """The stripped name. Raises BadSetting unless it is letters, digits and -_. of any language, as one folder name."""
     name = name.strip()
-    if not name or name.startswith(".") or len(name) > 80 or not all(c.isalnum() or c in "-_." for c in name):
-        raise BadSetting(f"'{name}' is no valid name for a run; use letters, digits and - _ . such as book-1")
+    letters = all(c.isalnum() or c in "-_." for c in name)
+    if not name or name.startswith(".") or not letters or len(name.encode(errors="replace")) > 80:
+        raise BadSetting(
+            f"'{one_line(name, 100)}' is no valid name for a run; use letters, digits and - _ . such as book-1"
+        )
     return name
 
 
@@ -282,31 +300,21 @@ def start_time_from_ps(pid: int) -> str | None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's settings from config.yaml; empty if it cannot be read."""
+    """A run's settings from config.yaml; empty if it cannot be read, or holds more than settings."""
     try:
-        return read_yaml(folder / "config.yaml")
-    except BadInput:
+        if not is_regular_file(folder / "config.yaml") or file_size(folder / "config.yaml") > MAX_CONFIG_BYTES:
+            return {}
+        config = read_yaml(folder / "config.yaml")
+        check_values(config)  # YAML can repeat a value by reference until it fills any memory
+    except (ClearstoryError, OSError, ValueError, RecursionError):
         return {}
+    return config
 
 
 def last_record(metrics: Path) -> dict[str, Any]:
     """The last complete record of a metrics file; empty if there is none."""
-    try:
-        with metrics.open("rb") as opened:
-            opened.seek(max(0, opened.seek(0, os.SEEK_END) - 65_536))
-            lines = opened.read().split(b"\n")
-    except OSError:
-        return {}
+    lines = read_tail(metrics, 65_536).split(b"\n")
     return next((record for line in reversed(lines) if (record := parse_record(line))), {})
-
-
-def parse_record(line: bytes) -> dict[str, Any]:
-    """A line of JSON as an object; an empty one if it is not an object."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def was_stopped(message: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import secrets
 from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
@@ -71,7 +72,10 @@ class SecurityMiddleware:
 
         rejection = self.check_request(scope)
         if rejection is None and scope["method"] not in ("GET", "HEAD"):
-            body = await read_body(receive)
+            try:
+                body = await read_body(receive)
+            except ConnectionError:
+                return  # the client is gone, or was too slow
             if body is None:
                 rejection = error_response(
                     413, f"the request is larger than {MAX_BODY_BYTES:,} bytes; send a shorter text"
@@ -84,23 +88,25 @@ class SecurityMiddleware:
         """The response that rejects the request; None if it is accepted."""
         headers = Headers(scope=scope)
         host = headers.getlist("host")
-        if len(host) != 1 or not self.is_allowed_host(host_name(host[0])):
-            received = host[0] if host else "nothing"
+        name = host_name(host[0]) if len(host) == 1 else None
+        if name is None or not self.is_allowed_host(name):
+            received = " and ".join(host)[:200] if host else "nothing"
             return error_response(
                 400,
                 f"the Host header is '{received}', which is not this studio; open the address shown in its terminal",
             )
-        origin = headers.get("origin")
-        if origin is not None and origin not in (f"http://{host[0]}", f"https://{host[0]}"):
+        for origin in headers.getlist("origin"):
+            if origin.lower() in (f"http://{host[0].lower()}", f"https://{host[0].lower()}"):
+                continue
             return error_response(
-                403, f"requests from the origin '{origin}' are not allowed; open the studio's own page"
+                403, f"requests from the origin '{origin[:200]}' are not allowed; open the studio's own page"
             )
         if scope["path"].startswith("/api/") and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return error_response(403, "requests from another site are not allowed; open the studio's own page")
         if scope["method"] not in ("GET", "HEAD"):
             content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
             if content_type != "application/json":
-                return error_response(415, f"the content type is '{content_type}'; send application/json")
+                return error_response(415, f"the content type is '{content_type[:100]}'; send application/json")
         return None if scope["path"] == "/health" else self.check_token(scope, headers)
 
     def check_token(self, scope: Scope, headers: Headers) -> Response | None:
@@ -135,15 +141,20 @@ def tokens_equal(received: str, token: str) -> bool:
     return secrets.compare_digest(received.encode(), token.encode())
 
 
-def host_name(host: str) -> str:
-    """The name in a Host header, without its port.
+HOST = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9_.-]{1,253}))(?::([0-9]{1,5}))?", re.ASCII | re.IGNORECASE)
+"""A Host header: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110 section 7.2)."""
 
-    >>> host_name("LOCALHOST:8642"), host_name("[::1]:8642")
-    ('localhost', '::1')
+
+def host_name(host: str) -> str | None:
+    """The name in a Host header, without its port; None if the header is anything but a name and a port.
+
+    >>> host_name("LOCALHOST:8642"), host_name("[::1]:8642"), host_name("[::1].evil"), host_name("127.0.0.1:80@evil")
+    ('localhost', '::1', None, None)
     """
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
+    match = HOST.fullmatch(host)
+    if match is None or int(match[3] or 0) > 65_535:
+        return None
+    return (match[1] or match[2]).lower()
 
 
 def is_ip_address(name: str) -> bool:
@@ -161,13 +172,16 @@ def is_page_file(path: str) -> bool:
 
 
 async def read_body(receive: Receive) -> bytes | None:
-    """A request's body; None if it exceeds MAX_BODY_BYTES, in which case the rest is not read."""
+    """A request's body; None if it exceeds MAX_BODY_BYTES, in which case the rest is not read.
+
+    Raises ConnectionError if the client disconnects before the end: half a body is no request.
+    """
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)
+            raise ConnectionError
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > MAX_BODY_BYTES:

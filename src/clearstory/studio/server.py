@@ -79,13 +79,15 @@ def serve(address: BoundAddress, folder: Path, ready: Callable[[], None] = lambd
     import uvicorn
 
     from clearstory.studio.app import studio_app
+    from clearstory.studio.connection_limits import IDLE_SECONDS, MAX_HEADER_BYTES, TimedProtocol
 
     app = studio_app(folder, hosts=address.hosts, token=address.token, cookie=f"clearstory-{address.port}")
     config = uvicorn.Config(
-        app, http="h11", ws="none", loop="asyncio", log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=2,
+        app, http=TimedProtocol, ws="none", loop="asyncio", log_level="error", access_log=False, server_header=False,
+        timeout_graceful_shutdown=2, timeout_keep_alive=IDLE_SECONDS, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        proxy_headers=False,
     )  # fmt: skip
-    address.listener.listen(128)  # from here on a browser's connection waits for a response instead of being refused
+    address.listener.listen(512)  # from here on a browser's connection waits for a response instead of being refused
     ready()
     uvicorn.Server(config).run(sockets=[address.listener])
     # uvicorn returns only after Ctrl-C; a process started in the background would otherwise not receive it.

@@ -95,9 +95,9 @@ def default_value(field: Any) -> Any:
 
 
 def argument_help(settings: type[Any]) -> dict[str, str]:
-    """The help text of each field, from the "Args:" block of the class docstring."""
-    block = (settings.__doc__ or "").partition("Args:")[2]
-    lines = re.findall(r"^ {8}(\w+): (.*(?:\n {9,}\S.*)*)", block, re.MULTILINE)
+    """The help text of each field, from the "Args:" blocks of the docstrings of the class and its bases."""
+    blocks = [(each.__doc__ or "").partition("Args:")[2] for each in reversed(settings.__mro__)]
+    lines = [line for block in blocks for line in re.findall(r"^ {8}(\w+): (.*(?:\n {9,}\S.*)*)", block, re.MULTILINE)]
     return {name: " ".join(text.split()) for name, text in lines}
 
 
@@ -200,6 +200,8 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
             return value in (True, "true")
     elif kind is int:
         if (count := parse_int(value)) is not None:
+            if abs(count) >= 2**63:
+                raise BadSetting(f"{key} is {quote_value(value)}, which does not fit into 64 bits; give a smaller number")
             return count
     elif kind is float:
         if (number := parse_float(value)) is not None:
@@ -223,7 +225,11 @@ TYPE_DESCRIPTIONS: dict[Any, str] = {
 
 def quote_value(value: Any) -> str:
     """A value as text for an error message, strings in quotes."""
-    return f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
+    try:
+        text = f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
+    except ValueError:  # an integer of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:100]} … {text[-60:]}"
 
 
 def parse_int(value: Any) -> int | None:
@@ -237,7 +243,8 @@ def parse_int(value: Any) -> int | None:
         else:
             number = float(match[1].replace(",", "").replace("_", "")) * NUMBER_SUFFIXES[match[2]]
             if match[2] == "" and "." not in match[1]:
-                return int(match[1].replace(",", ""))  # exact past 2**53
+                digits = match[1].replace(",", "").replace("_", "")
+                return int(digits) if len(digits) <= 40 else 10**40  # exact past 2**53; int() refuses 4,300 digits
         # 1.1B is 1100000000.0000001 in binary.
         value = None if number is None else round(number, 3)
     if isinstance(value, float):

@@ -1,0 +1,128 @@
+"""Connection limits: connections that send nothing, or half a request, are closed, and so is one that does not read.
+
+uvicorn closes a connection that is idle between two requests, but waits without end for the rest of a header or a body.
+A request whose header never ends does not reach the application, so the protocol itself keeps the time: from the first
+byte that is awaited until the request is complete. A request that is complete may be computed for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+REQUEST_SECONDS = 15.0
+"""Seconds in which a request must arrive, header and body; the largest body is 1 MiB."""
+
+IDLE_SECONDS = 10
+"""Seconds that a connection is kept open between two requests."""
+
+SEND_SECONDS = 25.0
+"""Seconds that a client may take to read what fills the send buffer."""
+
+MAX_CONNECTIONS = 500
+"""Open connections. Beyond it the one that has waited longest for its request is closed; a browser opens six."""
+
+MAX_HEADER_BYTES = 2**16
+"""The largest header of a request."""
+
+
+class TimedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol with a time limit for each request to arrive and for each response to be read."""
+
+    request_timer: asyncio.TimerHandle | None = None
+    send_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start the time limit of the first request, and make room if too many connections are open."""
+        super().connection_made(transport)
+        self.start_request_timer()
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.close_longest_waiting()
+
+    def data_received(self, data: bytes) -> None:
+        """Stop the time limit once the request is complete; start it when a new one begins."""
+        super().data_received(data)
+        if self.transport.is_closing():
+            self.stop_timers()
+        elif self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
+            self.start_request_timer()
+        else:
+            self.stop_request_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all time limits."""
+        self.stop_timers()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the response is written: start the time limit for it."""
+        super().pause_writing()
+        self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read: stop that time limit."""
+        super().resume_writing()
+        self.stop_send_timer()
+
+    def start_request_timer(self) -> None:
+        """Start the time limit of the request, unless it runs already: a byte now and then does not extend it."""
+        if self.request_timer is None:
+            self.request_timer = self.loop.call_later(REQUEST_SECONDS, self.close_slow)
+
+    def close_slow(self) -> None:
+        """Close a connection whose request did not arrive in time, with status 408 if it had begun."""
+        self.request_timer = None
+        if self.transport.is_closing():
+            return
+        begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
+        if begun and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(timeout_response())
+        self.transport.close()
+        self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, even if its client never reads the last response."""
+        super().timeout_keep_alive_handler()
+        self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def close_longest_waiting(self) -> None:
+        """Close the connection whose time limit ends first: it has waited longest for its request."""
+        waiting = [each for each in self.connections if isinstance(each, TimedProtocol) and each.deadline is not None]
+        waiting = [each for each in waiting if each is not self]
+        if waiting:
+            min(waiting, key=lambda each: each.deadline or 0.0).transport.abort()
+
+    @property
+    def deadline(self) -> float | None:
+        """When this connection will be closed unless something arrives; None while a request is computed."""
+        timers = [each.when() for each in (self.request_timer, self.timeout_keep_alive_task) if each is not None]
+        return min(timers, default=None)
+
+    def stop_timers(self) -> None:
+        """Stop all time limits."""
+        self.stop_request_timer()
+        self.stop_send_timer()
+
+    def stop_request_timer(self) -> None:
+        """Stop the time limit of the request."""
+        if self.request_timer is not None:
+            self.request_timer.cancel()
+            self.request_timer = None
+
+    def stop_send_timer(self) -> None:
+        """Stop the time limit of sending."""
+        if self.send_timer is not None:
+            self.send_timer.cancel()
+            self.send_timer = None
+
+
+def timeout_response() -> bytes:
+    """The response to a request that did not arrive in time."""
+    sentence = f"the request did not arrive completely within {REQUEST_SECONDS:.0f} seconds; send it again"
+    body = json.dumps({"error": sentence}).encode()
+    head = "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
