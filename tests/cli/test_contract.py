@@ -67,9 +67,10 @@ def test_every_example_can_be_parsed(name: str) -> None:
     from clearstory.cli.command import prepare_command
 
     command = load_command(name)
-    program, command_name, *words = shlex.split(command.example)
-    assert (program, command_name) == ("clearstory", name)
-    prepare_command(command, words)
+    for example in (command.example, *command.further_examples):
+        program, command_name, *words = shlex.split(example.partition(" > ")[0].rpartition(" | ")[2])
+        assert (program, command_name) == ("clearstory", name)
+        prepare_command(command, words)
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,6 +90,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "PlanRecipe": {"model": "nanogpt-char", "model.recall_rows": 8, "measure": False},
     "EvaluateRecipe": {"text": ("usual.txt",)},
     "DataRecipe": {"text": ("corpus:python-docs",), "tokenizer": "bytes"},
+    "CompletionRecipe": {"shell": "zsh"},
 }
 """Further settings of a recipe that an observation needs."""
 
@@ -443,6 +444,7 @@ OBSERVED: dict[str, Observation] = {
     "ConvertRecipe.dtype": partial(observe_convert, overwrite=True),
     "ConvertRecipe.check": "parity/test_gguf_reading.py::test_convert_check_reports_portability",
     "ConvertRecipe.overwrite": observe_convert,
+    "CompletionRecipe.shell": "cli/test_completion.py::test_the_scripts_have_no_syntax_error",
     "DoctorRecipe.measure": "cli/test_contract.py::test_doctor_prints_json",
     "DataRecipe.text": "cli/test_contract.py::test_data_prints_json",
     "DataRecipe.tokenizer": observe_data,

@@ -29,12 +29,16 @@ class Command:
         recipe: dataclass of its settings.
         run: runs the command and returns the JSON object; None if it has printed the object itself.
         example: a command line that works.
+        further_examples: more of them.
+        common: keys of the settings in sections that the short help page shows.
         build: makes the recipe from the given values; `build_settings` by default.
     """
 
     recipe: type[Any]
     run: Callable[[Any, Output], Mapping[str, Any] | None]
     example: str
+    further_examples: tuple[str, ...] = ()
+    common: tuple[str, ...] = ()
     build: Callable[[Mapping[str, Any]], Any] | None = None
 
 
@@ -62,7 +66,8 @@ class Output:
 
     def print_json(self, result: Mapping[str, Any]) -> None:
         """Print the JSON object. Called directly only by a command that keeps running afterwards."""
-        print(json.dumps(to_jsonable(result), ensure_ascii=False, allow_nan=False), flush=True)
+        is_unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+        print(json.dumps(to_jsonable(result), ensure_ascii=not is_unicode, allow_nan=False), flush=True)
 
 
 def make_console(stderr: bool) -> Console:

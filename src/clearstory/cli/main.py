@@ -1,18 +1,19 @@
 """Main: selects and runs a command, and turns its outcome into an exit status.
 
 Exit status: 0 success; 1 failure, with one sentence on standard error; 2 an invalid command line or settings file;
-130 interrupted with Ctrl-C.
+130 interrupted with Ctrl-C; 141, without a word, where the reader of the output has closed it, as in `| head`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clearstory import __version__
-from clearstory.errors import ClearstoryError, nearest
+from clearstory.errors import ClearstoryError, UnknownName, nearest
 
 if TYPE_CHECKING:
     from clearstory.cli.command import Command
@@ -31,34 +32,66 @@ COMMANDS = {
     "inspect": "show what a model computes between a text and its prediction",
     "studio": "serve a local web page for inspecting, running and training models",
     "convert": "convert a model to another file format and verify the result",
+    "models": "show all presets, by family, with their sizes and what each is for",
     "plan": "estimate the parameters, memory, time and cost of training a model",
     "data": "read a corpus and report its size, its splits and some of its text",
     "doctor": "check what this machine supports",
+    "completion": "print the script that completes clearstory's commands and flags in your shell",
 }
 """Every command with its line of help. Each is a module of clearstory.cli.commands, dashes as underscores."""
+
+HELP_FLAGS = ("-h", "--help")
+
+PIPE_CLOSED = 128 + 13
+"""Exit status of a program whose output was closed by its reader, as shells report SIGPIPE."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(overview())
-        return 0
+    prepare_output()
+    try:
+        status = run_command_line(list(sys.argv[1:] if argv is None else argv))
+        flush_output()  # a closed pipe is met here, not when the interpreter exits
+    except KeyboardInterrupt as stop:
+        return print_error(str(stop) or "clearstory: stopped", 130)
+    except (BrokenPipeError, SystemExit) as error:
+        # rich turns a BrokenPipeError into SystemExit.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        discard_output()
+        return PIPE_CLOSED
+    except OSError as error:
+        if error.errno is None:
+            raise  # a bug, with its traceback
+        discard_output()
+        reason = (error.strerror or str(error)).lower()
+        return print_error(f"clearstory: {reason}; check the output's disk, and the files that are read", 1)
+    return status
+
+
+def run_command_line(words: list[str]) -> int:
+    """Run the command of a command line, or print a page of help, and return the exit status."""
+    if not words or words[0] in (*HELP_FLAGS, "help"):
+        return print_help(words[1:])
     if words[0] in ("--version", "-V", "version"):
         print(f"clearstory {__version__}")
         return 0
+    if words[0] == "__complete" and len(words) > 1:
+        from clearstory.cli.completion import complete
+
+        print("\n".join(complete(words[1], words[2:])))
+        return 0
     name, *rest = words
     if name not in COMMANDS:
-        return print_error(f"unknown command '{name}'; {nearest(name, COMMANDS)}", 2)
-    # Imported here: the overview above must start at once, without the imports of the commands.
+        return print_error(unknown_command(name), 2)
+    flags = rest[: rest.index("--")] if "--" in rest else rest  # words after a `--` are not flags
+    if found := [position for position, word in enumerate(flags) if word in HELP_FLAGS]:
+        return print_help([name, *flags[found[0] + 1 : found[0] + 2]])
+    # Imported here: the overview must start at once, without the imports of the commands.
     from clearstory.cli.arguments import UsageError
     from clearstory.cli.command import prepare_command
-    from clearstory.cli.help import command_help
 
     command = load_command(name)
-    if is_help_requested(rest):
-        print(command_help(name, COMMANDS[name], command))
-        return 0
     try:
         run = prepare_command(command, rest)
     except (UsageError, ClearstoryError) as error:
@@ -67,12 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run()
     except ClearstoryError as error:
         return print_error(f"clearstory {name}: {error}", 1)
-    except BrokenPipeError:
-        # The reader of standard output has closed it; Python must not try to flush the rest at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
-        # Errors of the file system are reported in one sentence; any other OSError is a bug, with its traceback.
         if error.filename is None:
             raise
         reason = str(error.strerror or error).lower()
@@ -84,6 +112,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def print_help(words: Sequence[str]) -> int:
+    """Print the overview, or the page of a command and a section of its flags: `help`, `help train lora`."""
+    names = [word for word in words if not word.startswith("-")]
+    if not names:
+        print(overview())
+        return 0
+    name, section = names[0], names[1] if len(names) > 1 else None
+    if name not in COMMANDS:
+        return print_error(unknown_command(name), 2)
+    from clearstory.cli.help import command_help
+
+    try:
+        page = command_help(name, COMMANDS[name], load_command(name), section)
+    except UnknownName as error:
+        return print_error(f"clearstory {name}: {error}", 2)
+    print(page)
+    return 0
+
+
 def load_command(name: str) -> Command:
     """The Command of a name. Imports its settings, but not the libraries that it runs on."""
     from importlib import import_module
@@ -92,16 +139,42 @@ def load_command(name: str) -> Command:
     return command
 
 
-def is_help_requested(words: Sequence[str]) -> bool:
-    """Whether -h or --help is among the flags; words after a `--` are not flags."""
-    flags = words[: words.index("--")] if "--" in words else words
-    return "--help" in flags or "-h" in flags
+def unknown_command(name: str) -> str:
+    """The error message for a command that does not exist, with the nearest one."""
+    return f"unknown command '{name}'; {nearest(name, COMMANDS)}"
 
 
 def print_error(sentence: str, status: int) -> int:
     """Print an error on standard error and return the exit status."""
     print(sentence, file=sys.stderr)
     return status
+
+
+def prepare_output() -> None:
+    """Open streams that the shell has closed (>&-) on nothing, and let standard output escape what it cannot encode.
+
+    The name of a file that is not UTF-8, for example, is printed as \\udcff, which is its spelling in JSON, too.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for the whole program
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Write what standard output and standard error have buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
+def discard_output() -> None:
+    """Redirect streams that cannot be written to nowhere, since Python writes the rest of their buffers at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def overview() -> str:
@@ -113,7 +186,7 @@ def overview() -> str:
         "usage: clearstory COMMAND [--help]\n\n"
         f"{rows}\n\n"
         "every command:\n"
-        "  --help         show its arguments and flags, with an example\n"
+        "  --help         show its arguments and flags, with an example; also clearstory help COMMAND\n"
         "  --json         print one JSON object on standard output, everything else on standard error\n"
         "  --config FILE  read settings from a YAML file; flags on the command line override it\n\n"
         "example: clearstory train book.txt --model clear --minutes 3 --out runs/book"

@@ -1,6 +1,6 @@
 """Every view by name: the function that computes it, and what a model must be capable of.
 
-The module of a view is imported when the view is computed.
+The module of a view is imported when the view is computed, so the table itself imports no torch.
 """
 
 from __future__ import annotations
@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clearstory.errors import CannotDo, UnknownName, nearest
 from clearstory.lens.views.base import View
-from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
+
+if TYPE_CHECKING:
+    from clearstory.models.base import LanguageModel
 
 ATTENTION = (Capability.ATTENTION,)
 CAUSAL = (Capability.CAUSAL,)

@@ -12,10 +12,13 @@ from typing import Any
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
 from clearstory.models.hmm.config import HMMConfig, scale_hmm
+from clearstory.models.hmm.config import parameter_count as hmm_parameter_count
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RECURRENT_PRESETS, RecurrentConfig, scale_recurrent
+from clearstory.models.recurrent.config import parameter_count as recurrent_parameter_count
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.presets import TRANSFORMER_PRESETS
+from clearstory.models.transformer.presets import TRANSFORMER_PRESETS, TRANSFORMER_USES
+from clearstory.models.transformer.sizing import parameter_count as transformer_parameter_count
 from clearstory.models.transformer.sizing import scale_transformer
 
 
@@ -30,6 +33,9 @@ class Family:
             each `config.architecture` where a family has several.
         description: what its models compute, in a sentence; one for each `config.family`.
         presets: named configs.
+        uses: what each preset is for, in a phrase.
+        parameter_count: number of parameters of a config, computed without building its model; None where the size
+            follows from the training text.
         scale: from a config and a number of parameters to the same wiring at about that size; None where the size
             follows from the training text.
         tokenizers: the tokenizers that presets are meant for; byte-level BPE for all others.
@@ -40,6 +46,8 @@ class Family:
     model: str | Mapping[str, str]
     description: Mapping[str, str]
     presets: Mapping[str, Config]
+    uses: Mapping[str, str]
+    parameter_count: Callable[[Any], int] | None = None
     scale: Callable[[Any, int], Config] | None = None
     tokenizers: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,6 +63,8 @@ FAMILIES: tuple[Family, ...] = (
         },
         description={"transformer": "attention over all tokens in the context."},
         presets=TRANSFORMER_PRESETS,
+        uses=TRANSFORMER_USES,
+        parameter_count=transformer_parameter_count,
         scale=scale_transformer,
         tokenizers={
             "nanogpt-char": "characters",
@@ -72,6 +82,13 @@ FAMILIES: tuple[Family, ...] = (
             "lstm": "a hidden vector and a cell, which gates protect: they control what is written, kept and read.",
         },
         presets=RECURRENT_PRESETS,
+        uses={
+            "rnn": "the simplest recurrent network, to compare others with",
+            "gru": "text of any length, with a state of fixed size; fewer parameters than lstm",
+            "lstm": "text of any length, with a state of fixed size",
+            "awd-lstm": "the regularised LSTM of Merity et al. 2018, for words and hours on a GPU",
+        },
+        parameter_count=recurrent_parameter_count,
         scale=scale_recurrent,
         tokenizers={"awd-lstm": "words"},
     ),
@@ -81,6 +98,8 @@ FAMILIES: tuple[Family, ...] = (
         model="clearstory.models.hmm.model:HMM",
         description={"hmm": "a Markov chain of hidden states, each of which emits tokens."},
         presets={"hmm": HMMConfig(vocab=8192, states=256)},
+        uses={"hmm": "hidden states that can be read, the Viterbi path, tagging of parts of speech"},
+        parameter_count=hmm_parameter_count,
         scale=scale_hmm,
     ),
     Family(
@@ -91,6 +110,7 @@ FAMILIES: tuple[Family, ...] = (
             "ngram": "counts how often each token follows the preceding ones, and backs off to shorter contexts."
         },
         presets={"ngram": NGramConfig(vocab=8192)},
+        uses={"ngram": "the baseline for every other model: trained in seconds, by counting"},
     ),
 )
 """Every family. A new one is an entry here and a package beside the others."""

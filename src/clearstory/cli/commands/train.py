@@ -26,4 +26,17 @@ COMMAND = Command(
     run=run,
     build=build_train_recipe,
     example="clearstory train book.txt --model clear --minutes 3 --out runs/book --training.seed 1",
+    common=(
+        "training.batch_size",
+        "training.context",
+        "training.learning_rate",
+        "training.device",
+        "training.threads",
+        "training.seed",
+        "training.sample_steps",
+        "lora.rank",
+        "data.text_field",
+        "data.validation",
+        "data.pairs",
+    ),
 )

@@ -1,4 +1,4 @@
-"""Settings of convert, plan, doctor and data. Imports no torch."""
+"""Settings of convert, plan, models, doctor, data and completion. Imports no torch."""
 
 from __future__ import annotations
 
@@ -82,6 +82,22 @@ class DoctorRecipe:
     """
 
     measure: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRecipe:
+    """List the presets of models. There are no settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRecipe:
+    """Print a completion script for a shell.
+
+    Args:
+        shell: shell that the script is for.
+    """
+
+    shell: Literal["bash", "zsh", "fish"] = positional_setting("SHELL")
 
 
 @dataclass(frozen=True, kw_only=True)
