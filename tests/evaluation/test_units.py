@@ -31,7 +31,7 @@ def counted(tokenizer: Any, text: EvalText) -> Any:
     model = build(
         NGramConfig(vocab=tokenizer.vocab, order=2, smoothing="witten-bell", bos_token_id=tokenizer.eos_token_id)
     )
-    for _ in model.fit(encode_documents(tokenizer, text.documents, text.multiple_documents)):
+    for _ in model.fit(encode_documents(tokenizer, text.documents)):
         pass
     return model
 

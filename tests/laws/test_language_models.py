@@ -30,9 +30,9 @@ def model(request: pytest.FixtureRequest) -> Any:
 def rows(*documents: list[int]) -> Any:
     starts = np.cumsum([0, *map(len, documents)])
     lengths = np.arange(VOCAB) % 4  # some ids have no bytes
-    return SimpleNamespace(
-        ids=np.array([id for document in documents for id in document], np.uint16), starts=starts, byte_lengths=lengths
-    )
+    ids = np.array([id for document in documents for id in document], np.uint16)
+    sizes = [int(lengths[document].sum()) for document in documents]
+    return SimpleNamespace(ids=ids, starts=starts, byte_lengths=lengths, document_bytes=sizes)
 
 
 def test_probabilities_sum_to_one(model: Any) -> None:

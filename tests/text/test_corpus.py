@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -118,13 +119,16 @@ def test_a_split_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
         corpus.documents("valid")
 
 
-def test_several_documents_end_with_eos_and_a_single_one_does_not(tmp_path: Path, settings: DataSettings) -> None:
+def test_documents_end_with_eos_and_the_training_part_of_a_single_one_does_not(tmp_path: Path, settings: DataSettings) -> None:
     several = Corpus.open(jsonl(tmp_path / "a.jsonl", ["aa", "b", "cc"]), settings).encode(BYTES)
     assert [several[name].documents for name in SPLITS] == [2, 1]
     assert [several[name].ids[several[name].starts[1:] - 1].tolist() for name in SPLITS] == [[256, 256], [256]]
     single = Corpus.open(jsonl(tmp_path / "b.jsonl", ["abcdefghij"]), settings).encode(BYTES)
-    assert bytes(single["train"].ids.tolist()) + bytes(single["validation"].ids.tolist()) == b"abcdefghij"
-    assert single["validation"].starts.tolist() == [0, 1]
+    assert bytes(single["train"].ids.tolist()) == b"abcdefghi"
+    assert single["validation"].ids.tolist() == [ord("j"), 256]
+    assert single["validation"].starts.tolist() == [0, 2]
+    whole = Corpus.open(tmp_path / "b.jsonl", replace(settings, validation=0)).encode(BYTES)
+    assert whole["train"].ids.tolist() == [*b"abcdefghij", 256]
 
 
 def datasets_equal(one: TokenDataset, other: TokenDataset) -> bool:
@@ -144,7 +148,8 @@ def test_the_cache_equals_a_fresh_encoding(
     monkeypatch.setattr(token_dataset, "BATCH", 50)
     first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
     for name in SPLITS:
-        fresh = encode_documents(tokenizer, corpus.documents(name), multiple_documents=corpus.size > 1)
+        complete = corpus.size > 1 or name == "validation"
+        fresh = encode_documents(tokenizer, corpus.documents(name), complete=complete)
         assert datasets_equal(first[name], fresh)
         assert datasets_equal(second[name], fresh)
         assert fresh.text_bytes == sum(len(document.text.encode()) for document in corpus.documents(name))

@@ -54,7 +54,7 @@ def test_ids_of_sentences_are_those_of_the_text() -> None:
     text = "The cat sat. The dog lay!\nWell, said the cat."
     tokenizer = train_tokenizer("wordpiece:60", [text])
     dataset = encode_documents(
-        tokenizer, documents_by_sentence([Document("a", text)]), multiple_documents=True, append_eos=False
+        tokenizer, documents_by_sentence([Document("a", text)]), append_eos=False
     )
     assert dataset.ids.tolist() == tokenizer.encode(text)
     assert (np.diff(dataset.starts) == 0).nonzero()[0].tolist() == [3]

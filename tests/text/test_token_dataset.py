@@ -13,7 +13,6 @@ def test_a_subsample_has_documents_from_the_whole_data_set() -> None:
     dataset = encode_documents(
         train_tokenizer("bytes", []),
         [Document(str(number), f"{number:03d}") for number in range(100)],
-        multiple_documents=True,
     )
     sample = dataset.subsample(40)
     kept = [bytes(sample.ids[a : b - 1].tolist()) for a, b in pairwise(sample.starts.tolist())]

@@ -23,6 +23,7 @@ from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.encoder import Encoder
+from clearstory.text.byte_attribution import attributed_sizes
 from clearstory.text.document import Document
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
@@ -47,27 +48,22 @@ class EvalText:
     Args:
         name: its name.
         documents: the text; the parts of a document are adjacent.
-        multiple_documents: whether documents end with the tokenizer's end-of-text token, as in a corpus of several.
         ends: (U,) bytes of the text up to each unit's end.
         unit: what a unit is, in words.
     """
 
     name: str
     documents: tuple[Document, ...]
-    multiple_documents: bool
     ends: Floats
     unit: str
 
     @classmethod
-    def from_documents(
-        cls, name: str, documents: Iterable[Document], multiple_documents: bool | None = None
-    ) -> EvalText:
+    def from_documents(cls, name: str, documents: Iterable[Document]) -> EvalText:
         """The text of these documents, divided into units."""
         documents = tuple(documents)
-        sizes = [sum(len(part.text.encode()) for part in parts) for parts in group_parts(documents)]
+        sizes = [sum(part.n_bytes for part in parts) for parts in group_parts(documents)]
         ends, unit = unit_ends([size for size in sizes if size])
-        multiple = len(sizes) > 1 if multiple_documents is None else multiple_documents
-        return cls(name, documents, multiple, ends, unit)
+        return cls(name, documents, ends, unit)
 
     @property
     def bytes(self) -> int:
@@ -171,7 +167,7 @@ def score_units(
             "this model predicts a target from a source, and models are compared by how they predict running text; see "
             "clearstory evaluate"
         )
-    dataset = encode_documents(tokenizer, text.documents, text.multiple_documents)
+    dataset = encode_documents(tokenizer, text.documents)
     if has_capability(model, Capability.BIDIRECTIONAL):
         return score_units_by_pseudo_likelihood(cast(Encoder, model), tokenizer, text, dataset, on_progress)
     length, stride = window_length_and_stride(model, None, windows, None)
@@ -186,8 +182,7 @@ def score_units(
         reason=None,
     )
     if is_lossless(tokenizer, text, dataset):
-        sizes = tokenizer.byte_lengths[dataset.ids].astype(np.float64)
-        return replace(scores, nats=nats_per_unit(nats, sizes, text.ends))
+        return replace(scores, nats=nats_per_unit(nats, attributed_sizes(dataset), text.ends))
     costs = oov_costs(tokenizer, text, dataset)
     if isinstance(costs, str):
         return replace(scores, reason=costs)
@@ -261,7 +256,7 @@ def score_units_by_pseudo_likelihood(
         reason=None,
         measure=PSEUDO_LIKELIHOOD,
     )
-    extra, sizes = np.zeros(len(dataset)), tokenizer.byte_lengths[dataset.ids].astype(np.float64)
+    extra, sizes = np.zeros(len(dataset)), attributed_sizes(dataset)
     unknown = 0
     if not is_lossless(tokenizer, text, dataset):
         costs = oov_costs(tokenizer, text, dataset)
@@ -294,8 +289,8 @@ def score_units_by_pseudo_likelihood(
 
 
 def is_lossless(tokenizer: Tokenizer, text: EvalText, dataset: TokenDataset) -> bool:
-    """Whether the tokens of a text spell it exactly."""
-    if dataset.bytes != dataset.text_bytes:
+    """Whether the tokens of a text spell it exactly, white space included."""
+    if dataset.bytes < sum(len(document.text.encode()) for document in text.documents):
         return False
     return all(tokenizer.is_lossless(document.text) for document in text.documents)
 

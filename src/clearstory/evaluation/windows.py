@@ -19,6 +19,7 @@ from clearstory.errors import BadSetting
 from clearstory.metrics import Score
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, TokenSequences
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.text.byte_attribution import ByteAttribution
 
 WindowMode = Literal["strided", "blocks"]
 
@@ -43,7 +44,6 @@ class TokenNll:
     """Negative log-likelihoods of consecutive tokens in nats, (n,): those of `dataset.ids[start : start + n]`."""
 
     start: int
-    ids: Sequence[int]
     nats: npt.NDArray[np.float64]
 
 
@@ -85,6 +85,8 @@ def iter_scores(
 ) -> Iterator[Score]:
     """Sums of nats, tokens and bytes, window by window; their sum is the score of all documents.
 
+    Bytes are those of the text that was read; the windows of a document share them (see `ByteAttribution`).
+
     Args:
         model: a causal model.
         dataset: documents, each predicted on its own.
@@ -101,7 +103,7 @@ def iter_scores(
 
     Raises BadSetting for an impossible stride or context.
     """
-    byte_lengths = np.asarray(dataset.byte_lengths)
+    bytes_of = ByteAttribution(dataset)
     parts = iter_token_nll(
         model,
         dataset,
@@ -113,8 +115,8 @@ def iter_scores(
         limit=limit,
     )
     for part in parts:
-        ids = np.asarray(part.ids, dtype=np.int64)
-        yield Score(nats=float(part.nats.sum()), tokens=len(ids), bytes=int(byte_lengths[ids].sum()))
+        stop = part.start + len(part.nats)
+        yield Score(nats=float(part.nats.sum()), tokens=len(part.nats), bytes=bytes_of(part.start, stop))
 
 
 def iter_token_nll(
@@ -258,7 +260,7 @@ def score_windows(
     for row, (window, ids) in enumerate(zip(windows, scored, strict=True)):
         n_context = window.first_scored - window.start
         start = documents.first_target(window.document) + window.first_scored
-        parts.append(TokenNll(start, ids[n_context:], values[row, n_context : len(ids)]))
+        parts.append(TokenNll(start, values[row, n_context : len(ids)]))
     return parts, state
 
 
@@ -282,7 +284,7 @@ def score_whole_documents(
             assert after is not None
             state = after.detach()
             yield from parts
-            n_scored += sum(len(part.ids) for part in parts)
+            n_scored += sum(len(part.nats) for part in parts)
             if limit is not None and n_scored >= limit:
                 return
 

@@ -140,6 +140,10 @@ class TokenSequences(Protocol):
     def byte_lengths(self) -> Any:
         """Bytes of text that each token of the vocabulary stands for, (V,)."""
 
+    @property
+    def document_bytes(self) -> Any:
+        """Bytes of each document's text, (D,)."""
+
 
 @runtime_checkable
 class CountModel(Protocol):

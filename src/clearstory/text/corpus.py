@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.errors import BadInput, BadSetting, DiskError, OutOfSpace, UnknownName, nearest
+from clearstory.errors import BadInput, BadSetting, CorruptFile, DiskError, OutOfSpace, UnknownName, nearest
 from clearstory.text.document import Document
 from clearstory.text.documents import is_builtin, read_documents
 from clearstory.text.sentence_splitting import documents_by_sentence
@@ -93,8 +94,9 @@ class Corpus:
     def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenDataset]:
         """Token datasets of both splits, memory-mapped from the cache; encoded first if they are missing or damaged.
 
-        Documents end with the tokenizer's eos token if the corpus has several. `sentences`: the documents of the
-        datasets are sentences, without eos, and an empty one marks the end of a document of the corpus.
+        Documents end with the tokenizer's eos token; the training part of a single document is no end. `sentences`: the
+        documents of the datasets are sentences, without eos, and an empty one marks the end of a document of the
+        corpus.
 
         Raises BadSetting if the cache cannot be written, OutOfSpace if the disk is full, BadInput if a file changed
         since the corpus was opened.
@@ -102,16 +104,15 @@ class Corpus:
         from clearstory.durable import write_folder
 
         folder = cache_folder(self.settings) / "datasets" / self._cache_key(tokenizer, sentences)
-        datasets = open_datasets(folder, tokenizer)
+        datasets = _open_cached(folder, tokenizer)
         if datasets is not None:
             return datasets
         try:
             with write_folder(folder) as temporary:
                 by_unit = documents_by_sentence if sentences else iter
                 splits = ((split, by_unit(self.documents(split))) for split in SPLITS)
-                read = write_datasets(
-                    temporary, tokenizer, splits, self.size > 1 or sentences, append_eos=not sentences
-                )
+                continued = ("train",) if self.size == 1 and self.settings.validation else ()
+                read = write_datasets(temporary, tokenizer, splits, append_eos=not sentences, continued=continued)
                 if read != self.text_bytes:
                     raise self._corpus_changed()
         except DiskError as error:
@@ -124,7 +125,7 @@ class Corpus:
 
     def _cache_key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
         """Hash of everything that the ids depend on."""
-        version = 1  # of the cache format
+        version = 2  # of the cache format
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos_token_id]
         parts += ["sentences"] if sentences else []
         parts += ["pairs"] if self.settings.pairs else []
@@ -194,6 +195,23 @@ class _Scan:
         return _Scan(self.hashes[::2], self.sizes[::2] + self.sizes[1::2], self.characters, self.fingerprint)
 
 
+def _open_cached(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
+    """The datasets of a cache folder; None where there are none, or where they have changed, which gives a warning."""
+    from clearstory.durable import CHECKSUMS, verify_folder
+
+    if not folder.is_dir():
+        return None
+    try:
+        verify_folder(folder)
+        datasets = open_datasets(folder, tokenizer) if (folder / CHECKSUMS).is_file() else None
+        reason = f"{folder} is incomplete"
+    except (CorruptFile, DiskError) as error:
+        datasets, reason = None, str(error).partition(";")[0]
+    if datasets is None:
+        warnings.warn(f"the cache of encoded text is damaged ({reason}); the text is encoded again", stacklevel=3)
+    return datasets
+
+
 def _scan(documents: Iterable[Document]) -> _Scan:
     hashes, sizes = array("Q"), array("q")
     characters = 0
@@ -201,9 +219,8 @@ def _scan(documents: Iterable[Document]) -> _Scan:
     for _, parts in groupby(_with_document_number(documents), key=itemgetter(0)):
         one, size = hashlib.sha256(), 0
         for _, document in parts:
-            data = document.text.encode()
-            one.update(data)
-            size += len(data)
+            one.update(document.text.encode())
+            size += document.n_bytes
             characters += len(document.text)
         hashes.append(int.from_bytes(one.digest()[:8], "big"))
         sizes.append(size)

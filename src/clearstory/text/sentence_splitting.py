@@ -37,15 +37,15 @@ def documents_by_sentence(documents: Iterable[Document]) -> Iterator[Document]:
 
     The last sentence of one part of a long document is completed by the next part.
     """
-    waiting, name, begun = "", "", False
+    waiting, name, begun, end_bytes = "", "", False, 0
     for document in documents:
         if document.part == 0 and begun:
             yield from ([Document(name, waiting)] if waiting else [])
-            yield Document(name, "")
+            yield Document(name, "", end_bytes=end_bytes)
             waiting = ""
-        name, begun = document.name, True
+        name, begun, end_bytes = document.name, True, document.end_bytes
         *whole, waiting = split_sentences(waiting + document.text) or [""]
         yield from (Document(name, sentence) for sentence in whole)
     if begun:
         yield from ([Document(name, waiting)] if waiting else [])
-        yield Document(name, "")
+        yield Document(name, "", end_bytes=end_bytes)

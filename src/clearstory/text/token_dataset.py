@@ -1,14 +1,17 @@
 """Token datasets: the ids of documents as one array, in memory or memory-mapped from a folder.
 
-On disk, each split has NAME.ids (uint16 or uint32), NAME.starts (int64) and an entry in dataset.json with the expected
-sizes. A split whose files do not have these sizes is not opened.
+Each document ends with one end-of-text token, the tokenizer's eos. Where that token also stands for a line feed (word
+tokenizers), the line feed that ends a document is its end: no second one is added.
+
+On disk, each split has NAME.ids (uint16 or uint32), NAME.starts and NAME.bytes (int64), and an entry in dataset.json
+with the expected sizes. A split whose files do not have these sizes is not opened.
 """
 
 from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,15 +35,16 @@ BATCH = 1 << 22
 class TokenDataset:
     """Token ids of D documents, concatenated. N tokens, V vocabulary.
 
-    `ids` (N,) may be memory-mapped; document d is `ids[starts[d]:starts[d + 1]]`, with `starts` of shape (D + 1,). If
-    there are several documents, each ends with the tokenizer's eos token. `byte_lengths` (V,) is the number of UTF-8
-    bytes of each id, `text_bytes` the size of the encoded text: more than `bytes` if the tokenizer is lossy.
+    `ids` (N,) may be memory-mapped; document d is `ids[starts[d]:starts[d + 1]]`, with `starts` of shape (D + 1,),
+    and ends with the tokenizer's eos token. `document_bytes` (D,) is the size of each document's text in UTF-8 bytes,
+    `byte_lengths` (V,) the number of bytes that each id stands for. The two do not always add up: see
+    `byte_attribution`.
     """
 
     ids: Ids
     starts: npt.NDArray[np.int64]
     byte_lengths: npt.NDArray[np.int64]
-    text_bytes: int
+    document_bytes: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         """Number of tokens, end-of-document tokens included."""
@@ -51,9 +55,14 @@ class TokenDataset:
         """Number of documents."""
         return len(self.starts) - 1
 
+    @property
+    def text_bytes(self) -> int:
+        """Size of the text in UTF-8 bytes, by which bits per byte divide."""
+        return int(self.document_bytes.sum())
+
     @cached_property
     def bytes(self) -> int:
-        """Number of UTF-8 bytes that the ids stand for."""
+        """Number of UTF-8 bytes that the ids stand for, one by one."""
         counts = np.zeros(len(self.byte_lengths), dtype=np.int64)
         for start in range(0, len(self.ids), BATCH):  # bincount widens the ids to eight bytes
             counts += np.bincount(self.ids[start : start + BATCH], minlength=len(counts))
@@ -71,7 +80,7 @@ class TokenDataset:
         parts = [np.asarray(self.ids[self.starts[d] : self.starts[d + 1]]) for d in chosen]
         ids = np.concatenate(parts)
         starts = np.cumsum([0, *map(len, parts)]).astype(np.int64)
-        return TokenDataset(ids, starts, self.byte_lengths, int(self.byte_lengths[ids].sum()))
+        return TokenDataset(ids, starts, self.byte_lengths, self.document_bytes[chosen])
 
 
 def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
@@ -86,39 +95,42 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
 
 
 def encode_documents(
-    tokenizer: Tokenizer, documents: Iterable[Document], multiple_documents: bool = False, append_eos: bool = True
+    tokenizer: Tokenizer, documents: Iterable[Document], append_eos: bool = True, complete: bool = True
 ) -> TokenDataset:
     """Token ids of documents, in memory; the parts of a document are joined.
 
-    Each document ends with the tokenizer's eos token if there are several documents. `multiple_documents`: there are
-    more of them elsewhere. `append_eos`: whether that token is written at all.
+    `append_eos`: whether each document ends with the tokenizer's eos token. `complete`: whether the last one is given
+    to its end.
     """
-    encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
+    encoding = _DocumentEncoder(tokenizer, append_eos, complete)
     blocks = list(encoding.blocks(documents))
     ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_dtype(tokenizer))
-    return TokenDataset(ids, np.array(encoding.starts, np.int64), tokenizer.byte_lengths, encoding.text_bytes)
+    starts, sizes = np.array(encoding.starts, np.int64), np.array(encoding.sizes, np.int64)
+    return TokenDataset(ids, starts, tokenizer.byte_lengths, sizes)
 
 
 def write_datasets(
     folder: Path,
     tokenizer: Tokenizer,
     splits: Iterable[tuple[str, Iterable[Document]]],
-    multiple_documents: bool,
     append_eos: bool = True,
+    continued: Collection[str] = (),
 ) -> int:
     """Encode the splits into a folder, a few megabytes of text at a time; returns the number of bytes of text read.
 
-    `append_eos`: whether each document ends with the eos token, if there are several.
+    `append_eos`: whether each document ends with the eos token. `continued`: splits whose last document continues in
+    another split, so that it does not end here.
     """
     index: dict[str, dict[str, int]] = {}
     for name, documents in splits:
-        encoding = _DocumentEncoder(tokenizer, multiple_documents, append_eos)
+        encoding = _DocumentEncoder(tokenizer, append_eos, complete=name not in continued)
         with (folder / f"{name}.ids").open("wb") as file:
             for block in encoding.blocks(documents):
                 file.write(block.tobytes())
-        starts = encoding.starts
+        starts, sizes = encoding.starts, encoding.sizes
         (folder / f"{name}.starts").write_bytes(starts.tobytes())
-        index[name] = {"tokens": starts[-1], "documents": len(starts) - 1, "text_bytes": encoding.text_bytes}
+        (folder / f"{name}.bytes").write_bytes(sizes.tobytes())
+        index[name] = {"tokens": starts[-1], "documents": len(sizes), "text_bytes": sum(sizes)}
     (folder / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
     return sum(split["text_bytes"] for split in index.values())
 
@@ -129,16 +141,19 @@ def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset]
     try:
         index = json.loads((folder / INDEX).read_bytes())
         splits = {}
-        for name, sizes in index.items():
+        for name, expected in index.items():
             starts = np.frombuffer((folder / f"{name}.starts").read_bytes(), dtype=np.int64)
+            sizes = np.frombuffer((folder / f"{name}.bytes").read_bytes(), dtype=np.int64)
             file = folder / f"{name}.ids"
-            tokens = sizes["tokens"]
+            tokens = expected["tokens"]
             whole = file.stat().st_size == tokens * dtype.itemsize
-            if not whole or len(starts) != sizes["documents"] + 1 or starts[0] != 0 or starts[-1] != tokens:
+            if not whole or len(starts) != expected["documents"] + 1 or starts[0] != 0 or starts[-1] != tokens:
+                return None
+            if len(sizes) != expected["documents"] or sizes.sum() != expected["text_bytes"]:
                 return None
             # An empty file cannot be memory-mapped.
             ids = np.memmap(file, dtype=dtype, mode="r") if tokens else np.empty(0, dtype=dtype)
-            splits[name] = TokenDataset(ids, starts, tokenizer.byte_lengths, int(sizes["text_bytes"]))
+            splits[name] = TokenDataset(ids, starts, tokenizer.byte_lengths, sizes)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return splits
@@ -150,34 +165,45 @@ def id_dtype(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
 
 
 class _DocumentEncoder:
-    """Encodes documents block by block and accumulates their starts and their size in bytes."""
+    """Encodes documents block by block and accumulates their starts and their sizes in bytes.
 
-    def __init__(self, tokenizer: Tokenizer, multiple_documents: bool, append_eos: bool = True) -> None:
+    `complete`: whether the last document ends where its text does.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, append_eos: bool = True, complete: bool = True) -> None:
         self.starts = array("q")
-        self.text_bytes = 0
+        self.sizes = array("q")
         self._tokenizer = tokenizer
-        self._several = multiple_documents
+        self._complete = complete
         self._ending = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
+        self._ended = False  # whether the last line feed was the end token of the document
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
-        """Arrays of ids, each document followed by eos if there are several."""
+        """Arrays of ids, each document followed by eos."""
         dtype = id_dtype(self._tokenizer)
         total = 0
         for batch in _batches(documents):
             ids: list[int] = []
             for document, encoded in zip(batch, self._tokenizer.encode_batch(_texts(batch)), strict=True):
                 if document.part == 0:
-                    if self.starts:
-                        ids += self._ending
+                    ids += self._end_of_document()
                     self.starts.append(total + len(ids))
+                    self.sizes.append(0)
                 ids += encoded
-                self.text_bytes += len(document.text.encode())
+                self.sizes[-1] += document.n_bytes
+                if document.text:
+                    self._ended = self._tokenizer.eos_ends_lines and document.text.endswith("\n")
             total += len(ids)
             yield np.array(ids, dtype=dtype)
-        if self.starts and (self._several or len(self.starts) > 1):
-            total += len(self._ending)
-            yield np.array(self._ending, dtype=dtype)
+        if self._complete and (ending := self._end_of_document()):
+            total += len(ending)
+            yield np.array(ending, dtype=dtype)
         self.starts.append(total)
+
+    def _end_of_document(self) -> list[int]:
+        """What follows the last document read."""
+        ended, self._ended = self._ended, False
+        return self._ending if self.starts and not ended else []
 
 
 def _texts(documents: Iterable[Document]) -> list[str]:

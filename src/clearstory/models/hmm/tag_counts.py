@@ -63,6 +63,11 @@ class TaggedTokens:
         """Bytes of text that each token stands for, (V,)."""
         return self.dataset.byte_lengths
 
+    @property
+    def document_bytes(self) -> Any:
+        """Bytes of each document's text, (D,)."""
+        return self.dataset.document_bytes
+
     @cached_property
     def tags(self) -> tuple[str, ...]:
         """The names of all tags, sorted."""

@@ -123,9 +123,7 @@ def evaluation_text(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
     """The text given as `text`, else the held-out part of the corpus."""
     if recipe.text:
         return EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
-    text = EvalText.from_documents(
-        f"the held-out part of {corpus.name}", corpus.documents("validation"), corpus.size > 1
-    )
+    text = EvalText.from_documents(f"the held-out part of {corpus.name}", corpus.documents("validation"))
     if not text.bytes:
         raise BadSetting(
             "no text is held out for evaluation; set --data.validation to a fraction such as 0.1, or --text"

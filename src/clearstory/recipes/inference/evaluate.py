@@ -103,8 +103,8 @@ def evaluate(
     """How well a model predicts the text of `sources`, or `texts`.
 
     A document that is longer than the context is read in windows. Each document is preceded by the start token, so that
-    its first token is predicted too; without such a token, first tokens are left out of all sums. If there are several
-    documents, the end token of each is predicted as well.
+    its first token is predicted too; without such a token, first tokens are left out of all sums. The end token of each
+    document is predicted as well.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
@@ -168,7 +168,8 @@ def evaluate_seq2seq(
         documents = list(read_documents(sources, replace(data, pairs=pairs)))
     else:
         documents = [Document(str(number), text) for number, text in enumerate(texts)]
-    dataset = encode_documents(tokenizer, documents, multiple_documents=pairs)
+    tracked = LosslessTracker(tokenizer, documents)
+    dataset = encode_documents(tokenizer, tracked)
     if len(dataset) < 10:
         raise BadInput(f"{len(dataset):,} tokens are too few to predict any of them from the others; give more text")
     name = resolve_objective("auto", model.config.architecture, pairs)
@@ -184,7 +185,7 @@ def evaluate_seq2seq(
         stride=None,
         context=None,
         unknown=0,
-        lossless=dataset.bytes == dataset.text_bytes,
+        lossless=tracked.lossless,
         seconds=time.perf_counter() - started,
     )
 
@@ -221,6 +222,8 @@ def evaluate_causal(
     unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(dataset.ids == tokenizer.unk_token_id))
     if not tracked.lossless:
         score = score.without_bytes(lossy_tokenizer_reason(unknown))
+    elif not score.bytes:
+        score = score.without_bytes("the text has no bytes")
     return Evaluation(
         score=score,
         documents=dataset.documents,

@@ -88,7 +88,7 @@ def evaluate_encoder(
     started = time.perf_counter()
     documents = list(documents)
     dataset = encode_documents(tokenizer, documents)
-    if not len(dataset):
+    if not dataset.text_bytes:
         raise BadInput("the text is too short: it has no token to predict; give more text")
     with inference_mode(model):
         masked = score_masked_text(model, tokenizer, documents, dataset, limit)
@@ -113,9 +113,7 @@ def score_masked_text(
     """Masked loss as in training: over pairs of texts where the model has a head for them and the text has them."""
     masking, context = TokenMasking.from_tokenizer(tokenizer), model.config.context
     if has_capability(model, Capability.NSP_HEAD):
-        sentences = encode_documents(
-            tokenizer, documents_by_sentence(documents), multiple_documents=True, append_eos=False
-        )
+        sentences = encode_documents(tokenizer, documents_by_sentence(documents), append_eos=False)
         try:
             return MLM(masking, next_sentence=True).score(model, sentences, context, limit=limit)
         except BadInput:

@@ -1,0 +1,93 @@
+"""Bytes of text that a range of tokens stands for, such that the ranges of a document add up to the bytes read.
+
+Bits per byte divide by the bytes that were read. The bytes of the tokens do not always add up to them: a tokenizer that
+puts a space before each text has one too many, a space spelled in byte tokens counts as three, and white space between
+words has no token. Then the bytes of the document are divided among its tokens in proportion to the tokens' own bytes,
+equally where they have none.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+BLOCK = 1 << 12
+"""Tokens between two stored sums."""
+
+
+class DocumentTokens(Protocol):
+    """The parts of a token dataset that are used here."""
+
+    @property
+    def ids(self) -> Any:
+        """Token ids of all documents, (N,)."""
+
+    @property
+    def starts(self) -> Any:
+        """Index of each document's first token, and N, (D + 1,)."""
+
+    @property
+    def byte_lengths(self) -> Any:
+        """Bytes of text that each token of the vocabulary stands for, (V,)."""
+
+    @property
+    def document_bytes(self) -> Any:
+        """Bytes of each document's text, (D,)."""
+
+
+class ByteAttribution:
+    """Divides the bytes of documents among their tokens.
+
+    >>> from types import SimpleNamespace
+    >>> dataset = SimpleNamespace(ids=[0, 1, 1], starts=[0, 3], byte_lengths=[0, 1], document_bytes=[7])
+    >>> bytes_of = ByteAttribution(dataset)
+    >>> bytes_of(0, 2), bytes_of(2, 3), bytes_of(0, 3)
+    (3, 4, 7)
+    """
+
+    def __init__(self, dataset: DocumentTokens) -> None:
+        self.ids = np.asanyarray(dataset.ids)
+        self.starts = np.asarray(dataset.starts, np.int64)
+        self.byte_lengths = np.asarray(dataset.byte_lengths, np.int64)
+        self.document_bytes = np.asarray(dataset.document_bytes, np.int64)
+        sums = [
+            int(self.byte_lengths[self.ids[start : start + BLOCK]].sum()) for start in range(0, len(self.ids), BLOCK)
+        ]
+        self.sums_before_block = np.concatenate([[0], np.cumsum(sums, dtype=np.int64)])
+
+    def __call__(self, start: int, stop: int) -> int:
+        """Bytes of tokens start:stop, which lie within one document. Adjacent ranges add up to the larger range."""
+        if start >= stop:
+            return 0
+        document = int(np.searchsorted(self.starts, start, side="right")) - 1
+        first, end = int(self.starts[document]), int(self.starts[document + 1])
+        before, total = self.token_bytes_before(first), self.token_bytes_before(end)
+        n_bytes, own = int(self.document_bytes[document]), total - before
+        if own == n_bytes:
+            return self.token_bytes_before(stop) - self.token_bytes_before(start)
+        if not own:
+            return n_bytes * (stop - first) // (end - first) - n_bytes * (start - first) // (end - first)
+        left, right = (self.token_bytes_before(at) - before for at in (start, stop))
+        return n_bytes * right // own - n_bytes * left // own
+
+    def token_bytes_before(self, position: int) -> int:
+        """Bytes that the tokens before a position of the dataset stand for, one by one."""
+        block = position // BLOCK
+        rest = self.ids[block * BLOCK : position]
+        return int(self.sums_before_block[block]) + int(self.byte_lengths[rest].sum())
+
+
+def attributed_sizes(dataset: DocumentTokens) -> Floats:
+    """Bytes of each token, (N,), fractions included: those of a document add up to the bytes that were read."""
+    starts = np.asarray(dataset.starts, np.int64)
+    sizes = np.asarray(dataset.byte_lengths)[np.asarray(dataset.ids)].astype(np.float64)
+    counts = np.diff(starts)
+    own = np.diff(np.concatenate([[0.0], np.cumsum(sizes)])[starts])
+    sizes = np.where(np.repeat(own == 0, counts), 1.0, sizes)
+    own = np.where(own == 0, counts, own)
+    return sizes * np.repeat(np.asarray(dataset.document_bytes) / np.maximum(own, 1), counts)
