@@ -35,7 +35,9 @@ def fill(folder: Path, mark: int) -> None:
 
 def mark_of(folder: Path) -> int:
     """The one byte that every file of a whole folder repeats; fails for a folder that is mixed, cut off or empty."""
-    assert {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()} == set(FILES)
+    durable.verify_folder(folder)
+    found = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+    assert found == {*FILES, durable.CHECKSUMS}
     marks = set()
     for name, size in FILES.items():
         contents = (folder / name).read_bytes()
@@ -254,7 +256,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path: Path) -
 def test_everything_is_flushed_before_it_is_renamed(tmp_path: Path) -> None:
     heard = labels(tmp_path)
     rename = heard.index("rename")
-    assert heard[:rename].count("flush") == len(FILES)
+    assert heard[:rename].count("flush") == len(FILES) + 1
     assert heard[:rename].count("flush folder") == 2
     assert heard[rename + 1] == "flush folder"
     assert heard.index("delete") > rename + 1

@@ -228,7 +228,7 @@ def test_a_folder_is_complete_and_has_standard_operators_only(shelf: Any) -> Non
 
     for name in WIRINGS:
         folder = shelf(name).folder
-        names = {"README.md", "config.json", "generation_config.json", "model.onnx", "tokenizer.json"}
+        names = {"README.md", "checksums.json", "config.json", "generation_config.json", "model.onnx", "tokenizer.json"}
         names = {*names, "tokenizer_config.json"} - ({"generation_config.json"} if name == "bert" else set())
         assert {each.name for each in folder.iterdir()} == names
         assert shelf(name).found.bytes == sum(each.stat().st_size for each in folder.iterdir())

@@ -190,6 +190,14 @@ def damage_starts(folder: Path) -> None:
     (folder / "train.starts").write_bytes(b"\1" * 8)
 
 
+def damage_one_id(folder: Path) -> None:
+    (folder / "train.ids").write_bytes(bytes(2) + (folder / "train.ids").read_bytes()[2:])
+
+
+def lose_checksums(folder: Path) -> None:
+    (folder / "checksums.json").unlink()
+
+
 def damage_index(folder: Path) -> None:
     (folder / "dataset.json").write_text('{"train": {"tokens": 5')
 
@@ -202,13 +210,17 @@ def lose_a_file(folder: Path) -> None:
     (folder / "validation.ids").unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_ids, damage_starts, damage_index, damage_numbers, lose_a_file])
+DAMAGES = [damage_ids, damage_one_id, damage_starts, damage_index, damage_numbers, lose_a_file, lose_checksums]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_rebuilt(tmp_path: Path, settings: DataSettings, damage: Callable[[Path], None]) -> None:
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
     good = {name: np.array(dataset.ids) for name, dataset in corpus.encode(BYTES).items()}
     [folder] = (tmp_path / "cache" / "datasets").iterdir()
     damage(folder)
-    again = corpus.encode(BYTES)
+    with pytest.warns(UserWarning, match=r"the cache of encoded text is damaged \(.*\); the text is encoded again"):
+        again = corpus.encode(BYTES)
     assert all(np.array_equal(again[name].ids, good[name]) for name in SPLITS)
 
 

@@ -120,15 +120,17 @@ def has_checksums(folder: Path) -> bool:
     return is_regular_file(folder / CHECKSUMS)
 
 
-def verify_folder(folder: Path, *, unread: Collection[str] = ()) -> list[str]:
+def verify_folder(folder: Path, *, skip: Collection[str] = (), unread: Collection[str] = ()) -> list[str]:
     """Compare the files of a folder with its checksums.json; returns the names of `unread` files that changed.
 
-    A folder without checksums.json passes. Files that it does not list are not compared. Raises ChecksumMismatch with
-    the name of a file that changed or is missing.
+    A folder without checksums.json passes. Files that it does not list, and those to `skip`, are not compared. Raises
+    ChecksumMismatch with the name of a file that changed or is missing.
     """
     checksums = FolderChecksums.read(folder)
     changed = []
     for name, digests in checksums.files.items() if checksums is not None else ():
+        if name in skip:
+            continue
         path = folder / name
         found = digest_file(path) if is_regular_file(path) else None
         if found in digests:

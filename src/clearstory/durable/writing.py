@@ -52,7 +52,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` to `path` as indented JSON. Raises ValueError for numbers that JSON does not have."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON. Raises ValueError for numbers that JSON does not have."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def replace_files(folder: Path | str, contents: Mapping[str, bytes], *, record: bool = False) -> None:
@@ -97,12 +102,12 @@ def check_regular(path: Path) -> None:
 
 
 @contextmanager
-def write_folder(path: Path | str, *, need: int | None = None, checksums: bool = False) -> Iterator[Path]:
+def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
     """A block that fills a temporary folder; it is renamed to `path` when the block ends, and removed if it fails.
 
     A folder of that name is replaced as a whole. `need` is the size in bytes where it is known; it is compared with the
-    free space before anything is written. `checksums`: whether checksums.json is written, with a digest of every file.
-    Raises DiskError for errors of the system, OutOfSpace for a full disk, also where torch and safetensors report it.
+    free space before anything is written. The folder also gets a checksums.json, with a digest of each file. Raises
+    DiskError for errors of the system, OutOfSpace for a full disk, also where torch and safetensors report it.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as home:
@@ -118,8 +123,7 @@ def write_folder(path: Path | str, *, need: int | None = None, checksums: bool =
         recover(path)
     with _replace(path, need, Path.mkdir, flush_tree) as temporary:
         yield temporary
-        if checksums:
-            write_checksums(temporary)
+        write_checksums(temporary)
 
 
 def remove_folder(path: Path | str) -> None:

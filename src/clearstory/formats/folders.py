@@ -5,7 +5,7 @@ opens too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clearstory.durable import write_folder, write_json, write_text
+from clearstory.durable import (
+    has_checksums,
+    json_text,
+    replace_files,
+    verify_folder,
+    write_folder,
+    write_json,
+    write_text,
+)
 from clearstory.errors import BadInput, CannotDo, FolderExists, VocabularyMismatch
 from clearstory.formats.arpa.read import is_arpa, read_arpa
+from clearstory.formats.finite import check_finite_to_save
+from clearstory.formats.generation_json import (
+    GENERATION_FILE,
+    default_generation_config,
+    generation_json_dict,
+    read_generation_config,
+    special_token_ids,
+)
 from clearstory.formats.gguf.read import is_gguf, read_gguf
 from clearstory.formats.hf.config_json import (
     DECODER_START,
     FolderFormat,
-    choose_format,
     detect_format,
+    format_of_model,
     read_json,
     weight_map_of,
 )
@@ -42,12 +58,19 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.config import Config
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.lora import lora_layers, merge_lora
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
 Cast = Callable[[Tensor], Tensor]
+
+RESUME_FILES = ("optimizer.safetensors", "state.json")
+"""Files of a checkpoint that are not read when it is opened as a model."""
+
+DESCRIPTIONS = ("README.md",)
+"""Files for people: a change is noted, and no reason not to open a folder."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +82,14 @@ class OpenedModel:
         tokenizer: its tokenizer; None if none is stored with the model.
         card: its model card.
         note: a sentence on what was left out when the model was opened; None if nothing was.
+        generation_config: the tokens that end its texts, and how its authors generate from it.
     """
 
     model: Any
     tokenizer: Tokenizer | None
     card: ModelCard
     note: str | None = None
+    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
 
     @torch.no_grad()
     def logits(
@@ -110,27 +135,29 @@ def save_model(
     *,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    generation_config: GenerationConfig | None = None,
 ) -> Path:
     """Write a model folder that this library and, if a class fits, transformers open. Returns the folder.
 
     It is written under a temporary name, read back, compared bit for bit and then renamed. Raises FolderExists unless
-    `overwrite`, VocabularyMismatch for a tokenizer with more tokens than the model, OutOfSpace, and CannotDo for a
-    model of an unknown family or with unmerged adapters.
+    `overwrite`, VocabularyMismatch for a tokenizer with more tokens than the model, Diverged for weights that are not
+    finite, OutOfSpace, and CannotDo for a model of an unknown family or with unmerged adapters.
     """
     folder = Path(folder).expanduser()
     check_writable(folder, overwrite)
     if lora_layers(model):
         raise CannotDo("this model has LoRA adapters; merge them and save the model, or save the adapters alone")
     config: Any = getattr(model, "config", None)
-    form, extra = choose_format(config)
+    form, extra = format_of_model(model)
     check_tokenizer(model, tokenizer)
     card = replace(card, parameters=count_parameters(model))
     state = state_to_store(model, config, extra)
+    check_finite_to_save(state.items(), config)
     weight_map = weight_map_of(form, stored_config(config, extra))
     plan = list(weight_map.from_native({name: tensor.to("meta") for name, tensor in state.items()}))
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
     with write_folder(folder, need=size) as temporary:
-        write_config_files(temporary, form, config, extra, model, tokenizer, card)
+        write_config_files(temporary, form, config, extra, model, tokenizer, card, generation_config)
         write_text(temporary / "README.md", model_readme(card, form))
         if tokenizer is not None:
             tokenizer.save(temporary)
@@ -153,11 +180,12 @@ def write_config_files(
     model: nn.Module,
     tokenizer: Tokenizer | None,
     card: ModelCard,
+    generation_config: GenerationConfig | None = None,
 ) -> None:
     """Write config.json, and generation_config.json for models that generate text."""
     write_json(folder / "config.json", config_json_dict(form, config, extra, model, tokenizer, card))
     if has_capability(model, Capability.CAUSAL):
-        write_json(folder / "generation_config.json", generation_json_dict(config, tokenizer))
+        write_json(folder / GENERATION_FILE, generation_json_dict(config, tokenizer, generation_config))
 
 
 def model_readme(card: ModelCard, form: FolderFormat) -> str:
@@ -174,8 +202,8 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
     external = read_json(folder / "config.json")
     section = external.get("clearstory")
     section = {**(section if isinstance(section, dict) else {}), "card": card.as_dict()}
-    write_json(folder / "config.json", {**external, "clearstory": section})
-    write_text(folder / "README.md", model_readme(card, detect_format(external)))
+    text = json_text({**external, "clearstory": section}), model_readme(card, detect_format(external))
+    replace_files(folder, {"config.json": text[0].encode(), "README.md": text[1].encode()})
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedModel:
@@ -195,14 +223,18 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedM
     if not (folder / "config.json").is_file():
         return open_adapter(folder, dtype)
     model: Any
-    model, external = load_model(folder, cast)
+    changed = verify_folder(folder, skip=RESUME_FILES, unread=DESCRIPTIONS)
+    # What was written here was finite then, and has not changed.
+    model, external = load_model(folder, cast, check=not has_checksums(folder))
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else None
     check_tokenizer(model, tokenizer)
     section = external.get("clearstory")
     name = Path(path).expanduser().absolute().name
     default = ModelCard(name=name, family=model.config.family, parameters=count_parameters(model))
     card = read_card(section.get("card") if isinstance(section, dict) else None, default)
-    return OpenedModel(model, tokenizer, card, detect_format(external).omission_note)
+    notes = [detect_format(external).omission_note, *(f"{name} has changed since it was saved" for name in changed)]
+    generation_config = read_generation_config(folder, external, tokenizer)
+    return OpenedModel(model, tokenizer, card, "; ".join(filter(None, notes)) or None, generation_config)
 
 
 def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
@@ -213,20 +245,22 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_metadata(folder).get("card"), replace(base.card, name=folder.absolute().name))
-    return OpenedModel(model.eval(), tokenizer, card)
+    return OpenedModel(model.eval(), tokenizer, card, generation_config=base.generation_config)
 
 
 def open_arpa(file: Path, cast: Cast) -> OpenedModel:
     """An n-gram model in ARPA format."""
     model, tokenizer = read_arpa(file)
     model = model.to(cast(torch.zeros(1)).dtype)
-    return OpenedModel(model, tokenizer, ModelCard(name=file.name, family="ngram", parameters=count_parameters(model)))
+    card = ModelCard(name=file.name, family="ngram", parameters=count_parameters(model))
+    return OpenedModel(model, tokenizer, card, generation_config=default_generation_config(tokenizer))
 
 
 def open_gguf(file: Path, cast: Cast) -> OpenedModel:
     """A model in GGUF format (llama.cpp)."""
     gguf = read_gguf(file, cast)
-    return OpenedModel(gguf.model, gguf.tokenizer, ModelCard(name=gguf.name, parameters=count_parameters(gguf.model)))
+    card = ModelCard(name=gguf.name, parameters=count_parameters(gguf.model))
+    return OpenedModel(gguf.model, gguf.tokenizer, card, generation_config=gguf.generation_config)
 
 
 def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
@@ -236,7 +270,9 @@ def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
         return None
     model, tokenizer_file = read_llama2c(file, config, cast), find_tokenizer_bin(file, config.vocab)
     tokenizer = None if tokenizer_file is None else read_llama2c_tokenizer(tokenizer_file, config.vocab)
-    return OpenedModel(model, tokenizer, ModelCard(name=file.stem, parameters=count_parameters(model)))
+    card = ModelCard(name=file.stem, parameters=count_parameters(model))
+    generation_config = default_generation_config(tokenizer)
+    return OpenedModel(model, tokenizer, card, generation_config=generation_config)
 
 
 FILE_FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], OpenedModel | None]], ...] = (
@@ -267,21 +303,6 @@ def check_tokenizer(model: Any, tokenizer: Tokenizer | None) -> None:
             f"the model has a vocabulary of {model.vocab:,} tokens, the tokenizer one of {tokenizer.vocab:,}; "
             "use the tokenizer saved with the model"
         )
-
-
-def special_token_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """bos, eos and pad ids. None is written as null: transformers would use its own defaults for absent keys."""
-    return {
-        "bos_token_id": None if tokenizer is None else tokenizer.bos_token_id,
-        "eos_token_id": None if tokenizer is None else tokenizer.eos_token_id,
-        "pad_token_id": None if tokenizer is None else tokenizer.pad_token_id,
-    }
-
-
-def generation_json_dict(config: Config, tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """The contents of generation_config.json."""
-    start = config.decoder_start_token_id if isinstance(config, TransformerConfig) else None
-    return special_token_ids(tokenizer) | ({} if start is None else {DECODER_START: start})
 
 
 def config_json_dict(

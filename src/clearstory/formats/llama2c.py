@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, BadSetting, CorruptFile
+from clearstory.formats.finite import finite_check
 from clearstory.formats.no_init import build_with_weights
 from clearstory.formats.rotary_layout import pairs_to_halves
 from clearstory.models.transformer.config import TransformerConfig
@@ -108,7 +109,8 @@ def read_llama2c(path: Path, config: TransformerConfig, cast: Callable[[Tensor],
             for layer in range(config.layers):
                 weight = tensor[layer] if heads is None else pairs_to_halves(tensor[layer], heads)
                 weights[f"blocks.{layer}.{name}.weight"] = cast(weight)
-    return build_with_weights(config, weights)
+    check = finite_check(path, config)
+    return build_with_weights(config, {name: check(name, tensor) for name, tensor in weights.items()})
 
 
 def find_tokenizer_bin(path: Path, vocab: int) -> Path | None:

@@ -4,6 +4,7 @@
         model.safetensors        weights, under their own names
         optimizer.safetensors    optimizer state of each parameter
         state.json               the step, the plan, the best loss so far: everything that is not a tensor
+        checksums.json           a digest of each file
 
 Files are what torch's distributed checkpoint calls its Hugging Face storage: `HuggingFaceStorageReader` reads them, on
 any number of ranks. One process writes them through `safetensors` itself: torch.distributed.checkpoint takes 1.3 s to
@@ -24,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clearstory import durable
-from clearstory.errors import CorruptFile
+from clearstory.errors import ClearstoryError, CorruptFile
 
 FOLDER_NAME = re.compile(r"step-(\d{6,})")
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+MAX_STATE_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,6 @@ def save_checkpoint(
     `describe` adds the files that make the folder open as a model: its config and tokenizer.
     """
     folder = run / "checkpoints" / f"step-{step:06d}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
     need = sum(t.numel() * t.element_size() for tensors in (model, optimizer) for t in tensors.values())
     with durable.write_folder(folder, need=need) as temporary:
         for name, tensors in (("model", model), ("optimizer", optimizer)):
@@ -62,26 +63,30 @@ def save_checkpoint(
             save_file(contiguous, temporary / f"{name}.safetensors", metadata={"format": "pt"})
         if describe is not None:
             describe(temporary)
-        (temporary / "state.json").write_text(json.dumps({"step": step, **values}, allow_nan=False), encoding="utf-8")
+        durable.write_text(temporary / "state.json", json.dumps({"step": step, **values}, allow_nan=False))
     return folder
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CorruptFile when a file is missing or invalid."""
+    """Read a checkpoint. Raises CorruptFile when a file is missing, invalid, or has changed since it was saved."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise CorruptFile(
-            f"the checkpoint {folder} has no {' and no '.join(missing)}; resume from another, or delete it"
-        )
+        raise CorruptFile(f"the checkpoint {folder} has no {' and no '.join(missing)}; {way_out(folder)}")
     try:
-        values = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        durable.verify_folder(folder, skip=("README.md",))
+        values = durable.parse_json(durable.read_file(folder / "state.json", MAX_STATE_BYTES), folder / "state.json")
         step = int(values["step"])
         model, optimizer = (load_file(folder / name) for name in FILES[:2])
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as reason:
-        raise CorruptFile(
-            f"the checkpoint {folder} cannot be read ({reason}); resume from another, or delete it"
-        ) from None
+    except (SafetensorError, ClearstoryError, ValueError, KeyError, TypeError, OverflowError, OSError) as reason:
+        raise CorruptFile(f"the checkpoint {folder} is damaged ({reason}); {way_out(folder)}") from None
     return Checkpoint(step, model, optimizer, values)
+
+
+def way_out(folder: Path) -> str:
+    """What to do about a checkpoint that cannot be read: the one that the run resumes from once it is deleted."""
+    names = [path.name for path in list_checkpoints(folder.parent.parent)]
+    before = names[: names.index(folder.name)] if folder.name in names else []
+    return f"delete it, and the run resumes from {before[-1]}" if before else "delete it, and start the run anew"
 
 
 def list_checkpoints(run: Path) -> list[Path]:

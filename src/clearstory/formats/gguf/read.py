@@ -9,10 +9,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, CorruptFile
+from clearstory.formats.finite import finite_check
+from clearstory.formats.generation_json import gguf_generation_config
 from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, detect_architecture, prefix_errors
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 from clearstory.formats.no_init import MAX_ROTARY_ANGLES, build_with_weights, empty_state_dict
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
@@ -27,6 +30,7 @@ class GGUFModel:
     model: nn.Module
     tokenizer: Tokenizer | None
     name: str
+    generation_config: GenerationConfig
 
 
 def is_gguf(path: Path) -> bool:
@@ -44,11 +48,13 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     weight_map = architecture.weight_map(config)
     expected = dict(weight_map.from_native(empty_state_dict(config)))
     check_tensors(header, expected)
-    weights = {name: cast(header.tensor(name)) for name in expected}
+    check = finite_check(path, config)
+    weights = {name: check(name, cast(header.tensor(name))) for name in expected}
     model = build_with_weights(config, dict(weight_map.to_native(weights)))
     name = header.metadata.get("general.name")
     tokenizer = read_gguf_tokenizer(path, header.metadata)
-    return GGUFModel(model, tokenizer, name if isinstance(name, str) else path.stem)
+    generation_config = gguf_generation_config(header.metadata, tokenizer)
+    return GGUFModel(model, tokenizer, name if isinstance(name, str) else path.stem, generation_config)
 
 
 def read_gguf_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clearstory.durable import write_folder, write_json, write_text
+from clearstory.durable import json_text, replace_files, verify_folder, write_folder, write_json, write_text
 from clearstory.errors import BadInput, CannotDo, CorruptFile, FolderExists
-from clearstory.formats.hf.config_json import choose_format, read_json, weight_map_of
+from clearstory.formats.finite import finite_check
+from clearstory.formats.hf.config_json import format_of_model, read_json, weight_map_of
 from clearstory.formats.hf.load_weights import equal_bits, stored_config
 from clearstory.formats.hf.safetensors_io import FLOATS, StoredTensor, read_safetensors_header
 from clearstory.formats.lora.adapter_config import CONFIG, AdapterConfig, adapter_config_dict, read_adapter_config
@@ -123,8 +124,9 @@ def update_adapter_card(folder: Path, card: ModelCard) -> None:
     """Replace the model card of a saved adapter; its weights are unchanged."""
     metadata = read_metadata(folder)
     architecture = metadata["architecture"] if isinstance(metadata.get("architecture"), str) else None
-    write_json(folder / METADATA, {**metadata, "card": card.as_dict()})
-    write_text(folder / "README.md", adapter_readme(card, architecture, read_adapter_config(folder).base))
+    readme = adapter_readme(card, architecture, read_adapter_config(folder).base)
+    contents = {METADATA: json_text({**metadata, "card": card.as_dict()}), "README.md": readme}
+    replace_files(folder, {name: text.encode() for name, text in contents.items()})
 
 
 def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> Any:
@@ -133,6 +135,7 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
     `same_base` requires the base model that the adapter was trained on, if the folder holds its hash. Raises BadInput
     for unsupported settings of peft, CorruptFile for tensors that do not fit the model.
     """
+    verify_folder(folder, skip=("README.md", "optimizer.safetensors", "state.json"))
     config, metadata = read_adapter_config(folder), read_metadata(folder)
     if not (folder / FILE).is_file():
         raise BadInput(no_adapter_message(folder))
@@ -142,7 +145,8 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
             f"restore that model, or name its folder in {CONFIG}"
         )
     _, fused = model_fused_linears(model)
-    matrices = read_matrices(folder, config, {linear.hf_name: linear for linear in fused})
+    base_config: Any = model.config
+    matrices = read_matrices(folder, config, {linear.hf_name: linear for linear in fused}, base_config)
     linears = linear_layers(remove_lora(model))
     adapters: dict[str, LoRALinear] = {}
     for linear in fused:
@@ -159,13 +163,15 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
 def model_fused_linears(model: nn.Module) -> tuple[str, list[FusedLinear]]:
     """The class of transformers a model is saved as, and the linear layers of that class."""
     config: Any = model.config
-    form, extra = choose_format(config)
+    form, extra = format_of_model(model)
     return form.name, fused_linears(
         weight_map_of(form, stored_config(config, extra)), linear_layers(remove_lora(model))
     )
 
 
-def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, FusedLinear]) -> dict[str, LoRAMatrices]:
+def read_matrices(
+    folder: Path, config: AdapterConfig, linears: Mapping[str, FusedLinear], base_config: Any
+) -> dict[str, LoRAMatrices]:
     """A and B of each layer by its name in transformers, with every name and shape checked before data is read."""
     stored: dict[str, dict[str, StoredTensor]] = {}
     for name, tensor in read_safetensors_header(folder / FILE).items():
@@ -182,6 +188,7 @@ def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, Fus
             raise BadInput(f"{name} is stored as {tensor.dtype}; supported: {', '.join(FLOATS)}")
         stored.setdefault(layer, {})[matrix] = tensor
     matrices = {}
+    check = finite_check(folder / FILE, base_config)
     for layer, tensors in stored.items():
         rank, linear = config.rank(layer), linears[layer]
         shapes = {"lora_A": (rank, linear.in_features), "lora_B": (sum(linear.out_features), rank)}
@@ -194,7 +201,7 @@ def read_matrices(folder: Path, config: AdapterConfig, linears: Mapping[str, Fus
                     f"{FILE} holds "
                     f"{list(tensors[matrix].shape)}; they belong to different models"
                 )
-        a, b = (tensors[matrix].read() for matrix in MATRICES)
+        a, b = (check(f"{layer}.{matrix}", tensors[matrix].read()) for matrix in MATRICES)
         matrices[layer] = LoRAMatrices(a, b, config.alpha(layer))
     return matrices
 
