@@ -83,6 +83,10 @@ class CannotDo(ClearstoryError):
     """Something this kind of model does not support."""
 
 
+class ModelWarning(UserWarning):
+    """A part of a model's files that was left out when the model was opened."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A suggestion for a wrong name: the closest known one, or the whole list when none is close.
 

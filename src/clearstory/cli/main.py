@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clearstory import __version__
-from clearstory.errors import ClearstoryError, UnknownName, nearest
+from clearstory.errors import ClearstoryError, ModelWarning, UnknownName, nearest
 
 if TYPE_CHECKING:
     from clearstory.cli.command import Command
@@ -160,6 +161,15 @@ def prepare_output() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for the whole program
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
+    show_warning = warnings.showwarning
+
+    def show_in_one_line(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, ModelWarning):
+            print_error(f"clearstory: note: {message}", 0)
+        else:
+            show_warning(message, category, *where)
+
+    warnings.showwarning = show_in_one_line
 
 
 def flush_output() -> None:

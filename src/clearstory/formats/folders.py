@@ -4,6 +4,7 @@ opens too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from clearstory.durable import (
     write_json,
     write_text,
 )
-from clearstory.errors import BadInput, CannotDo, FolderExists, VocabularyMismatch
+from clearstory.errors import BadInput, CannotDo, FolderExists, ModelWarning, VocabularyMismatch
 from clearstory.formats.arpa.read import is_arpa, read_arpa
 from clearstory.formats.finite import check_finite_to_save
 from clearstory.formats.generation_json import (
@@ -232,7 +233,14 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedM
     name = Path(path).expanduser().absolute().name
     default = ModelCard(name=name, family=model.config.family, parameters=count_parameters(model))
     card = read_card(section.get("card") if isinstance(section, dict) else None, default)
-    notes = [detect_format(external).omission_note, *(f"{name} has changed since it was saved" for name in changed)]
+    form = detect_format(external)
+    notes = [
+        form.omission_note,
+        ignored := form.ignored_keys_note(external),
+        *(f"{name} has changed since it was saved" for name in changed),
+    ]
+    if ignored:
+        warnings.warn(f"{folder}: {ignored}", ModelWarning, stacklevel=2)
     generation_config = read_generation_config(folder, external, tokenizer)
     return OpenedModel(model, tokenizer, card, "; ".join(filter(None, notes)) or None, generation_config)
 

@@ -47,6 +47,12 @@ class NativeFormat:
         """The config unchanged."""
         return config
 
+    def zero_biases(self, external: ExternalConfig) -> None:
+        """No biases: all are stored."""
+
+    def ignored_keys_note(self, external: ExternalConfig) -> None:
+        """No note: unknown fields are rejected."""
+
     def config_to_native(self, external: ExternalConfig) -> Config:
         """The config of any family, its fields checked against their types and bounds."""
         family, model = external.get("family"), external.get("model")

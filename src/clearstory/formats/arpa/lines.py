@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -66,7 +67,7 @@ class LineReader:
                 columns = [fields[index :: int(lengths[0])] for index in range(order + 1)]
             else:
                 columns = [[fields[at] for at in (starts + index).tolist()] for index in range(order + 1)]
-            log_probs = self.parse_numbers(columns[0], first)
+            log_probs = self.parse_numbers(columns[0], first, minus_infinity=True)
             if (positive := np.flatnonzero(log_probs > 0)).size:
                 at = int(positive[0])
                 self.fail(first + at, f"a log probability is {shorten(columns[0][at])}; it must not be above 0")
@@ -79,7 +80,7 @@ class LineReader:
 
     def fail_ngram(self, order: int, size: int, n_read: int, lines: list[bytes], index: int, first: int) -> NoReturn:
         """Raise CorruptFile for a line that is not an n-gram."""
-        fields = lines[index].split() if lines else []
+        fields = split_fields(lines[index : index + 1])[0]
         if not fields or fields[0].startswith(b"\\"):
             self.fail(first + index, f"the {order}-grams end after {n_read + index:,}, and \\data\\ announces {size:,}")
         text = b" ".join(fields)
@@ -88,20 +89,27 @@ class LineReader:
             f"a {order}-gram must be a number, {order} words and optionally a number: {shorten(text)}",
         )
 
-    def parse_numbers(self, fields: Sequence[bytes], first: int, indices: Integers | None = None) -> Floats:
-        """Finite numbers, (N,). `indices` are the fields' lines relative to `first`, consecutive if None."""
+    def parse_numbers(
+        self, fields: Sequence[bytes], first: int, indices: Integers | None = None, minus_infinity: bool = False
+    ) -> Floats:
+        """Finite numbers, (N,). `indices` are the fields' lines relative to `first`, consecutive if None.
+
+        `minus_infinity`: accept -inf too, the logarithm of 0.
+        """
         try:
             values = np.array(list(map(float, fields)), dtype=np.float64)
         except ValueError:
             values = np.array([float(field) if is_number(field) else np.nan for field in fields])
-        if (bad := np.flatnonzero(~np.isfinite(values))).size:
+        valid = np.isfinite(values) | (np.isneginf(values) if minus_infinity else False)
+        if (bad := np.flatnonzero(~valid)).size:
             at = int(bad[0])
             line = first + (at if indices is None else int(indices[at]))
             self.fail(line, f"{shorten(fields[at])} is not a finite number")
         return values
 
 
-WHITESPACE = np.array([bytes([byte]).isspace() for byte in range(256)])
+WHITESPACE = np.array([byte in b" \t\r\n" for byte in range(256)])
+"""What separates fields: KenLM's choice, which leaves vertical tabs and form feeds to words."""
 
 
 def split_fields(lines: Sequence[bytes]) -> tuple[list[bytes], Integers]:
@@ -117,6 +125,8 @@ def split_fields(lines: Sequence[bytes]) -> tuple[list[bytes], Integers]:
     is_start[1:] &= is_space[:-1]
     line_ends = np.cumsum(np.fromiter(map(len, lines), np.int64, len(lines)))
     n_fields = np.concatenate([[0], np.cumsum(is_start)])[np.concatenate([[0], line_ends])]
+    if b"\x0b" in text or b"\x0c" in text:
+        return [field for field in re.split(rb"[ \t\r\n]+", text) if field], np.diff(n_fields)
     return text.split(), np.diff(n_fields)
 
 

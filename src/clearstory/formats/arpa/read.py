@@ -8,11 +8,16 @@ ends a line, and the next line follows it. So <s> as a context and </s> as a pre
 saved models write both. N-grams with <s> after the first position, or </s> before the last, can never match and are
 dropped.
 
+What KenLM refuses is refused here: a file without <s> or </s>, backoff weights in the longest order (the file was cut),
+text after \\end\\, positive log probabilities, counts that do not match. A byte order mark and comments before \\data\\
+are accepted. Log P may be -inf.
+
 The file is untrusted input: counts, contexts and numbers are checked, and errors name the line.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import math
 import re
@@ -26,7 +31,7 @@ import numpy as np
 import torch
 
 from clearstory.errors import CorruptFile
-from clearstory.formats.arpa.lines import Integers, LineReader, shorten
+from clearstory.formats.arpa.lines import Floats, Integers, LineReader, shorten
 from clearstory.models.ngram.config import MAX_ORDER, MAX_ROWS, NGramConfig
 from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.model import NGram
@@ -38,6 +43,9 @@ BOS, EOS = "<s>", "</s>"
 
 UNKNOWN_LOG10 = -100.0
 """log10 P of the unknown word if a file has no <unk>: KenLM's default."""
+
+EOS_ID = 1
+"""Id of the token that ends a line and starts the next."""
 
 MAX_VOCAB = 2**24
 
@@ -53,18 +61,17 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             reader = ArpaReader(LineReader(path, file))
             sizes = reader.read_header()
-            orders = [reader.read_unigrams(sizes[0])]
+            orders = [reader.read_unigrams(sizes[0], is_longest=len(sizes) == 1)]
             for order, size in enumerate(sizes[1:], start=2):
                 orders.append(reader.read_section(order, size, orders, is_longest=order == len(sizes)))
             reader.read_end()
     except (EOFError, OSError, zlib.error) as error:
         raise CorruptFile(f"{path} cannot be decompressed ({error}); copy it again") from None
     config = NGramConfig(
-        vocab=len(reader.words), order=len(sizes), smoothing="given", bos_token_id=reader.bos_id, counts=False
+        vocab=len(reader.words), order=len(sizes), smoothing="given", bos_token_id=EOS_ID, counts=False
     )
-    eos = EOS if reader.eos_id is not None else None
-    special_tokens = {"unk_token": UNKNOWN, "eos_token": eos, "bos_token": None, "pad_token": None}
-    tokenizer = Tokenizer(word_level_json(reader.words, eos), special_tokens)
+    special_tokens = {"unk_token": UNKNOWN, "eos_token": EOS, "bos_token": None, "pad_token": None}
+    tokenizer = Tokenizer(word_level_json(reader.words, EOS), special_tokens)
     return NGram(config).fill(orders), tokenizer
 
 
@@ -76,15 +83,11 @@ class ArpaReader:
         lines: the file.
         words: the vocabulary in the order of ids.
         ids: ids by word; <s> has an id of its own, the size of the vocabulary, while the file is read.
-        eos_id: the token that ends a line; None if the file has neither <s> nor </s>.
-        bos_id: the same token, if the file has <s>.
     """
 
     lines: LineReader
     words: list[str] = field(default_factory=list)
     ids: dict[bytes, int] = field(default_factory=dict)
-    eos_id: int | None = None
-    bos_id: int | None = None
 
     def fail(self, reason: str) -> NoReturn:
         """Raise CorruptFile for the current line."""
@@ -92,7 +95,7 @@ class ArpaReader:
 
     def read_header(self) -> list[int]:
         """The number of n-grams of each order. Lines before \\data\\ are comments."""
-        while (line := self.lines.next_line()) != b"\\data\\":
+        while (line := self.lines.next_line().removeprefix(codecs.BOM_UTF8)) != b"\\data\\":
             if not line:
                 self.fail("the file ends without \\data\\; it is not an ARPA file, or truncated")
         sizes: list[int] = []
@@ -123,12 +126,14 @@ class ArpaReader:
         """Check the last line."""
         if (line := self.lines.next_line()) != b"\\end\\":
             self.fail(f"\\end\\ is expected here, not {shorten(line) or 'the end of the file'}; the file is truncated")
-        self.lines.read_to_end()
+        if line := self.lines.next_line():
+            self.fail(f"the file goes on after \\end\\, with {shorten(line)}; remove what does not belong to the model")
 
-    def read_unigrams(self, size: int) -> SmoothedOrder:
+    def read_unigrams(self, size: int, is_longest: bool) -> SmoothedOrder:
         """The 1-grams: the vocabulary, with the unknown word first and </s> second."""
         lines, log_prob_blocks, backoff_blocks = [], [], []
-        for columns, block_log_probs, block_backoffs, _ in self.lines.read_ngrams(1, size):
+        for columns, block_log_probs, block_backoffs, at in self.lines.read_ngrams(1, size):
+            self.check_backoffs(1, block_backoffs, at, is_longest)
             lines += columns[0]
             log_prob_blocks.append(block_log_probs)
             backoff_blocks.append(block_backoffs)
@@ -136,10 +141,10 @@ class ArpaReader:
         first = self.lines.line - size + 1
         rows = self.unigram_rows(lines, first)
         bos, eos, unknown = (rows.get(word.encode()) for word in (BOS, EOS, UNKNOWN))
+        if bos is None or eos is None:
+            self.fail(f"the 1-grams have no {BOS if bos is None else EOS}, which every model of sentences has")
         special = {BOS.encode(), EOS.encode(), UNKNOWN.encode()}
-        others = [word for word in rows if word not in special]
-        line_ends = [] if bos is None and eos is None else [EOS.encode()]
-        vocabulary = [UNKNOWN.encode(), *line_ends, *others]
+        vocabulary = [UNKNOWN.encode(), EOS.encode(), *(word for word in rows if word not in special)]
         try:
             self.words = [word.decode("utf-8") for word in vocabulary]
         except UnicodeDecodeError:
@@ -147,19 +152,12 @@ class ArpaReader:
             self.lines.fail(first + bad, f"the word {shorten(lines[bad])} is not UTF-8; convert the file to UTF-8")
         self.ids = {word: id for id, word in enumerate(vocabulary)}
         sources = np.array([rows.get(word, -1) for word in vocabulary])
-        missing_log_prob = -99.0 if unknown is not None else UNKNOWN_LOG10
-        log_probs = np.where(sources >= 0, file_log_probs[sources], missing_log_prob)
-        backoffs = np.where(sources >= 0, file_backoffs[sources], 0.0)
-        if line_ends:
-            self.eos_id = 1
-            backoffs[1] = file_backoffs[bos] if bos is not None else backoffs[1]
-            log_probs[1] = file_log_probs[eos] if eos is not None else -99.0
+        log_probs, backoffs = file_log_probs[sources], file_backoffs[sources]
+        backoffs[EOS_ID] = file_backoffs[bos]
         if unknown is None:
-            log_probs[0] = UNKNOWN_LOG10
-        if bos is not None:
-            self.bos_id = 1
-            # An id of its own, so that its position in longer n-grams can be checked.
-            self.ids[BOS.encode()] = len(vocabulary)
+            log_probs[0], backoffs[0] = UNKNOWN_LOG10, 0.0
+        # An id of its own, so that its position in longer n-grams can be checked.
+        self.ids[BOS.encode()] = len(vocabulary)
         return SmoothedOrder(None, log_probs * math.log(10), backoffs * math.log(10))
 
     def unigram_rows(self, lines: Sequence[bytes], first: int) -> dict[bytes, int]:
@@ -179,10 +177,9 @@ class ArpaReader:
         key_blocks, log_prob_blocks, backoff_blocks, line_blocks = [], [], [], []
         for columns, block_log_probs, block_backoffs, first in self.lines.read_ngrams(order, size):
             ids = self.word_ids(columns, first)
-            keep = np.ones(len(block_log_probs), dtype=bool)
-            if self.eos_id is not None:
-                keep = ~((ids[1:] == vocab).any(0) | (ids[:-1] == self.eos_id).any(0))
-                ids[ids == vocab] = self.eos_id
+            self.check_backoffs(order, block_backoffs, first, is_longest)
+            keep = ~((ids[1:] == vocab).any(0) | (ids[:-1] == EOS_ID).any(0))
+            ids[ids == vocab] = EOS_ID
             rows = self.context_rows(ids, shorter)
             if (missing := np.flatnonzero(keep & (rows < 0))).size:
                 words = b" ".join(column[missing[0]] for column in columns[:-1])
@@ -202,6 +199,15 @@ class ArpaReader:
             self.lines.fail(int(later), f"the same {order}-gram occurs in line {int(earlier):,} already")
         sorted_backoffs = None if is_longest else backoffs[by_key] * math.log(10)
         return SmoothedOrder(keys[by_key].astype(np.int64), log_probs[by_key] * math.log(10), sorted_backoffs)
+
+    def check_backoffs(self, order: int, backoffs: Floats, first: int, is_longest: bool) -> None:
+        """Raise CorruptFile for a backoff weight in the longest order, which has no longer n-grams to back off from."""
+        if is_longest and (weighted := np.flatnonzero(backoffs)).size:
+            self.lines.fail(
+                first + int(weighted[0]),
+                f"a {order}-gram has a backoff weight, and there are no {order + 1}-grams: the file was cut; get the "
+                "whole file",
+            )
 
     def word_ids(self, columns: Sequence[Sequence[bytes]], first: int) -> Integers:
         """Ids of a block of n-grams, (order, N). Raises CorruptFile for a word that is not among the 1-grams."""

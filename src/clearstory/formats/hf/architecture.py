@@ -6,20 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import torch
+
 from clearstory.errors import BadInput, BadSetting
-from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, IgnoredKeys, reject_unknown_keys
+from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject
+from clearstory.formats.hf.declared_keys import check_other_keys, undeclared_keys, undeclared_keys_note
 from clearstory.formats.hf.weight_map import WeightMap, Weights
 from clearstory.models.transformer.config import TransformerConfig
-
-# About the file, training or generation. Ids of special tokens are taken from the tokenizer.
-METADATA_KEYS = IgnoredKeys(
-    (
-        *("model_type", "architectures", "transformers_version", "dtype", "torch_dtype", "_name_or_path", "clearstory"),
-        *("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "initializer_range", "use_cache"),
-        *("attention_dropout", "task_specific_params", "id2label", "label2id", "problem_type", "n_ctx", "auto_map"),
-        *("return_dict", "gradient_checkpointing", "chunk_size_feed_forward", "_attn_implementation"),
-    )
-)
 
 ACTIVATION_NAMES = {
     "gelu_new": "gelu_tanh",
@@ -28,8 +21,32 @@ ACTIVATION_NAMES = {
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_python": "gelu",
 }
 """From transformers' names of activation functions to ours."""
+
+LM_HEAD = "lm_head.weight"
+
+InferFromWeights = Callable[[TransformerConfig, Weights], TransformerConfig]
+
+
+def infer_tie_embeddings(embedding: str) -> InferFromWeights:
+    """A function that gives the config `tie_embeddings` as the weights have it: transformers 5 unties an output layer
+    whose stored matrix differs from the embedding's.
+    """
+
+    def infer(config: TransformerConfig, weights: Weights) -> TransformerConfig:
+        if not config.tie_embeddings or LM_HEAD not in weights or embedding not in weights:
+            return config
+        # Equal shapes first: different ones are reported by name later.
+        equal = weights[LM_HEAD].shape != weights[embedding].shape or torch.equal(weights[LM_HEAD], weights[embedding])
+        return replace(config, tie_embeddings=equal)
+
+    return infer
+
 
 BIAS_FIELDS = ("bias", "unembed_bias")
 """Fields of our config that some classes always have: False is then stored as biases of zero."""
@@ -43,6 +60,8 @@ class HFArchitecture:
         name: the class name.
         model_type: its `model_type` in config.json.
         keys: the keys of config.json.
+        defaults: the values that keys have where config.json lacks them: those of the class's configuration.
+        aliases: other names of keys that transformers reads as well.
         fixed_fields: fields of our config that have one value in this class.
         extra_fields: fields of our config that the class lacks and that change no logit; stored under `clearstory`.
         weight_prefix: the prefix of all weights except the unembedding's, which some files leave out.
@@ -50,6 +69,7 @@ class HFArchitecture:
         ignored_weights: regular expressions of weights in some files that are not needed.
         duplicate_weights: weights that may be stored twice, each with the weight it must equal.
         legacy_suffixes: suffixes of weight names in older files, each with the current suffix.
+        zero_biases: from config.json to a regular expression of the biases that files may lack, and that are zero.
         infer_from_weights: completes a config with what only the weights tell.
         omission_note: a sentence on what is left out when a model of this class is opened; None if nothing is.
         auto_class: the Auto class of transformers that opens it.
@@ -58,6 +78,8 @@ class HFArchitecture:
     name: str
     model_type: str
     keys: tuple[ConfigKey, ...]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
     fixed_fields: Mapping[str, Any]
     extra_fields: frozenset[str] = frozenset({"dropout"})
     weight_prefix: str
@@ -65,18 +87,40 @@ class HFArchitecture:
     ignored_weights: tuple[str, ...] = ()
     duplicate_weights: Mapping[str, str] = field(default_factory=dict)
     legacy_suffixes: Mapping[str, str] = field(default_factory=dict)
-    infer_from_weights: Callable[[TransformerConfig, Weights], TransformerConfig] = lambda config, weights: config
+    zero_biases: Callable[[ExternalConfig], str | None] = lambda external: None
+    infer_from_weights: InferFromWeights = lambda config, weights: config
     omission_note: str | None = None
     auto_class: str = "AutoModelForCausalLM"
 
     def config_to_native(self, external: ExternalConfig) -> TransformerConfig:
-        """Our config. Raises BadInput naming an unsupported key."""
-        keys = (*self.keys, METADATA_KEYS)
-        reject_unknown_keys(external, {name for key in keys for name in key.keys}, self.name)
+        """Our config; absent keys have the defaults of the class. Raises BadInput naming an unsupported key."""
+        external = {**self.defaults, **self.resolve_aliases(external)}
+        check_other_keys(external, self.known_keys, self.name)
         values: dict[str, Any] = dict(self.fixed_fields)
-        for key in keys:
+        for key in self.keys:
             values |= key.to_native(external)
         return TransformerConfig(**values)
+
+    @property
+    def known_keys(self) -> frozenset[str]:
+        """The keys of config.json that are read, aliases included."""
+        return frozenset({name for key in self.keys for name in key.keys} | self.aliases.keys())
+
+    def resolve_aliases(self, external: ExternalConfig) -> dict[str, Any]:
+        """config.json with each alias under the key it stands for. Raises BadInput if both are there and differ."""
+        out = dict(external)
+        for alias, key in self.aliases.items():
+            value = out.pop(alias, None)
+            if value is None:
+                continue
+            if out.get(key, value) != value:
+                reject(alias, value, f"but {key} = {out[key]!r}; both must be equal")
+            out[key] = value
+        return out
+
+    def ignored_keys_note(self, external: ExternalConfig) -> str | None:
+        """A sentence on the keys that are ignored because no configuration class declares them; None without any."""
+        return undeclared_keys_note(external, undeclared_keys(external, self.known_keys))
 
     def config_from_native(self, config: TransformerConfig) -> dict[str, Any]:
         """The class's config.json, without extra fields."""

@@ -20,14 +20,12 @@ class HeadDimKey:
         key: the key; None where the architecture has none.
         width_key: the key of the model's width.
         heads_key: the key of the number of heads.
-        default: the dimension if the key is absent; None for width / heads.
         divisible: whether the width must be a multiple of the number of heads.
     """
 
     key: str | None
     width_key: str
     heads_key: str
-    default: int | None = None
     divisible: bool = True
 
     @property
@@ -42,7 +40,7 @@ class HeadDimKey:
         value = None if self.key is None else external.get(self.key)
         if value is not None:
             return {"head_dim": check_int(str(self.key), value)}
-        return {"head_dim": self.default or width // heads}
+        return {"head_dim": width // heads}
 
     def from_native(self, config: TransformerConfig) -> dict[str, Any]:
         return {} if self.key is None else {self.key: config.head_dim}
@@ -61,6 +59,27 @@ class KVHeadsEqualHeads:
 
     def from_native(self, config: TransformerConfig) -> dict[str, Any]:
         return {}
+
+
+@dataclass(frozen=True)
+class LlamaBiasKeys:
+    """Biases of attention and of the feed-forward layers, each with a switch. Our config has one: where only one of the
+    two has biases, those of the other are zero.
+    """
+
+    keys = ("attention_bias", "mlp_bias")
+
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        return {"bias": any(check_bool(key, external.get(key, False)) for key in self.keys)}
+
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return dict.fromkeys(self.keys, config.bias)
+
+    @staticmethod
+    def zero_biases(external: ExternalConfig) -> str | None:
+        """A regular expression of the biases that a file with this config.json lacks, and that are zero."""
+        parts = [part for key, part in (("attention_bias", "self_attn"), ("mlp_bias", "mlp")) if not external.get(key)]
+        return rf"model\.layers\.\d+\.({'|'.join(parts)})\..*\.bias" if parts else None
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
+from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName
 from clearstory.formats.hf.architecture import HFArchitecture
 from clearstory.formats.hf.decoders import DECODERS
 from clearstory.formats.hf.encoder_decoders import ENCODER_DECODERS
@@ -55,6 +55,9 @@ class FolderFormat(Protocol):
     def infer_from_weights(self) -> Any: ...
 
     @property
+    def zero_biases(self) -> Any: ...
+
+    @property
     def omission_note(self) -> str | None: ...
 
     @property
@@ -67,13 +70,17 @@ class FolderFormat(Protocol):
 
     def config_from_native(self, config: Any) -> dict[str, Any]: ...
 
+    def ignored_keys_note(self, external: Mapping[str, Any]) -> str | None: ...
+
     def lost_fields(self, config: Any) -> dict[str, Any] | None: ...
 
     def apply_extra(self, config: Any, extra: Mapping[str, Any]) -> Any: ...
 
 
-def choose_format(config: Config) -> tuple[FolderFormat, dict[str, Any]]:
+def choose_format(config: Config, hf_class: str | None = None) -> tuple[FolderFormat, dict[str, Any]]:
     """The first format that can store a config, and its extra fields. The native format stores every config.
+
+    A model that was opened keeps its class `hf_class` if that can store it.
 
     >>> from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
     >>> choose_format(CLEAR)[0].name, choose_format(NANOGPT_CHAR)[0].name, choose_format(NANOGPT_CHAR)[1]
@@ -84,6 +91,11 @@ def choose_format(config: Config) -> tuple[FolderFormat, dict[str, Any]]:
             f"{type(config).__name__} is not a config of a model family, so its model cannot be saved; "
             f"supported: {', '.join(each.__name__ for each in CONFIG_TYPES)}"
         )
+    own = HF_ARCHITECTURES.get(hf_class or "")
+    if own is not None and isinstance(config, TransformerConfig) and own.omission_note is None:
+        extra = own.lost_fields(config)
+        if extra is not None:
+            return own, extra
     formats: list[FolderFormat] = (
         [*HF_ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
     )
@@ -119,17 +131,17 @@ def _reject_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-def read_model_config(folder: Path) -> tuple[FolderFormat, Config, dict[str, Any], dict[str, Any]]:
-    """A folder's format, config, extra fields, and the whole config.json.
+def read_config_json(folder: Path) -> dict[str, Any]:
+    """The config.json of a folder, with what generation_config.json adds. Raises CorruptFile."""
+    return add_decoder_start(read_json(folder / "config.json"), folder)
 
-    Raises UnknownName for an unsupported architecture, BadInput for an unsupported setting.
-    """
-    external = add_decoder_start(read_json(folder / "config.json"), folder)
-    form = detect_format(external)
+
+def read_native_config(form: FolderFormat, external: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """The config of a config.json, and its extra fields. Raises BadInput for an unsupported setting."""
     section = external.get("clearstory")
     extra = section.get("model") if isinstance(section, dict) else None
     extra = extra if isinstance(extra, dict) else {}
-    return form, form.apply_extra(form.config_to_native(external), extra), extra, external
+    return form.apply_extra(form.config_to_native(external), extra), extra
 
 
 def add_decoder_start(external: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -141,20 +153,66 @@ def add_decoder_start(external: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**external, DECODER_START: generation[DECODER_START]} if DECODER_START in generation else external
 
 
+CLASS_ALIASES = {"T5WithLMHeadModel": "T5ForConditionalGeneration", "BertLMHeadModel": "BertForMaskedLM"}
+"""Other names of supported classes: older ones, and that of BERT with the same head."""
+
+TYPE_BY_KEYS = {"bert": {"type_vocab_size", "hidden_size"}, "gpt2": {"n_embd", "n_layer"}, "t5": {"d_kv", "d_ff"}}
+"""Keys that tell the model_type of the oldest files, which have neither model_type nor architectures."""
+
+
 def detect_format(external: Mapping[str, Any]) -> FolderFormat:
-    """The format of a config.json: by class, or by model_type if it names no class or a headless one."""
+    """The format of a config.json: by class, or by model_type if it names no class or a bare one."""
     if external.get("model_type") == NATIVE.model_type:
         return NATIVE
     classes = external.get("architectures")
     name = classes[0] if isinstance(classes, list) and classes else None
-    if isinstance(name, str) and name in HF_ARCHITECTURES:
+    name = CLASS_ALIASES.get(name, name) if isinstance(name, str) else None
+    if name in HF_ARCHITECTURES:
         return HF_ARCHITECTURES[name]
     by_type = {each.model_type: each for each in reversed(HF_ARCHITECTURES.values())}  # the first of each type
-    headless = name is None or (isinstance(name, str) and name.endswith("Model") and "LMHead" not in name)
     model_type = external.get("model_type")
-    if headless and isinstance(model_type, str) and model_type in by_type:
-        return by_type[model_type]
     if name is None and model_type is None:
+        model_type = next((each for each, keys in TYPE_BY_KEYS.items() if keys <= external.keys()), None)
+    if name is not None and name in BARE_MODELS:
+        model_type = BARE_MODELS[name]
+    elif name is not None:
+        model_type = None
+    if isinstance(model_type, str) and model_type in by_type:
+        return by_type[model_type]
+    if name is None and external.get("model_type") is None:
         raise BadInput("config.json has neither architectures nor model_type; is this the folder of a language model?")
-    unknown = str(name or model_type)
-    raise UnknownName(f"config.json names the architecture {unknown[:60]!r}; {nearest(unknown, HF_ARCHITECTURES)}")
+    unknown = str(name or external.get("model_type"))
+    raise UnknownName(f"config.json names the architecture {unknown[:60]!r}, which is not supported; {SUPPORTED}")
+
+
+def infer_class(form: FolderFormat, external: Mapping[str, Any], names: Collection[str]) -> FolderFormat:
+    """The format with the heads that the weights have, where config.json names no class; only BERT has several."""
+    if external.get("architectures") or form.model_type != "bert":
+        return form
+    if not any(name.startswith("cls.predictions.transform.") for name in names):
+        return form
+    both = {"bert.pooler.dense.weight", "cls.seq_relationship.weight"} <= set(names)
+    return HF_ARCHITECTURES["BertForPreTraining" if both else "BertForMaskedLM"]
+
+
+def class_names(architectures: tuple[HFArchitecture, ...]) -> str:
+    """The names of classes, separated by commas."""
+    return ", ".join(each.name for each in architectures)
+
+
+BARE_MODELS = {
+    **{f"{stem}Model": stem.lower() for stem in ("GPT2", "Llama", "Mistral", "Phi3", "Qwen3", "T5", "Marian")},
+    "GPT2DoubleHeadsModel": "gpt2",
+}
+"""model_type of classes without a head of their own, and of GPT-2 with two, of which one is opened."""
+
+SUPPORTED = (
+    f"supported decoders: {class_names(DECODERS)}; encoders: {class_names(ENCODERS)}; "
+    f"encoder-decoders: {class_names(ENCODER_DECODERS)}"
+)
+"""The supported classes by kind, for messages: a class of a similar name is another model."""
+
+
+def format_of_model(model: Any) -> tuple[FolderFormat, dict[str, Any]]:
+    """The format that a model is saved in, and its extra fields: that of the folder it was opened from, if it fits."""
+    return choose_format(getattr(model, "config", None), getattr(model, "hf_class", None))  # type: ignore[arg-type]  # checked there

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture
+from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture, infer_tie_embeddings
 from clearstory.formats.hf.attention_keys import (
     HeadDimKey,
     KVHeadsEqualHeads,
+    LlamaBiasKeys,
     QwenSlidingWindowKeys,
     RopeKeys,
     SlidingWindowKey,
@@ -126,8 +127,23 @@ LLAMA_KEYS: tuple[ConfigKey, ...] = (
     FloatKey("rms_norm_eps", "norm_eps", 1e-12, 1.0),
     RopeKeys(),
     BoolKey(("tie_word_embeddings",), "tie_embeddings", False),
-    FixedKey("pretraining_tp", 1, 1),
+    # How Meta's training split matrices; transformers multiplies them whole.
+    IgnoredKeys(("pretraining_tp",)),
 )
+
+LLAMA_DEFAULTS: dict[str, str | int | float] = {
+    "vocab_size": 32_000,
+    "max_position_embeddings": 2048,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 11_008,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+}
+
+# Rotary frequencies that older files store, and the causal mask of some.
+LLAMA_BUFFERS = (r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.(inv_freq|cos_cached|sin_cached)",)
 
 DECODERS: tuple[HFArchitecture, ...] = (
     HFArchitecture(
@@ -153,12 +169,28 @@ DECODERS: tuple[HFArchitecture, ...] = (
             IgnoredKeys(("reorder_and_upcast_attn",)),
             IgnoredKeys(SUMMARY_KEYS),
         ),
+        defaults={
+            "vocab_size": 50_257,
+            "n_positions": 1024,
+            "n_embd": 768,
+            "n_layer": 12,
+            "n_head": 12,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": 1e-5,
+        },
+        aliases={
+            "max_position_embeddings": "n_positions",
+            "hidden_size": "n_embd",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+        },
         fixed_fields={"norm": "layer", "positions": "learned", "gated": False, "bias": True},
         extra_fields=frozenset({"bias"}),
         weight_prefix="transformer.",
+        infer_from_weights=infer_tie_embeddings("transformer.wte.weight"),
         weight_map=gpt2_weights,
-        # The causal mask and its fill value, stored in OpenAI's own files.
-        ignored_weights=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)",),
+        # The causal mask and its fill value, stored in OpenAI's own files; the head of GPT2DoubleHeadsModel.
+        ignored_weights=(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)", r"multiple_choice_head\..*"),
         duplicate_weights={"lm_head.weight": "transformer.wte.weight"},
     ),
     HFArchitecture(
@@ -167,27 +199,41 @@ DECODERS: tuple[HFArchitecture, ...] = (
         keys=(
             *LLAMA_KEYS,
             HeadDimKey("head_dim", "hidden_size", "num_attention_heads"),
-            BoolKey(("attention_bias", "mlp_bias"), "bias", False),
+            LlamaBiasKeys(),
         ),
+        defaults=LLAMA_DEFAULTS,
         fixed_fields=LLAMA_FIXED_FIELDS,
         weight_prefix="model.",
+        infer_from_weights=infer_tie_embeddings("model.embed_tokens.weight"),
         duplicate_weights=LLAMA_DUPLICATES,
         weight_map=llama_weights,
-        ignored_weights=(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",),
+        ignored_weights=LLAMA_BUFFERS,
+        zero_biases=LlamaBiasKeys.zero_biases,
     ),
     HFArchitecture(
         name="Qwen3ForCausalLM",
         model_type="qwen3",
         keys=(
             *LLAMA_KEYS,
-            HeadDimKey("head_dim", "hidden_size", "num_attention_heads", default=128, divisible=False),
+            HeadDimKey("head_dim", "hidden_size", "num_attention_heads", divisible=False),
             QwenSlidingWindowKeys(),
             FixedKey("attention_bias", False, False),
         ),
+        defaults={
+            **LLAMA_DEFAULTS,
+            "vocab_size": 151_936,
+            "max_position_embeddings": 32_768,
+            "num_key_value_heads": 32,
+            "intermediate_size": 22_016,
+            "head_dim": 128,
+            "sliding_window": 4096,
+        },
         fixed_fields={**LLAMA_FIXED_FIELDS, "bias": False, "qk_norm": True},
         weight_prefix="model.",
+        infer_from_weights=infer_tie_embeddings("model.embed_tokens.weight"),
         duplicate_weights=LLAMA_DUPLICATES,
         weight_map=llama_weights,
+        ignored_weights=LLAMA_BUFFERS,
     ),
     HFArchitecture(
         name="Phi3ForCausalLM",
@@ -200,10 +246,20 @@ DECODERS: tuple[HFArchitecture, ...] = (
             # original_max_position_embeddings is used by longrope only, which RopeKeys rejects; the others are dropout.
             IgnoredKeys(("original_max_position_embeddings", "resid_pdrop", "embd_pdrop")),
         ),
+        defaults={
+            **LLAMA_DEFAULTS,
+            "vocab_size": 32_064,
+            "max_position_embeddings": 4096,
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "rms_norm_eps": 1e-5,
+        },
         fixed_fields={**LLAMA_FIXED_FIELDS, "bias": False},
         weight_prefix="model.",
+        infer_from_weights=infer_tie_embeddings("model.embed_tokens.weight"),
         duplicate_weights=LLAMA_DUPLICATES,
         weight_map=phi3_weights,
+        ignored_weights=LLAMA_BUFFERS,
     ),
     HFArchitecture(
         name="MistralForCausalLM",
@@ -213,10 +269,19 @@ DECODERS: tuple[HFArchitecture, ...] = (
             HeadDimKey("head_dim", "hidden_size", "num_attention_heads", divisible=False),
             SlidingWindowKey(),
         ),
+        defaults={
+            **LLAMA_DEFAULTS,
+            "max_position_embeddings": 131_072,
+            "num_key_value_heads": 8,
+            "intermediate_size": 14_336,
+            "sliding_window": 4096,
+        },
         fixed_fields={**LLAMA_FIXED_FIELDS, "bias": False},
         weight_prefix="model.",
+        infer_from_weights=infer_tie_embeddings("model.embed_tokens.weight"),
         duplicate_weights=LLAMA_DUPLICATES,
         weight_map=llama_weights,
+        ignored_weights=LLAMA_BUFFERS,
     ),
 )
 """In the order in which they are tried for a config of ours."""

@@ -4,12 +4,11 @@ architecture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture
+from clearstory.formats.hf.architecture import ACTIVATION_NAMES, LM_HEAD, HFArchitecture, infer_tie_embeddings
 from clearstory.formats.hf.attention_keys import HeadDimKey, KVHeadsEqualHeads
 from clearstory.formats.hf.config_keys import (
     MAX_LAYERS,
@@ -33,13 +32,11 @@ from clearstory.formats.hf.encoder_decoder_keys import (
 from clearstory.formats.hf.weight_map import Rename, WeightMap, WeightRule, Weights
 from clearstory.models.transformer.config import TransformerConfig
 
-# Defaults of generation, and settings of training.
-GENERATION_KEYS = IgnoredKeys(
+# Settings of training, and of the stacks inside a model.
+TRAINING_KEYS = IgnoredKeys(
     (
-        *("max_length", "num_beams", "bad_words_ids", "length_penalty", "early_stopping"),
-        *("no_repeat_ngram_size", "num_hidden_layers", "output_past", "is_decoder", "prefix", "activation_dropout"),
-        *("classifier_dropout", "classif_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std"),
-        *("initializer_factor", "num_labels"),
+        *("activation_dropout", "classif_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std"),
+        *("initializer_factor", "is_decoder"),
     )
 )
 
@@ -134,18 +131,6 @@ def marian_block(stack: str, cross: bool) -> tuple[WeightRule, ...]:
     )
 
 
-LM_HEAD = "lm_head.weight"
-
-
-def infer_tie_embeddings(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """The config with `tie_embeddings` as the weights have it: transformers 5 writes true for every T5, and unties if
-    the file has two different matrices.
-    """
-    if not config.tie_embeddings or LM_HEAD not in weights or "shared.weight" not in weights:
-        return config
-    return replace(config, tie_embeddings=torch.equal(weights[LM_HEAD], weights["shared.weight"]))
-
-
 ENCODER_DECODERS = (
     HFArchitecture(
         name="T5ForConditionalGeneration",
@@ -168,8 +153,23 @@ ENCODER_DECODERS = (
             DecoderStartKeys(),
             FixedKey("relative_attention_num_buckets", 32, 32),
             FixedKey("relative_attention_max_distance", 128, 128),
-            GENERATION_KEYS,
+            TRAINING_KEYS,
         ),
+        defaults={
+            "vocab_size": 32_128,
+            "d_model": 512,
+            "num_layers": 6,
+            "num_heads": 8,
+            "d_kv": 64,
+            "d_ff": 2048,
+            "layer_norm_epsilon": 1e-6,
+        },
+        aliases={
+            "hidden_size": "d_model",
+            "num_hidden_layers": "num_layers",
+            "num_attention_heads": "num_heads",
+            "head_dim": "d_kv",
+        },
         fixed_fields={
             "architecture": "encoder-decoder",
             "norm": "rms",
@@ -185,7 +185,7 @@ ENCODER_DECODERS = (
         duplicate_weights=dict.fromkeys(
             ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", LM_HEAD), "shared.weight"
         ),
-        infer_from_weights=infer_tie_embeddings,
+        infer_from_weights=infer_tie_embeddings("shared.weight"),
         auto_class="AutoModelForSeq2SeqLM",
     ),
     HFArchitecture(
@@ -216,8 +216,25 @@ ENCODER_DECODERS = (
             FixedKey("normalize_embedding", False, False),
             FixedKey("add_final_layer_norm", False, False),
             FixedKey("add_bias_logits", False, False),
-            GENERATION_KEYS,
+            TRAINING_KEYS,
         ),
+        defaults={
+            "vocab_size": 58_101,
+            "max_position_embeddings": 1024,
+            "d_model": 1024,
+            "encoder_layers": 12,
+            "encoder_attention_heads": 16,
+            "encoder_ffn_dim": 4096,
+            "decoder_layers": 12,
+            "decoder_attention_heads": 16,
+            "decoder_ffn_dim": 4096,
+            "activation_function": "gelu",
+        },
+        aliases={
+            "hidden_size": "d_model",
+            "num_hidden_layers": "encoder_layers",
+            "num_attention_heads": "encoder_attention_heads",
+        },
         fixed_fields={
             "architecture": "encoder-decoder",
             "norm_first": False,
@@ -228,6 +245,8 @@ ENCODER_DECODERS = (
         weight_prefix="model.",
         weight_map=marian_weights,
         ignored_weights=(r"model\.(encoder|decoder)\.embed_positions\.weight",),
+        # A bare MarianModel has none.
+        zero_biases=lambda external: "final_logits_bias",
         duplicate_weights=dict.fromkeys(
             ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", LM_HEAD),
             "model.shared.weight",

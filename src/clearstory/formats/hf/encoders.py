@@ -15,7 +15,6 @@ from clearstory.formats.hf.config_keys import (
     DropoutKeys,
     FixedKey,
     FloatKey,
-    IgnoredKeys,
     IntKey,
     LabelKeys,
 )
@@ -85,8 +84,19 @@ BERT_KEYS: tuple[ConfigKey, ...] = (
     FixedKey("tie_word_embeddings", True, True),
     FixedKey("is_decoder", False, False),
     FixedKey("add_cross_attention", False, False),
-    IgnoredKeys(("classifier_dropout",)),
 )
+
+BERT_DEFAULTS = {
+    "vocab_size": 30_522,
+    "max_position_embeddings": 512,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+}
 
 BERT_FIXED_FIELDS = {
     "architecture": "encoder", "norm": "layer", "norm_first": False, "embed_norm": True, "positions": "learned",
@@ -112,6 +122,7 @@ def headless(name: str, head: str | None = None) -> HFArchitecture:
         name=name,
         model_type="bert",
         keys=BERT_KEYS,
+        defaults=BERT_DEFAULTS,
         fixed_fields=BERT_FIXED_FIELDS,
         extra_fields=frozenset({"dropout", "pooler"}),
         weight_prefix="bert.",
@@ -130,6 +141,7 @@ def classifier(name: str, auto_class: str, fixed_fields: Mapping[str, Any], mini
         name=name,
         model_type="bert",
         keys=(*BERT_KEYS, LabelKeys(minimum_labels)),
+        defaults=BERT_DEFAULTS,
         fixed_fields={**BERT_FIXED_FIELDS, **fixed_fields},
         weight_prefix="bert.",
         weight_map=bert_weights,
@@ -145,6 +157,7 @@ ENCODERS = (
         name="BertForPreTraining",
         model_type="bert",
         keys=BERT_KEYS,
+        defaults=BERT_DEFAULTS,
         fixed_fields={**MLM_FIXED_FIELDS, "pooler": True},
         weight_prefix="bert.",
         weight_map=bert_weights,
@@ -157,6 +170,7 @@ ENCODERS = (
         name="BertForMaskedLM",
         model_type="bert",
         keys=BERT_KEYS,
+        defaults=BERT_DEFAULTS,
         fixed_fields=MLM_FIXED_FIELDS,
         weight_prefix="bert.",
         weight_map=bert_weights,
@@ -176,7 +190,8 @@ ENCODERS = (
         "BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, minimum_labels=1
     ),
     headless("BertForQuestionAnswering", "qa_outputs"),
+    headless("BertForNextSentencePrediction", "cls.seq_relationship"),
+    headless("BertForMultipleChoice", "classifier"),
 )
-"""In the order in which they are tried for a config of ours: BertModel before BertForQuestionAnswering, which opens as
-the same.
+"""In the order in which they are tried for a config of ours: BertModel before those that open as the same.
 """

@@ -11,11 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearstory.errors import BadInput, CorruptFile
+from clearstory.errors import CorruptFile
+from clearstory.formats.finite import finite_check
 from clearstory.formats.hf.architecture import BIAS_FIELDS
-from clearstory.formats.hf.config_json import FolderFormat, read_model_config, weight_map_of
-from clearstory.formats.hf.safetensors_io import FLOATS, INTEGERS, ShardedWeights
-from clearstory.formats.no_init import MAX_ROTARY_ANGLES, build_with_weights, empty_state_dict, has_rotary
+from clearstory.formats.hf.config_json import (
+    FolderFormat,
+    detect_format,
+    infer_class,
+    read_config_json,
+    read_native_config,
+    weight_map_of,
+)
+from clearstory.formats.hf.fit_weights import check_size, check_tensors, fit_names, rename_duplicates
+from clearstory.formats.hf.safetensors_io import FLOATS, ShardedWeights
+from clearstory.formats.no_init import build_with_weights, empty_state_dict
 from clearstory.models.config import Config
 
 
@@ -39,27 +48,49 @@ def state_to_store(model: nn.Module, config: Config, extra: Mapping[str, Any]) -
     return state
 
 
-def load_model(folder: Path, cast: Callable[[Tensor], Tensor]) -> tuple[nn.Module, dict[str, Any]]:
-    """The model of a folder, and its config.json. `cast` is applied to every weight.
+def load_model(
+    folder: Path, cast: Callable[[Tensor], Tensor], *, check: bool = True
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model of a folder, and its config.json. `cast` is applied to every weight; `check`: that each is finite.
 
     Raises CorruptFile naming a tensor that is missing, unexpected or of another shape, with both shapes.
     """
-    form, config, extra, external = read_model_config(folder)
-    shards = ShardedWeights.open(folder, form.auto_class)
-    shards = shards.replace_suffixes(form.legacy_suffixes).add_prefix(form.weight_prefix, form.duplicate_weights)
+    external = read_config_json(folder)
+    form = detect_format(external)
+    config, extra = read_native_config(form, external)
+    stored = ShardedWeights.open(folder, form.auto_class)
+    if (other := infer_class(form, external, stored)) is not form:
+        form = other
+        config, extra = read_native_config(form, external)
+    shards = fit_names(stored, form)
     config = form.infer_from_weights(config, shards)
     check_size(config, shards)
     weight_map = weight_map_of(form, config)
     expected = dict(weight_map.from_native(empty_state_dict(config)))
-    check_tensors(expected, shards, form)
-    weights = dict(weight_map.to_native(CastWeights(shards, expected, cast)))
+    shards = rename_duplicates(shards, expected, form)
+    zeros = zero_biases(form, external, expected, shards)
+    check_tensors({name: each for name, each in expected.items() if name not in zeros}, shards, form)
+    check_finite = finite_check(folder, config) if check else None
+    weights = dict(weight_map.to_native(CastWeights(shards, expected, cast, check_finite, zeros)))
     for field in zero_bias_fields(extra):
         # Another tool may have trained the stored zeros; then they are biases like any other.
         names = bias_names(weights, field)
         if field in form.extra_fields and not any(bool(weights[name].any()) for name in names):
             config = replace(config, **{field: False})
             weights = {name: tensor for name, tensor in weights.items() if name not in names}
-    return build_with_weights(config, weights), external
+    model: Any = build_with_weights(config, weights)
+    model.hf_class = None if form.omission_note else form.name
+    return model, external
+
+
+def zero_biases(
+    form: FolderFormat, external: Mapping[str, Any], expected: Mapping[str, Tensor], shards: ShardedWeights
+) -> dict[str, Tensor]:
+    """The biases that a file of this class may lack, as zeros in the dtype of the other weights."""
+    pattern = form.zero_biases(external)
+    names = [name for name in expected if name not in shards and re.fullmatch(pattern, name)] if pattern else []
+    dtype = next((FLOATS[each.dtype] for each in shards.stored.values() if each.dtype in FLOATS), torch.float32)
+    return {name: torch.zeros(expected[name].shape, dtype=dtype) for name in names}
 
 
 def bias_names(weights: Mapping[str, Tensor], field: str) -> set[str]:
@@ -71,14 +102,23 @@ class CastWeights(Mapping[str, Tensor]):
     """The stored weights a model needs, cast when read."""
 
     def __init__(
-        self, shards: ShardedWeights, expected: Mapping[str, Tensor], cast: Callable[[Tensor], Tensor]
+        self,
+        shards: ShardedWeights,
+        expected: Mapping[str, Tensor],
+        cast: Callable[[Tensor], Tensor],
+        check: Callable[[str, Tensor], Tensor] | None = None,
+        zeros: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.shards, self.expected, self.cast = shards, expected, cast
+        self.shards, self.expected, self.cast, self.check = shards, expected, cast, check
+        self.zeros = zeros or {}
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.expected:
             raise KeyError(name)
-        return self.cast(self.shards[name])
+        if name in self.zeros:
+            return self.cast(self.zeros[name])
+        tensor = self.cast(self.shards[name])
+        return tensor if self.check is None else self.check(name, tensor)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.expected)
@@ -87,62 +127,9 @@ class CastWeights(Mapping[str, Tensor]):
         return len(self.expected)
 
 
-def check_size(config: Config, shards: ShardedWeights) -> None:
-    """Reject a config that would take minutes or gigabytes to build before its shapes could be compared."""
-    layers = getattr(config, "layers", 1)
-    if layers > len(shards):
-        raise CorruptFile(
-            f"config.json has {layers:,} layers, and the weights are {len(shards):,} tensors; copy both files again"
-        )
-    if has_rotary(config):
-        angles = config.context * config.head_dim
-        if angles > MAX_ROTARY_ANGLES:
-            raise BadInput(
-                f"config.json has a context of {config.context:,} with a head dimension of {config.head_dim:,}: "
-                f"{angles:,} rotary angles, more than the maximum of {MAX_ROTARY_ANGLES:,}; lower the context"
-            )
-
-
-def check_tensors(expected: Mapping[str, Tensor], shards: ShardedWeights, form: FolderFormat) -> None:
-    """Compare names, shapes and dtypes of the stored tensors with those the config requires."""
-    ignored = re.compile("|".join(form.ignored_weights) or r"(?!)")
-    for name, tensor in expected.items():
-        if name not in shards:
-            raise CorruptFile(
-                f"config.json requires {name} of shape {list(tensor.shape)}, and the weights lack it; copy both again"
-            )
-        stored = shards.stored[name]
-        if stored.shape != tuple(tensor.shape):
-            raise CorruptFile(
-                f"config.json requires {name} of shape {list(tensor.shape)}, and the weights hold "
-                f"{list(stored.shape)}; they belong to different models"
-            )
-        if stored.dtype not in (FLOATS if tensor.dtype.is_floating_point else INTEGERS):
-            raise BadInput(
-                f"{name} is stored as {stored.dtype}; supported: {', '.join(FLOATS)}; save the model unquantized"
-            )
-    for name in shards:
-        if name in expected or ignored.fullmatch(name):
-            continue
-        if name in form.duplicate_weights:
-            check_duplicate(name, form.duplicate_weights[name], shards)
-            continue
-        raise CorruptFile(
-            f"the weights hold {name} of shape {list(shards.stored[name].shape)}, which config.json does not require; "
-            "they belong to different models"
-        )
-
-
-def check_duplicate(name: str, original: str, shards: ShardedWeights) -> None:
-    """Raise CorruptFile if a tied weight that is stored twice differs."""
-    if not torch.equal(shards[name], shards[original]):
-        fix = "set tie_word_embeddings to false" if name.startswith("lm_head") else "only tied weights are supported"
-        raise CorruptFile(f"config.json ties {name} to {original}, and the stored tensors differ; {fix}")
-
-
 def verify_saved(folder: Path, model: nn.Module, config: Config) -> None:
     """Read a folder and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
-    loaded, _ = load_model(folder, lambda tensor: tensor)
+    loaded, _ = load_model(folder, lambda tensor: tensor, check=False)
     if loaded.config != config:
         raise CorruptFile(f"config.json reads back as {loaded.config}, and {config} was written; please report this")
     state = loaded.state_dict()

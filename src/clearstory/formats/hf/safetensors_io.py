@@ -96,6 +96,14 @@ class ShardedWeights(Mapping[str, Tensor]):
         kept = set(exceptions)
         return replace(self, stored={(n if n in kept else prefix + n): each for n, each in self.stored.items()})
 
+    def remove_prefix(self, prefix: str) -> Self:
+        """With `prefix` removed from every name that has it."""
+        return replace(self, stored={name.removeprefix(prefix): each for name, each in self.stored.items()})
+
+    def rename(self, names: Mapping[str, str]) -> Self:
+        """With some names replaced."""
+        return replace(self, stored={names.get(name, name): each for name, each in self.stored.items()})
+
     def replace_suffixes(self, suffixes: Mapping[str, str]) -> Self:
         """With legacy suffixes of names replaced by the current ones."""
         stored = {next((n.removesuffix(old) + new for old, new in suffixes.items() if n.endswith(old)), n): each

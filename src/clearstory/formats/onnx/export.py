@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from clearstory.durable import write_folder, write_text
 from clearstory.errors import CannotDo, MissingExtra
 from clearstory.formats.folders import check_tokenizer, check_writable, write_config_files
-from clearstory.formats.hf.config_json import choose_format
+from clearstory.formats.hf.config_json import format_of_model
 from clearstory.formats.model_card import ModelCard, onnx_readme
 from clearstory.formats.onnx.modules import (
     DecoderModule,
@@ -221,7 +221,7 @@ def write_onnx(
     check_packages()
     check_tokenizer(model, tokenizer)
     config: Any = model.config
-    form, extra = choose_format(config)
+    form, extra = format_of_model(model)
     with write_folder(path, need=4 * count_parameters(model)) as temporary:
         write_config_files(temporary, form, config, extra, model, tokenizer, card)
         write_text(temporary / "README.md", onnx_readme(card, [graph.file for graph in graphs]))
