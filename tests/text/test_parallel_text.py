@@ -70,7 +70,8 @@ def test_pairs_are_recognized_by_suffix_and_fields(tmp_path: Path) -> None:
         ({"a.en": "one\n\n", "b.de": "eins\nzwei\n"}, r"line 2 of .* has no source"),
         ({"a.tsv": "a\tb\n", "b.txt": "c\n"}, "b.txt has no pairs, unlike the other files"),
         ({"a.jsonl": "[1]"}, "line 1 is not a JSON object"),
-        ({"a.jsonl": '{"source": ["a"], "target": "b"}'}, "'source' is list, not text"),
+        ({"a.jsonl": '{"source": ["a", 1], "target": "b"}'}, "'source' is a list with int in it, not text"),
+        ({"a.jsonl": '{"source": [], "target": "b"}'}, "'source' is list, not text"),
         ({"a.jsonl": '{"source": "a"'}, "line 1 is not JSON"),
     ],
 )
@@ -103,7 +104,8 @@ def test_no_source_is_in_both_splits_and_every_pair_in_one(tmp_path: Path) -> No
     first = held_out.ids[held_out.starts[0] : held_out.starts[1]].tolist()
     assert first == [*tokenizer.encode(sides["validation"][0]), tokenizer.eos_token_id]
     # The same text as running text is another corpus, with a cache of its own.
-    plain = Corpus.open(file, DataSettings(validation=0.1, cache=tmp_path / "cache"))
+    text = write(tmp_path, "p.txt", "".join(lines))
+    plain = Corpus.open(text, DataSettings(validation=0.1, cache=tmp_path / "cache"))
     assert plain.size == 1
     assert not np.array_equal(plain.encode(tokenizer)["validation"].ids, held_out.ids)
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.text.files import Errors, read_lines
+from clearstory.text.character_encodings import UTF8, Errors
+from clearstory.text.files import read_lines
+from clearstory.text.read_notes import ReadNotes
 
 CONLLU_SUFFIX = ".conllu"
 
@@ -60,7 +62,9 @@ class TaggedSentence:
         return text, tuple(spans)
 
 
-def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentence]:
+def read_conllu(
+    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
+) -> Iterator[TaggedSentence]:
     """Sentences of a file, compressed or not, in order.
 
     White space inside a word becomes _, so that words can be joined by spaces. Raises BadInput, with the line number,
@@ -69,7 +73,7 @@ def read_conllu(path: Path, errors: Errors = "strict") -> Iterator[TaggedSentenc
     rows: list[list[str]] = []
     no_space_after: list[bool] = []
     new, start, until, apart = False, 1, 0, True
-    for number, line in enumerate(read_lines(path, errors), start=1):
+    for number, line in enumerate(read_lines(path, errors, encoding, notes), start=1):
         line = line.rstrip("\r")
         if line.startswith("#"):
             new = new or line[1:].split()[:1] == ["newdoc"]

@@ -24,9 +24,12 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput, BadSetting, CorruptFile, DiskError, OutOfSpace, UnknownName, nearest
 from clearstory.text.document import Document
-from clearstory.text.documents import is_builtin, read_documents
+from clearstory.text.documents import read_documents
+from clearstory.text.line_lists import LineListDetector
+from clearstory.text.read_notes import ReadNotes
 from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.settings import DataSettings
+from clearstory.text.sources import STANDARD_INPUT, is_builtin
 from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -38,7 +41,7 @@ SPLITS = ("train", "validation")
 class Corpus:
     """Documents split into training and validation. Open one with `Corpus.open`.
 
-    `note` is a remark for the user, `size` the number of documents (two for each pair), `text_bytes` their size in
+    `notes` are remarks for the user, `size` the number of documents (two for each pair), `text_bytes` their size in
     UTF-8, `fingerprint` a hash of their text in order. `held_out` (D,) is True for documents of the validation split;
     of a single document, the characters from `split_position` on are held out.
     """
@@ -51,7 +54,12 @@ class Corpus:
     fingerprint: str
     split_position: int
     held_out: npt.NDArray[np.bool_] = field(repr=False, compare=False)
-    note: str | None = None
+    notes: ReadNotes = field(default_factory=ReadNotes, repr=False, compare=False)
+
+    @property
+    def note(self) -> str | None:
+        """What was skipped, replaced or is worth knowing, in one line; None where there is nothing to say."""
+        return self.notes.text
 
     @classmethod
     def open(cls, sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None) -> Corpus:
@@ -67,24 +75,29 @@ class Corpus:
         """
         settings = settings or DataSettings()
         sources = (sources,) if isinstance(sources, str | Path) else tuple(sources)
-        name, note = _corpus_name_and_note(sources)
-        scan = _scan(read_documents(sources, settings))
+        name = _corpus_name(sources)
+        notes = ReadNotes(remarks=_builtin_notes(sources))
+        lists = LineListDetector()
+        scan = _scan(lists.watch(read_documents(sources, settings, notes)))
+        notes.complete = True
         if not scan.text_bytes:
             raise BadInput(f"{name} has no text; give files with text in them")
+        if len(scan.sizes) == 1 and settings.validation and not settings.lines and lists.is_list:
+            notes.remarks.append(lists.sentence(name))
         if settings.pairs:
             held_out = np.repeat(_choose_validation(name, scan.of_sources(), settings.validation), 2)
-            return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, note)
+            return cls(name, sources, settings, len(scan.sizes), scan.text_bytes, scan.fingerprint, 0, held_out, notes)
         single = len(scan.sizes) == 1
         split_position = _split_position(name, scan.characters, settings.validation) if single else 0
         held_out = np.zeros(1, dtype=np.bool_) if single else _choose_validation(name, scan, settings.validation)
         size, fingerprint = len(scan.sizes), scan.fingerprint
-        return cls(name, sources, settings, size, scan.text_bytes, fingerprint, split_position, held_out, note)
+        return cls(name, sources, settings, size, scan.text_bytes, fingerprint, split_position, held_out, notes)
 
     def documents(self, split: str) -> Iterator[Document]:
         """Documents of "train" or "validation", in order, read from the sources again."""
         if split not in SPLITS:
             raise UnknownName(f"there is no split {split!r}; {nearest(split, SPLITS)}")
-        documents = read_documents(self.sources, self.settings)
+        documents = read_documents(self.sources, self.settings, self.notes)
         return self._by_document(documents, split) if self.size > 1 else self._by_character(documents, split)
 
     def texts(self, split: str) -> Iterable[str]:
@@ -129,6 +142,7 @@ class Corpus:
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos_token_id]
         parts += ["sentences"] if sentences else []
         parts += ["pairs"] if self.settings.pairs else []
+        parts += ["lines"] if self.settings.lines else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
 
     def _by_document(self, documents: Iterable[Document], split: str) -> Iterator[Document]:
@@ -147,7 +161,8 @@ class Corpus:
             text = document.text[:here] if split == "train" else document.text[here:]
             position += len(document.text)
             if text:
-                yield Document(document.name, text, part)
+                ends_here = (here >= len(document.text)) == (split == "train")
+                yield Document(document.name, text, part, document.end_bytes if ends_here else 0)
                 part += 1
             if split == "train" and position >= self.split_position:
                 return
@@ -165,7 +180,10 @@ def cache_folder(settings: DataSettings) -> Path:
     """Folder of encoded text."""
     if settings.cache is not None:
         return settings.cache.expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clearstory"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clearstory"
+    except RuntimeError:  # no HOME, and no entry in the list of users
+        raise BadSetting("there is no home folder to cache encoded text in; choose a folder with --data.cache") from None
 
 
 @dataclass(frozen=True)
@@ -271,17 +289,24 @@ def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.b
     return held_out
 
 
-def _corpus_name_and_note(sources: tuple[str | Path, ...]) -> tuple[str, str | None]:
-    """Name of the corpus for messages, and a remark if there is one."""
-    names, notes = [], []
+def _corpus_name(sources: tuple[str | Path, ...]) -> str:
+    """Name of the corpus for messages."""
+    names = []
     for source in sources:
         if is_builtin(source):
             from clearstory.text.builtin_corpora import load_builtin
 
-            loaded = load_builtin(str(source).removeprefix("corpus:"))
-            names.append(loaded.name)
-            notes += [loaded.note] if loaded.note else []
+            names.append(load_builtin(str(source).removeprefix("corpus:")).name)
+        elif str(source) == STANDARD_INPUT:
+            names.append("standard input")
         else:
             names.append(Path(source).name or str(source))
-    name = "text" if not names else names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
-    return name, "; ".join(dict.fromkeys(notes)) or None
+    return "text" if not names else names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _builtin_notes(sources: tuple[str | Path, ...]) -> list[str]:
+    """Remarks on the built-in corpora among the sources."""
+    from clearstory.text.builtin_corpora import load_builtin
+
+    loaded = [load_builtin(str(source).removeprefix("corpus:")) for source in sources if is_builtin(source)]
+    return [each.note for each in loaded if each.note]

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from clearstory.errors import BadInput, CorruptFile, MissingExtra
+from clearstory.errors import BadInput, ClearstoryError, CorruptFile, MissingExtra
+from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
-from clearstory.text.document import Document
-from clearstory.text.files import COMPRESSED_SUFFIXES, Errors, content_suffix, read_records, read_text_parts
+from clearstory.text.document import Document, documents_by_line
+from clearstory.text.files import COMPRESSED_SUFFIXES, content_suffix, read_records, read_text_parts
+from clearstory.text.markup import read_html, read_notebook
 from clearstory.text.parallel_text import has_pairs, read_pairs
-from clearstory.text.settings import DataSettings
+from clearstory.text.read_notes import ReadNotes
+from clearstory.text.settings import DataSettings, ReadSettings
+from clearstory.text.sources import GROUPS, SourceFiles, expand_sources
+from clearstory.text.tables import read_csv, read_tsv
 
-# Suffixes read from a folder. A file given by name is read as text whatever its suffix, unless it is one of these.
-TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
-RECORD_SUFFIXES = (".jsonl", ".parquet", CONLLU_SUFFIX)
+HELD = 1 << 24
+"""Characters of a file that are held in memory until its end was read; a larger file is read twice."""
 
 
 def read_documents(
-    sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
+    sources: Iterable[str | Path] | str | Path, settings: ReadSettings | None = None, notes: ReadNotes | None = None
 ) -> Iterator[Document]:
     """All documents of the sources, in order, a part at a time; a large file is never held in memory whole.
 
-    A source is a file (txt, md or any other text; jsonl, one document per line; parquet, one per row; conllu, the words
-    of each sentence on a line), the same compressed as .gz, .xz or .zst, a folder (its text files in the order of their
-    paths, hidden ones skipped), a glob, or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file
-    is dropped.
+    A source is a file (txt, md or any other text; jsonl, one document per line; parquet, csv and tsv, one per row;
+    conllu, the words of each sentence on a line; the text of html, the cells of ipynb), the same compressed as .gz, .xz
+    or .zst, a folder (its text files in the order of their paths, hidden ones skipped), a glob, `-` for standard input,
+    or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file is dropped. With `settings.lines`
+    each line is a document. What was skipped or replaced is added to `notes`.
 
-    Raises BadInput for a source that is missing, empty, binary or not UTF-8, CorruptFile for a damaged file.
+    Raises BadInput for a source that is missing, empty, binary or in another encoding, CorruptFile for a damaged file.
 
     >>> from tempfile import mkdtemp
     >>> file = Path(mkdtemp(), "letter.txt")
@@ -38,45 +42,33 @@ def read_documents(
     ['Dear reader,\\n']
     """
     settings = settings or DataSettings()
-    if isinstance(sources, str | Path):
-        sources = [sources]
-    sources = list(sources)
+    notes = ReadNotes() if notes is None else notes
+    sources = [sources] if isinstance(sources, str | Path) else list(sources)
     if not sources:
         raise BadInput("no text given; give a file, a folder, a glob or corpus:kjv")
-    expanded_sources = [
-        (source, _expand_source(source)) for source in sources
-    ]  # all of them first, so that a wrong path is reported at once
+    # All of them first, so that a wrong path is reported at once.
+    expanded = expand_sources(sources, settings, None if notes.complete else notes)
     if settings.pairs:
-        yield from _read_pairs_as_documents(expanded_sources, settings)
-        return
-    for source, paths in expanded_sources:
-        if paths is None:
-            from clearstory.text.builtin_corpora import load_builtin
-
-            yield from load_builtin(_corpus_name(source)).documents
-            continue
-        empty = True
-        for path in paths:
-            for document in _read_file(path, settings):
-                empty = False
-                yield document
-        if empty:
-            raise BadInput(f"{source} is empty; give a file with text in it")
+        yield from _read_pairs_as_documents(expanded, settings, notes)
+    elif settings.lines:
+        yield from documents_by_line(_read_sources(expanded, settings, notes))
+    else:
+        yield from _read_sources(expanded, settings, notes)
 
 
 def read_tagged_documents(
-    sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None
+    sources: Iterable[str | Path] | str | Path, settings: ReadSettings | None = None
 ) -> Iterator[list[TaggedSentence]]:
     """The same documents as lists of tagged sentences.
 
     Raises BadInput for a source that is not CoNLL-U, and for words without a tag.
     """
     settings = settings or DataSettings()
-    for source in [sources] if isinstance(sources, str | Path) else sources:
-        for path in _expand_source(source) or [Path(source)]:
+    for each in expand_sources([sources] if isinstance(sources, str | Path) else sources, settings):
+        for path in each.files or [Path(each.source)]:
             if content_suffix(path) != CONLLU_SUFFIX:
                 raise BadInput(f"{path} has no tags; give {CONLLU_SUFFIX} files")
-            for document in by_document(read_conllu(path, settings.errors)):
+            for document in by_document(read_conllu(path, settings.errors, settings.encoding)):
                 for sentence in document:
                     if "_" in sentence.tags:
                         word = sentence.words[sentence.tags.index("_")]
@@ -84,115 +76,118 @@ def read_tagged_documents(
                 yield document
 
 
-def is_parallel(sources: Iterable[str | Path], settings: DataSettings) -> bool:
-    """Whether the sources contain pairs, judged by their file names; see `parallel_text.has_pairs`."""
-    expanded = [_expand_source(source) for source in sources]
-    return all(paths is not None for paths in expanded) and has_pairs(
-        [path for paths in expanded for path in paths or ()], settings
+def is_parallel(sources: Iterable[str | Path], settings: ReadSettings) -> bool:
+    """Whether the sources contain pairs, judged by their file names; see `parallel_text.has_pairs`.
+
+    Raises BadInput for labelled text, which has the form of pairs.
+    """
+    expanded = expand_sources(sources, settings)
+    return all(each.files is not None for each in expanded) and has_pairs(
+        [path for each in expanded for path in each.files or ()], settings
     )
 
 
-def _read_pairs_as_documents(
-    expanded_sources: list[tuple[str | Path, list[Path] | None]], settings: DataSettings
-) -> Iterator[Document]:
-    """Sources and targets as alternating documents."""
-    for source, paths in expanded_sources:
-        if paths is None:
-            raise BadInput(f"{source} has no pairs; give .tsv or .jsonl files, or two line-aligned files")
-    empty = True
-    for location, source, target in read_pairs(
-        [path for _, paths in expanded_sources for path in paths or ()], settings
-    ):
-        empty = False
-        for side, text in (("source", source), ("target", target)):
-            yield Document(f"{location}, {side}", _without_surrogates(location, text, settings.errors))
-    if empty:
-        raise BadInput(f"{expanded_sources[0][0]} is empty; give a file with pairs in it")
+def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:
+    n_named = sum(len(each.files or ()) for each in expanded if each.named)
+    for each in expanded:
+        if each.files is None:
+            from clearstory.text.builtin_corpora import load_builtin
+
+            yield from load_builtin(str(each.source).removeprefix("corpus:")).documents
+            continue
+        skip = settings.on_error == "skip" or (settings.on_error is None and not each.named)
+        empty = True
+        for path in each.files:
+            read = _read_or_skip(path, settings, notes) if skip else _read_or_stop(path, settings, notes, n_named)
+            for document in read:
+                empty = False
+                yield document
+        if empty:
+            if each.named and skip and n_named > 1:
+                continue
+            failed = [notes.unreadable[path] for path in each.files if path in notes.unreadable]
+            failed = [message for message in failed if not message.endswith(EMPTY)]
+            if failed:
+                others = f", and none of the other {len(each.files) - 1:,} files" if len(each.files) > 1 else ""
+                raise BadInput(f"{failed[0]}{others} can be read either" if others else failed[0])
+            raise BadInput(f"{each.source} is empty; give a file with text in it")
 
 
-def is_builtin(source: str | Path) -> bool:
-    """Whether a source names a built-in corpus, `corpus:NAME`."""
-    return isinstance(source, str) and source.startswith("corpus:")
+EMPTY = " is empty"
 
 
-def absolute_source(source: str) -> str:
-    """The source independent of the working directory: absolute paths for files and globs, `corpus:NAME` unchanged.
+def _read_or_stop(path: Path, settings: ReadSettings, notes: ReadNotes, n_named: int) -> Iterator[Document]:
+    """Documents of a file. The error for a file among several says how to leave it out."""
+    try:
+        yield from read_file(path, settings, notes)
+    except (BadInput, CorruptFile) as error:
+        if n_named < 2 or settings.on_error is not None:
+            raise
+        raise type(error)(f"{error}; or leave such files out with --data.on_error skip") from None
 
-    >>> absolute_source("corpus:kjv"), Path(absolute_source("book.txt")).is_absolute()
-    ('corpus:kjv', True)
+
+def _read_or_skip(path: Path, settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:
+    """Documents of a file, or none, with a note, if any part of it cannot be read."""
+    if path in notes.unreadable:
+        return
+    if notes.complete:
+        yield from read_file(path, settings, notes)
+        return
+    held: list[Document] = []
+    size = 0
+    documents = read_file(path, settings, notes)
+    try:
+        for document in documents:
+            held.append(document)
+            size += len(document.text)
+            if size > HELD:
+                deque(documents, maxlen=0)  # errors first, then the documents
+                held, documents = [], read_file(path, settings, notes)
+                break
+    except (BadInput, CorruptFile, MissingExtra) as error:
+        notes.unreadable[path] = str(error)
+        notes.replaced.pop(path, None)
+        notes.guessed.pop(path, None)
+        return
+    if not size:
+        notes.unreadable[path] = f"{path}{EMPTY}"
+        return
+    yield from held or documents
+
+
+def read_file(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
+    """Documents of one file, by the reader of its suffix; as text where that has none.
+
+    Raises BadInput for contents that are not what the suffix says, CorruptFile for a damaged file.
     """
-    if is_builtin(source):
-        return source
-    path = Path(source).expanduser()
-    if path.exists() or not glob.has_magic(str(path)):
-        # Symbolic links are kept in the file name, which names the corpus, and resolved before `..`.
-        return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
-    return os.path.join(glob.escape(os.getcwd()), path)
+    reader = READERS.get(content_suffix(path), _read_text)
+    try:
+        yield from reader(path, settings, notes)
+    except ClearstoryError:
+        raise
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions") from None
 
 
-def _corpus_name(source: str | Path) -> str:
-    return str(source).removeprefix("corpus:")
+def _read_text(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
+    for part, text in enumerate(read_text_parts(path, settings.errors, settings.encoding, notes)):
+        yield Document(str(path), text, part)
 
 
-def _expand_source(source: str | Path) -> list[Path] | None:
-    """Files of a source, or None for a built-in corpus."""
-    if is_builtin(source):
-        return None
-    path = Path(source).expanduser()
-    if path.is_dir():
-        found = list(_text_files(path))
-        if not found:
-            kinds = " ".join(TEXT_SUFFIXES + RECORD_SUFFIXES)
-            compressed = " ".join(COMPRESSED_SUFFIXES)
-            raise BadInput(
-                f"the folder {path} has no text files; supported: {kinds}, plain or compressed ({compressed})"
-            )
-        return found
-    if path.is_file():
-        return [path]
-    if path.exists():
-        raise BadInput(f"{path} is not a regular file, and text is read more than once; save it to a file")
-    if glob.has_magic(str(path)):
-        matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
-        if matches:
-            return matches
-        raise BadInput(f"no file matches {source}; check the pattern (quotes keep the shell from reading it)")
-    raise BadInput(f"there is no file or folder {path}; check the path, or name a corpus such as corpus:kjv")
+def _read_conllu(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
+    sentences = read_conllu(path, settings.errors, settings.encoding, notes)
+    for number, document in enumerate(by_document(sentences), start=1):
+        yield Document(f"{path}:{number}", "\n".join(sentence.text for sentence in document))
 
 
-def _text_files(folder: Path) -> Iterator[Path]:
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    # As POSIX paths, so that the order is the same on every machine.
-    for path in sorted(paths, key=lambda path: path.as_posix()):
-        if path.is_file() and content_suffix(path) in TEXT_SUFFIXES + RECORD_SUFFIXES:
-            yield path
-
-
-def _read_file(path: Path, settings: DataSettings) -> Iterator[Document]:
-    kind = content_suffix(path)
-    if kind == ".jsonl":
-        yield from _read_jsonl(path, settings)
-    elif kind == ".parquet":
-        yield from _read_parquet(path, settings)
-    elif kind == CONLLU_SUFFIX:
-        for number, sentences in enumerate(by_document(read_conllu(path, settings.errors)), start=1):
-            yield Document(f"{path}:{number}", "\n".join(sentence.text for sentence in sentences))
-    else:
-        for part, text in enumerate(read_text_parts(path, settings.errors)):
-            yield Document(str(path), text, part)
-
-
-def _read_jsonl(path: Path, settings: DataSettings) -> Iterator[Document]:
-    for number, location, record in read_records(path, settings.errors):
+def _read_jsonl(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
+    for number, location, record in read_records(path, settings.errors, settings.encoding, notes):
         if settings.text_field not in record:
             raise BadInput(_missing_field_message(location, "field", settings.text_field, record))
         yield _document_from_field(location, f"{path}:{number}", record[settings.text_field], settings)
 
 
-def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
+def _read_parquet(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
     if path.suffix.lower() in COMPRESSED_SUFFIXES:
         raise BadInput(f"{path} is a compressed parquet file, which needs random access; decompress it first")
     try:
@@ -200,19 +195,35 @@ def _read_parquet(path: Path, settings: DataSettings) -> Iterator[Document]:
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise MissingExtra(f"{path} needs pyarrow: pip install 'clearstory[data]'") from None
+    row = 0
     try:
         with parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
             if settings.text_field not in columns:
                 raise BadInput(_missing_field_message(str(path), "column", settings.text_field, columns))
-            row = 0
             for batch in file.iter_batches(batch_size=1024, columns=[settings.text_field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
                     yield _document_from_field(f"{path}, row {row:,}", f"{path}:{row}", text, settings)
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0].rstrip(". ")
+    except UnicodeDecodeError:
+        raise CorruptFile(
+            f"{path} has text that is not UTF-8 after row {row:,}, which parquet text must be; write it again"
+        ) from None
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(". ")
         raise CorruptFile(f"{path} is truncated or not a parquet file ({reason}); download it again") from None
+
+
+READERS: dict[str, Callable[[Path, ReadSettings, ReadNotes | None], Iterator[Document]]] = {
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+    CONLLU_SUFFIX: _read_conllu,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".ipynb": read_notebook,
+    **dict.fromkeys(GROUPS["html"], read_html),
+}
+"""The reader of each suffix; files of all others are text."""
 
 
 def _missing_field_message(location: str, what: str, name: str, known: Iterable[str]) -> str:
@@ -221,13 +232,29 @@ def _missing_field_message(location: str, what: str, name: str, known: Iterable[
     )
 
 
-def _document_from_field(location: str, name: str, text: object, settings: DataSettings) -> Document:
+def _document_from_field(location: str, name: str, text: object, settings: ReadSettings) -> Document:
     if not isinstance(text, str):
         found = type(text).__name__
         raise BadInput(
             f"{location}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field"
         )
     return Document(name, _without_surrogates(location, text, settings.errors))
+
+
+def _read_pairs_as_documents(
+    expanded: list[SourceFiles], settings: ReadSettings, notes: ReadNotes
+) -> Iterator[Document]:
+    """Sources and targets as alternating documents."""
+    for each in expanded:
+        if each.files is None:
+            raise BadInput(f"{each.source} has no pairs; give .tsv or .jsonl files, or two line-aligned files")
+    empty = True
+    for location, source, target in read_pairs([path for each in expanded for path in each.files or ()], settings, notes):
+        empty = False
+        for side, text in (("source", source), ("target", target)):
+            yield Document(f"{location}, {side}", _without_surrogates(location, text, settings.errors))
+    if empty:
+        raise BadInput(f"{expanded[0].source} is empty; give a file with pairs in it")
 
 
 def _without_surrogates(location: str, text: str, errors: Errors) -> str:

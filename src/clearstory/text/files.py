@@ -5,7 +5,6 @@ A file is never held in memory whole. Line ends are kept; only a byte order mark
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import json
 import lzma
@@ -13,11 +12,21 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from clearstory.errors import BadInput, CorruptFile, MissingExtra
+from clearstory.text.character_encodings import (
+    AUTO,
+    SAMPLE,
+    UTF8,
+    Decoder,
+    Errors,
+    blocks_with_end,
+    choose_encoding,
+    guess_encoding,
+)
+from clearstory.text.read_notes import ReadNotes
 
-Errors = Literal["strict", "replace"]
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
 BLOCK = 1 << 19  # bytes per read; a part of a document is then at most about 1 MiB
 
@@ -31,14 +40,16 @@ def content_suffix(path: Path) -> str:
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED_SUFFIXES else path).suffix.lower()
 
 
-def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
+def read_text_parts(
+    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
+) -> Iterator[str]:
     """Text of a file in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
 
-    A line longer than a part is cut between two characters. Raises BadInput for bytes that are not UTF-8 (under
-    "strict") and for binary files, CorruptFile for truncated or damaged compressed files.
+    A line longer than a part is cut between two characters. Raises BadInput for bytes that are invalid in the encoding
+    (under "strict") and for binary files, CorruptFile for truncated or damaged compressed files.
     """
     held = ""
-    for text in read_decoded(path, errors):
+    for text in read_decoded(path, errors, encoding, notes):
         held += text
         if len(held) >= BLOCK // 4:  # a block has at least this many characters of at most four bytes
             cut = _last_cut(held)
@@ -48,10 +59,12 @@ def read_text_parts(path: Path, errors: Errors) -> Iterator[str]:
         yield held
 
 
-def read_lines(path: Path, errors: Errors) -> Iterator[str]:
+def read_lines(
+    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
+) -> Iterator[str]:
     """Lines of a file, without line feeds."""
     held: list[str] = []
-    for text in read_decoded(path, errors):
+    for text in read_decoded(path, errors, encoding, notes):
         first, *rest = text.split("\n")
         held.append(first)
         if rest:
@@ -63,49 +76,135 @@ def read_lines(path: Path, errors: Errors) -> Iterator[str]:
         yield last
 
 
-def read_records(path: Path, errors: Errors) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def read_records(
+    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Objects of a jsonl file, as (line number, location for messages, object); blank lines are skipped.
 
     Raises BadInput for a line that is not a JSON object.
     """
-    for number, line in enumerate(read_lines(path, errors), start=1):
+    for number, line in enumerate(read_lines(path, errors, encoding, notes), start=1):
         if not line.strip():
             continue
         location = f"{path}, line {number:,}"
-        try:
-            record = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BadInput(f"{location} is not JSON ({error}); jsonl has one object per line") from None
+        record = parse_json(line, location, "jsonl has one object per line")
         if not isinstance(record, dict):
             raise BadInput(f"{location} is not a JSON object; each line must be an object with a text field")
         yield number, location, record
 
 
-def read_decoded(path: Path, errors: Errors) -> Iterator[str]:
-    """Decoded blocks of a file, without a byte order mark at the start."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    position = 0
-    start = True
-    for block in _with_final_block(read_blocks(path)):
-        nul = block.find(b"\0")
+def parse_json(text: str, location: str, remedy: str) -> Any:
+    """The value of a JSON text; integers of more digits than Python converts remain strings. Raises BadInput."""
+    try:
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # an integer of thousands of digits, in this field or another
+            return json.loads(text, parse_int=str)
+    except RecursionError:
+        raise BadInput(f"{location} is nested too deeply to be read; {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{location} is not JSON ({error}); {remedy}") from None
+
+
+def read_decoded(
+    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
+) -> Iterator[str]:
+    """Decoded blocks of a file, without a byte order mark at the start.
+
+    `encoding` is that of files without a byte order mark; "auto" guesses it for a file that is not UTF-8. What was
+    guessed or replaced is added to `notes`.
+    """
+    if encoding == AUTO:
+        encoding = guess_file_encoding(path)
+        if encoding != UTF8 and notes is not None:
+            notes.guessed[path] = encoding
+    decoder: Decoder | None = None
+    position = skip = 0
+    for block in blocks_with_end(read_blocks(path)):
+        if decoder is None:
+            refuse_other_formats(path, block)
+            chosen, skip = choose_encoding(block, encoding)
+            decoder = Decoder(chosen, errors)
+        nul = -1 if decoder.encoding.startswith(("utf-16", "utf-32")) else block.find(b"\0")
         if nul >= 0:
             raise BadInput(
                 f"{path} is binary, not text: NUL byte at offset {position + nul:,}; give text files (UTF-8)"
             )
-        waiting = len(decoder.getstate()[0])  # first bytes of a character that is split between two blocks
+        before = position - decoder.n_waiting
         try:
-            text = decoder.decode(block, final=not block)
+            text = decoder.decode(block[skip:], final=not block)
         except UnicodeDecodeError as error:
-            offset = position - waiting + error.start
-            raise BadInput(
-                f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x} at offset {offset:,} cannot be decoded; "
-                f"convert the file, or replace such bytes by U+FFFD with --errors replace"
-            ) from None
+            raise invalid_bytes(path, decoder.encoding, error, max(0, before) + skip, block) from None
         position += len(block)
-        if start and text:
-            text, start = text.removeprefix("\ufeff"), False
+        skip = 0
         if text:
             yield text
+    if notes is not None and decoder is not None:
+        notes.replaced[path] = decoder.replaced
+
+
+def guess_file_encoding(path: Path) -> str:
+    """The encoding of a file: UTF-8 where that can be read, else what its bytes suggest. Raises BadInput."""
+    decoder: Decoder | None = None
+    beginning = b""
+    for block in blocks_with_end(read_blocks(path)):
+        if decoder is None:
+            refuse_other_formats(path, block)
+            chosen, skip = choose_encoding(block, AUTO)
+            if skip or chosen != UTF8:
+                return chosen if chosen != UTF8 else UTF8
+            decoder = Decoder(UTF8, "strict")
+        beginning = beginning or block
+        try:
+            decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            sample = around(block or beginning, error.start)
+            guess = guess_encoding(sample)
+            if guess is None:
+                raise invalid_bytes(path, UTF8, error, 0, block) from None
+            return guess
+    return UTF8
+
+
+def around(block: bytes, offset: int) -> bytes:
+    """The lines around an offset, as a sample for guessing an encoding."""
+    start = block.rfind(b"\n", 0, max(0, offset - SAMPLE // 2)) + 1
+    return block[start : start + SAMPLE]
+
+
+def invalid_bytes(path: Path, encoding: str, error: UnicodeDecodeError, before: int, block: bytes) -> BadInput:
+    """The error for bytes that cannot be decoded; `before` is the number of bytes before those of `error`."""
+    name = "UTF-8" if encoding == UTF8 else encoding
+    guess = guess_encoding(around(block, error.start)) if block else None
+    remedy = "convert the file"
+    if guess is not None and guess != encoding:
+        remedy = f"it is probably {guess}: read it with --data.encoding {guess}"
+    return BadInput(
+        f"{path} is not {name}: byte 0x{error.object[error.start]:02x} at offset {before + error.start:,} cannot be "
+        f"decoded; {remedy}, or replace such bytes by U+FFFD with --errors replace"
+    )
+
+
+OTHER_FORMATS = (
+    (b"%PDF-", "a PDF document", "extract its text first, for example with pdftotext"),
+    (b"PK\x03\x04", "a zip archive, as are .docx, .odt and .epub", "save its contents as text first"),
+    (b"\xd0\xcf\x11\xe0", "an old Office document", "save it as text first"),
+    (b"{\\rtf", "an RTF document", "save it as text first"),
+    (b"\x1f\x8b", "compressed with gzip", "let its name end in .gz"),
+    (b"\xfd7zXZ\0", "compressed with xz", "let its name end in .xz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "let its name end in .zst"),
+    (b"BZh", "compressed with bzip2", "decompress it first"),
+)
+"""The first bytes of files that people take for text, what they are, and what to do."""
+
+
+def refuse_other_formats(path: Path, beginning: bytes) -> None:
+    """Raise BadInput for a file that is a document or an archive of another format."""
+    for mark, what, remedy in OTHER_FORMATS:
+        if beginning.startswith(mark):
+            raise BadInput(f"{path} is {what}, not text; {remedy}")
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
@@ -160,12 +259,6 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
         raise _damaged_file(path, error) from None
     if frame is not None:
         raise _truncated_file(path)
-
-
-def _with_final_block(parts: Iterator[bytes]) -> Iterator[bytes]:
-    """The non-empty blocks, then an empty one: the end, where a character must be complete."""
-    yield from filter(None, parts)
-    yield b""
 
 
 def _last_cut(text: str) -> int:

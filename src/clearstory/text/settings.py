@@ -7,42 +7,50 @@ from pathlib import Path
 from typing import Literal
 
 from clearstory.errors import BadSetting
+from clearstory.text.character_encodings import AUTO, check_encoding
+
+OnError = Literal["stop", "skip"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """How files become documents, how much text is held out, and where token ids are cached.
+class ReadSettings:
+    """How files become documents.
 
     Args:
-        text_field: field (jsonl) or column (parquet) that contains the text.
-        validation: share of the text held out for validation, from 0 to below 1. Several documents are split by a hash
-            of their contents; of very few, the one of the most suitable size is held out; a single document gives its
-            last characters.
-        errors: what to do with bytes that are not UTF-8; "strict" refuses the file and reports the offset, "replace"
-            puts U+FFFD there.
+        text_field: field (jsonl) or column (parquet, csv, tsv) that contains the text; a number, from 1, for a column
+            of a csv or tsv file without a header.
+        lines: make each line a document, without its line end; blank lines are skipped.
+        include: further files to read from folders: suffixes such as .py, or code, html, ipynb, csv, tsv, or all.
+        encoding: encoding of text files, such as cp1252 or shift_jis; auto guesses that of each file that is not UTF-8.
+            UTF-16 and UTF-32 are recognized in any case.
+        errors: what to do with bytes that are invalid in the encoding; "strict" refuses the file and reports the
+            offset, "replace" puts U+FFFD there.
+        on_error: what to do with a file that cannot be read: stop, or skip it. By default files that were named stop
+            the run, and files found in a folder or by a glob are skipped, counted and named.
         pairs: whether the text consists of pairs of a source and a target; tsv, jsonl with a field for each, or two
             line-aligned files. Split by source, so that no source is in both splits.
-        source_field: field (jsonl) that contains the source of a pair.
-        target_field: field (jsonl) that contains the target of a pair.
-        cache: folder of cached token ids; clearstory under $XDG_CACHE_HOME or ~/.cache if not given.
+        source_field: field (jsonl) that contains the source of a pair; a list of sentences is joined.
+        target_field: field (jsonl) that contains the target of a pair; each of a list of references makes a pair.
 
-    >>> DataSettings(validation=0.05).errors
+    >>> ReadSettings(lines=True).errors
     'strict'
     """
 
     text_field: str = "text"
-    validation: float = 0.1
+    lines: bool = False
+    include: tuple[str, ...] = ()
+    encoding: str = "utf-8"
     errors: Literal["strict", "replace"] = "strict"
+    on_error: OnError | None = None
     pairs: bool = False
     source_field: str = "source"
     target_field: str = "target"
-    cache: Path | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.validation < 1:
-            raise BadSetting(f"data.validation is {self.validation}; it is a share from 0 to below 1, such as 0.1")
         if self.errors not in ("strict", "replace"):
             raise BadSetting(f"data.errors is {self.errors!r}; it is 'strict' or 'replace'")
+        if self.encoding != AUTO:
+            check_encoding(self.encoding, "data.encoding")
         for name in ("text_field", "source_field", "target_field"):
             if not getattr(self, name):
                 default = name.removesuffix("_field")
@@ -51,3 +59,28 @@ class DataSettings:
                 )
         if self.source_field == self.target_field:
             raise BadSetting(f"data.source_field and data.target_field are both {self.source_field!r}; give two fields")
+        if self.lines and self.pairs:
+            raise BadSetting("data.lines makes each line a document, and data.pairs reads pairs; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(ReadSettings):
+    """How files become documents, how much text is held out, and where token ids are cached.
+
+    Args:
+        validation: share of the text held out for validation, from 0 to below 1. Several documents are split by a hash
+            of their contents; of very few, the one of the most suitable size is held out; a single document gives its
+            last characters.
+        cache: folder of cached token ids; clearstory under $XDG_CACHE_HOME or ~/.cache if not given.
+
+    >>> DataSettings(validation=0.05).errors
+    'strict'
+    """
+
+    validation: float = 0.1
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.validation < 1:
+            raise BadSetting(f"data.validation is {self.validation}; it is a share from 0 to below 1, such as 0.1")

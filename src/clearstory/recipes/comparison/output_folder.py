@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -10,11 +12,12 @@ from pathlib import Path
 from clearstory import durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.comparison.leaderboard import ModelResult
+from clearstory.recipes.comparison.result_files import FILE_NAMES
 from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
-from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, format_setting
-from clearstory.text.documents import absolute_source
+from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, format_setting, has_files
+from clearstory.text.sources import absolute_source
 
 RESUME_SETTINGS = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
 """Settings that may change when a comparison is resumed: it may get more models and more seeds."""
@@ -23,21 +26,33 @@ RESULT_FILE = "measured.json"
 """In a run folder: the ModelResult of a finished model."""
 
 
+@contextmanager
+def lock_output_folder(recipe: CompareRecipe) -> Iterator[CompareRecipe]:
+    """A block in which no other process can write the results folder; yields the recipe with its path.
+
+    Raises FolderInUse with the process that writes it.
+    """
+    folder = recipe.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    check_no_file_in_path(folder)
+    with durable.lock_folder(folder):
+        yield replace(recipe, out=folder)
+
+
 def open_output_folder(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     """The results folder, and the recipe with the saved settings if the comparison is resumed.
 
     Raises FolderExists for a folder that is not empty, CheckpointMismatch for a resumed comparison with other settings.
     """
-    folder = recipe.out or Path("runs") / f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = recipe.out
+    assert folder is not None, "lock_output_folder sets it"
     config_file = folder / "config.yaml"
-    check_no_file_in_path(folder)
     if folder.is_dir():
         durable.remove_stale(folder)
     if recipe.resume and config_file.is_file():
         return folder, resume_comparison(folder, recipe)
     if not recipe.sources:
         raise BadSetting(f"there is no comparison in {folder} to resume; name a text and --models")
-    if folder.is_dir() and any(folder.iterdir()) and not recipe.overwrite:
+    if has_files(folder) and not recipe.overwrite:
         content = "a comparison" if config_file.is_file() else "files"
         raise FolderExists(
             f"{folder} already has {content}; --resume continues a comparison, --overwrite replaces what is there"
@@ -71,9 +86,8 @@ def write_config(folder: Path, recipe: CompareRecipe) -> None:
         for path in folder.iterdir():
             if path.is_dir() and (RunFolder(path).exists or path.name == "tokenizers"):
                 durable.remove_folder(path)
-        for name in ("compare.json", "report.html", "curves.svg"):
-            (folder / name).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
+        for name in FILE_NAMES:
+            durable.remove_file(folder / name)
     durable.write_text(folder / "config.yaml", to_yaml(with_absolute_sources(recipe)))
 
 

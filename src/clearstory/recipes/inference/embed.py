@@ -18,7 +18,7 @@ from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
-from clearstory.text.files import Errors
+from clearstory.text.character_encodings import Errors
 from clearstory.text.special_tokens import build_inputs
 
 Pooling = Literal["mean", "cls", "pooled"]

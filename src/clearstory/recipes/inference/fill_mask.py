@@ -12,7 +12,7 @@ from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import read_texts
-from clearstory.text.files import Errors
+from clearstory.text.character_encodings import Errors
 from clearstory.text.special_tokens import build_inputs, encode_with_mask
 
 

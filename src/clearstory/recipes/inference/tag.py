@@ -17,7 +17,7 @@ from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_
 from clearstory.recipes.inference.text_inputs import texts_in_file
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence
 from clearstory.text.documents import read_tagged_documents
-from clearstory.text.files import Errors
+from clearstory.text.character_encodings import Errors
 from clearstory.text.settings import DataSettings
 
 

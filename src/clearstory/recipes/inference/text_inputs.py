@@ -6,10 +6,15 @@ from collections.abc import Sequence, Sized
 from pathlib import Path
 
 from clearstory.errors import BadInput, BadSetting
+from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, read_conllu
-from clearstory.text.documents import RECORD_SUFFIXES, read_documents
-from clearstory.text.files import Errors, read_lines
+from clearstory.text.documents import READERS, read_documents
+from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.settings import DataSettings
+
+
+class LiteralText(str):
+    """A text that is never taken for the name of a file."""
 
 
 def read_texts(
@@ -27,15 +32,17 @@ def read_texts(
         in_file = texts_in_file(text, errors, text_field)
         result += [str(text)] if in_file is None else [line for line in in_file if line.strip()]
     if not result:
-        raise BadInput("there is no text; give one, or a file with a text on each line")
+        raise BadInput("there is no text; give one, a file with a text on each line, or - for standard input")
     return result
 
 
 def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str = "text") -> list[str] | None:
-    """The lines of a text file, the sentences of a conllu file, or the records of a jsonl or parquet file.
+    """The lines of a text file, the sentences of a conllu file, or the records of a jsonl, parquet or csv file.
 
     None if `text` does not name a file. Raises BadInput for a Path that does not exist.
     """
+    if isinstance(text, LiteralText):
+        return None
     path = Path(text).expanduser()
     try:
         is_file = path.is_file()
@@ -45,9 +52,9 @@ def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str =
         if isinstance(text, Path):
             raise BadInput(f"there is no file {path}; check the path, or give the text itself")
         return None
-    if CONLLU_SUFFIX in path.suffixes:
+    if content_suffix(path) == CONLLU_SUFFIX:
         return [sentence.text for sentence in read_conllu(path, errors)]
-    if set(path.suffixes) & set(RECORD_SUFFIXES):
+    if content_suffix(path) in READERS:
         return [each.text for each in read_documents(path, DataSettings(text_field=text_field, errors=errors))]
     return list(read_lines(path, errors))
 

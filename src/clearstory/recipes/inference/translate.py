@@ -17,7 +17,7 @@ from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.inference.text_inputs import read_texts
-from clearstory.text.files import Errors
+from clearstory.text.character_encodings import Errors
 
 EXTRA_TOKENS = 50
 """Tokens by which a translation may be longer than its source. Vaswani et al. (2017), section 6.1."""

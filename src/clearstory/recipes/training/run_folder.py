@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from clearstory.recipes.settings.schema import flatten_keys, to_plain
 from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, build_train_recipe
 from clearstory.recipes.settings.training_presets import BASE_WIDTHS
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
-from clearstory.text.documents import absolute_source
+from clearstory.text.sources import absolute_source
 from clearstory.text.train_tokenizer import KINDS
 from clearstory.training import checkpoint
 
@@ -102,28 +103,46 @@ class RunFolder:
             if (self.path / name).is_dir():
                 durable.remove_folder(self.path / name)
         for name in ("metrics.jsonl", "environment.json", "curve.svg"):
-            (self.path / name).unlink(missing_ok=True)
+            durable.remove_file(self.path / name)
+
+
+@contextmanager
+def lock_run_folder(recipe: TrainRecipe) -> Iterator[tuple[TrainRecipe, str | None]]:
+    """A block in which no other process can write the run folder; the recipe with its path, and a note where the disk
+    has no locks.
+
+    Raises FolderInUse with the process that writes it.
+    """
+    path = recipe.out or Path("runs") / f"{recipe.default_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    check_no_file_in_path(path)
+    with durable.lock_folder(path) as lock:
+        yield replace(recipe, out=path), lock.note
 
 
 def open_run_folder(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
     """The run folder of a recipe, and the recipe of the run, merged with the saved one on resume. Writes nothing yet;
     only removes leftovers of killed writes.
 
-    Raises FolderExists for a folder that is in use, CheckpointMismatch for a resumed run with other settings.
+    Raises FolderExists for a folder that has files, CheckpointMismatch for a resumed run with other settings.
     """
-    path = recipe.out or Path("runs") / f"{recipe.default_name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = recipe.out
+    assert path is not None, "lock_run_folder sets it"
     folder = RunFolder(path)
-    check_no_file_in_path(path)
     if path.is_dir():
         durable.remove_stale(path)
     if recipe.resume and folder.exists:
         return folder, resume_recipe(folder, recipe)
     if not recipe.text:
         raise BadSetting("there is no text to train on; name files or folders, or corpus:kjv")
-    if path.is_dir() and any(path.iterdir()) and not recipe.overwrite:
+    if has_files(path) and not recipe.overwrite:
         what = "a run" if folder.exists else "files"
         raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces what is there")
     return folder, replace(recipe, out=path)
+
+
+def has_files(folder: Path) -> bool:
+    """Whether a folder holds anything but its lock."""
+    return folder.is_dir() and any(path.name != durable.LOCK_FILE for path in folder.iterdir())
 
 
 def check_no_file_in_path(folder: Path) -> None:

@@ -1,0 +1,236 @@
+"""Character encodings: which one a file has, and decoding with a count of what was replaced.
+
+UTF-8 is the default. UTF-16 and UTF-32 are recognized by their byte order mark, or by where their zero bytes are; other
+encodings are named by the user or guessed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator
+from typing import Literal
+
+from clearstory.errors import BadSetting, nearest
+
+Errors = Literal["strict", "replace"]
+
+AUTO = "auto"
+UTF8 = "utf-8"
+
+BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark begins with the same bytes
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, UTF8),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+COMMON_ENCODINGS = (
+    "utf-8", "utf-16", "utf-32", "cp1252", "latin-1", "iso8859-2", "iso8859-5", "iso8859-7", "iso8859-15", "cp1250",
+    "cp1251", "cp1253", "koi8-r", "mac-roman", "cp437", "shift_jis", "euc-jp", "iso2022-jp", "gb18030", "big5",
+    "euc-kr",
+)  # fmt: skip
+"""Suggested for a misspelled name; every text encoding of Python is accepted."""
+
+NOT_FOR_FILES = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
+"""Encodings of Python that are not those of text files."""
+
+LATIN_ENCODINGS = frozenset(
+    ["cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "cp437", "cp850", "cp852", "cp858", "hp_roman8", "latin_1"]
+    + ["mac_roman", "mac_latin2", "mac_turkish", "mac_iceland", "cp037", "cp500", "cp1026", "cp1140", "cp273"]
+    + [f"iso8859_{part}" for part in (1, 2, 3, 4, 9, 10, 13, 14, 15, 16)]
+)
+"""Encodings of the Latin script, as Python names them."""
+
+CENTRAL_EUROPEAN = ("cp1250", "iso8859_2")
+
+CENTRAL_EUROPEAN_LETTERS = frozenset("ąćęłńóśźżěščřžýáíéúůďťňôľĺŕäëöüßőűăâîşţ„”“–—…’")
+
+SAMPLE = 1 << 16
+"""Bytes that a guess is made from."""
+
+SYMBOL_IN_WORD = re.compile(r"(?<=[^\W\d_])[\u0080-\u00bf×÷](?=[^\W\d_])")
+"""Latin-1 symbols between letters: the sign of a wrong guess; · and ' are in words of Catalan and others."""
+
+
+def check_encoding(name: str, setting: str) -> None:
+    """Raise BadSetting for a name that is not that of a text encoding of Python."""
+    try:
+        found = codecs.lookup(name)
+    except (LookupError, ValueError):
+        found = None
+    # getattr: the mark of Python's byte-to-byte codecs, such as zlib, has no public name.
+    if found is None or found.name in NOT_FOR_FILES or not getattr(found, "_is_text_encoding", True):
+        raise BadSetting(
+            f"{setting} is {name!r}, which is no encoding of text files; {nearest(name.lower(), COMMON_ENCODINGS)}"
+        )
+
+
+def choose_encoding(beginning: bytes, encoding: str) -> tuple[str, int]:
+    """The encoding to decode a file with, and the number of bytes of its byte order mark, from its first block.
+
+    A byte order mark decides. Without one, UTF-16 and UTF-32 are recognized where UTF-8 was expected; `AUTO` is UTF-8
+    here, since only a whole file shows that it is not.
+    """
+    for mark, name in BYTE_ORDER_MARKS:
+        if beginning.startswith(mark) and is_compatible(name, encoding):
+            return name, len(mark)
+    family = normal_name(encoding)
+    if encoding == AUTO or family == UTF8:
+        return wide_encoding(beginning) or UTF8, 0
+    if family in ("utf-16", "utf-32"):  # without a mark: by its zero bytes, else little-endian, as most files are
+        found = wide_encoding(beginning)
+        return found if found is not None and found.startswith(family) else f"{family}-le", 0
+    return encoding, 0
+
+
+def is_compatible(marked: str, encoding: str) -> bool:
+    """Whether a byte order mark is to be believed: not where the user named an encoding of another kind."""
+    return encoding == AUTO or normal_name(encoding) == UTF8 or marked.startswith(normal_name(encoding))
+
+
+def normal_name(encoding: str) -> str:
+    """Python's name of an encoding; utf-8 for both of its variants."""
+    name = AUTO if encoding == AUTO else codecs.lookup(encoding).name
+    return UTF8 if name == "utf-8-sig" else name
+
+
+def wide_encoding(beginning: bytes) -> str | None:
+    """The UTF-16 or UTF-32 encoding of bytes with zeros where those of text are; None for other bytes.
+
+    >>> wide_encoding("Hello, world".encode("utf-16-be"))
+    'utf-16-be'
+    """
+    sample = beginning[:SAMPLE]
+    if 0 not in sample:
+        return None
+    # The least share of zeros in one byte of each unit: UTF-32 has them everywhere, UTF-16 in Latin letters, spaces and
+    # line ends. Where the bytes could be UTF-8 text with some zeros in it, they must be most of them.
+    least = 0.4 if is_text(sample.replace(b"\0", b""), UTF8) else 0.0
+    found: list[tuple[float, str]] = []
+    for name, width, zero in (("utf-32-le", 4, 2), ("utf-32-be", 4, 1), ("utf-16-le", 2, 1), ("utf-16-be", 2, 0)):
+        whole = sample[: len(sample) // width * width]
+        if not whole or (len(beginning) <= SAMPLE and len(whole) != len(sample)):
+            continue  # half a character at the end of a short file
+        share = whole[zero::width].count(0) / len(whole[zero::width])
+        if share > (0.9 if width == 4 else least) and is_text(whole, name):
+            found.append((share, name))
+    return max(found)[1] if found else None
+
+
+def is_text(data: bytes, encoding: str) -> bool:
+    """Whether bytes decode to characters that texts are made of: no control characters, nothing unassigned."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)("strict").decode(data)
+    except UnicodeDecodeError:
+        return False
+    return not any(unicodedata.category(each) in ("Cc", "Cn", "Co", "Cs") and each not in "\t\n\r\f" for each in set(text))
+
+
+def guess_encoding(data: bytes) -> str | None:
+    """The likely encoding of text that is not UTF-8, as Python names it; None where nothing is likely.
+
+    >>> guess_encoding("Où est l'été ? Déjà là, répondit-elle.".encode("cp1252"))
+    'cp1252'
+    """
+    from charset_normalizer import from_bytes
+
+    if any(is_control(byte) for byte in set(data)):
+        return next((name for name in ("utf-16-le", "utf-16-be") if len(data) % 2 == 0 and is_text(data, name)), None)
+    best = from_bytes(data[:SAMPLE]).best()
+    # Between the many encodings of Latin letters the guess is by chance: take the most common one that fits.
+    if best is None or best.encoding in LATIN_ENCODINGS:
+        found = next((name for name in CENTRAL_EUROPEAN if consists_of(CENTRAL_EUROPEAN_LETTERS, data, name)), None)
+        if found is not None and not is_western(data):
+            return found
+        if is_western(data):
+            return "cp1252"
+    if best is None:
+        return None
+    usual = ("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr", "koi8_r", "cp1251", "cp1252", "iso8859_2", "iso8859_7")
+    names = [best.encoding, *best.could_be_from_charset]
+    return next((name for name in usual if name in names and decodes(data, name)), best.encoding)
+
+
+def is_control(byte: int) -> bool:
+    """Whether a byte is a control character that text files do not have; escape is for iso2022-jp."""
+    return byte < 32 and byte not in (9, 10, 12, 13, 27)
+
+
+def consists_of(characters: frozenset[str], data: bytes, encoding: str) -> bool:
+    """Whether all characters outside ASCII are among these, in upper or lower case."""
+    try:
+        return {each.lower() for each in set(data.decode(encoding)) if not each.isascii()} <= characters
+    except UnicodeDecodeError:
+        return False
+
+
+def is_western(data: bytes) -> bool:
+    """Whether bytes in cp1252 have no symbols between letters, as text in another encoding would."""
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return SYMBOL_IN_WORD.search(text.replace("·", "").replace("’", "")) is None
+
+
+def decodes(data: bytes, encoding: str) -> bool:
+    """Whether bytes are valid in an encoding, but for a character cut at their end."""
+    try:
+        codecs.getincrementaldecoder(encoding)("strict").decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+class _ReplacementCount(threading.local):
+    """Characters that this thread has replaced by U+FFFD."""
+
+    number = 0
+
+
+_replaced = _ReplacementCount()
+_COUNTING = "clearstory.replace"
+
+
+def _replace_and_count(error: UnicodeError) -> tuple[str | bytes, int]:
+    _replaced.number += 1
+    return codecs.replace_errors(error)
+
+
+codecs.register_error(_COUNTING, _replace_and_count)
+
+
+class Decoder:
+    """Decodes the blocks of one file; `replaced` counts the characters that became U+FFFD.
+
+    >>> decoder = Decoder("utf-8", "replace")
+    >>> decoder.decode(b"caf\\xe9 and \\xff", final=True), decoder.replaced
+    ('caf\ufffd and \ufffd', 2)
+    """
+
+    def __init__(self, encoding: str, errors: Errors) -> None:
+        self.encoding = encoding
+        self.replaced = 0
+        self._decoder = codecs.getincrementaldecoder(encoding)(_COUNTING if errors == "replace" else "strict")
+
+    def decode(self, block: bytes, final: bool = False) -> str:
+        """The text of a block. Raises UnicodeDecodeError under "strict"."""
+        before = _replaced.number
+        text = self._decoder.decode(block, final)
+        self.replaced += _replaced.number - before
+        return text
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of bytes of a character that is split between two blocks."""
+        return len(self._decoder.getstate()[0])
+
+
+def blocks_with_end(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """The non-empty blocks, then an empty one: the end, where a character must be complete."""
+    yield from filter(None, blocks)
+    yield b""

@@ -1,0 +1,114 @@
+"""Tables: the text column of csv and tsv files.
+
+csv is read with Python's csv module: quoted fields may contain commas and line feeds. A tsv file has no quotes unless
+its fields show that they are quoted, since a sentence may begin with a quotation mark.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+from clearstory.errors import BadInput
+from clearstory.text.document import Document
+from clearstory.text.files import read_lines
+from clearstory.text.read_notes import ReadNotes
+from clearstory.text.settings import ReadSettings
+
+FIELD_LIMIT = 1 << 24
+"""Characters of a field; a quotation mark that is never closed would make the rest of the file one field."""
+
+SAMPLE_LINES = 2000
+
+Row = tuple[int, list[str]]
+"""Number of the line on which a row ends, and its fields."""
+
+
+def read_csv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
+    """The text column of a csv file, a document for each row."""
+    yield from _documents(path, _csv_rows(path, _lines(path, settings, notes), ","), settings)
+
+
+def read_tsv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
+    """The text column of a tsv file, a document for each row."""
+    yield from _documents(path, read_tsv_rows(path, settings, notes), settings)
+
+
+def read_tsv_rows(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Row]:
+    """Rows of a tsv file, without blank lines."""
+    lines = _lines(path, settings, notes)
+    sample = list(islice(lines, SAMPLE_LINES))
+    lines = chain(sample, lines)
+    if is_quoted(sample):
+        yield from _csv_rows(path, lines, "\t")
+        return
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, line.rstrip("\r\n").split("\t")
+
+
+def is_quoted(lines: Iterable[str]) -> bool:
+    """Whether the fields of a tsv file are quoted as in csv: all that begin with a quotation mark end with one, and
+    some contain doubled ones or are continued on the next line.
+
+    >>> is_quoted(['1\\t"Stay," he said.']), is_quoted(['1\\t"He said ""stay""."'])
+    (False, True)
+    """
+    fields = [field for line in lines for field in line.rstrip("\r\n").split("\t")]
+    opening = [field for field in fields if field.startswith('"')]
+    closed = [len(field) > 1 and field.endswith('"') and '"' not in field[1:-1].replace('""', "") for field in opening]
+    doubled = any('""' in field[1:-1] for field in opening)
+    return bool(opening) and all(closed) and doubled
+
+
+def _lines(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[str]:
+    return (f"{line}\n" for line in read_lines(path, settings.errors, settings.encoding, notes))
+
+
+def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(FIELD_LIMIT)  # of the process; Python's 131,072 is too small for articles
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    start = 1
+    while True:
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise BadInput(
+                f"{path}, line {start:,} begins a row that is not {'csv' if delimiter == ',' else 'tsv'} ({error}); "
+                "quote fields with quotation marks in them, and double those"
+            ) from None
+        if any(field.strip() for field in fields):
+            yield start, fields
+        start = reader.line_num + 1
+
+
+def _documents(path: Path, rows: Iterator[Row], settings: ReadSettings) -> Iterator[Document]:
+    first = next(rows, None)
+    if first is None:
+        return
+    column, rows = _choose_column(path, first, rows, settings.text_field)
+    for number, fields in rows:
+        if column >= len(fields):
+            raise BadInput(
+                f"{path}, line {number:,} has {len(fields)} columns, and the text is in column {column + 1}; complete "
+                "or remove the row"
+            )
+        yield Document(f"{path}:{number}", fields[column])
+
+
+def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tuple[int, Iterator[Row]]:
+    """Index of the text column, and the rows below the header; a number is a column of a file without one."""
+    header = [field.strip() for field in first[1]]
+    if name in header:
+        return header.index(name), rows
+    if name.isascii() and name.isdecimal() and 1 <= int(name) <= len(header):
+        return int(name) - 1, chain([first], rows)
+    known = ", ".join(repr(field[:40]) for field in header[:20])
+    raise BadInput(
+        f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number, from 1 "
+        f"to {len(header)}, where the first line is no header"
+    )
