@@ -419,7 +419,7 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.across_checkpoints": "flow/test_across_checkpoints.py::test_a_view_is_shown_at_twelve_checkpoints",
     **{
         f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t")
-        for name in ("centre", "remove_components", "max_token_id")
+        for name in ("centre", "remove_components", "max_token_id", "matrix")
     },
     "InspectRecipe.gate": "lens/test_recurrent_units.py::test_a_gate_is_shown_by_unit",
     "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from clearstory.errors import BadInput, BadSetting
+from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.embeddings import (
     analogy,
     embeddings,
@@ -37,8 +37,10 @@ HAVE = [name for name in MODELS if "neighbours" in supported_views(MODELS[name](
 
 
 def test_which_models_have_word_vectors() -> None:
-    assert set(HAVE) == {"gpt2", "clear", "grouped", "windowed", "recalling", "placeless", "rnn", "gru", "lstm"}
-    assert "embeddings" in supported_views(MODELS["adaptive"]())  # whose unembedding is no plain product
+    names = {"gpt2", "clear", "grouped", "windowed", "recalling", "placeless", "rnn", "gru", "lstm", "adaptive"}
+    assert set(HAVE) == names
+    with pytest.raises(CannotDo, match="has no output embeddings"):  # its unembedding is no plain product
+        neighbours(MODELS["adaptive"](), TOKENIZER, "king", matrix="output")
 
 
 def test_principal_directions_are_those_of_the_covariance() -> None:
@@ -56,19 +58,20 @@ def test_principal_directions_are_those_of_the_covariance() -> None:
         assert kept == pytest.approx(float(values[:2].sum() / values.sum()))
 
 
-@pytest.mark.parametrize("name", HAVE)
-def test_principal_components_are_removed(name: str) -> None:
+@pytest.mark.parametrize("matrix", ["input", "output"])
+@pytest.mark.parametrize("name", [name for name in HAVE if name != "adaptive"])
+def test_principal_components_are_removed(name: str, matrix: Any) -> None:
     model: Any = MODELS[name]()
     assert FULL.vocab == model.vocab
-    plain = unit_word_vectors(model, FULL, centre=False)
-    assert torch.allclose(plain, F.normalize(model.output_weight.detach().float(), dim=-1))
-    clear = unit_word_vectors(model, FULL, remove_components=2)
-    raw = model.output_weight.detach().float()
+    plain = unit_word_vectors(model, FULL, centre=False, matrix=matrix)
+    raw = (model.embedding.weight if matrix == "input" else model.output_weight).detach().float()
+    assert torch.allclose(plain, F.normalize(raw, dim=-1))
+    clear = unit_word_vectors(model, FULL, remove_components=2, matrix=matrix)
     assert torch.allclose(clear.norm(dim=-1), torch.ones(len(clear)))
     # Nothing is left along the two directions: not of a vector, and so not of a cosine.
     assert (clear @ principal_directions(raw, 2).T).abs().max() < 1e-5
     with pytest.raises(BadSetting, match="remove fewer"):
-        unit_word_vectors(model, FULL, remove_components=raw.shape[1])
+        unit_word_vectors(model, FULL, remove_components=raw.shape[1], matrix=matrix)
 
 
 def test_neighbours_among_all_and_among_frequent_tokens() -> None:
@@ -81,12 +84,41 @@ def test_neighbours_among_all_and_among_frequent_tokens() -> None:
     assert few.rows == tuple(row for row in every.rows if int(str(row[2])) < 6)
     vectors = unit_word_vectors(model, TOKENIZER, centre=False)
     by_chance = (vectors @ vectors.T).mean()  # of every word with every word
-    assert f"{float(by_chance):.2f} for the model's vectors" in str(every.caption)
+    assert f"{float(by_chance):.2f} for the model's embeddings, and" in str(every.caption)
     for wrong in ({"top": 0}, {"max_token_id": 0}):
         with pytest.raises(BadSetting):
             neighbours(model, TOKENIZER, "king", **wrong)
     with pytest.raises(BadInput, match="not in the vocabulary"):
         neighbours(model, TOKENIZER, "prince")
+
+
+def test_the_input_embedding_is_shown_where_it_is_not_tied() -> None:
+    model: Any = MODELS["clear"]()
+    assert model.embedding.weight.data_ptr() != model.output_weight.data_ptr()
+    with torch.no_grad():
+        model.output_weight.zero_()  # as `clear` begins
+    both = {matrix: neighbours(model, TOKENIZER, "king", top=3, matrix=matrix) for matrix in ("input", "output")}
+    assert neighbours(model, TOKENIZER, "king", top=3) == both["input"]
+    rows = model.embedding.weight.detach()[: TOKENIZER.vocab].float()
+    centred = F.normalize(rows - rows.mean(0), dim=-1)
+    id = known_token(TOKENIZER, "king")
+    cosines = centred @ centred[id]
+    assert both["input"].column("cosine") == pytest.approx(
+        [float(cosines[i]) for i in both["input"].column("id")], abs=1e-5
+    )
+    assert "the model's input embeddings" in str(both["input"].caption)
+    assert set(both["output"].column("cosine")) == {0.0}
+    assert (
+        both["output"].caption == "All output embeddings are zero, as they are initialised: the model is not trained."
+    )
+    assert (
+        projection(model, TOKENIZER, "king queen man").title
+        == "Projection of input embeddings, each with its 4 nearest"
+    )
+    spread = {(point.x, point.y) for point in projection(model, TOKENIZER, "king queen man").points}
+    assert len(spread) > 5
+    with pytest.raises(BadSetting, match="matrix is 'both'; give input or output"):
+        neighbours(model, TOKENIZER, "king", matrix="both")  # type: ignore[arg-type]  # not a matrix
 
 
 def test_a_sum_of_words_is_that_of_their_unit_vectors() -> None:

@@ -23,7 +23,6 @@ CAUSAL_RESIDUAL = (Capability.HIDDEN_STATES, Capability.CAUSAL)
 EMBEDDINGS = (Capability.EMBEDDINGS,)
 HMM_STATES = (Capability.HMM_STATES,)
 NGRAM_COUNTS = (Capability.NGRAM_COUNTS,)
-OUTPUT_EMBEDDINGS = (Capability.OUTPUT_EMBEDDINGS,)
 RECURRENT = (Capability.RECURRENT_STATE,)
 RESIDUAL = (Capability.HIDDEN_STATES,)
 
@@ -37,7 +36,6 @@ NEEDS: dict[Capability, str] = {
     Capability.HMM_STATES: "discrete hidden states",
     Capability.MLM_HEAD: "a masked-token head",
     Capability.NGRAM_COUNTS: "n-gram tables",
-    Capability.OUTPUT_EMBEDDINGS: "output embeddings",
     Capability.RECURRENT_STATE: "a recurrent state",
 }
 """The capabilities that views require, in words."""
@@ -78,10 +76,10 @@ class ViewSpec:
 VIEWS: dict[str, ViewSpec] = {
     "tokens": ViewSpec("clearstory.lens.probes.tokenization:tokenization"),
     "embeddings": ViewSpec("clearstory.lens.probes.embeddings:embeddings", EMBEDDINGS),
-    "neighbours": ViewSpec("clearstory.lens.probes.embeddings:neighbours", OUTPUT_EMBEDDINGS),
-    "analogy": ViewSpec("clearstory.lens.probes.embeddings:analogy", OUTPUT_EMBEDDINGS),
-    "projection": ViewSpec("clearstory.lens.probes.projection:projection", OUTPUT_EMBEDDINGS),
-    "semantic-axis": ViewSpec("clearstory.lens.probes.projection:semantic_axis", OUTPUT_EMBEDDINGS),
+    "neighbours": ViewSpec("clearstory.lens.probes.embeddings:neighbours", EMBEDDINGS),
+    "analogy": ViewSpec("clearstory.lens.probes.embeddings:analogy", EMBEDDINGS),
+    "projection": ViewSpec("clearstory.lens.probes.projection:projection", EMBEDDINGS),
+    "semantic-axis": ViewSpec("clearstory.lens.probes.projection:semantic_axis", EMBEDDINGS),
     "contextual-embeddings": ViewSpec("clearstory.lens.probes.contextual_embeddings:contextual_embeddings", EMBEDDINGS),
     "positions": ViewSpec("clearstory.lens.probes.positions:positions", RESIDUAL),
     "architecture": ViewSpec("clearstory.lens.probes.architecture:architecture"),

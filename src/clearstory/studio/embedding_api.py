@@ -12,7 +12,13 @@ from typing import Any, Literal
 from clearstory.errors import BadInput
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.hooks.passage import number_duplicates
-from clearstory.lens.probes.embeddings import input_embeddings, similarity_caption, unit_word_vectors, word_neighbours
+from clearstory.lens.probes.embeddings import (
+    EmbeddingMatrix,
+    input_embeddings,
+    similarity_caption,
+    unit_word_vectors,
+    word_neighbours,
+)
 from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
 from clearstory.lens.rendering.render import render
 from clearstory.models.base import LanguageModel
@@ -33,6 +39,7 @@ class CheckpointProjectionRequest:
         centre: subtract the mean of all word vectors.
         remove_components: number of principal components to remove.
         max_token_id: only tokens with ids below this are candidates.
+        matrix: input or output embeddings.
     """
 
     model: str
@@ -43,6 +50,7 @@ class CheckpointProjectionRequest:
     centre: bool = True
     remove_components: int = 0
     max_token_id: int | None = None
+    matrix: EmbeddingMatrix = "input"
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,10 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
         centre=request.centre,
         remove_components=request.remove_components,
         max_token_id=request.max_token_id,
+        matrix=request.matrix,
     )
-    coordinates, _ = plane.coordinates(
-        unit_word_vectors(model, tokenizer, centre=request.centre, remove_components=request.remove_components)
-    )
+    how: Any = {"centre": request.centre, "remove_components": request.remove_components, "matrix": request.matrix}
+    coordinates, _ = plane.coordinates(unit_word_vectors(model, tokenizer, **how))
     (left, low), (right, high) = coordinates.amin(0).tolist(), coordinates.amax(0).tolist()
     return ProjectionFrame(plane, (left, right, low, high))
 
@@ -75,7 +83,8 @@ def projection_frame(opened: OpenedModel, request: CheckpointProjectionRequest) 
 def checkpoint_projection(opened: OpenedModel, frame: ProjectionFrame, request: CheckpointProjectionRequest) -> Any:
     """The projection at a checkpoint as plain data with the frame's `extent`, or as the text of a file."""
     model, tokenizer = load_model_and_tokenizer(opened)
-    view = project_on(model, tokenizer, frame.plane, centre=request.centre, remove_components=request.remove_components)
+    how: Any = {"centre": request.centre, "remove_components": request.remove_components, "matrix": request.matrix}
+    view = project_on(model, tokenizer, frame.plane, **how)
     if request.format != "json":
         return render(view, request.format)
     return {**view.to_json(), "extent": list(frame.extent)}
@@ -108,10 +117,18 @@ def nearest_embeddings(
     centre: bool = True,
     remove_components: int = 0,
     max_token_id: int | None = None,
+    matrix: EmbeddingMatrix = "input",
 ) -> dict[str, Any]:
     """The unit vectors of a word and of its nearest tokens, (1 + top, W), and their cosines."""
     id, neighbours, vectors = word_neighbours(
-        model, tokenizer, text, top=top, centre=centre, remove_components=remove_components, max_token_id=max_token_id
+        model,
+        tokenizer,
+        text,
+        top=top,
+        centre=centre,
+        remove_components=remove_components,
+        max_token_id=max_token_id,
+        matrix=matrix,
     )
     ids = [id, *(each.id for each in neighbours)]
     return {
@@ -120,5 +137,5 @@ def nearest_embeddings(
         "words": [tokenizer.decode([id]) for id in ids],
         "ids": ids,
         "cosines": [1.0, *(each.cosine for each in neighbours)],
-        "caption": similarity_caption(model, tokenizer, vectors, centre, remove_components),
+        "caption": similarity_caption(model, tokenizer, vectors, centre, remove_components, matrix),
     }

@@ -190,7 +190,7 @@ def static_neighbour_grids(
     """
     if Capability.OUTPUT_EMBEDDINGS not in model.capabilities:
         return []
-    static = unit_word_vectors(model, tokenizer, centre=False).cpu()
+    static = unit_word_vectors(model, tokenizer, centre=False, matrix="output").cpu()
     static = F.normalize(standardize(static, static), dim=-1)
     layers = [layer for layer, each in enumerate(pair.vectors[0]) if len(each) == static.shape[1]]
     if not layers:

@@ -1,6 +1,7 @@
-"""Embeddings: the input vectors of tokens, nearest neighbours by output vectors, and word analogies.
+"""Embeddings: the vectors of tokens, nearest neighbours, and word analogies.
 
-All output vectors share a large mean component (Mu and Viswanath 2018), which `centre` removes. The next principal
+A model has input embeddings and, unless they are tied, output embeddings (the unembedding), which `clear` initialises
+with zeros. Vectors share a large mean component (Mu and Viswanath 2018), which `centre` removes. The next principal
 components mostly encode token frequency; `remove_components` removes those too.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +21,13 @@ from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.hooks.passage import number_duplicates
 from clearstory.lens.hooks.residual_stream import single_token
 from clearstory.lens.views import Grid, Table
-from clearstory.models.base import LanguageModel
+from clearstory.models.base import LanguageModel, output_weight
+from clearstory.models.capabilities import Capability, require
 from clearstory.text.tokenizers import Tokenizer
+
+
+EmbeddingMatrix = Literal["input", "output"]
+"""The input or the output embeddings of a model; the same where they are tied."""
 
 
 def embeddings(model: LanguageModel, tokenizer: Tokenizer, text: str, *, top: int = 48) -> Grid:
@@ -45,7 +52,7 @@ def embeddings(model: LanguageModel, tokenizer: Tokenizer, text: str, *, top: in
 
 def input_embeddings(model: LanguageModel, ids: list[int]) -> Float[Tensor, "N W"]:
     """The input embeddings of these tokens."""
-    weight = unwrap_model(model).embedding.weight.detach()
+    weight = embedding_matrix(model, "input")
     chosen: Int[Tensor, "N"] = torch.tensor(ids, device=weight.device)
     rows: Tensor = weight[chosen].float().cpu()
     return rows
@@ -80,10 +87,11 @@ def neighbours(
     centre: bool = True,
     remove_components: int = 0,
     max_token_id: int | None = None,
+    matrix: EmbeddingMatrix = "input",
 ) -> Table:
     """The `top` tokens nearest to a word by cosine, exact over the whole vocabulary.
 
-    `centre` and `remove_components`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids count;
+    `centre`, `remove_components` and `matrix`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids count;
     most tokenizers give frequent tokens small ids. Raises BadInput for a word of more than one token.
     """
     id, found, vectors = word_neighbours(
@@ -94,13 +102,14 @@ def neighbours(
         centre=centre,
         remove_components=remove_components,
         max_token_id=max_token_id,
+        matrix=matrix,
     )
     return Table(
         title=f"Nearest to {tokenizer.display_token(id)}",
         columns=("token", "cosine", "id"),
         rows=tuple((tokenizer.display_token(each.id), round(each.cosine, 6), each.id) for each in found),
         bar="cosine",
-        caption=similarity_caption(model, tokenizer, vectors, centre, remove_components),
+        caption=similarity_caption(model, tokenizer, vectors, centre, remove_components, matrix),
     )
 
 
@@ -113,25 +122,32 @@ def word_neighbours(
     centre: bool,
     remove_components: int,
     max_token_id: int | None,
+    matrix: EmbeddingMatrix = "input",
 ) -> tuple[int, list[Neighbour], Float[Tensor, "V W"]]:
     """A word's token, the tokens nearest to it, and the vectors of all tokens."""
     id = known_token(tokenizer, word)
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     return id, nearest_tokens(vectors, vectors[id], top, without=(id,), max_token_id=max_token_id), vectors
 
 
 def similarity_caption(
-    model: LanguageModel, tokenizer: Tokenizer, vectors: Float[Tensor, "V W"], centre: bool, remove_components: int
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    vectors: Float[Tensor, "V W"],
+    centre: bool,
+    remove_components: int,
+    matrix: EmbeddingMatrix = "input",
 ) -> str:
     """The mean cosine of two random words, before and after removing components.
 
     It is the squared length of the mean of all unit vectors.
     """
-    raw = unit_word_vectors(model, tokenizer, centre=False) if centre or remove_components else vectors
+    name = matrix_name(model, matrix)
+    raw = unit_word_vectors(model, tokenizer, centre=False, matrix=matrix) if centre or remove_components else vectors
     if not bool(raw.any()):
-        return "All output vectors are zero, as they are initialised: the model is not trained."
+        return f"All {name} are zero, as they are initialised: the model is not trained."
     before, after = (float(each.mean(0).square().sum()) for each in (raw, vectors))
-    text = f"The mean cosine of two random words is {before:.2f} for the model's vectors"
+    text = f"The mean cosine of two random words is {before:.2f} for the model's {name}"
     if not centre and not remove_components:
         return text + "; a cosine well above that is meaningful."
     removed = "their mean"
@@ -149,6 +165,7 @@ def analogy(
     centre: bool = True,
     remove_components: int = 0,
     max_token_id: int | None = None,
+    matrix: EmbeddingMatrix = "input",
 ) -> Table:
     """The tokens nearest to a sum of words, such as `king - man + woman`; the summands are unit vectors (Mikolov et al.
     2013, section 4; Levy and Goldberg 2014, eq. 2).
@@ -157,7 +174,7 @@ def analogy(
     BadInput for a sum of fewer than two words, and for a word of more than one token.
     """
     terms = [(sign, known_token(tokenizer, word)) for sign, word in parse_word_sum(text)]
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     total = F.normalize(sum((sign * vectors[id] for sign, id in terms), torch.zeros_like(vectors[0])), dim=-1)
     inputs = tuple(id for _, id in terms)
     found = nearest_tokens(vectors, total, top, without=inputs, max_token_id=max_token_id)
@@ -193,15 +210,21 @@ def parse_word_sum(text: str) -> list[tuple[int, str]]:
 
 @torch.no_grad()
 def unit_word_vectors(
-    model: LanguageModel, tokenizer: Tokenizer, *, centre: bool = True, remove_components: int = 0
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    *,
+    centre: bool = True,
+    remove_components: int = 0,
+    matrix: EmbeddingMatrix = "input",
 ) -> Float[Tensor, "V W"]:
-    """The output vectors of a tokenizer's tokens, each of length 1.
+    """The vectors of a tokenizer's tokens, each of length 1.
 
-    These are rows of the unembedding (of the embedding where they are tied), which every training step updates for all
-    tokens; the embedding is updated only for tokens that were read. `centre` subtracts their mean first;
-    `remove_components` removes that many principal components. Raises BadSetting for more than there are.
+    `matrix` input takes the input embeddings, output the output embeddings: rows of the unembedding, which every
+    training step updates for all tokens, where input embeddings are updated only for tokens that were read. `centre`
+    subtracts their mean first; `remove_components` removes that many principal components. Raises BadSetting for more
+    than there are, CannotDo for a model without that matrix.
     """
-    vectors: Tensor = unwrap_model(model).output_weight.detach()[: tokenizer.vocab].float()
+    vectors = embedding_matrix(model, matrix)[: tokenizer.vocab].float()
     if not 0 <= remove_components < vectors.shape[1]:
         raise BadSetting(
             f"remove_components is {remove_components} and word vectors have {vectors.shape[1]:,} dimensions; remove "
@@ -213,6 +236,24 @@ def unit_word_vectors(
         main = principal_directions(vectors, remove_components)
         vectors = vectors - (vectors @ main.T) @ main
     return torch.nn.functional.normalize(vectors, dim=-1)
+
+
+def embedding_matrix(model: LanguageModel, matrix: EmbeddingMatrix) -> Float[Tensor, "V W"]:
+    """The input or output embeddings of a model. Raises CannotDo for a model without them."""
+    if matrix not in ("input", "output"):
+        raise BadSetting(f"matrix is '{matrix}'; give input or output")
+    require(model, Capability.EMBEDDINGS if matrix == "input" else Capability.OUTPUT_EMBEDDINGS)
+    network = unwrap_model(model)
+    rows: Tensor = network.embedding.weight if matrix == "input" else network.output_weight
+    return rows.detach()
+
+
+def matrix_name(model: LanguageModel, matrix: EmbeddingMatrix) -> str:
+    """What the rows of a matrix are called: input embeddings, output embeddings, or embeddings where both are one."""
+    network = unwrap_model(model)
+    output = output_weight(network)
+    tied = output is not None and output.data_ptr() == network.embedding.weight.data_ptr()
+    return "embeddings" if tied else f"{matrix} embeddings"
 
 
 def principal_directions(vectors: Float[Tensor, "N W"], count: int) -> Float[Tensor, "K W"]:

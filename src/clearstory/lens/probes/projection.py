@@ -13,7 +13,9 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting, MissingExtra
 from clearstory.lens.probes.embeddings import (
+    EmbeddingMatrix,
     known_token,
+    matrix_name,
     nearest_tokens,
     principal_directions,
     unit_word_vectors,
@@ -67,18 +69,19 @@ def projection(
     remove_components: int = 0,
     max_token_id: int | None = None,
     layout: ProjectionMethod = "pca",
+    matrix: EmbeddingMatrix = "input",
 ) -> Map:
     """The words of a text and the `top` nearest tokens of each, on the first two principal components.
 
-    Lines link each word to its nearest tokens; `top` 0 shows the words alone. `layout` tsne preserves neighbourhoods
+    `matrix` selects the input or the output embeddings. Lines link each word to its nearest tokens; `top` 0 shows the words alone. `layout` tsne preserves neighbourhoods
     instead of distances (van der Maaten and Hinton 2008) and needs scikit-learn. Raises BadInput for an empty text and
     for more words than can be shown.
     """
     if layout not in ("pca", "tsne"):
         raise BadSetting(f"layout is '{layout}'; give pca or tsne")
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     plane = plane_from_vectors(vectors, tokenizer, text, top, max_token_id)
-    title = "Projection of word vectors" + (f", each with its {top} nearest" if top else "")
+    title = f"Projection of {matrix_name(model, matrix)}" + (f", each with its {top} nearest" if top else "")
     if layout == "tsne":
         return projection_map(
             tokenizer,
@@ -110,12 +113,13 @@ def fit_plane(
     centre: bool = True,
     remove_components: int = 0,
     max_token_id: int | None = None,
+    matrix: EmbeddingMatrix = "input",
 ) -> ProjectionPlane:
     """The words of a text and the `top` nearest of each, with their two principal axes in this model.
 
     Raises BadInput for an empty text and for more words than can be shown.
     """
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     return plane_from_vectors(vectors, tokenizer, text, top, max_token_id)
 
 
@@ -160,13 +164,14 @@ def project_on(
     *,
     centre: bool = True,
     remove_components: int = 0,
+    matrix: EmbeddingMatrix = "input",
 ) -> Map:
     """The words of a plane with the vectors of another model, such as an earlier checkpoint of the same run.
 
     The axes stay the same, so that between two checkpoints only the words move. Raises BadInput for a model whose
     vectors have another width or that has fewer tokens.
     """
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     if vectors.shape[1] != len(plane.centre) or max(plane.ids) >= len(vectors):
         raise BadInput(
             f"the axes are for vectors of {len(plane.centre):,} dimensions and this model has {len(vectors):,} tokens "
@@ -183,7 +188,7 @@ def project_on(
         tokenizer,
         plane,
         coordinates,
-        title="Projection of word vectors on the axes of the final model",
+        title=f"Projection of {matrix_name(model, matrix)} on the axes of the final model",
         axes=("1st principal component at the end", "2nd"),
         caption=caption,
     )
@@ -239,6 +244,7 @@ def semantic_axis(
     words: tuple[str, ...] = (),
     centre: bool = True,
     remove_components: int = 0,
+    matrix: EmbeddingMatrix = "input",
 ) -> Map:
     """The words of a text along the axis between two words, or between the means of two sets of words (Bolukbasi et al.
     2016, section 3, project on such a direction).
@@ -255,7 +261,7 @@ def semantic_axis(
     if not all(ends):
         raise BadSetting("an end of the axis is empty; name at least one word for each")
     word_ids = [id for id in word_tokens(tokenizer, text) if id not in (*ends[0], *ends[1])]
-    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components)
+    vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     order = [*word_ids, *dict.fromkeys((*ends[0], *ends[1]))]
     along, off = axis_coordinates(vectors[order], vectors[ends[0]].mean(0), vectors[ends[1]].mean(0))
     points = tuple(

@@ -78,7 +78,7 @@ class FillMaskRecipe:
 
     Args:
         model: model folder, run folder or checkpoint.
-        text: texts, or files with one text per line or record (jsonl, parquet).
+        text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
         top: tokens to show for each mask.
         text_field: field (jsonl) or column (parquet) with the text.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
@@ -86,7 +86,7 @@ class FillMaskRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", ())
+    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
     top: int = 5
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
@@ -99,7 +99,7 @@ class EmbedRecipe:
 
     Args:
         model: model folder, run folder or checkpoint.
-        text: texts, or files with one text per line or record (jsonl, parquet).
+        text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
         pooling: mean over tokens; cls, the vector of [CLS]; or pooled, the output of the pooler.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
@@ -110,7 +110,7 @@ class EmbedRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", ())
+    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
     pooling: Literal["mean", "cls", "pooled"] = "mean"
     normalize: bool = False
     truncate: Literal["left", "right"] | None = None
@@ -126,7 +126,7 @@ class ClassifyRecipe:
 
     Args:
         model: model folder, run folder or checkpoint.
-        text: texts, or files with one text per line or record (jsonl, parquet).
+        text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
         input: further file of texts, which must exist.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
@@ -136,7 +136,7 @@ class ClassifyRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", ())
+    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
     input: Path | None = None
     truncate: Literal["left", "right"] | None = None
     batch_size: int = 32
@@ -151,7 +151,7 @@ class TranslateRecipe:
 
     Args:
         model: model folder, run folder or checkpoint.
-        text: texts, or files with one text per line.
+        text: texts, or files with one text per line; - for the lines of standard input.
         beam: number of beams; 1 is greedy search.
         length_penalty: exponent p of the score log-probability / length ** p.
         max_tokens: maximum number of tokens of a translation; default: 50 more than its source.
@@ -161,7 +161,7 @@ class TranslateRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", ())
+    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
     beam: int = 4
     length_penalty: float = 1.0
     max_tokens: int | None = None
@@ -176,12 +176,13 @@ class TagRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: text, or a file of it, one sentence per line, words separated by white space; or a CoNLL-U file.
+        text: text, or a file of it, one sentence per line, words separated by white space; or a CoNLL-U file; - for
+            standard input.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
     """
 
     model: str = positional_setting("MODEL")
-    text: str = positional_setting("TEXT", "")
+    text: str = positional_setting("TEXT", "", standard_input=True)
     errors: Literal["strict", "replace"] = "strict"
 
 
@@ -191,7 +192,7 @@ class InspectRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: input text; the source text of an encoder-decoder.
+        text: input text; the source text of an encoder-decoder; - for standard input.
         view: name of the view: tokens, embeddings, neighbours, analogy, projection, semantic-axis,
             contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
             combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution, residual-norms,
@@ -225,6 +226,7 @@ class InspectRecipe:
         centre: subtract the mean of all word vectors before computing cosines.
         remove_components: number of leading principal components of all word vectors to remove.
         max_token_id: only tokens with ids below this are candidates; most tokenizers give frequent tokens low ids.
+        matrix: embeddings whose neighbours or projection are shown: input, or output (the unembedding).
         layout: layout of the projection: pca, or tsne, which requires scikit-learn.
         gate: gate of a recurrent model whose activations are shown, such as forget; default: the hidden units.
         sentences_file: file of sentences, one per line, searched for nearest neighbours (contextual-embeddings).
@@ -233,7 +235,7 @@ class InspectRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: str = positional_setting("TEXT", "")
+    text: str = positional_setting("TEXT", "", standard_input=True)
     view: str = "next-token"
     out: Path | None = None
     top: int | None = None
@@ -263,6 +265,7 @@ class InspectRecipe:
     centre: bool | None = None
     remove_components: int | None = None
     max_token_id: int | None = None
+    matrix: Literal["input", "output"] | None = None
     layout: Literal["pca", "tsne"] | None = None
     gate: str | None = None
     sentences_file: Path | None = None

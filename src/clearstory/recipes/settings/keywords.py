@@ -178,6 +178,7 @@ class InspectKeywords(TypedDict, total=False):
     centre: bool
     remove_components: int
     max_token_id: int
+    matrix: Literal["input", "output"]
     layout: Literal["pca", "tsne"]
     gate: str
     sentences_file: str | Path
