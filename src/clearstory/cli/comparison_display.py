@@ -1,11 +1,12 @@
-"""Comparison display: prints the events of a comparison while it runs, and the leaderboard as a table."""
+"""Comparison display: shows the events of a comparison while it runs, and the leaderboard as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ WIDE = 110
 
 
 def show_comparison(events: Iterator[ComparisonEvent], output: Output) -> Leaderboard:
-    """Print the events of a comparison until it ends and return the leaderboard; always remove the progress bar."""
+    """Show the events of a comparison until it ends and return the leaderboard; always remove the progress bar."""
     display = ComparisonDisplay(output.stderr)
     try:
         for event in events:
@@ -35,15 +36,18 @@ def show_comparison(events: Iterator[ComparisonEvent], output: Output) -> Leader
 
 
 class ComparisonDisplay:
-    """Prints a line for each finished model, and a progress bar for the current one."""
+    """On a terminal, the models ranked so far with a progress bar for the current run below; else a line for each
+    finished run.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.progress: Progress | None = None
-        self.bar = TaskID(0)
-        self.model = ""
-        self.number = 0  # of the current model, from 1
-        self.models: tuple[str, ...] = ()
+        self.progress = Progress(TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
+        self.bar = self.progress.add_task("", note="")
+        self.live: Live | None = None
+        self.run = ""
+        self.number = 0  # of the current run, from 1
+        self.runs: tuple[str, ...] = ()
         self.evaluation: Evaluated | None = None
         self.leaderboard: Leaderboard | None = None
 
@@ -51,26 +55,28 @@ class ComparisonDisplay:
         """Print one event."""
         match event:
             case ComparisonStarted():
-                self.models = event.models
+                self.runs = event.runs
+                runs = "" if len(event.runs) == event.models else f" in {len(event.runs)} runs"
                 self.console.print(
-                    f"{format_count(len(event.models), 'model')}, {event.budget}; "
+                    f"{format_count(event.models, 'model')}{runs}, {event.budget}; "
                     f"evaluated on {event.bytes:,} bytes, {event.text}"
                 )
+                self.console.print(f"results so far: {event.folder / 'results.md'} and results.csv", style="dim")
             case ModelProgress():
                 self.show_progress(event)
             case ModelMeasured():
                 self.show_result(event.result, event.reused)
             case Leaderboard():
                 self.leaderboard = event
+                self.update_live()
 
     def show_progress(self, event: ModelProgress) -> None:
-        """Update the progress bar, or print the name of a model that has started."""
+        """Update the progress bar, or print the name of a run that has started."""
         progress = event.progress
-        if event.model != self.model or progress is None:
-            self.model, self.evaluation = event.model, None
-            self.number += progress is None
+        if progress is None:
+            self.run, self.number, self.evaluation = event.run, event.number, None
             if not self.console.is_terminal:
-                self.console.print(f"{sanitize(event.model)} ({self.number} of {len(self.models)})")
+                self.console.print(f"{sanitize(event.run)} ({event.number} of {len(self.runs)})")
         match progress:
             case RunPlanned():
                 self.update_bar(0, progress.steps, "starting")
@@ -83,7 +89,7 @@ class ComparisonDisplay:
                 parts.append(f"{format_seconds(progress.eta)} left")
                 self.update_bar(progress.step, progress.steps, " · ".join(parts))
             case TrainingWarning():
-                self.console.print(f"{sanitize(event.model)}: warning: {progress.message}", style="yellow")
+                self.console.print(f"{sanitize(event.run)}: warning: {progress.message}", style="yellow")
             case TrainingResult():
                 self.update_bar(0, 1, "evaluating")
             case (done, total):
@@ -93,19 +99,27 @@ class ComparisonDisplay:
 
     def update_bar(self, done: int, total: int, note: str) -> None:
         """Update the progress bar; without effect unless the console is a terminal."""
+        name = f"{sanitize(self.run)} ({self.number} of {len(self.runs)})"
+        self.progress.update(self.bar, description=name, completed=done, total=total, note=note)
+        if self.live is None:
+            self.update_live()
+
+    def update_live(self) -> None:
+        """Draw the models ranked so far above the progress bar; without effect unless the console is a terminal."""
         if not self.console.is_terminal:
             return
-        if self.progress is None:
-            columns = (TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[note]}"))
-            self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
-            self.bar = self.progress.add_task("", total=total, note="")
-            self.progress.start()
-        name = f"{sanitize(self.model)} ({self.number} of {len(self.models)})"
-        self.progress.update(self.bar, description=name, completed=done, total=total, note=note)
+        if self.live is None:
+            self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self.live.start()
+        if self.leaderboard is None:
+            self.live.update(self.progress)
+        else:
+            self.live.update(Group(leaderboard_table(self.leaderboard, self.console.width), Text(), self.progress))
 
     def show_result(self, result: ModelResult, reused: bool) -> None:
-        """Print a line for a finished model."""
-        name = f"{sanitize(result.model)}{'' if not result.seed else f', seed {result.seed}'}"
+        """Print a line for a finished run."""
+        label = f"{result.model}, seed {result.seed}"
+        name = sanitize(label if label in self.runs else result.model)
         if result.error:
             self.console.print(f"{name}: {sanitize(result.error)}", style="yellow")
             return
@@ -113,12 +127,11 @@ class ComparisonDisplay:
         measure = "" if result.measure == LIKELIHOOD else f" ({result.measure})"
         seconds = "" if result.cpu_seconds is None else f" after {result.cpu_seconds:,.1f} CPU seconds"
         self.console.print(f"{name}: {bits}{measure}{seconds}{', from an earlier run' if reused else ''}")
-        self.number += reused
 
     def close(self) -> None:
-        """Remove the progress bar."""
-        if self.progress is not None:
-            self.progress.stop()
+        """Remove the table and the progress bar."""
+        if self.live is not None:
+            self.live.stop()
 
 
 def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
@@ -126,7 +139,7 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
     console.print(leaderboard_table(leaderboard, console.width))
     console.print()
     for entry in leaderboard.entries:
-        if note := entry.result.error or entry.result.note:
+        for note in entry.notes:
             console.print(f"{sanitize(entry.result.model)}: {sanitize(note)}", style="dim")
     for pair in leaderboard.pairs:
         console.print(sanitize(pair.sentence))
@@ -135,7 +148,7 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
     console.print(
         f"intervals: 95 % bootstrap over {leaderboard.units:,} {leaderboard.unit}; speeds: tokens per CPU second"
     )
-    console.print(f"report: {leaderboard.folder / 'report.html'}")
+    console.print(f"report: {leaderboard.folder / 'report.html'}; a row for each run: results.csv")
 
 
 def leaderboard_table(leaderboard: Leaderboard, width: int) -> Table:
@@ -149,13 +162,16 @@ def leaderboard_table(leaderboard: Leaderboard, width: int) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("bits/byte", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
+    several = any(len(entry.seeds) > 1 for entry in leaderboard.entries)
+    if several:
+        table.add_column("seeds", no_wrap=True)
     table.add_column("gen. tok/s" if wide else "gen.", justify="right", no_wrap=True)
     for index, entry in enumerate(leaderboard.entries):
-        table.add_row(*table_row(entry, wide, TERMINAL_COLORS[index % len(TERMINAL_COLORS)]))
+        table.add_row(*table_row(entry, wide, several, TERMINAL_COLORS[index % len(TERMINAL_COLORS)]))
     return table
 
 
-def table_row(entry: LeaderboardEntry, wide: bool, colour: str) -> list[Text]:
+def table_row(entry: LeaderboardEntry, wide: bool, several: bool, colour: str) -> list[Text]:
     """The cells of one model."""
     result = entry.result
     cells = [Text(sanitize(result.model), style=colour)]
@@ -168,5 +184,7 @@ def table_row(entry: LeaderboardEntry, wide: bool, colour: str) -> list[Text]:
     cells.append(Text("–" if entry.bits_per_byte is None else f"{entry.bits_per_byte:.4f}{mark}", style="bold"))
     interval = "–" if entry.interval is None else f"{entry.interval[0]:.3f} to {entry.interval[1]:.3f}"
     cells.append(Text(interval, style="dim"))
+    if several:
+        cells.append(Text(entry.seed_range if wide else entry.seed_range.partition(":")[0], style="dim"))
     speed = result.generation_tokens_per_second
     return [*cells, Text("–" if speed is None else format_number(speed))]

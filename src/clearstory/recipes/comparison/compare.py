@@ -1,76 +1,81 @@
 """Compare: trains or opens several models, measures all of them on the same text, and ranks them.
 
-text ─► tokenizers ─► (train ─► measure ─► sample)* ─► leaderboard ─► compare.json · report.html · curves.svg
+text ─► tokenizers ─► (train ─► measure ─► sample ─► result files)* ─► leaderboard
+
+Result files are rewritten after every run, and a finished run is kept, so a comparison can be read while it goes on,
+stopped, continued and extended.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-import torch
-
-from clearstory import __version__, durable
+from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo, Diverged
 from clearstory.evaluation.units import EvalText
 from clearstory.formats.folders import OpenedModel, open_model, update_model_card
-from clearstory.lens.rendering.render import save_view
 from clearstory.models.device import resolve_device
 from clearstory.models.families import preset
-from clearstory.recipes.comparison.leaderboard import Leaderboard, ModelResult, compare_pairs, rank_models
-from clearstory.recipes.comparison.model_run import TrainingContext, has_random_init, measure_model
-from clearstory.recipes.comparison.output_folder import RESULT_FILE, load_result, open_output_folder, write_config
-from clearstory.recipes.comparison.report import curve_view, report_html
-from clearstory.recipes.comparison.settings import (
-    CompareRecipe,
-    ModelSpec,
-    command_line,
-    describe_budget,
-    source_names,
+from clearstory.recipes.comparison.leaderboard import Leaderboard, ModelResult
+from clearstory.recipes.comparison.model_run import PlannedRun, TrainingContext, measure_model, planned_runs
+from clearstory.recipes.comparison.output_folder import (
+    RESULT_FILE,
+    load_result,
+    lock_output_folder,
+    open_output_folder,
+    write_config,
 )
+from clearstory.recipes.comparison.result_files import ResultFiles
+from clearstory.recipes.comparison.settings import CompareRecipe, describe_budget, source_names
 from clearstory.recipes.settings.keywords import CompareKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import train_events
-from clearstory.recipes.training.run_folder import RunFolder, processor_name
+from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
 
 
 @dataclass(frozen=True)
 class ComparisonStarted:
-    """The evaluation text is read and the models are known."""
+    """The evaluation text is read and the runs are known: `runs` are their labels, `models` how many models they are of,
+    and `folder` is where the results are written.
+    """
 
     text: str
     bytes: int
     unit: str
     budget: str
-    models: tuple[str, ...]
+    models: int
+    runs: tuple[str, ...]
+    folder: Path
 
 
 @dataclass(frozen=True)
 class ModelProgress:
-    """Progress of one model: None at its start, then its training events, then (done, total) of its measurement."""
+    """Progress of run `number` (from 1): None at its start, then its training events, then (done, total) of its
+    measurement.
+    """
 
-    model: str
+    run: str
+    number: int
     progress: TrainingEvent | tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class ModelMeasured:
-    """One model is measured. `reused`: the result was saved by an earlier call."""
+    """One run is measured. `reused`: the result was saved by an earlier call."""
 
     result: ModelResult
     reused: bool = False
 
 
 ComparisonEvent = ComparisonStarted | ModelProgress | ModelMeasured | Leaderboard
-"""Events of a comparison; the last one is the Leaderboard."""
+"""Events of a comparison. After every run there is a Leaderboard of the results so far; the last one is complete."""
 
 
 def compare(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Leaderboard:
@@ -90,33 +95,47 @@ def compare(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Leader
 
 
 def compare_events(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
-    """Events of a comparison; the last one is the Leaderboard, whose files are then written.
+    """Events of a comparison; the last one is the complete Leaderboard. Result files are written after every run.
 
-    Ctrl-C raises KeyboardInterrupt; finished models are kept, and so is a checkpoint of an unfinished one.
+    Ctrl-C raises KeyboardInterrupt; finished runs are kept, and so is a checkpoint of an unfinished one. Raises
+    FolderInUse where another process writes the output folder.
     """
+    with lock_output_folder(recipe) as recipe:
+        yield from events_in_folder(recipe)
+
+
+def events_in_folder(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
+    """Events of a comparison in a folder that this process may write."""
     folder, recipe = open_output_folder(recipe)
-    results: list[ModelResult] = []
+    if recipe.models:
+        corpus = Corpus.open(recipe.sources, recipe.data)
+        text = evaluation_text(recipe, corpus)
+        context = TrainingContext(recipe, folder, corpus)
+        runs = planned_runs(recipe)
+        labels = tuple(run.label for run in runs)
+        models, saved = len(recipe.model_specs), [load_result(context.run_folder(run)) for run in runs]
+        events = train_and_measure(context, text, [(i, run) for i, run in enumerate(runs, 1) if saved[i - 1] is None])
+    else:
+        text = EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
+        labels, models, saved = recipe.sources, len(recipe.sources), []
+        events = open_and_measure(recipe, text)
+    files = ResultFiles(recipe, folder, text, len(labels), sample_prompt(recipe, text))
+    yield ComparisonStarted(text.name, text.bytes, text.unit, describe_budget(recipe), models, labels, folder)
+    write_config(folder, recipe)
     try:
-        if recipe.models:
-            corpus = Corpus.open(recipe.sources, recipe.data)
-            text = evaluation_text(recipe, corpus)
-            labels = tuple(spec.label for spec in recipe.model_specs)
-            events = train_and_measure(TrainingContext(recipe, folder, corpus), text)
-        else:
-            text = EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
-            labels = recipe.sources
-            events = open_and_measure(recipe, text)
-        yield ComparisonStarted(text.name, text.bytes, text.unit, describe_budget(recipe), labels)
-        write_config(folder, recipe)
+        if reused := [result for result in saved if result is not None]:
+            yield from (ModelMeasured(result, reused=True) for result in reused)
+            yield files.add(*reused)
         for event in events:
-            if isinstance(event, ModelMeasured):
-                results.append(event.result)
             yield event
+            if isinstance(event, ModelMeasured):
+                yield files.add(event.result)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(interrupted_message(recipe, folder, results)) from None
-    if all(result.error for result in results):
-        raise BadSetting(f"no model could be compared; of {results[0].model}: {results[0].error}")
-    yield write_leaderboard(recipe, folder, text, results)
+        raise KeyboardInterrupt(interrupted_message(files)) from None
+    if all(result.error for result in files.results):
+        first = files.results[0]
+        raise BadSetting(f"no model could be compared; of {first.model}: {first.error}")
+    yield files.write()
 
 
 def evaluation_text(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
@@ -131,56 +150,51 @@ def evaluation_text(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
     return text
 
 
-def train_and_measure(context: TrainingContext, text: EvalText) -> Iterator[ModelProgress | ModelMeasured]:
-    """Train and measure every model of a comparison, one after another."""
-    recipe = context.recipe
-    for spec in recipe.model_specs:
-        for seed in range(recipe.seed, recipe.seed + recipe.seeds):
-            saved = load_result(context.run_folder(spec, seed))
-            if saved is not None:
-                yield ModelMeasured(saved, reused=True)
-                continue
-            yield ModelProgress(spec.label)
-            try:
-                settings = context.train_recipe(spec, seed)
-                _, tokenizer, dataset = context.encoded_corpus(context.tokenizer_spec(spec))
-                trained = None
-                for event in train_events(settings, full_evaluation=False):
+def train_and_measure(
+    context: TrainingContext, text: EvalText, runs: Sequence[tuple[int, PlannedRun]]
+) -> Iterator[ModelProgress | ModelMeasured]:
+    """Train and measure the numbered runs of a comparison, one after another."""
+    invalid: dict[str, str] = {}  # by the model's label
+    for number, run in runs:
+        yield ModelProgress(run.label, number)
+        trained, error = None, invalid.get(run.spec.label)
+        try:
+            if error is None:
+                for event in train_events(context.train_recipe(run), full_evaluation=False):
                     trained = event
-                    yield ModelProgress(spec.label, event)
-                assert isinstance(trained, TrainingResult)
-            except (BadInput, BadSetting, CannotDo, Diverged) as error:
-                # Not saved: a resumed comparison trains the model again.
-                yield ModelMeasured(failed_result(spec, seed, str(error)))
-                break
-            yield ModelProgress(spec.label, (0, 1))
-            yield ModelMeasured(measure_and_save(context, spec, seed, text, trained, len(dataset)))
-            if not has_random_init(settings, tokenizer):
-                break  # another seed would give the same model
+                    yield ModelProgress(run.label, number, event)
+        except Diverged as reason:
+            error = str(reason)
+        except (BadInput, BadSetting, CannotDo) as reason:
+            error = invalid[run.spec.label] = str(reason)  # another seed changes nothing
+        if error is not None:  # not saved: a resumed comparison trains the model again
+            yield ModelMeasured(failed_result(run, error))
+            continue
+        assert isinstance(trained, TrainingResult)
+        yield ModelProgress(run.label, number, (0, 1))
+        yield ModelMeasured(measure_and_save(context, run, text, trained))
 
 
-def measure_and_save(
-    context: TrainingContext, spec: ModelSpec, seed: int, text: EvalText, trained: TrainingResult, epoch_tokens: int
-) -> ModelResult:
+def measure_and_save(context: TrainingContext, run: PlannedRun, text: EvalText, trained: TrainingResult) -> ModelResult:
     """The result of a trained model, saved in its run folder and on its model card."""
-    recipe = context.recipe
+    recipe, tokenizer = context.recipe, context.tokenizer_spec(run.spec)
     opened = open_model(trained.folder)
     result = measure_model(
-        spec.label,
+        run.spec.label,
         opened,
         text,
         recipe,
         folder=trained.folder,
         prompt=sample_prompt(recipe, text),
-        seed=seed,
+        seed=run.seed,
         trained=trained,
-        tokenizer=context.tokenizer_spec(spec),
-        epoch_tokens=epoch_tokens,
+        tokenizer=tokenizer,
+        epoch_tokens=len(context.encoded_corpus(tokenizer)[2]),
     )
     notes = filter(None, (budget_overrun(recipe, trained), result.note))
     result = replace(result, note="; ".join(notes) or None)
     update_model_card(trained.folder, replace(opened.card, bits_per_byte=result.bits_per_byte))
-    durable.write_json(context.run_folder(spec, seed) / RESULT_FILE, result.to_json())
+    durable.write_json(context.run_folder(run) / RESULT_FILE, result.to_json())
     return result
 
 
@@ -189,9 +203,9 @@ def sample_prompt(recipe: CompareRecipe, text: EvalText) -> str:
     return recipe.prompt if recipe.prompt is not None else text.first_words()
 
 
-def failed_result(spec: ModelSpec, seed: int, error: str) -> ModelResult:
+def failed_result(run: PlannedRun, error: str) -> ModelResult:
     """The result of a model that could not be trained under the budget."""
-    return ModelResult(model=spec.label, family=preset(spec.preset).family, seed=seed, error=error)
+    return ModelResult(model=run.spec.label, family=preset(run.spec.preset).family, seed=run.seed, error=error)
 
 
 def budget_overrun(recipe: CompareRecipe, trained: TrainingResult) -> str | None:
@@ -207,8 +221,8 @@ def open_and_measure(recipe: CompareRecipe, text: EvalText) -> Iterator[ModelPro
     """Measure trained models on one text."""
     # All are opened first, so that a wrong name is reported before any time is spent on measuring.
     opened_models: list[tuple[str, OpenedModel]] = [(source, open_model(source)) for source in recipe.sources]
-    for label, opened in opened_models:
-        yield ModelProgress(label)
+    for number, (label, opened) in enumerate(opened_models, 1):
+        yield ModelProgress(label, number)
         if recipe.device != "auto":
             opened.model.to(resolve_device(recipe.device))
         run = RunFolder(Path(label))
@@ -217,47 +231,12 @@ def open_and_measure(recipe: CompareRecipe, text: EvalText) -> Iterator[ModelPro
         yield ModelMeasured(measure_model(label, opened, text, recipe, folder=folder, prompt=prompt))
 
 
-def write_leaderboard(
-    recipe: CompareRecipe, folder: Path, text: EvalText, results: Sequence[ModelResult]
-) -> Leaderboard:
-    """The leaderboard, written to the results folder as compare.json, report.html and curves.svg."""
-    entries = rank_models(results, text.sizes)
-    leaderboard = Leaderboard(
-        text=text.name,
-        bytes=text.bytes,
-        unit=text.unit,
-        units=len(text.ends),
-        trained_on=source_names(recipe.sources) if recipe.models else None,
-        budget=describe_budget(recipe),
-        prompt=sample_prompt(recipe, text),
-        entries=entries,
-        pairs=compare_pairs(entries, text.sizes),
-        command=command_line(recipe),
-        machine={
-            "clearstory": __version__,
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-        },
-        folder=folder,
-    )
-    durable.write_json(folder / "compare.json", leaderboard.to_json())
-    curves = curve_view(leaderboard)
-    if curves.lines:
-        save_view(curves, folder / "curves.svg")
-    durable.write_text(folder / "report.html", report_html(leaderboard))
-    return leaderboard
-
-
-def interrupted_message(recipe: CompareRecipe, folder: Path, results: Sequence[ModelResult]) -> str:
+def interrupted_message(files: ResultFiles) -> str:
     """The message after Ctrl-C, with the command that resumes the comparison."""
-    done = len({result.model for result in results if not result.error})
-    if not recipe.models:
-        return f"stopped with {done} of {len(recipe.sources)} models measured"
+    done = len([result for result in files.results if not result.error])
+    if not files.recipe.models:
+        return f"stopped with {done} of {files.planned} models measured"
     return (
-        f"stopped with {done} of {len(recipe.model_specs)} models finished; "
-        f"resume with: clearstory compare --resume --out {shlex.quote(str(folder))}"
+        f"stopped with {done} of {files.planned} runs finished; "
+        f"resume with: clearstory compare --resume --out {shlex.quote(str(files.folder))}"
     )

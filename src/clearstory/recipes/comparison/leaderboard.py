@@ -18,6 +18,7 @@ from clearstory.metrics import (
     CONFIDENCE,
     LIKELIHOOD,
     NATS_PER_BIT,
+    PSEUDO_LIKELIHOOD,
     Floats,
     PairedDifference,
     bootstrap_interval,
@@ -124,6 +125,20 @@ class LeaderboardEntry:
     seeds: tuple[ModelResult, ...]
     nats: Floats | None
 
+    @property
+    def seed_range(self) -> str:
+        """How many seeds were measured, and the lowest and highest of their bits per byte, in words."""
+        bits = [each.bits_per_byte for each in self.seeds if each.bits_per_byte is not None]
+        spread = f": {min(bits):.4f} to {max(bits):.4f}" if len(bits) > 1 else ""
+        return f"{len(bits)}{spread}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why seeds could not be trained, and a remark on the measurement."""
+        several = len(self.seeds) > 1
+        errors = [f"seed {each.seed}: {each.error}" if several else each.error for each in self.seeds if each.error]
+        return (*errors, *([self.result.note] if self.result.note else []))
+
     def to_json(self) -> dict[str, Any]:
         """The entry as `compare --json` prints it."""
         values = {key: value for key, value in self.result.to_json().items() if key not in ("nats", "seed", "curve")}
@@ -182,6 +197,8 @@ class Leaderboard:
         command: command line that repeats the comparison.
         machine: the machine and versions it ran on.
         folder: results folder.
+        done: how many results there are: one for each model and seed.
+        planned: how many there will be.
     """
 
     text: str
@@ -196,6 +213,26 @@ class Leaderboard:
     command: str
     machine: Mapping[str, Any]
     folder: Path
+    done: int = 0
+    planned: int = 0
+
+    @property
+    def progress(self) -> str:
+        """How many of the planned results there are, as a sentence; empty once all are there."""
+        return f"{self.done} of {self.planned} done so far." if self.done < self.planned else ""
+
+    @property
+    def headline(self) -> str:
+        """The outcome, or the outcome so far, in a sentence without a full stop."""
+        ranked = [entry for entry in self.entries if entry.bits_per_byte is not None]
+        if not ranked:
+            return f"No model has bits per byte on {self.text}"
+        best, so_far = ranked[0], " so far" if self.done < self.planned else ""
+        if best.result.measure != LIKELIHOOD:
+            return f"{best.result.model} is best on {self.text}{so_far}: {best.bits_per_byte:.3f} ({PSEUDO_LIKELIHOOD})"
+        if len(ranked) == 1:
+            return f"{best.result.model}: {best.bits_per_byte:.3f} bits per byte"
+        return f"{best.result.model} is best on {self.text}{so_far}: {best.bits_per_byte:.3f} bits per byte"
 
     def _repr_html_(self) -> str:
         """The models as a table, best first, for notebooks."""
@@ -207,7 +244,7 @@ class Leaderboard:
                 None if entry.interval is None else "{:.3f} to {:.3f}".format(*entry.interval),
                 entry.result.parameters,
                 entry.result.cpu_seconds,
-                entry.result.error or entry.result.note,
+                "; ".join(entry.notes) or None,
             )
             for entry in self.entries
         ]
@@ -220,6 +257,8 @@ class Leaderboard:
             "bytes": self.bytes,
             "trained_on": self.trained_on,
             "budget": self.budget,
+            "done": self.done,
+            "planned": self.planned,
             "interval": {"level": CONFIDENCE, "unit": self.unit, "units": self.units},
             "models": [entry.to_json() for entry in self.entries],
             "pairs": [
@@ -231,16 +270,23 @@ class Leaderboard:
             "machine": dict(self.machine),
             "folder": str(self.folder),
             "report": str(self.folder / "report.html"),
+            "csv": str(self.folder / "results.csv"),
         }
 
 
-def rank_models(results: Sequence[ModelResult], sizes: Floats) -> tuple[LeaderboardEntry, ...]:
+def rank_models(
+    results: Sequence[ModelResult], sizes: Floats, known: Sequence[LeaderboardEntry] = ()
+) -> tuple[LeaderboardEntry, ...]:
     """An entry for each model, best first. `sizes` (U,) are the bytes of the units.
 
-    Encoders are ranked after all others: their pseudo-likelihood is another measure.
+    Encoders are ranked after all others: their pseudo-likelihood is another measure. An entry of `known` with the same
+    results is taken over instead of being computed again.
     """
-    models = dict.fromkeys(result.model for result in results)
-    entries = [combine_seeds([result for result in results if result.model == model], sizes) for model in models]
+    models: dict[str, list[ModelResult]] = {}
+    for result in results:
+        models.setdefault(result.model, []).append(result)
+    before = {tuple(map(id, entry.seeds)): entry for entry in known}
+    entries = [before.get(tuple(map(id, seeds))) or combine_seeds(seeds, sizes) for seeds in models.values()]
     return tuple(sorted(entries, key=sort_key))
 
 

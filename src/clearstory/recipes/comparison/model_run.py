@@ -13,12 +13,13 @@ from typing import Any
 from torch import nn
 
 from clearstory import durable
+from clearstory.errors import BadSetting
 from clearstory.evaluation.units import EvalText, score_units
 from clearstory.formats.folders import OpenedModel
 from clearstory.metrics import LIKELIHOOD, NATS_PER_BIT
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.families import family_of, scale_config
+from clearstory.models.families import family_of, preset, scale_config
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.settings import CompareRecipe, ModelSpec
@@ -52,6 +53,15 @@ TRAINING_SHARE = 0.9
 """Share of a model's time that is left for optimizer steps; the rest is for evaluations and start-up."""
 
 SAMPLE_TEMPERATURE = 0.8
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training run of a comparison: a model and a seed. The label names the seed where the model has several."""
+
+    spec: ModelSpec
+    seed: int
+    label: str
 
 
 @dataclass
@@ -92,14 +102,14 @@ class TrainingContext:
             self.tokenizers[tokenizer_spec] = folder, tokenizer, self.corpus.encode(tokenizer)["train"]
         return self.tokenizers[tokenizer_spec]
 
-    def run_folder(self, spec: ModelSpec, seed: int) -> Path:
-        """The run folder of a model and seed."""
-        name = spec.folder_name
-        return self.folder / (name if self.recipe.seeds == 1 else f"{name}-seed{seed}")
+    def run_folder(self, run: PlannedRun) -> Path:
+        """The folder of a run. The first seed has the model's name, so that a comparison may get more seeds later."""
+        name = run.spec.folder_name
+        return self.folder / (name if run.seed == self.recipe.seed else f"{name}-seed{run.seed}")
 
-    def train_recipe(self, spec: ModelSpec, seed: int) -> TrainRecipe:
+    def train_recipe(self, run: PlannedRun) -> TrainRecipe:
         """The recipe that trains a model under the budget; the saved one if its run has been started before."""
-        recipe, out = self.recipe, self.run_folder(spec, seed)
+        recipe, spec, out = self.recipe, run.spec, self.run_folder(run)
         if RunFolder(out).exists:
             saved = build_train_recipe(read_yaml(RunFolder(out).config_file))
             return replace(saved, out=out, resume=True, overwrite=False)
@@ -109,7 +119,7 @@ class TrainingContext:
             "model": spec.preset,
             "tokenizer": str(tokenizer_folder),
             "out": str(out),
-            "training.seed": seed,
+            "training.seed": run.seed,
             "training.device": self.hardware.device,
             "training.threads": self.hardware.threads,
             "training.align_documents": self.corpus.name in ALIGNED_CORPORA,
@@ -181,10 +191,24 @@ def steps_of_one_epoch(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: Token
     return max(1, round(len(dataset) / (batch_size * training_context(model, dataset, settings))))
 
 
-def has_random_init(recipe: TrainRecipe, tokenizer: Tokenizer) -> bool:
-    """Whether the model is initialized randomly, so that another seed gives another model."""
-    config = recipe.model.config(vocab=tokenizer.vocab, parameters=recipe.parameters)
-    return hasattr(build(config, device="meta"), "reset")
+def planned_runs(recipe: CompareRecipe) -> list[PlannedRun]:
+    """The training runs of a comparison: every seed of every model that is initialized randomly, else the first."""
+    runs = []
+    for spec in recipe.model_specs:
+        seeds = recipe.seeds if recipe.seeds > 1 and has_random_init(spec) else 1
+        labels = [spec.label] if seeds == 1 else [f"{spec.label}, seed {recipe.seed + i}" for i in range(seeds)]
+        runs += [PlannedRun(spec, recipe.seed + i, label) for i, label in enumerate(labels)]
+    return runs
+
+
+def has_random_init(spec: ModelSpec) -> bool:
+    """Whether a model is initialized randomly, so that another seed gives another model."""
+    choice = build_train_recipe({"model": spec.preset, **spec.settings}).model
+    try:
+        model = build(choice.config(vocab=preset(spec.preset).vocab), device="meta")
+    except BadSetting:
+        return True  # training says what is wrong with its settings
+    return hasattr(model, "reset")
 
 
 def measure_model(

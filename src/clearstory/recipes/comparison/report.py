@@ -9,7 +9,7 @@ from clearstory.lens.rendering.dispatch import render_svg
 from clearstory.lens.rendering.palette import DARK, LIGHT, LINE_COLORS
 from clearstory.lens.views import Curve, Line
 from clearstory.lens.views.formatting import format_number
-from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
+from clearstory.metrics import LIKELIHOOD
 from clearstory.models.families import FAMILY_DESCRIPTIONS
 from clearstory.recipes.comparison.leaderboard import (
     Leaderboard,
@@ -63,8 +63,8 @@ def report_html(leaderboard: Leaderboard) -> str:
     curves = curve_view(leaderboard)
     colors = {line.name: index for index, line in enumerate(curves.lines)}
     parts = [
-        f"<h1>{escape(headline(leaderboard))}</h1>",
-        f"<p class=soft>{escape(setup_text(leaderboard))}</p>",
+        f"<h1>{escape(leaderboard.headline)}</h1>",
+        f"<p class=soft>{escape(' '.join(filter(None, (leaderboard.progress, setup_text(leaderboard)))))}</p>",
         leaderboard_table(leaderboard, colors),
         "".join(f"<p>{escape(pair.sentence)}.</p>" for pair in leaderboard.pairs),
     ]
@@ -78,25 +78,12 @@ def report_html(leaderboard: Leaderboard) -> str:
         f"<p class=soft>Measured on: {escape(machine)}.</p>"
     )
     light, dark = css_variables(LIGHT), css_variables(DARK)
-    return PAGE.format(title=escape(headline(leaderboard)), light=light, dark=dark, body="\n".join(parts))
+    return PAGE.format(title=escape(leaderboard.headline), light=light, dark=dark, body="\n".join(parts))
 
 
 def css_variables(colors: dict[str, str]) -> str:
     """Colours as CSS custom properties."""
     return "".join(f"--{name}:{color};" for name, color in colors.items())
-
-
-def headline(leaderboard: Leaderboard) -> str:
-    """The outcome in a sentence."""
-    ranked = [entry for entry in leaderboard.entries if entry.bits_per_byte is not None]
-    if not ranked:
-        return f"No model has bits per byte on {leaderboard.text}"
-    best = ranked[0]
-    if best.result.measure != LIKELIHOOD:
-        return f"{best.result.model} is best on {leaderboard.text}: {best.bits_per_byte:.3f} ({PSEUDO_LIKELIHOOD})"
-    if len(ranked) == 1:
-        return f"{best.result.model}: {best.bits_per_byte:.3f} bits per byte"
-    return f"{best.result.model} is best on {leaderboard.text}: {best.bits_per_byte:.3f} bits per byte"
 
 
 def setup_text(leaderboard: Leaderboard) -> str:
@@ -130,7 +117,7 @@ def leaderboard_table(leaderboard: Leaderboard, colors: dict[str, int]) -> str:
     notes = "".join(
         f"<li><b>{escape(entry.result.model)}</b>: {escape(note)}.</li>"
         for entry in leaderboard.entries
-        if (note := entry.result.error or entry.result.note)
+        for note in entry.notes
     )
     return (
         f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
