@@ -99,13 +99,12 @@ def test_unreachable_ngrams_are_dropped(tmp_path: Path) -> None:
     assert open_model(written(tmp_path, text)).model.config.sizes == (4, 1)
 
 
-def test_a_file_without_sentence_tokens_has_no_eos(tmp_path: Path) -> None:
-    file = written(tmp_path, "\\data\\\nngram 1=2\n\\1-grams:\n-0.3 a\n-0.3 b\n\\end\\\n")
+def test_a_model_without_sentence_tokens_is_written_with_both(tmp_path: Path) -> None:
+    file = tmp_path / "a.arpa"
+    write_arpa(file, counted(order=2), None)
+    assert "\n-99\t<s>\n-99\t</s>\n" in file.read_text(encoding="utf-8")
     opened = open_model(file)
-    assert opened.model.config.bos_token_id is None
-    assert opened.tokenizer is not None
-    assert opened.tokenizer.eos_token_id is None
-    assert opened.tokenizer.encode("a\nb") == [1, 2]
+    assert opened.model.vocab == counted(order=2).vocab + 2  # and the unknown word
 
 
 @pytest.mark.parametrize(
@@ -117,12 +116,17 @@ def test_a_file_without_sentence_tokens_has_no_eos(tmp_path: Path) -> None:
         ("ngram 2=4", "ngram 2=4000000000000", "line 5: 'ngram 2=4000000000000' is above the maximum"),
         ("ngram 2=4", "ngram 2=5", r"line 20: the 2-grams end after 4, and \\data\\ announces 5"),
         ("ngram 2=4", "ngram 2=3", r"line 19: .3-grams: is expected here, not '-0.9"),
-        ("ngram 3=1", "", "line 21: .end. is expected here, not '..3-grams:'"),
+        ("ngram 3=1", "", "line 16: a 2-gram has a backoff weight, and there are no 3-grams: the file was cut"),
         ("\\2-grams:", "\\4-grams:", r"line 15: .2-grams: is expected here"),
         ("-0.3\ta b", "-0.3\ta c", "line 17: the word 'c' is not among the 1-grams"),
         ("-0.3\ta b", "0.3\ta b", "line 17: a log probability is '0.3'; it must not be above 0"),
         ("-0.3\ta b", "nan\ta b", "line 17: 'nan' is not a finite number"),
-        ("-0.3\ta b", "-inf\ta b", "line 17: '-inf' is not a finite number"),
+        ("-0.3\ta b", "inf\ta b", "line 17: 'inf' is not a finite number"),
+        ("-0.4\ta\t-0.5", "-0.4\ta\t-inf", "line 12: '-inf' is not a finite number"),
+        ("-0.05\t<s> a b", "-0.05\t<s> a b\t-0.1", "line 22: a 3-gram has a backoff weight, and there are no 4-grams"),
+        ("-0.6\t</s>", "-0.6\tc", "line 13: the 1-grams have no </s>"),
+        ("-99\t<s>", "-99\tc", "line 13: the 1-grams have no <s>"),
+        ("\\end\\\n", "\\end\\\n\nmore", r"line 26: the file goes on after .end., with 'more'"),
         ("-0.3\ta b", "x\ta b", "line 17: 'x' is not a finite number"),
         ("-0.4\ta\t-0.5", "-0.4\ta\tnan", "line 12: 'nan' is not a finite number"),
         ("-0.3\ta b", "-0.3\ta", "line 17: a 2-gram must be a number, 2 words and optionally a number: '-0.3 a'"),

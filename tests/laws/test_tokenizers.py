@@ -147,5 +147,5 @@ def test_a_dataset_counts_the_bytes_of_its_text(kind: str, texts: list[str]) -> 
     assert dataset.bytes == dataset.text_bytes == sum(len(text.encode()) for text in texts)
     assert dataset.documents == len(texts)
     pieces = [dataset.ids[start:end].tolist() for start, end in zip(dataset.starts, dataset.starts[1:], strict=False)]
-    ending = [tokenizer(kind).eos_token_id] if len(texts) > 1 else []
+    ending = [tokenizer(kind).eos_token_id]
     assert pieces == [tokenizer(kind).encode(text) + ending for text in texts]

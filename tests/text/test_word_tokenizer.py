@@ -21,7 +21,7 @@ def theirs(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-PARTS = ["a", "b", "c", "<eos>", "<unk>", "<e", "os>", " ", "\n", "\t", "\r", "\x1c", "\x1f", "\u3000", "é"]
+PARTS = ["a", "b", "c", "<eos>", "<unk>", "<e", "os>", "<s>", " ", "\n", "\t", "\r", "\x0b", "\x1c", "\xa0", "\u3000", "é"]
 
 
 @settings(deadline=None)
@@ -32,14 +32,24 @@ def test_the_fast_encoder_equals_the_library(text: str) -> None:
     assert WORDS._fast_encode(text) == theirs(WORDS, text)
 
 
-def test_every_unicode_character_separates_words_as_in_the_library() -> None:
+def test_ascii_white_space_separates_words_as_in_the_library() -> None:
     every = "a".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     assert WORDS.encode(every) == theirs(WORDS, every)
-    assert len(WORDS.encode(every)) == 27  # 25 separate words, and one of them is a line feed, which is a token itself
+    assert len(WORDS.encode(every)) == 8  # six characters separate seven words; the line feed is a token itself
 
 
 def test_words_are_ordered_by_frequency_and_ties_alphabetically() -> None:
     assert words_by_frequency(["b a\x1ca c", "c <eos> <unk>"], "<eos>") == ["c", "a\x1ca", "b"]
+
+
+@pytest.mark.parametrize("word", ["<unk>", "<UNK>", "<s>", "</s>", "<eos>"])
+def test_reserved_words_of_a_text_are_unknown_words(word: str) -> None:
+    tokenizer = train_tokenizer("words", [f"a {word} b{word} {word}\n"])
+    assert tokenizer.ids.keys() == {"<unk>", "<eos>", "a", f"b{word}"}
+    assert tokenizer.encode(f"b{word} {word}\n") == [tokenizer.ids[f"b{word}"], 0, 1]
+    assert tokenizer.decode(tokenizer.encode(f"a b{word}\n\n a")) == f"a b{word}\n\na"
+    assert tokenizer._fast_encode is not None
+    assert theirs(tokenizer, f"{word}\n{word} {word}{word}") == tokenizer.encode(f"{word}\n{word} {word}{word}")
 
 
 @pytest.mark.parametrize("change", ["added", "normalizer", "pre_tokenizer", "model", "unknown"])

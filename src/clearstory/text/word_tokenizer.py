@@ -1,7 +1,8 @@
-"""Word tokenizer: white-space separated words, and a token for every line end.
+"""Word tokenizer: words separated by ASCII white space, and a token for every line end.
 
-The ids are those of the tokenizers library; for tokenizers built here, Python's str.split computes them in a fraction
-of the time (benchmarks/results/ngram.json).
+These are the words and lines of KenLM and SRILM: other white space of Unicode, such as a no-break space, is part of a
+word. The ids are those of the tokenizers library; for tokenizers built here, splitting bytes computes them in a
+fraction of the time (benchmarks/results/ngram.json).
 """
 
 from __future__ import annotations
@@ -14,48 +15,52 @@ from typing import Any
 
 UNKNOWN = "<unk>"
 
-NON_UNICODE_WHITESPACE = re.compile("[\x1c-\x1f]")
-"""White space to Python but not to Unicode, which the library follows."""
+RESERVED = frozenset({UNKNOWN, "<UNK>", "<s>", "</s>"})
+"""Words with a meaning of their own in ARPA files: in a text they are unknown words."""
+
+WHITESPACE = r"[ \t\n\r\x0b\x0c]"
+"""What separates words: the white space of `bytes.split`."""
+
+
+def whole_word(word: str) -> str:
+    """Regular expression of a word between white space."""
+    inside = WHITESPACE.replace("[", "[^", 1)
+    return f"(?<!{inside}){re.escape(word)}(?!{inside})"
 
 
 def word_level_json(words: Sequence[str], end: str | None) -> str:
     """The tokenizer.json of a word vocabulary in the order of ids; a line feed becomes the token `end`.
 
-    The string `end` inside a text is encoded as unknown, so that it cannot end a line.
+    The word `end` in a text is encoded as unknown, so that it cannot end a line.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     whole = Tokenizer(models.WordLevel(vocab={word: id for id, word in enumerate(words)}, unk_token=UNKNOWN))
-    whole.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    whole.pre_tokenizer = pre_tokenizers.Split(Regex(f"{WHITESPACE}+"), "removed")
     joined = [decoders.WordPiece(prefix="\n", cleanup=False), decoders.Fuse()]
     if end is not None:
         whole.normalizer = normalizers.Sequence(
-            [normalizers.Replace(end, UNKNOWN), normalizers.Replace("\n", f" {end} ")]
+            [normalizers.Replace(Regex(whole_word(end)), UNKNOWN), normalizers.Replace("\n", f" {end} ")]
         )
-        joined.append(decoders.Replace(Regex(f" ?{re.escape(end)} ?"), "\n"))
+        joined.append(decoders.Replace(Regex(f"(?: |^|(?<= )){re.escape(end)}(?: |$)"), "\n"))
     whole.decoder = decoders.Sequence(joined)
     contents: str = whole.to_str(pretty=True)
     return json.dumps(json.loads(contents), ensure_ascii=False, indent=1)
 
 
 def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:
-    """All words of the texts except `end` and the unknown word, most frequent first, ties in alphabetical order.
+    """All words of the texts except `end` and the reserved ones, most frequent first, ties in alphabetical order.
 
-    >>> words_by_frequency(["a b a", "c b a <eos>"], "<eos>")
+    >>> words_by_frequency(["a b a", "c b a <eos> <s>"], "<eos>")
     ['a', 'b', 'c']
     """
-    counts: Counter[str] = Counter()
+    counts: Counter[bytes] = Counter()
     for text in texts:
-        counts.update(split_words(text.replace(end, UNKNOWN)))
-    del counts[UNKNOWN]
-    return sorted(counts, key=lambda word: (-counts[word], word))
-
-
-def split_words(text: str) -> list[str]:
-    """White-space separated words, split as the library does."""
-    if NON_UNICODE_WHITESPACE.search(text):
-        return [word for word in re.split("[^\\S\x1c-\x1f]+", text) if word]
-    return text.split()
+        counts.update(text.encode().split())
+    for word in {*RESERVED, end}:
+        del counts[word.encode()]
+    # UTF-8 bytes are in the order of code points.
+    return [word.decode() for word in sorted(counts, key=lambda word: (-counts[word], word))]
 
 
 def fast_encoder(parts: Mapping[str, Any]) -> Callable[[str], list[int]] | None:
@@ -63,27 +68,26 @@ def fast_encoder(parts: Mapping[str, Any]) -> Callable[[str], list[int]] | None:
     model, end = parts.get("model") or {}, None
     if model.get("type") != "WordLevel" or parts.get("added_tokens") or model.get("unk_token") != UNKNOWN:
         return None
-    normalizer = parts.get("normalizer")
     try:
-        if normalizer is not None:
-            first, second = normalizer["normalizers"]
-            end = first["pattern"]["String"]
-            if (first["content"], second["pattern"], second["content"]) != (UNKNOWN, {"String": "\n"}, f" {end} "):
-                return None
-            if (normalizer["type"], first["type"], second["type"]) != ("Sequence", "Replace", "Replace"):
-                return None
-        if parts["pre_tokenizer"] != {"type": "WhitespaceSplit"} or end == "":
-            return None
-    except (KeyError, TypeError, ValueError):
+        if parts.get("normalizer") is not None:
+            end = parts["normalizer"]["normalizers"][1]["content"].strip()
+        expected = json.loads(word_level_json([UNKNOWN], end))
+    except (KeyError, TypeError, IndexError, AttributeError):
+        return None
+    if end == "" or any(parts.get(name) != expected[name] for name in ("normalizer", "pre_tokenizer")):
         return None
     ids: dict[str, int] = model["vocab"]
     if UNKNOWN not in ids:
         return None
-    get, unknown = ids.get, ids[UNKNOWN]
+    get, unknown = {word.encode(): id for word, id in ids.items()}.get, ids[UNKNOWN]
+    if end is None:
+        return lambda text: [get(word, unknown) for word in text.encode().split()]
+    own, spaced, end_word = end.encode(), f" {end} ".encode(), re.compile(whole_word(end).encode())
 
     def encode(text: str) -> list[int]:
-        if end is not None:
-            text = text.replace(end, UNKNOWN).replace("\n", f" {end} ")
-        return [get(word, unknown) for word in split_words(text)]
+        data = text.encode()
+        if own in data:
+            data = end_word.sub(UNKNOWN.encode(), data)
+        return [get(word, unknown) for word in data.replace(b"\n", spaced).split()]
 
     return encode

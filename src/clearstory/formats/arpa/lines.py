@@ -41,11 +41,6 @@ class LineReader:
                 return bytes(stripped)
         return b""
 
-    def read_to_end(self) -> None:
-        """Read the rest of the file, so that gzip checks its checksum."""
-        while self.file.read(1 << 20):
-            pass
-
     def read_ngrams(self, order: int, size: int) -> Iterator[tuple[list[list[bytes]], Floats, Floats, int]]:
         """The n-grams of one section in blocks.
 

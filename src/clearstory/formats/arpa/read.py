@@ -55,10 +55,16 @@ def is_arpa(path: Path) -> bool:
     return path.name.endswith((".arpa", ".arpa.gz"))
 
 
+def is_gzip(path: Path) -> bool:
+    """Whether a file begins like a gzip file, or is called one."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
+
+
 def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
     """The model of a file, and a word tokenizer. Raises CorruptFile with the line and the reason."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        with gzip.open(path, "rb") if is_gzip(path) else open(path, "rb") as file:
             reader = ArpaReader(LineReader(path, file))
             sizes = reader.read_header()
             orders = [reader.read_unigrams(sizes[0], is_longest=len(sizes) == 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +17,12 @@ from clearstory.formats.arpa.lines import BLOCK_LINES, Integers
 from clearstory.formats.arpa.read import BOS, EOS
 from clearstory.models.ngram.model import NGram
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.word_tokenizer import UNKNOWN
+from clearstory.text.word_tokenizer import RESERVED, UNKNOWN
 
-BOS_LOG10 = -99.0
-"""log10 P of <s>, which is never predicted: SRILM's value."""
+NEVER_LOG10 = -99.0
+"""log10 P of words that are never predicted, such as <s>: SRILM's value."""
 
-WHITESPACE_OR_NUL = re.compile(r"[\s\x00]")
+WHITESPACE_OR_NUL = re.compile(r"[ \t\n\r\x0b\x0c\x00]")
 
 
 class ByteWriter(Protocol):
@@ -32,10 +32,13 @@ class ByteWriter(Protocol):
         """Write these bytes."""
 
 
-def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
+def write_arpa(
+    path: Path, model: object, tokenizer: Tokenizer | None, check: Callable[[Path], None] | None = None
+) -> None:
     """Write a model to a file, under a temporary name until it is complete; gzipped if the name ends in .gz.
 
-    Raises CannotDo for a model other than an n-gram model, and for smoothing methods without backoff weights.
+    `check` is called with the complete temporary file; where it raises, nothing is left at `path`. Raises CannotDo for
+    a model other than an n-gram model, and for smoothing methods without backoff weights.
     """
     if not isinstance(model, NGram):
         raise CannotDo(f"ARPA stores n-gram models only, and this is a {type(model).__name__}")
@@ -54,12 +57,15 @@ def write_arpa(path: Path, model: object, tokenizer: Tokenizer | None) -> None:
         else:
             with open(temporary, "wb") as file:
                 write_model(file, model, words)
+        if check is not None:
+            check(temporary)
 
 
 def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
     """Every token as a unique word without white space, in the order of ids; special tokens have ARPA's names.
 
-    White space within a token is written as `inspect` displays it (␣ for a space). Without a tokenizer, words are <id>.
+    Words of a word tokenizer are written as they are; those that ARPA reserves get their id as a suffix. White space
+    within other tokens is written as `inspect` displays it (␣ for a space). Without a tokenizer, words are <id>.
     """
     special: dict[int, str] = {}
     if tokenizer is not None and tokenizer.unk_token_id is not None:
@@ -68,13 +74,17 @@ def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
         special[tokenizer.eos_token_id] = EOS
     if model.config.bos_token_id is not None:
         special.setdefault(model.config.bos_token_id, EOS if EOS not in special.values() else BOS)
-    used = {BOS, EOS, UNKNOWN}
+    used = {*RESERVED, BOS, EOS}
+    plain = vocabulary_words(tokenizer)
     words = []
     for id in range(model.vocab):
         word = special.get(id)
         if word is None:
             has_token = tokenizer is not None and id < tokenizer.vocab
-            word = tokenizer.display_token(id) if tokenizer is not None and has_token else f"<{id}>"
+            if tokenizer is not None and has_token:
+                word = plain[id] if id in plain else tokenizer.display_token(id)
+            else:
+                word = f"<{id}>"
             if not word or word in used or WHITESPACE_OR_NUL.search(word):
                 word = f"{WHITESPACE_OR_NUL.sub('_', word)}<{id}>"
             used.add(word)
@@ -82,18 +92,29 @@ def arpa_words(model: NGram, tokenizer: Tokenizer | None) -> list[str]:
     return words
 
 
+def vocabulary_words(tokenizer: Tokenizer | None) -> dict[int, str]:
+    """The words of a word tokenizer by id; empty for other tokenizers, whose tokens are not whole words."""
+    if tokenizer is None or tokenizer.kind != "words":
+        return {}
+    return {id: word for word, id in tokenizer.ids.items()}
+
+
 def write_model(file: ByteWriter, model: NGram, words: list[str]) -> None:
     """Write the header and the sections of all orders."""
     bos = model.config.bos_token_id
     # One token that ends a line and starts the next is written as two words.
     split_eos = bos is not None and words[bos] == EOS
+    # KenLM refuses a file without the two words of sentences; a model that has none never predicts them.
+    missing = [word for word in (BOS, EOS) if word not in words and not (split_eos and word == BOS)]
     sizes = [len(model.table(order).log_probs) for order in range(1, model.config.order + 1)]
-    sizes[0] += split_eos
+    sizes[0] += split_eos + len(missing)
     file.write(b"\\data\\\n")
     for order, size in enumerate(sizes, start=1):
         file.write(b"ngram %d=%d\n" % (order, size))
     for order in range(1, len(sizes) + 1):
         file.write(b"\n\\%d-grams:\n" % order)
+        if order == 1:
+            file.write("".join(f"{NEVER_LOG10:g}\t{word}\n" for word in missing).encode())
         for lines in section_lines(model, order, words, split_eos):
             file.write(lines.encode())
     file.write(b"\n\\end\\\n")
@@ -113,7 +134,7 @@ def section_lines(model: NGram, order: int, words: list[str], split_eos: bool) -
             first_words = [*words[:bos], BOS, *words[bos + 1 :]]
         else:
             backoff = 0.0 if backoffs is None else float(backoffs[bos])
-            yield f"{BOS_LOG10:g}\t{BOS}\t{backoff:.8g}\n"
+            yield f"{NEVER_LOG10:g}\t{BOS}\t{backoff:.8g}\n"
     for start in range(0, len(log_probs), BLOCK_LINES):
         rows = np.arange(start, min(start + BLOCK_LINES, len(log_probs)))
         first, *others = ngram_ids(model, order, rows)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 
 from clearstory.errors import BadSetting, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import is_arpa
-from clearstory.formats.arpa.write import arpa_words, write_arpa
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.read import is_gguf
 from clearstory.formats.gguf.write import DTYPE_CODES, llama_cpp_warning, round_weights, write_gguf
 from clearstory.formats.onnx.export import write_onnx
-from clearstory.generation.engine import Engine
-from clearstory.generation.settings import Sampling
-from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
-from clearstory.models.capabilities import Capability, has_capability
+from clearstory.recipes.conversion.arpa_file import write_checked_arpa
 from clearstory.recipes.conversion.check_onnx import check_onnx
 from clearstory.recipes.conversion.check_transformers import (
     SAMPLE_TEXTS,
@@ -28,6 +23,7 @@ from clearstory.recipes.conversion.check_transformers import (
     chat_template_source,
     check_portability,
 )
+from clearstory.recipes.conversion.compare_nats import TokenMapping, check_nats, compare_nats
 from clearstory.recipes.settings.tools import NumberFormat
 from clearstory.text.tokenizers import Tokenizer
 
@@ -46,12 +42,6 @@ SUPPORTED_DTYPES: dict[Format, tuple[str, ...]] = {
     "hf": ("f32", "f16", "bf16"),
     "onnx": ("f32",),
 }
-
-NATS_TOLERANCE = 1e-5
-"""Largest accepted difference of a token's negative log-likelihood in nats: numbers in ARPA files have eight digits."""
-
-SEQUENCES, SEQUENCE_LENGTH = 8, 32
-"""Sequences of generated tokens, and as many of random ones, that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,20 +100,16 @@ def convert(
     number_format = resolve_dtype(format, dtype)
     if format == "onnx":
         return convert_to_onnx(model, path, check=check, overwrite=overwrite)
+    if format == "arpa":
+        return convert_to_arpa(model, path, overwrite=overwrite)
     original = open_model(model)
     rounded = write_model(original, model, path, format, number_format, overwrite)
     converted = open_model(path)
-    mapping = TokenMapping.for_arpa(original, converted) if format == "arpa" else TokenMapping.identity(original)
+    mapping = TokenMapping.identity(original)
     if rounded is not original:
         rounded.model.float()
-    tokens_compared, difference = compare_nats(rounded, converted, mapping)
-    if not difference <= NATS_TOLERANCE:
-        raise CorruptFile(
-            f"{path} computes other probabilities than {model}: of {tokens_compared:,} tokens one differs by "
-            f"{difference:.2g} nats; do not use it, and please report this"
-        )
-    # An ARPA file keeps only the order of the tokenizer's words.
-    if original.tokenizer is not None and converted.tokenizer is not None and format != "arpa":
+    tokens_compared, difference = check_nats(path, *compare_nats(rounded, converted, mapping))
+    if original.tokenizer is not None and converted.tokenizer is not None:
         check_tokenizer(path, original.tokenizer, converted.tokenizer)
     return Conversion(
         path=path,
@@ -134,7 +120,7 @@ def convert(
         tokens_compared=tokens_compared,
         max_nats_difference=difference,
         max_rounding_difference=0.0 if rounded is original else compare_nats(original, converted, mapping)[1],
-        portability=check_portability(path, converted) if check and format != "arpa" else None,
+        portability=check_portability(path, converted) if check else None,
         note=llama_cpp_warning(original.model) if format == "gguf" else None,
     )
 
@@ -143,11 +129,6 @@ def write_model(
     original: OpenedModel, source: str | Path, path: Path, format: Format, dtype: NumberFormat, overwrite: bool
 ) -> OpenedModel:
     """Write the model and return it with its weights as they were written; the original itself for f32."""
-    if format == "arpa":
-        if path.exists() and not overwrite:
-            raise FolderExists(f"{path} is there already; choose another name, or pass --overwrite to replace it")
-        write_arpa(path, original.model, original.tokenizer)
-        return original
     if format == "gguf":
         write_gguf(path, original.model, original.tokenizer, original.card.name, dtype, overwrite=overwrite)
         return original if dtype == "f32" else replace(original, model=round_weights(original.model, dtype))
@@ -155,6 +136,23 @@ def write_model(
     rounded = open_model(source, dtype=HALF_PRECISION[dtype]) if dtype in HALF_PRECISION else original
     save_model(path, rounded.model, rounded.tokenizer, rounded.card, overwrite=overwrite)
     return rounded
+
+
+def convert_to_arpa(model: str | Path, path: Path, *, overwrite: bool) -> Conversion:
+    """Write an ARPA file; it appears at `path` only after it was opened and compared with the original."""
+    if path.exists() and not overwrite:
+        raise FolderExists(f"{path} is there already; choose another name, or pass --overwrite to replace it")
+    report = write_checked_arpa(path, open_model(model))
+    return Conversion(
+        path=path,
+        format="arpa",
+        dtype="f32",
+        parameters=report.parameters,
+        bytes=path.stat().st_size,
+        tokens_compared=report.tokens,
+        max_nats_difference=report.max_nats_difference,
+        note=report.note,
+    )
 
 
 def convert_to_onnx(model: str | Path, path: Path, *, check: bool, overwrite: bool) -> Conversion:
@@ -227,95 +225,3 @@ def check_tokenizer(path: Path, original: Tokenizer, converted: Tokenizer) -> No
             f"{path} has the chat template {str(actual_template)[:60]!r}, not {str(expected_template)[:60]!r}; do not "
             "use it, and please report this"
         )
-
-
-@dataclass(frozen=True)
-class TokenMapping:
-    """The tokens of a model as those of its conversion.
-
-    Args:
-        ids: id of each token in the conversion, (V,).
-        same_context: whether each token has the same effect as context, (V,).
-        same_target: whether each token is predicted with the same probability, (V,).
-    """
-
-    ids: torch.Tensor
-    same_context: torch.Tensor
-    same_target: torch.Tensor
-
-    @classmethod
-    def identity(cls, original: OpenedModel) -> TokenMapping:
-        """The mapping of a conversion with the same tokens."""
-        everywhere = torch.ones(original.model.vocab, dtype=torch.bool)
-        return cls(torch.arange(original.model.vocab), everywhere, everywhere)
-
-    @classmethod
-    def for_arpa(cls, original: OpenedModel, converted: OpenedModel) -> TokenMapping:
-        """The mapping to an ARPA file, whose ids follow the order of its words.
-
-        In the file one token both ends a text and starts the next, so those two tokens are compared in part only.
-        """
-        assert converted.tokenizer is not None
-        id_of = {converted.tokenizer.display_token(id): id for id in range(converted.tokenizer.vocab)}
-        ids = torch.tensor([id_of.get(word, -1) for word in arpa_words(original.model, original.tokenizer)])
-        same_context, same_target = ids >= 0, ids >= 0
-        start = original.model.config.start_token_id
-        end = start if original.tokenizer is None else original.tokenizer.eos_token_id
-        if start is not None and start != end:
-            ids[start], same_context[start] = converted.model.config.start_token_id, True
-            same_target[start] = False
-            if end is not None:
-                same_context[end] = False
-        return cls(ids.clamp(min=0), same_context, same_target)
-
-
-def compare_nats(original: OpenedModel, converted: OpenedModel, mapping: TokenMapping) -> tuple[int, float]:
-    """The number of compared tokens, and the largest difference of their negative log-likelihoods in nats."""
-    model: Any = original.model
-    length = SEQUENCE_LENGTH if model.context is None else min(SEQUENCE_LENGTH, model.context + 1)
-    sequences = random_ids(model, length)
-    if has_capability(model, Capability.CAUSAL):
-        sequences = torch.cat([generated_ids(model, length), sequences])
-    inputs, targets = sequences[:, :-1], sequences[:, 1:]
-    source = {}
-    if has_capability(model, Capability.SOURCE):
-        source = {"source": TokenBatch(random_ids(model, length).repeat(2, 1))}
-    with torch.inference_mode():
-        before, _ = model.token_nll(TokenBatch(inputs), targets, **source)
-        after, _ = converted.model.token_nll(TokenBatch(mapping.ids[inputs]), mapping.ids[targets], **source)
-    # Nothing can be compared after a token that has another effect as context.
-    compared = mapping.same_context[inputs].cumprod(1).bool() & mapping.same_target[targets]
-    differences = (before.double() - after.double()).abs()[compared]
-    if has_capability(model, Capability.CLASSIFIER):
-        labels = (label_log_probabilities(each, inputs) for each in (model, converted.model))
-        differences = torch.cat([differences, torch.sub(*labels).abs().flatten()])
-    return int(compared.sum()), float(differences.max()) if len(differences) else float("nan")
-
-
-@torch.inference_mode()
-def label_log_probabilities(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities of the labels of an encoder with a classification head."""
-    logits: torch.Tensor = model.class_logits(model.encode(TokenBatch(ids)))
-    return logits.double().log_softmax(-1)
-
-
-def generated_ids(model: Any, length: int) -> torch.Tensor:
-    """Sequences sampled from the model itself, (SEQUENCES, length): tokens of high probability."""
-    engine = Engine(model)
-    start = model.config.start_token_id or 0
-    has_source = has_capability(model, Capability.SOURCE)
-    sources = random_ids(model, length).tolist() if has_source else [None] * SEQUENCES
-    sequences = {
-        engine.add([start], Sampling(max_tokens=length, seed=seed), source=source): [start]
-        for seed, source in enumerate(sources)
-    }
-    while engine.has_unfinished:
-        for output in engine.next_tokens():
-            sequences[output.request].append(output.token.id)
-    return torch.tensor(list(sequences.values()))[:, :length]
-
-
-def random_ids(model: Any, length: int) -> torch.Tensor:
-    """Sequences of uniformly random ids, (SEQUENCES, length): tokens of low probability."""
-    ids = np.random.default_rng(1).integers(model.vocab, size=(SEQUENCES, length))
-    return torch.from_numpy(ids)
