@@ -1,12 +1,14 @@
 """App: every HTTP route of the studio and its handler.
 
-torch is not imported before the first request that needs a model, so the page loads at once.
+torch is not imported before the first request that needs a model, so the page loads at once; it is imported in a
+thread, as everything that takes long runs in one, so that the server answers other requests meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +20,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from clearstory import __version__
-from clearstory.studio.http_json import EXCEPTION_HANDLERS, json_response, parse_body, parse_query
+from clearstory.studio.http_json import EXCEPTION_HANDLERS, json_bytes, json_response, parse_body, parse_query
 from clearstory.studio.model_cache import ModelCache
 from clearstory.studio.model_index import find_model, list_models
 from clearstory.studio.run_processes import RecordsRequest, RunProcesses, RunRequest, StartRunRequest
@@ -26,14 +28,70 @@ from clearstory.studio.security import LOCAL_HOSTS, SecurityMiddleware
 
 if TYPE_CHECKING:
     from clearstory.formats.folders import OpenedModel
+    from clearstory.studio.embedding_api import CheckpointProjectionRequest
+    from clearstory.studio.generation_session import GeneratedTokenRequest
+    from clearstory.studio.sampling_distribution import NextTokenRequest
+    from clearstory.studio.view_api import ArrayRequest, TraceRequest, ViewRequest
+    from clearstory.studio.view_difference import ViewDifferenceRequest
 
 T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
 """The folder of the page's files."""
 
+JSON = "application/json"
+
 MEDIA_TYPES = {"svg": "image/svg+xml", "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8"}
 """Media types of the file formats of a view."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One route.
+
+    Args:
+        method: GET or POST.
+        path: the path.
+        handler: the name of a method of `Studio`.
+        request: the dataclass of its query parameters or JSON body as "module:name", imported when it is needed; None
+            for a route without any.
+    """
+
+    method: str
+    path: str
+    handler: str
+    request: str | None = None
+
+    def request_class(self) -> type[Any]:
+        """The dataclass of the request. Importing it may import torch."""
+        module, _, name = (self.request or "").partition(":")
+        found: type[Any] = getattr(import_module(f"clearstory.studio.{module}"), name)
+        return found
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/", "index_page"),
+    Endpoint("GET", "/health", "health"),
+    Endpoint("GET", "/api/models", "models"),
+    Endpoint("GET", "/api/model", "model", "run_processes:RunRequest"),
+    Endpoint("GET", "/api/views", "views", "run_processes:RunRequest"),
+    Endpoint("POST", "/api/view", "view", "view_api:ViewRequest"),
+    Endpoint("POST", "/api/view-difference", "view_difference", "view_difference:ViewDifferenceRequest"),
+    Endpoint(
+        "POST", "/api/checkpoint-projection", "checkpoint_projection", "embedding_api:CheckpointProjectionRequest"
+    ),
+    Endpoint("POST", "/api/trace", "trace", "view_api:TraceRequest"),
+    Endpoint("POST", "/api/arrays", "arrays", "view_api:ArrayRequest"),
+    Endpoint("POST", "/api/next-token", "next_token", "sampling_distribution:NextTokenRequest"),
+    Endpoint("POST", "/api/generated-token", "generated_token", "generation_session:GeneratedTokenRequest"),
+    Endpoint("GET", "/api/train-form", "train_form"),
+    Endpoint("POST", "/api/runs", "start_run", "run_processes:StartRunRequest"),
+    Endpoint("POST", "/api/runs/stop", "stop_run", "run_processes:RunRequest"),
+    Endpoint("POST", "/api/runs/resume", "resume_run", "run_processes:RunRequest"),
+    Endpoint("GET", "/api/runs/records", "run_records", "run_processes:RecordsRequest"),
+    Endpoint("GET", "/api/runs/learning-curve", "learning_curve", "run_processes:RunRequest"),
+)
+"""Every route of the studio except the page's files."""
 
 
 class Studio:
@@ -46,6 +104,17 @@ class Studio:
         self.distributions: Any = None
         self.generation_sessions: Any = None
 
+    def route(self, endpoint: Endpoint) -> Route:
+        """The route of an endpoint: the request is parsed before its handler is called."""
+        handler: Callable[..., Awaitable[Response]] = getattr(self, endpoint.handler)
+
+        async def parse_and_handle(request: Request) -> Response:
+            kind = await self.model_cache.in_file_thread(endpoint.request_class)
+            parsed = await parse_body(request, kind) if endpoint.method == "POST" else parse_query(request, kind)
+            return await handler(request, parsed)
+
+        return Route(endpoint.path, parse_and_handle if endpoint.request else handler, methods=[endpoint.method])
+
     async def index_page(self, request: Request) -> Response:
         """The page, whatever the query string is."""
         return FileResponse(STATIC / "index.html")
@@ -56,141 +125,132 @@ class Studio:
 
     async def models(self, request: Request) -> Response:
         """The models and runs of the folder, and the names of the runs that are training."""
-        models, complete = await self.model_cache.in_file_thread(lambda: list_models(self.root))
-        training = await self.model_cache.in_file_thread(self.run_processes.running)
-        return json_response(
-            {
+
+        def list_all() -> Any:
+            models, complete = list_models(self.root)
+            return {
                 "root": self.root.name or str(self.root),
                 "models": [asdict(each) for each in models],
                 "complete": complete,
-                "training": training,
+                "training": self.run_processes.running(),
             }
-        )
 
-    async def model(self, request: Request) -> Response:
+        return await self.file_response(list_all)
+
+    async def model(self, request: Request, parsed: RunRequest) -> Response:
         """The model or run at a path, also one nested too deep for the list."""
-        name = parse_query(request, RunRequest).name
-        return json_response(
-            {"model": asdict(await self.model_cache.in_file_thread(lambda: find_model(self.root, name)))}
-        )
+        return await self.file_response(lambda: {"model": asdict(find_model(self.root, parsed.name))})
 
-    async def views(self, request: Request) -> Response:
+    async def views(self, request: Request, parsed: RunRequest) -> Response:
         """All views: which ones this model supports, and why it does not support the others."""
-        name = parse_query(request, RunRequest).name
 
         def work(opened: OpenedModel) -> Any:
             from clearstory.studio.view_api import list_views
 
-            return list_views(opened)
+            return {"views": list_views(opened)}
 
-        return json_response({"views": await self.run_on_model(request, name, work)})
+        return await self.model_response(request, parsed.name, work)
 
-    async def view(self, request: Request) -> Response:
+    async def view(self, request: Request, parsed: ViewRequest) -> Response:
         """A view as JSON or as a file."""
-        from clearstory.studio.view_api import ViewRequest, render_view
+        from clearstory.studio.view_api import render_view
 
-        parsed = await parse_body(request, ViewRequest)
-        view = await self.run_on_model(request, parsed.model, lambda opened: render_view(opened, parsed))
-        return data_or_file(view, parsed.format)
-
-    async def checkpoint_projection(self, request: Request) -> Response:
-        """The word projection at one checkpoint of a run, on the axes of the run's final model."""
-        from clearstory.studio.embedding_api import CheckpointProjectionRequest, checkpoint_projection, projection_frame
-
-        parsed = await parse_body(request, CheckpointProjectionRequest)
-        frame = await self.run_on_model(request, parsed.final_model, lambda opened: projection_frame(opened, parsed))
-        view = await self.run_on_model(
-            request, parsed.model, lambda opened: checkpoint_projection(opened, frame, parsed)
+        return await self.model_response(
+            request, parsed.model, lambda opened: render_view(opened, parsed), parsed.format
         )
-        return data_or_file(view, parsed.format)
 
-    async def view_difference(self, request: Request) -> Response:
+    async def checkpoint_projection(self, request: Request, parsed: CheckpointProjectionRequest) -> Response:
+        """The word projection at one checkpoint of a run, on the axes of the run's final model."""
+        from clearstory.studio.embedding_api import checkpoint_projection, projection_frame
+
+        frame = await self.run_on_model(request, parsed.final_model, lambda opened: projection_frame(opened, parsed))
+        return await self.model_response(
+            request, parsed.model, lambda opened: checkpoint_projection(opened, frame, parsed), parsed.format
+        )
+
+    async def view_difference(self, request: Request, parsed: ViewDifferenceRequest) -> Response:
         """A view of two models or two texts, and their difference B − A."""
-        from clearstory.studio.view_difference import ViewDifferenceRequest, view_difference, view_or_error
+        from clearstory.studio.view_difference import view_difference, view_or_error
 
-        parsed = await parse_body(request, ViewDifferenceRequest)
         text_b = parsed.text if parsed.compare_text is None else parsed.compare_text
         model_b = parsed.compare_model or parsed.model
         a = await self.run_on_model(request, parsed.model, lambda opened: view_or_error(opened, parsed.text, parsed))
         b = await self.run_on_model(request, model_b, lambda opened: view_or_error(opened, text_b, parsed))
-        difference = await self.model_cache.in_thread(lambda: view_difference(a, b, parsed))
-        return data_or_file(difference, parsed.format)
+        content = await self.model_cache.in_thread(lambda: encode_view(view_difference(a, b, parsed), parsed.format))
+        return Response(content, media_type=MEDIA_TYPES.get(parsed.format, JSON))
 
-    async def trace(self, request: Request) -> Response:
+    async def trace(self, request: Request, parsed: TraceRequest) -> Response:
         """The tokens of a text, the likeliest next tokens, and the activations at the requested taps."""
-        from clearstory.studio.view_api import TraceRequest, trace
+        from clearstory.studio.view_api import trace
 
-        parsed = await parse_body(request, TraceRequest)
-        return json_response(await self.run_on_model(request, parsed.model, lambda opened: trace(opened, parsed)))
+        return await self.model_response(request, parsed.model, lambda opened: trace(opened, parsed))
 
-    async def arrays(self, request: Request) -> Response:
+    async def arrays(self, request: Request, parsed: ArrayRequest) -> Response:
         """Arrays as bytes: see `view_api.pack_arrays`."""
-        from clearstory.studio.view_api import ArrayRequest, compute_arrays
+        from clearstory.studio.view_api import compute_arrays
 
-        parsed = await parse_body(request, ArrayRequest)
         packed = await self.run_on_model(request, parsed.model, lambda opened: compute_arrays(opened, parsed))
         return Response(packed, media_type="application/octet-stream")
 
-    async def next_token(self, request: Request) -> Response:
+    async def next_token(self, request: Request, parsed: NextTokenRequest) -> Response:
         """The next-token distribution before and after temperature and truncation."""
-        from clearstory.studio.sampling_distribution import NextTokenDistributions, NextTokenRequest
+        from clearstory.studio.sampling_distribution import NextTokenDistributions
 
         distributions = self.distributions = self.distributions or NextTokenDistributions()
-        parsed = await parse_body(request, NextTokenRequest)
-        return json_response(
-            await self.run_on_model(request, parsed.model, lambda opened: distributions.compute(opened, parsed))
-        )
+        return await self.model_response(request, parsed.model, lambda opened: distributions.compute(opened, parsed))
 
-    async def generated_token(self, request: Request) -> Response:
+    async def generated_token(self, request: Request, parsed: GeneratedTokenRequest) -> Response:
         """The next generated token and its alternatives."""
-        from clearstory.studio.generation_session import GeneratedTokenRequest, GenerationSessions
+        from clearstory.studio.generation_session import GenerationSessions
 
         sessions = self.generation_sessions = self.generation_sessions or GenerationSessions()
-        parsed = await parse_body(request, GeneratedTokenRequest)
-        return json_response(
-            await self.run_on_model(request, parsed.model, lambda opened: sessions.next_token(opened, parsed))
-        )
+        return await self.model_response(request, parsed.model, lambda opened: sessions.next_token(opened, parsed))
 
     async def train_form(self, request: Request) -> Response:
         """The settings of a training run as form fields, with presets, corpora and tokenizers."""
         from clearstory.studio.train_form import train_form
 
-        return json_response(await self.model_cache.in_file_thread(train_form))
+        return await self.file_response(train_form)
 
-    async def start_run(self, request: Request) -> Response:
+    async def start_run(self, request: Request, parsed: StartRunRequest) -> Response:
         """Start a training run."""
-        parsed = await parse_body(request, StartRunRequest)
-        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.start(parsed)), 201)
+        return await self.file_response(lambda: self.run_processes.start(parsed), 201)
 
-    async def stop_run(self, request: Request) -> Response:
+    async def stop_run(self, request: Request, parsed: RunRequest) -> Response:
         """Stop a training run after it has saved a checkpoint."""
-        parsed = await parse_body(request, RunRequest)
-        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.stop(parsed)))
+        return await self.file_response(lambda: self.run_processes.stop(parsed))
 
-    async def resume_run(self, request: Request) -> Response:
+    async def resume_run(self, request: Request, parsed: RunRequest) -> Response:
         """Resume a stopped run from its newest checkpoint."""
-        parsed = await parse_body(request, RunRequest)
-        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.resume(parsed)))
+        return await self.file_response(lambda: self.run_processes.resume(parsed))
 
-    async def run_records(self, request: Request) -> Response:
+    async def run_records(self, request: Request, parsed: RecordsRequest) -> Response:
         """The records of a run's metrics.jsonl after a byte offset, and the run's status."""
-        parsed = parse_query(request, RecordsRequest)
-        return json_response(await self.model_cache.in_file_thread(lambda: self.run_processes.records(parsed)))
+        return await self.file_response(lambda: self.run_processes.records(parsed))
 
-    async def learning_curve(self, request: Request) -> Response:
+    async def learning_curve(self, request: Request, parsed: RunRequest) -> Response:
         """A run's learning curve over the reference curve of its model family."""
-        parsed = parse_query(request, RunRequest)
-        view = await self.model_cache.in_file_thread(lambda: self.run_processes.learning_curve(parsed))
-        return json_response({"view": view})
+        return await self.file_response(lambda: {"view": self.run_processes.learning_curve(parsed)})
 
     async def run_on_model(self, request: Request, name: str, work: Callable[[OpenedModel], T]) -> T:
         """What `work` returns for an opened model. Raises RequestCancelled if the client disconnects first."""
         return await self.model_cache.run(name, work, request.is_disconnected)
 
+    async def model_response(
+        self, request: Request, name: str, work: Callable[[OpenedModel], Any], format: str = "json"
+    ) -> Response:
+        """The response with what `work` returns for an opened model, encoded in its thread."""
+        content = await self.run_on_model(request, name, lambda opened: encode_view(work(opened), format))
+        return Response(content, media_type=MEDIA_TYPES.get(format, JSON))
 
-def data_or_file(view: Any, format: str) -> Response:
-    """A JSON response for the format "json", otherwise a file with its media type."""
-    return json_response(view) if format == "json" else Response(view, media_type=MEDIA_TYPES[format])
+    async def file_response(self, work: Callable[[], Any], status: int = 200) -> Response:
+        """The JSON response with what `work` returns, computed and encoded in a thread."""
+        return Response(await self.model_cache.in_file_thread(lambda: json_bytes(work())), status, media_type=JSON)
+
+
+def encode_view(view: Any, format: str) -> bytes:
+    """A view as JSON for the format "json"; otherwise the text of a file."""
+    return json_bytes(view) if format == "json" else str(view).encode("utf-8", errors="replace")
 
 
 def studio_app(
@@ -198,31 +258,8 @@ def studio_app(
 ) -> Starlette:
     """The studio over a folder as an ASGI app, behind the access control of `SecurityMiddleware`."""
     studio = Studio(root.absolute())
-    routes: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-        ("GET", "/", studio.index_page),
-        ("GET", "/health", studio.health),
-        ("GET", "/api/models", studio.models),
-        ("GET", "/api/model", studio.model),
-        ("GET", "/api/views", studio.views),
-        ("POST", "/api/view", studio.view),
-        ("POST", "/api/view-difference", studio.view_difference),
-        ("POST", "/api/checkpoint-projection", studio.checkpoint_projection),
-        ("POST", "/api/trace", studio.trace),
-        ("POST", "/api/arrays", studio.arrays),
-        ("POST", "/api/next-token", studio.next_token),
-        ("POST", "/api/generated-token", studio.generated_token),
-        ("GET", "/api/train-form", studio.train_form),
-        ("POST", "/api/runs", studio.start_run),
-        ("POST", "/api/runs/stop", studio.stop_run),
-        ("POST", "/api/runs/resume", studio.resume_run),
-        ("GET", "/api/runs/records", studio.run_records),
-        ("GET", "/api/runs/learning-curve", studio.learning_curve),
-    ]
     return Starlette(
-        routes=[
-            *(Route(path, handler, methods=[method]) for method, path, handler in routes),
-            Mount("/static", StaticFiles(directory=STATIC)),
-        ],
+        routes=[*map(studio.route, ENDPOINTS), Mount("/static", StaticFiles(directory=STATIC))],
         middleware=[Middleware(SecurityMiddleware, hosts=hosts, token=token, cookie=cookie)],
         exception_handlers=EXCEPTION_HANDLERS,
     )

@@ -41,7 +41,7 @@ class TimedProtocol(H11Protocol):
         super().connection_made(transport)
         self.start_request_timer()
         if len(self.connections) > MAX_CONNECTIONS:
-            self.close_longest_waiting()
+            self.make_room()
 
     def data_received(self, data: bytes) -> None:
         """Stop the time limit once the request is complete; start it when a new one begins."""
@@ -89,11 +89,12 @@ class TimedProtocol(H11Protocol):
         super().timeout_keep_alive_handler()
         self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
 
-    def close_longest_waiting(self) -> None:
-        """Close the connection whose time limit ends first: it has waited longest for its request."""
-        waiting = [each for each in self.connections if isinstance(each, TimedProtocol) and each.deadline is not None]
-        waiting = [each for each in waiting if each is not self]
-        if waiting:
+    def make_room(self) -> None:
+        """Beyond MAX_CONNECTIONS, close the connection whose time limit ends first: the longest without a request."""
+        others = [each for each in self.connections if isinstance(each, TimedProtocol) and each is not self]
+        others = [each for each in others if not each.transport.is_closing()]
+        waiting = [each for each in others if each.deadline is not None]
+        if len(others) >= MAX_CONNECTIONS and waiting:
             min(waiting, key=lambda each: each.deadline or 0.0).transport.abort()
 
     @property

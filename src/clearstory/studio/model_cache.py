@@ -108,9 +108,10 @@ class ModelCache:
     def get(self, name: str) -> OpenedModel:
         """The opened model of this name. Call it only while holding the model's lock."""
         from clearstory.formats.folders import open_model
+        from clearstory.formats.model_path import weights_of_step
 
         path = resolve_name(self.root, name)
-        refuse_irregular_files(path)
+        refuse_irregular_files(weights_of_step(path))
         signature = file_signature(path)
         cached = self.models.get(name)
         if cached is None or cached.signature != signature:

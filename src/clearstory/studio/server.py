@@ -7,12 +7,16 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.recipes.settings.inference import StudioRecipe
 from clearstory.studio.security import LOCAL_HOSTS
 from clearstory.studio.wait_policy import use_passive_wait
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,16 @@ def listen(recipe: StudioRecipe) -> BoundAddress:
 def serve(address: BoundAddress, folder: Path, ready: Callable[[], None] = lambda: None) -> None:
     """Serve requests until Ctrl-C. `ready` is called once the socket accepts connections."""
     use_passive_wait()
+    server = make_server(address, folder)
+    address.listener.listen(512)  # from here on a browser's connection waits for a response instead of being refused
+    ready()
+    server.run(sockets=[address.listener])
+    # uvicorn returns only after Ctrl-C; a process started in the background would otherwise not receive it.
+    raise KeyboardInterrupt
+
+
+def make_server(address: BoundAddress, folder: Path) -> uvicorn.Server:
+    """The server of a studio over a folder, with limits on its connections."""
     import uvicorn
 
     from clearstory.studio.app import studio_app
@@ -87,8 +101,4 @@ def serve(address: BoundAddress, folder: Path, ready: Callable[[], None] = lambd
         timeout_graceful_shutdown=2, timeout_keep_alive=IDLE_SECONDS, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         proxy_headers=False,
     )  # fmt: skip
-    address.listener.listen(512)  # from here on a browser's connection waits for a response instead of being refused
-    ready()
-    uvicorn.Server(config).run(sockets=[address.listener])
-    # uvicorn returns only after Ctrl-C; a process started in the background would otherwise not receive it.
-    raise KeyboardInterrupt
+    return uvicorn.Server(config)
