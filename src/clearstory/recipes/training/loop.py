@@ -45,7 +45,7 @@ from clearstory.recipes.training.preparation import (
     resolve_settings,
     resolve_size,
 )
-from clearstory.recipes.training.run_folder import RunFolder, open_run_folder
+from clearstory.recipes.training.run_folder import RunFolder, lock_run_folder, open_run_folder
 from clearstory.recipes.training.run_length import FINAL_EVALUATION_TOKENS, plan_run_length
 from clearstory.recipes.training.samples import sample_text, save_digit_images
 from clearstory.recipes.training.time_budget import TimeBudget
@@ -82,7 +82,14 @@ def train_events(recipe: TrainRecipe, *, full_evaluation: bool = True) -> Iterat
     the last finite weights and raises Diverged.
     """
     budget = TimeBudget(float("inf"))
-    folder, recipe = open_run_folder(recipe)
+    with lock_run_folder(recipe) as (recipe, note):
+        yield from run_events(*open_run_folder(recipe), budget, full_evaluation, note)
+
+
+def run_events(
+    folder: RunFolder, recipe: TrainRecipe, budget: TimeBudget, full_evaluation: bool, note: str | None
+) -> Iterator[TrainingEvent]:
+    """Events of a training run in a folder that this process may write; `note` is logged as a warning."""
     if recipe.time_limit is not None:
         budget.seconds, budget.counts_cpu_time = recipe.time_limit, recipe.cpu_seconds is not None
     with stop_on_signal() as stop:
@@ -92,6 +99,8 @@ def train_events(recipe: TrainRecipe, *, full_evaluation: bool = True) -> Iterat
         try:
             yield run.prepared
             yield from plan_run_length(run)
+            if note is not None:
+                yield run.warn(note)
             yield from train_steps(run, stop)
             yield finish(run)
         finally:
