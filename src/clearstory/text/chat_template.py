@@ -1,7 +1,7 @@
 """Chat templates: messages rendered to the prompt format that a model was trained on.
 
-A template is a Jinja program by the author of the model. It runs in a sandbox (`jinja_sandbox`): it cannot reach Python
-or change its inputs, and its output, memory, iterations and time are limited.
+A template is a Jinja program by the author of the model. It runs in Jinja's sandbox, in a process with little time and
+memory (`template_process`).
 """
 
 from __future__ import annotations
@@ -10,17 +10,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
+from clearstory.text.template_process import render_template
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TEMPLATE_LENGTH = 2**20
 """Characters of a template."""
-
-MAX_DATE_FORMAT = 200
-"""Characters of a date format."""
 
 Message = Mapping[str, Any]
 
@@ -59,56 +56,19 @@ class ChatTemplate:
         `answer`: end with the header of the assistant's turn (`add_generation_prompt`). `today` is for templates that
         print the date. Raises BadInput for invalid messages or a template that fails.
         """
-        from jinja2 import TemplateError
-        from jinja2.exceptions import SecurityError
-
         check(messages)
-        date = datetime.now() if today is None else today
+        if len(self.source) > MAX_TEMPLATE_LENGTH:
+            raise BadInput(
+                f"the chat template has {len(self.source):,} characters; at most {MAX_TEMPLATE_LENGTH:,} are supported"
+            )
         variables = {
             **self.tokens,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": answer,
             "tools": None,
             "documents": None,
-            "strftime_now": lambda form: date.strftime(str(form)[:MAX_DATE_FORMAT]),
-            "raise_exception": raise_exception,
         }
-        try:
-            return str(compile_template(self.source).render(**variables))
-        except SecurityError as error:
-            raise BadInput(
-                f"the chat template tries to access unsafe attributes ({error}) and was stopped; do not "
-                "trust the folder of this model"
-            ) from None
-        except TemplateError as error:
-            raise BadInput(f"the chat template fails on these messages: {one_line(error)}") from None
-        except BadInput:
-            raise
-        except Exception as error:  # whatever a template's arithmetic and filters may raise
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise BadInput(f"the chat template fails on these messages ({reason}); use another") from None
-
-
-@lru_cache(maxsize=16)
-def compile_template(source: str) -> Any:
-    """The compiled template, cached. Raises BadInput if it is not valid Jinja."""
-    from jinja2 import TemplateError
-
-    from clearstory.text.jinja_sandbox import Sandbox
-
-    if len(source) > MAX_TEMPLATE_LENGTH:
-        raise BadInput(
-            f"the chat template has {len(source):,} characters; at most {MAX_TEMPLATE_LENGTH:,} are supported"
-        )
-    try:
-        return Sandbox().from_string(GENERATION.sub("", source))
-    except (TemplateError, RecursionError) as error:
-        raise BadInput(f"the chat template is not valid Jinja: {one_line(error)}") from None
-
-
-def raise_exception(message: object) -> NoReturn:
-    """Raises BadInput; templates call it for messages that they do not support."""
-    raise BadInput(f"the chat template does not accept these messages: {one_line(message)}")
+        return render_template(GENERATION.sub("", self.source), variables, datetime.now() if today is None else today)
 
 
 def check(messages: Sequence[Message]) -> None:
@@ -129,8 +89,3 @@ def special_token_variables(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(token, str):
             found.append((name, token))
     return found
-
-
-def one_line(error: object) -> str:
-    """An error message shortened to one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]
