@@ -45,6 +45,7 @@ ODD = {
     "columns": "0",
     "mask": "0",
     "data.cache": "kept",
+    "data.encoding": "cp1252",
     "model.sliding_window": "5",
     "model.cell": "gru",
     "model.cutoffs": "5",
@@ -325,6 +326,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.compile": "flow/test_train.py::test_compile_follows_its_setting",
     "TrainRecipe.training.device": "flow/test_bad_input.py::test_contradicting_settings",
     "TrainRecipe.training.threads": "flow/test_train.py::test_the_threads_setting_is_used",
+    "TrainRecipe.data.lines": observe_training,
     "TrainRecipe.data.text_field": partial(observe_training, text=("rows.jsonl",)),
     "TrainRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_where_that_is_said",
     "TrainRecipe.data.source_field": partial(observe_training, **PAIRS),
@@ -385,8 +387,21 @@ OBSERVED: dict[str, Observation] = {
     "TagRecipe.model": "models/test_tagger.py::test_invalid_requests_are_refused",
     "TagRecipe.text": "models/test_tagger.py::test_known_and_unknown_words_get_their_tags",
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
-    "EvaluateRecipe.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
-    "EvaluateRecipe.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
+    "EvaluateRecipe.data.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
+    "EvaluateRecipe.data.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
+    "EvaluateRecipe.data.lines": observe_evaluate,
+    "EvaluateRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_where_that_is_said",
+    "EvaluateRecipe.data.source_field": "text/test_parallel_text.py::test_fields_have_the_configured_names",
+    "EvaluateRecipe.data.target_field": "text/test_parallel_text.py::test_fields_have_the_configured_names",
+    **{
+        f"{recipe}.data.{name}": f"text/{test}"
+        for recipe in ("TrainRecipe", "EvaluateRecipe", "DataRecipe")
+        for name, test in {
+            "include": "test_sources.py::test_further_kinds_of_files_are_included",
+            "encoding": "test_character_encodings.py::test_a_named_encoding_is_used",
+            "on_error": "test_sources.py::test_a_bad_file_is_skipped_or_stops",
+        }.items()
+    },
     **{
         f"InspectRecipe.{name}": observe_inspect
         for name in ("model", "text", "view", "out", "top", "temperature", "device")
@@ -450,6 +465,7 @@ OBSERVED: dict[str, Observation] = {
     "DataRecipe.tokenizer": observe_data,
     "DataRecipe.show": observe_data,
     "DataRecipe.data.text_field": observe_data,
+    "DataRecipe.data.lines": "text/test_documents.py::test_each_line_is_a_document_and_its_line_end_is_read",
     "DataRecipe.data.pairs": observe_data,
     "DataRecipe.data.source_field": partial(observe_data, pairs=True),
     "DataRecipe.data.target_field": partial(observe_data, pairs=True),

@@ -16,7 +16,7 @@ COMMON_FLAGS = {
 }
 """Flags of every command, with their help."""
 
-TEXT_SETTINGS = ("errors", "text_field")
+TEXT_SETTINGS = ("errors", "text_field", "lines", "include", "encoding", "on_error")
 """Settings of how text files are read. Error messages suggest these flags without knowing which command was run."""
 
 

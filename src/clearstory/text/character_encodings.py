@@ -111,12 +111,12 @@ def wide_encoding(beginning: bytes) -> str | None:
     # line ends. Where the bytes could be UTF-8 text with some zeros in it, they must be most of them.
     least = 0.4 if is_text(sample.replace(b"\0", b""), UTF8) else 0.0
     found: list[tuple[float, str]] = []
-    for name, width, zero in (("utf-32-le", 4, 2), ("utf-32-be", 4, 1), ("utf-16-le", 2, 1), ("utf-16-be", 2, 0)):
+    for name, width, zero in (("utf-32-le", 4, 3), ("utf-32-be", 4, 0), ("utf-16-le", 2, 1), ("utf-16-be", 2, 0)):
         whole = sample[: len(sample) // width * width]
         if not whole or (len(beginning) <= SAMPLE and len(whole) != len(sample)):
             continue  # half a character at the end of a short file
         share = whole[zero::width].count(0) / len(whole[zero::width])
-        if share > (0.9 if width == 4 else least) and is_text(whole, name):
+        if share > (0.99 if width == 4 else least) and is_text(whole, name):
             found.append((share, name))
     return max(found)[1] if found else None
 
@@ -139,7 +139,8 @@ def guess_encoding(data: bytes) -> str | None:
     from charset_normalizer import from_bytes
 
     if any(is_control(byte) for byte in set(data)):
-        return next((name for name in ("utf-16-le", "utf-16-be") if len(data) % 2 == 0 and is_text(data, name)), None)
+        is_wide = len(data) >= 16 and len(data) % 2 == 0
+        return next((name for name in ("utf-16-le", "utf-16-be") if is_wide and is_text(data, name)), None)
     best = from_bytes(data[:SAMPLE]).best()
     # Between the many encodings of Latin letters the guess is by chance: take the most common one that fits.
     if best is None or best.encoding in LATIN_ENCODINGS:

@@ -19,7 +19,6 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
         return run_tags(recipe, output)
     from clearstory.cli.training_display import progress_bar
     from clearstory.recipes.inference.evaluate import Evaluation, evaluate
-    from clearstory.text.settings import DataSettings
 
     with progress_bar(output, "evaluating") as on_progress:
         evaluation = evaluate(
@@ -29,11 +28,13 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             stride=recipe.stride,
             batch_size=recipe.batch_size,
             limit=recipe.limit,
-            data=DataSettings(text_field=recipe.text_field, errors=recipe.errors),
+            data=recipe.data,
             int8=recipe.int8,
             device=recipe.device,
             on_progress=on_progress,
         )
+    if evaluation.note:
+        output.stderr.print(evaluation.note, style="yellow")
     if not output.json:
         if isinstance(evaluation, Evaluation):
             print_evaluation(evaluation, output)
@@ -83,9 +84,8 @@ def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
 
     from clearstory.cli.training_display import format_seconds
     from clearstory.recipes.inference.tag import evaluate_tags
-    from clearstory.text.settings import DataSettings
 
-    score = evaluate_tags(recipe.model, recipe.text, DataSettings(errors=recipe.errors))
+    score = evaluate_tags(recipe.model, recipe.text, recipe.data)
     if not output.json:
         unknown = ""
         if score.unknown_accuracy is not None:

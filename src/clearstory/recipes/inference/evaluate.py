@@ -24,8 +24,9 @@ from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_
 from clearstory.recipes.notebook_html import html_table
 from clearstory.text.document import Document
 from clearstory.text.documents import is_parallel, read_documents
+from clearstory.text.read_notes import ReadNotes
 from clearstory.text.sentinels import sentinels
-from clearstory.text.settings import DataSettings
+from clearstory.text.settings import ReadSettings
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.objectives.table import objective_spec, resolve_objective
@@ -45,6 +46,7 @@ class Evaluation:
         unknown: number of out-of-vocabulary tokens.
         lossless: whether the tokens decode to exactly the text.
         seconds: time of the evaluation.
+        note: what was skipped or replaced in the files; None where nothing was.
     """
 
     score: Score
@@ -55,6 +57,7 @@ class Evaluation:
     unknown: int
     lossless: bool
     seconds: float
+    note: str | None = None
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -83,6 +86,7 @@ class Evaluation:
             "lossless": self.lossless,
             "reason": self.score.reason,
             "seconds": self.seconds,
+            "note": self.note,
         }
 
 
@@ -95,7 +99,7 @@ def evaluate(
     stride: int | None = None,
     batch_size: int = 8,
     limit: int | None = None,
-    data: DataSettings | None = None,
+    data: ReadSettings | None = None,
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -123,25 +127,30 @@ def evaluate(
     """
     network, tokenizer = load_model_and_tokenizer(model, device)
     paths = [sources] if isinstance(sources, str | Path) else sources
-    if has_capability(network, Capability.SOURCE):
-        return evaluate_seq2seq(cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit)
+    notes = ReadNotes()
+    evaluation: Evaluation | EncoderEvaluation
     if texts is None:
-        documents: Iterable[Document] = read_documents(paths, data)
+        documents: Iterable[Document] = read_documents(paths, data, notes)
     else:
         documents = (Document(str(index), text) for index, text in enumerate(texts))
-    if has_capability(network, Capability.BIDIRECTIONAL):
+    if has_capability(network, Capability.SOURCE):
+        evaluation = evaluate_seq2seq(cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit, notes)
+    elif has_capability(network, Capability.BIDIRECTIONAL):
         require(network, Capability.MLM_HEAD)
-        return evaluate_encoder(cast("Encoder", network), tokenizer, documents, limit=limit, on_progress=on_progress)
-    return evaluate_causal(
-        quantize_int8(network) if int8 else network,
-        tokenizer,
-        documents,
-        windows=windows,
-        stride=stride,
-        batch_size=batch_size,
-        limit=limit,
-        on_progress=on_progress,
-    )
+        encoder = cast("Encoder", network)
+        evaluation = evaluate_encoder(encoder, tokenizer, documents, limit=limit, on_progress=on_progress)
+    else:
+        evaluation = evaluate_causal(
+            quantize_int8(network) if int8 else network,
+            tokenizer,
+            documents,
+            windows=windows,
+            stride=stride,
+            batch_size=batch_size,
+            limit=limit,
+            on_progress=on_progress,
+        )
+    return replace(evaluation, note=notes.text)
 
 
 def evaluate_seq2seq(
@@ -149,15 +158,16 @@ def evaluate_seq2seq(
     tokenizer: Tokenizer,
     sources: Sequence[str | Path],
     texts: Sequence[str] | None,
-    data: DataSettings | None,
+    data: ReadSettings | None,
     limit: int | None,
+    notes: ReadNotes,
 ) -> Evaluation:
     """How well an encoder-decoder predicts all targets given their sources; pairs are counted as documents.
 
     Targets are those of pairs where the files have pairs, else spans dropped from running text, always the same ones.
     Raises CannotDo for running text and a model without sentinel tokens, BadInput for text that is too short.
     """
-    data = data or DataSettings()
+    data = data or ReadSettings()
     pairs = texts is None and (data.pairs or is_parallel(sources, data))
     if not pairs and not sentinels(tokenizer):
         raise CannotDo(
@@ -165,7 +175,7 @@ def evaluate_seq2seq(
             "source and its target, as .tsv or .jsonl"
         )
     if texts is None:
-        documents = list(read_documents(sources, replace(data, pairs=pairs)))
+        documents = list(read_documents(sources, replace(data, pairs=pairs), notes))
     else:
         documents = [Document(str(number), text) for number, text in enumerate(texts)]
     tracked = LosslessTracker(tokenizer, documents)

@@ -42,6 +42,7 @@ class EncoderEvaluation:
         context: the longest window in tokens.
         seconds: time of the evaluation.
         reason: why there are no bits per byte.
+        note: what was skipped or replaced in the files; None where nothing was.
     """
 
     nats_per_token: float
@@ -54,6 +55,7 @@ class EncoderEvaluation:
     context: int
     seconds: float
     reason: str = NO_BITS_PER_BYTE
+    note: str | None = None
 
     @property
     def bits_per_byte(self) -> None:

@@ -18,7 +18,7 @@ from clearstory.recipes.inference.text_inputs import texts_in_file
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence
 from clearstory.text.documents import read_tagged_documents
 from clearstory.text.character_encodings import Errors
-from clearstory.text.settings import DataSettings
+from clearstory.text.settings import ReadSettings
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TagScore:
 
 
 def evaluate_tags(
-    model: str | Path | ModelWithTokenizer, sources: str | Path | Sequence[str | Path], data: DataSettings | None = None
+    model: str | Path | ModelWithTokenizer, sources: str | Path | Sequence[str | Path], data: ReadSettings | None = None
 ) -> TagScore:
     """Accuracy of a model on tagged text. Raises BadInput for text that is not in CoNLL-U format."""
     tagger = load_tagger(model)

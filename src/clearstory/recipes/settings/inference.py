@@ -7,8 +7,24 @@ from pathlib import Path
 from typing import Literal
 
 from clearstory.errors import BadSetting
-from clearstory.generation.settings import Sampling
+from clearstory.generation.settings import SamplingOverrides
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
+from clearstory.text.settings import ReadSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """How a text becomes a prompt.
+
+    Args:
+        raw: read the prompt as text, and not as a message in the model's chat template.
+        system: system message in the model's chat template.
+        special_tokens: add the special tokens that the model's tokenizer adds around a text.
+    """
+
+    raw: bool = False
+    system: str | None = None
+    special_tokens: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +33,22 @@ class GenerateRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        prompt: start of the text; the source text of an encoder-decoder.
+        prompt: start of the text; a message to a chat model; the source text of an encoder-decoder; - reads it from
+            standard input, which is read from a pipe, too, if there is no prompt.
+        prompts_file: file with a prompt on each line, or in each record (jsonl, parquet); - for standard input.
         truncate: left drops the beginning of a prompt that exceeds the context; default: raise an error.
-        ignore_eos: continue after the end-of-text token.
+        ignore_eos: continue after the end-of-text tokens.
+        text_field: field (jsonl) or column (parquet) with the prompts.
         int8: quantize weights to 8-bit integers: less memory, faster, slightly different logits.
         device: cpu, cuda, mps or auto; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
     prompt: str = positional_setting("PROMPT", "")
-    sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
+    prompts_file: Path | None = None
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides, metadata=INLINE_SECTION)
+    text_field: str = "text"
     truncate: Literal["left"] | None = None
     ignore_eos: bool = False
     int8: bool = False
@@ -39,14 +61,13 @@ class EvaluateRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: files, folders or globs of txt, jsonl and parquet, or a built-in corpus.
+        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for standard
+            input.
         task: text, its likelihood; or tag, the tagging accuracy on a CoNLL-U file.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
         limit: evaluate on about this many tokens.
-        text_field: field (jsonl) or column (parquet) with the text.
-        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         int8: quantize weights to 8-bit integers.
         device: cpu, cuda, mps or auto; default: cpu.
     """
@@ -58,10 +79,9 @@ class EvaluateRecipe:
     stride: int | None = None
     batch_size: int = 8
     limit: int | None = None
-    text_field: str = "text"
-    errors: Literal["strict", "replace"] = "strict"
     int8: bool = False
     device: str | None = None
+    data: ReadSettings = field(default_factory=ReadSettings)
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -86,7 +106,7 @@ class FillMaskRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     top: int = 5
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
@@ -110,7 +130,7 @@ class EmbedRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     pooling: Literal["mean", "cls", "pooled"] = "mean"
     normalize: bool = False
     truncate: Literal["left", "right"] | None = None
@@ -136,7 +156,7 @@ class ClassifyRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
+    text: tuple[str, ...] = positional_setting("TEXT", ())
     input: Path | None = None
     truncate: Literal["left", "right"] | None = None
     batch_size: int = 32
@@ -152,18 +172,18 @@ class TranslateRecipe:
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line; - for the lines of standard input.
-        beam: number of beams; 1 is greedy search.
-        length_penalty: exponent p of the score log-probability / length ** p.
-        max_tokens: maximum number of tokens of a translation; default: 50 more than its source.
+        beam: number of beams; 1 is greedy search; default: the model's, else 4.
+        length_penalty: exponent p of the score log-probability / length ** p; default: the model's, else 1.
+        max_tokens: maximum number of tokens of a translation; default: the model's, else 50 more than its source.
         truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", (), standard_input=True)
-    beam: int = 4
-    length_penalty: float = 1.0
+    text: tuple[str, ...] = positional_setting("TEXT", ())
+    beam: int | None = None
+    length_penalty: float | None = None
     max_tokens: int | None = None
     truncate: Literal["left"] | None = None
     errors: Literal["strict", "replace"] = "strict"
@@ -182,7 +202,7 @@ class TagRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: str = positional_setting("TEXT", "", standard_input=True)
+    text: str = positional_setting("TEXT", "")
     errors: Literal["strict", "replace"] = "strict"
 
 
@@ -235,7 +255,7 @@ class InspectRecipe:
     """
 
     model: str = positional_setting("MODEL")
-    text: str = positional_setting("TEXT", "", standard_input=True)
+    text: str = positional_setting("TEXT", "")
     view: str = "next-token"
     out: Path | None = None
     top: int | None = None

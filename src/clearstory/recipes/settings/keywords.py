@@ -32,11 +32,15 @@ class DataKeywords(TypedDict, total=False):
     """Fields of DataSettings."""
 
     text_field: str
-    validation: float
+    lines: bool
+    include: str | Sequence[str]
+    encoding: str
     errors: Literal["strict", "replace"]
+    on_error: Literal["stop", "skip"] | None
     pairs: bool
     source_field: str
     target_field: str
+    validation: float
     cache: str | Path | None
 
 
