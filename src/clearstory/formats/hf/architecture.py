@@ -33,12 +33,14 @@ LM_HEAD = "lm_head.weight"
 InferFromWeights = Callable[[TransformerConfig, Weights], TransformerConfig]
 
 
-def infer_tie_embeddings(embedding: str) -> InferFromWeights:
+def infer_tie_embeddings(embedding: str, *, tie_missing: bool = False) -> InferFromWeights:
     """A function that gives the config `tie_embeddings` as the weights have it: transformers 5 unties an output layer
-    whose stored matrix differs from the embedding's.
+    whose stored matrix differs from the embedding's. With `tie_missing`, one that is not stored is always tied.
     """
 
     def infer(config: TransformerConfig, weights: Weights) -> TransformerConfig:
+        if tie_missing and LM_HEAD not in weights:
+            return replace(config, tie_embeddings=True)
         if not config.tie_embeddings or LM_HEAD not in weights or embedding not in weights:
             return config
         # Equal shapes first: different ones are reported by name later.

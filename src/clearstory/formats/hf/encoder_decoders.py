@@ -185,7 +185,7 @@ ENCODER_DECODERS = (
         duplicate_weights=dict.fromkeys(
             ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", LM_HEAD), "shared.weight"
         ),
-        infer_from_weights=infer_tie_embeddings("shared.weight"),
+        infer_from_weights=infer_tie_embeddings("shared.weight", tie_missing=True),
         auto_class="AutoModelForSeq2SeqLM",
     ),
     HFArchitecture(
