@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from itertools import pairwise
@@ -10,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from clearstory.cli.arguments import parse_arguments
 from clearstory.errors import ClearstoryError
 from clearstory.models.families import FAMILY_DESCRIPTIONS, PRESETS
+from clearstory.recipes.comparison.compare import ComparisonStarted, ModelProgress, compare_events
 from clearstory.recipes.comparison.output_folder import open_output_folder, write_config
 from clearstory.recipes.comparison.settings import CompareRecipe, parse_model_spec
-from clearstory.recipes.settings.schema import build_settings
+from clearstory.recipes.settings.schema import build_settings, setting_table
+from clearstory.recipes.training.events import StepCompleted
 from flow.conftest import Answer
 from trained import words
 
@@ -141,6 +145,7 @@ def test_a_budget_too_small_for_one_step_is_refused(text: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["--out", "nowhere"], "nowhere has no results of a comparison yet"),
         (["t.txt", "--models", "ngram"], "there is no budget"),
         (["t.txt"], "there is nothing to compare t.txt with"),
         (["t.txt", "--models", "", "--one-epoch"], "models names none"),
@@ -189,3 +194,58 @@ def test_a_comparison_can_be_resumed_from_any_folder(
     for sources in ((), (os.path.relpath(text),)):
         _, continues = open_output_folder(build_settings(CompareRecipe, {"sources": sources, **given}))
         assert continues.sources == (str(text.resolve()),)
+
+
+def test_several_seeds_are_counted_killed_and_resumed(text: Path, tmp_path: Path, cli: Any) -> None:
+    """Two models, one of them with two seeds: killed after the first run, looked at, and resumed."""
+    line = ["compare", text, "--models", f"{SMALL},ngram:order=2", "--one-epoch", "--tokenizer", "characters"]
+    line += ["--threads", "1", "--device", "cpu", "--seeds", "2", "--out", tmp_path / "out"]
+    recipe = build_settings(CompareRecipe, parse_arguments([*map(str, line[1:])], setting_table(CompareRecipe)))
+    labels = [f"{SMALL}, seed 0", f"{SMALL}, seed 1", "ngram:order=2"]
+    for event in compare_events(recipe):
+        match event:
+            case ComparisonStarted():
+                assert (event.models, event.runs) == (2, tuple(labels))
+            case ModelProgress():
+                assert labels[event.number - 1] == event.run
+                if event.number == 2 and isinstance(event.progress, StepCompleted):
+                    break  # as if the process were killed here
+    rows = csv_rows(tmp_path / "out")
+    assert [(row["model"], row["seed"], row["budget"]) for row in rows] == [(SMALL, "0", "one epoch")]
+    table = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert "1 of 3 done so far." in table
+    assert f"| {SMALL} | transformer |" in table
+    assert json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))["planned"] == 3
+    looked: Answer = cli("compare", "--out", tmp_path / "out")
+    assert (looked.status, looked.out.strip()) == (0, table.strip())
+    assert json.loads(cli("compare", "--out", tmp_path / "out", "--json").out)["done"] == 1
+
+    answer: Answer = cli(*line, "--resume")
+    assert answer.status == 0, answer.err
+    assert "2 models in 3 runs, one epoch; evaluated on" in answer.err
+    assert f"{SMALL}, seed 0: {float(rows[0]['bits_per_byte']):.4f} bits per byte" in answer.err
+    assert "from an earlier run" in answer.err
+    assert f"{SMALL}, seed 1 (2 of 3)" in answer.err
+    assert "ngram:order=2 (3 of 3)" in answer.err
+    every = csv_rows(tmp_path / "out")
+    assert every[0] == rows[0]
+    assert [(row["model"], row["seed"]) for row in every] == [(SMALL, "0"), (SMALL, "1"), ("ngram:order=2", "0")]
+    assert len({row["bits_per_byte"] for row in every}) == 3
+    mean = sum(float(row["bits_per_byte"]) for row in every[:2]) / 2
+    table = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert "so far" not in table
+    assert f"| {mean:.4f} |" in table
+    low, high = sorted(float(row["bits_per_byte"]) for row in every[:2])
+    assert f"| 2: {low:.4f} to {high:.4f} |" in table
+
+    more = [str(each) if each != "2" else "3" for each in line]
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("model/model.safetensors")}
+    assert cli(*more, "--resume").status == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert len(csv_rows(tmp_path / "out")) == 4
+
+
+def csv_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of results.csv."""
+    with (folder / "results.csv").open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))

@@ -82,7 +82,7 @@ def test_they_hold_no_optimizer_state_and_equal_the_checkpoint_of_their_step(run
 def test_a_deleted_checkpoint_opens_by_its_step(run: Path) -> None:
     one, other = (clearstory.open(run / "checkpoints" / name).model for name in ("step-000008", "weights-000008"))
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
-    with pytest.raises(clearstory.errors.BadInput, match="there is no folder .*step-000007"):
+    with pytest.raises(clearstory.errors.BadInput, match=r"there is no folder .*step-000007"):
         clearstory.open(run / "checkpoints" / "step-000007")
 
 

@@ -85,7 +85,7 @@ def list_weights(run: Path) -> dict[int, Path]:
 
 
 def list_saved_models(run: Path) -> dict[int, Path]:
-    """The folder of every step of a run that opens as a model, in order: weight checkpoints, and those to resume from."""
+    """The folder of every saved step of a run, in order: weight checkpoints, and those to resume from."""
     found = {int(path.name.removeprefix("step-")): path for path in list_checkpoints(run)} | list_weights(run)
     return dict(sorted(found.items()))
 

@@ -10,10 +10,18 @@ from clearstory.recipes.comparison.settings import CompareRecipe
 
 
 def run(recipe: CompareRecipe, output: Output) -> Mapping[str, Any]:
-    """Train or load every model, measure all of them, and print the leaderboard."""
+    """Train or load every model, measure all of them, and print the leaderboard; or print the results so far."""
     from clearstory.cli.comparison_display import print_leaderboard, show_comparison
+    from clearstory.lens.rendering.canvas import sanitize
     from clearstory.recipes.comparison.compare import compare_events
+    from clearstory.recipes.comparison.result_files import read_results
 
+    if recipe.out and not recipe.sources and not recipe.resume:
+        table, values = read_results(recipe.out)
+        if not output.json:
+            for line in table.splitlines():
+                output.console.print(sanitize(line), highlight=False, markup=False, soft_wrap=True)
+        return values
     leaderboard = show_comparison(compare_events(recipe), output)
     if not output.json:
         print_leaderboard(leaderboard, output.console)

@@ -18,31 +18,37 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.activations import unwrap_model
-from clearstory.lens.hooks.passage import number_duplicates
+from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.residual_stream import single_token
 from clearstory.lens.views import Grid, Table
 from clearstory.models.base import LanguageModel, output_weight
 from clearstory.models.capabilities import Capability, require
+from clearstory.models.prompts import PromptOptions
 from clearstory.text.tokenizers import Tokenizer
-
 
 EmbeddingMatrix = Literal["input", "output"]
 """The input or the output embeddings of a model; the same where they are tied."""
 
 
-def embeddings(model: LanguageModel, tokenizer: Tokenizer, text: str, *, top: int = 48) -> Grid:
+def embeddings(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    top: int = 48,
+    prompt: PromptOptions = PromptOptions(),
+) -> Grid:
     """The input embeddings of a text's tokens: a row for each token, a column for each dimension.
 
     Of wide vectors the `top` dimensions with the largest variance are shown. Raises BadInput for an empty text.
     """
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise BadInput("the text is empty; give at least one word")
+    passage = encode_passage(model, tokenizer, text, prompt=prompt)
+    ids = list(passage.text_ids)
     rows = input_embeddings(model, ids)
     columns, caption = most_varying_columns(rows, top)
     return Grid(
         title=f"Embeddings of {len(ids):,} tokens, {rows.shape[1]:,} dimensions each",
-        row_labels=number_duplicates([tokenizer.display_token(id) for id in ids]),
+        row_labels=passage.source_labels or passage.labels,
         column_labels=tuple(map(str, columns)),
         values=tuple(tuple(row) for row in rows[:, columns].double().tolist()),
         dots=True,
@@ -91,8 +97,8 @@ def neighbours(
 ) -> Table:
     """The `top` tokens nearest to a word by cosine, exact over the whole vocabulary.
 
-    `centre`, `remove_components` and `matrix`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids count;
-    most tokenizers give frequent tokens small ids. Raises BadInput for a word of more than one token.
+    `centre`, `remove_components` and `matrix`: see `unit_word_vectors`. `max_token_id`: only tokens with smaller ids
+    count; most tokenizers give frequent tokens small ids. Raises BadInput for a word of more than one token.
     """
     id, found, vectors = word_neighbours(
         model,

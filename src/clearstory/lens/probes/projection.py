@@ -73,9 +73,9 @@ def projection(
 ) -> Map:
     """The words of a text and the `top` nearest tokens of each, on the first two principal components.
 
-    `matrix` selects the input or the output embeddings. Lines link each word to its nearest tokens; `top` 0 shows the words alone. `layout` tsne preserves neighbourhoods
-    instead of distances (van der Maaten and Hinton 2008) and needs scikit-learn. Raises BadInput for an empty text and
-    for more words than can be shown.
+    `matrix` selects the input or the output embeddings. Lines link each word to its nearest tokens; `top` 0 shows the
+    words alone. `layout` tsne preserves neighbourhoods instead of distances (van der Maaten and Hinton 2008) and needs
+    scikit-learn. Raises BadInput for an empty text and for more words than can be shown.
     """
     if layout not in ("pca", "tsne"):
         raise BadSetting(f"layout is '{layout}'; give pca or tsne")

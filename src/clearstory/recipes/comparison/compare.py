@@ -42,8 +42,8 @@ from clearstory.text.documents import read_documents
 
 @dataclass(frozen=True)
 class ComparisonStarted:
-    """The evaluation text is read and the runs are known: `runs` are their labels, `models` how many models they are of,
-    and `folder` is where the results are written.
+    """The evaluation text is read and the runs are known: `runs` are their labels, of so many `models`; `folder` is
+    where the results are written.
     """
 
     text: str

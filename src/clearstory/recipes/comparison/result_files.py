@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import platform
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from clearstory import __version__, durable
+from clearstory.errors import BadInput
 from clearstory.evaluation.units import EvalText
 from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views.formatting import format_number
@@ -100,6 +102,21 @@ class ResultFiles:
             save_view(curves, self.folder / "curves.svg")
         durable.write_text(self.folder / "report.html", report_html(leaderboard))
         return leaderboard
+
+
+def read_results(folder: Path) -> tuple[str, dict[str, Any]]:
+    """The results so far of a comparison, which may still be running: as a Markdown table, and as `--json` prints them.
+
+    Raises BadInput for a folder without results.
+    """
+    try:
+        table = (folder / "results.md").read_text(encoding="utf-8")
+        values = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise BadInput(
+            f"{folder} has no results of a comparison yet; to start one, name a text and --models, or models and --text"
+        ) from None
+    return table, values
 
 
 def describe_machine() -> dict[str, Any]:

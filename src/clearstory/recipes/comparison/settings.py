@@ -38,7 +38,8 @@ class CompareRecipe:
         windows: strided, overlapping windows in which every token has at least half a context before it; or blocks.
         prompt: prompt of the samples; default: the beginning of the evaluation text.
         characters: length of the samples in characters, prompt included.
-        out: results folder; default: runs/compare- followed by date and time.
+        out: results folder; default: runs/compare- followed by date and time. Alone, it shows the results so far of the
+            comparison there, which may still be running.
         resume: continue the comparison in the results folder; finished models are kept.
         overwrite: replace the comparison in the results folder.
         device: cpu, cuda, mps, or auto.
@@ -83,8 +84,8 @@ class CompareRecipe:
         given = [name for name, value in self.budgets.items() if value]
         if len([name for name in given if name != "parameters"]) > 1:
             raise BadSetting(f"{' and '.join(given)} are given; a comparison has one budget, give only one of them")
-        if self.resume and not self.sources:
-            return  # the saved settings have the rest
+        if not self.sources and (self.resume or self.out):
+            return  # the saved settings have the rest, or the results so far are shown
         if not self.sources:
             raise BadSetting("TEXT is missing; name a text and --models, or the folders of models and --text")
         if self.models and not given:
