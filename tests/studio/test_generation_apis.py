@@ -62,7 +62,6 @@ def test_all_methods_equal_generate_and_beam_search(name: str) -> None:
         "eos_token_id": CHARACTERS.eos_token_id,
         "source": source,
         "start_token_id": 0,
-        "suppress_tokens": (0,) if source else (),
     }
     prompt = [] if source else CHARACTERS.encode(TEXT)
     drawn = [Sampling(max_tokens=6, temperature=0), Sampling(max_tokens=6, temperature=0.9, top_k=9, seed=3)]

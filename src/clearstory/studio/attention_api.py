@@ -32,6 +32,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.attention import Reduction, attention_caption, combined_title, select_heads
 from clearstory.lens.probes.head_types import THRESHOLDS, measure_heads
 from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.prompts import PromptOptions
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_CACHE_BYTES = 2**28
@@ -67,19 +68,24 @@ class QueriesAndKeys:
 
 
 CACHE: WeakKeyDictionary[nn.Module, OrderedDict[Any, QueriesAndKeys]] = WeakKeyDictionary()
-"""Cached queries and keys per model, by text, part and target."""
+"""Cached queries and keys per model, by text, part, target and prompt options."""
 
 
 def queries_and_keys(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, part: AttentionPart | None, target: str | None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    part: AttentionPart | None,
+    target: str | None,
+    prompt: PromptOptions,
 ) -> QueriesAndKeys:
     """The queries and keys of a text, computed now or taken from the cache."""
     cache = CACHE.setdefault(unwrap_model(model), OrderedDict())
-    key = (text, part, target)
+    key = (text, part, target, prompt)
     if key in cache:
         cache.move_to_end(key)
         return cache[key]
-    passage, sites = encode_passage(model, tokenizer, text, target=target), attention_sites(model, part)
+    passage, sites = encode_passage(model, tokenizer, text, target=target, prompt=prompt), attention_sites(model, part)
     names = [[f"{site.name}.{kind}" for site in sites] for kind in ("query", "key")]
     with inference_mode(model), record_activations(model, *names[0], *names[1]) as recorded:
         passage.forward(model)
@@ -96,12 +102,13 @@ def head_patterns(
     *,
     part: AttentionPart | None = None,
     target: str | None = None,
+    prompt: PromptOptions = PromptOptions(),
     cells: int = 40,
 ) -> dict[str, Any]:
     """The patterns of all heads, max-pooled to at most `cells` × `cells` and scaled to uint8, (L, H, t, s)."""
     if not 1 <= cells <= 128:
         raise BadSetting(f"cells is {cells}; give from 1 to 128")
-    cached = queries_and_keys(model, tokenizer, text, part, target)
+    cached = queries_and_keys(model, tokenizer, text, part, target, prompt)
     rows, columns = cached.sites[0].labels(cached.passage)
     size = (min(cells, len(rows)), min(cells, len(columns)))
 
@@ -120,9 +127,10 @@ def head_scores(
     *,
     part: AttentionPart | None = None,
     target: str | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
     """The type of every head and its score for each type, (L, H, types): see `lens.probes.head_types`."""
-    cached = queries_and_keys(model, tokenizer, text, part, target)
+    cached = queries_and_keys(model, tokenizer, text, part, target, prompt)
     with inference_mode(model):
         measured = measure_heads(model, tokenizer, cached.passage, part, pattern_pass=cached.map_patterns)
     types = [name for name in THRESHOLDS if name in measured.scores]
@@ -143,9 +151,10 @@ def head_pattern(
     head: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
     """One head's attention weights, (T, S); without `head`, those of the head with the most concentrated attention."""
-    site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
+    site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target, prompt)
     rows, columns = site.labels(cached.passage)
     with inference_mode(model):
         weights = cached.pattern(site.layer)
@@ -171,9 +180,10 @@ def combined_pattern(
     reduce: Reduction = "mean",
     part: AttentionPart | None = None,
     target: str | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
     """The attention weights of several heads combined into one map, (T, S): see `lens.probes.attention`."""
-    cached = queries_and_keys(model, tokenizer, text, part, target)
+    cached = queries_and_keys(model, tokenizer, text, part, target, prompt)
     selection = select_heads(cached.sites, heads, reduce)
     rows, columns = cached.sites[0].labels(cached.passage)
     with inference_mode(model):
@@ -199,9 +209,10 @@ def edited_pattern(
     interventions: tuple[str, ...] = (),
     part: AttentionPart | None = None,
     target: str | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
     """One head's attention weights with and without interventions, both (T, S), and the mask of keys it can see."""
-    site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target)
+    site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target, prompt)
     index = site.resolve_head(head, (before := cached.pattern(site.layer)))
     parsed = [parse_intervention(each) for each in interventions]
     after = pattern_with_interventions(model, tokenizer, cached.passage, site, parsed) if parsed else before

@@ -19,6 +19,8 @@ from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.generation import beam_tree
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
+from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.prompts import PromptOptions
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.text.tokenizers import Tokenizer
 
@@ -56,6 +58,8 @@ def compare_decoding(
     seed: int = 0,
     beam: int = 3,
     length_penalty: float = 1.0,
+    prompt: PromptOptions = PromptOptions(),
+    generation_config: GenerationConfig | None = None,
 ) -> dict[str, Any]:
     """The greedy continuation, a sampled one, the `beam` best of a beam search, and the tree of its candidates.
 
@@ -69,18 +73,14 @@ def compare_decoding(
         raise BadSetting(f"beam is {beam}; use 2 to {MAX_BEAMS} beams; 1 would be greedy decoding")
     if not math.isfinite(length_penalty):
         raise BadSetting(f"length_penalty is {length_penalty}; give a number")
-    prompt_format = PromptFormat.of(model, tokenizer, None)
-    prompt, source = prompt_format.encode(tokenizer, text)
+    prompt_format = PromptFormat.of(model, tokenizer, None, generation_config=generation_config, options=prompt)
+    encoded = prompt_format.encode_prompt(tokenizer, text)
+    first, source = ([], list(encoded.ids)) if prompt_format.reads_source else (list(encoded.ids), None)
     token_decoder = prompt_format.token_decoder(tokenizer)
-    options: dict[str, Any] = {
-        "eos_token_id": prompt_format.eos_token_id,
-        "start_token_id": prompt_format.start_token_id,
-        "source": source,
-        "suppress_tokens": prompt_format.suppress_tokens,
-    }
+    options: dict[str, Any] = {**prompt_format.decoding_options, "source": source}
 
     def decode(ids: Sequence[int]) -> str:
-        decoder = StreamDecoder(token_decoder, (), prompt_ids=prompt)
+        decoder = StreamDecoder(token_decoder, (), prompt_ids=first if encoded.continues_prompt else [])
         return "".join(decoder.push(id) for id in ids) + decoder.flush()
 
     def continuation(ids: Sequence[int], logprobs: Sequence[float]) -> Continuation:
@@ -89,14 +89,14 @@ def compare_decoding(
 
     def sample(**settings: Any) -> Continuation:
         sampling = Sampling(max_tokens=max_tokens, **settings)
-        tokens = list(generate(model, prompt, sampling, **options))
+        tokens = list(generate(model, first, sampling, **options))
         return continuation([token.id for token in tokens], [token.logprob for token in tokens])
 
     candidates: list[Candidate] = []
     search = Sampling(max_tokens=max_tokens, beam=beam, length_penalty=length_penalty)
     beams = [
         continuation(each.ids, each.logprobs)
-        for each in beam_search(model, prompt, search, on_candidate=candidates.append, **options)
+        for each in beam_search(model, first, search, on_candidate=candidates.append, **options)
     ]
     greedy = sample(temperature=0)
     sampled = sample(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
@@ -104,9 +104,9 @@ def compare_decoding(
     methods = [("greedy", greedy), ("sampling", sampled), ("beam search", beams[0])]
     return {
         "methods": [
-            {"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_id)} for name, each in methods
+            {"name": name, **continuation_data(tokenizer, each, prompt_format.eos_token_ids)} for name, each in methods
         ],
-        "beams": [continuation_data(tokenizer, each, prompt_format.eos_token_id) for each in beams],
+        "beams": [continuation_data(tokenizer, each, prompt_format.eos_token_ids) for each in beams],
         "tree": tree.to_json(),
         "texts": [decode(each.ids) for each in candidates],
         "scores": [each.total / len(each.ids) ** length_penalty for each in candidates],
@@ -114,7 +114,7 @@ def compare_decoding(
     }
 
 
-def continuation_data(tokenizer: Tokenizer, continuation: Continuation, eos: int | None) -> dict[str, Any]:
+def continuation_data(tokenizer: Tokenizer, continuation: Continuation, ends: Sequence[int]) -> dict[str, Any]:
     """A continuation as plain data."""
     return {
         "text": continuation.text,
@@ -123,7 +123,7 @@ def continuation_data(tokenizer: Tokenizer, continuation: Continuation, eos: int
         "logprobs": list(continuation.logprobs),
         "logprob": continuation.logprob,
         "score": continuation.score,
-        "ended": continuation.ids[-1] == eos,
+        "ended": continuation.ids[-1] in ends,
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadInput
 from clearstory.formats.folders import OpenedModel
-from clearstory.lens.hooks.passage import number_duplicates
+from clearstory.lens.hooks.passage import encode_segments, number_duplicates
 from clearstory.lens.probes.embeddings import (
     EmbeddingMatrix,
     input_embeddings,
@@ -22,6 +22,7 @@ from clearstory.lens.probes.embeddings import (
 from clearstory.lens.probes.projection import ProjectionPlane, fit_plane, project_on
 from clearstory.lens.rendering.render import render
 from clearstory.models.base import LanguageModel
+from clearstory.models.prompts import PromptOptions
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.text.tokenizers import Tokenizer
 
@@ -90,11 +91,13 @@ def checkpoint_projection(opened: OpenedModel, frame: ProjectionFrame, request: 
     return {**view.to_json(), "extent": list(frame.extent)}
 
 
-def embedding_rows(model: LanguageModel, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
-    """The input embeddings of a text's tokens, (T, W)."""
-    ids = tokenizer.encode(text)
-    if not ids:
+def embedding_rows(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()
+) -> dict[str, Any]:
+    """The input embeddings of the tokens that the model reads, (T, W)."""
+    if not text:
         raise BadInput("the text is empty; give at least one word")
+    ids = list(encode_segments(model, tokenizer, text, prompt)[0].ids)
     values = input_embeddings(model, ids)
     labels = number_duplicates([tokenizer.display_token(id) for id in ids])
     lengths = values.norm(dim=-1)

@@ -18,7 +18,7 @@ from clearstory.lens.hooks.attention_sites import (
 from clearstory.lens.hooks.passage import Passage
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import prepare_prompt, prepare_source
+from clearstory.models.prompts import PromptOptions, prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import check_generated_ids, context_window
 from clearstory.text.tokenizers import Tokenizer
@@ -33,6 +33,7 @@ def newest_token_attention(
     layer: int = -1,
     head: int | None = None,
     part: AttentionPart | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
     """The last query's attention weights after a prompt and the generated tokens, (S,); without `head`, their mean.
 
@@ -43,7 +44,7 @@ def newest_token_attention(
     available = attention_parts(model)
     require(model, Capability.CAUSAL)
     site = attention_site(model, layer, part or ("decoder" if "decoder" in available else None))
-    passage = generated_passage(model, tokenizer, text, generated)
+    passage = generated_passage(model, tokenizer, text, generated, prompt)
     weights = attention_weights(model, passage, site)
     if head is not None:
         head = site.resolve_head(head, weights)
@@ -66,9 +67,11 @@ def newest_token_attention(
     }
 
 
-def generated_passage(model: LanguageModel, tokenizer: Tokenizer, text: str, generated: Sequence[int]) -> Passage:
+def generated_passage(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, generated: Sequence[int], options: PromptOptions
+) -> Passage:
     """The prompt and the generated tokens as the model processes them, cut to its context."""
-    prompt_format = PromptFormat.of(model, tokenizer, None)
+    prompt_format = PromptFormat.of(model, tokenizer, None, options=options)
     prompt, source = prompt_format.encode(tokenizer, text)
     first = prepare_prompt(model, prompt, prompt_format.start_token_id)
     ids = context_window(model, len(first), [*first, *check_generated_ids(model, generated)])

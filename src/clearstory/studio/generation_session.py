@@ -7,7 +7,7 @@ same seed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,8 +18,9 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
+from clearstory.generation.constraints import TokenConstraints
 from clearstory.generation.sampling import sample_tokens
-from clearstory.generation.settings import Sampling
+from clearstory.generation.settings import Sampling, SamplingOverrides, sampling_of
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.predictions import entropy_bits
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
@@ -27,8 +28,10 @@ from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import keep_recent_half, prepare_prompt, prepare_source
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.studio.sampling_distribution import LRUCache, sampling_distribution
+from clearstory.studio.view_api import prompt_options
 
 MAX_STATES = 48
 """Prefixes whose state is cached: as many steps back need no recomputation."""
@@ -47,7 +50,8 @@ class GeneratedTokenRequest:
         generated: ids of the tokens generated so far.
         show: number of alternatives to return.
         ignore_eos: continue after the end-of-text token.
-        sampling: sampling settings; without a seed, seed 0 is used.
+        sampling: sampling settings; those not given are the model's own, and without a seed, seed 0 is used.
+        prompting: how the text becomes a prompt.
     """
 
     model: str
@@ -55,7 +59,8 @@ class GeneratedTokenRequest:
     generated: tuple[int, ...] = ()
     show: int = 10
     ignore_eos: bool = False
-    sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides, metadata=INLINE_SECTION)
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
         if not 1 <= self.show <= 200:
@@ -64,7 +69,7 @@ class GeneratedTokenRequest:
             raise BadSetting(
                 f"{len(self.generated):,} tokens are generated already; a session ends at {MAX_GENERATED:,}"
             )
-        if self.sampling.beam > 1:
+        if (self.sampling.beam or 1) > 1:
             raise BadSetting(f"beam is {self.sampling.beam}, and beam search does not generate token by token; use 1")
 
 
@@ -78,22 +83,36 @@ class GenerationSessions:
         """The next token with its probability, rank and alternatives, and the generated text including it."""
         model, tokenizer = load_model_and_tokenizer(opened)
         require(model, Capability.CAUSAL)
-        prompt_format = PromptFormat.of(model, tokenizer, None, request.ignore_eos)
-        prompt, source = prompt_format.encode(tokenizer, request.text)
+        config = replace(opened.generation_config, num_beams=None, max_new_tokens=None, max_length=None)
+        options = prompt_options(request.prompting)
+        prompt_format = PromptFormat.of(
+            model, tokenizer, None, request.ignore_eos, generation_config=config, options=options
+        )
+        sampling = replace(sampling_of(config, request.sampling.given()), seed=request.sampling.seed or 0)
+        encoded = prompt_format.encode_prompt(tokenizer, request.text)
+        prompt, source = ([], list(encoded.ids)) if prompt_format.reads_source else (list(encoded.ids), None)
         first = prepare_prompt(model, prompt, prompt_format.start_token_id)
         generated = check_generated_ids(model, request.generated)
         ids = [*first, *generated]
         with inference_mode(model):
-            logits = self.logits_after(model, request.text, context_window(model, len(first), ids), source)
-        sampling = replace(request.sampling, seed=request.sampling.seed or 0)
+            key = (request.text, options)
+            logits = self.logits_after(model, key, context_window(model, len(first), ids), source)
+
+        def constrain(rows: Tensor) -> Tensor:
+            last = len(generated) + 1 >= (request.sampling.max_tokens or MAX_GENERATED)
+            constraints = prompt_format.constraints or TokenConstraints()
+            return constraints.apply(rows[0], ids, len(generated), last, prompt_format.eos_token_ids)[None]
+
         penalized = ids if sampling.repetition_penalty != 1 else ()
         generator = generator_after(sampling, len(generated))
         sampled, logprobs = sample_tokens(
-            logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens
+            logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens, constrain
         )
         token = int(sampled[0])
         distribution = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)
-        now = [*generated, token]
+        before = prompt if encoded.continues_prompt else ()
+        decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, prompt_ids=list(before))
+        written = "".join(decoder.push(each) for each in (*generated, token))
         return {
             "id": token,
             "piece": tokenizer.display_token(token),
@@ -103,23 +122,23 @@ class GenerationSessions:
             "entropy": entropy_bits(logits.softmax(-1)),
             "alternatives": distribution["tokens"],
             "kept": distribution["kept"],
-            "text": decode_generated(prompt_format.token_decoder(tokenizer), now, prompt),
-            "ended": prompt_format.eos_token_id is not None and token == prompt_format.eos_token_id,
+            "text": written if decoder.stopped else written + decoder.flush(),
+            "ended": token in prompt_format.eos_token_ids or decoder.stopped,
         }
 
     def logits_after(
-        self, model: LanguageModel, text: str, ids: Sequence[int], source: Sequence[int] | None
+        self, model: LanguageModel, prompt: Hashable, ids: Sequence[int], source: Sequence[int] | None
     ) -> Float[Tensor, "V"]:
         """The next-token logits after a sequence of ids, (V,), in float64.
 
         They are computed from the cached state one token earlier if there is one.
         """
         cache = self.states.setdefault(model, LRUCache(MAX_STATES))
-        key = (text, tuple(ids))
+        key = (prompt, tuple(ids))
         if key in cache.items:
             return cache.items[key][1]
         device = model_device(model)
-        previous = cache.items.get((text, tuple(ids[:-1])))
+        previous = cache.items.get((prompt, tuple(ids[:-1])))
         if previous is not None:
             hidden, state = model.forward(TokenBatch.from_sequences([[ids[-1]]], device), previous[0])
         else:
@@ -166,9 +185,3 @@ def generator_after(sampling: Sampling, steps: int) -> torch.Generator:
     for _ in range(steps if sampling.temperature else 0):
         torch.rand((), dtype=torch.float64, generator=generator)
     return generator
-
-
-def decode_generated(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
-    """The text of the generated ids after a prompt."""
-    decoder = StreamDecoder(tokenizer, (), prompt_ids=list(prompt))
-    return "".join(decoder.push(each) for each in ids) + decoder.flush()

@@ -19,7 +19,7 @@ from clearstory.errors import BadSetting, ContextOverflow
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.prompts import prepare_prompt, prepare_source
+from clearstory.models.prompts import PromptOptions, prepare_prompt, prepare_source
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
@@ -29,7 +29,13 @@ MAX_TOKENS, MAX_MEASUREMENTS = 128, 9
 
 
 def measure_generation_speed(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, tokens: int = 16, runs: int = 3
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    tokens: int = 16,
+    runs: int = 3,
+    prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
     """Tokens per second with and without cached state (medians over `runs`), milliseconds per token, logit difference.
 
@@ -42,9 +48,9 @@ def measure_generation_speed(
         raise BadSetting(f"tokens is {tokens}; generate 2 to {MAX_TOKENS}")
     if not 1 <= runs <= MAX_MEASUREMENTS:
         raise BadSetting(f"runs is {runs}; use 1 to {MAX_MEASUREMENTS}")
-    prompt_format = PromptFormat.of(model, tokenizer, None)
-    prompt, source = prompt_format.encode(tokenizer, text)
-    first, sources = prepare_prompt(model, prompt, prompt_format.start_token_id), prepare_source(model, source)
+    prompt_format = PromptFormat.of(model, tokenizer, None, options=prompt)
+    ids, source = prompt_format.encode(tokenizer, text)
+    first, sources = prepare_prompt(model, ids, prompt_format.start_token_id), prepare_source(model, source)
     if model.context is not None:
         tokens = min(tokens, model.context - len(first) + 1)
         if tokens < 2:

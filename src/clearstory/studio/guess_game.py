@@ -21,7 +21,7 @@ from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.word_in_context import EXAMPLE_SENTENCES
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, reads_source
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import prepare_prompt
+from clearstory.models.prompts import RAW, encode_prompt, prepare_prompt
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
 
@@ -159,9 +159,11 @@ def next_token_logprobs(
             "this model generates a target from a source text; play the guess game with a decoder-only model"
         )
     ids = tokenizer.encode(text)
+    encoded = encode_prompt(model, tokenizer, text, RAW)
+    start = encoded.ids[: next((at for at, special in enumerate(encoded.special) if not special), 0)]
     if not 1 <= position <= len(ids):
         raise BadSetting(f"position is {position}, and the text has {len(ids):,} tokens; give 1 to {len(ids):,}")
-    first, device = prepare_prompt(model, ids[:position]), model_device(model)
+    first, device = prepare_prompt(model, [*start, *ids[:position]]), model_device(model)
     with inference_mode(model):
         hidden, _ = model.forward(TokenBatch.from_sequences([first], device), model.init_state(1))
         logprobs: Tensor = model.logits(hidden[0, -1]).double().log_softmax(-1).cpu()

@@ -22,10 +22,12 @@ from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.predictions import entropy_bits
 from clearstory.models.base import TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, require
-from clearstory.models.prompts import prepare_prompt, prepare_source
+from clearstory.models.prompts import PromptOptions, prepare_prompt, prepare_source
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION
+from clearstory.studio.view_api import prompt_options
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -40,12 +42,14 @@ class NextTokenRequest:
         text: the text; for an encoder-decoder, the source.
         show: number of tokens to return, the likeliest first.
         sampling: temperature and truncation.
+        prompting: how the text becomes a prompt.
     """
 
     model: str
     text: str = ""
     show: int = 40
     sampling: Sampling = field(default_factory=Sampling, metadata=INLINE_SECTION)
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
         if not 1 <= self.show <= 1000:
@@ -79,21 +83,22 @@ class NextTokenDistributions:
 
     def __init__(self) -> None:
         # Weak keys: a model evicted from the model cache takes its logits with it.
-        self.logits: WeakKeyDictionary[Any, LRUCache[str, Tensor]] = WeakKeyDictionary()
+        self.logits: WeakKeyDictionary[Any, LRUCache[Any, Tensor]] = WeakKeyDictionary()
 
     def compute(self, opened: OpenedModel, request: NextTokenRequest) -> dict[str, Any]:
         """The likeliest next tokens with logit, probability and sampling probability: see `sampling_distribution`."""
         _, tokenizer = load_model_and_tokenizer(opened)
         cache = self.logits.setdefault(opened.model, LRUCache(16))
-        logits = cache.get(request.text, lambda: last_logits(opened, request.text))
+        options = prompt_options(request.prompting)
+        logits = cache.get((request.text, options), lambda: last_logits(opened, request.text, options))
         return sampling_distribution(logits, request.sampling, tokenizer.display_token, request.show)
 
 
-def last_logits(opened: OpenedModel, text: str) -> Float[Tensor, "V"]:
+def last_logits(opened: OpenedModel, text: str, options: PromptOptions) -> Float[Tensor, "V"]:
     """The next-token logits after a text, (V,), in float64. Raises CannotDo for a model that is not causal."""
     model, tokenizer = load_model_and_tokenizer(opened)
     require(model, Capability.CAUSAL)
-    prompt_format = PromptFormat.of(model, tokenizer, None)
+    prompt_format = PromptFormat.of(model, tokenizer, None, options=options)
     prompt, source = prompt_format.encode(tokenizer, text)
     sources = prepare_source(model, source)
     ids = prepare_prompt(model, prompt, prompt_format.start_token_id)

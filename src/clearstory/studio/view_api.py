@@ -15,22 +15,25 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clearstory.errors import BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
+from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
 from clearstory.formats.folders import OpenedModel
 from clearstory.lens.hooks.activations import activation_names, record_activations
-from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.passage import Passage, encode_passage, encode_segments
 from clearstory.lens.probes.predictions import next_token
 from clearstory.lens.registry import VIEWS, ViewSpec, load_view
 from clearstory.lens.rendering.render import render
+from clearstory.lens.views import View
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
+from clearstory.models.prompts import RAW, EncodedPrompt, PromptOptions, encode_prompt, is_chat
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.recipes.settings.schema import convert_value
+from clearstory.recipes.settings.inference import PromptSettings
+from clearstory.recipes.settings.schema import INLINE_SECTION, convert_value
 from clearstory.text.tokenizers import Tokenizer
 
-MAX_TRACE_VALUES = 2**20
-"""The largest number of activation values that a trace returns as JSON."""
+MAX_TRACE_VALUES, MAX_TRACE_TOKENS = 2**20, 20_000
+"""The largest number of activation values that a trace returns as JSON, and of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class ViewRequest:
         view: a name in `lens.registry.VIEWS`.
         format: "json" for the view as data, or the format of a file.
         settings: settings of the view.
+        prompting: how the text becomes a prompt.
     """
 
     model: str
@@ -50,6 +54,7 @@ class ViewRequest:
     view: str = "next-token"
     format: Literal["json", "svg", "csv", "html"] = "json"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ class TraceRequest:
         target: for an encoder-decoder, the text that the decoder has generated so far.
         activations: patterns of activation names; see `lens.hooks.activations`.
         top: number of likeliest next tokens; with 0 and no activations the text is only tokenized.
+        prompting: how the text becomes a prompt.
     """
 
     model: str
@@ -69,6 +75,7 @@ class TraceRequest:
     target: str | None = None
     activations: tuple[str, ...] = ()
     top: int = 10
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +87,41 @@ class ArrayRequest:
         text: the text.
         function: a name in ARRAY_FUNCTIONS.
         settings: keyword arguments of the function.
+        prompting: how the text becomes a prompt, for functions of one passage.
     """
 
     model: str
     text: str = ""
     function: str = "activation_arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
+
+
+GIVEN_PARAMETERS = frozenset({"prompt", "generation_config"})
+"""Parameters of views and array functions that come from the request and the model, not from its settings."""
+
+
+def prompt_options(settings: PromptSettings) -> PromptOptions:
+    """The options of `encode_prompt` that these settings stand for."""
+    return PromptOptions(raw=settings.raw, system=settings.system, add_special_tokens=settings.special_tokens)
 
 
 def render_view(opened: OpenedModel, request: ViewRequest) -> Any:
     """A view as plain data for the format "json", otherwise as the text of a file."""
-    function = load_view(request.view)
-    view = inspect(opened, request.text, request.view, **convert_settings(function, request.settings))
+    settings = convert_settings(load_view(request.view), request.settings)
+    view = inspect_with_prompt(opened, request.text, request.view, settings, request.prompting)
     return view.to_json() if request.format == "json" else render(view, request.format)
+
+
+def inspect_with_prompt(
+    opened: OpenedModel, text: str, view: str, settings: Mapping[str, Any], prompting: PromptSettings
+) -> View:
+    """The view that `inspect` returns; how the text becomes a prompt is given where the view has this setting."""
+    if (reason := unsupported_reason(VIEWS[view], opened.model)) is not None:
+        raise CannotDo(f"the view '{view}' is not available: {reason}")
+    known = signatures.signature(inspect).parameters
+    given = {name: value for name, value in vars(prompting).items() if name in known}
+    return inspect(opened, text, view, **given, **settings)
 
 
 def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
@@ -137,7 +166,7 @@ def keyword_settings(function: Callable[..., Any]) -> list[dict[str, Any]]:
     hints = typing.get_type_hints(function)
     fields = []
     for name, parameter in signatures.signature(function).parameters.items():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
+        if parameter.kind is not parameter.KEYWORD_ONLY or name in GIVEN_PARAMETERS:
             continue  # model, tokenizer, text
         hint = form_type(hints.get(name, str))
         choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
@@ -168,18 +197,22 @@ def convert_settings(function: Callable[..., Any], settings: Mapping[str, Any]) 
 
 
 def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
-    """The tokens of a text, the likeliest next tokens, and the activations that match the request's patterns.
+    """The tokens that the model reads, the likeliest next tokens, and the activations that match the patterns.
 
-    If the model cannot process the text and only tokens are requested, `problem` says why. Raises BadSetting if the
-    activations hold more than MAX_TRACE_VALUES values.
+    The tokens are those of `encode_prompt`, special tokens and the chat template included; for an encoder-decoder those
+    of the source. If the model cannot process the text and only tokens are requested, `problem` says why. Raises
+    BadSetting for activations of more than MAX_TRACE_VALUES values, BadInput for more than MAX_TRACE_TOKENS tokens.
     """
     model, tokenizer = load_model_and_tokenizer(opened)
     start = time.perf_counter()
-    ids, offsets = tokenizer.encode_with_offsets(request.text)
+    options = prompt_options(request.prompting)
+    encoded, _ = encode_segments(model, tokenizer, request.text, options)
+    if len(encoded) > MAX_TRACE_TOKENS:
+        raise BadInput(f"the text has {len(encoded):,} tokens; the studio shows at most {MAX_TRACE_TOKENS:,}")
     passage: Passage | None = None
     problem = None
     try:
-        passage = encode_passage(model, tokenizer, request.text, target=request.target)
+        passage = encode_passage(model, tokenizer, request.text, target=request.target, prompt=options)
     except ClearstoryError as error:
         if request.top or request.activations:
             raise
@@ -187,7 +220,7 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
     values = passage_activations(model, passage, request.activations) if passage is not None else {}
     next_table = None
     if request.top and has_capability(model, Capability.CAUSAL) and not (passage and passage.source):
-        next_table = next_token(model, tokenizer, request.text, top=request.top).to_json()
+        next_table = next_token(model, tokenizer, request.text, top=request.top, prompt=options).to_json()
     return {
         "model": request.model,
         "text": request.text,
@@ -198,7 +231,12 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
         "heads": getattr(opened.model.config, "heads", None),
         "vocab": model.vocab,
         "context": model.context,
-        "tokens": [token_facts(tokenizer, id, span) for id, span in zip(ids, offsets, strict=True)],
+        "tokens": [token_facts(tokenizer, request.text, encoded, position) for position in range(len(encoded))],
+        "prompt": {
+            "chat": encoded.chat,
+            "has_chat_template": is_chat(model, tokenizer),
+            "has_special_tokens": any(encode_prompt(model, tokenizer, "a", RAW).special),
+        },
         "passage": None if passage is None else {"pieces": passage.pieces, "source": passage.source_pieces},
         "problem": problem,
         "activation_names": known_activation_names(model),
@@ -227,15 +265,21 @@ def known_activation_names(model: LanguageModel) -> list[str]:
         return []
 
 
-def token_facts(tokenizer: Tokenizer, id: int, span: tuple[int, int]) -> dict[str, Any]:
-    """A token's id, display text, number of bytes, and the characters [start, stop) of the text that it stands for."""
+def token_facts(tokenizer: Tokenizer, text: str, encoded: EncodedPrompt, position: int) -> dict[str, Any]:
+    """A token's id, display text, number of bytes, and the part of the text that it stands for.
+
+    `start` and `stop` count Unicode code points, `text` is what is between them; all three are None for a token that
+    does not stand for a part of the text: a special token, or one of the chat template.
+    """
+    id, span = encoded.ids[position], encoded.spans[position]
     return {
         "id": id,
         "piece": tokenizer.display_token(id),
         "bytes": int(tokenizer.byte_lengths[id]),
-        "start": span[0],
-        "stop": span[1],
-        "special": bool(tokenizer.special_tokens_mask[id]),
+        "start": None if span is None else span[0],
+        "stop": None if span is None else span[1],
+        "text": None if span is None else text[span[0] : span[1]],
+        "special": encoded.special[position],
         "unknown": id == tokenizer.unk_token_id,
     }
 
@@ -251,9 +295,10 @@ def activation_arrays(
     *,
     activations: tuple[str, ...] = (),
     target: str | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Arrays:
     """The activations that match the patterns, in float32, and the display text of the tokens as `pieces`."""
-    passage = encode_passage(model, tokenizer, text, target=target)
+    passage = encode_passage(model, tokenizer, text, target=target, prompt=prompt)
     with inference_mode(model), record_activations(model, *activations) as recorded:
         passage.forward(model)
     return {**{name: each.float() for name, each in recorded.items()}, "pieces": list(passage.pieces)}
@@ -290,7 +335,11 @@ def compute_arrays(opened: OpenedModel, request: ArrayRequest) -> bytes:
         if key not in known:
             raise UnknownName(f"'{name}' has no setting '{key}'; {nearest(key, known)}")
     model, tokenizer = load_model_and_tokenizer(opened)
-    return pack_arrays(function(model, tokenizer, request.text, **convert_settings(function, request.settings)))
+    given = {"prompt": prompt_options(request.prompting), "generation_config": opened.generation_config}
+    parameters = signatures.signature(function).parameters
+    settings = convert_settings(function, request.settings)
+    settings |= {name: value for name, value in given.items() if name in parameters}
+    return pack_arrays(function(model, tokenizer, request.text, **settings))
 
 
 def pack_arrays(result: Arrays) -> bytes:

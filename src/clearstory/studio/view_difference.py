@@ -20,9 +20,10 @@ from clearstory.lens.registry import VIEWS, load_view
 from clearstory.lens.rendering.render import render
 from clearstory.lens.views import Table, View
 from clearstory.lens.views.difference import ROWS, difference
-from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.studio.view_api import convert_settings
+from clearstory.recipes.settings.inference import PromptSettings
+from clearstory.recipes.settings.schema import INLINE_SECTION
+from clearstory.studio.view_api import convert_settings, inspect_with_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class ViewDifferenceRequest:
         view: a name in `lens.registry.VIEWS`.
         format: "json" for both sides and their difference as data, or the format of a file with the difference.
         settings: settings of the view, for both sides.
+        prompting: how the texts become prompts, for both sides.
     """
 
     model: str
@@ -46,6 +48,7 @@ class ViewDifferenceRequest:
     view: str = "next-token"
     format: Literal["json", "svg", "csv", "html"] = "json"
     settings: Mapping[str, Any] = field(default_factory=dict)
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
 
 
 def view_or_error(opened: OpenedModel, text: str, request: ViewDifferenceRequest) -> View | ClearstoryError:
@@ -54,7 +57,7 @@ def view_or_error(opened: OpenedModel, text: str, request: ViewDifferenceRequest
     if VIEWS[request.view].lists_vocabulary:
         settings["top"] = load_model_and_tokenizer(opened)[0].vocab
     try:
-        return inspect(opened, text, request.view, **settings)
+        return inspect_with_prompt(opened, text, request.view, settings, request.prompting)
     except UnknownName:
         raise
     except ClearstoryError as error:
