@@ -21,6 +21,7 @@ from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES
 from clearstory.formats.gguf.write import llama_cpp_warning, write_gguf
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.rotary_layout import halves_to_pairs, pairs_to_halves
+from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
 from clearstory.models.families import PRESETS
 from clearstory.models.transformer.positions import rope_scaling_divisors
@@ -302,8 +303,36 @@ def test_changing_an_opened_model_leaves_its_file_unchanged(tmp_path: Path) -> N
     assert (tmp_path / "model.gguf").read_bytes() == before
 
 
-def test_an_unknown_architecture_is_named_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_architecture_is_named_with_those_that_are_supported(tmp_path: Path) -> None:
     file = tmp_path / "x.gguf"
     file.write_bytes(packed({"general.architecture": "llama4"}, {"a": ([4], 0, 0)}, bytes(16)))
-    with pytest.raises(UnknownName, match=r"x\.gguf: its general\.architecture is 'llama4'; did you mean 'llama'\?"):
+    sentence = r"x\.gguf: its general\.architecture is 'llama4', which is not supported; supported: gpt2, llama, qwen3"
+    with pytest.raises(UnknownName, match=sentence):
         open_model(file)
+
+
+def test_biases_of_queries_and_keys_alone_are_read(tmp_path: Path) -> None:
+    model = shaken(replace(LLAMA, bias=True))
+    file = tmp_path / "all.gguf"
+    write_gguf(file, model, bpe(), "tiny", "f32")
+    reader = gguf.GGUFReader(file)
+    writer = gguf.GGUFWriter(tmp_path / "some.gguf", "llama")
+    for key, field in reader.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture" and "key_length" not in key:
+            kind = field.types[0]
+            sub_type = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), kind, sub_type)
+    for tensor in reader.tensors:
+        if not tensor.name.endswith(".bias") or "attn_q" in tensor.name or "attn_k" in tensor.name:
+            writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(".bias") and "query" not in name and "key" not in name:
+                weight.zero_()
+    opened = open_model(tmp_path / "some.gguf")
+    ids = torch.tensor([[5, 17, 3, 42, 8, 29]])
+    assert torch.equal(opened.logits(ids), model.logits(model.forward(TokenBatch(ids))[0]))

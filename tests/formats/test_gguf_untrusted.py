@@ -200,7 +200,7 @@ def changed(tmp_path: Path, fields: dict[str, Any], name: str = "llama") -> Path
         ({"llama.attention.head_count": "four"}, "it has llama.attention.head_count = 'four'"),
         ({"llama.attention.head_count_kv": 3}, "4 query heads do not share 3 key-value heads"),
         ({"llama.attention.key_length": 16}, "value_length = 8; but llama.attention.key_length = 16"),
-        ({"llama.rope.dimension_count": 4}, r"rope\.dimension_count = 4; but llama\.attention\.key_length = 8"),
+        ({"llama.rope.dimension_count": 4}, r"rope\.dimension_count = 4; but heads have dimension 8"),
         ({"llama.rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type = 'yarn'; supported: none, linear"),
         ({"llama.expert_count": 8}, "it has llama.expert_count = 8; the supported llama has no such setting"),
         ({"llama.context_length": None}, "it lacks 'llama.context_length'"),
@@ -208,7 +208,7 @@ def changed(tmp_path: Path, fields: dict[str, Any], name: str = "llama") -> Path
         ({"general.architecture": "qwen3"}, "it lacks 'qwen3"),
         (
             {"tokenizer.ggml.pre": "llama-bqe"},
-            "has the pre-tokenizer 'llama-bqe', which is not supported; did",
+            "has the pre-tokenizer 'llama-bqe', which is not supported; supported: gpt-2",
         ),
         ({"tokenizer.ggml.pre": None}, "holds no tokenizer.ggml.pre, so its pre-tokenizer is unknown"),
         ({"tokenizer.ggml.model": "rwkv"}, "a tokenizer of the model 'rwkv'"),

@@ -43,7 +43,7 @@ MISTRAL: ConfigJSON = {
 
 PHI3: ConfigJSON = {
     "_name_or_path": "Phi-3-mini-4k-instruct", "architectures": ["Phi3ForCausalLM"], "attention_dropout": 0.0,
-    "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"},
+    "auto_map": {"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"},
     "bos_token_id": 1, "embd_pdrop": 0.0, "eos_token_id": 60, "hidden_act": "silu", "hidden_size": 24,
     "initializer_range": 0.02, "intermediate_size": 40, "max_position_embeddings": 64, "model_type": "phi3",
     "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 4,
@@ -117,7 +117,7 @@ PUBLISHED: dict[str, ConfigJSON] = {
     "distilgpt2": {
         **GPT2, "_num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0},
     },
-    "dialogpt": without(GPT2, "task_specific_params") | {"task_specific_params": {"conversational": {"max_length": 1000}}},
+    "dialogpt": {**GPT2, "task_specific_params": {"conversational": {"max_length": 1000}}},
     "cerebras-gpt": {**GPT2, "activation_function": "gelu", "n_inner": 50, "reorder_and_upcast_attn": False,
                      "scale_attn_by_inverse_layer_idx": False, "scale_attn_weights": True, "use_cache": True},
     "chinese-gpt2": {**GPT2, "gradient_checkpointing": False, "output_past": True, "tokenizer_class": "BertTokenizer"},

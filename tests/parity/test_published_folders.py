@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from published_configs import BERT, GPT2, LLAMA, MARIAN, MISTRAL, PHI3, PUBLISHED, QWEN3, T5, ConfigJSON, without
 from huggingface_hub.errors import StrictDataclassError
+from published_configs import BERT, GPT2, LLAMA, MARIAN, MISTRAL, PHI3, PUBLISHED, QWEN3, T5, ConfigJSON, without
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clearstory.errors import BadInput, CannotDo, ClearstoryError, CorruptFile, ModelWarning, UnknownName
+from clearstory.errors import BadInput, ClearstoryError, CorruptFile, ModelWarning, UnknownName
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.hf.config_json import HF_ARCHITECTURES, detect_format
 from clearstory.formats.hf.declared_keys import GENERATION_KEYS, METADATA_KEYS, OTHER_CLASSES_KEYS
@@ -187,8 +186,11 @@ def test_undeclared_keys_are_noted_and_keys_of_other_classes_refused(tmp_path: P
     assert opened.note is not None
     assert "pruned_heads" not in opened.note
     assert torch.equal(outputs(opened), before)
-    for key, value in {"num_local_experts": 8, "logit_scale": 0.5, "pruned_heads": {"0": [1]}, "qk_layernorm": True,
-                       "quantization_config": {"bits": 4}, "is_encoder_decoder": True, "sliding_window": 5}.items():  # fmt: skip
+    others: ConfigJSON = {
+        "num_local_experts": 8, "logit_scale": 0.5, "pruned_heads": {"0": [1]}, "qk_layernorm": True,
+        "quantization_config": {"bits": 4}, "is_encoder_decoder": True, "sliding_window": 5,
+    }  # fmt: skip
+    for key, value in others.items():
         rewrite(tmp_path, weights, **{**dict.fromkeys(inert), key: value})
         with pytest.raises(BadInput, match=f"config.json has {key} = "):
             open_model(tmp_path)

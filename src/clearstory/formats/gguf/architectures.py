@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName, nearest
+from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
 from clearstory.formats.gguf.config_keys import ORIGINAL_CONTEXT, gpt2_keys, llama_keys, phi3_keys
 from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_unknown_keys
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
@@ -37,7 +37,7 @@ class GGUFArchitecture:
         fixed_fields: fields of our config that have one value in this architecture.
         weight_map: from a config to its weight map.
         has_rope_factors: whether it supports `ROPE_FACTORS`.
-        bias_tensor: a tensor that is present only if linear layers have biases; None if `fixed_fields` decides.
+        optional_biases: whether linear layers may have biases, all or some of them; those that are absent are zero.
     """
 
     name: str
@@ -45,7 +45,7 @@ class GGUFArchitecture:
     fixed_fields: Mapping[str, Any]
     weight_map: Callable[[TransformerConfig], WeightMap]
     has_rope_factors: bool = False
-    bias_tensor: str | None = None
+    optional_biases: bool = False
 
     def config_to_native(
         self, metadata: ExternalConfig, shapes: Mapping[str, tuple[int, ...]], rope_factors: Tensor | None
@@ -58,8 +58,8 @@ class GGUFArchitecture:
         for key in keys:
             fields |= key.to_native(values)
         fields |= {"vocab": shapes["token_embd.weight"][0], "tie_embeddings": "output.weight" not in shapes}
-        if self.bias_tensor is not None:
-            fields["bias"] = self.bias_tensor in shapes
+        if self.optional_biases:
+            fields["bias"] = any(name.endswith(".bias") for name in shapes)
         config = TransformerConfig(**fields)
         if rope_factors is None:
             return config
@@ -86,7 +86,7 @@ class GGUFArchitecture:
         """Whether a file of this architecture gives the config back."""
         shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.vocab, config.width)}
         shapes |= {} if config.tie_embeddings else {"output.weight": (config.vocab, config.width)}
-        shapes |= {self.bias_tensor: ()} if self.bias_tensor is not None and config.bias else {}
+        shapes |= {"blk.0.attn_q.bias": ()} if self.optional_biases and config.bias else {}
         factors = self.rope_factors(config)
         if factors is not None and not self.has_rope_factors:
             return False
@@ -205,9 +205,7 @@ GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
     each.name: each
     for each in (
         GGUFArchitecture("gpt2", gpt2_keys, GPT2_FIELDS, gpt2_weights),
-        GGUFArchitecture(
-            "llama", llama_keys, LLAMA_FIELDS, llama_weights, has_rope_factors=True, bias_tensor="blk.0.attn_q.bias"
-        ),
+        GGUFArchitecture("llama", llama_keys, LLAMA_FIELDS, llama_weights, has_rope_factors=True, optional_biases=True),
         GGUFArchitecture("qwen3", llama_keys, {**LLAMA_FIELDS, "qk_norm": True}, qwen3_weights),
         GGUFArchitecture("phi3", phi3_keys, LLAMA_FIELDS, phi3_weights),
     )
@@ -233,10 +231,13 @@ def choose_architecture(config: Config) -> GGUFArchitecture:
 
 
 def detect_architecture(metadata: ExternalConfig) -> GGUFArchitecture:
-    """The architecture that a file names. Raises UnknownName with the nearest supported name."""
+    """The architecture that a file names. Raises UnknownName with those that are supported."""
     name = metadata.get("general.architecture")
     if not isinstance(name, str) or name not in GGUF_ARCHITECTURES:
-        raise UnknownName(f"its general.architecture is {str(name)[:40]!r}; {nearest(str(name), GGUF_ARCHITECTURES)}")
+        raise UnknownName(
+            f"its general.architecture is {str(name)[:40]!r}, which is not supported; "
+            f"supported: {', '.join(GGUF_ARCHITECTURES)}"
+        )
     return GGUF_ARCHITECTURES[name]
 
 

@@ -38,12 +38,16 @@ class GGUFHeadDimKeys:
 
     def to_native(self, external: ExternalConfig) -> dict[str, Any]:
         width_key, heads_key = f"{self.name}.embedding_length", f"{self.name}.attention.head_count"
-        values = {key: external[key] for key in self.keys if external.get(key) is not None}
-        first = next(iter(values), None)
+        key_dim, value_dim, rotated_dim = self.keys
+        first = next((key for key in (key_dim, value_dim) if external.get(key) is not None), None)
         native = HeadDimKey(first, width_key, heads_key, divisible=first is None).to_native(external)
-        for key, value in values.items():
-            if value != native["head_dim"]:
-                reject(key, value, f"but {first} = {native['head_dim']}; supported: one dimension, wholly rotated")
+        for key in (key_dim, value_dim):
+            if external.get(key, native["head_dim"]) not in (None, native["head_dim"]):
+                reject(key, external[key], f"but {first} = {native['head_dim']}; supported: one dimension for both")
+        if (rotated := external.get(rotated_dim)) not in (None, native["head_dim"]):
+            reject(
+                rotated_dim, rotated, f"but heads have dimension {native['head_dim']}; supported: wholly rotated heads"
+            )
         return native
 
     def from_native(self, config: TransformerConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadInput, CorruptFile
@@ -47,9 +48,10 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     config, architecture = read_gguf_config(header)
     weight_map = architecture.weight_map(config)
     expected = dict(weight_map.from_native(empty_state_dict(config)))
-    check_tensors(header, expected)
+    zeros = absent_biases(header, expected) if architecture.optional_biases else {}
+    check_tensors(header, {name: each for name, each in expected.items() if name not in zeros})
     check = finite_check(path, config)
-    weights = {name: check(name, cast(header.tensor(name))) for name in expected}
+    weights = {name: check(name, cast(zeros[name] if name in zeros else header.tensor(name))) for name in expected}
     model = build_with_weights(config, dict(weight_map.to_native(weights)))
     name = header.metadata.get("general.name")
     tokenizer = read_gguf_tokenizer(path, header.metadata)
@@ -85,6 +87,12 @@ def read_gguf_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchite
                 f"maximum of {MAX_ROTARY_ANGLES:,} rotary angles"
             )
     return config, architecture
+
+
+def absent_biases(header: GGUFHeader, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The biases that a file lacks while other layers have some, as zeros."""
+    absent = [name for name in expected if name.endswith(".bias") and name not in header.tensors]
+    return {name: torch.zeros(expected[name].shape) for name in absent}
 
 
 def check_tensors(header: GGUFHeader, expected: Mapping[str, Tensor]) -> None:

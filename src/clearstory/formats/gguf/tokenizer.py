@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName, nearest
+from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, find_pretokenizer, pretokenizer_name
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
@@ -125,7 +125,8 @@ def read_gguf_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer | 
         return None
     if not isinstance(kind, str) or kind not in TOKENIZER_MODELS:
         raise UnknownName(
-            f"{path} has a tokenizer of the model {str(kind)[:40]!r}; {nearest(str(kind), TOKENIZER_MODELS)}"
+            f"{path} has a tokenizer of the model {str(kind)[:40]!r}, which is not supported; "
+            f"supported: {', '.join(TOKENIZER_MODELS)}"
         )
     vocabulary = GGUFVocabulary.read(path, metadata)
     contents = TOKENIZER_MODELS[kind](vocabulary)
@@ -160,7 +161,7 @@ def byte_level_json(vocabulary: GGUFVocabulary) -> str:
     if pretokenizer is None:
         raise UnknownName(
             f"{vocabulary.path} has the pre-tokenizer {pre[:40]!r}, which is not supported; "
-            f"{nearest(pre, (*PRETOKENIZERS, *ALIASES))}"
+            f"supported: {', '.join((*PRETOKENIZERS, *ALIASES))}"
         )
     # The first character is skipped: a token may start with the separating space.
     pairs = [(merge[:at], merge[at + 1 :]) for merge in merges if (at := merge.find(" ", 1)) > 0]
