@@ -136,9 +136,9 @@ class TrainingResult:
     Args:
         folder: the model folder, with the best model of the run.
         run_folder: the run folder.
-        bits_per_byte: on the whole validation split; None where the tokenizer is lossy, and for encoders and
-            encoder-decoders.
-        nats_per_token: on the same tokens; of an encoder, on masked tokens.
+        bits_per_byte: on the whole validation split; None where the tokenizer is lossy, for encoders and
+            encoder-decoders, and where no text is held out.
+        nats_per_token: on the same tokens; of an encoder, on masked tokens; None where no text is held out.
         cpu_seconds: CPU time of the run, summed over all threads.
         seconds: wall-clock time of the run.
         tokens: tokens processed in training.
@@ -155,7 +155,7 @@ class TrainingResult:
     folder: Path
     run_folder: Path
     bits_per_byte: float | None
-    nats_per_token: float
+    nats_per_token: float | None
     cpu_seconds: float
     seconds: float
     tokens: int

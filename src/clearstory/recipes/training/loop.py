@@ -53,6 +53,9 @@ from clearstory.recipes.training.training_run import StepTimer, TrainingRun
 from clearstory.training.objectives.table import objective_spec
 
 
+NOT_VALIDATED = "trained on all of the text: no validation score, the last weights are kept"
+
+
 def train(text: str | Path | Sequence[str] = (), /, **settings: Unpack[TrainKeywords]) -> TrainingResult:
     """Train a model on text and save the best one in a run folder.
 
@@ -162,7 +165,7 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
                 trainer.set_total_steps(run.budget.total_steps(trainer.step, timer.budget_per_step()))
         done = trainer.step >= trainer.steps
         if done or is_due(trainer.step, run.eval_steps):
-            yield from evaluate_step(run)
+            yield from evaluate_step(run) if run.validates else keep_last_weights(run)
             if run.out_of_patience:
                 count = run.evaluations_since_best
                 yield run.warn(f"stopped early: no improvement over step {run.best_step:,} in {count} evaluations")
@@ -179,7 +182,7 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
                 f"stopped at step {trainer.step:,}; continue with: clearstory train --resume --out {run.folder.path}"
             )
     if run.best_step < 0:  # a resumed run that had ended without an evaluation
-        yield from evaluate_step(run)
+        yield from evaluate_step(run) if run.validates else keep_last_weights(run)
 
 
 def is_due(step: int, interval: int) -> bool:
@@ -193,7 +196,7 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
     with trainer.averaged_weights():
         validation = run.evaluate(run.eval_tokens)
         loss, step = validation.score.nats_per_token, trainer.step
-        if is_best := loss < run.best_loss:
+        if is_best := run.best_step < 0 or loss < run.best_loss:
             run.save_best_model(validation)
     if is_best:
         run.best_loss, run.best_step, run.evaluations_since_best = loss, step, 0
@@ -223,6 +226,14 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
         yield run.warn(message)
 
 
+def keep_last_weights(run: TrainingRun) -> Iterator[TrainingEvent]:
+    """Save the model where no text is held out to tell whether it is the best so far."""
+    with run.trainer.averaged_weights():
+        run.save_best_model(None)
+    run.best_step = run.trainer.step
+    yield ModelSaved(step=run.best_step, path=run.folder.model_folder, kind="model")
+
+
 def sample_step(run: TrainingRun) -> TextSampled:
     """Sample a text from the model, log it, and return it as an event."""
     trainer, seed = run.trainer, run.recipe.training.seed
@@ -239,12 +250,14 @@ def finish(run: TrainingRun) -> TrainingResult:
     last_is_best = run.best_step == trainer.step
     if not last_is_best:
         run.load_best_model()
-    with trainer.averaged_weights() if last_is_best else nullcontext():
-        validation = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
-    score, objective = validation.score, objective_spec(run.recipe.objective)
+    validation = None
+    if run.validates:
+        with trainer.averaged_weights() if last_is_best else nullcontext():
+            validation = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
+    score, objective = validation.score if validation else None, objective_spec(run.recipe.objective)
     parameters = count_parameters(remove_lora(run.model))
-    card = replace(run.card, parameters=parameters, bits_per_byte=score.bits_per_byte)
-    update_model_card(run.folder.model_folder, card)
+    bits_per_byte = score.bits_per_byte if score else None
+    update_model_card(run.folder.model_folder, replace(run.card, parameters=parameters, bits_per_byte=bits_per_byte))
     run.log(
         kind="end",
         step=trainer.step,
@@ -259,8 +272,8 @@ def finish(run: TrainingRun) -> TrainingResult:
     return TrainingResult(
         folder=run.folder.model_folder,
         run_folder=run.folder.path,
-        bits_per_byte=score.bits_per_byte,
-        nats_per_token=score.nats_per_token,
+        bits_per_byte=bits_per_byte,
+        nats_per_token=score.nats_per_token if score else None,
         cpu_seconds=run.cpu_seconds(),
         seconds=run.seconds(),
         tokens=trainer.tokens,
@@ -268,9 +281,9 @@ def finish(run: TrainingRun) -> TrainingResult:
         parameters=parameters,
         curve=curve,
         objective=run.recipe.objective,
-        reason=score.reason,
-        metrics=validation.metrics,
-        summary=objective.summary(validation),
+        reason=score.reason if score else NOT_VALIDATED,
+        metrics=validation.metrics if validation else {},
+        summary=objective.summary(validation) if validation else NOT_VALIDATED,
         next_command=objective.next_command.format(run=run.folder.path),
     )
 

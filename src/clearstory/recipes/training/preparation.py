@@ -160,12 +160,23 @@ def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
 
 
 def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, TokenDataset]:
-    """The token datasets of the splits "train" and "validation". Raises BadSetting for an empty validation split."""
+    """The token datasets of the splits "train" and "validation"; the second is empty where data.validation is 0.
+
+    Raises BadSetting for settings that need validation text, and for a share that holds out nothing.
+    """
     datasets = corpus.encode(tokenizer, sentences=objective_spec(recipe.objective).sentences)
-    if not len(datasets["validation"]):
+    if recipe.data.validation and not len(datasets["validation"]):
         raise BadSetting(
-            f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty, but it "
-            "is needed to select the best model; give a fraction such as 0.01"
+            f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty; give a "
+            "larger share, or 0 to train on all of the text and keep the last weights"
+        )
+    settings = recipe.training
+    reads_pairs = settings.sample_steps and objective_spec(recipe.objective).architectures == ("encoder-decoder",)
+    if not recipe.data.validation and (settings.patience or reads_pairs):
+        name, value = ("patience", settings.patience) if settings.patience else ("sample_steps", settings.sample_steps)
+        raise BadSetting(
+            f"training.{name} is {value} and data.validation 0, so there is no validation text, which it needs; leave "
+            "one of them out"
         )
     return datasets
 
@@ -293,6 +304,7 @@ def describe_run(
             "--training.context and --model.context set the limit"
         )
         note = "; ".join(filter(None, (note, sentence)))
+    note = "; ".join(filter(None, (note, held_out_note(recipe, datasets, model)))) or None
     prepared = RunPrepared(
         corpus=corpus.name,
         note=note,
@@ -313,6 +325,19 @@ def describe_run(
         trained_on=(*(initial.card.trained_on if initial else ()), (corpus.name, datasets["train"].text_bytes)),
     )
     return prepared, card
+
+
+def held_out_note(recipe: TrainRecipe, datasets: Mapping[str, TokenDataset], model: Any) -> str | None:
+    """What was held out of the counts of a model that is fitted by counting, or that nothing was; else None."""
+    held_out, total = len(datasets["validation"]), sum(map(len, datasets.values()))
+    if not held_out:
+        return "no text is held out (data.validation is 0): there is no validation loss, and the last weights are kept"
+    if not has_capability(model, Capability.COUNT_FITTED):
+        return None
+    return (
+        f"{held_out:,} of {total:,} tokens are held out for the validation score and not learned; "
+        "--data.validation 0 learns from all of them"
+    )
 
 
 def build_validation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -117,6 +118,11 @@ class TrainingRun:
         return self.trainer.model
 
     @property
+    def validates(self) -> bool:
+        """Whether text is held out, so that the best weights can be kept and not the last ones."""
+        return self.prepared.validation_tokens > 0
+
+    @property
     def device(self) -> str:
         """The device type of the model, such as "cpu"."""
         return next(tensor.device.type for tensor in (*self.model.parameters(), *self.model.buffers()))
@@ -198,9 +204,9 @@ class TrainingRun:
         model.eval()
         return self.validation.evaluate(model, self.trainer.context, limit, spread)
 
-    def save_best_model(self, validation: Validation) -> None:
-        """Write the model, its tokenizer and its card to model/."""
-        card = replace(self.card, bits_per_byte=validation.score.bits_per_byte)
+    def save_best_model(self, validation: Validation | None) -> None:
+        """Write the model, its tokenizer and its card to model/; without a score where nothing is held out."""
+        card = replace(self.card, bits_per_byte=None if validation is None else validation.score.bits_per_byte)
         self.model.eval()
         folder = self.folder.model_folder
         if self.base_folder is not None:
@@ -222,7 +228,7 @@ class TrainingRun:
             for part in ("model", "optimizer")
         }
         values |= {
-            "best_loss": self.best_loss if self.best_step >= 0 else None,
+            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "best_step": self.best_step,
             "evaluations_since_best": self.evaluations_since_best,
             "monitor": vars(self.monitor),

@@ -36,8 +36,10 @@ class ValidationSplit:
         """Source ids to generate a sample from; None for models without a source."""
         return self.objective.sample_source(self.dataset, index, context)
 
-    def record(self, validation: Validation) -> dict[str, Any]:
-        """What metrics.jsonl records of an evaluation."""
+    def record(self, validation: Validation | None) -> dict[str, Any]:
+        """What metrics.jsonl records of an evaluation; no numbers where no text is held out."""
+        if validation is None:
+            return {"nats_per_token": None, "bits_per_byte": None, "unit": self.objective.loss_unit}
         score = validation.score
         return {
             "nats_per_token": score.nats_per_token,
