@@ -76,7 +76,9 @@ def gguf_generation_config(metadata: Mapping[str, Any], tokenizer: Tokenizer | N
     sampling = {name: value for name, value in found.items() if value is not None}
     vocab = None if tokenizer is None else tokenizer.vocab
     ends = [id for id in unique(ends) if id >= 0 and (vocab is None or id < vocab)]  # an id beyond means none
-    return GenerationConfig.from_hf({}, {"eos_token_id": ends, **sampling}, special_token_ids(tokenizer)["eos_token_id"])
+    return GenerationConfig.from_hf(
+        {}, {"eos_token_id": ends, **sampling}, special_token_ids(tokenizer)["eos_token_id"]
+    )
 
 
 def default_generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import Diverged
+from clearstory.generation.constraints import EndTokens, TokenConstraints, end_token_ids
 from clearstory.generation.sampling import apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
@@ -46,12 +47,36 @@ class _Beam:
     total: float  # what candidates are ranked by: the sum of log-probabilities, penalties included
 
 
+EarlyStopping = bool | Literal["never"]
+"""When a search with as many finished hypotheses as beams ends: True, at once; False, when the best beam is no better
+at its present length; "never", when it could not be at any length.
+"""
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The settings of all searches of a batch."""
+
+    sampling: Sampling
+    ends: tuple[int, ...]
+    suppress_tokens: tuple[int, ...]
+    constraints: TokenConstraints | None
+    early_stopping: EarlyStopping
+
+    def longest(self, prompt: Sequence[int]) -> int:
+        """Largest number of tokens to generate after a prompt."""
+        limit = None if self.constraints is None else self.constraints.max_length
+        own = self.sampling.max_tokens
+        return own if limit is None else max(1, min(own, limit - len(prompt)))
+
+
 @dataclass
 class _Search:
     """The search of one prompt: its beams, and the best finished hypotheses, at most `sampling.beam` of each."""
 
     prompt: list[int]
     source: list[int]
+    longest: int
     beams: list[_Beam] = field(default_factory=lambda: [_Beam((), (), 0.0)])
     finished: list[Hypothesis] = field(default_factory=list)
     done: bool = False
@@ -80,28 +105,34 @@ def beam_search_batch(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
-    eos_token_id: int | None = None,
+    eos_token_id: EndTokens = None,
     start_token_id: int | None = None,
     truncate: Truncation | None = None,
     sources: Sequence[Sequence[int]] | None = None,
     suppress_tokens: Sequence[int] = (),
+    constraints: TokenConstraints | None = None,
+    early_stopping: EarlyStopping = False,
     on_candidate: Callable[[Candidate], object] | None = None,
 ) -> list[list[Hypothesis]]:
     """For each prompt the `sampling.beam` best continuations, best first.
 
     A continuation's score is log-probability / length ** `sampling.length_penalty`. At each length the likeliest
-    extensions of all of a prompt's beams are kept. One that ends with `eos_token_id` makes room for the next likeliest.
+    extensions of all of a prompt's beams are kept. One that ends with an end token makes room for the next likeliest.
     A search is done when as many have finished as there are beams, and the best beam would not be among them if it
-    ended now. One beam is therefore greedy. Temperature and cuts do not apply; the repetition penalty does. Full
-    contexts are handled as in `generate`. Prompts are searched in one batch, and each result is that of a search of its
-    own. Arguments and errors are those of `generate`.
+    ended now (see EarlyStopping). One beam is therefore greedy. Temperature and cuts do not apply; the repetition
+    penalty and the constraints do, on log-probabilities. Full contexts are handled as in `generate`. Prompts are
+    searched in one batch, and each result is that of a search of its own. Arguments and errors are those of `generate`.
     """
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
     given: Sequence[Sequence[int] | None] = [None] * len(prompts) if sources is None else sources
     source_ids = [prepare_source(model, source, truncate) for source in given]
     prompt_ids = [prepare_prompt(model, prompt, start_token_id, truncate) for prompt in prompts]
-    searches = [_Search(*each, on_candidate=on_candidate) for each in zip(prompt_ids, source_ids, strict=True)]
+    rules = _Rules(sampling, end_token_ids(eos_token_id), tuple(suppress_tokens), constraints, early_stopping)
+    searches = [
+        _Search(prompt, source, rules.longest(prompt), on_candidate=on_candidate)
+        for prompt, source in zip(prompt_ids, source_ids, strict=True)
+    ]
     state: State | None = None
     with inference_mode(model):
         for length in range(1, sampling.max_tokens + 1):
@@ -117,8 +148,7 @@ def beam_search_batch(
             first = 0
             for search in unfinished:
                 rows = slice(first, first + len(search.beams))
-                last = length == sampling.max_tokens
-                own = _extend(search, logits[rows], logprobs[rows], sampling, eos_token_id, suppress_tokens, last)
+                own = _extend(search, logprobs[rows], rules, last=length == search.longest)
                 parents += [first + parent for parent in own]
                 first = rows.stop
             state = after.select(parents)
@@ -162,23 +192,16 @@ def _forward(
     return torch.cat(vectors)[restored], type(states[0]).join(states).select(restored)
 
 
-def _extend(
-    search: _Search,
-    logits: Tensor,
-    logprobs: Tensor,
-    sampling: Sampling,
-    eos_token_id: int | None,
-    suppress_tokens: Sequence[int],
-    last: bool,
-) -> list[int]:
-    """Extend one search's beams by a token, from their logits and log-probabilities, (R, V).
+def _extend(search: _Search, logprobs: Tensor, rules: _Rules, last: bool) -> list[int]:
+    """Extend one search's beams by a token, from their log-probabilities, (R, V).
 
     Updates the search, and returns for each new beam the index of the beam it extends.
     """
-    totals = _candidate_totals(search, logits, logprobs, sampling, suppress_tokens)
-    width, vocab = sampling.beam, totals.shape[-1]
-    # Each beam has one candidate that ends, so that of twice as many at least `width` continue.
-    best, flat_indices = totals.flatten().topk(min(2 * width, totals.numel()))
+    totals = _candidate_totals(search, logprobs, rules, last)
+    width, vocab = rules.sampling.beam, totals.shape[-1]
+    # Each beam has one candidate for each end token, so that of twice as many (one end token) `width` continue.
+    n_candidates = max(2, 1 + len(rules.ends)) * width
+    best, flat_indices = totals.flatten().topk(min(n_candidates, totals.numel()))
     beams: list[_Beam] = []
     parents: list[int] = []
     for rank, (total, flat_index) in enumerate(zip(best.tolist(), flat_indices.tolist(), strict=True)):
@@ -186,7 +209,7 @@ def _extend(
         if total == -torch.inf:
             break
         beam = search.beams[parent]
-        ends = id == eos_token_id
+        ends = id in rules.ends
         # A candidate that ends, but is not among the `width` likeliest, is pruned.
         pruned = (not ends and len(beams) == width) or ((ends or last) and rank >= width)
         if search.on_candidate is not None:
@@ -198,32 +221,38 @@ def _extend(
             continue
         extended = _Beam((*beam.ids, id), (*beam.logprobs, float(logprobs[parent, id])), total)
         if ends or last:
-            score = total / len(extended.ids) ** sampling.length_penalty
+            score = total / len(extended.ids) ** rules.sampling.length_penalty
             search.finished.append(Hypothesis(extended.ids, extended.logprobs, score))
         else:
             beams.append(extended)
             parents.append(parent)
     search.finished = sorted(search.finished, key=lambda hypothesis: -hypothesis.score)[:width]
-    full = len(search.finished) == width
-    best_possible = beams[0].total / len(beams[0].ids) ** sampling.length_penalty if beams else -torch.inf
-    search.done = last or not beams or (full and best_possible <= search.finished[-1].score)
+    search.done = last or not beams or (len(search.finished) == width and _is_settled(search, beams[0], rules))
     search.beams = [] if search.done else beams
     return [] if search.done else parents
 
 
-def _candidate_totals(
-    search: _Search, logits: Tensor, logprobs: Tensor, sampling: Sampling, suppress_tokens: Sequence[int]
-) -> Tensor:
-    """The totals of every beam extended by every token, (R, V), repetition penalty included."""
+def _is_settled(search: _Search, best: _Beam, rules: _Rules) -> bool:
+    """Whether a search with enough finished hypotheses is done, by its best beam."""
+    if rules.early_stopping is True:
+        return True
+    penalty = rules.sampling.length_penalty
+    length = search.longest if rules.early_stopping == "never" and penalty > 0 else len(best.ids)
+    return bool(best.total / length**penalty <= search.finished[-1].score)
+
+
+def _candidate_totals(search: _Search, logprobs: Tensor, rules: _Rules, last: bool) -> Tensor:
+    """The totals of every beam extended by every token, (R, V), penalty and constraints included."""
     weighted = logprobs
-    if sampling.repetition_penalty != 1:
-        penalized = [(*search.prompt, *beam.ids) for beam in search.beams]
-        rows = [
-            apply_repetition_penalty(row, ids, sampling.repetition_penalty)
-            for row, ids in zip(logits, penalized, strict=True)
-        ]
-        weighted = torch.stack(rows).log_softmax(-1)
+    penalty, constraints = rules.sampling.repetition_penalty, rules.constraints
+    if penalty != 1 or constraints is not None:
+        rows = []
+        for row, beam in zip(logprobs, search.beams, strict=True):
+            ids = (*search.prompt, *beam.ids)
+            row = apply_repetition_penalty(row, ids, penalty)
+            rows.append(row if constraints is None else constraints.apply(row, ids, len(beam.ids), last, rules.ends))
+        weighted = torch.stack(rows)
     totals = weighted + weighted.new_tensor([[beam.total] for beam in search.beams])
-    if suppress_tokens:
-        totals = totals.index_fill(-1, torch.tensor(suppress_tokens, device=totals.device), -torch.inf)
+    if rules.suppress_tokens:
+        totals = totals.index_fill(-1, torch.tensor(rules.suppress_tokens, device=totals.device), -torch.inf)
     return totals

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from clearstory.errors import BadSetting
+from clearstory.generation.constraints import EndTokens, TokenConstraints, end_token_ids
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
@@ -49,21 +51,23 @@ class GenerationRequest:
     Args:
         request: its number.
         sampling: its settings.
-        eos_token_id: the token that ends it.
+        eos_token_ids: the tokens that end it.
         generator: its random generator.
         ids: the prompt and the tokens generated so far.
         unread: tokens the model has not read yet.
         source: source ids of an encoder-decoder.
+        constraints: which tokens may be generated; None for all.
         n_generated: number of tokens generated so far.
     """
 
     request: int
     sampling: Sampling
-    eos_token_id: int | None
+    eos_token_ids: tuple[int, ...]
     generator: Generator
     ids: list[int]
     unread: Sequence[int]
     source: Sequence[int] = ()
+    constraints: TokenConstraints | None = None
     n_generated: int = 0
 
     @property
@@ -76,9 +80,20 @@ class GenerationRequest:
         self.ids.append(token.id)
         self.unread = (token.id,)
         self.n_generated += 1
-        ended = self.eos_token_id is not None and token.id == self.eos_token_id
-        full = self.n_generated >= self.sampling.max_tokens
-        return StepOutput(self.request, token, "eos" if ended else "length" if full else None)
+        ended = token.id in self.eos_token_ids
+        return StepOutput(self.request, token, "eos" if ended else "length" if self.is_full(0) else None)
+
+    def is_full(self, more: int) -> bool:
+        """Whether the text has its largest length with this many more tokens."""
+        longest = None if self.constraints is None else self.constraints.max_length
+        too_long = longest is not None and len(self.ids) + more >= longest
+        return too_long or self.n_generated + more >= self.sampling.max_tokens
+
+    def constrain(self, logits: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
+        """Logits of the next token without tokens that must not be generated."""
+        if self.constraints is None:
+            return logits
+        return self.constraints.apply(logits, self.ids, self.n_generated, self.is_full(1), self.eos_token_ids)
 
 
 def generate(
@@ -86,23 +101,25 @@ def generate(
     prompt: Sequence[int],
     sampling: Sampling,
     *,
-    eos_token_id: int | None = None,
+    eos_token_id: EndTokens = None,
     start_token_id: int | None = None,
     truncate: Truncation | None = None,
     source: Sequence[int] | None = None,
     suppress_tokens: Sequence[int] = (),
+    constraints: TokenConstraints | None = None,
 ) -> Iterator[Token]:
-    """Generate from a prompt, token by token, until `eos_token_id` (the last token given) or `sampling.max_tokens`.
+    """Generate from a prompt, token by token, until an end token (the last token given) or `sampling.max_tokens`.
 
     Args:
         model: any LanguageModel.
         prompt: prompt ids; at most as many as the model's context.
         sampling: how tokens are chosen.
-        eos_token_id: the token that ends the text; None to continue past it.
+        eos_token_id: the token, or several of which each, ends the text; None to continue past them.
         start_token_id: replaces an empty prompt.
         truncate: "left" cuts off the beginning of a prompt longer than the context.
         source: source ids of an encoder-decoder, whose prompt is the beginning of the target: mostly empty.
         suppress_tokens: ids that are never generated.
+        constraints: which tokens may be generated; None for all.
 
     When prompt and generated tokens exceed the context, the model reads the last half of it again as a new prompt: the
     text continues for as long as asked. Stop strings are handled by `StreamDecoder`, beams by `beam_search`.
@@ -111,7 +128,13 @@ def generate(
     """
     engine = Engine(model, suppress_tokens=tuple(suppress_tokens))
     engine.add(
-        prompt, sampling, eos_token_id=eos_token_id, start_token_id=start_token_id, truncate=truncate, source=source
+        prompt,
+        sampling,
+        eos_token_id=eos_token_id,
+        start_token_id=start_token_id,
+        truncate=truncate,
+        source=source,
+        constraints=constraints,
     )
 
     def tokens() -> Iterator[Token]:
@@ -162,10 +185,11 @@ class Engine:
         prompt: Sequence[int],
         sampling: Sampling,
         *,
-        eos_token_id: int | None = None,
+        eos_token_id: EndTokens = None,
         start_token_id: int | None = None,
         truncate: Truncation | None = None,
         source: Sequence[int] | None = None,
+        constraints: TokenConstraints | None = None,
     ) -> int:
         """Add a request and return its number. Arguments and errors are those of `generate`."""
         if sampling.beam > 1:
@@ -179,7 +203,8 @@ class Engine:
             generator.seed()
         else:
             generator.manual_seed(sampling.seed)
-        request = GenerationRequest(self.n_requests, sampling, eos_token_id, generator, ids, tuple(ids), source_ids)
+        ends, unread = end_token_ids(eos_token_id), tuple(ids)
+        request = GenerationRequest(self.n_requests, sampling, ends, generator, ids, unread, source_ids, constraints)
         self.waiting.append(request)
         self.n_requests += 1
         return request.request
@@ -203,6 +228,7 @@ class Engine:
                 [each.generator for each in running],
                 [each.ids if each.sampling.repetition_penalty != 1 else () for each in running],
                 self.suppress_tokens,
+                self.constrain if any(each.constraints for each in running) else None,
             )
         outputs = [
             request.append_token(Token(id, logprob))
@@ -210,6 +236,10 @@ class Engine:
         ]
         self.retain([output.finished is None for output in outputs])
         return sorted(outputs, key=lambda output: output.request)
+
+    def constrain(self, logits: Float[Tensor, "R V"]) -> Float[Tensor, "R V"]:
+        """Logits of all running requests without the tokens that each must not generate."""
+        return torch.stack([each.constrain(row) for each, row in zip(self.running, logits, strict=True)])
 
     def retain(self, kept: Sequence[bool]) -> None:
         """Remove the other running requests, and their states."""

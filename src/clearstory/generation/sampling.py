@@ -5,7 +5,7 @@ Letters in shapes: R rows, V vocabulary, K tokens that remain after the cuts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -21,12 +21,14 @@ def sample_tokens(
     generators: Sequence[Generator | None],
     penalized: Sequence[Sequence[int]],
     suppress_tokens: Sequence[int] = (),
+    constrain: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Int[Tensor, "R"], Float[Tensor, "R"]]:
     """One id for each row, and its log-probability under the model's own distribution, before any cut or penalty.
 
     Each row is sampled with its own settings and generator, so its result does not depend on the other rows.
     `penalized` are the ids that each row's repetition penalty applies to, `suppress_tokens` those that are never
-    chosen. Raises Diverged when a row is not finite.
+    chosen; `constrain` returns the logits without tokens that must not be chosen. Raises Diverged when a row is not
+    finite.
 
     >>> ids, logprobs = sample_tokens(torch.tensor([[0.0, 2.0]]), [Sampling(temperature=0)], [None], [[]])
     >>> ids.tolist(), round(logprobs.exp().item(), 4)  # e² / (e⁰ + e²)
@@ -36,6 +38,9 @@ def sample_tokens(
     log_totals = wide.logsumexp(-1)
     if not bool(log_totals.isfinite().all()):
         raise Diverged("the model's logits are not finite; its weights are damaged or its training diverged")
+    own = wide
+    if constrain is not None:
+        wide = constrain(wide)
     if suppress_tokens:
         wide = wide.index_fill(-1, torch.tensor(suppress_tokens, device=wide.device), -torch.inf)
     greedy = all(sampling.temperature == 0 and sampling.repetition_penalty == 1 for sampling in samplings)
@@ -44,7 +49,7 @@ def sample_tokens(
     else:
         sampled = [sample_token(*row) for row in zip(wide, samplings, generators, penalized, strict=True)]
         ids = torch.tensor(sampled, device=wide.device)
-    return ids, wide.gather(1, ids[:, None]).squeeze(1) - log_totals
+    return ids, own.gather(1, ids[:, None]).squeeze(1) - log_totals
 
 
 def sample_token(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from clearstory.errors import BadSetting
+from clearstory.models.generation_config import GenerationConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,3 +56,66 @@ class Sampling:
             raise BadSetting(f"repetition_penalty is {self.repetition_penalty}; it must be above 0; 1 changes nothing")
         if self.beam < 1:
             raise BadSetting(f"beam is {self.beam}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOverrides:
+    """Settings of sampling where each that is not given is the model's own: that of its generation config.
+
+    Args:
+        max_tokens: largest number of tokens to generate; default: the model's, else 200.
+        temperature: divides the logits; 0 always takes the likeliest token; default: the model's, else 1.
+        top_k: keep only the k likeliest tokens; 0 keeps all; default: the model's, else 0.
+        top_p: keep the likeliest tokens that together have this probability; default: the model's, else 1.
+        min_p: drop tokens less likely than this share of the likeliest; default: the model's, else 0.
+        repetition_penalty: lowers the logits of tokens already there; default: the model's, else 1, no penalty.
+        beam: number of beams of beam search; 1 samples or is greedy; default: the model's, else 1.
+        length_penalty: beam search ranks by log-probability / length ** length_penalty; default: the model's, else 1.
+        stop: strings that end the text; they are not part of it.
+        seed: seed of the random generator; default: a different text each time.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    beam: int | None = None
+    length_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        Sampling(**self.given())
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are given."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+def sampling_of(config: GenerationConfig, given: Mapping[str, Any]) -> Sampling:
+    """The sampling settings of a generation config, overridden by those that are given.
+
+    A config that says not to sample means greedy generation or beam search, unless a setting of sampling is given.
+
+    >>> sampling_of(GenerationConfig(temperature=0.6, top_p=0.9), {"top_p": 0.5}).temperature
+    0.6
+    """
+    values: dict[str, Any] = {
+        "max_tokens": config.max_new_tokens,
+        "temperature": config.temperature,
+        "top_k": config.top_k,
+        "top_p": None if config.top_p is None else max(config.top_p, 1e-9),  # 0 keeps the likeliest token
+        "min_p": config.min_p,
+        "repetition_penalty": config.repetition_penalty,
+        "beam": config.num_beams,
+        "length_penalty": config.length_penalty,
+        "stop": config.stop_strings,
+    }
+    if given.keys() & {"temperature", "top_k", "top_p", "min_p"} or config.do_sample:
+        values["beam"] = None
+    elif config.do_sample is False:
+        values |= {"temperature": 0.0, "top_k": None, "top_p": None, "min_p": None}
+    return Sampling(**{name: value for name, value in values.items() if value is not None} | dict(given))

@@ -120,9 +120,7 @@ def encode_pieces(
     return locate_tokens(pieces, written, encoded, hidden.original_ids(encoded.ids))
 
 
-def locate_tokens(
-    pieces: Sequence[TextPiece], written: Sequence[str], encoded: Any, ids: Sequence[int]
-) -> EncodedText:
+def locate_tokens(pieces: Sequence[TextPiece], written: Sequence[str], encoded: Any, ids: Sequence[int]) -> EncodedText:
     """The ids with the piece of each token, found by its offsets in the text that was encoded."""
     stops = list(accumulate(map(len, written)))
     starts = [0, *stops[:-1]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -11,14 +11,15 @@ from typing import Any, Literal, Unpack
 from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.engine import Engine, Token
-from clearstory.generation.settings import Sampling
+from clearstory.generation.settings import Sampling, sampling_of
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.int8 import quantize_int8 as to_int8
-from clearstory.models.prompts import Truncation
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.prompts import PromptOptions, Truncation, is_chat
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.notebook_html import html_completion
 from clearstory.recipes.settings.keywords import SamplingKeywords
@@ -53,7 +54,9 @@ class Completion:
         logprobs: natural logarithm of each token's probability under the model, before temperature and top-k.
         finished: why generation ended: eos, length (`max_tokens` were generated), or stop (a stop string).
         score: score of the beam; None for sampling.
-        continues_prompt: True if the text continues the prompt; False for an encoder-decoder, whose prompt is a source.
+        continues_prompt: True if the text continues the prompt; False for the answer of a chat model, and for an
+            encoder-decoder, whose prompt is a source.
+        chat: True if the prompt was a message in the model's chat template.
     """
 
     prompt: str
@@ -63,6 +66,7 @@ class Completion:
     finished: FinishReason
     score: float | None = None
     continues_prompt: bool = True
+    chat: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The completion as a dictionary for JSON."""
@@ -73,6 +77,7 @@ class Completion:
             "ids": list(self.ids),
             "logprobs": list(self.logprobs),
             "finished": self.finished,
+            "chat": self.chat,
         }
         return out if self.score is None else {**out, "score": self.score}
 
@@ -119,35 +124,55 @@ def generate(
     prompt: str | Sequence[str] = "",
     sampling: Sampling | None = None,
     *,
+    raw: bool = False,
+    system: str | None = None,
+    special_tokens: bool = True,
     truncate: Truncation | None = None,
     ignore_eos: bool = False,
     int8: bool = False,
     device: str | None = None,
     on_text: Callable[[TextChunk], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     **settings: Unpack[SamplingKeywords],
 ) -> Generation:
     """The text that a model generates after one prompt or several.
 
-    The prompt of an encoder-decoder is its source: the text to translate, to summarize, or to fill in.
+    The prompt of an encoder-decoder is its source: the text to translate, to summarize, or to fill in. The prompt of a
+    model with a chat template is a user's message, and the text is the answer, unless `raw`. Settings of sampling that
+    are not given are those of the model's generation config, if it has one.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         prompt: one prompt, or a sequence of prompts that are processed as a batch.
-        sampling: how tokens are chosen; fields given in `settings` override it.
+        sampling: how tokens are chosen, whatever the generation config says; fields given in `settings` override it.
+        raw: continue the prompt as text, without the chat template.
+        system: system message of the chat template.
+        special_tokens: add the special tokens that the model's tokenizer adds around a text.
         truncate: "left" drops the beginning of a prompt that is longer than the context; None raises ContextOverflow.
-        ignore_eos: continue after the end token.
+        ignore_eos: continue after the end tokens.
         int8: use 8-bit integer weights.
         device: cpu, cuda, mps or auto.
         on_text: called with each TextChunk as soon as its text is final; see `stream_generate` for an iterator.
+        on_note: called with a sentence on each thing that is worth knowing before the text, such as a chat template.
         settings: fields of Sampling, such as `max_tokens` and `temperature`.
 
     >>> import clearstory
     >>> clearstory.generate("runs/book/model", "Once", max_tokens=20, seed=1).text  # doctest: +SKIP
     ' upon a time'
     """
-    sampling = replace(sampling or Sampling(), **settings)
-    options: dict[str, Any] = {"truncate": truncate, "ignore_eos": ignore_eos, "int8": int8, "device": device}
-    for item in stream_generate(model, prompt, sampling, **options):
+    options = PromptOptions(raw=raw, system=system, add_special_tokens=special_tokens)
+    items = stream_generate(
+        model,
+        prompt,
+        {**settings} if sampling is None else replace(sampling, **settings),
+        options=options,
+        truncate=truncate,
+        ignore_eos=ignore_eos,
+        int8=int8,
+        device=device,
+        on_note=on_note,
+    )
+    for item in items:
         if isinstance(item, Generation):
             return item
         if on_text is not None:
@@ -158,19 +183,22 @@ def generate(
 def stream_generate(
     model: str | Path | ModelWithTokenizer,
     prompt: str | Sequence[str],
-    sampling: Sampling,
+    sampling: Sampling | Mapping[str, Any],
     *,
+    options: PromptOptions = PromptOptions(),
     truncate: Truncation | None = None,
     ignore_eos: bool = False,
     int8: bool = False,
     device: str | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Iterator[TextChunk | Generation]:
     """Chunks of text as they are generated, and finally the Generation.
 
-    Prompt i is sampled with seed `seed` + i, so its completion does not depend on the other prompts. Beam search yields
-    no chunks: no part of a beam is final before its end.
+    `sampling`: all settings, or a dict of those that override the model's generation config. Prompt i is sampled with
+    seed `seed` + i, so its completion does not depend on the other prompts. Beam search yields no chunks: no part of a
+    beam is final before its end. If the number of beams is the model's default, only the best beam is returned.
     """
-    network, tokenizer = load_model_and_tokenizer(model, device)
+    network, tokenizer, config = load_generator(model, device)
     if not has_capability(network, Capability.CAUSAL):
         raise CannotDo(
             f"this model ({family_name(network)}) does not generate text; use clearstory fill-mask to fill a [MASK], "
@@ -179,9 +207,16 @@ def stream_generate(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     if not prompts:
         raise BadInput("there is no prompt; give one, or an empty text to generate from the start token")
-    prompt_format = PromptFormat.of(network, tokenizer, truncate, ignore_eos)
+    best_only = not isinstance(sampling, Sampling) and "beam" not in sampling
+    if isinstance(sampling, Sampling) or "max_tokens" in sampling:
+        config = replace(config, max_new_tokens=None, max_length=None)
+    sampling = sampling if isinstance(sampling, Sampling) else sampling_of(config, sampling)
+    prompt_format = PromptFormat.of(network, tokenizer, truncate, ignore_eos, generation_config=config, options=options)
     if prompt_format.reads_source and not all(prompts):
         raise BadInput("this model is an encoder-decoder and has no source text; give it the text as the prompt")
+    if on_note is not None:
+        for note in notes_on(prompt_format, tokenizer, config):
+            on_note(note)
     batch_size = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), BEAM_BATCH_SIZE)
     if int8:
         network = to_int8(network)
@@ -192,19 +227,32 @@ def stream_generate(
     if sampling.beam > 1:
         for start in range(0, len(prompts), BEAM_BATCH_SIZE):
             batch = prompts[start : start + BEAM_BATCH_SIZE]
-            completions += beam_completions(network, tokenizer, batch, sampling, prompt_format)
+            completions += beam_completions(network, tokenizer, batch, sampling, prompt_format, best_only)
     else:
         completions = yield from sample_completions(network, tokenizer, prompts, sampling, prompt_format)
     yield Generation(completions=tuple(completions), seconds=time.perf_counter() - started)
+
+
+def notes_on(prompt_format: PromptFormat, tokenizer: Tokenizer, config: GenerationConfig) -> Iterator[str]:
+    """What is worth knowing before the text is generated."""
+    if is_chat(prompt_format.model, tokenizer, prompt_format.options):
+        yield "the prompt is a message in the model's chat template; --raw continues it as text"
+    if config.unsupported:
+        yield f"the generation config sets {', '.join(config.unsupported)}, which is not supported and has no effect"
 
 
 class CompletionBuilder:
     """A completion under construction: tokens are appended, their text is decoded as far as it is final."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, prompt_format: PromptFormat) -> None:
-        self.prompt = prompt
-        self.prompt_ids, self.source = prompt_format.encode(tokenizer, prompt)
-        self.decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, prompt_ids=self.prompt_ids)
+        encoded = prompt_format.encode_prompt(tokenizer, prompt)
+        self.prompt, self.continues_prompt, self.chat = prompt, encoded.continues_prompt, encoded.chat
+        ids = list(encoded.ids)
+        self.prompt_ids: list[int] = [] if prompt_format.reads_source else ids
+        self.source = ids if prompt_format.reads_source else None
+        # A text that does not continue the prompt is decoded as a text of its own.
+        before = self.prompt_ids if encoded.continues_prompt else ()
+        self.decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, prompt_ids=before)
         self.tokens: list[Token] = []
         self.text = ""
         self.finished: FinishReason = "length"
@@ -233,7 +281,8 @@ class CompletionBuilder:
             logprobs=tuple(token.logprob for token in self.tokens),
             finished=self.finished,
             score=score,
-            continues_prompt=self.source is None,
+            continues_prompt=self.continues_prompt,
+            chat=self.chat,
         )
 
 
@@ -261,32 +310,37 @@ def sample_completions(
             elif builder.decoder.stopped and not output.finished:
                 engine.cancel(output.request)
             if text:
-                yield TextChunk(output.request, text, not prompt_format.reads_source)
+                yield TextChunk(output.request, text, builder.continues_prompt)
     return [builder.completion() for builder in builders]
 
 
 def beam_completions(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    prompt_format: PromptFormat,
+    best_only: bool = False,
 ) -> list[Completion]:
-    """The beams of all prompts, found by beam search; those of one prompt best first."""
+    """The beams of all prompts, found by beam search; those of one prompt best first, or its best alone."""
     encoded = [prompt_format.encode(tokenizer, prompt) for prompt in prompts]
     hypotheses = beam_search_batch(
         model,
         [ids for ids, _ in encoded],
         sampling,
         sources=[source for _, source in encoded if source is not None] or None,
-        **prompt_format.decoding_options,
+        **prompt_format.search_options,
     )
     completions = []
     for prompt, beams in zip(prompts, hypotheses, strict=True):
-        for beam in beams:
+        for beam in beams[:1] if best_only else beams:
             builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format)
             for id, logprob in zip(beam.ids, beam.logprobs, strict=True):
                 builder.append_token(Token(id, logprob))
                 if builder.decoder.stopped:
                     break
             builder.close()
-            if builder.finished == "length" and beam.ids[-1] == prompt_format.eos_token_id:
+            if builder.finished == "length" and beam.ids[-1] in prompt_format.eos_token_ids:
                 builder.finished = "eos"
             completions.append(builder.completion(beam.score))
     return completions

@@ -11,6 +11,7 @@ from clearstory.errors import BadInput, CannotDo
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.device import resolve_device
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.text.tokenizers import Tokenizer
 
@@ -44,6 +45,23 @@ def load_model_and_tokenizer(
     if device is not None and isinstance(network, torch.nn.Module):
         network = network.to(resolve_device(device))
     return network, model.tokenizer
+
+
+def load_generator(
+    model: str | Path | ModelWithTokenizer, device: str | None = None
+) -> tuple[LanguageModel, Tokenizer, GenerationConfig]:
+    """The model and its tokenizer, and its generation config; without one, its texts end with the tokenizer's eos.
+
+    Raises the errors of `load_model_and_tokenizer`.
+    """
+    if isinstance(model, str | Path):
+        from clearstory.formats.folders import open_model
+
+        model = open_model(model)
+    network, tokenizer = load_model_and_tokenizer(model, device)
+    end = tokenizer.eos_token_id
+    default = GenerationConfig(eos_token_ids=() if end is None else (end,))
+    return network, tokenizer, getattr(model, "generation_config", default)
 
 
 def load_encoder(

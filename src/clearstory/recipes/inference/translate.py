@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.prompts import Truncation
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.text.character_encodings import Errors
 
 EXTRA_TOKENS = 50
 """Tokens by which a translation may be longer than its source. Vaswani et al. (2017), section 6.1."""
+
+BEAM = 4
+"""Beams where the model's generation config does not say how many."""
 
 BATCH_SIZE = 32
 """Texts that are searched in one batch."""
@@ -59,8 +62,8 @@ def translate(
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
-    beam: int = 4,
-    length_penalty: float = 1.0,
+    beam: int | None = None,
+    length_penalty: float | None = None,
     max_tokens: int | None = None,
     truncate: Truncation | None = None,
     errors: Errors = "strict",
@@ -70,13 +73,14 @@ def translate(
     """The translation of each text, or of each line of the files among them.
 
     A translation has at most `max_tokens` tokens, by default EXTRA_TOKENS more than its source. A beam of 1 is greedy
-    decoding. Raises CannotDo for a model that is not an encoder-decoder, BadInput for an empty text.
+    decoding. Settings that are not given are those of the model's generation config, else 4 beams and a length penalty
+    of 1. Raises CannotDo for a model that is not an encoder-decoder, BadInput for an empty text.
 
     >>> import clearstory
     >>> clearstory.translate("runs/en-de", "Good morning.").texts[0].text  # doctest: +SKIP
     'Guten Morgen.'
     """
-    network, tokenizer = load_model_and_tokenizer(model, device)
+    network, tokenizer, config = load_generator(model, device)
     if not has_capability(network, Capability.SOURCE):
         raise CannotDo(
             f"this model ({family_name(network)}) is not an encoder-decoder; use it with clearstory generate, or train "
@@ -85,7 +89,13 @@ def translate(
     inputs = read_texts(texts, errors)
     if not all(source.strip() for source in inputs):
         raise BadInput("one of the texts is empty; leave it out")
-    prompt_format = PromptFormat.of(network, tokenizer, truncate)
+    if max_tokens is not None:
+        config = replace(config, max_new_tokens=None, max_length=None)
+    max_tokens = max_tokens or config.max_new_tokens
+    beam = beam or config.num_beams or BEAM
+    if length_penalty is None:
+        length_penalty = 1.0 if config.length_penalty is None else config.length_penalty
+    prompt_format = PromptFormat.of(network, tokenizer, truncate, generation_config=config)
     sources = [prompt_format.encode(tokenizer, source)[1] or [] for source in inputs]
     network = optimize_for_decoding(network, beam * min(len(inputs), BATCH_SIZE))
     started = time.perf_counter()
@@ -98,13 +108,18 @@ def translate(
         hypotheses = beam_search_batch(
             network,
             [[] for _ in batch],
-            Sampling(max_tokens=longest, beam=beam, length_penalty=length_penalty),
+            Sampling(
+                max_tokens=longest,
+                beam=beam,
+                length_penalty=length_penalty,
+                repetition_penalty=config.repetition_penalty or 1.0,
+            ),
             sources=[sources[index] for index in batch],
-            **prompt_format.decoding_options,
+            **prompt_format.search_options,
         )
         for index, beams in zip(batch, hypotheses, strict=True):
             best = beams[0]
-            text = tokenizer.decode(id for id in best.ids if id != prompt_format.eos_token_id)
+            text = tokenizer.decode(id for id in best.ids if id not in prompt_format.eos_token_ids)
             results[index] = TranslatedText(source=inputs[index], text=text, tokens=len(best.ids), score=best.score)
         if on_progress is not None:
             on_progress(len(results), len(order))

@@ -237,7 +237,7 @@ class InspectRecipe:
         edit: intervention on the model, such as "head 5.3 off"; repeatable.
         ablate: replacement for an ablated component: zero, or its mean over the tokens.
         max_tokens: maximum number of generated tokens (generation); default: 24.
-        seed: random seed of sampling (generation); default: a new one for each call.
+        seed: random seed of sampling (generation); default: 0.
         beam: number of beams of beam search (generation).
         across_checkpoints: show the view at each checkpoint of a run, at most twelve.
         compare_model: second model; the difference B - A of the two views is shown.
@@ -256,6 +256,7 @@ class InspectRecipe:
 
     model: str = positional_setting("MODEL")
     text: str = positional_setting("TEXT", "")
+    prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
     view: str = "next-token"
     out: Path | None = None
     top: int | None = None
