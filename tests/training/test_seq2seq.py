@@ -113,8 +113,39 @@ def test_pairs_that_do_not_fit_are_left_out_and_counted() -> None:
     assert all(batches.batch(number).tokens.ids.shape[1] <= 8 for number in range(batches.batches_per_epoch))
     with pytest.raises(BadInput, match=r"there are 0 pairs \(of 200: the others .* more than 1 tokens\)"):
         Seq2SeqBatches(text, 1, 8, 0, START)
-    with pytest.raises(BadInput, match="there are 200 pairs, and a batch takes 201"):
-        Seq2SeqBatches(text, 24, 201, 0, START)
+    few = Seq2SeqBatches(text, 24, 201, 0, START)  # fewer pairs than a batch may have: one batch of them
+    assert (few.batches_per_epoch, len(few.batch(0).tokens.ids)) == (1, 200)
+
+
+def test_batches_are_limited_by_tokens_and_of_even_sizes() -> None:
+    text = pairs(1000, longest=40)
+    sizes = np.diff(text.starts).reshape(-1, 2)
+    for batch_size, batch_tokens in ((64, 400), (8, 10**6), (1000, 300), (300, None), (16, 1)):
+        batches = Seq2SeqBatches(text, 64, batch_size, 3, START, batch_tokens)
+        seen: Counter[tuple[int, ...]] = Counter()
+        rows, padded = [], []
+        for number in range(batches.batches_per_epoch):
+            batch = batches.batch(number)
+            assert batch.source is not None
+            rows.append(len(batch.tokens.ids))
+            padded.append(batch.tokens.ids.numel() + batch.source.ids.numel())
+            seen.update(tuple(source) for source in sequences(batch.source))
+        assert sum(seen.values()) == sum(rows) == 1000
+        assert max(rows) <= batch_size
+        if batch_tokens is not None:
+            assert all(number <= batch_tokens or count == 1 for number, count in zip(padded, rows, strict=True))
+        if batch_tokens in (10**6, None):
+            assert min(rows) >= max(rows) / 2  # 1,000 pairs in batches of 300: four of 250, not three and 100
+        assert batches.tokens_per_batch == pytest.approx(sizes.sum() / batches.batches_per_epoch, abs=1)
+        # The same number of batches in every epoch, so that an index determines its epoch.
+        assert len(batches.shuffled(0)) == len(batches.shuffled(7)) == batches.batches_per_epoch
+
+
+def test_a_small_batch_is_split_into_micro_batches_without_empty_ones() -> None:
+    batch = Seq2SeqBatches(pairs(5), 24, 8, 3, START).batch(0)
+    assert [len(each.tokens.ids) for each in batch.split(4)] == [2, 2, 1]
+    assert [len(each.tokens.ids) for each in batch.split(1)] == [5]
+    assert torch.equal(torch.cat([each.targets for each in batch.split(3)]), batch.targets)
 
 
 def spans(batch_size: int = 4, context: int = 32) -> SpanCorruptionBatches:
@@ -303,7 +334,9 @@ def test_objectives_use_the_special_tokens_of_a_tokenizer() -> None:
     tokenizer = with_sentinels(train_tokenizer("bytes", []))
     made = objective_spec("span_corruption").make(tokenizer, settings)
     assert made == SpanCorruption(256, 256, tuple(range(257, 357)), 0.1)
-    assert objective_spec("seq2seq").make(tokenizer, settings) == Seq2Seq(256, 0.1)
+    assert objective_spec("seq2seq").make(tokenizer, settings) == Seq2Seq(256, 0.1, 4096)
     pieces = train_tokenizer("wordpiece:60", ["some words " * 9])
-    assert objective_spec("seq2seq").make(pieces, settings) == Seq2Seq(0, 0.1)  # [PAD] starts, [SEP] ends
+    assert objective_spec("seq2seq").make(pieces, settings) == Seq2Seq(0, 0.1, 4096)  # [PAD] starts, [SEP] ends
+    larger = TrainingSettings(batch_size=256, gradient_accumulation_steps=2)
+    assert objective_spec("seq2seq").make(tokenizer, larger) == Seq2Seq(256, 0.0, 2 * 32 * 256)
     assert isinstance(objective_spec("causal").make(tokenizer, settings), Causal)

@@ -45,6 +45,8 @@ LATIN_ENCODINGS = frozenset(
 )
 """Encodings of the Latin script, as Python names them."""
 
+JAPANESE = ("shift_jis", "euc_jp", "iso2022_jp")
+
 CENTRAL_EUROPEAN = ("cp1250", "iso8859_2")
 
 CENTRAL_EUROPEAN_LETTERS = frozenset("ąćęłńóśźżěščřžýáíéúůďťňôľĺŕäëöüßőűăâîşţ„”“–—…’")
@@ -141,6 +143,8 @@ def guess_encoding(data: bytes) -> str | None:
     if any(is_control(byte) for byte in set(data)):
         is_wide = len(data) >= 16 and len(data) % 2 == 0
         return next((name for name in ("utf-16-le", "utf-16-be") if is_wide and is_text(data, name)), None)
+    if japanese := next((name for name in JAPANESE if has_kana(data, name)), None):
+        return japanese
     best = from_bytes(data[:SAMPLE]).best()
     # Between the many encodings of Latin letters the guess is by chance: take the most common one that fits.
     if best is None or best.encoding in LATIN_ENCODINGS:
@@ -159,6 +163,16 @@ def guess_encoding(data: bytes) -> str | None:
 def is_control(byte: int) -> bool:
     """Whether a byte is a control character that text files do not have; escape is for iso2022-jp."""
     return byte < 32 and byte not in (9, 10, 12, 13, 27)
+
+
+def has_kana(data: bytes, encoding: str) -> bool:
+    """Whether a fifth of the characters outside ASCII are kana, as in Japanese; bytes of other languages give few."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)("strict").decode(data)
+    except UnicodeDecodeError:
+        return False
+    others = [each for each in text if not each.isascii()]
+    return sum("\u3041" <= each <= "\u30fe" for each in others) > 0.2 * len(others)
 
 
 def consists_of(characters: frozenset[str], data: bytes, encoding: str) -> bool:

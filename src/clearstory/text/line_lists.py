@@ -82,7 +82,7 @@ class LineShape:
         longest: characters of the longest line.
         words: median number of words of a line.
         blank: blank lines as a share of all.
-        indented: share of lines that begin with white space.
+        indented: share of lines that begin with white space or a sign of comments and directives.
         punctuated: share of lines that end in a punctuation mark of sentences or code.
         capitalized: share of words that begin with an upper-case letter or a digit.
         distinct: share of lines that are different.
@@ -113,7 +113,7 @@ class LineShape:
             longest=max(map(len, lines), default=0),
             words=median(map(count_words, lines)) if lines else 0,
             blank=1 - len(lines) / max(1, len(every)),
-            indented=sum(line[0].isspace() for line in lines) / count,
+            indented=sum(line[0].isspace() or line[0] in "#/" for line in lines) / count,
             punctuated=sum(line.rstrip()[-1] in LINE_ENDS for line in lines) / count,
             capitalized=sum(letter.isupper() or letter.isdigit() for letter in initials) / max(1, len(initials)),
             distinct=len(set(lines)) / count,

@@ -53,6 +53,12 @@ class Batch:
 
         return self.map(move)
 
+    def split(self, parts: int) -> list[Self]:
+        """The batch in micro-batches of equal size, the last one possibly smaller: at most `parts`, none of them empty."""
+        n_sequences = len(self.tokens.ids)
+        size = -(-n_sequences // parts)
+        return [self.micro_batch(start, start + size) for start in range(0, n_sequences, size)]
+
     def micro_batch(self, start: int, stop: int) -> Self:
         """Sequences start:stop of the batch."""
         return self.map(lambda tensor: tensor[start:stop])

@@ -14,6 +14,8 @@ class TrainingSettings:
 
     Args:
         batch_size: sequences in each micro-batch.
+        batch_tokens: largest number of tokens in each micro-batch of pairs (objective seq2seq), sources and targets with
+            their padding; 0 gives 4,096, or 32 for each of batch_size pairs if that is more.
         gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
         context: tokens in each sequence; default: the model's context.
         whole_words: mask all tokens of a word together (objectives mlm and mlm+nsp).
@@ -58,6 +60,7 @@ class TrainingSettings:
     """
 
     batch_size: int = 16
+    batch_tokens: int = 0
     gradient_accumulation_steps: int = 1
     context: int | None = None
     whole_words: bool = False
@@ -97,7 +100,7 @@ class TrainingSettings:
             if getattr(self, name) < 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
-            "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints",
+            "batch_tokens", "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints",
             "weight_checkpoints", "sample_steps", "patience", "threads", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:

@@ -86,8 +86,9 @@ class Trainer:
 
     @property
     def length(self) -> str:
-        """The total steps in words."""
-        return f"{self.steps:,} steps"
+        """The total steps in words, with their size where it varies."""
+        about = f" of about {self.tokens_per_step:,} tokens" if hasattr(self.batches, "tokens_per_batch") else ""
+        return f"{self.steps:,} steps{about}"
 
     @property
     def default_eval_steps(self) -> None:
@@ -126,15 +127,14 @@ class Trainer:
         self.model.train()
         cast(Any, self.model).compute_dtype = COMPUTE_DTYPES[s.precision]
         batch, states = self.batches.batch(self.step), self.initial_states()
-        starts = range(0, s.batch_size * s.gradient_accumulation_steps, s.batch_size)
-        micro_batches = [batch.micro_batch(start, start + s.batch_size) for start in starts]
+        micro_batches = batch.split(s.gradient_accumulation_steps)
         counts = [self.objective.count_targets(micro_batch) for micro_batch in micro_batches]
         totals = {term: sum(count[term] for count in counts) for term in counts[0]}
         # Random draws are a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
         terms, final_states = dict.fromkeys(totals, 0.0), []
         with deterministic(self.device):
-            for micro_batch, state in zip(micro_batches, states, strict=True):
+            for micro_batch, state in zip(micro_batches, states[: len(micro_batches)], strict=True):
                 more, state = self.backward(micro_batch, totals, state)
                 terms = {name: terms[name] + more[name] for name in terms}
                 final_states.append(state)

@@ -57,6 +57,7 @@ class TrainingKeywords(TypedDict, total=False):
     """Fields of TrainingSettings."""
 
     batch_size: int
+    batch_tokens: int
     gradient_accumulation_steps: int
     context: int | None
     whole_words: bool

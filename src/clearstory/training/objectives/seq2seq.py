@@ -33,8 +33,8 @@ NO_BITS_PER_BYTE = (
 
 VALIDATION_BATCH_SIZE = 32
 
-POOL_BATCHES = 64
-"""Batches whose pairs are sorted by length together: padding falls from a third of all tokens to a twentieth."""
+MIN_BATCH_TOKENS, TOKENS_PER_PAIR = 4096, 32
+"""Default of training.batch_tokens: the former, or the latter for each pair of a batch, whichever is more."""
 
 Indices = npt.NDArray[np.int64]
 
@@ -46,10 +46,12 @@ class Seq2Seq:
     Args:
         decoder_start_token_id: the token that targets are read after.
         label_smoothing: share of each target spread over the vocabulary in training (Szegedy et al. 2016, section 7).
+        batch_tokens: largest number of tokens of the batch of a step, padding included; None for no limit.
     """
 
     decoder_start_token_id: int
     label_smoothing: float = 0.0
+    batch_tokens: int | None = None
 
     loss_unit = "target token"
     no_bits_per_byte = NO_BITS_PER_BYTE
@@ -69,7 +71,7 @@ class Seq2Seq:
         align_documents: bool = False,
     ) -> Seq2SeqBatches:
         """Pairs of similar lengths."""
-        return Seq2SeqBatches(dataset, context, batch_size, seed, self.decoder_start_token_id)
+        return Seq2SeqBatches(dataset, context, batch_size, seed, self.decoder_start_token_id, self.batch_tokens)
 
     def count_targets(self, batch: Batch) -> dict[str, int]:
         """Number of target tokens."""
@@ -94,32 +96,45 @@ class Seq2Seq:
 
 
 class Seq2SeqBatches:
-    """Pairs in batches of similar lengths: each epoch they are shuffled, sorted in pools, and the batches shuffled.
+    """Pairs in batches of similar lengths, limited by the number of pairs and of tokens.
 
-    The dataset's sequences alternate: a source, its target, the next source; each ends with the end-of-sequence token.
-    Pairs with a side longer than `context` are left out; `left_out` is their number. Batch i is a function of
-    (dataset, seed, i).
+    All pairs are sorted by length, those of equal lengths in random order, and cut into batches, which are shuffled:
+    each epoch has every pair once and the same number of batches. The dataset's sequences alternate: a source, its
+    target, the next source; each ends with the end-of-sequence token. Pairs with a side longer than `context` are left
+    out; `left_out` is their number. Batch i is a function of (dataset, seed, i).
+
+    Args:
+        batch_size: largest number of pairs in a batch.
+        batch_tokens: largest number of tokens, sources and targets with their padding; a pair with more is a batch of
+            its own. None for no limit.
     """
 
     def __init__(
-        self, dataset: TokenSequences, context: int, batch_size: int, seed: int, decoder_start_token_id: int
+        self,
+        dataset: TokenSequences,
+        context: int,
+        batch_size: int,
+        seed: int,
+        decoder_start_token_id: int,
+        batch_tokens: int | None = None,
     ) -> None:
         sizes = np.diff(np.asarray(dataset.starts)).reshape(-1, 2)
         self.kept: Indices = np.flatnonzero(sizes.max(1, initial=0) <= context)
         self.left_out = len(sizes) - len(self.kept)
-        if len(self.kept) < batch_size:
-            less = f" (of {len(sizes):,}: the others have a side of more than {context:,} tokens)"
+        if not len(self.kept):
+            others = f" (of {len(sizes):,}: the others have a side of more than {context:,} tokens)"
             raise BadInput(
-                f"there are {len(self.kept):,} pairs{less if self.left_out else ''}, and a batch takes "
-                f"{batch_size:,}; use more, or a smaller --training.batch_size"
+                f"there are 0 pairs{others if self.left_out else ''} to train on; use more, or a larger "
+                "--training.context and --model.context"
             )
         self.dataset = dataset
         self.sizes = sizes
         self.batch_size = batch_size
         self.seed = seed
         self.decoder_start_token_id = decoder_start_token_id
-        self.batches_per_epoch = len(self.kept) // batch_size
-        self.tokens_per_batch = int(sizes[self.kept].sum(1).mean() * batch_size)
+        self.stops = even_stops(sizes[self.by_length(self.kept)], batch_size, batch_tokens)
+        self.batches_per_epoch = len(self.stops)
+        self.tokens_per_batch = int(sizes[self.kept].sum() / self.batches_per_epoch)
         self.epoch_batches = lru_cache(maxsize=1)(self.shuffled)
 
     def batch(self, index: int) -> Batch:
@@ -131,14 +146,17 @@ class Seq2SeqBatches:
         """False: pairs are shuffled."""
         return False
 
-    def shuffled(self, epoch: int) -> Indices:
-        """The pairs of every batch of an epoch, (batches, batch_size)."""
+    def shuffled(self, epoch: int) -> list[Indices]:
+        """The pairs of every batch of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
-        pairs = rng.permutation(self.kept)
-        pools = np.arange(len(pairs)) // (POOL_BATCHES * self.batch_size)
-        pairs = pairs[np.lexsort((self.sizes[pairs, 0], self.sizes[pairs, 1], pools))]
-        batches = pairs[: self.batches_per_epoch * self.batch_size].reshape(self.batches_per_epoch, self.batch_size)
-        return rng.permutation(batches)
+        pairs = self.by_length(rng.permutation(self.kept))  # the same lengths in every epoch, so the same cuts
+        batches = np.split(pairs, self.stops[:-1])
+        return [batches[index] for index in rng.permutation(len(batches))]
+
+    def by_length(self, pairs: Indices) -> Indices:
+        """The pairs by the length of the side that is longer in total, then by that of the other; ties stay in order."""
+        longer = int(self.sizes[:, 1].sum() >= self.sizes[:, 0].sum())
+        return pairs[np.lexsort((self.sizes[pairs, 1 - longer], self.sizes[pairs, longer]))]
 
     def collate(self, pairs: Indices) -> Batch:
         """These pairs as a batch."""
@@ -150,9 +168,40 @@ class Seq2SeqBatches:
         n_tokens = int(self.sizes[self.kept].sum())
         stride = 1.0 if limit is None else max(1.0, n_tokens / max(1, limit))
         chosen = self.kept[np.arange(0, len(self.kept), stride).astype(np.int64)]
-        chosen = chosen[np.lexsort((self.sizes[chosen, 0], self.sizes[chosen, 1]))]
+        chosen = self.by_length(chosen)
         for start in range(0, len(chosen), self.batch_size):
             yield self.collate(chosen[start : start + self.batch_size])
+
+
+def even_stops(sizes: Indices, batch_size: int, batch_tokens: int | None) -> Indices:
+    """Ends of the fewest batches that keep both limits, of about the same size, so that none is a small remainder.
+
+    `sizes` (N, 2) are the lengths of both sides of each pair, sorted.
+    """
+    tokens = batch_tokens or np.iinfo(np.int64).max
+    stops = greedy_stops(sizes, batch_size, tokens)
+    low, high = 0.5, 1.0
+    for _ in range(6 if len(stops) > 1 and batch_size > 1 else 0):
+        share = (low + high) / 2
+        tried = greedy_stops(sizes, max(1, round(batch_size * share)), int(tokens * share))
+        if len(tried) > len(stops):
+            low = share
+        else:
+            stops, high = tried, share
+    return stops
+
+
+def greedy_stops(sizes: Indices, batch_size: int, batch_tokens: int) -> Indices:
+    """Ends of batches that are filled one after another up to both limits; each has at least one pair."""
+    if batch_size == 1:
+        return np.arange(1, len(sizes) + 1)
+    stops, start = [], 0
+    while start < len(sizes):
+        longest = np.maximum.accumulate(sizes[start : start + batch_size])
+        padded = longest.sum(1) * np.arange(1, len(longest) + 1)
+        start += max(1, int(np.searchsorted(padded, batch_tokens, side="right")))
+        stops.append(start)
+    return np.array(stops)
 
 
 def sequence(dataset: TokenSequences, index: int) -> list[int]:
@@ -198,7 +247,8 @@ def start_and_end_ids(tokenizer: Tokenizer) -> tuple[int, int]:
 def make(tokenizer: Tokenizer, settings: TrainingSettings) -> Seq2Seq:
     """The objective in a tokenizer's own tokens."""
     start, _ = start_and_end_ids(tokenizer)
-    return Seq2Seq(start, settings.label_smoothing)
+    batch_tokens = settings.batch_tokens or max(MIN_BATCH_TOKENS, TOKENS_PER_PAIR * settings.batch_size)
+    return Seq2Seq(start, settings.label_smoothing, batch_tokens * settings.gradient_accumulation_steps)
 
 
 def summary(validation: Validation) -> str:
