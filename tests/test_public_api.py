@@ -164,7 +164,7 @@ KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
     (
         keywords.InspectKeywords,
         InspectRecipe,
-        {"model", "text", "view", "out", "device", "across_checkpoints", "compare_model", "compare_text"},
+        {"model", "text", "prompting", "view", "out", "device", "across_checkpoints", "compare_model", "compare_text"},
     ),
 ]
 """Keyword types with their settings, and the fields that are parameters of the function instead."""

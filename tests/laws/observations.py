@@ -415,6 +415,14 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.sentences": "lens/test_dependency_heads.py::test_the_number_of_sentences_is_a_setting",
     "InspectRecipe.truncate": partial(observe_inspect, text="the cat sat on"),
     "InspectRecipe.layer": partial(observe_inspect, view="neurons"),
+    **{
+        f"InspectRecipe.{name}": f"lens/test_prompt_tokens.py::test_{test}"
+        for name, test in (
+            ("raw", "raw_text_is_read_without_the_template"),
+            ("system", "a_system_message_is_read"),
+            ("special_tokens", "special_tokens_can_be_left_out"),
+        )
+    },
     "InspectRecipe.target": partial(observe_inspect, view="logit-lens"),
     "InspectRecipe.words": partial(observe_inspect, view="logit-attribution"),
     "InspectRecipe.metric": partial(observe_inspect, view="logit-lens"),

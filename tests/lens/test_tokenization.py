@@ -14,10 +14,13 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.tokenization import align_tokenizers, split_words, token_table, tokenization
 from clearstory.lens.views import Table
 from clearstory.models.build import build
+from clearstory.models.prompts import encode_prompt
 from clearstory.models.transformer.presets import BERT_TINY
 from clearstory.text.train_tokenizer import train_tokenizer
+from tiny import TINY_GPT2, shaken
 from trained import words
 
+MODEL: Any = shaken(TINY_GPT2)
 TEXT = words(200)
 TOKENIZERS = {
     spec: train_tokenizer(spec, [TEXT])
@@ -26,7 +29,8 @@ TOKENIZERS = {
 
 
 def test_a_row_for_each_token() -> None:
-    view = token_table(train_tokenizer("characters", ["ab \n"]), "ab\n吾 a")
+    tokenizer = train_tokenizer("characters", ["ab \n"])
+    view = token_table(tokenizer, "ab\n吾 a", encode_prompt(MODEL, tokenizer, "ab\n吾 a"))
     assert view.rows == (
         (0, "a", 2, 1, "a", ""),
         (1, "b", 3, 1, "b", ""),
@@ -64,7 +68,7 @@ def test_segments_hold_all_tokens_of_both_in_order(one: str, text: str, other: s
 
 
 def test_two_tokenizers_are_compared_row_by_row() -> None:
-    report = tokenization(None, TOKENIZERS["bpe:300"], "the cat", compare_tokenizer="characters")
+    report = tokenization(MODEL, TOKENIZERS["bpe:300"], "the cat", compare_tokenizer="characters")
     assert [step.title for step in report.panels][1] == "Compared with characters"
     table = report.panels[1]
     assert isinstance(table, Table)
@@ -73,7 +77,7 @@ def test_two_tokenizers_are_compared_row_by_row() -> None:
 
 
 def test_words_with_the_fewest_bytes_per_token_come_first() -> None:
-    table = tokenization(None, TOKENIZERS["bpe:300"], "the cat xyzzy the mat.", top=2).panels[-1]
+    table = tokenization(MODEL, TOKENIZERS["bpe:300"], "the cat xyzzy the mat.", top=2).panels[-1]
     assert isinstance(table, Table)
     assert table.rows[0][:4] == ("xyzzy", 5, 5, 1.0)
     assert [each.text for each in split_words(TOKENIZERS["bpe:300"], "a b a")] == ["a", "b"]
@@ -83,8 +87,8 @@ def test_words_with_the_fewest_bytes_per_token_come_first() -> None:
 
 def test_what_cannot_be_shown_is_refused() -> None:
     with pytest.raises(BadInput, match="the text is empty"):
-        tokenization(None, TOKENIZERS["bpe:300"], "")
+        tokenization(MODEL, TOKENIZERS["bpe:300"], "")
     with pytest.raises(BadInput, match="4,001 characters"):
-        tokenization(None, TOKENIZERS["bpe:300"], "a" * 4001)
+        tokenization(MODEL, TOKENIZERS["bpe:300"], "a" * 4001)
     with pytest.raises(BadSetting, match="top is 0"):
-        tokenization(None, TOKENIZERS["bpe:300"], "a", top=0)
+        tokenization(MODEL, TOKENIZERS["bpe:300"], "a", top=0)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 
@@ -12,11 +9,10 @@ from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.lens.probes.hmm_states import viterbi
 from clearstory.lens.registry import check_supported
 from clearstory.models.hmm import decoding
+from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
-READER: Any = SimpleNamespace(
-    encode=lambda text: [ord(each) - 97 for each in text], display_token=lambda id: chr(97 + id)
-)
+READER = train_tokenizer("characters", ["abcdefghijklmnopqrst "])
 
 
 @pytest.mark.parametrize("name", ["hmm", "blocks", "tagger"])
@@ -39,7 +35,7 @@ def test_the_path_is_viterbis_and_its_probabilities_are_the_posteriors(name: str
 
 
 def test_what_cannot_be_shown_is_refused() -> None:
-    with pytest.raises(BadInput, match="the text has 0 tokens"):
+    with pytest.raises(BadInput, match="the text is empty"):
         viterbi(MODELS["hmm"](), READER, "")
     with pytest.raises(BadSetting, match="top is 0"):
         viterbi(MODELS["hmm"](), READER, "a", top=0)

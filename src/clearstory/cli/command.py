@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.arguments import UsageError, parse_arguments
+from clearstory.cli.standard_input import replace_standard_input
 from clearstory.errors import ClearstoryError
 from clearstory.recipes.settings.schema import build_settings, setting_table
 from clearstory.recipes.settings.training import merge_layers
@@ -93,7 +94,7 @@ def prepare_command(command: Command, words: Sequence[str]) -> Callable[[], None
         return lambda: print(to_yaml(recipe), end="")
 
     def run() -> None:
-        result = command.run(recipe, output)
+        result = command.run(replace_standard_input(recipe), output)
         if output.json and result is not None:
             output.print_json(result)
 

@@ -18,10 +18,10 @@ def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
     from clearstory.lens.rendering.dispatch import render_terminal
     from clearstory.recipes.inference.inspect import inspect
 
-    common = {name: getattr(recipe, name) for name in COMMON_SETTINGS}
+    common = {name: getattr(recipe, name) for name in COMMON_SETTINGS} | vars(recipe.prompting)
     # A view refuses settings that it does not have, so only those that were given are passed.
     names = [
-        each.name for each in fields(recipe) if each.name not in ("model", "text", "view", "out", *COMMON_SETTINGS)
+        each.name for each in fields(recipe) if each.name not in ("model", "text", "prompting", "view", "out", *COMMON_SETTINGS)
     ]
     settings = {name: value for name in names if (value := getattr(recipe, name)) not in (None, ())}
     view = inspect(recipe.model, recipe.text, recipe.view, recipe.out, **common, **settings)

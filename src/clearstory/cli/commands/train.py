@@ -36,6 +36,7 @@ COMMAND = Command(
         "training.sample_steps",
         "lora.rank",
         "data.text_field",
+        "data.lines",
         "data.validation",
         "data.pairs",
     ),

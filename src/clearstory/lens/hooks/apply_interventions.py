@@ -33,6 +33,7 @@ from clearstory.lens.hooks.interventions import (
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position
 from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.prompts import RAW
 from clearstory.models.transformer.attention import Attention, causal_mask
 from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.stack import Stack
@@ -136,7 +137,7 @@ def intervention_replacements(
             return weight_replacement(block, name, wanted, passage)
         case AddSteeringVector():
             toward, away = (
-                record_residual(model, encode_passage(model, tokenizer, text), residual)[-1]
+                record_residual(model, encode_passage(model, tokenizer, text, prompt=RAW), residual)[-1]
                 for text in (wanted.toward, wanted.away)
             )
             return {residual: partial(add_vector, vector=(toward - away) * wanted.factor, tokens=wanted.tokens)}
@@ -273,8 +274,16 @@ def patch_replacement(
 
 def encode_counterpart(model: LanguageModel, tokenizer: Tokenizer, text: str, passage: Passage) -> Passage:
     """Another text tokenized like this one; for an encoder-decoder another source with the same target."""
-    other = encode_passage(model, tokenizer, text)
-    return replace(passage, source=other.source, source_pieces=other.source_pieces) if passage.source else other
+    other = encode_passage(model, tokenizer, text, prompt=passage.prompt)
+    if not passage.source:
+        return other
+    return replace(
+        passage,
+        source=other.source,
+        source_pieces=other.source_pieces,
+        source_special=other.source_special,
+        source_spans=other.source_spans,
+    )
 
 
 def check_equal_lengths(length: int, other_length: int) -> None:

@@ -1,9 +1,13 @@
-"""Passage: a text as the token ids that a model reads, with the source text of an encoder-decoder."""
+"""Passage: a text as the token ids that a model reads, with the source text of an encoder-decoder.
+
+Every token is there, special ones included, as `generate` reads them: `models.prompts.encode_prompt` makes them.
+Positions count all of them, from 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -15,8 +19,11 @@ from clearstory.lens.hooks.activations import model_device
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import (
+    EncodedPrompt,
+    PromptOptions,
     Truncation,
     bos_or_eos_token_id,
+    encode_prompt,
     find_start_token_id,
     prepare_prompt,
     prepare_source,
@@ -24,8 +31,13 @@ from clearstory.models.prompts import (
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.sentinels import SentinelTokenizer
-from clearstory.text.special_tokens import build_inputs, encode_with_mask
 from clearstory.text.tokenizers import Tokenizer
+
+Spans = tuple[tuple[int, int] | None, ...]
+"""For each token, its characters [start, stop) in the user's text; None for a token that is not of it."""
+
+SEGMENTS = " ||| "
+"""Separates the two segments of an encoder's text."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,11 @@ class Passage:
         source: token ids of the source.
         source_pieces: the source's tokens as display text.
         token_types: the segment (0 or 1) of each token of an encoder's text pair.
+        special: for each token, whether it is special or of the chat template; empty where none is.
+        spans: for each token, its characters in the text, or in the target of an encoder-decoder; empty if unknown.
+        source_special: the same as `special` for the source.
+        source_spans: for each token of the source, its characters in the text.
+        prompt: how the text became a prompt.
     """
 
     ids: tuple[int, ...]
@@ -45,6 +62,26 @@ class Passage:
     source: tuple[int, ...] = ()
     source_pieces: tuple[str, ...] = ()
     token_types: tuple[int, ...] | None = None
+    special: tuple[bool, ...] = ()
+    spans: Spans = ()
+    source_special: tuple[bool, ...] = ()
+    source_spans: Spans = ()
+    prompt: PromptOptions = PromptOptions()
+
+    @property
+    def text_ids(self) -> tuple[int, ...]:
+        """The tokens of the user's text and the special tokens around it: the source's, where there is a source."""
+        return self.source or self.ids
+
+    @property
+    def text_spans(self) -> Spans:
+        """For each of `text_ids`, its characters in the user's text."""
+        return self.source_spans if self.source else self.spans
+
+    @property
+    def text_special(self) -> tuple[bool, ...]:
+        """For each of `text_ids`, whether it is special or of the chat template."""
+        return self.source_special if self.source else self.special
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,13 +116,15 @@ def encode_passage(
     *,
     target: str | None = None,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Passage:
-    """Tokenize a text as the model expects it.
+    """Tokenize a text as the model expects it, with the ids that `generate` reads.
 
-    Decoder: a prompt. Encoder: [CLS] text [SEP]; a [MASK] in the text is that token, and ` ||| ` separates two
-    segments. Encoder-decoder: the text is the source, and the decoder's input is its start token and `target`.
-    Raises BadInput for an empty text, ContextOverflow for one that is too long unless `truncate` is given, CannotDo for
-    a target and a model without a source.
+    Decoder: with the special tokens that the tokenizer adds, and in the chat template of a model that has one.
+    Encoder: [CLS] text [SEP]; a [MASK] in the text is that token, and ` ||| ` separates two segments. Encoder-decoder:
+    the text is the source, and the decoder's input is its start token and `target`. Raises BadInput for an empty text,
+    ContextOverflow for one that is too long unless `truncate` is given, CannotDo for a target and a model without a
+    source.
     """
     if not text:
         raise BadInput("the text is empty; give at least one word")
@@ -93,25 +132,59 @@ def encode_passage(
         raise CannotDo(
             "target is the text that an encoder-decoder has generated, and this model reads no source; leave target out"
         )
-
-    def pieces(ids: Sequence[int]) -> tuple[str, ...]:
-        return tuple(tokenizer.display_token(id) for id in ids)
-
-    if Capability.BIDIRECTIONAL in model.capabilities:
-        encode = encode_with_mask if tokenizer.mask_token_id is not None else Tokenizer.encode
-        ids, token_types = build_inputs(tokenizer, *(encode(tokenizer, part) for part in text.split(" ||| ", 1)))
-        kept = prepare_prompt(model, ids, None, truncate)
-        types = tuple(token_types[len(ids) - len(kept) :]) if len(set(token_types)) > 1 else None
-        return Passage(tuple(kept), pieces(kept), token_types=types)
+    encoded, token_types = encode_segments(model, tokenizer, text, prompt)
     if Capability.SOURCE not in model.capabilities:
-        ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer), truncate)
-        return Passage(tuple(ids), pieces(ids))
-    sentinels = SentinelTokenizer(tokenizer)
-    source = prepare_source(model, sentinels.source(text), truncate)
+        passage = as_passage(tokenizer, encoded, prepare_prompt(model, encoded.ids, None, truncate), prompt)
+        return replace(passage, token_types=token_types and token_types[-len(passage.ids) :])
+    kept = prepare_source(model, encoded.ids, truncate)
+    source = as_passage(tokenizer, encoded, kept, prompt)
     start = find_start_token_id(cast(EncoderDecoder, model).config, tokenizer)
-    written = [*(() if start is None else (start,)), *(sentinels.encode(target) if target else ())]
-    written = prepare_prompt(model, written, start, truncate)
-    return Passage(tuple(written), pieces(written), tuple(source), pieces(source))
+    first = () if start is None else (start,)
+    ids, offsets = SentinelTokenizer(tokenizer).encode_with_offsets(target or "")
+    written = EncodedPrompt(
+        (*first, *ids), (*(True for _ in first), *(False for _ in ids)), (*(None for _ in first), *offsets)
+    )
+    passage = as_passage(tokenizer, written, prepare_prompt(model, written.ids, start, truncate), prompt)
+    return replace(
+        passage,
+        source=source.ids,
+        source_pieces=source.pieces,
+        source_special=source.special,
+        source_spans=source.spans,
+    )
+
+
+def as_passage(tokenizer: Tokenizer, encoded: EncodedPrompt, kept: Sequence[int], prompt: PromptOptions) -> Passage:
+    """The passage of an encoded text of which the tokens `kept` are left, all or the last of them."""
+    ids, special, spans = tuple(kept), encoded.special[-len(kept) :], encoded.spans[-len(kept) :]
+    if len(special) < len(ids):  # the start token in place of an empty text
+        special, spans = (True,) * len(ids), (None,) * len(ids)
+    pieces = tuple(tokenizer.display_token(id) for id in ids)
+    return Passage(ids, pieces, special=special, spans=spans, prompt=prompt)
+
+
+def encode_segments(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, prompt: PromptOptions = PromptOptions()
+) -> tuple[EncodedPrompt, tuple[int, ...] | None]:
+    """A text as the model reads it, and the token types of an encoder's text in two segments, None for any other text.
+
+    [CLS] first segment [SEP] second segment [SEP], with token types 0 and 1.
+    """
+    first, mark, second = text.partition(SEGMENTS)
+    if Capability.BIDIRECTIONAL not in model.capabilities or not mark:
+        return encode_prompt(model, tokenizer, text, prompt), None
+    one, two = (encode_prompt(model, tokenizer, part, prompt) for part in (first, second))
+    dropped = int(prompt.add_special_tokens)  # the second [CLS]
+    moved = len(first) + len(mark)
+    spans = (span and (span[0] + moved, span[1] + moved) for span in two.spans[dropped:])
+    both = EncodedPrompt((*one.ids, *two.ids[dropped:]), (*one.special, *two.special[dropped:]), (*one.spans, *spans))
+    return both, (*(0 for _ in one.ids), *(1 for _ in two.ids[dropped:]))
+
+
+def start_before(tokenizer: Tokenizer, encoded: EncodedPrompt) -> tuple[int, ...]:
+    """The token that a text is scored after; nothing where the text begins with a special token itself."""
+    start = bos_or_eos_token_id(tokenizer)
+    return () if start is None or (encoded.special and encoded.special[0]) else (start,)
 
 
 def number_duplicates(pieces: Sequence[str]) -> tuple[str, ...]:
@@ -141,7 +214,12 @@ class SourceTarget:
 
 
 def encode_source_target(
-    model: LanguageModel, tokenizer: Tokenizer, source: str, target: str | None, truncate: Truncation | None = None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    source: str,
+    target: str | None,
+    truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> SourceTarget | None:
     """Source and target as an encoder-decoder was trained on them; None for a model without a source.
 
@@ -166,4 +244,5 @@ def encode_source_target(
             f"the target has {len(ids):,} tokens and the model's context holds {model.context - 1:,} after the start "
             "token; shorten it"
         )
-    return SourceTarget(prepare_source(model, sentinels.source(source), truncate), start, ids, offsets)
+    encoded = encode_prompt(model, tokenizer, source, prompt)
+    return SourceTarget(prepare_source(model, encoded.ids, truncate), start, ids, offsets)

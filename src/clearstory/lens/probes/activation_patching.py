@@ -22,7 +22,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage, number_duplic
 from clearstory.lens.hooks.residual_stream import answer_position, single_token, split_target_and_words
 from clearstory.lens.views import Grid
 from clearstory.models.base import LanguageModel, inference_mode
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 BATCH_TOKENS = 2048
@@ -54,6 +54,7 @@ def activation_patching(
     target: str | None = None,
     words: tuple[str, ...] = (),
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
     """The share of the logit difference between two texts that each token's vector carries, after each layer.
 
@@ -68,7 +69,7 @@ def activation_patching(
             f"words are {', '.join(words)}; give two, the other text's answer and then this one's, or none"
         )
     chosen = (single_token(tokenizer, words[0]), single_token(tokenizer, words[1])) if words else None
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     other = encode_counterpart(model, tokenizer, other_text, passage)
     check_equal_lengths(*(len(each.source or each.ids) for each in (passage, other)))
     positions = (answer_position(model, tokenizer, passage), answer_position(model, tokenizer, other))

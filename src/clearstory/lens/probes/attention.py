@@ -26,7 +26,7 @@ from clearstory.lens.hooks.interventions import parse_finite, shortest_number
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views import Grid
 from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 Reduction = Literal["mean", "max"]
@@ -45,13 +45,14 @@ def attention(
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
     """Attention weights of one head over a text; by default of the head with the largest maximum weights.
 
     Rows are queries, columns keys. For an encoder-decoder, the encoder's self-attention by default; `part` selects the
     decoder's self-attention, or cross-attention, after it has generated `target`.
     """
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     site = attention_site(model, layer, part)
     weights = attention_weights(model, passage, site)
     head = site.resolve_head(head, weights)
@@ -76,13 +77,14 @@ def combined_heads(
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
     """Attention weights of several heads in one grid: their mean, or their maximum in each cell.
 
     `heads` are written “5.3”, “5” for a whole layer, “5.3 x2” for one that counts twice; all heads by default. Rows of
     a mean sum to 1. Raises BadSetting for heads that do not exist.
     """
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     sites = attention_sites(model, part)
     selection = select_heads(sites, heads, reduce)
     # Layers run from the lowest up, and each one's weights are freed before the next one's are computed.

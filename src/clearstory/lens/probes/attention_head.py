@@ -33,7 +33,7 @@ from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Report, Table
 from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_DIMENSIONS = 64
@@ -81,13 +81,14 @@ def attention_head(
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """All steps of one head, from its input to its output; by default of the head with the largest maximum weights.
 
     For an encoder-decoder, the encoder's self-attention by default; `part` selects the decoder's self-attention, or
     cross-attention, after it has generated `target`.
     """
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     quantities = head_quantities(model, passage, layer, head, part)
     rows, columns = quantities.site.labels(passage)
     panels: list[Panel] = [

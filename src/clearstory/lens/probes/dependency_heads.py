@@ -29,14 +29,13 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.attention_sites import AttentionSite, attention_patterns, attention_sites
-from clearstory.lens.hooks.passage import Passage
+from clearstory.lens.hooks.passage import Passage, start_before
 from clearstory.lens.views import Table
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import bos_or_eos_token_id, find_start_token_id
+from clearstory.models.prompts import RAW, encode_prompt, find_start_token_id
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.conllu import TaggedSentence, read_conllu
-from clearstory.text.special_tokens import build_inputs
 from clearstory.text.tokenizers import Tokenizer
 
 Direction = Literal["to its head", "to its dependent"]
@@ -205,18 +204,18 @@ def align_words(model: LanguageModel, tokenizer: Tokenizer, sentence: TaggedSent
     counted as attention to the first word.
     """
     text, word_offsets = sentence.text_and_spans
-    ids, offsets = tokenizer.encode_with_offsets(text)
-    words = [next((word for word, (_, stop) in enumerate(word_offsets) if end <= stop), -1) for _, end in offsets]
+    encoded = encode_prompt(model, tokenizer, text, RAW)
+    words = tuple(
+        -1 if span is None else next((word for word, (_, stop) in enumerate(word_offsets) if span[1] <= stop), -1)
+        for span in encoded.spans
+    )
     if Capability.BIDIRECTIONAL in model.capabilities:
-        inputs, _ = build_inputs(tokenizer, ids)
-        return AlignedSentence(Passage(tuple(inputs), ()), (-1, *words, -1))
+        return AlignedSentence(Passage(encoded.ids, ()), words)
     if Capability.SOURCE in model.capabilities:
-        ends = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
         written = (find_start_token_id(cast(EncoderDecoder, model).config, tokenizer) or 0,)
-        return AlignedSentence(Passage(written, (), (*ids, *ends), ()), (*words, *(-1 for _ in ends)))
-    begin = bos_or_eos_token_id(tokenizer)
-    first = () if begin is None else (begin,)
-    return AlignedSentence(Passage((*first, *ids), ()), (*(-1 for _ in first), *words))
+        return AlignedSentence(Passage(written, (), encoded.ids, ()), words)
+    first = start_before(tokenizer, encoded)
+    return AlignedSentence(Passage((*first, *encoded.ids), ()), (*(-1 for _ in first), *words))
 
 
 def word_attention(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.activations import unwrap_model
+from clearstory.lens.hooks.activations import embedding_module, unwrap_model
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.hooks.residual_stream import single_token
 from clearstory.lens.views import Grid, Table
@@ -248,17 +248,19 @@ def embedding_matrix(model: LanguageModel, matrix: EmbeddingMatrix) -> Float[Ten
     """The input or output embeddings of a model. Raises CannotDo for a model without them."""
     if matrix not in ("input", "output"):
         raise BadSetting(f"matrix is '{matrix}'; give input or output")
-    require(model, Capability.EMBEDDINGS if matrix == "input" else Capability.OUTPUT_EMBEDDINGS)
-    network = unwrap_model(model)
-    rows: Tensor = network.embedding.weight if matrix == "input" else network.output_weight
-    return rows.detach()
+    if matrix == "input":
+        rows: Any = embedding_module(model).weight
+    else:
+        require(model, Capability.OUTPUT_EMBEDDINGS)
+        rows = unwrap_model(model).output_weight
+    weight: Tensor = rows.detach()
+    return weight
 
 
 def matrix_name(model: LanguageModel, matrix: EmbeddingMatrix) -> str:
     """What the rows of a matrix are called: input embeddings, output embeddings, or embeddings where both are one."""
-    network = unwrap_model(model)
-    output = output_weight(network)
-    tied = output is not None and output.data_ptr() == network.embedding.weight.data_ptr()
+    output = output_weight(unwrap_model(model))
+    tied = output is not None and output.data_ptr() == embedding_matrix(model, "input").data_ptr()
     return "embeddings" if tied else f"{matrix} embeddings"
 
 

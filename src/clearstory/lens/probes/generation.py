@@ -18,7 +18,7 @@ from clearstory.lens.probes.surprisal import MAX_LOGITS
 from clearstory.lens.views import HighlightedText, Node, Panel, Report, Span, Table, Tree
 from clearstory.lens.views.formatting import format_probability, text_ending
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
@@ -43,7 +43,7 @@ class GenerateTokens(Protocol):
     """Generates tokens after the view's text."""
 
     def __call__(
-        self, *, max_tokens: int, temperature: float, seed: int | None, beam: int
+        self, *, max_tokens: int, seed: int | None, **sampling: float
     ) -> tuple[Sequence[int], Sequence[BeamCandidate]]:
         """The generated ids, and every candidate of a beam search."""
 
@@ -66,24 +66,28 @@ def generation(
     generate: GenerateTokens | None = None,
     *,
     max_tokens: int = 24,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
-    beam: int = 1,
+    beam: int | None = None,
     top: int = 5,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """A text and its generated continuation, coloured by surprisal; each step with its alternatives; and the candidates
     of a beam search as a tree.
 
-    `generate` generates the tokens with these settings: `clearstory.inspect` provides it. Probabilities are the model's
+    `generate` generates the tokens with these settings, those that are not given as in the model's generation config:
+    `clearstory.inspect` provides it. Probabilities are the model's
     own, before temperature and sampling filters. Raises BadSetting without `generate`.
     """
     if generate is None:
         raise BadSetting('the view "generation" needs a generator; call clearstory.inspect(model, text, "generation")')
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    passage = encode_passage(model, tokenizer, text, truncate=truncate)
-    ids, candidates = generate(max_tokens=max_tokens, temperature=temperature, seed=seed, beam=beam)
+    passage = encode_passage(model, tokenizer, text, truncate=truncate, prompt=prompt)
+    given = {"temperature": temperature, "beam": beam}
+    sampling = {name: value for name, value in given.items() if value is not None}
+    ids, candidates = generate(max_tokens=max_tokens, seed=seed, **sampling)
     tokens = generated_tokens(model, passage, ids, top)
     panels: list[Panel] = [surprisal_panel(tokenizer, passage, tokens), steps_table(tokenizer, tokens)]
     if candidates:

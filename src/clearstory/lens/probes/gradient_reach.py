@@ -8,53 +8,90 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.errors import BadInput
-from clearstory.lens.hooks.activations import model_device
-from clearstory.lens.views import Curve, Line
+from clearstory.errors import BadInput, CannotDo
+from clearstory.lens.hooks.activations import embedding_module, model_device
+from clearstory.lens.views import Band, Curve, Line
+from clearstory.metrics import CONFIDENCE, RESAMPLES, percentile_interval, resample_counts
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.capabilities import Capability, family_name, require
+from clearstory.models.prompts import PromptOptions, encode_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 TARGETS = 16
-"""Tokens whose losses are differentiated; the curve is their mean."""
+"""Tokens whose losses are differentiated, in a text of one passage."""
+
+PASSAGES, PASSAGE_TOKENS, PASSAGE_TARGETS = 8, 512, 4
+"""A longer text is read in so many passages of so many tokens at most, with so many targets in each."""
+
+FAR = 16
+"""The distance whose share of the gradient the caption states."""
 
 
-def gradient_reach(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Curve:
-    """Mean norm of the gradient of a token's loss by the embedding k tokens back, over a text.
+def gradient_reach(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()
+) -> Curve:
+    """Mean norm of the gradient of a token's loss by the embedding k tokens back, over positions of a text.
 
-    Raises CannotDo for a model without gradients or embeddings, BadInput for a text of fewer than 32 tokens.
+    A long text is read in passages, and the 95 % interval is a bootstrap over them; over positions in a text of one
+    passage. Raises CannotDo for a model without gradients or embeddings, BadInput for a text of fewer than 32 tokens.
     """
     for needed in (Capability.CAUSAL, Capability.GRADIENTS, Capability.EMBEDDINGS):
         require(model, needed)
-    ids = tokenizer.encode(text)
-    if model.context is not None:
-        ids = ids[: model.context + 1]
-    if len(ids) < 2 * TARGETS:
+    ids = list(encode_prompt(model, tokenizer, text, prompt).ids)
+    longest = min(model.context or PASSAGE_TOKENS, PASSAGE_TOKENS)
+    least = min(2 * TARGETS, longest + 1)
+    if len(ids) < least:
         raise BadInput(
-            f"the text has {len(ids)} tokens, and the gradient is a mean over the last {TARGETS}; give at least "
-            f"{2 * TARGETS}"
+            f"the text has {len(ids)} tokens, and the gradient is a mean over the last {least // 2}; give at least "
+            f"{least}"
         )
-    norms = gradient_norms_by_distance(model, ids)
-    distances = tuple(float(k) for k in range(1, len(norms) + 1))
+    passages = split_passages(ids, longest)
+    targets = least // 2 if len(passages) == 1 else min(PASSAGE_TARGETS, least // 2)
+    norms = torch.stack([gradient_norms(model, passage, targets) for passage in passages])
+    sampled = norms.mean(1) if len(passages) > 1 else norms[0]
+    distances = tuple(float(k) for k in range(1, norms.shape[-1] + 1))
+    low, high = bootstrap_means(sampled)
     return Curve(
         title="Gradient of a token's loss by the input k tokens back",
-        lines=(Line(family_name(model), distances, tuple(norms.tolist())),),
+        lines=(Line(family_name(model), distances, tuple(sampled.mean(0).tolist())),),
         x_label="k, tokens back",
         y_label="norm of the gradient",
         log_x=True,
-        caption=reach_caption(norms),
+        band=Band(f"{CONFIDENCE:.0%} interval of the mean", distances, low, high),
+        caption=" ".join((measured_caption(norms), share_caption(sampled), reach_caption(sampled.mean(0)), CLAIM)),
     )
 
 
-def gradient_norms_by_distance(model: LanguageModel, ids: list[int], targets: int = TARGETS) -> Float[Tensor, "K"]:
-    """Mean norm of the gradient of a token's loss by the embedding k tokens back, for k = 1 to K.
+CLAIM = "This is the model as trained, on this text: another training or text may rank models differently."
 
-    `ids` are read in one window; the losses are those of the last `targets` tokens, and K is the number of tokens that
-    all of them have before them.
+
+def split_passages(ids: list[int], longest: int) -> list[list[int]]:
+    """Passages that do not overlap, spread evenly over the ids: each has `longest` inputs and the targets after them.
+
+    >>> split_passages([0, 1, 2, 3, 4, 5, 6], 3), split_passages([0, 1, 2], 3)
+    ([[0, 1, 2, 3], [3, 4, 5, 6]], [[0, 1, 2]])
+    """
+    inputs = len(ids) - 1
+    count = max(1, min(PASSAGES, inputs // longest))
+    gap = max(0, inputs - longest) / max(1, count - 1)
+    starts = [round(index * gap) for index in range(count)]
+    return [ids[start : start + longest + 1] for start in starts]
+
+
+def gradient_norms_by_distance(model: LanguageModel, ids: list[int], targets: int = TARGETS) -> Float[Tensor, "K"]:
+    """Mean norm of the gradient of a token's loss by the embedding k tokens back, for k = 1 to K."""
+    return gradient_norms(model, ids, targets).mean(0)
+
+
+def gradient_norms(model: LanguageModel, ids: list[int], targets: int) -> Float[Tensor, "P K"]:
+    """Norm of the gradient of each of the last `targets` losses by the embedding k tokens back, for k = 1 to K.
+
+    `ids` are read in one window, and K is the number of tokens that all targets have before them.
     """
     network: Any = model
     recorded: dict[str, Tensor] = {}
@@ -65,23 +102,62 @@ def gradient_norms_by_distance(model: LanguageModel, ids: list[int], targets: in
 
     was_training = network.training
     network.eval()
-    handle = network.embedding.register_forward_hook(record_embedding)
+    handle = embedding_module(model).register_forward_hook(record_embedding)
     try:
         with torch.enable_grad():
             device = model_device(model)
             batch = TokenBatch.from_sequences([ids[:-1]], device)
             nats, _ = model.token_nll(batch, torch.tensor([ids[1:]], device=device))
+            if "x" not in recorded or not nats.requires_grad:
+                raise CannotDo(
+                    f"this model ({family_name(model)}) computes its losses without its module `embedding`, or without "
+                    "gradients, so no gradient reaches an input; use a model of another family"
+                )
             length = len(ids) - 1 - targets + 1
-            total = torch.zeros(length, dtype=torch.float64)
+            rows = []
             for position in range(len(ids) - 1 - targets, len(ids) - 1):
                 (gradient,) = torch.autograd.grad(nats[0, position], recorded["x"], retain_graph=True)
-                # Recurrent models have time first.
-                norms = (gradient[0] if gradient.shape[0] == 1 else gradient[:, 0]).norm(dim=-1).double().cpu()
-                total += norms[position - length + 1 : position + 1].flip(0)
+                # One sequence: (1, T, W), or (T, 1, W) where time is first.
+                norms = gradient.reshape(-1, gradient.shape[-1]).norm(dim=-1).double().cpu()
+                rows.append(norms[position - length + 1 : position + 1].flip(0))
     finally:
         handle.remove()
         network.train(was_training)
-    return total / targets
+    return torch.stack(rows)
+
+
+def bootstrap_means(rows: Float[Tensor, "N K"]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Ends of the 95 % interval of the mean over rows at each distance, by percentile bootstrap (Efron 1979)."""
+    counts = resample_counts(len(rows), RESAMPLES, seed=0)
+    means = counts @ rows.numpy() / len(rows)
+    tails = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(means, [tails, 1 - tails], axis=0)
+    return tuple(low.tolist()), tuple(high.tolist())
+
+
+def measured_caption(norms: Float[Tensor, "M P K"]) -> str:
+    """Over how many positions and passages the mean is taken, and what the interval is."""
+    passages, targets, length = norms.shape
+    inputs = length + targets - 1
+    if passages > 1:
+        return (
+            f"Mean over {passages * targets} positions: {targets} in each of {passages} passages of {inputs:,} tokens of "
+            "one text; the interval is a bootstrap over passages."
+        )
+    return (
+        f"Mean over the last {targets} positions of one passage of {inputs:,} tokens; the interval is a bootstrap over "
+        "these positions, which depend on each other: a longer text gives more passages."
+    )
+
+
+def share_caption(rows: Float[Tensor, "N K"]) -> str:
+    """The gradient at distance 16 (or the largest there is) as a share of that at distance 1, with its interval."""
+    far = min(FAR, rows.shape[1])
+    values = rows.numpy()
+    counts = resample_counts(len(rows), RESAMPLES, seed=0)
+    low, high = percentile_interval((counts @ values[:, far - 1]) / (counts @ values[:, 0]), CONFIDENCE)
+    share = values[:, far - 1].sum() / values[:, 0].sum()
+    return f"At {far} tokens back the gradient is {share:.2g} of the nearest input's ({low:.2g} to {high:.2g})."
 
 
 def reach_caption(norms: Float[Tensor, "K"]) -> str:
@@ -93,5 +169,5 @@ def reach_caption(norms: Float[Tensor, "K"]) -> str:
     large = (norms >= 0.01 * norms[0]).nonzero().flatten()
     last = int(large[-1]) + 1 if len(large) else 0
     if last == len(norms):
-        return f"At {last:,} tokens back the gradient is {float(norms[-1] / norms[0]):.2g} of the nearest input's."
+        return f"At {last:,} tokens back it is {float(norms[-1] / norms[0]):.2g}."
     return f"From {last + 1:,} tokens back on, the gradient is below 1% of the nearest input's."

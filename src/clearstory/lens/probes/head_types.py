@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -37,7 +37,7 @@ from clearstory.lens.hooks.attention_sites import (
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.views import Cell, Report, Table, Tile, TileGrid
 from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import Truncation, bos_or_eos_token_id
+from clearstory.models.prompts import PromptOptions, Truncation, bos_or_eos_token_id
 from clearstory.text.tokenizers import Tokenizer
 
 THRESHOLDS = dict.fromkeys(("induction", "previous", "next", "first", "last", "same"), 0.4) | {"diffuse": 0.85}
@@ -69,13 +69,14 @@ def head_types(
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """All heads of a model over a text: a thumbnail of each head's pattern, its type, and a table of all scores.
 
     For an encoder-decoder, the encoder's self-attention by default; `part` selects the decoder's self-attention, or
     cross-attention, after it has generated `target`.
     """
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     measured = measure_heads(model, tokenizer, passage, part)
     thumbnails = pooled_patterns(model, passage, part, THUMBNAIL_CELLS).tolist()
     tiles = tuple(
@@ -217,7 +218,7 @@ def repeated_random_tokens(
     drawn = np.random.default_rng(seed).choice(ordinary, count, replace=len(ordinary) < count).tolist()
     ids = (*(() if first is None else (first,)), *drawn, *drawn)
     pieces = tuple(tokenizer.display_token(id) for id in ids)
-    return replace(passage, ids=ids, pieces=pieces, token_types=None), count - 1
+    return Passage(ids, pieces, passage.source, passage.source_pieces), count - 1
 
 
 def classify(scores: Mapping[str, Float[Tensor, "L H"]]) -> list[list[str]]:

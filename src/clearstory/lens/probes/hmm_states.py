@@ -6,19 +6,21 @@ Rabiner 1989, equations 19-20 (forward), 24-25 (backward), 27 (posterior), 32-35
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.lens.hooks.passage import number_duplicates
+from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.views import Grid, Report, Table
-from clearstory.models.base import inference_mode
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.hmm import decoding
 from clearstory.models.hmm.chain import HMMProbabilities, token_probs
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.hmm.model import HMM
+from clearstory.models.prompts import PromptOptions
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TOKENS = 2000
@@ -28,7 +30,9 @@ EMITTED_TOKENS = 4
 """Most likely tokens of each state in the emission grid."""
 
 
-def viterbi(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 5) -> Table:
+def viterbi(
+    model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 5, prompt: PromptOptions = PromptOptions()
+) -> Table:
     """The state of each token on the most likely path (Viterbi), its posterior probability given the whole text, and
     the `top` most likely tokens of the state. In a trigram tagger a state is the second of a pair of tags.
 
@@ -36,7 +40,8 @@ def viterbi(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 5) -> Tab
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    ids = torch.tensor([encode_text(tokenizer, text)])
+    passage = encode_short_passage(model, tokenizer, text, prompt)
+    ids = torch.tensor([passage.ids])
     with inference_mode(model):
         chain, tags = model.probabilities(), model.config.tags
         ids = ids.to(chain.initial.device)
@@ -63,7 +68,9 @@ def viterbi(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 5) -> Tab
     )
 
 
-def posteriors(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
+def posteriors(
+    model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 8, prompt: PromptOptions = PromptOptions()
+) -> Report:
     """Forward, backward and posterior probabilities of the states, the Viterbi path, and the transition and emission
     probabilities, for the `top` states with the largest posterior probability over the text.
 
@@ -71,16 +78,16 @@ def posteriors(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 8) -> 
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 state")
-    ids = encode_text(tokenizer, text)
+    passage = encode_short_passage(model, tokenizer, text, prompt)
     with inference_mode(model):
         chain = model.probabilities()
-        trellis = forward_backward(chain, torch.tensor(ids, device=chain.initial.device))
+        trellis = forward_backward(chain, torch.tensor(passage.ids, device=chain.initial.device))
         mass = trellis.posterior.sum(0)
         states = sorted(mass.argsort(descending=True, stable=True)[:top].tolist())
         emission = token_probs(chain, torch.eye(len(mass), device=mass.device, dtype=mass.dtype)[states])
     names = state_names(model.config, len(mass))
     labels = tuple(names[state] for state in states)
-    pieces = number_duplicates([tokenizer.display_token(id) for id in ids])
+    pieces = passage.labels
 
     def grid(title: str, values: Tensor, columns: tuple[str, ...], unit: str, caption: str | None = None) -> Grid:
         rows = tuple(map(tuple, values.double().tolist()))
@@ -120,7 +127,7 @@ def posteriors(model: HMM, tokenizer: Tokenizer, text: str, *, top: int = 8) -> 
         ),
     )
     return Report(
-        title=f"State posteriors: {len(ids):,} tokens, {len(mass):,} states",
+        title=f"State posteriors: {len(passage.ids):,} tokens, {len(mass):,} states",
         panels=panels,
         caption=posteriors_caption(trellis, states),
     )
@@ -139,12 +146,12 @@ def posteriors_caption(trellis: HMMTrellis, states: list[int]) -> str:
     )
 
 
-def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a text. Raises BadInput for none or more than `MAX_TOKENS`."""
-    ids = tokenizer.encode(text)
-    if not 0 < len(ids) <= MAX_TOKENS:
-        raise BadInput(f"the text has {len(ids):,} tokens; give from 1 to {MAX_TOKENS:,}")
-    return ids
+def encode_short_passage(model: HMM, tokenizer: Tokenizer, text: str, prompt: PromptOptions) -> Passage:
+    """The tokens of a text. Raises BadInput for none or more than `MAX_TOKENS`."""
+    passage = encode_passage(cast(LanguageModel, model), tokenizer, text, prompt=prompt)
+    if len(passage.ids) > MAX_TOKENS:
+        raise BadInput(f"the text has {len(passage.ids):,} tokens; give from 1 to {MAX_TOKENS:,}")
+    return passage
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from clearstory.lens.views import Grid, Table
 from clearstory.lens.views.formatting import text_ending
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 MIN_KL = 0.01
@@ -53,6 +53,7 @@ def interventions(
     target: str | None = None,
     top: int = 12,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Table:
     """The tokens whose probability changes most with interventions such as “head 5.3 off” or “layer 5 x0.5”.
 
@@ -64,7 +65,7 @@ def interventions(
         raise BadSetting(f"top is {top}; show at least 1 token")
     applied = [parse_intervention(each) for each in edit]
     target = target if Capability.SOURCE in model.capabilities else None
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     outcome = run_interventions(model, tokenizer, passage, applied)
     # Most likely first.
     rows = sorted(
@@ -127,6 +128,7 @@ def ablation(
     target: str | None = None,
     words: tuple[str, ...] = (),
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
     """The effect of removing each head and each feed-forward layer, layer by layer, in bits.
 
@@ -142,7 +144,7 @@ def ablation(
     if len(words) > 1:
         raise BadSetting(f"words are {', '.join(words)}; give one, or none for the most likely token")
     answer = single_token(tokenizer, words[0]) if words else None
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     position = answer_position(model, tokenizer, passage)
     effects = ablate_every_part(model, passage, position, ablate=ablate, answer=answer)
     piece = f"‘{tokenizer.display_token(effects.answer)}’"

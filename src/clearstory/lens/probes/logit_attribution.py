@@ -33,7 +33,7 @@ from clearstory.lens.hooks.residual_stream import (
 from clearstory.lens.views import Grid, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation, prepare_prompt
+from clearstory.models.prompts import PromptOptions, Truncation, prepare_prompt
 from clearstory.models.transformer.attention import Attention
 from clearstory.models.transformer.block import FeedForward
 from clearstory.text.tokenizers import Tokenizer
@@ -69,6 +69,7 @@ def logit_attribution(
     ids: tuple[int, ...] = (),
     top: int = 15,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """The logit of a token after a text as a sum over embedding, heads and feed-forwards: the `top` largest summands,
     then all of them by layer.
@@ -87,7 +88,7 @@ def logit_attribution(
             "difference of their logits"
         )
     chosen = [single_token(tokenizer, word) for word in words] or [prepare_prompt(model, [id])[0] for id in ids]
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     if not chosen:
         with inference_mode(model):
             chosen = [int(model.logits(passage.forward(model)[-1]).argmax())]
@@ -238,6 +239,7 @@ def neurons(
     words: tuple[str, ...] = (),
     top: int = 12,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Table:
     """The neurons of all feed-forwards, or of one layer's, that add the longest vectors at the last token, with the
     tokens that they promote; with a word in `words`, those with the largest contributions to its logit.
@@ -248,7 +250,7 @@ def neurons(
     if len(words) > 1:
         raise BadSetting(f"words are {', '.join(words)}; give the one whose logit is examined")
     word = single_token(tokenizer, words[0]) if words else None
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     strongest = strongest_neurons(model, passage, layer=layer, top=top, word=word)
 
     piece = tokenizer.display_token(strongest.word)

@@ -11,11 +11,12 @@ from typing import cast
 import torch
 
 from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.hooks.passage import start_before
 from clearstory.lens.views import Cell, Report, Table
 from clearstory.lens.views.formatting import format_probability, text_ending
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
 from clearstory.models.ngram.model import NGram
-from clearstory.models.prompts import bos_or_eos_token_id, prepare_prompt
+from clearstory.models.prompts import PromptOptions, encode_prompt, prepare_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 INTERPOLATED = ("kneser-ney", "witten-bell", "none")
@@ -57,7 +58,9 @@ class SeenContext:
         return None if None in counts else sum(count for count in counts if count is not None)
 
 
-def ngram_counts(model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8) -> Report:
+def ngram_counts(
+    model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8, prompt: PromptOptions = PromptOptions()
+) -> Report:
     """Counts after the end of a text: its contexts, the longest first, and after each the `top` most frequent tokens
     with counts, discounts, own shares and probabilities.
 
@@ -66,9 +69,8 @@ def ngram_counts(model: NGram, tokenizer: Tokenizer, text: str, *, top: int = 8)
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    ids = prepare_prompt(cast(LanguageModel, model), tokenizer.encode(text), bos_or_eos_token_id(tokenizer))
-    if not ids:
-        raise BadInput("the text is empty; give at least one word")
+    reader = cast(LanguageModel, model)
+    ids = prepare_prompt(reader, encode_prompt(reader, tokenizer, text, prompt).ids)
     found = matching_contexts(model, ids)
     final = {each.id: each.probability for part in reversed(found) for each in part.seen}
     contexts: list[tuple[Cell, ...]] = [
@@ -189,15 +191,14 @@ def longest_context_caption(longest: SeenContext, order: int) -> str:
     return f"{text}; its backoff weight is {longest.backoff or 0:.0%}."
 
 
-def backoff(model: NGram, tokenizer: Tokenizer, text: str) -> Table:
+def backoff(model: NGram, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()) -> Table:
     """For every token of a text: the order of the n-gram that its probability comes from, that n-gram's count, the
     probability, the context, and the backoff weights of longer contexts that were counted without this token.
 
     A count is None where the model stores none. Raises BadInput for a text of fewer than two tokens.
     """
-    ids = tokenizer.encode(text)
-    start = bos_or_eos_token_id(tokenizer)
-    row = ids if start is None else [start, *ids]
+    encoded = encode_prompt(cast(LanguageModel, model), tokenizer, text, prompt)
+    row = [*start_before(tokenizer, encoded), *encoded.ids]
     if len(row) < 2:
         raise BadInput("the text is too short: there is no token to predict; give more of it")
     inputs, targets = TokenBatch.from_sequences([row[:-1]]), torch.tensor([row[1:]])

@@ -19,7 +19,7 @@ from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.views import Curve, Grid, Line, Panel, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.models.transformer.positions import RelativePositionBias, Rotary
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
@@ -39,13 +39,14 @@ def positions(
     target: str | None = None,
     top: int = 48,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """The position encoding of a model over a text, and the summands of the embedding output, checked against the
     recorded one.
 
     `top`: maximum number of dimensions shown of a vector.
     """
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     stacks = transformer_stacks(model)
     names = [f"{prefix}embedding_output" for prefix, _ in stacks]
     with inference_mode(model), record_activations(model, *names) as recorded:

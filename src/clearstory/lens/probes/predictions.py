@@ -21,7 +21,7 @@ from clearstory.lens.hooks.passage import Passage, encode_passage, encode_source
 from clearstory.lens.views import Report, Table
 from clearstory.lens.views.formatting import text_ending
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, initial_state
-from clearstory.models.prompts import Truncation, bos_or_eos_token_id, prepare_prompt
+from clearstory.models.prompts import PromptOptions, Truncation, encode_prompt, prepare_prompt
 from clearstory.text.special_tokens import require_mask_token
 from clearstory.text.tokenizers import Tokenizer
 
@@ -35,6 +35,7 @@ def next_token(
     top: int = 20,
     temperature: float = 1.0,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Table:
     """The `top` most likely next tokens after a text with logits and probabilities, and the entropy in bits.
 
@@ -45,9 +46,9 @@ def next_token(
         raise BadSetting(f"top is {top}; show at least 1 token")
     if temperature <= 0:
         raise BadSetting(f"temperature is {temperature}; it must be positive")
-    pair = encode_source_target(model, tokenizer, text, target, truncate)
+    pair = encode_source_target(model, tokenizer, text, target, truncate, prompt)
     if pair is None:
-        ids = prepare_prompt(model, tokenizer.encode(text), bos_or_eos_token_id(tokenizer), truncate)
+        ids = prepare_prompt(model, encode_prompt(model, tokenizer, text, prompt).ids, None, truncate)
     else:
         ids = [pair.start, *pair.ids]
     with inference_mode(model):
@@ -100,6 +101,7 @@ def fill_mask(
     mask: tuple[int, ...] = (),
     top: int = 20,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """The most likely tokens at each masked position, and the rank of the original token.
 
@@ -109,7 +111,7 @@ def fill_mask(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    passage = encode_passage(model, tokenizer, text, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, truncate=truncate, prompt=prompt)
     mask_token_id = require_mask_token(tokenizer)
     positions = masked_positions(passage, tokenizer, mask)
     ids = tuple(mask_token_id if position in positions else id for position, id in enumerate(passage.ids))
@@ -133,8 +135,7 @@ def fill_mask(
 
 def masked_positions(passage: Passage, tokenizer: Tokenizer, mask: tuple[int, ...]) -> list[int]:
     """The masked positions, in order."""
-    special = {tokenizer.cls_token_id, tokenizer.sep_token_id}
-    maskable = [position for position, id in enumerate(passage.ids) if id not in special]
+    maskable = [position for position, span in enumerate(passage.spans) if span is not None]
     if not maskable:
         raise BadInput("the text has no token that could be masked; give at least one word")
     for position in mask:

@@ -27,6 +27,7 @@ from clearstory.lens.hooks.attention_sites import (
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.views import Cell, Curve, Line, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.prompts import PromptOptions
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
@@ -61,6 +62,7 @@ def qk_circuit(
     head: int = 0,
     part: AttentionPart | None = None,
     top: int = 5,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """A head's singular values, and the tokens with the largest components along its first pairs of directions.
 
@@ -72,7 +74,7 @@ def qk_circuit(
     with inference_mode(model):
         query_inputs, key_inputs = token_inputs(model, circuit.site)
         if text:
-            passage = encode_passage(model, tokenizer, text)
+            passage = encode_passage(model, tokenizer, text, prompt=prompt)
             ids = torch.tensor(sorted({*passage.ids, *passage.source}), device=query_inputs.device)
         else:
             ids = torch.arange(query_inputs.shape[0], device=query_inputs.device)

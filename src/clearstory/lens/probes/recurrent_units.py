@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
+from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.lens.hooks.activations import model_device, record_activations, unwrap_model
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.embeddings import most_varying_columns
 from clearstory.lens.views import Grid
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
+from clearstory.models.prompts import PromptOptions
 from clearstory.models.recurrent.cells import CellState
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.text.tokenizers import Tokenizer
@@ -26,20 +27,25 @@ STRONG = 0.5
 """Absolute value from which on an activation counts as held."""
 
 
-def gate_activations(model: LanguageModel, tokenizer: Tokenizer, text: str, *, layer: int = -1) -> Grid:
+def gate_activations(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    layer: int = -1,
+    prompt: PromptOptions = PromptOptions(),
+) -> Grid:
     """Mean activation of each gate over a layer's units at each token: 0 is closed, 1 is open.
 
     "new" and "memory", which may be negative, are shown as mean absolute values.
     """
-    ids = tokenizer.encode(text)
-    if not ids:
-        raise BadInput("the text is empty; give at least one word")
-    values = compute_gates(model, ids, layer)
+    passage = encode_passage(model, tokenizer, text, prompt=prompt)
+    values = compute_gates(model, list(passage.ids), layer)
     means = torch.stack([each.abs().mean(-1) for each in values.values()], -1).double()
     return Grid(
         title=f"Gates of layer {resolve_layer(unwrap_model(model), layer)}, mean over "
         f"{next(iter(values.values())).shape[-1]} units",
-        row_labels=tuple(tokenizer.display_token(id) for id in ids),
+        row_labels=passage.pieces,
         column_labels=tuple(values),
         values=tuple(tuple(row) for row in means.tolist()),
         unit="openness",
@@ -48,13 +54,20 @@ def gate_activations(model: LanguageModel, tokenizer: Tokenizer, text: str, *, l
 
 
 def activations(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, layer: int = -1, gate: str | None = None, top: int = 48
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    layer: int = -1,
+    gate: str | None = None,
+    top: int = 48,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
     """Activations of one layer's units, a row for each token; of many units the `top` with the largest variance.
 
     `gate` selects a gate of the units, such as forget, or "memory".
     """
-    passage = encode_passage(model, tokenizer, text)
+    passage = encode_passage(model, tokenizer, text, prompt=prompt)
     values = unit_activations(model, list(passage.ids), layer, gate).float().cpu()
     columns, caption = most_varying_columns(values, top)
     is_gate = gate not in (None, "new", "memory")

@@ -31,7 +31,7 @@ from clearstory.lens.views import Curve, Grid, Line, Report
 from clearstory.lens.views.formatting import whole_percent
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
-from clearstory.models.prompts import Truncation
+from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.tokenizers import Tokenizer
 
 LensMetric = Literal["answer", "entropy", "kl", "rank"]
@@ -78,6 +78,7 @@ def logit_lens(
     words: tuple[str, ...] = (),
     columns: tuple[int, ...] = (),
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
     """The most likely token after each sublayer (rows) at each position (columns), coloured by `metric`.
 
@@ -91,7 +92,7 @@ def logit_lens(
     if len(words) > 1:
         raise BadSetting(f"words are {', '.join(words)}; give one, or none for each column's final prediction")
     answer = single_token(tokenizer, words[0]) if words else None
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     predictions = lens_predictions(model, passage, columns or None, answer=answer)
     values: Tensor = getattr(predictions, metric)
     unit = METRIC_UNITS[metric]
@@ -203,10 +204,11 @@ def residual_norms(
     *,
     target: str | None = None,
     truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
     """The norm of the residual stream after each sublayer, and the share that each sublayer adds."""
     target = target if Capability.SOURCE in model.capabilities else None
-    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate)
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     norms = measure_norms(model, passage)
     steps = tuple(float(index) for index in range(len(norms.residual)))
     lines = [Line(f"last: {passage.labels[-1]}", steps, tuple(norms.residual[:, -1].tolist()))]

@@ -17,12 +17,12 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting
 from clearstory.evaluation.windows import ShiftedDocuments, Window, iter_windows, window_length_and_stride
 from clearstory.lens.hooks.activations import model_device
-from clearstory.lens.hooks.passage import encode_source_target
+from clearstory.lens.hooks.passage import encode_source_target, start_before
 from clearstory.lens.views import Cell, HighlightedText, Span
 from clearstory.lens.views.formatting import format_probability
 from clearstory.metrics import NATS_PER_BIT
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
-from clearstory.models.prompts import bos_or_eos_token_id
+from clearstory.models.prompts import PromptOptions, encode_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 SEGMENT_TOKENS = 256
@@ -45,40 +45,65 @@ class TokenSurprisal:
     likeliest: tuple[tuple[int, float], ...]
 
 
+@dataclass(frozen=True)
+class ReadToken:
+    """A token that was read: its id, its characters in the text (None for none), and its surprisal if it is counted."""
+
+    id: int
+    span: tuple[int, int] | None
+    surprisal: TokenSurprisal | None = None
+
+
 def surprisal(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, target: str | None = None, top: int = 3
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    target: str | None = None,
+    top: int = 3,
+    prompt: PromptOptions = PromptOptions(),
 ) -> HighlightedText:
     """The surprisal of every token of a text in bits, with its rank and the `top` most likely tokens at its position.
 
     The text is read as a document of its own, after the start token; without a start token its first token has no
-    surprisal. A text longer than the context is read in overlapping windows, as in `evaluate`, with the same sums. For
-    an encoder-decoder the text is the source, and the surprisals are those of the `target`.
+    surprisal. Special tokens and those of a chat template are shown and read, and not counted. A text longer than the
+    context is read in overlapping windows, as in `evaluate`, with the same sums. For an encoder-decoder the text is the
+    source, and the surprisals are those of the `target`.
 
     Raises BadInput for a text without a token to predict, and for a source without a target.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
-    pair = encode_source_target(model, tokenizer, text, target)
+    pair = encode_source_target(model, tokenizer, text, target, prompt=prompt)
+    first: list[ReadToken] = []
     if pair is None:
-        ids, offsets = tokenizer.encode_with_offsets(text)
-        start = bos_or_eos_token_id(tokenizer)
+        encoded = encode_prompt(model, tokenizer, text, prompt)
+        ids, spans, starts = list(encoded.ids), list(encoded.spans), start_before(tokenizer, encoded)
+        start = starts[0] if starts else None
+        if encoded.special and encoded.special[0]:
+            start = ids.pop(0)
+            first = [ReadToken(start, spans.pop(0))]
     elif target is None:
         raise BadInput(
             "this model generates a target from a source, and surprisal is that of the target's tokens; give the "
             "target with --target"
         )
     else:
-        text, ids, offsets, start = target, pair.ids, pair.offsets, pair.start
+        text, ids, spans, start = target, pair.ids, list(pair.offsets), pair.start
     surprisals: list[TokenSurprisal | None] = [None] if start is None and ids else []
     with inference_mode(model):
         source = None if pair is None else pair.source
         surprisals += token_surprisals(model, ids, start, min(top, model.vocab), source)
-    scored = [(id, each) for id, each in zip(ids, surprisals, strict=True) if each is not None]
+    tokens = first + [
+        ReadToken(id, span, None if span is None else each)
+        for id, span, each in zip(ids, spans, surprisals, strict=True)
+    ]
+    scored = [(each.id, each.surprisal) for each in tokens if each.surprisal is not None]
     if not scored:
         raise BadInput("the text is too short: there is no token to predict; give more of it")
     bits = math.fsum(each.bits for _, each in scored)
     has_bytes = pair is None and tokenizer.is_lossless(text)
-    size = int(tokenizer.byte_lengths[[id for id, _ in scored]].sum()) if has_bytes else None
+    size = bytes_scored(text, tokens) if has_bytes else None
     worst, most = max(scored, key=lambda scored_token: scored_token[1].bits)
     captions = (
         totals_caption(bits, len(scored), size, NOT_LOSSLESS if pair is None else CONDITIONAL),
@@ -88,7 +113,7 @@ def surprisal(
     )
     return HighlightedText(
         title=f"Surprisal of each token{'' if pair is None else ', given the source'}",
-        spans=tuple(token_spans(tokenizer, text, ids, offsets, surprisals)),
+        spans=tuple(token_spans(tokenizer, text, tokens)),
         unit="bits",
         columns=("token", "id", "rank", "likeliest"),
         totals=(
@@ -142,19 +167,26 @@ def rank_targets(logits: Float[Tensor, "N V"], targets: Sequence[int], top: int)
         yield TokenSurprisal(-nats / NATS_PER_BIT + 0.0, rank, tuple(zip(tokens, probabilities, strict=True)))
 
 
-def token_spans(
-    tokenizer: Tokenizer,
-    text: str,
-    ids: Sequence[int],
-    offsets: Sequence[tuple[int, int]],
-    surprisals: Sequence[TokenSurprisal | None],
-) -> Iterator[Span]:
-    """The text as one span per token; text between tokens, and a first token without surprisal, have no value.
+def bytes_scored(text: str, tokens: Sequence[ReadToken]) -> int:
+    """Bytes of the text that the tokens with a surprisal stand for: all but those of a first token without one."""
+    unscored = [each.span for each in tokens if each.span is not None and each.surprisal is None]
+    return len(text.encode()) - sum(len(text[start:stop].encode()) for start, stop in unscored)
 
-    Of tokens that share a character (its bytes), the first has the character.
+
+def token_spans(tokenizer: Tokenizer, text: str, tokens: Sequence[ReadToken]) -> Iterator[Span]:
+    """The text as one span per token; text between tokens, special tokens, and a first token without surprisal, have no
+    value.
+
+    Of tokens that share a character (its bytes), the first has the character. A special token is shown by its name.
     """
     done = 0
-    for id, (start, stop), each in zip(ids, offsets, surprisals, strict=True):
+    for token in tokens:
+        id, each = token.id, token.surprisal
+        if token.span is None:
+            name = tokenizer.display_token(id)
+            yield Span(name, None, f"{name}: not of the text, and not counted", (name, id, None, None))
+            continue
+        start, stop = token.span
         if start > done:
             yield Span(text[done:start], None)
             done = start

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearstory.errors import BadInput, BadSetting
+from clearstory.lens.hooks.passage import encode_segments
 from clearstory.lens.views import Cell, Panel, Report, Table
 from clearstory.lens.views.formatting import format_probability
 from clearstory.models.base import LanguageModel
-from clearstory.models.capabilities import Capability, has_capability
-from clearstory.text.special_tokens import cls_and_sep_ids
+from clearstory.models.prompts import EncodedPrompt, PromptOptions
 from clearstory.text.token_bytes import VISIBLE, bytes_of_token, printable_token
 from clearstory.text.tokenization_steps import WordTokenization, tokenize_by_words
 from clearstory.text.tokenizers import Tokenizer
@@ -29,10 +29,16 @@ STEP_COLUMNS = {
 
 
 def tokenization(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, compare_tokenizer: str | None = None, top: int = 10
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    compare_tokenizer: str | None = None,
+    top: int = 10,
+    prompt: PromptOptions = PromptOptions(),
 ) -> Report:
-    """The tokens of a text with ids, bytes and characters; the tokenizer's steps; the `top` words with the fewest bytes
-    per token.
+    """The tokens that a model reads, with ids, bytes and characters; the tokenizer's steps; the `top` words with the
+    fewest bytes per token.
 
     `compare_tokenizer`: a second tokenizer, aligned with the first: characters, bytes, words, or a folder that holds
     one. Raises BadInput for an empty text, and for one too long for its steps to be shown.
@@ -41,7 +47,7 @@ def tokenization(
         raise BadInput("the text is empty; give at least one word")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 word")
-    panels: list[Panel] = [token_table(tokenizer, text, has_capability(model, Capability.BIDIRECTIONAL))]
+    panels: list[Panel] = [token_table(tokenizer, text, encode_segments(model, tokenizer, text, prompt)[0])]
     if compare_tokenizer is not None:
         other = train_tokenizer(compare_tokenizer, [text])
         panels.append(comparison_table(tokenizer, other, text, compare_tokenizer))
@@ -65,19 +71,16 @@ def with_visible_space(text: str, length: int = 60) -> str:
     return visible if len(visible) <= length else visible[: length - 1] + "…"
 
 
-def token_table(tokenizer: Tokenizer, text: str, cls_and_sep: bool = False) -> Table:
-    """Every token of a text; with `cls_and_sep`, between the special tokens that an encoder reads."""
-    tokens = encode_with_mask_offsets(tokenizer, text)
-    if cls_and_sep:
-        first, last = cls_and_sep_ids(tokenizer)
-        tokens = [(first, None), *tokens, (last, None)]
+def token_table(tokenizer: Tokenizer, text: str, encoded: EncodedPrompt) -> Table:
+    """Every token that a model reads of a text: its own, special ones, and those of a chat template."""
     rows: list[tuple[Cell, ...]] = []
-    for position, (id, span) in enumerate(tokens):
-        kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special_tokens_mask[id] else ""
+    for position, (id, span) in enumerate(zip(encoded.ids, encoded.spans, strict=True)):
+        kind = "" if span is not None else "template"
+        kind = "unknown" if id == tokenizer.unk_token_id else "special" if tokenizer.special_tokens_mask[id] else kind
         characters = "" if span is None else with_visible_space(text[slice(*span)], len(text) + 1)
         rows.append((position, tokenizer.display_token(id), id, len(tokenizer.token_bytes(id)), characters, kind))
     size, unknown = len(text.encode()), sum(row[5] == "unknown" for row in rows)
-    count = sum(span is not None for _, span in tokens)
+    count = sum(span is not None for span in encoded.spans)
     caption = f"{size:,} bytes in {count:,} tokens: {size / max(1, count):.2f} bytes per token."
     if unknown:
         caption += f" {unknown:,} of them are the unknown token: their text is lost."
@@ -87,21 +90,6 @@ def token_table(tokenizer: Tokenizer, text: str, cls_and_sep: bool = False) -> T
         rows=tuple(rows),
         caption=caption,
     )
-
-
-def encode_with_mask_offsets(tokenizer: Tokenizer, text: str) -> list[tuple[int, tuple[int, int] | None]]:
-    """The ids of a text, each with the characters it was made from; a [MASK] in the text is the mask token."""
-    mask = None if tokenizer.mask_token_id is None else tokenizer.display_token(tokenizer.mask_token_id)
-    found: list[tuple[int, tuple[int, int] | None]] = []
-    start = 0
-    for index, part in enumerate([text] if mask is None else text.split(mask)):
-        if index and mask is not None:
-            found.append((tokenizer.ids[mask], (start, start + len(mask))))
-            start += len(mask)
-        ids, offsets = tokenizer.encode_with_offsets(part)
-        found += [(id, (start + low, start + high)) for id, (low, high) in zip(ids, offsets, strict=True)]
-        start += len(part)
-    return found
 
 
 def steps_table(tokenizer: Tokenizer, words: Sequence[WordTokenization]) -> Table:

@@ -20,12 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
+from clearstory.errors import BadInput, BadSetting, ContextOverflow
 from clearstory.lens.hooks.activations import model_device, record_activations, transformer_stacks, unwrap_model
-from clearstory.lens.hooks.passage import Passage, encode_passage
-from clearstory.lens.probes.tokenization import encode_with_mask_offsets
+from clearstory.lens.hooks.passage import Passage, Spans, encode_passage
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import RAW
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.tokenizers import Tokenizer
 
@@ -35,16 +35,20 @@ BATCH_TOKENS = 512
 
 @dataclass(frozen=True)
 class AlignedText:
-    """A text, the passage a model reads, and the characters start:stop that each of its tokens was made from."""
+    """A text and the passage that a model reads of it: raw text with special tokens, also of a chat model."""
 
     text: str
     passage: Passage
-    offsets: tuple[tuple[int, int] | None, ...]
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The text's tokens; for an encoder-decoder, its source."""
-        return self.passage.source or self.passage.ids
+        return self.passage.text_ids
+
+    @property
+    def offsets(self) -> Spans:
+        """For each token, the characters start:stop that it was made from; None for special tokens."""
+        return self.passage.text_spans
 
 
 @dataclass(frozen=True)
@@ -89,16 +93,10 @@ def layer_vectors(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Laye
 
 def align_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> AlignedText:
     """A text's tokens with their characters. Raises as `encode_passage`, and BadInput for two segments."""
-    passage = encode_passage(model, tokenizer, text)
+    passage = encode_passage(model, tokenizer, text, prompt=RAW)
     if passage.token_types is not None:
         raise BadInput("words are compared in one segment, and ‘ ||| ’ separates this text in two; leave it out")
-    row, tokens = passage.source or passage.ids, encode_with_mask_offsets(tokenizer, text)
-    ids = tuple(id for id, _ in tokens)
-    start = next((at for at in range(len(row) - len(ids) + 1) if row[at : at + len(ids)] == ids), None)
-    if start is None:
-        raise CannotDo("the model reads this text in other tokens than its tokenizer makes; give a plain text")
-    offsets = [None] * start + [span for _, span in tokens] + [None] * (len(row) - start - len(ids))
-    return AlignedText(text, passage, tuple(offsets))
+    return AlignedText(text, passage)
 
 
 def layer_vectors_of_batch(model: LanguageModel, texts: Sequence[AlignedText]) -> list[LayerVectors]:

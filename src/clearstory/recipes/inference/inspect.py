@@ -12,15 +12,16 @@ from typing import Any, Unpack
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
-from clearstory.generation.settings import Sampling
+from clearstory.generation.settings import sampling_of
 from clearstory.lens.registry import VIEWS, check_supported, load_view
 from clearstory.lens.rendering.render import format_of, save_view
 from clearstory.lens.views import Curve, HighlightedText, Line, Panel, Report, Table, View
 from clearstory.lens.views.difference import ROWS, difference
 from clearstory.lens.views.report import panels_of
 from clearstory.models.base import LanguageModel
-from clearstory.models.prompts import Truncation
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.prompts import PromptOptions
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.settings.keywords import ViewKeywords
 from clearstory.text.tokenizers import Tokenizer
@@ -40,6 +41,9 @@ def inspect(
     across_checkpoints: bool = False,
     compare_model: str | Path | ModelWithTokenizer | None = None,
     compare_text: str | None = None,
+    raw: bool = False,
+    system: str | None = None,
+    special_tokens: bool = True,
     **settings: Unpack[ViewKeywords],
 ) -> View:
     """A view of a model reading a text, written to `out` (.html, .svg, .csv or .json) if that is given.
@@ -53,6 +57,9 @@ def inspect(
         across_checkpoints: compute the view at each checkpoint of the run; `model` is then the folder of a run.
         compare_model: second model. The view returned is the second minus the first; see `lens.views.difference`.
         compare_text: second text, with the same effect.
+        raw: read the text as text, and not as a message in the model's chat template.
+        system: system message in the model's chat template.
+        special_tokens: add the special tokens that the model's tokenizer adds around a text.
         settings: settings of the view, such as `top` and `temperature` of "next-token".
 
     Raises UnknownName for an unknown view or setting, CannotDo for a view that this family of models does not support
@@ -61,7 +68,8 @@ def inspect(
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
     """
-    check_view_settings(load_view(view), view, settings)
+    prompt = PromptOptions(raw=raw, system=system, add_special_tokens=special_tokens)
+    check_view_settings(load_view(view), view, settings, prompt)
     if out is not None:
         format_of(out)  # before anything is computed
     is_comparison = compare_model is not None or compare_text is not None
@@ -70,7 +78,9 @@ def inspect(
             "across_checkpoints is set together with compare_model or compare_text; leave out one of the two"
         )
 
-    compute_view = partial(view_of_text, view, device=device, whole_vocabulary=is_comparison, settings=settings)
+    compute_view = partial(
+        view_of_text, view, device=device, prompt=prompt, whole_vocabulary=is_comparison, settings=settings
+    )
     if is_comparison:
         second = compute_view(model if compare_model is None else compare_model, compare_text or text)
         computed = difference(compute_view(model, text), second, top=settings.get("top", ROWS))
@@ -91,44 +101,71 @@ def view_of_text(
     text: str,
     *,
     device: str | None,
+    prompt: PromptOptions,
     whole_vocabulary: bool,
     settings: Mapping[str, Any],
 ) -> View:
     """The view of one model reading one text; with `whole_vocabulary`, a list of tokens has all of them."""
     function = load_view(view)
-    network, tokenizer = load_model_and_tokenizer(model, device)
+    network, tokenizer, config = load_generator(model, device)
     check_supported(view, network)
+    if reads_prompt(function):
+        settings = {**settings, "prompt": prompt}
     if VIEWS[view].needs_generator:
-        generator = token_generator(network, tokenizer, text, settings.get("truncate"))
+        prompt_format = PromptFormat.of(
+            network, tokenizer, settings.get("truncate"), generation_config=config, options=prompt
+        )
+        generator = token_generator(network, tokenizer, text, prompt_format, config)
         return function(network, tokenizer, text, generator, **settings)
     if whole_vocabulary and VIEWS[view].lists_vocabulary:
         return function(network, tokenizer, text, **{**settings, "top": network.vocab})
     return function(network, tokenizer, text, **settings)
 
 
-def check_view_settings(function: Callable[..., View], view: str, settings: Mapping[str, object]) -> None:
-    """Raise UnknownName if a name in `settings` is no keyword-only parameter of the view's function."""
+PROMPT_PARAMETER = "prompt"
+"""The parameter of a view that says how its text becomes a prompt; views of words or of sentences have none."""
+
+
+def reads_prompt(function: Callable[..., View]) -> bool:
+    """Whether a view reads its text as `generate` reads a prompt."""
+    return PROMPT_PARAMETER in signature(function).parameters
+
+
+def check_view_settings(
+    function: Callable[..., View], view: str, settings: Mapping[str, object], prompt: PromptOptions
+) -> None:
+    """Raise UnknownName for a name in `settings` that the view does not have, BadSetting for prompt options where it
+    reads no prompt.
+    """
     parameters = signature(function).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    known = [name for name in known if name != PROMPT_PARAMETER]
     for name in settings:
         if name not in known:
             raise UnknownName(f"the view '{view}' has no setting called '{name}'; {nearest(name, known)}")
+    if prompt != PromptOptions() and not reads_prompt(function):
+        raise BadSetting(
+            f"the view '{view}' reads words or sentences and no prompt; leave raw, system and special_tokens out"
+        )
 
 
 def token_generator(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, truncate: Truncation | None
+    model: LanguageModel, tokenizer: Tokenizer, text: str, prompt_format: PromptFormat, config: GenerationConfig
 ) -> Callable[..., GeneratedTokens]:
-    """A function that generates tokens after `text`; its keyword arguments are fields of Sampling."""
+    """A function that generates tokens after `text`; its keyword arguments are fields of Sampling, and fields that are
+    not given are those of the model's generation config.
+    """
 
     def generate_tokens(**settings: Any) -> GeneratedTokens:
-        sampling = Sampling(**settings)
-        prompt_format = PromptFormat.of(model, tokenizer, truncate)
+        sampling = sampling_of(config, settings)
         ids, source = prompt_format.encode(tokenizer, text)
-        options: dict[str, Any] = {"source": source, **prompt_format.decoding_options}
         if sampling.beam == 1:
-            return tuple(token.id for token in generate(model, ids, sampling, **options)), ()
+            tokens = generate(model, ids, sampling, source=source, **prompt_format.decoding_options)
+            return tuple(token.id for token in tokens), ()
         candidates: list[Candidate] = []
-        best = beam_search(model, ids, sampling, on_candidate=candidates.append, **options)[0]
+        best = beam_search(
+            model, ids, sampling, source=source, on_candidate=candidates.append, **prompt_format.search_options
+        )[0]
         return best.ids, tuple(candidates)
 
     return generate_tokens

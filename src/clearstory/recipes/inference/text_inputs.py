@@ -13,10 +13,6 @@ from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.settings import DataSettings
 
 
-class LiteralText(str):
-    """A text that is never taken for the name of a file."""
-
-
 def read_texts(
     texts: str | Path | Sequence[str | Path], errors: Errors = "strict", text_field: str = "text"
 ) -> list[str]:
@@ -41,8 +37,6 @@ def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str =
 
     None if `text` does not name a file. Raises BadInput for a Path that does not exist.
     """
-    if isinstance(text, LiteralText):
-        return None
     path = Path(text).expanduser()
     try:
         is_file = path.is_file()
@@ -56,7 +50,7 @@ def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str =
         return [sentence.text for sentence in read_conllu(path, errors)]
     if content_suffix(path) in READERS:
         return [each.text for each in read_documents(path, DataSettings(text_field=text_field, errors=errors))]
-    return list(read_lines(path, errors))
+    return [line.removesuffix("\r") for line in read_lines(path, errors)]
 
 
 def batches_by_length(items: Sequence[Sized], batch_size: int) -> list[list[int]]:

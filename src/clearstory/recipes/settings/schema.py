@@ -26,13 +26,11 @@ INLINE_SECTION = {"inline": True}
 NUMBER_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
-def positional_setting(name: str, default: Any = MISSING, *, standard_input: bool = False) -> Any:
-    """A dataclass field given as a positional argument on the command line, shown as `name` in the help.
-
-    With `standard_input`, a `-` on the command line stands for what standard input holds.
-    """
-    metadata = {"positional": name, "standard_input": standard_input}
-    return field(metadata=metadata) if default is MISSING else field(default=default, metadata=metadata)
+def positional_setting(name: str, default: Any = MISSING) -> Any:
+    """A dataclass field given as a positional argument on the command line, shown as `name` in the help."""
+    if default is MISSING:
+        return field(metadata={"positional": name})
+    return field(default=default, metadata={"positional": name})
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class CompletionRecipe:
     """Print a completion script for a shell.
 
     Args:
-        shell: shell that the script is for.
+        shell: shell that the script is for: bash, zsh or fish.
     """
 
     shell: Literal["bash", "zsh", "fish"] = positional_setting("SHELL")
