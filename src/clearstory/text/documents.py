@@ -13,7 +13,7 @@ from clearstory.text.document import Document, documents_by_line
 from clearstory.text.files import COMPRESSED_SUFFIXES, content_suffix, read_records, read_text_parts
 from clearstory.text.markup import read_html, read_notebook
 from clearstory.text.parallel_text import has_pairs, read_pairs
-from clearstory.text.read_notes import ReadNotes
+from clearstory.text.read_notes import ReadNotes, count_files
 from clearstory.text.settings import DataSettings, ReadSettings
 from clearstory.text.sources import GROUPS, SourceFiles, expand_sources
 from clearstory.text.tables import read_csv, read_tsv
@@ -88,6 +88,7 @@ def is_parallel(sources: Iterable[str | Path], settings: ReadSettings) -> bool:
 
 
 def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:
+    """Documents of all files; one that cannot be read is skipped or stops the reading, as `on_error` says."""
     n_named = sum(len(each.files or ()) for each in expanded if each.named)
     for each in expanded:
         if each.files is None:
@@ -102,15 +103,19 @@ def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: Re
             for document in read:
                 empty = False
                 yield document
-        if empty:
-            if each.named and skip and n_named > 1:
-                continue
-            failed = [notes.unreadable[path] for path in each.files if path in notes.unreadable]
-            failed = [message for message in failed if not message.endswith(EMPTY)]
-            if failed:
-                others = f", and none of the other {len(each.files) - 1:,} files" if len(each.files) > 1 else ""
-                raise BadInput(f"{failed[0]}{others} can be read either" if others else failed[0])
-            raise BadInput(f"{each.source} is empty; give a file with text in it")
+        if empty and not (each.named and skip and len(expanded) > len(notes.unreadable)):
+            raise _nothing_to_read(each, notes)
+
+
+def _nothing_to_read(source: SourceFiles, notes: ReadNotes) -> BadInput:
+    """The error for a source of whose files none has text, with the first reason."""
+    failed = [notes.unreadable[path] for path in source.files or () if path in notes.unreadable]
+    failed = [message for message in failed if not message.endswith(EMPTY)]
+    if not failed:
+        return BadInput(f"{source.source} is empty; give a file with text in it")
+    others = len(source.files or ()) - 1
+    also = f"; {count_files(others)} besides cannot be read either" if others else ""
+    return BadInput(f"{failed[0]}{also}")
 
 
 EMPTY = " is empty"
@@ -121,9 +126,8 @@ def _read_or_stop(path: Path, settings: ReadSettings, notes: ReadNotes, n_named:
     try:
         yield from read_file(path, settings, notes)
     except (BadInput, CorruptFile) as error:
-        if n_named < 2 or settings.on_error is not None:
-            raise
-        raise type(error)(f"{error}; or leave such files out with --data.on_error skip") from None
+        way_out = "" if n_named < 2 or settings.on_error else "; or leave such files out with --data.on_error skip"
+        raise type(error)(f"{error}{way_out}") from None
 
 
 def _read_or_skip(path: Path, settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:

@@ -28,14 +28,15 @@ class LineListDetector:
 
     >>> detector = LineListDetector()
     >>> for _ in detector.watch([Document("names", "Ann\\n" + "".join(f"Bob{n}\\n" for n in range(999)))]): ...
-    >>> detector.is_list, detector.n_lines, detector.longest
-    (True, 1000, 6)
+    >>> detector.is_list, detector.sentence("names")
+    (True, 'names: 1,000 lines of at most 6 characters; ...')
     """
 
     def __init__(self) -> None:
         self.is_list = False
-        self.n_lines = 0
+        self.n_lines = 1
         self.longest = 0
+        self.ends_in_line_feed = False
 
     def watch(self, documents: Iterable[Document]) -> Iterator[Document]:
         """The same documents. Only the first part of the first one is examined in detail."""
@@ -46,7 +47,8 @@ class LineListDetector:
                 self.is_list = False  # several documents
             if self.is_list:
                 lines = document.text.split("\n")
-                self.n_lines += len(lines) - 1
+                self.n_lines += len(lines) - 1  # the end of a part continues in the next
+                self.ends_in_line_feed = not lines[-1]
                 self.longest = max(self.longest, *map(len, lines))
                 self.is_list = self.longest <= LONGEST_LINE
             yield document
@@ -54,7 +56,7 @@ class LineListDetector:
     def sentence(self, name: str) -> str:
         """The warning for a list."""
         return (
-            f"{name}: {self.n_lines:,} lines of at most {self.longest:,} characters; read as one document and split by "
+            f"{name}: {self.n_lines - self.ends_in_line_feed:,} lines of at most {self.longest:,} characters; read as one document and split by "
             "position; --data.lines makes each line a document"
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import flatten_keys, positional_setting, setting_table, to_plain
-from clearstory.recipes.settings.training import build_train_recipe
+from clearstory.recipes.settings.training import build_train_recipe, check_no_standard_input
 from clearstory.text.settings import DataSettings
 
 
@@ -79,6 +79,7 @@ class CompareRecipe:
         for name in ("seed", "threads"):
             if getattr(self, name) < 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}; it must be at least 0")
+        check_no_standard_input((*self.sources, *self.text))
         if self.resume and self.overwrite:
             raise BadSetting("resume continues a comparison and overwrite deletes it; give only one of them")
         given = [name for name, value in self.budgets.items() if value]

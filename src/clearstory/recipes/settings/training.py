@@ -6,7 +6,7 @@ preset (`PRESET_TRAINING_SETTINGS`), a YAML file, and the command line or the Py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class TrainRecipe:
             raise BadSetting(f"steps is {self.steps}; it must be at least 1")
         if self.parameters is not None and self.parameters < 1:
             raise BadSetting(f"parameters is {self.parameters}; it must be at least 1")
+        check_no_standard_input(self.text)
         if self.resume and self.overwrite:
             raise BadSetting("resume continues a run and overwrite deletes it; give one of them")
         if self.init is None:
@@ -101,6 +102,15 @@ class TrainRecipe:
     def time_limit(self) -> float | None:
         """Time limit in seconds, wall-clock (minutes) or CPU (cpu_seconds); None where the steps are given."""
         return 60 * self.minutes if self.minutes is not None else self.cpu_seconds
+
+
+def check_no_standard_input(sources: Iterable[str]) -> None:
+    """Raise BadSetting for `-`: the text of a run is read again when the run is resumed."""
+    if "-" in sources:
+        raise BadSetting(
+            "a run is resumed from its text, which standard input cannot give twice; save it to a file first: "
+            "COMMAND > text.txt"
+        )
 
 
 LENGTH_SETTINGS = ("minutes", "cpu_seconds", "steps")
