@@ -8,16 +8,31 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from clearstory.errors import CorruptFile
+from clearstory.text.limited_backend import LimitedBackend
+from clearstory.text.tokenizer_limits import check_tokenizer_json
 
-def build_backend(contents: str) -> Any:
-    """The `tokenizers` object of a tokenizer.json. It never truncates and never pads."""
+
+def build_backend(contents: str, parts: Mapping[str, Any], *, parse_special: bool = True) -> LimitedBackend:
+    """The `tokenizers` object of a tokenizer.json, of which `parts` is the value. It never truncates and never pads.
+
+    `parse_special`: whether special tokens in a text are parsed, or encoded as plain text. Raises CorruptFile.
+    """
     from tokenizers import Tokenizer as Backend
 
-    backend = Backend.from_str(contents)
+    check_tokenizer_json(parts)
+    try:
+        backend = Backend.from_str(contents)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises bare Exceptions, and panics
+        reason = " ".join(str(error).split())[:200]
+        raise CorruptFile(f"the tokenizer is damaged, or of a newer version ({reason}); download it again") from None
     # Sentence encoders ship these enabled; text would be truncated silently.
     backend.no_truncation()
     backend.no_padding()
-    return backend
+    backend.encode_special_tokens = not parse_special  # the library's name for: encode them as plain text
+    return LimitedBackend(backend, parts)
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,7 @@ def hide_special_tokens(contents: str, names: Collection[str], ids: Mapping[str,
         for token in parts.get("added_tokens") or []
     ]
     parts["model"] = rename_vocabulary(parts["model"], renamed)
-    backend = build_backend(json.dumps(parts, ensure_ascii=False))
+    backend = build_backend(json.dumps(parts, ensure_ascii=False), parts)
     original = {new: old for old, new in renamed.items()}
     found = {id: original.get(token, token) for token, id in backend.get_vocab(with_added_tokens=True).items()}
     return HiddenSpecialTokens(backend, renamed, {id: ids[token] for id, token in found.items() if ids[token] != id})

@@ -127,3 +127,9 @@ def canonical(part: Any) -> Any:
         if part.get("type") == "Sequence" and isinstance(part.get(steps), list) and len(part[steps]) == 1:
             return canonical(part[steps][0])
     return {key: canonical(value) for key, value in part.items() if key != "trim_offsets"}
+
+
+KNOWN_PATTERNS: frozenset[str] = frozenset(
+    {LLAMA3, QWEN2, GPT4O, CL100K, "[0-9][0-9][0-9]", " {2,}", r"\A +| +\z", r"\s+", " "}
+)
+"""Regular expressions of published tokenizers, and of ours, that take time linear in the text."""

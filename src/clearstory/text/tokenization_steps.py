@@ -84,9 +84,7 @@ def pretokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
         if number % 2:
             found.append((part, True))
             continue
-        clean = backend.normalizer.normalize_str(part) if backend.normalizer is not None else part
-        cut = [(clean, None)] if backend.pre_tokenizer is None else backend.pre_tokenizer.pre_tokenize_str(clean)
-        found += [(piece, False) for piece, _ in cut if piece]
+        found += [(piece, False) for piece in backend.pretokenize(part) if piece]
     return found
 
 
@@ -103,7 +101,7 @@ def tokenization_steps(tokenizer: Tokenizer, word: str) -> tuple[TokenizationSte
         return wordpiece_steps(tokenizer, model, word)
     if tokenizer.kind == "unigram":
         return unigram_steps(tokenizer, model, word)
-    if tokenizer.kind == "words":
+    if tokenizer.kind in ("words", "wordpunct"):
         return (TokenizationStep((word,)),)
     return bpe_steps(tokenizer, model, word)
 

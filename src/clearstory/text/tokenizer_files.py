@@ -9,16 +9,17 @@ vocab.txt                   BERT's WordPiece vocabulary, one piece per line
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable import parse_json, read_file
 from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
 from clearstory.text.pretokenizers import PRETOKENIZERS
 from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.tiktoken import read_tiktoken
 from clearstory.text.tokenizer_json import AddedTokens, bert_wordpiece, byte_level_bpe
+from clearstory.text.tokenizer_limits import check_size
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -32,7 +33,7 @@ PRETOKENIZER_BY_CLASS = {
 }
 """GGUF's name of the pre-tokenizer, by the tokenizer class that a folder names."""
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 128 * 2**20
 
 
 def find_tokenizer_file(folder: Path) -> Path | None:
@@ -70,8 +71,7 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
     elif file.suffix == ".tiktoken":
         contents, roles = read_tiktoken(file)
     else:
-        read_json(file)
-        return file.read_bytes().decode("utf-8"), config
+        return read_text(file), config
     return contents, {**roles, **config}
 
 
@@ -153,20 +153,17 @@ def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str
 
 def read_text(path: Path) -> str:
     """A file decoded as UTF-8."""
-    if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes; a tokenizer file may have at most {MAX_BYTES:,}")
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_file(path, MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CorruptFile(f"{path} is not UTF-8 ({error.reason} at byte {error.start:,}); download it again") from None
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """A file that contains a JSON object, as a dict."""
-    try:
-        read = json.loads(file.read_bytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
-        raise CorruptFile(f"{file} is truncated or damaged ({error}); save or download it again") from None
+    contents = read_text(file)
+    check_size(contents, str(file))
+    read = parse_json(contents, file)
     if not isinstance(read, dict):
         raise CorruptFile(f"{file} contains a {type(read).__name__}, not an object; save or download it again")
     return read

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from clearstory.durable import parse_json
 from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.backend import HiddenSpecialTokens, build_backend, hide_special_tokens
 from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
+from clearstory.text.tokenizer_limits import check_size
 from clearstory.text.word_tokenizer import fast_encoder
+from clearstory.text.wordpunct_tokenizer import is_wordpunct, wordpunct_encoder
 
 # Used if tokenizer_config.json does not name the token of a role: the first of these that is in the vocabulary.
 DEFAULT_TOKENS = {
@@ -63,11 +66,9 @@ class Tokenizer:
         contents, config = read_tokenizer_files(path)
         tokenizer = cls(contents, config)
         try:
-            _ = tokenizer._backend
-        except Exception as error:  # the library raises bare Exceptions
-            raise CorruptFile(
-                f"{path} does not contain a usable {TOKENIZER_FILE} ({error}); save or download it again"
-            ) from None
+            _ = tokenizer._backend, tokenizer.vocab, tokenizer._special
+        except CorruptFile as error:
+            raise CorruptFile(f"{path} does not contain a usable {TOKENIZER_FILE}: {error}") from None
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
@@ -149,7 +150,7 @@ class Tokenizer:
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Exact bytes of ids, also where they end inside a UTF-8 sequence."""
         known = self._check_ids(ids)
-        if self.kind in ("words", "wordpiece", "characters"):  # their decoder adds characters that no token contains
+        if self.kind in ("words", "wordpunct", "wordpiece", "characters"):  # their decoder adds characters that no token contains
             return self.decode(known).encode()
         text = b"".join(self._bytes[id] for id in known)
         return text.removeprefix(b" ") if self._strips_prefix_space else text
@@ -204,8 +205,10 @@ class Tokenizer:
 
     @cached_property
     def kind(self) -> str:
-        """Kind of tokenizer: characters, bytes, words, bpe, wordpiece or unigram."""
+        """Kind of tokenizer: characters, bytes, words, wordpunct, bpe, wordpiece or unigram."""
         model = self._json["model"]
+        if self._model_name == "WordLevel" and is_wordpunct({**self._json, "model": {**model, "type": "WordLevel"}}):
+            return "wordpunct"
         name = {"WordLevel": "words", "WordPiece": "wordpiece", "Unigram": "unigram"}.get(self._model_name, "bpe")
         if name == "bpe" and not model.get("merges"):
             return "bytes" if self._style == "byte-level" else "characters"
@@ -283,18 +286,18 @@ class Tokenizer:
     @cached_property
     def _backend(self) -> Any:
         """The `tokenizers` object; it encodes special tokens in text as plain characters and never truncates."""
-        backend = build_backend(self.contents)
-        backend.encode_special_tokens = True  # the library's name for: encode them as plain text
-        return backend
+        return build_backend(self.contents, self._json, parse_special=False)
 
     @cached_property
     def _fast_encode(self) -> Callable[[str], list[int]] | None:
         """Encode function for word tokenizers, faster than the library's; None for the others."""
-        return fast_encoder(self._json)
+        return fast_encoder(self._json) or wordpunct_encoder(
+            self._json, lambda line: self.encode_plain(line, add_special_tokens=False)[1]
+        )
 
     @cached_property
     def _special_backend(self) -> Any:
-        return build_backend(self.contents)
+        return build_backend(self.contents, self._json)
 
     @cached_property
     def _hidden(self) -> dict[frozenset[str], HiddenSpecialTokens]:
@@ -302,7 +305,8 @@ class Tokenizer:
 
     @cached_property
     def _json(self) -> dict[str, Any]:
-        parts: dict[str, Any] = json.loads(self.contents)
+        check_size(self.contents, TOKENIZER_FILE)
+        parts: dict[str, Any] = parse_json(self.contents, TOKENIZER_FILE)
         return parts
 
     @property
@@ -336,7 +340,7 @@ class Tokenizer:
         """Ids of special tokens."""
         marked = {self.ids[token["content"]] for token in self._added if token.get("special")}
         # Word and character vocabularies hold <unk> and <eos> as ordinary tokens.
-        roles = map(self._role, ("eos", "bos", "unk", "pad")) if self.kind in ("words", "characters") else ()
+        roles = map(self._role, ("eos", "bos", "unk", "pad")) if self.kind in ("words", "wordpunct", "characters") else ()
         return frozenset(marked.union(role for role in roles if role is not None))
 
     @cached_property
@@ -355,7 +359,7 @@ class Tokenizer:
         if f"{role}_token" in self.config:
             token = self.config[f"{role}_token"]
             token = token.get("content") if isinstance(token, Mapping) else token
-            return self.ids.get(token) if token else None
+            return self.ids.get(token) if isinstance(token, str) else None
         return next((self.ids[token] for token in DEFAULT_TOKENS[role] if token in self.ids), None)
 
     def _special_role(self, role: str) -> int | None:

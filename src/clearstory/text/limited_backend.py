@@ -1,0 +1,113 @@
+"""LimitedBackend: a `tokenizers` object whose failures are errors of ours, and whose regular expressions have an end.
+
+The library is written in Rust: where it panics, Python sees a PanicException, which no `except Exception` catches. A
+regular expression such as `(a+)+$` takes time exponential in the text. Expressions of published tokenizers are known to
+be harmless; others run in a thread that is given up when its time is over.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from clearstory.errors import BadInput
+from clearstory.text.pretokenizers import KNOWN_PATTERNS
+from clearstory.text.tokenizer_limits import flat_steps, pattern_of
+
+Result = TypeVar("Result")
+
+SECONDS = 1.5
+"""Time to encode a short text with an expression that is not known."""
+
+CHARACTERS_PER_SECOND = 50_000
+"""The speed that is expected of a long text, a hundredth of the usual."""
+
+
+class LimitedBackend:
+    """The part of a `tokenizers` object that is used, with limits; other attributes are those of the object."""
+
+    def __init__(self, backend: Any, parts: Mapping[str, Any]) -> None:
+        self.backend = backend
+        self.limited = not patterns_of(parts) <= KNOWN_PATTERNS
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> Any:
+        """The encoding of a text. Raises BadInput where the library fails or takes too long."""
+        return self._call(lambda: self.backend.encode(text, add_special_tokens=add_special_tokens), len(text))
+
+    def encode_batch_fast(self, texts: Sequence[str], add_special_tokens: bool = True) -> Any:
+        """The encodings of texts without offsets. Raises BadInput where the library fails or takes too long."""
+        size = sum(map(len, texts))
+        return self._call(
+            lambda: self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens), size
+        )
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """The text of ids. Raises BadInput where the library fails or takes too long."""
+        known = list(ids)
+        text: str = self._call(lambda: self.backend.decode(known, skip_special_tokens=skip_special_tokens), len(known))
+        return text
+
+    def pretokenize(self, text: str) -> list[str]:
+        """The pre-tokens of a text after normalization. Raises BadInput where the library fails or takes too long."""
+
+        def call() -> list[str]:
+            normalizer, pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
+            clean = text if normalizer is None else normalizer.normalize_str(text)
+            return [clean] if pre_tokenizer is None else [piece for piece, _ in pre_tokenizer.pre_tokenize_str(clean)]
+
+        return self._call(call, len(text))
+
+    def _call(self, call: Callable[[], Result], size: int) -> Result:
+        if self.limited:
+            return call_within(call, SECONDS + size / CHARACTERS_PER_SECOND)
+        return call_library(call)
+
+
+def patterns_of(parts: Mapping[str, Any]) -> set[str]:
+    """The regular expressions of a tokenizer.json."""
+    found = set()
+    for key in ("normalizer", "pre_tokenizer", "decoder"):
+        for step in flat_steps(parts.get(key), key):
+            kind, pattern = pattern_of(step)
+            if kind == "Regex":
+                found.add(pattern)
+    return found
+
+
+def call_library(call: Callable[[], Result]) -> Result:
+    """The result of a call of the library; a panic, or a text that it cannot take, is raised as BadInput."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # PanicException is no Exception, and cannot be imported
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"the tokenizer fails on this text ({reason}); it is damaged, use another") from None
+
+
+def call_within(call: Callable[[], Result], seconds: float) -> Result:
+    """The result of a call that takes at most so many seconds; a call that takes longer is given up, and goes on."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call_library(call))
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise BadInput(
+            f"the tokenizer takes more than {seconds:.1f} s for this text; its regular expressions do not end on it, "
+            "use another"
+        )
+    return results[0]
