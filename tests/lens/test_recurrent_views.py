@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach
+from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gradient_reach, split_passages
 from clearstory.lens.probes.recurrent_units import compute_gates, gate_activations
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.base import TokenBatch
@@ -87,6 +88,29 @@ def test_gradient_reach_is_a_curve_over_distances() -> None:
     assert all(value > 0 for value in line.y)
     with pytest.raises(BadInput, match="the text has 3 tokens"):
         gradient_reach(MODELS["lstm"](), LETTERS, "abc")
+
+
+def test_gradient_reach_states_what_it_was_measured_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MODELS["lstm"]()
+    short = gradient_reach(model, LETTERS, "abcdefghij" * 6)
+    assert "Mean over the last 16 positions of one passage of 59 tokens; " in str(short.caption)
+    text = "".join(random.Random(0).choices("abcdefghij", k=250))
+    monkeypatch.setattr("clearstory.lens.probes.gradient_reach.PASSAGE_TOKENS", 48)
+    view = gradient_reach(model, LETTERS, text)
+    # 249 inputs hold five passages of 48, with four targets each.
+    assert "Mean over 20 positions: 4 in each of 5 passages of 48 tokens of one text; " in str(view.caption)
+    assert "This is the model as trained, on this text" in str(view.caption)
+    ids = LETTERS.encode(text)
+    passages = split_passages(ids, 48)
+    assert all(len(passage) == 49 for passage in passages)
+    assert (passages[0], passages[-1]) == (ids[:49], ids[-49:])
+    means = torch.stack([gradient_norms_by_distance(model, passage, 4) for passage in passages])
+    (line,), band = view.lines, view.band
+    assert band is not None
+    assert line.y == pytest.approx(means.mean(0).tolist())
+    assert all(low <= y <= high for low, y, high in zip(band.low, line.y, band.high, strict=True))
+    share = float(means[:, 15].sum() / means[:, 0].sum())
+    assert f"At 16 tokens back the gradient is {share:.2g} of the nearest input's (" in str(view.caption)
 
 
 def test_gradient_reach_is_not_offered_for_a_model_without_gradients() -> None:

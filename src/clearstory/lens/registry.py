@@ -41,6 +41,34 @@ NEEDS: dict[Capability, str] = {
 """The capabilities that views require, in words."""
 
 
+STACK, ENCODER_DECODER = (
+    "clearstory.models.transformer.stack:Stack",
+    "clearstory.models.transformer.encoder_decoder:EncoderDecoder",
+)
+RECURRENT_MODEL = "clearstory.models.recurrent.model:Recurrent"
+
+STRUCTURES: dict[Capability, tuple[str, ...]] = {
+    Capability.ATTENTION: (STACK, ENCODER_DECODER),
+    Capability.HIDDEN_STATES: (STACK, ENCODER_DECODER),
+    Capability.GATES: (RECURRENT_MODEL,),
+    Capability.RECURRENT_STATE: (RECURRENT_MODEL,),
+    Capability.HMM_STATES: ("clearstory.models.hmm.model:HMM",),
+    Capability.MLM_HEAD: ("clearstory.models.transformer.encoder:Encoder",),
+    Capability.NGRAM_COUNTS: ("clearstory.models.ngram.model:NGram",),
+}
+"""The classes whose inner parts views read, by capability. A new family that declares such a capability and is built of
+other parts is refused in a sentence until `lens.hooks` knows it; all other capabilities need methods only."""
+
+
+def known_structure(model: LanguageModel, capability: Capability) -> bool:
+    """Whether the parts behind a capability are of a class that hooks know; True where they need not."""
+    from clearstory.lens.hooks.activations import unwrap_model
+
+    references = [reference.split(":") for reference in STRUCTURES.get(capability, ())]
+    classes = tuple(getattr(import_module(module), name) for module, name in references)
+    return not classes or isinstance(unwrap_model(model), classes)
+
+
 @dataclass(frozen=True)
 class ViewSpec:
     """A view's function (model, tokenizer, text, **settings) -> View, and what it requires.
@@ -48,6 +76,7 @@ class ViewSpec:
     Args:
         function: "module:function".
         requires: capabilities that the model must have.
+        any_of: capabilities of which it must have one.
         excludes: capabilities that the model must not have.
         needs_generator: whether the function also takes the writer that continues the text.
         slow: whether it runs the model once for each component, so that a page asks before it computes it.
@@ -56,6 +85,7 @@ class ViewSpec:
 
     function: str
     requires: tuple[Capability, ...] = ()
+    any_of: tuple[Capability, ...] = ()
     excludes: tuple[Capability, ...] = ()
     needs_generator: bool = False
     slow: bool = False
@@ -64,13 +94,18 @@ class ViewSpec:
     @property
     def needs(self) -> str:
         """What the view requires, in words."""
-        return " and ".join(NEEDS[capability] for capability in self.requires) or "any language model"
+        words = [NEEDS[capability] for capability in self.requires]
+        words += [" or ".join(NEEDS[capability] for capability in self.any_of)] if self.any_of else []
+        return " and ".join(words) or "any language model"
 
     def supports(self, model: LanguageModel) -> bool:
         """Whether a model has what the view requires."""
-        return all(has_capability(model, each) for each in self.requires) and not any(
-            has_capability(model, each) for each in self.excludes
-        )
+
+        def has(capability: Capability) -> bool:
+            return has_capability(model, capability) and known_structure(model, capability)
+
+        one = not self.any_of or any(map(has, self.any_of))
+        return all(map(has, self.requires)) and one and not any(has_capability(model, each) for each in self.excludes)
 
 
 VIEWS: dict[str, ViewSpec] = {
@@ -80,7 +115,11 @@ VIEWS: dict[str, ViewSpec] = {
     "analogy": ViewSpec("clearstory.lens.probes.embeddings:analogy", EMBEDDINGS),
     "projection": ViewSpec("clearstory.lens.probes.projection:projection", EMBEDDINGS),
     "semantic-axis": ViewSpec("clearstory.lens.probes.projection:semantic_axis", EMBEDDINGS),
-    "contextual-embeddings": ViewSpec("clearstory.lens.probes.contextual_embeddings:contextual_embeddings", EMBEDDINGS),
+    "contextual-embeddings": ViewSpec(
+        "clearstory.lens.probes.contextual_embeddings:contextual_embeddings",
+        EMBEDDINGS,
+        any_of=(Capability.HIDDEN_STATES, Capability.RECURRENT_STATE),
+    ),
     "positions": ViewSpec("clearstory.lens.probes.positions:positions", RESIDUAL),
     "architecture": ViewSpec("clearstory.lens.probes.architecture:architecture"),
     "next-token": ViewSpec("clearstory.lens.probes.predictions:next_token", CAUSAL, lists_vocabulary=True),
@@ -138,11 +177,16 @@ def check_supported(name: str, model: LanguageModel) -> None:
         return
     *others, last = supported_views(model)
     supported = f"it supports {', '.join(others)} and {last}"
-    for capability in spec.requires:
+    for capability in (*spec.requires, *spec.any_of):
         try:
             require(model, capability)
         except CannotDo as error:
             raise CannotDo(f"the view '{name}' needs {spec.needs}, and {error}; {supported}") from None
+        if not known_structure(model, capability):
+            raise CannotDo(
+                f"the view '{name}' does not know the parts of this model ({family_name(model)}), a "
+                f"{type(model).__name__}, which has {NEEDS[capability]} of its own; {supported}"
+            )
     excluded = next(each for each in spec.excludes if has_capability(model, each))
     raise CannotDo(
         f"the view '{name}' does not support models with the capability {excluded}, which this model "

@@ -46,7 +46,7 @@ class Family:
     model: str | Mapping[str, str]
     description: Mapping[str, str]
     presets: Mapping[str, Config]
-    uses: Mapping[str, str]
+    uses: Mapping[str, str] = field(default_factory=dict)
     parameter_count: Callable[[Any], int] | None = None
     scale: Callable[[Any, int], Config] | None = None
     tokenizers: Mapping[str, str] = field(default_factory=dict)

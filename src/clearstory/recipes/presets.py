@@ -72,7 +72,7 @@ def summarize_preset(family: Family, name: str) -> PresetSummary:
         vocab=config.vocab,
         tokenizer=family.tokenizers.get(name, DEFAULT_TOKENIZER),
         has_training_settings=name in PRESET_TRAINING_SETTINGS,
-        use=family.uses[name],
+        use=family.uses.get(name, ""),
     )
 
 

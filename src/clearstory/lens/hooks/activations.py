@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.base import LanguageModel
-from clearstory.models.capabilities import Capability, require
+from clearstory.models.capabilities import Capability, family_name, require
 from clearstory.models.decoding_layout import DecodingView
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
@@ -149,6 +149,19 @@ def transformer_stacks(model: LanguageModel) -> list[tuple[str, Stack]]:
 def unwrap_model(model: LanguageModel) -> Any:
     """The original model of one whose weights were laid out for decoding; any other model itself."""
     return model.base_model if isinstance(model, DecodingView) else model
+
+
+def embedding_module(model: LanguageModel) -> nn.Module:
+    """The module whose output is the input embedding of each token. Raises CannotDo for a model without one."""
+    require(model, Capability.EMBEDDINGS)
+    module = getattr(unwrap_model(model), "embedding", None)
+    weight = getattr(module, "weight", None)
+    if not isinstance(module, nn.Module) or not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise CannotDo(
+            f"this model ({family_name(model)}) declares token embeddings and has no module `embedding` with a row for "
+            "each token; use a model of another family"
+        )
+    return module
 
 
 def model_device(model: LanguageModel) -> torch.device:

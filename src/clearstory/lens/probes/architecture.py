@@ -5,9 +5,10 @@ Vaswani et al. 2017, figure 1; Elman 1990; Rabiner 1989; Katz 1987.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Iterator
+from typing import Any, Literal, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from clearstory.errors import CannotDo
 from clearstory.lens.hooks.activations import unwrap_model
@@ -38,12 +39,13 @@ ATTENTION = {"rotary": "rotary attention", "relative_bias": "attention with rela
 def architecture(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Figure:
     """The components of a model as a figure, with shapes and numbers of parameters; the text is not used.
 
-    Each box's parameters, times its repetitions, add up to the model's. Raises CannotDo for a model of a family without
-    a figure.
+    Each box's parameters, times its repetitions, add up to the model's. Of a family without a figure of its own, the
+    modules are shown in the order in which they are defined. Raises CannotDo for a model that is no `nn.Module`.
     """
     network = unwrap_model(model)
-    columns, arrows = model_columns(model)
-    title = f"Architecture: {family_name(model)}, {network.config.summary}"
+    columns, arrows = model_columns(network)
+    summary = getattr(getattr(network, "config", None), "summary", None)
+    title = f"Architecture: {family_name(model)}{f', {summary}' if summary else ''}"
     figure = layout_figure(title, None, columns, arrows)
     parameters = {box.name: 0 for box in figure.boxes if box.parameters}
     for box in figure.boxes:
@@ -58,6 +60,8 @@ def parameters_caption(parameters: dict[str, int], total: int) -> str:
     >>> parameters_caption({"embedding": 25, "feed-forward": 75}, 100)
     '100 parameters; 75% of them in ‘feed-forward’ and 25% in ‘embedding’.'
     """
+    if not parameters or not total:
+        return f"{total:,} parameters."
     most = sorted(parameters.items(), key=lambda item: -item[1])[:2]
     shares = " and ".join(
         f"{size / total:.0%}{' of them' * (not index)} in ‘{name}’" for index, (name, size) in enumerate(most)
@@ -65,31 +69,56 @@ def parameters_caption(parameters: dict[str, int], total: int) -> str:
     return f"{total:,} parameters; {shares}."
 
 
-def model_columns(model: LanguageModel) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+def model_columns(network: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
     """The columns of a model's figure, and the arrows between them."""
-    network = unwrap_model(model)
-    if Capability.RECURRENT_STATE in model.capabilities:
-        return [recurrent_column(network)], ()
-    if Capability.HMM_STATES in model.capabilities:
-        return [hmm_column(network)], ()
-    if Capability.NGRAM_COUNTS in model.capabilities:
-        return [ngram_column(network)], ()
-    if Capability.HIDDEN_STATES not in model.capabilities:
-        raise CannotDo(
-            f"this model ({family_name(model)}) has no architecture figure; Transformers, recurrent models, HMMs and "
-            "n-gram models have"
-        )
-    if Capability.SOURCE in model.capabilities:
-        return encoder_decoder_columns(network)
+    match network:
+        case Recurrent():
+            return [recurrent_column(network)], ()
+        case HMM():
+            return [hmm_column(network)], ()
+        case NGram():
+            return [ngram_column(network)], ()
+        case EncoderDecoder():
+            return encoder_decoder_columns(network)
+        case Transformer() | Encoder():
+            return transformer_columns(network)
+        case nn.Module():
+            return [module_column(network)], ()
+    raise CannotDo(f"this model ({family_name(network)}) is no nn.Module, so its components are not known")
+
+
+def transformer_columns(network: Transformer | Encoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+    """A decoder or an encoder, and the column beside it where it has one."""
     column = FigureColumn(LEFT, COLUMN_WIDTH)
     add_embeddings(column, network, network)
-    if Capability.HASHED_NGRAMS in model.capabilities:
+    if isinstance(network, Transformer) and Capability.HASHED_NGRAMS in network.capabilities:
         return hashed_ngram_columns(column, network)
     add_blocks(column, network)
-    if Capability.BIDIRECTIONAL in model.capabilities:
+    if isinstance(network, Encoder):
         return encoder_columns(column, network)
     add_unembedding(column, network)
     return [column], ()
+
+
+def module_column(network: nn.Module) -> FigureColumn:
+    """The direct submodules and parameters of any module, in the order in which they are defined."""
+    column, vocab, seen = FigureColumn(LEFT, COLUMN_WIDTH), getattr(network, "vocab", None), set[int]()
+
+    def count(tensors: Iterator[Tensor]) -> int:
+        """Number of elements of those tensors that no earlier box has."""
+        new = [tensor for tensor in tensors if id(tensor) not in seen]
+        seen.update(map(id, new))
+        return sum(tensor.numel() for tensor in new)
+
+    column.add_box("tokens", "" if vocab is None else f"ids of {vocab:,}", role="embedding")
+    for name, module in network.named_children():
+        repeats = f"{len(module)} × " if isinstance(module, nn.ModuleList) and len(module) else ""
+        kind = type(module[0] if repeats and isinstance(module, nn.ModuleList) else module).__name__
+        column.add_box(name, f"{repeats}{kind}"[: COLUMN_WIDTH - 4], count(module.parameters()))
+    for name, tensor in network.named_parameters(recurse=False):
+        column.add_box(name, " × ".join(f"{size:,}" for size in tensor.shape), count(iter([tensor])), "state")
+    column.add_box("probabilities", "" if vocab is None else f"of {vocab:,} tokens", role="output")
+    return column
 
 
 def parameter_count(*modules: nn.Module | nn.Parameter | None) -> int:

@@ -141,8 +141,8 @@ def measured_caption(norms: Float[Tensor, "M P K"]) -> str:
     inputs = length + targets - 1
     if passages > 1:
         return (
-            f"Mean over {passages * targets} positions: {targets} in each of {passages} passages of {inputs:,} tokens of "
-            "one text; the interval is a bootstrap over passages."
+            f"Mean over {passages * targets} positions: {targets} in each of {passages} passages of {inputs:,} tokens "
+            "of one text; the interval is a bootstrap over passages."
         )
     return (
         f"Mean over the last {targets} positions of one passage of {inputs:,} tokens; the interval is a bootstrap over "
