@@ -165,7 +165,7 @@ class OovCostModel:
     def stands_for(self, id: int, text: str) -> bool:
         """Whether a known token stands for exactly these characters."""
         if id == self.tokenizer.eos_token_id:
-            return text == "\n" and self.tokenizer.kind == "words"
+            return text == "\n" and self.tokenizer.eos_ends_lines
         return self.tokenizer.token_bytes(id) == text.encode()
 
     def edge_kind(self, id: int, character: str) -> str:

@@ -3,6 +3,7 @@
 characters     one token per character of the text; other characters become <unk>
 bytes          256 tokens, for any text in any script
 words          white-space separated words, and <eos> for every line feed; lossy
+wordpunct      words and punctuation marks apart, as NLTK's WordPunctTokenizer, and <eos> for every line feed; lossy
 bpe:8192       byte-level BPE over all of Unicode, as GPT-2's (Sennrich et al. 2016); the default kind
 wordpiece:8192 BERT's WordPiece (Devlin et al. 2019); lossy
 unigram:8192   Unigram language model (Kudo 2018), over bytes
@@ -21,6 +22,7 @@ from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, word_level_json, words_by_frequency
+from clearstory.text.wordpunct_tokenizer import wordpunct_json, wordpunct_tokens_by_frequency
 
 END = "<|endoftext|>"
 SIZE = 8192  # default vocabulary size; two seconds to train on 4 MB
@@ -55,7 +57,7 @@ def _size(spec: str, kind: str, size: str) -> int:
     """The requested vocabulary size; 0 for as many tokens as there are."""
     if ":" not in spec:
         return SIZE if kind in SIZED else 0
-    if kind not in SIZED and kind != "words":
+    if kind not in SIZED and kind not in ("words", "wordpunct"):
         raise BadSetting(f"{spec!r} gives a size, but {kind} has no size setting; write {kind}")
     if not (size.isascii() and size.isdecimal()):
         raise BadSetting(f"{spec!r} does not end in a vocabulary size; write {kind}:{SIZE}")
@@ -115,13 +117,24 @@ def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokeni
 
 
 def _words(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
-    eos = "<eos>"  # end of line, as in word-level benchmarks
-    # Sorted by frequency for adaptive softmax. The first two are ordinary tokens to the library:
-    # <unk> is a word of the benchmarks' text, <eos> its line feed.
-    words = [UNKNOWN, eos, *words_by_frequency(texts, eos)][: size or None]
+    words = [UNKNOWN, LINE_END, *words_by_frequency(texts, LINE_END)][: size or None]
+    return _word_level(word_level_json(words, LINE_END))
+
+
+def _wordpunct(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
+    words = [UNKNOWN, LINE_END, *wordpunct_tokens_by_frequency(texts, LINE_END)][: size or None]
+    return _word_level(wordpunct_json(words, LINE_END))
+
+
+LINE_END = "<eos>"
+"""End of line, as in word-level benchmarks. It and <unk> are ordinary tokens to the library, and have the first ids; the
+others are sorted by frequency for adaptive softmax."""
+
+
+def _word_level(contents: str) -> Tokenizer:
     # Explicit None: otherwise a word <s> or <pad> of the text would be taken for bos or pad.
     none = {"bos_token": None, "pad_token": None}
-    return Tokenizer(word_level_json(words, eos), {"eos_token": eos, "unk_token": UNKNOWN, **none})
+    return Tokenizer(contents, {"eos_token": LINE_END, "unk_token": UNKNOWN, **none})
 
 
 def _wordpiece(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokenizer:
@@ -159,6 +172,7 @@ KINDS: dict[str, Callable[[Iterable[str], int, str, bool], Tokenizer]] = {
     "characters": _characters,
     "bytes": _bytes,
     "words": _words,
+    "wordpunct": _wordpunct,
     "bpe": _bpe,
     "wordpiece": _wordpiece,
     "unigram": _unigram,

@@ -106,7 +106,7 @@ class DataRecipe:
 
     Args:
         text: files, folders or globs of txt, jsonl and parquet, or a built-in corpus.
-        tokenizer: characters, bytes, words, bpe:8192, or a folder with a tokenizer; counts tokens when given.
+        tokenizer: characters, bytes, words, wordpunct, bpe:8192, or a folder with a tokenizer; counts tokens when given.
         show: number of documents to show the beginning of.
     """
 
