@@ -34,7 +34,9 @@ def whole(path: Path, errors: str = "strict", encoding: str = "utf-8") -> str:
 
 
 @pytest.mark.parametrize("encoding", WIDE)
-@pytest.mark.parametrize("text", ["Hello, world\n", "Привет, мир.\nЭто текст.\n", "吾輩は猫である。\n名前は　まだ無い。\n", "🙂 naïve\n"])
+@pytest.mark.parametrize(
+    "text", ["Hello, world\n", "Привет, мир.\nЭто текст.\n", "吾輩は猫である。\n名前は　まだ無い。\n", "🙂 naïve\n"]
+)
 def test_utf16_and_utf32_are_text_with_or_without_a_byte_order_mark(encoding: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / "wide.txt"
     for mark in ("", "\ufeff"):
@@ -45,7 +47,9 @@ def test_utf16_and_utf32_are_text_with_or_without_a_byte_order_mark(encoding: st
     assert whole(tmp_path / "wide.txt.gz") == text * 3
 
 
-@pytest.mark.parametrize("data", [b"abcd\0efg", b"\x89PNG" + b"a" * 96 + b"\0" * 9, b"hello\0world\n", bytes(range(256)) * 4])
+@pytest.mark.parametrize(
+    "data", [b"abcd\0efg", b"\x89PNG" + b"a" * 96 + b"\0" * 9, b"hello\0world\n", bytes(range(256)) * 4]
+)
 def test_binary_data_is_not_taken_for_utf16(data: bytes, tmp_path: Path) -> None:
     assert wide_encoding(data) is None
     (tmp_path / "a.txt").write_bytes(data)
@@ -58,7 +62,9 @@ def test_the_likely_encoding_is_named_and_can_be_used(encoding: str, tmp_path: P
     text = SAMPLES[encoding] * 20
     file = tmp_path / "old.txt"
     file.write_bytes(text.encode(encoding))
-    with pytest.raises(BadInput, match=rf"old.txt is not UTF-8: .* it is probably {encoding}: .*--data.encoding {encoding}"):
+    with pytest.raises(
+        BadInput, match=rf"old.txt is not UTF-8: .* it is probably {encoding}: .*--data.encoding {encoding}"
+    ):
         whole(file)
     assert whole(file, encoding=encoding) == text
     assert whole(file, encoding="auto") == text
@@ -76,7 +82,9 @@ def test_a_named_encoding_is_used(tmp_path: Path) -> None:
     file.write_bytes("日本".encode("shift_jis") + b"\xff")
     with pytest.raises(BadInput, match=r"is not shift_jis: byte 0xff at offset 4 cannot be decoded"):
         list(read_documents(file, DataSettings(encoding="shift_jis")))
-    with pytest.raises(BadSetting, match=r"data.encoding is 'shif_jis', which is no encoding .* did you mean 'shift_jis'"):
+    with pytest.raises(
+        BadSetting, match=r"data.encoding is 'shif_jis', which is no encoding .* did you mean 'shift_jis'"
+    ):
         DataSettings(encoding="shif_jis")
     for name in ("zlib", "idna", "no such"):
         with pytest.raises(BadSetting, match="no encoding of text files"):
@@ -112,7 +120,9 @@ def test_replaced_characters_are_counted(tmp_path: Path) -> None:
         (rb"{\rtf1\ansi Hello", "is an RTF document"),
     ],
 )
-def test_documents_of_other_formats_are_refused_with_the_way_out(beginning: bytes, message: str, tmp_path: Path) -> None:
+def test_documents_of_other_formats_are_refused_with_the_way_out(
+    beginning: bytes, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "a.txt").write_bytes(beginning * 20)
     with pytest.raises(BadInput, match=message):
         whole(tmp_path / "a.txt", "replace")

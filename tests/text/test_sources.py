@@ -84,7 +84,9 @@ def test_a_bad_file_is_skipped_or_stops(tmp_path: Path) -> None:
     with pytest.raises(CorruptFile, match="damaged.txt.gz is truncated"):
         texts(tmp_path, on_error="stop")
     named = [tmp_path / name for name in ("good.txt", "japanese.txt")]
-    with pytest.raises(BadInput, match=r"japanese.txt is not UTF-8.*; or leave such files out with --data.on_error skip"):
+    with pytest.raises(
+        BadInput, match=r"japanese.txt is not UTF-8.*; or leave such files out with --data.on_error skip"
+    ):
         texts(*named)
     assert texts(*named, on_error="skip") == ["good"]
     corpus = Corpus.open(tmp_path, DataSettings(validation=0.0, cache=tmp_path / "cache"))

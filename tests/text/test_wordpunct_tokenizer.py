@@ -14,7 +14,7 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.text.wordpunct_tokenizer import OTHER_CHARACTERS, is_wordpunct
 
-TEXT = '"True," he said -- it\'s naïve (isn\'t it?)\n\nЭто да: <unk> e\u0301t\u0301é ...\n'
+TEXT = "\"True,\" he said -- it's naïve (isn't it?)\n\nЭто да: <unk> e\u0301t\u0301é ...\n"
 TOKENIZER = train_tokenizer("wordpunct", [TEXT * 2])
 
 
@@ -30,8 +30,25 @@ def tokens(text: str) -> list[str]:
 
 def test_the_tokens_are_those_of_nltk() -> None:
     # NLTK 3.9, WordPunctTokenizer().tokenize: re.findall(r"\w+|[^\w\s]+", text)
-    line = '"True," he said -- it\'s naïve (isn\'t it?)'
-    assert tokens(line) == ['"', "True", ',"', "he", "said", "--", "it", "'", "s", "naïve", "(", "isn", "'", "t", "it", "?)"]
+    line = "\"True,\" he said -- it's naïve (isn't it?)"
+    assert tokens(line) == [
+        '"',
+        "True",
+        ',"',
+        "he",
+        "said",
+        "--",
+        "it",
+        "'",
+        "s",
+        "naïve",
+        "(",
+        "isn",
+        "'",
+        "t",
+        "it",
+        "?)",
+    ]
     assert tokens(line) == re.findall(r"\w+|[^\w\s]+", line)
     assert tokens("\n\nhe\n") == ["<eos>", "<eos>", "he", "<eos>"]
     assert tokens("<unk> <eos> cat") == ["<unk>", "<unk>", "<unk>", "<unk>", "<unk>"]  # <eos> typed is <, eos, >

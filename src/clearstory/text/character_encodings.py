@@ -129,7 +129,9 @@ def is_text(data: bytes, encoding: str) -> bool:
         text = codecs.getincrementaldecoder(encoding)("strict").decode(data)
     except UnicodeDecodeError:
         return False
-    return not any(unicodedata.category(each) in ("Cc", "Cn", "Co", "Cs") and each not in "\t\n\r\f" for each in set(text))
+    return not any(
+        unicodedata.category(each) in ("Cc", "Cn", "Co", "Cs") and each not in "\t\n\r\f" for each in set(text)
+    )
 
 
 def guess_encoding(data: bytes) -> str | None:

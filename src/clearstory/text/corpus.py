@@ -183,7 +183,9 @@ def cache_folder(settings: DataSettings) -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clearstory"
     except RuntimeError:  # no HOME, and no entry in the list of users
-        raise BadSetting("there is no home folder to cache encoded text in; choose a folder with --data.cache") from None
+        raise BadSetting(
+            "there is no home folder to cache encoded text in; choose a folder with --data.cache"
+        ) from None
 
 
 @dataclass(frozen=True)

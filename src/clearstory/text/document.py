@@ -27,23 +27,23 @@ class Document:
 
 
 def documents_by_line(documents: Iterable[Document]) -> Iterator[Document]:
-    """Every line that is not blank as a document, without its line end.
+    """Every line as a document, without its line end. A blank line is an empty document, as it is a sentence to KenLM;
+    a final line feed begins no further line.
 
     >>> [(line.text, line.n_bytes) for line in documents_by_line([Document("names", "Ann\\r\\n\\nBo")])]
-    [('Ann', 5), ('Bo', 2)]
+    [('Ann', 5), ('', 1), ('Bo', 2)]
     """
     number, waiting, name = 0, "", ""
     for document in documents:
         if document.part == 0:
-            if waiting.strip():
+            if waiting:
                 yield line_document(name, number + 1, waiting, 0)
             number, waiting, name = 0, "", document.name
         *whole, waiting = (waiting + document.text).split("\n")
         for line in whole:
             number += 1
-            if line.strip():
-                yield line_document(name, number, line, 1)
-    if waiting.strip():
+            yield line_document(name, number, line, 1)
+    if waiting:
         yield line_document(name, number + 1, waiting, 0)
 
 

@@ -170,7 +170,9 @@ def read_file(path: Path, settings: ReadSettings, notes: ReadNotes | None = None
     except ClearstoryError:
         raise
     except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions") from None
+        raise BadInput(
+            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
+        ) from None
 
 
 def _read_text(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
@@ -253,7 +255,9 @@ def _read_pairs_as_documents(
         if each.files is None:
             raise BadInput(f"{each.source} has no pairs; give .tsv or .jsonl files, or two line-aligned files")
     empty = True
-    for location, source, target in read_pairs([path for each in expanded for path in each.files or ()], settings, notes):
+    for location, source, target in read_pairs(
+        [path for each in expanded for path in each.files or ()], settings, notes
+    ):
         empty = False
         for side, text in (("source", source), ("target", target)):
             yield Document(f"{location}, {side}", _without_surrogates(location, text, settings.errors))

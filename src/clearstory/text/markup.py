@@ -17,17 +17,24 @@ from clearstory.text.settings import ReadSettings
 MAX_BYTES = 1 << 28
 """Size of a page or notebook, which is held in memory whole."""
 
-NO_TEXT = frozenset("script style head template noscript iframe object svg math select button textarea".split())
+NO_TEXT = frozenset((
+    "script", "style", "head", "template", "noscript", "iframe", "object", "svg", "math", "select", "button",
+    "textarea",
+))  # fmt: skip
 """Elements whose contents are not running text."""
 
-BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer "
-    "form h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol p pre section summary table tbody tfoot thead tr "
-    "ul".split()
-)
+BLOCKS = frozenset((
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "div", "dl",
+    "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr",
+    "html", "legend", "li", "main", "menu", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "tfoot",
+    "thead", "tr", "ul",
+))  # fmt: skip
 """Elements that begin and end a line."""
 
-PARAGRAPHS = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure article section".split())
+PARAGRAPHS = frozenset((
+    "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "ul", "ol", "dl", "figure", "article",
+    "section",
+))  # fmt: skip
 """Elements that are separated from others by a blank line."""
 
 
@@ -53,7 +60,9 @@ def read_html(path: Path, settings: ReadSettings, notes: ReadNotes | None = None
 
 def declared_encoding(page: bytes) -> str | None:
     """The encoding that a page declares in a meta element or an XML declaration; None if none or an unknown one."""
-    found = re.search(rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?([\w.:-]+)""", page[:4096], re.IGNORECASE)
+    found = re.search(
+        rb"""<(?:meta[^>]+charset|\?xml[^>]+encoding)\s*=\s*["']?([\w.:-]+)""", page[:4096], re.IGNORECASE
+    )
     name = found[1].decode("ascii", "replace").lower() if found else ""
     if name in ("iso-8859-1", "latin1", "us-ascii", "ascii"):
         return "cp1252"  # as browsers read them (WHATWG Encoding, section 4.2)

@@ -26,9 +26,7 @@ SAMPLE_PAIRS = 1000
 """Pairs that show whether a file has labels."""
 
 
-def read_pairs(
-    paths: Sequence[Path], settings: ReadSettings, notes: ReadNotes | None = None
-) -> Iterator[TextPair]:
+def read_pairs(paths: Sequence[Path], settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[TextPair]:
     """All pairs of the files, in order. Lines that are blank on both sides are skipped.
 
     Raises BadInput, with the line number, for a line that is not a pair.

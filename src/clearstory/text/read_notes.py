@@ -79,7 +79,9 @@ class ReadNotes:
             return ""
         total = sum(numbers.values())
         files = name_some([path.name for path in numbers])
-        return f"{total:,} invalid character{'s' * (total != 1)} of {files} became U+FFFD, which the model reads as text"
+        return (
+            f"{total:,} invalid character{'s' * (total != 1)} of {files} became U+FFFD, which the model reads as text"
+        )
 
 
 def count_files(number: int) -> str:

@@ -19,7 +19,7 @@ class ReadSettings:
     Args:
         text_field: field (jsonl) or column (parquet, csv, tsv) that contains the text; a number, from 1, for a column
             of a csv or tsv file without a header.
-        lines: make each line a document, without its line end; blank lines are skipped.
+        lines: make each line a document, without its line end; a blank line is an empty one.
         include: further files to read from folders: suffixes such as .py, or code, html, ipynb, csv, tsv, or all.
         encoding: encoding of text files, such as cp1252 or shift_jis; auto guesses that of each file that is not UTF-8.
             UTF-16 and UTF-32 are recognized in any case.

@@ -24,9 +24,13 @@ from clearstory.text.settings import ReadSettings
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".text")
 RECORD_SUFFIXES = (".jsonl", ".parquet", CONLLU_SUFFIX)
 
-CODE_SUFFIXES = tuple(
-    [".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".hh", ".rs", ".go", ".java", ".kt", ".scala", ".cs", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".swift", ".m", ".hs", ".ml", ".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".sh", ".bash", ".zsh", ".ps1", ".sql", ".css", ".scss", ".vue", ".cu", ".f90", ".asm", ".s", ".dart", ".zig", ".nim", ".v", ".tex", ".toml", ".yaml", ".yml", ".ini", ".cfg", ".cmake"]
-)
+CODE_SUFFIXES = (
+    ".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".hh", ".rs",
+    ".go", ".java", ".kt", ".scala", ".cs", ".rb", ".php", ".pl", ".lua", ".r", ".jl", ".swift", ".m", ".hs", ".ml",
+    ".ex", ".exs", ".erl", ".clj", ".lisp", ".el", ".sh", ".bash", ".zsh", ".ps1", ".sql", ".css", ".scss", ".vue",
+    ".cu", ".f90", ".asm", ".s", ".dart", ".zig", ".nim", ".v", ".tex", ".toml", ".yaml", ".yml", ".ini", ".cfg",
+    ".cmake",
+)  # fmt: skip
 GROUPS = {
     "code": CODE_SUFFIXES,
     "html": (".html", ".htm", ".xhtml"),
@@ -39,9 +43,13 @@ GROUPS = {
 ALL = "all"
 """The word of `include` for every file of a folder."""
 
-NOT_TEXT = frozenset(
-    [".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".mobi", ".ppt", ".pptx", ".odp", ".xls", ".xlsx", ".ods", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".bmp", ".tif", ".tiff", ".ico", ".heic", ".mp3", ".wav", ".flac", ".ogg", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm", ".zip", ".tar", ".7z", ".rar", ".tgz", ".bz2", ".jar", ".whl", ".exe", ".dll", ".so", ".dylib", ".o", ".a", ".pyc", ".class", ".bin", ".pt", ".pth", ".safetensors", ".gguf", ".npy", ".npz", ".pkl", ".db", ".sqlite", ".ttf", ".woff", ".woff2"]
-)  # fmt: skip
+NOT_TEXT = frozenset((
+    ".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".mobi", ".ppt", ".pptx", ".odp", ".xls", ".xlsx", ".ods",
+    ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".bmp", ".tif", ".tiff", ".ico", ".heic", ".mp3", ".wav",
+    ".flac", ".ogg", ".m4a", ".mp4", ".mkv", ".avi", ".mov", ".webm", ".zip", ".tar", ".7z", ".rar", ".tgz", ".bz2",
+    ".jar", ".whl", ".exe", ".dll", ".so", ".dylib", ".o", ".a", ".pyc", ".class", ".bin", ".pt", ".pth",
+    ".safetensors", ".gguf", ".npy", ".npz", ".pkl", ".db", ".sqlite", ".ttf", ".woff", ".woff2",
+))  # fmt: skip
 """Suffixes of files whose text, if there is any, needs another program."""
 
 STANDARD_INPUT = "-"

@@ -61,8 +61,8 @@ class EvaluateRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for standard
-            input.
+        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
+            standard input.
         task: text, its likelihood; or tag, the tagging accuracy on a CoNLL-U file.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
@@ -222,7 +222,8 @@ class InspectRecipe:
         top: number of tokens (rows) to show; default: depends on the view.
         temperature: divides the logits; 1 is as trained.
         layer: layer index from 0, or from -1 backwards; default: depends on the view.
-        head: head index from 0; default: the head with the largest mean maximum weight.
+        head: head index from 0; default: the head, of the layer if one is given, that concentrates most on some of the
+            words (attention, head).
         heads: heads to combine, such as "5.3", "5" or "5.3 x2"; repeatable; default: all heads.
         reduce: mean or max over the combined heads.
         part: attention of an encoder-decoder: encoder, decoder or cross (decoder over encoder).

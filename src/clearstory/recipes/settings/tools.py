@@ -105,8 +105,10 @@ class DataRecipe:
     """Count the documents, bytes and tokens of a text.
 
     Args:
-        text: files, folders or globs of txt, jsonl and parquet, or a built-in corpus.
-        tokenizer: characters, bytes, words, wordpunct, bpe:8192, or a folder with a tokenizer; counts tokens when given.
+        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
+            standard input.
+        tokenizer: characters, bytes, words, wordpunct, bpe:8192, or a folder with a tokenizer; counts tokens when
+            given.
         show: number of documents to show the beginning of.
     """
 

@@ -35,7 +35,8 @@ class TrainRecipe:
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
         steps: number of optimizer steps.
         parameters: approximate number of parameters; the preset's architecture is scaled to it.
-        tokenizer: characters, bytes, words, wordpunct, bpe:8192, or a folder with a tokenizer; the preset's own when not given.
+        tokenizer: characters, bytes, words, wordpunct (words and punctuation marks), bpe:8192, or a folder with a
+            tokenizer; the preset's own when not given.
         objective: training objective; auto selects the usual one for the model's architecture.
         resume: continue from the newest checkpoint in the run folder; start a new run where there is none.
         overwrite: replace an existing run in the run folder.
