@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput
-from clearstory.formats.hf.config_json import DECODER_START, read_json
+from clearstory.formats.hf.config_json import read_json
 from clearstory.models.config import Config
-from clearstory.models.generation_config import GenerationConfig, unique
+from clearstory.models.generation_config import DECODER_START, GenerationConfig, unique
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.sentencepiece import CONTROL
 from clearstory.text.tokenizers import Tokenizer

@@ -33,6 +33,8 @@ NEUTRAL_VALUES: dict[str, Any] = {
 }
 """Keys of a generation_config.json that change the text and are not supported, with the value that changes nothing."""
 
+DECODER_START = "decoder_start_token_id"
+
 MAX_TOKEN_LISTS = 2**20
 """Upper bound of the length of a list of ids in a file."""
 
@@ -123,8 +125,7 @@ class GenerationConfig:
 
 
 OWN_KEYS = frozenset(
-    ("eos_token_id", "bos_token_id", "pad_token_id", "decoder_start_token_id")
-    + ("transformers_version", "_from_model_config")
+    ("eos_token_id", "bos_token_id", "pad_token_id", DECODER_START, "transformers_version", "_from_model_config")
 )
 """Keys of a generation_config.json that are written anew."""
 

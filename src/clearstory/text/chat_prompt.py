@@ -1,4 +1,4 @@
-"""Chat prompts: a user's text as a message in a chat template, of which only the template's special tokens are parsed."""
+"""Chat prompts: the text of a user as a message in a chat template, whose special tokens alone are parsed."""
 
 from __future__ import annotations
 

@@ -321,6 +321,9 @@ def adds_prefix_space(parts: Mapping[str, Any]) -> bool:
     """Whether a space is added before a text. Raises CannotDo for any other normalization."""
     normalizers = (parts.get("normalizer") or {}).get("normalizers") or [parts.get("normalizer")]
     types = [each.get("type") if isinstance(each, Mapping) else None for each in normalizers]
+    metaspace = parts.get("pre_tokenizer") or {}
+    if types == [None] and metaspace.get("type") == "Metaspace" and not metaspace.get("split", True):
+        return bool(metaspace.get("prepend_scheme") != "never")
     if types not in (["Prepend", "Replace"], ["Replace"]) or parts.get("pre_tokenizer") is not None:
         raise CannotDo(
             "this tokenizer normalizes or pre-tokenizes text in a way that GGUF cannot represent; keep the model folder"

@@ -16,8 +16,8 @@ from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.decoding_layout import optimize_for_decoding
-from clearstory.models.int8 import quantize_int8 as to_int8
 from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.int8 import quantize_int8 as to_int8
 from clearstory.models.prompts import PromptOptions, Truncation, is_chat
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
