@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo, UnknownName
 from clearstory.lens.hooks.activations import record_activations
@@ -172,16 +173,61 @@ def test_the_view_of_every_kind_names_its_rows_and_columns() -> None:
     assert attention(decoder, tokenizer, "abca").values[0][0] == 1.0
 
 
-def test_the_head_with_the_largest_weights_is_the_default_and_unknown_ones_are_refused() -> None:
+def sparse_pattern(size: int, *weights: tuple[int, int, float], rest: str = "first") -> Tensor:
+    """A causal pattern with these weights (query, key, weight); the rest of each row on the first key, or even."""
+    pattern = torch.zeros(size, size, dtype=torch.float64)
+    for query, key, weight in weights:
+        pattern[query, key] = weight
+    for query in range(size):
+        left = 1 - float(pattern[query].sum())
+        if rest == "first":
+            pattern[query, 0] += left
+        elif rest == "previous":
+            pattern[query, max(0, query - 1)] += left
+        else:
+            pattern[query, : query + 1] += left / (query + 1)
+    return pattern
+
+
+def test_the_default_head_is_one_that_attends_to_words() -> None:
+    # "the fast red car and the slow boat": 'car' attends to both of its adjectives, 'boat' to its own.
+    sink, previous, even = (sparse_pattern(8, rest=kind) for kind in ("first", "previous", "even"))
+    adjectives = sparse_pattern(8, (3, 1, 0.47), (3, 2, 0.47), (7, 6, 0.9))
+    other_words = sparse_pattern(8, (5, 2, 0.3), (6, 3, 0.3))
+    site = attention_site(MODELS["gpt2"]())
+    for heads in ([sink, adjectives, previous, even], [sink, previous, other_words, even], [even, sink, adjectives]):
+        chosen = site.resolve_head(None, torch.stack(heads))
+        assert any(heads[chosen] is each for each in (adjectives, other_words))
+    stacked = torch.stack([sink, adjectives, previous, even])
+    assert site.selectivity(stacked)[[0, 2]].tolist() == pytest.approx([0, 0])
+    # On a special token no weight counts, as on [SEP] in the middle of an encoder's text.
+    special = [False, True, True, False, False, False, True, False]
+    assert float(site.selectivity(stacked, special).max()) < 0.01
+
+
+def test_the_default_head_is_chosen_from_all_layers_or_from_the_given_one() -> None:
     tokenizer = train_tokenizer("characters", ["abcdefghij"])
     model = MODELS["gpt2"]()
-    view = attention(model, tokenizer, "abca")
-    assert view.row_labels == ("a·0", "b", "c", "a·3")
-    assert view.values[0] == (1.0, 0.0, 0.0, 0.0)
-    read = encode_passage(model, tokenizer, "abca")
-    weights = attention_weights(model, read, attention_site(model))
-    favourite = weights[:, 1:].amax(-1).mean(-1)  # the first token has no choice
-    assert view.values == tuple(map(tuple, weights[int(favourite.argmax())].tolist()))
+    view = attention(model, tokenizer, "abcadeb")
+    assert view.row_labels[:4] == ("a·0", "b·1", "c", "a·3")
+    assert view.values[0][:2] == (1.0, 0.0)
+    read = encode_passage(model, tokenizer, "abcadeb")
+    sites = attention_sites(model)
+    weights = [attention_weights(model, read, site) for site in sites]
+    scores = torch.stack([site.selectivity(each) for site, each in zip(sites, weights, strict=True)])
+    layer, head = divmod(int(scores.argmax()), scores.shape[1])
+    assert view.values == tuple(map(tuple, weights[layer][head].tolist()))
+    assert attention_head(model, tokenizer, "abcadeb").title.startswith(f"Head {head} of layer {layer}")
+    for layer in (0, 1):
+        head = int(scores[layer].argmax())
+        assert attention(model, tokenizer, "abcadeb", layer=layer).values == tuple(
+            map(tuple, weights[layer][head].tolist())
+        )
+
+
+def test_heads_and_layers_that_do_not_exist_are_refused() -> None:
+    tokenizer = train_tokenizer("characters", ["abcdefghij"])
+    model = MODELS["gpt2"]()
     for wrong, expected in (({"head": 99}, "head is 99"), ({"layer": 7}, "layer is 7")):
         with pytest.raises(BadSetting, match=expected):
             attention(model, tokenizer, "ab", **wrong)

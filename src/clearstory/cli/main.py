@@ -161,15 +161,21 @@ def prepare_output() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for the whole program
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    show_warning = warnings.showwarning
+    warnings.showwarning = show_warning
 
-    def show_in_one_line(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        if issubclass(category, ModelWarning):
-            print_error(f"clearstory: note: {message}", 0)
-        else:
-            show_warning(message, category, *where)
 
-    warnings.showwarning = show_in_one_line
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning about a model in one line, any other as Python does."""
+    is_note = issubclass(category, ModelWarning)
+    text = f"clearstory: note: {message}\n" if is_note else warnings.formatwarning(message, category, filename, lineno)
+    (file or sys.stderr).write(text)
 
 
 def flush_output() -> None:

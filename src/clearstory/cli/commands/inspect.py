@@ -20,9 +20,8 @@ def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
 
     common = {name: getattr(recipe, name) for name in COMMON_SETTINGS} | vars(recipe.prompting)
     # A view refuses settings that it does not have, so only those that were given are passed.
-    names = [
-        each.name for each in fields(recipe) if each.name not in ("model", "text", "prompting", "view", "out", *COMMON_SETTINGS)
-    ]
+    passed = {"model", "text", "prompting", "view", "out", *COMMON_SETTINGS}
+    names = [each.name for each in fields(recipe) if each.name not in passed]
     settings = {name: value for name in names if (value := getattr(recipe, name)) not in (None, ())}
     view = inspect(recipe.model, recipe.text, recipe.view, recipe.out, **common, **settings)
     if recipe.out is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,16 +67,43 @@ class AttentionSite:
             return torch.full((count,), keys, device=pattern.device)
         return causal_mask(count, keys, self.attention.sliding_window, pattern.device).sum(-1)
 
-    def resolve_head(self, head: int | None, pattern: Float[Tensor, "H T S"]) -> int:
-        """The given head; without one, the head with the largest sum of maximum weights, over the queries that see more
-        than one key. Raises BadSetting for a head that does not exist.
+    def special_keys(self, passage: Passage) -> tuple[bool, ...]:
+        """For each key, whether it is a special token or one of the chat template."""
+        return passage.text_special if self.part != "decoder" and passage.source else passage.special
+
+    def selectivity(self, pattern: Float[Tensor, "H T S"], special: Sequence[bool] = ()) -> Float[Tensor, "H"]:
+        """How much each head concentrates on some of the words: Σ (weight − uniform)² over weights above uniform on keys
+        that are neither special nor the first token, the query itself, or a neighbour of it.
+
+        Heads that attend to the first token, to the token before, or evenly to all tokens, have next to none.
+        """
+        queries, keys = pattern.shape[-2:]
+        apart = torch.ones(queries, keys, dtype=torch.bool, device=pattern.device)
+        if self.part != "cross":
+            positions = torch.arange(keys, device=pattern.device)
+            apart = (positions[:queries, None] - positions).abs() > 1
+            apart[:, 0] = False
+        if special:
+            is_special = torch.tensor(special, device=pattern.device)
+            apart &= ~is_special
+            apart &= ~is_special[:, None] if self.part != "cross" else apart
+        uniform = 1 / self.visible_counts(pattern).to(pattern).clamp(min=1)
+        return ((pattern - uniform[:, None]).clamp(min=0).square() * apart).sum((-1, -2))
+
+    def resolve_head(self, head: int | None, pattern: Float[Tensor, "H T S"], special: Sequence[bool] = ()) -> int:
+        """The given head; without one, the head with the largest `selectivity`.
+
+        Raises BadSetting for a head that does not exist.
         """
         if head is None:
-            has_choice = self.visible_counts(pattern) > 1
-            return int((pattern.amax(-1) * has_choice).sum(-1).argmax())
+            return int(self.selectivity(pattern, special).argmax())
+        self.check_head(head)
+        return head
+
+    def check_head(self, head: int) -> None:
+        """Raise BadSetting for a head that does not exist."""
         if not 0 <= head < self.heads:
             raise BadSetting(f"head is {head}, and the layer has {self.heads}; give 0 to {self.heads - 1}")
-        return head
 
 
 def attention_parts(model: LanguageModel) -> tuple[AttentionPart, ...]:
@@ -112,6 +139,34 @@ def attention_sites(model: LanguageModel, part: AttentionPart | None = None) -> 
         )
         for layer, block in enumerate(stack.blocks)
     ]
+
+
+def choose_head(
+    model: LanguageModel,
+    passage: Passage,
+    layer: int | None = None,
+    head: int | None = None,
+    part: AttentionPart | None = None,
+) -> tuple[AttentionSite, int]:
+    """The attention layer and the head to show: the given ones; without both, the head of all layers with the largest
+    `selectivity`; without a head, that of the layer; without a layer, the last one.
+
+    Raises BadSetting for a layer or a head that does not exist.
+    """
+    if head is not None:
+        site = attention_site(model, -1 if layer is None else layer, part)
+        site.check_head(head)
+        return site, head
+    sites = attention_sites(model, part) if layer is None else [attention_site(model, layer, part)]
+    remaining = iter(sites)
+
+    def measure(pattern: Tensor) -> Tensor:
+        site = next(remaining)
+        return site.selectivity(pattern[0], site.special_keys(passage))[None]
+
+    scores = torch.stack(attention_patterns(model, passage, sites, measure))
+    best = int(scores.argmax())
+    return sites[best // scores.shape[1]], best % scores.shape[1]
 
 
 def attention_site(model: LanguageModel, layer: int = -1, part: AttentionPart | None = None) -> AttentionSite:

@@ -74,6 +74,11 @@ class Passage:
         return self.source or self.ids
 
     @property
+    def text_pieces(self) -> tuple[str, ...]:
+        """The display text of each of `text_ids`."""
+        return self.source_pieces if self.source else self.pieces
+
+    @property
     def text_spans(self) -> Spans:
         """For each of `text_ids`, its characters in the user's text."""
         return self.source_spans if self.source else self.spans

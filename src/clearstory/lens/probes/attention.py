@@ -18,9 +18,9 @@ from clearstory.lens.hooks.attention_sites import (
     AttentionPart,
     AttentionSite,
     attention_patterns,
-    attention_site,
     attention_sites,
     attention_weights,
+    choose_head,
 )
 from clearstory.lens.hooks.interventions import parse_finite, shortest_number
 from clearstory.lens.hooks.passage import encode_passage
@@ -40,22 +40,22 @@ def attention(
     tokenizer: Tokenizer,
     text: str,
     *,
-    layer: int = -1,
+    layer: int | None = None,
     head: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncation | None = None,
     prompt: PromptOptions = PromptOptions(),
 ) -> Grid:
-    """Attention weights of one head over a text; by default of the head with the largest maximum weights.
+    """Attention weights of one head over a text; by default of the head, of the layer or of all, that concentrates most
+    on some of the words (`AttentionSite.selectivity`).
 
     Rows are queries, columns keys. For an encoder-decoder, the encoder's self-attention by default; `part` selects the
     decoder's self-attention, or cross-attention, after it has generated `target`.
     """
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
-    site = attention_site(model, layer, part)
+    site, head = choose_head(model, passage, layer, head, part)
     weights = attention_weights(model, passage, site)
-    head = site.resolve_head(head, weights)
     rows, columns = site.labels(passage)
     return Grid(
         title=f"Attention weights of {site.title}, head {head}: queries in rows, keys in columns",

@@ -23,6 +23,7 @@ from clearstory.lens.hooks.attention_sites import (
     AttentionPart,
     AttentionSite,
     attention_site,
+    choose_head,
     head_rows,
     kv_head,
     linear_weight,
@@ -76,20 +77,22 @@ def attention_head(
     tokenizer: Tokenizer,
     text: str,
     *,
-    layer: int = -1,
+    layer: int | None = None,
     head: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
     truncate: Truncation | None = None,
     prompt: PromptOptions = PromptOptions(),
 ) -> Report:
-    """All steps of one head, from its input to its output; by default of the head with the largest maximum weights.
+    """All steps of one head, from its input to its output; by default of the head, of a layer or of all, that
+    concentrates most on some of the words (`AttentionSite.selectivity`).
 
     For an encoder-decoder, the encoder's self-attention by default; `part` selects the decoder's self-attention, or
     cross-attention, after it has generated `target`.
     """
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
-    quantities = head_quantities(model, passage, layer, head, part)
+    site, head = choose_head(model, passage, layer, head, part)
+    quantities = head_quantities(model, passage, site.layer, head, part)
     rows, columns = quantities.site.labels(passage)
     panels: list[Panel] = [
         *query_key_panels(quantities, rows, columns),
@@ -108,8 +111,8 @@ def attention_head(
 def head_quantities(
     model: LanguageModel,
     passage: Passage,
-    layer: int = -1,
-    head: int | None = None,
+    layer: int,
+    head: int,
     part: AttentionPart | None = None,
 ) -> HeadQuantities:
     """Every tensor of one head, from one forward pass.
@@ -117,21 +120,21 @@ def head_quantities(
     Raises BadSetting for a layer or head that does not exist, CannotDo for a part that the model does not have.
     """
     site = attention_site(model, layer, part)
+    site.check_head(head)
     before, last = residual_names(site)
     names = [f"{site.name}.{each}" for each in ("input", "query", "key", "value", "scores", "pattern", "head_outputs")]
     source = [source_name(model)] if site.part == "cross" else []
     with inference_mode(model), record_activations(model, *names, before, last, *source) as recorded:
         passage.forward(model)
         head_input, query, key, value, scores, pattern, output = (recorded[name][0] for name in names)
-        number = site.resolve_head(head, pattern)
-        shared = kv_head(site.heads, key.shape[0], number)
-        query, key, value, output = query[number], key[shared], value[shared], output[number]
+        shared = kv_head(site.heads, key.shape[0], head)
+        query, key, value, output = query[head], key[shared], value[shared], output[head]
         dots = query @ key.mT
-        added = head_output_in_stream(site, output, number)
+        added = head_output_in_stream(site, output, head)
         relative = None if site.part == "cross" else site.stack.relative_position_bias
         return HeadQuantities(
             site=site,
-            head=number,
+            head=head,
             input=head_input,
             source_input=recorded[source[0]][0] if source else head_input,
             query=query,
@@ -139,9 +142,9 @@ def head_quantities(
             value=value,
             dots=dots,
             scaled=dots / math.sqrt(site.head_dim),
-            bias=None if relative is None else relative(*dots.shape)[number],
-            scores=scores[number],
-            pattern=pattern[number],
+            bias=None if relative is None else relative(*dots.shape)[head],
+            scores=scores[head],
+            pattern=pattern[head],
             output=output,
             added=added,
             residual=recorded[before][0],

@@ -89,7 +89,7 @@ def generation(
     sampling = {name: value for name, value in given.items() if value is not None}
     ids, candidates = generate(max_tokens=max_tokens, seed=seed, **sampling)
     tokens = generated_tokens(model, passage, ids, top)
-    panels: list[Panel] = [surprisal_panel(tokenizer, passage, tokens), steps_table(tokenizer, tokens)]
+    panels: list[Panel] = [surprisal_panel(tokenizer, passage, text, tokens), steps_table(tokenizer, tokens)]
     if candidates:
         panels.append(beam_tree(tokenizer, candidates, tuple(ids)))
     return Report(
@@ -146,12 +146,14 @@ def generation_caption(tokens: Sequence[GeneratedToken], tokenizer: Tokenizer) -
     )
 
 
-def surprisal_panel(tokenizer: Tokenizer, passage: Passage, tokens: Sequence[GeneratedToken]) -> HighlightedText:
+def surprisal_panel(
+    tokenizer: Tokenizer, passage: Passage, text: str, tokens: Sequence[GeneratedToken]
+) -> HighlightedText:
     """The text, the generated part coloured by surprisal."""
     prompt = () if passage.source else passage.ids
     decoder: Any = SentinelTokenizer(tokenizer) if passage.source else tokenizer  # it decodes sentinel tokens
     pieces = token_texts(decoder, prompt, [each.id for each in tokens])
-    first = [Span(tokenizer.decode(list(prompt)), None)] if prompt else []
+    first = [Span(prompt_text(tokenizer, passage, text), None)] if prompt else []
     spans = [
         Span(
             piece,
@@ -163,6 +165,17 @@ def surprisal_panel(tokenizer: Tokenizer, passage: Passage, tokens: Sequence[Gen
         for piece, each in zip(pieces, tokens, strict=True)
     ]
     return HighlightedText(title="Generated text, coloured by surprisal", spans=(*first, *spans), unit="bits")
+
+
+def prompt_text(tokenizer: Tokenizer, passage: Passage, text: str) -> str:
+    """The prompt as it was read: the user's text, with special tokens and those of a chat template by their names."""
+    if not any(passage.special):
+        return tokenizer.decode(passage.ids)
+    parts, done = [], next((span[0] for span in passage.spans if span is not None), 0)
+    for piece, span in zip(passage.pieces, passage.spans, strict=True):
+        parts.append(piece if span is None else text[done : span[1]])
+        done = done if span is None else max(done, span[1])
+    return "".join(parts)
 
 
 def token_texts(tokenizer: Tokenizer, prompt: Sequence[int], generated: Iterable[int]) -> Iterator[str]:
