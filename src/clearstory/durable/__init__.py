@@ -30,6 +30,7 @@ from clearstory.durable.writing import (
     current_path,
     json_text,
     make_folder,
+    record_files,
     recover,
     remove_file,
     remove_folder,
@@ -46,6 +47,6 @@ __all__ = [
     "CHECKSUMS", "LOCK_FILE", "TEMPORARY_NAME", "ChecksumMismatch", "Digest", "FolderLock", "appending", "call_hooks",
     "check_space", "current_path", "digest_file", "disk_error", "has_checksums", "hooks", "is_regular_file",
     "json_text", "kind_of_mode", "lock_folder", "lock_holder", "make_folder", "open_file", "parse_json", "read_file",
-    "recover", "remove_file", "remove_folder", "remove_stale", "replace_files", "translate_disk_errors",
+    "record_files", "recover", "remove_file", "remove_folder", "remove_stale", "replace_files", "translate_disk_errors",
     "verify_folder", "write_bytes", "write_file", "write_folder", "write_json", "write_text",
 ]  # fmt: skip

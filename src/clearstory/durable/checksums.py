@@ -13,7 +13,6 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import xxhash
 
@@ -120,16 +119,22 @@ def has_checksums(folder: Path) -> bool:
     return is_regular_file(folder / CHECKSUMS)
 
 
-def verify_folder(folder: Path, *, skip: Collection[str] = (), unread: Collection[str] = ()) -> list[str]:
+def verify_folder(
+    folder: Path,
+    *,
+    only: Collection[str] | None = None,
+    skip: Collection[str] = (),
+    unread: Collection[str] = (),
+) -> list[str]:
     """Compare the files of a folder with its checksums.json; returns the names of `unread` files that changed.
 
-    A folder without checksums.json passes. Files that it does not list, and those to `skip`, are not compared. Raises
-    ChecksumMismatch with the name of a file that changed or is missing.
+    A folder without checksums.json passes. Files that it does not list, others than `only`, and those to `skip` are not
+    compared. Raises ChecksumMismatch with the name of a file that changed or is missing.
     """
     checksums = FolderChecksums.read(folder)
     changed = []
     for name, digests in checksums.files.items() if checksums is not None else ():
-        if name in skip:
+        if name in skip or (only is not None and name not in only):
             continue
         path = folder / name
         found = digest_file(path) if is_regular_file(path) else None
@@ -149,8 +154,3 @@ def verify_folder(folder: Path, *, skip: Collection[str] = (), unread: Collectio
 def digest_bytes(data: bytes) -> str:
     """The digest of bytes."""
     return str(xxhash.xxh3_128_hexdigest(data))
-
-
-def as_entries(value: Any) -> dict[str, str]:
-    """A mapping of names to digests from an untrusted value; empty if it is none."""
-    return {str(k): v for k, v in value.items() if isinstance(v, str)} if isinstance(value, dict) else {}

@@ -7,13 +7,13 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clearstory.durable.checksums import CHECKSUMS, FolderChecksums, digest_bytes, write_checksums
+from clearstory.durable.checksums import CHECKSUMS, FolderChecksums, digest_bytes, digest_file, write_checksums
 from clearstory.durable.disk import (
     absolute_path,
     call_hooks,
@@ -60,24 +60,36 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def replace_files(folder: Path | str, contents: Mapping[str, bytes], *, record: bool = False) -> None:
+def replace_files(folder: Path | str, contents: Mapping[str, bytes]) -> None:
     """Replace files of a folder, and their digests in its checksums.json, which accepts both contents meanwhile.
 
-    A folder without checksums.json gets none, unless `record`.
+    A folder without checksums.json gets none.
     """
     folder = absolute_path(folder)
-    before = FolderChecksums.read(folder) or (FolderChecksums(folder, {}) if record else None)
+    before = FolderChecksums.read(folder)
     if before is None:
         for name, data in contents.items():
             write_bytes(folder / name, data)
         return
     new = {name: digest_bytes(data) for name, data in contents.items()}
-    both = {name: list(dict.fromkeys([*before.files.get(name, []), digest])) for name, digest in new.items()}
+    # What has no digest yet gets one when it is written.
+    both = {name: [*old, new[name]] for name, old in before.files.items() if name in new}
     write_bytes(folder / CHECKSUMS, replace(before, files={**before.files, **both}).contents())
     for name, data in contents.items():
         write_bytes(folder / name, data)
     after = {**before.files, **{name: [digest] for name, digest in new.items()}}
     write_bytes(folder / CHECKSUMS, replace(before, files=after).contents())
+
+
+def record_files(folder: Path | str, names: Iterable[str], *, forget: bool = False) -> None:
+    """Add the digests of files to a folder's checksums.json, which is made if there is none; those of others stay,
+    unless `forget`. Files that are not there are left out.
+    """
+    folder = absolute_path(folder)
+    before = None if forget else FolderChecksums.read(folder)
+    digests = {name: [digest_file(folder / name)] for name in names if (folder / name).is_file()}
+    files = {**(before.files if before is not None else {}), **digests}
+    write_bytes(folder / CHECKSUMS, FolderChecksums(folder, files).contents())
 
 
 @contextmanager

@@ -14,18 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.durable import parse_json, read_file
-from clearstory.errors import BadInput, CorruptFile, UnknownName, nearest
+from clearstory.errors import BadInput, CorruptFile, UnknownName
 from clearstory.text.pretokenizers import PRETOKENIZERS
 from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.tiktoken import read_tiktoken
+from clearstory.text.tokenizer_classes import (
+    apply_tokenizer_class,
+    tokenizer_class,
+    with_added_tokens,
+    with_bos_and_eos,
+)
 from clearstory.text.tokenizer_json import AddedTokens, bert_wordpiece, byte_level_bpe
 from clearstory.text.tokenizer_limits import check_size
 
 TOKENIZER_FILE = "tokenizer.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
+CONFIG_FILE = "config.json"
 
 VOCAB_AND_MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+
+TOKENIZER_NAMES = frozenset({TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE, *VOCAB_AND_MERGES, "vocab.txt"})
+"""Files of a tokenizer that a folder of ours may hold."""
 
 PRETOKENIZER_BY_CLASS = {
     **dict.fromkeys((None, "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"), "gpt-2"),
@@ -34,6 +44,13 @@ PRETOKENIZER_BY_CLASS = {
 """GGUF's name of the pre-tokenizer, by the tokenizer class that a folder names."""
 
 MAX_BYTES = 128 * 2**20
+
+MAX_SENTINELS = 2**16
+
+APPLIED_SETTINGS = frozenset(
+    ("tokenizer_class", "add_prefix_space", "legacy", "add_bos_token", "add_eos_token", "added_tokens_decoder")
+)
+"""Keys of tokenizer_config.json whose effect is in the tokenizer.json once it is read."""
 
 
 def find_tokenizer_file(folder: Path) -> Path | None:
@@ -61,18 +78,48 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
             f"{path} has no {TOKENIZER_FILE}, nor {others}; give a folder that a model or a tokenizer was saved in"
         )
     config = read_tokenizer_config(file.parent)
+    model_type = read_model_type(file.parent)
     if file.name in VOCAB_AND_MERGES or file.name in VOCAB_AND_MERGES.values():
         names = next(pair for pair in VOCAB_AND_MERGES.items() if file.name in pair)
         contents, roles = read_vocab_and_merges(file.parent / names[0], file.parent / names[1], config)
     elif file.suffix == ".txt":
         contents, roles = read_vocab_txt(file, config)
     elif file.suffix == ".model":
-        contents, roles = read_sentencepiece(file)
+        kind = tokenizer_class(config, model_type)
+        is_t5 = kind == "T5Tokenizer" or (file.name == "spiece.model" and not kind)
+        contents, roles = read_sentencepiece(file, count_sentinels(config) if is_t5 else None)
     elif file.suffix == ".tiktoken":
         contents, roles = read_tiktoken(file)
     else:
-        return read_text(file), config
-    return contents, {**roles, **config}
+        contents = read_text(file)
+        check_size(contents, str(file))
+        return apply_tokenizer_class(contents, config, model_type), without_class(config)
+    config = {**roles, **config}
+    contents = with_added_tokens(contents, read_added_tokens(file.parent, config))
+    contents = with_bos_and_eos(contents, config)
+    return apply_tokenizer_class(contents, config, model_type), without_class(config)
+
+
+def without_class(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the class and settings that the tokenizer.json now holds: saved again, it alone decides."""
+    return {key: value for key, value in config.items() if key not in APPLIED_SETTINGS}
+
+
+def count_sentinels(config: Mapping[str, Any]) -> int:
+    """The number of T5's sentinels <extra_id_N>, which its SentencePiece file leaves out: extra_ids, 100 by default."""
+    tokens = config.get("additional_special_tokens")
+    named = [token for token in tokens if "<extra_id_" in str(token)] if isinstance(tokens, list) else []
+    extra = config.get("extra_ids", 100)
+    if isinstance(extra, bool) or not isinstance(extra, int) or not 0 <= extra <= MAX_SENTINELS:
+        raise BadInput(
+            f"{TOKENIZER_CONFIG_FILE} has extra_ids = {extra!r}; it must be an integer from 0 to {MAX_SENTINELS:,}"
+        )
+    return len(named) or extra
+
+
+def read_model_type(folder: Path) -> object:
+    """The type of the model in a tokenizer's folder; None if there is none."""
+    return read_json(folder / CONFIG_FILE).get("model_type") if (folder / CONFIG_FILE).is_file() else None
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:
@@ -112,7 +159,7 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
     if pretokenizer is None:
         raise UnknownName(
             f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, whose pre-tokenizer is not known; "
-            f"{nearest(str(kind), [name for name in PRETOKENIZER_BY_CLASS if name])}"
+            f"supported with {vocab.name}: {', '.join(name for name in PRETOKENIZER_BY_CLASS if name)}"
         )
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[pretokenizer], added_tokens), {}
 
@@ -125,30 +172,29 @@ def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tupl
     decoder = config.get("added_tokens_decoder")
     for id, token in decoder.items() if isinstance(decoder, Mapping) else ():
         if isinstance(token, Mapping) and str(id).isdecimal():
-            found[str(token.get("content"))] = (int(id), bool(token.get("special")))
+            found[str(token.get("content"))] = (int(str(id)[:9]), bool(token.get("special")))
     if wrong := next((token for token, (id, _) in found.items() if not isinstance(id, int)), None):
         raise CorruptFile(f"{folder} gives the token {wrong[:40]!r} an id that is not a number; download it again")
     return found
 
 
 def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """BERT's vocab.txt. Unless the config says otherwise, text is lower-cased if no piece has an upper-case letter."""
+    """BERT's vocab.txt. Unless the config says otherwise, text is lower-cased, as by transformers' BertTokenizer."""
     tokens = read_text(path).rstrip("\n").split("\n")
     ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
     special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in ids]
     if "[UNK]" not in ids:
         raise BadInput(f"{path} has no [UNK] token, so it is not a BERT vocabulary; give another file")
-    capitals = any(token != token.lower() for token in ids if not token.startswith("["))
     contents = bert_wordpiece(
         ids,
         AddedTokens(special=special, before=["[CLS]"], after=["[SEP]"]),
-        lowercase=bool(config.get("do_lower_case", not capitals)),
+        lowercase=bool(config.get("do_lower_case", True)),
         strip_accents=config.get("strip_accents"),
         split_chinese=bool(config.get("tokenize_chinese_chars", True)),
     )
     roles = {"unk": "[UNK]", "pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]"}
-    marks = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return contents, {**{f"{role}_token": token if token in ids else None for role, token in roles.items()}, **marks}
+    roles |= {"cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    return contents, {f"{role}_token": token if token in ids else None for role, token in roles.items()}
 
 
 def read_text(path: Path) -> str:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.durable import parse_json
+from clearstory.durable import parse_json, verify_folder
 from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.backend import HiddenSpecialTokens, build_backend, hide_special_tokens
 from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
-from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, read_tokenizer_files
+from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_NAMES, read_tokenizer_files
 from clearstory.text.tokenizer_limits import check_size
 from clearstory.text.word_tokenizer import fast_encoder
 from clearstory.text.wordpunct_tokenizer import is_wordpunct, wordpunct_encoder
@@ -63,6 +63,8 @@ class Tokenizer:
         Raises BadInput if there is none, CorruptFile if the file is truncated or invalid.
         """
         path = Path(path).expanduser()
+        if path.is_dir():
+            verify_folder(path, only=TOKENIZER_NAMES)
         contents, config = read_tokenizer_files(path)
         tokenizer = cls(contents, config)
         try:

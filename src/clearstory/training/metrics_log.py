@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,41 +22,71 @@ class MetricsLog:
     [{'kind': 'step', 'step': 1, 'loss': 4.2}]
     """
 
-    def __init__(self, path: Path, *, since: int | None = None) -> None:
-        """Open the log at `path`; keep only records up to step `since`, or none."""
+    def __init__(self, path: Path, *, since: int | None = None, written: Mapping[str, Any] | None = None) -> None:
+        """Open the log at `path`; keep only records up to step `since`, or none.
+
+        `written` is the `position` of the log when the checkpoint of that step was saved: those bytes are kept as they
+        are, if they have not changed since.
+        """
         self.path = path
-        kept = [] if since is None else [record for record in read_metrics(path) if record.get("step", 0) <= since]
-        # A run that resumes has not ended there.
-        lines = [json.dumps(record) for record in kept if record.get("kind") != "end"]
-        durable.write_text(path, "".join(f"{line}\n" for line in lines))
+        kept = b"" if since is None else unchanged_part(path, written)
+        self.changed = kept is None and written is not None
+        """Whether records before the checkpoint have changed; those that can be read are kept."""
+        if kept is None:
+            # A run that resumes has not ended there.
+            records = (each for each in read_metrics(path) if each["step"] <= (since or 0) and each["kind"] != "end")
+            kept = "".join(f"{json.dumps(record)}\n" for record in records).encode()
+        durable.write_bytes(path, kept)
+        self.digest, self.size = durable.Digest(), len(kept)
+        self.digest.update(kept)
         self.file: BinaryIO = path.open("ab", buffering=0)
 
     def write(self, **record: Any) -> None:
         """Append one record; it is handed to the system when this returns, so a killed process loses no finished line.
 
-        Raises OutOfSpace where the disk is full.
+        Raises DiskError, OutOfSpace where the disk is full.
         """
+        data = json.dumps(record).encode() + b"\n"
         with durable.appending(self.path):
-            line = memoryview(json.dumps(record).encode() + b"\n")
+            line = memoryview(data)
             while line:  # a disk that fills up takes a part, and raises only for the rest
                 line = line[self.file.write(line) :]
+        self.digest.update(data)
+        self.size += len(data)
+
+    @property
+    def position(self) -> dict[str, Any]:
+        """Size and digest of all records so far, which a checkpoint holds."""
+        return {"bytes": self.size, "digest": self.digest.hex}
 
     def close(self) -> None:
         """Close the file."""
         self.file.close()
 
 
+def unchanged_part(path: Path, written: Mapping[str, Any] | None) -> bytes | None:
+    """The first bytes of a log, if they have the recorded digest; None if they have not, or none is recorded."""
+    if written is None or not path.is_file():
+        return None
+    size, digest = written.get("bytes"), durable.Digest()
+    if not isinstance(size, int) or size < 0:
+        return None
+    data = durable.read_file(path)[:size]
+    digest.update(data)
+    return data if len(data) == size and digest.hex == written.get("digest") else None
+
+
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log, without a last line that was cut off by a kill."""
+    """The records of a log, without lines that cannot be read, such as a last one that was cut off by a kill."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
             try:
                 record = json.loads(line)
-            except ValueError:
-                continue  # the line that was being written when the process was killed
-            if isinstance(record, dict):
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int):
                 yield record
 
 

@@ -25,7 +25,8 @@ def save_learning_curve(folder: RunFolder, preset: str, corpus: str) -> Path | N
 
 def learning_curve(folder: RunFolder, preset: str, corpus: str) -> Curve | None:
     """Validation loss against training tokens, with the reference band where there is one; None without evaluations."""
-    evaluations = [record for record in read_metrics(folder.metrics_file) if record["kind"] == "evaluation"]
+    records = [record for record in read_metrics(folder.metrics_file) if record["kind"] == "evaluation"]
+    evaluations = [record for record in records if record.keys() >= {"bits_per_byte", "nats_per_token", "tokens"}]
     if not evaluations:
         return None
     if has_bits := all(record["bits_per_byte"] is not None for record in evaluations):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from clearstory import durable
 from clearstory.errors import Diverged
 from clearstory.formats.folders import update_model_card
 from clearstory.models.build import count_parameters
@@ -45,7 +46,13 @@ from clearstory.recipes.training.preparation import (
     resolve_settings,
     resolve_size,
 )
-from clearstory.recipes.training.run_folder import RunFolder, lock_run_folder, open_run_folder
+from clearstory.recipes.training.run_folder import (
+    RESULT_FILES,
+    RunFolder,
+    changed_results,
+    lock_run_folder,
+    open_run_folder,
+)
 from clearstory.recipes.training.run_length import FINAL_EVALUATION_TOKENS, plan_run_length
 from clearstory.recipes.training.samples import sample_text, save_digit_images
 from clearstory.recipes.training.time_budget import TimeBudget
@@ -86,13 +93,15 @@ def train_events(recipe: TrainRecipe, *, full_evaluation: bool = True) -> Iterat
     """
     budget = TimeBudget(float("inf"))
     with lock_run_folder(recipe) as (recipe, note):
-        yield from run_events(*open_run_folder(recipe), budget, full_evaluation, note)
+        folder, recipe = open_run_folder(recipe)
+        notes = [each for each in (note, changed_results(folder) if recipe.resume else None) if each is not None]
+        yield from run_events(folder, recipe, budget, full_evaluation, notes)
 
 
 def run_events(
-    folder: RunFolder, recipe: TrainRecipe, budget: TimeBudget, full_evaluation: bool, note: str | None
+    folder: RunFolder, recipe: TrainRecipe, budget: TimeBudget, full_evaluation: bool, notes: Sequence[str]
 ) -> Iterator[TrainingEvent]:
-    """Events of a training run in a folder that this process may write; `note` is logged as a warning."""
+    """Events of a training run in a folder that this process may write; `notes` are logged as warnings."""
     if recipe.time_limit is not None:
         budget.seconds, budget.counts_cpu_time = recipe.time_limit, recipe.cpu_seconds is not None
     with stop_on_signal() as stop:
@@ -102,7 +111,7 @@ def run_events(
         try:
             yield run.prepared
             yield from plan_run_length(run)
-            if note is not None:
+            for note in [*notes, *run.changed_metrics()]:
                 yield run.warn(note)
             yield from train_steps(run, stop)
             yield finish(run)
@@ -269,6 +278,7 @@ def finish(run: TrainingRun) -> TrainingResult:
     if run.prepared.corpus == "digits":
         save_digit_images(run.model, run.tokenizer, run.folder.path / "digits.png", seed=run.recipe.training.seed)
     curve = save_learning_curve(run.folder, run.recipe.default_name, run.prepared.corpus)
+    durable.record_files(run.folder.path, RESULT_FILES)
     return TrainingResult(
         folder=run.folder.model_folder,
         run_folder=run.folder.path,

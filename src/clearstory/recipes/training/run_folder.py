@@ -12,7 +12,6 @@ runs/NAME/
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -34,6 +33,14 @@ from clearstory.training import checkpoint
 
 CHANGEABLE_ON_RESUME = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
 """Settings that may differ when a run is resumed: they change where and how long, not what is trained."""
+
+SETTINGS_FILES = ("config.yaml", "environment.json")
+"""Files that a run is resumed by."""
+
+RESULT_FILES = ("metrics.jsonl", "curve.svg", "digits.png")
+"""Files of a run's results. A change is reported when the run is resumed."""
+
+MAX_RECORD_BYTES = 2**24
 
 RESOLVED_BY_RUN = {
     "training.device",
@@ -102,7 +109,7 @@ class RunFolder:
         for name in ("checkpoints", "model", "tokenizer"):
             if (self.path / name).is_dir():
                 durable.remove_folder(self.path / name)
-        for name in ("metrics.jsonl", "environment.json", "curve.svg"):
+        for name in (*RESULT_FILES, "environment.json", durable.CHECKSUMS):
             durable.remove_file(self.path / name)
 
 
@@ -131,6 +138,7 @@ def open_run_folder(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
     if path.is_dir():
         durable.remove_stale(path)
     if recipe.resume and folder.exists:
+        durable.verify_folder(path, only=SETTINGS_FILES)
         return folder, resume_recipe(folder, recipe)
     if not recipe.text:
         raise BadSetting("there is no text to train on; name files or folders, or corpus:kjv")
@@ -138,6 +146,12 @@ def open_run_folder(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
         what = "a run" if folder.exists else "files"
         raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces what is there")
     return folder, replace(recipe, out=path)
+
+
+def changed_results(folder: RunFolder) -> str | None:
+    """A sentence on the result files of a finished run that have changed since; None if none has."""
+    changed = durable.verify_folder(folder.path, only=RESULT_FILES, unread=RESULT_FILES)
+    return f"{', '.join(changed)} of {folder.path} changed after the run had ended" if changed else None
 
 
 def has_files(folder: Path) -> bool:
@@ -202,9 +216,7 @@ def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Map
     """Write config.yaml, and environment.json with the fingerprints of tokenizer, corpus and initial model."""
     import torch
 
-    durable.write_text(folder.config_file, to_yaml(with_absolute_paths(recipe)))
-    durable.write_json(
-        folder.path / "environment.json",
+    environment = durable.json_text(
         {
             "clearstory": __version__,
             "python": platform.python_version(),
@@ -215,8 +227,12 @@ def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Map
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             **fingerprints,
-        },
+        }
     )
+    contents = {"config.yaml": to_yaml(with_absolute_paths(recipe)), "environment.json": environment}
+    # The digests of files that the run is about to change are forgotten.
+    durable.record_files(folder.path, contents, forget=True)
+    durable.replace_files(folder.path, {name: text.encode() for name, text in contents.items()})
 
 
 def check_same_corpus(folder: RunFolder, fingerprint: str) -> None:
@@ -231,13 +247,15 @@ def check_same_initial_model(folder: RunFolder, fingerprint: str) -> None:
 
 def check_fingerprint(folder: RunFolder, key: str, what: str, fingerprint: str) -> None:
     """Compare a fingerprint with that in environment.json; passes where none is recorded."""
-    try:
-        before = json.loads((folder.path / "environment.json").read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError, TypeError):
+    path = folder.path / "environment.json"
+    if not durable.is_regular_file(path):
         return
-    if before != fingerprint:
+    found = durable.parse_json(durable.read_file(path, MAX_RECORD_BYTES), path)
+    before = found.get(key) if isinstance(found, dict) else None
+    if before is not None and before != fingerprint:
         raise CheckpointMismatch(
-            f"the {what} of the run in {folder.path} has changed since the run started (its hash was {before[:8]} and "
+            f"the {what} of the run in {folder.path} has changed since the run started (its hash was "
+            f"{str(before)[:8]} and "
             f"is {fingerprint[:8]}); restore it, or choose another --out"
         )
 

@@ -84,6 +84,7 @@ class TrainingRun:
         eval_tokens: validation tokens of each evaluation.
         save_steps: steps between checkpoints.
         weights_step: the step of the newest weight checkpoint; 0 before the first.
+        metrics_position: size and digest of the metrics log at the checkpoint that the run was resumed from.
         compiled: whether torch.compile is used.
     """
 
@@ -110,6 +111,7 @@ class TrainingRun:
     eval_tokens: int = 0
     save_steps: int = 0
     weights_step: int = 0
+    metrics_position: Mapping[str, Any] | None = None
     compiled: bool = False
 
     @property
@@ -153,9 +155,16 @@ class TrainingRun:
             with durable.write_folder(self.folder.tokenizer_folder) as folder:
                 self.tokenizer.save(folder)
         since = None if self.resumed_from is None else self.trainer.step
-        self.metrics = MetricsLog(self.folder.metrics_file, since=since)
+        self.metrics = MetricsLog(self.folder.metrics_file, since=since, written=self.metrics_position)
         weight_checkpoints.remove_weights_after(self.folder.path, self.trainer.step)
         self.weights_step = max(weight_checkpoints.list_weights(self.folder.path), default=0)
+
+    def changed_metrics(self) -> list[str]:
+        """A sentence if records of the metrics log have changed since the checkpoint was saved."""
+        if self.metrics is None or not self.metrics.changed:
+            return []
+        path = self.metrics.path
+        return [f"{path} has changed since the checkpoint was saved; the records that can be read are kept"]
 
     def close(self) -> None:
         """Close metrics.jsonl."""
@@ -234,6 +243,7 @@ class TrainingRun:
             "monitor": vars(self.monitor),
             "seconds": self.seconds(),
             "cpu_seconds": self.cpu_seconds(),
+            "metrics": None if self.metrics is None else self.metrics.position,
         }
         path = checkpoint.save_checkpoint(
             self.folder.path,
@@ -292,6 +302,8 @@ class TrainingRun:
             vars(self.monitor).update(values["monitor"])
             self.seconds_before = float(values["seconds"])
             self.cpu_seconds_before = float(values["cpu_seconds"])
+            position = values.get("metrics")
+            self.metrics_position = None if position is None else dict(position)
         except (KeyError, TypeError, ValueError) as reason:
             raise CorruptFile(
                 f"the checkpoint of step {saved.step:,} in {self.folder.path} has invalid values ({reason!r}); delete "
