@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable import read_file
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentencepiece_bpe, sentencepiece_unigram
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 64 * 2**20
+
+MAX_PIECE = 4096
+"""Characters of a piece: the time to find its merges is quadratic in them."""
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Kinds of pieces; GGUF numbers them alike."""
@@ -37,31 +41,42 @@ class SentencePieceModel:
     roles: dict[str, int] = field(default_factory=lambda: {"unk": 0, "bos": 1, "eos": 2, "pad": -1})
 
 
-def read_sentencepiece(path: Path) -> tuple[str, dict[str, Any]]:
+def read_sentencepiece(path: Path, n_sentinels: int | None = None) -> tuple[str, dict[str, Any]]:
     """tokenizer.json and tokenizer_config.json of a file. Raises CorruptFile, or BadInput for an unsupported model
     type.
+
+    `n_sentinels` is the number of T5's sentinels, which are not in the file and follow its pieces in falling order; its
+    tokenizer also ends texts. None for another model's file.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(
-            f"{path} has {path.stat().st_size:,} bytes; a SentencePiece model may have at most {MAX_BYTES:,}"
-        )
+    data = read_file(path, MAX_BYTES)
     try:
-        model = parse_model(path.read_bytes())
-    except (IndexError, ValueError, struct.error, TypeError) as error:
+        model = parse_model(data)
+        if not isinstance(model.charsmap, bytes) or any(not isinstance(kind, int) for _, _, kind in model.pieces):
+            raise ValueError("a field has another type")
+    except (IndexError, ValueError, struct.error, TypeError, AttributeError) as error:
         raise CorruptFile(f"{path} is truncated or not a SentencePiece model ({error}); download it again") from None
+    if (longest := max((len(piece) for piece, _, _ in model.pieces), default=0)) > MAX_PIECE:
+        raise CorruptFile(f"{path} has a piece of {longest:,} characters; at most {MAX_PIECE:,} are supported")
     if not model.pieces:
         raise CorruptFile(f"{path} is not a SentencePiece model: it has no pieces; download it again")
     if model.kind not in (UNIGRAM, PAIRS):
         raise BadInput(f"{path} is a SentencePiece model of words or characters; supported: unigram, bpe")
-    return to_tokenizer_json(model), tokenizer_config(model)
+    if n_sentinels is not None:
+        sentinels = (f"<extra_id_{number}>" for number in reversed(range(n_sentinels)))
+        known = {piece for piece, _, _ in model.pieces}
+        model.pieces += [(sentinel, 0.0, CONTROL) for sentinel in sentinels if sentinel not in known]
+    config = tokenizer_config(model)
+    end = config["eos_token"] if n_sentinels is not None else None
+    return to_tokenizer_json(model, [] if end is None else [end]), config
 
 
-def to_tokenizer_json(model: SentencePieceModel) -> str:
-    """The tokenizer.json of a model."""
+def to_tokenizer_json(model: SentencePieceModel, after: Sequence[str] = ()) -> str:
+    """The tokenizer.json of a model; `after` are special tokens after each text."""
     ids = {piece: id for id, (piece, _, _) in reversed(list(enumerate(model.pieces)))}
     unknown = next((id for id, (_, _, kind) in enumerate(model.pieces) if kind == UNKNOWN), model.roles["unk"])
     special = [piece for piece, _, kind in model.pieces if kind in (CONTROL, UNKNOWN)]
-    added_tokens = AddedTokens(special=special, added=[piece for piece, _, kind in model.pieces if kind == USER])
+    user = [piece for piece, _, kind in model.pieces if kind == USER]
+    added_tokens = AddedTokens(special=special, added=user, after=after)
     before: list[Mapping[str, Any]] = []
     if model.charsmap:
         before.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})

@@ -48,7 +48,7 @@ MAX_BYTES = 128 * 2**20
 MAX_SENTINELS = 2**16
 
 APPLIED_SETTINGS = frozenset(
-    ("tokenizer_class", "add_prefix_space", "legacy", "add_bos_token", "add_eos_token", "added_tokens_decoder")
+    ("tokenizer_class", "add_prefix_space", "legacy", "add_bos_token", "add_eos_token")
 )
 """Keys of tokenizer_config.json whose effect is in the tokenizer.json once it is read."""
 

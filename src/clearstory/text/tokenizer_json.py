@@ -172,6 +172,10 @@ def metaspace_decoder(add_prefix_space: bool) -> dict[str, Any]:
     return {"type": "Sequence", "decoders": steps}
 
 
+TOKEN_FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+"""Flags of an added token that is matched as it is."""
+
+
 def assemble_json(
     model: Mapping[str, Any],
     ids: Mapping[str, int],
@@ -181,7 +185,6 @@ def assemble_json(
     decoder: Mapping[str, Any],
 ) -> str:
     """The whole tokenizer.json as a string."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     special = [token for token in added_tokens.special if token in ids]
     added = [token for token in added_tokens.added if token in ids and token not in special]
     parts = {
@@ -190,7 +193,7 @@ def assemble_json(
         "padding": None,
         # In the order of ids, since the library numbers the tokens that the model lacks.
         "added_tokens": [
-            {"id": ids[token], "content": token, **flags, "special": token in special}
+            {"id": ids[token], "content": token, **TOKEN_FLAGS, "special": token in special}
             for token in sorted({*special, *added}, key=lambda token: ids[token])
         ],
         "normalizer": normalizer,
