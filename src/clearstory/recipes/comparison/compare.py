@@ -199,8 +199,12 @@ def measure_and_save(context: TrainingContext, run: PlannedRun, text: EvalText, 
 
 
 def sample_prompt(recipe: CompareRecipe, text: EvalText) -> str:
-    """The prompt of the samples: the one that is given, else the beginning of the evaluation text."""
-    return recipe.prompt if recipe.prompt is not None else text.first_words()
+    """The prompt of the samples: the one that is given, else the beginning of the evaluation text; none where a line is a
+    document.
+    """
+    if recipe.prompt is not None:
+        return recipe.prompt
+    return "" if recipe.data.lines else text.first_words()
 
 
 def failed_result(run: PlannedRun, error: str) -> ModelResult:

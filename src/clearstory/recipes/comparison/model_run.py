@@ -16,6 +16,7 @@ from clearstory import durable
 from clearstory.errors import BadSetting
 from clearstory.evaluation.units import EvalText, score_units
 from clearstory.formats.folders import OpenedModel
+from clearstory.generation.settings import Sampling
 from clearstory.metrics import LIKELIHOOD, NATS_PER_BIT
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
@@ -23,7 +24,7 @@ from clearstory.models.families import family_of, preset, scale_config
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.settings import CompareRecipe, ModelSpec
-from clearstory.recipes.inference.generate import Generation, generate
+from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.settings.model_choice import SIZE_FIELDS
 from clearstory.recipes.settings.schema import to_plain
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
@@ -53,6 +54,9 @@ TRAINING_SHARE = 0.9
 """Share of a model's time that is left for optimizer steps; the rest is for evaluations and start-up."""
 
 SAMPLE_TEMPERATURE = 0.8
+
+MAX_LINES = 60
+"""Lines of a sample where each line is a document."""
 
 
 @dataclass(frozen=True)
@@ -235,8 +239,7 @@ def measure_model(
     bits = scores.bits_per_byte(text)
     sample, speed = "", None
     if has_capability(model, Capability.CAUSAL):
-        generation, cpu_seconds = generate_sample(opened, recipe, prompt, scores.tokens / text.bytes)
-        sample, speed = generation.text, generation.tokens / cpu_seconds if cpu_seconds else None
+        sample, speed = generate_sample(opened, recipe, prompt, text, scores.tokens)
     curve: tuple[tuple[float, float], ...] = ()
     if trained is not None and bits is not None and scores.measure == LIKELIHOOD:
         curve = training_curve(trained, bits)
@@ -261,7 +264,7 @@ def measure_model(
         oov_bits_per_byte=scores.oov_nats / NATS_PER_BIT / text.bytes,
         windows=scores.windows,
         generation_tokens_per_second=speed,
-        sample=sample[: max(1, recipe.characters - len(prompt))],
+        sample=sample,
         folder=folder,
         curve=curve,
         note=scores.reason,
@@ -269,22 +272,29 @@ def measure_model(
 
 
 def generate_sample(
-    opened: OpenedModel, recipe: CompareRecipe, prompt: str, tokens_per_byte: float
-) -> tuple[Generation, float]:
-    """A sample of about `characters`, prompt included, and the CPU seconds it took."""
-    # 30 % more tokens than the evaluation text has per byte: generated tokens may be shorter.
-    max_tokens = round(1.3 * max(1, recipe.characters - len(prompt)) * tokens_per_byte) + 1
+    opened: OpenedModel, recipe: CompareRecipe, prompt: str, text: EvalText, scored_tokens: int
+) -> tuple[str, float | None]:
+    """A sample of about `characters`, prompt included, and generated tokens per CPU second; where each line is a
+    document, so many lines, each of its own.
+    """
+    length = max(1, recipe.characters - len(prompt))
+    prompts, max_tokens = [prompt], round(1.3 * length * scored_tokens / text.bytes) + 1
+    if recipe.data.lines:
+        line_bytes = text.bytes / len(text.documents)
+        prompts, max_tokens = [prompt] * max(1, min(MAX_LINES, round(length / line_bytes))), length
     started = time.process_time()
     generation = generate(
         opened,
-        prompt,
-        max_tokens=max_tokens,
-        temperature=SAMPLE_TEMPERATURE,
-        seed=recipe.seed,
+        prompts,
+        # 30 % more tokens than the evaluation text has per byte: generated tokens may be shorter.
+        Sampling(max_tokens=max_tokens, temperature=SAMPLE_TEMPERATURE, seed=recipe.seed),
+        raw=True,
         truncate="left",
-        ignore_eos=True,
+        ignore_eos=not recipe.data.lines,
     )
-    return generation, time.process_time() - started
+    seconds = time.process_time() - started
+    sample = "\n".join(each.text for each in generation.completions)[:length]
+    return sample, generation.tokens / seconds if seconds else None
 
 
 def training_curve(trained: TrainingResult, bits: float) -> tuple[tuple[float, float], ...]:

@@ -36,7 +36,7 @@ class CompareRecipe:
         tokenizer: tokenizer of all models that name none: characters, bytes, words, bpe:8192, or a folder.
         text: evaluation text; default: the held-out part of the training text. Required if no --models are given.
         windows: strided, overlapping windows in which every token has at least half a context before it; or blocks.
-        prompt: prompt of the samples; default: the beginning of the evaluation text.
+        prompt: prompt of the samples; default: the beginning of the evaluation text; none with --data.lines.
         characters: length of the samples in characters, prompt included.
         out: results folder; default: runs/compare- followed by date and time. Alone, it shows the results so far of the
             comparison there, which may still be running.
