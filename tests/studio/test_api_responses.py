@@ -232,7 +232,12 @@ def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
     [
         ("view", {"model": "models/clera", "text": "x"}, 400, "did you mean 'clear'?"),
         ("view", {"model": "models/clear", "text": "x", "view": "atention"}, 404, "did you mean 'attention'?"),
-        ("view", {"model": "models/clear", "text": "x", "view": "gates"}, 400, "needs gates, and this model (decoder) has no"),
+        (
+            "view",
+            {"model": "models/clear", "text": "x", "view": "gates"},
+            400,
+            "needs gates, and this model (decoder) has no",
+        ),
         ("view", {"model": "models/clear", "text": "x", "settings": {"tpo": 3}}, 404, "did you mean 'top'?"),
         ("view", {"model": "models/clear", "text": "x", "settings": {"top": "many"}}, 400, "whole number"),
         ("view", {"model": "models/clear", "text": "x", "settings": {"top": 0}}, 400, "at least 1"),

@@ -117,9 +117,7 @@ def test_hundreds_of_half_sent_requests_do_not_stop_the_server(port: int) -> Non
     assert healthy(port)
 
 
-def test_the_connection_that_has_waited_longest_makes_room(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_connection_that_has_waited_longest_makes_room(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 60.0)
     monkeypatch.setattr(connection_limits, "MAX_CONNECTIONS", 5)
     held = [connect(port, b"GET /health") for _ in range(20)]
@@ -131,7 +129,9 @@ def test_the_connection_that_has_waited_longest_makes_room(
 
 
 def test_what_is_no_http_is_refused(port: int) -> None:
-    assert read_to_end(connect(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")).startswith(b"HTTP/1.1 400")
+    assert read_to_end(connect(port, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")).startswith(
+        b"HTTP/1.1 400"
+    )
     long = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * 200_000
     opened = connect(port)
     with contextlib.suppress(ConnectionError):

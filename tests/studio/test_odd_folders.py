@@ -25,7 +25,7 @@ CONFIGS = {
     "surrogate": '{"model_type": "\\ud800", "clearstory": {"card": {"trained_on": [["\\udfff", 1]]}}}',
     "card-is-text": '{"model_type": "gpt2", "clearstory": {"card": "x"}}',
     "own-is-list": '{"model_type": "gpt2", "clearstory": [1]}',
-    "numbers": f'{{"model_type": "gpt2", "clearstory": {{"card": {{"parameters": {"9" * 400}, "bits_per_byte": NaN}}}}}}',
+    "numbers": '{"model_type": "gpt2", "clearstory": {"card": {"parameters": ' + "9" * 400 + ', "bits_per_byte": {}}}}',
     "long-number": f'{{"model_type": "gpt2", "vocab_size": {LONG}}}',
     "deep": f'{{"model_type": {DEEP}}}',
     "type-is-list": '{"model_type": ["gpt2"], "architectures": 7}',

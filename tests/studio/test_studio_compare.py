@@ -145,14 +145,14 @@ def test_two_checkpoints_and_two_runs(visit: Open, home: Path) -> None:
 
 def test_a_missing_difference_has_a_reason(visit: Open) -> None:
     seen = visit(page="compare", model=CLEAR, text="the cat", text_b="a dog", view="logit-lens")
-    assert "A has 7 columns and B has 5" in card(seen, "difference").locator(".problem").inner_text()
+    assert "A has 7 columns and B has 5" in card(seen, "difference").locator(".hint").inner_text()
     assert card(seen, "a").locator("svg.grid").count() == card(seen, "b").locator("svg.grid").count() == 1
     box = card(seen, "sides").locator('textarea[name="text_b"]')
     box.fill("the cat " * 9)
     box.press("Enter")
     seen.ready()
-    assert "context holds 24" in card(seen, "b").locator(".problem").inner_text()
-    assert "side B failed" in card(seen, "difference").locator(".problem").inner_text()
+    assert "context holds 24" in card(seen, "b").locator(".hint").inner_text()
+    assert "side B failed" in card(seen, "difference").locator(".hint").inner_text()
     assert card(seen, "a").locator("svg.grid").count() == 1
 
 
@@ -215,7 +215,7 @@ def test_the_first_visit_shows_an_example(visit: Open) -> None:
     seen.ready()
     assert seen.page.locator('#page textarea[name="text_b"]').input_value() == EXAMPLE_SENTENCES[0]
     seen.open(page="contextual-embeddings", model=WORDS, text="a zebra")
-    assert "no example sentence contains ‘zebra’" in card(seen, "words").locator(".problem").inner_text()
+    assert "no example sentence contains ‘zebra’" in card(seen, "words").locator(".hint").inner_text()
     assert card(seen, "layers").is_hidden()
     assert not seen.page.locator('.card[data-state="busy"]').count()
 

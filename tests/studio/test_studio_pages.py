@@ -16,6 +16,7 @@ from studio_home import HOSTILE, TEXT
 
 import clearstory
 from clearstory.lens.hooks.passage import encode_passage
+from clearstory.studio.model_facts import list_checkpoints
 
 needs_browser()
 
@@ -325,12 +326,14 @@ def test_errors_are_shown_within_five_seconds(visit: Open, installed: Path, fold
         five = {"timeout": 5000}
         page.locator("#text").fill("the cat " * 20)
         page.keyboard.press("Enter")
-        page.locator('[data-card="next-token"] .problem', has_text="context holds 24").wait_for(**five)
+        page.locator('[data-card="next-token"] .hint', has_text="context holds 24").wait_for(**five)
         assert page.locator("#chips .chip").count() == 160  # never cut off
-        shutil.rmtree(folder / "runs" / "short" / "checkpoints" / "step-000004")
+        steps = [step for step, _ in list_checkpoints(folder / "runs" / "short")]
+        for each in (folder / "runs" / "short" / "checkpoints").glob("*-000004"):
+            shutil.rmtree(each)
         page.locator("#model").select_option("runs/short")
         seen.ready()
-        page.locator("#step").fill("1")  # under the slider, a checkpoint that is gone
+        page.locator("#step").fill(str(steps.index(4)))  # under the slider, a checkpoint that is gone
         page.locator("#alarm", has_text="there is no folder").wait_for(**five)
         shutil.rmtree(folder / CLEAR)
         page.locator("#model").select_option(CLEAR)
@@ -354,7 +357,7 @@ def test_a_lost_response_is_requested_again(visit: Open) -> None:
     page.locator("#alarm").wait_for(state="hidden")
     seen.ready()
     assert page.locator("#chips .chip").count() == 8
-    assert page.locator(".card .problem:not([hidden])").count() == 0
+    assert page.locator(".card .hint:not([hidden])").count() == 0
 
 
 def test_the_page_is_shown_without_javascript(visit: Open, server: str, browser: Any) -> None:

@@ -57,6 +57,11 @@ class QueriesAndKeys:
         weights: Tensor = attention_scores(site.attention, q, k, bias).softmax(-1)[0]
         return weights
 
+    def largest_selectivity(self, layer: int) -> float:
+        """The selectivity of a layer's most selective head."""
+        site = self.sites[layer]
+        return float(site.selectivity(self.pattern(layer), site.special_keys(self.passage)).max())
+
     def map_patterns(self, function: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """`function` of every layer's weights (1, H, T, S), one layer at a time, as `lens.probes.attention` does it."""
         return [function(self.pattern(layer)[None])[0] for layer in range(len(self.sites))]
@@ -147,18 +152,24 @@ def head_pattern(
     tokenizer: Tokenizer,
     text: str,
     *,
-    layer: int = -1,
+    layer: int | None = None,
     head: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
     prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
-    """One head's attention weights, (T, S); without `head`, those of the head with the most concentrated attention."""
-    site, cached = attention_site(model, layer, part), queries_and_keys(model, tokenizer, text, part, target, prompt)
-    rows, columns = site.labels(cached.passage)
+    """One head's attention weights, (T, S); by default those of the most selective head, of the layer or of all layers.
+
+    The views `attention` and `head` choose the same one; see `lens.hooks.attention_sites`.
+    """
+    cached = queries_and_keys(model, tokenizer, text, part, target, prompt)
     with inference_mode(model):
+        site = attention_site(model, -1 if layer is None else layer, part)
+        if layer is None and head is None:
+            site = max(cached.sites, key=lambda each: cached.largest_selectivity(each.layer))
         weights = cached.pattern(site.layer)
-        index = site.resolve_head(head, weights)
+        index = site.resolve_head(head, weights, site.special_keys(cached.passage))
+        rows, columns = site.labels(cached.passage)
         caption = attention_caption(site, weights[index], columns)
     return {
         "weights": weights[index].float(),

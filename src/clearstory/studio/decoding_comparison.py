@@ -71,8 +71,8 @@ def compare_decoding(
         raise BadSetting(f"max_tokens is {max_tokens}; compare continuations of 1 to {MAX_TOKENS} tokens")
     if not 2 <= beam <= MAX_BEAMS:
         raise BadSetting(f"beam is {beam}; use 2 to {MAX_BEAMS} beams; 1 would be greedy decoding")
-    if not math.isfinite(length_penalty):
-        raise BadSetting(f"length_penalty is {length_penalty}; give a number")
+    if not abs(length_penalty) <= 100:
+        raise BadSetting(f"length_penalty is {length_penalty}; give a number from -100 to 100")
     prompt_format = PromptFormat.of(model, tokenizer, None, generation_config=generation_config, options=prompt)
     encoded = prompt_format.encode_prompt(tokenizer, text)
     first, source = ([], list(encoded.ids)) if prompt_format.reads_source else (list(encoded.ids), None)

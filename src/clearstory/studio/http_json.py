@@ -25,7 +25,7 @@ log = logging.getLogger("clearstory.studio")
 SETTINGS_FIELD = "settings"
 """The field whose keys are not checked here: they are the settings of a view or of a training run."""
 
-MAX_TEXT_CHARACTERS = 2**16
+MAX_TEXT_CHARACTERS = 20_000
 """The longest text of a request: a page of more tokens than that could not be drawn."""
 
 MAX_VALUES, MAX_NESTING = 10_000, 16

@@ -32,6 +32,9 @@ from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION, convert_value
 from clearstory.text.tokenizers import Tokenizer
 
+LARGEST_VALUES = {"max_tokens": 256, "beam": 20}
+"""Settings of views that set how long the computation takes, and the largest values that a page may give them."""
+
 MAX_TRACE_VALUES, MAX_TRACE_TOKENS = 2**20, 20_000
 """The largest number of activation values that a trace returns as JSON, and of tokens."""
 
@@ -119,9 +122,11 @@ def inspect_with_prompt(
     """The view that `inspect` returns; how the text becomes a prompt is given where the view has this setting."""
     if (reason := unsupported_reason(VIEWS[view], opened.model)) is not None:
         raise CannotDo(f"the view '{view}' is not available: {reason}")
-    known = signatures.signature(inspect).parameters
-    given = {name: value for name, value in vars(prompting).items() if name in known}
-    return inspect(opened, text, view, **given, **settings)
+    for name, largest in LARGEST_VALUES.items():
+        if (settings.get(name) or 0) > largest:
+            raise BadSetting(f"{name} is {settings[name]}; the studio takes at most {largest}")
+    reads_prompt = "prompt" in signatures.signature(load_view(view)).parameters
+    return inspect(opened, text, view, **(vars(prompting) if reads_prompt else {}), **settings)
 
 
 def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
@@ -190,10 +195,19 @@ FIELD_KINDS: dict[Any, str] = {int: "integer", float: "number", bool: "boolean",
 def convert_settings(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Form values converted to the types of the function's parameters; unknown names are kept for it to reject."""
     hints = {name: form_type(hint) for name, hint in typing.get_type_hints(function).items()}
-    return {
-        name: value if value is None or name not in hints else convert_value(value, hints[name], name)
-        for name, value in settings.items()
-    }
+    parameters = signatures.signature(function).parameters
+    converted = {}
+    for name, value in settings.items():
+        if name in GIVEN_PARAMETERS:
+            raise UnknownName(f"'{name}' is no setting of a view; give raw, system or special_tokens beside the text")
+        if name not in hints:
+            converted[name] = value
+        elif value is not None:
+            converted[name] = convert_value(value, hints[name], name)
+        elif parameters[name].default is None:
+            converted[name] = None
+        # else null, which stands for the default
+    return converted
 
 
 def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:

@@ -2,8 +2,14 @@
 
 import { signal } from "./dom.js";
 
-/** An error response of the server; the message is a sentence for the user. */
-export class ApiError extends Error {}
+/** An error response of the server; the message is a sentence for the user, `isHint` whether the user can act on it. */
+export class ApiError extends Error {
+  /** @param {string} message @param {number} [status] the HTTP status; none if the page itself found the error */
+  constructor(message, status = 400) {
+    super(message);
+    this.isHint = status < 500;
+  }
+}
 
 /** Thrown for a response that a newer request has replaced. It is ignored everywhere. */
 export class StaleResponse extends Error {}
@@ -15,7 +21,7 @@ export const serverReachable = signal(true);
 
 function serverLost() {
   serverReachable.set(false);
-  return new ApiError(UNREACHABLE);
+  return new ApiError(UNREACHABLE, 503);
 }
 
 async function request(path, init) {
@@ -33,7 +39,7 @@ async function request(path, init) {
   } catch (error) {
     if (error.name === "AbortError") throw new StaleResponse();
   }
-  throw new ApiError(sentence);
+  throw new ApiError(sentence, response.status);
 }
 
 async function readBody(response, method) {

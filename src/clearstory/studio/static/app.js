@@ -37,17 +37,28 @@ const context = {
     return name && step !== null ? `${name}/checkpoints/step-${step.padStart(6, "0")}` : name;
   },
   text: () => state.get("text") ?? DEFAULT_TEXT,
+  /** How the sentence becomes a prompt: the fields of a request that differ from the defaults. */
+  prompt: () => ({
+    ...(state.get("raw") === null ? {} : { raw: true }),
+    ...(state.get("system") === null ? {} : { system: state.get("system") }),
+    ...(state.get("specials") === null ? {} : { special_tokens: false }),
+  }),
+  /** The fields of a request about the sentence. */
+  input: () => ({ model: context.model(), text: context.text(), ...context.prompt() }),
   tokens: () => lastTrace?.tokens ?? [],
   trace: () => lastTrace,
   views: () => views,
   models: models.knownModels,
+  /** Whether labels of rows are those of the sentence's tokens: a token that occurs twice has its position behind it. */
+  rowsAreTokens(labels) {
+    const tokens = context.tokens();
+    return labels?.length === tokens.length && labels.every((label, position) => label === tokens[position].piece || label === `${tokens[position].piece}·${position}`);
+  },
   /** The text of the hovered or pinned token, or of the last one. */
   selectedWord() {
     const tokens = context.tokens();
-    const position = hoveredToken.get() ?? state.pinned()[0] ?? tokens.length - 1;
-    const token = tokens[position];
-    if (!token) return "";
-    const source = context.text().slice(token.start, token.stop);
+    const chosen = tokens[hoveredToken.get() ?? state.pinned()[0]];
+    const source = (chosen?.text ? chosen : tokens.findLast((token) => token.text))?.text ?? "";
     return source.trim() || source; // a token may be whitespace only
   },
   /** Marks the page as not ready until the promise is settled. */
@@ -70,12 +81,12 @@ const context = {
   /** Handles a renderer's onPick: a row is a token if the view has one row per token. */
   pick(pick, view) {
     if (pick.panel !== undefined) return state.set({ panel: pick.panel }, { quiet: true });
-    const rowsAreTokens = view?.row_labels?.length === context.tokens().length;
-    if (!rowsAreTokens || pick.row === undefined) return undefined;
+    if (!context.rowsAreTokens(view?.row_labels) || pick.row === undefined) return undefined;
     if (pick.pinned) return state.set({ query: pick.row }, { quiet: true });
     return hoveredToken.set(pick.row);
   },
-  showAlarm: (sentence) => {
+  showAlarm: (sentence, isHint = false) => {
+    alarmBox.className = isHint ? "hint" : "problem";
     alarmBox.textContent = sentence ?? "";
     alarmBox.hidden = !sentence;
   },
@@ -160,20 +171,38 @@ async function trace() {
     if (seconds) statusLine.textContent = `Opening ${model}, ${seconds} s …`;
   }, 500);
   try {
-    const response = await traceRequest.run((signal) => postJson("trace", { model, text: context.text(), top: 0 }, signal));
+    const response = await traceRequest.run((signal) => postJson("trace", { ...context.input(), top: 0 }, signal));
     lastTrace = response;
     context.showAlarm(null);
   } catch (error) {
     if (error instanceof StaleResponse) throw error;
     if (!(error instanceof ApiError)) throw error;
     lastTrace = null;
-    context.showAlarm(error.message);
+    context.showAlarm(error.message, error.isHint);
   } finally {
     clearInterval(ticking);
   }
   tokenChips.update({ tokens: context.tokens(), pinned: state.pinned() });
+  updatePrompting();
   updateStatus();
 }
+
+/** Shows the choices of how the sentence becomes a prompt that this model has. */
+function updatePrompting() {
+  const prompt = lastTrace?.prompt ?? {};
+  const raw = state.get("raw") !== null;
+  byId("chat-box").hidden = !prompt.has_chat_template;
+  byId("system-box").hidden = !prompt.has_chat_template || raw;
+  byId("specials-box").hidden = !prompt.has_special_tokens || prompt.chat;
+  byId("prompting").hidden = !prompt.has_chat_template && !prompt.has_special_tokens;
+  byId("chat").checked = !raw;
+  byId("specials").checked = state.get("specials") === null;
+  if (document.activeElement !== byId("system")) byId("system").value = state.get("system") ?? "";
+}
+
+byId("chat").onchange = () => state.set({ raw: byId("chat").checked ? null : 1 });
+byId("specials").onchange = () => state.set({ specials: byId("specials").checked ? null : 0 });
+byId("system").onchange = () => state.set({ system: byId("system").value || null });
 
 async function loadViews() {
   const model = context.model();
@@ -237,7 +266,7 @@ async function openPage() {
   page = { key };
   document.body.dataset.page = link.dataset.page;
   if (reason) {
-    main.replaceChildren(el("h1", {}, link.textContent), el("p", { class: "problem", data: { reason: "" } }, `Not available: ${reason}.`));
+    main.replaceChildren(el("h1", {}, link.textContent), el("p", { class: "hint", data: { reason: "" } }, `Not available: ${reason}.`));
     return undefined;
   }
   const root = el("div", { class: "page" });
@@ -245,8 +274,8 @@ async function openPage() {
   if (page.key !== key) return undefined; // another page was chosen meanwhile
   main.replaceChildren(el("h1", {}, link.textContent), root);
   page = { key, ...module.mount(root, context, { views: available }) };
-  if (!matchMedia("(max-width: 760px)").matches) main.scrollIntoView({ block: "nearest" });
-  else nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2; // the narrow layout shows the pages in a row
+  scrollTo({ top: 0 }); // with the model, the sentence and its tokens in view
+  if (matchMedia("(max-width: 760px)").matches) nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2; // the narrow layout shows the pages in a row
   return page.update?.();
 }
 
@@ -256,7 +285,7 @@ let previous = {};
 async function applyState() {
   const current = state.all();
   const changed = (name) => (current[name] ?? null) !== (previous[name] ?? null);
-  const needsTrace = changed("model") || changed("step") || changed("text");
+  const needsTrace = ["model", "step", "text", "raw", "system", "specials"].some(changed);
   const model = changed("model") || changed("step");
   previous = current;
   if (document.activeElement !== textInput || textInput.value.trim() === "") textInput.value = context.text();

@@ -21,7 +21,7 @@ export function makeCard({ name, title, description = null, tools: controls = nu
   let content = {};
   const heading = el("h2", {}, title);
   const caption = el("p", { class: "caption", hidden: true });
-  const problem = el("p", { class: "problem", role: "alert", hidden: true });
+  const problem = el("p", { class: "hint", role: "status", hidden: true });
   const body = el("div", { class: "card-body" });
   const table = el("div", { class: "numbers", hidden: true });
   const buttons = {
@@ -87,7 +87,7 @@ export function makeCard({ name, title, description = null, tools: controls = nu
     try {
       downloadFile(`${name}.${kind}`, type, await content.files[kind]());
     } catch (error) {
-      if (error instanceof ApiError) fail(error.message);
+      if (error instanceof ApiError) fail(error.message, error.isHint);
       else throw error;
     }
   }
@@ -100,7 +100,10 @@ export function makeCard({ name, title, description = null, tools: controls = nu
     setTimeout(() => (buttons.python.textContent = "Copy Python"), 1500);
   }
 
-  function fail(sentence) {
+  /** Shows why there is no content: as a hint if the user can act on it, otherwise as an error. */
+  function fail(sentence, isHint = true) {
+    problem.className = isHint ? "hint" : "problem";
+    problem.setAttribute("role", isHint ? "status" : "alert");
     problem.textContent = sentence;
     problem.hidden = false;
     root.dataset.state = "failed";
@@ -133,7 +136,7 @@ export function makeCard({ name, title, description = null, tools: controls = nu
       content = {};
       updateToolbar();
       if (!(error instanceof ApiError)) throw error;
-      fail(error.message);
+      fail(error.message, error.isHint);
     } finally {
       clearInterval(timer);
       delete root.dataset.busy;

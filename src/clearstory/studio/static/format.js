@@ -73,6 +73,14 @@ export function visibleWhitespace(text) {
   return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥");
 }
 
+/** The matches of a pattern, each with its characters [start, stop); the server counts Unicode code points, as Python does. */
+export function splitText(text, pattern) {
+  return [...text.matchAll(pattern)].map((match) => {
+    const start = [...text.slice(0, match.index)].length;
+    return { word: match[0], start, stop: start + [...match[0]].length };
+  });
+}
+
 /** A value as a Python literal. */
 export function pythonLiteral(value) {
   if (value === null || value === undefined) return "None";
@@ -123,8 +131,37 @@ export function toCsv(columns, rows) {
   return [columns, ...rows].map((row) => row.map(cell).join(",")).join("\n") + "\n";
 }
 
+/** The title of a view before it is drawn: "logit-lens" is Logit lens. */
+export function viewTitle(name) {
+  const words = name.replaceAll("-", " ").replace(/\bqk\b/, "QK");
+  return words[0].toUpperCase() + words.slice(1);
+}
+
+const PROMPT_FIELDS = ["raw", "system", "special_tokens"];
+
+/** The Python keywords of the request fields that say how a text becomes a prompt: ", raw=True". */
+export function promptKeywords(request) {
+  return PROMPT_FIELDS.filter((name) => name in request).map((name) => `, ${name}=${pythonLiteral(request[name])}`).join("");
+}
+
+/** The same as a Python expression, PromptOptions(raw=True); empty for the defaults. */
+export function promptOptions(request) {
+  const keywords = promptKeywords(request).slice(2).replace("special_tokens=", "add_special_tokens=");
+  return keywords && `PromptOptions(${keywords})`;
+}
+
+/** The same as a Python argument, and the line that imports it. */
+export const promptArgument = (request) => promptOptions(request) && `, prompt=${promptOptions(request)}`;
+export const promptImport = (request) => promptOptions(request) && "from clearstory.models.prompts import PromptOptions\n";
+
+/** Python code that opens a model and encodes a text as the model reads it: `opened` and `prompt`. */
+export function promptSnippet({ model, text, ...request }) {
+  const options = promptOptions(request);
+  return `import clearstory\nfrom clearstory.models.prompts import ${options ? "PromptOptions, " : ""}encode_prompt\n\nopened = clearstory.open(${pythonLiteral(model)})\nprompt = encode_prompt(opened.model, opened.tokenizer, ${pythonLiteral(text)}${options && `, ${options}`})\n`;
+}
+
 /** Python code that calls a function of the studio, to be run in its folder. */
-export function pythonCall(module, name, { model, text }, settings) {
+export function pythonCall(module, name, { model, text, ...request }, settings) {
   const keywords = Object.entries(settings).map(([key, value]) => `, ${key}=${pythonLiteral(value)}`);
-  return `import clearstory\nfrom clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nresult = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${keywords.join("")})\n`;
+  return `import clearstory\n${promptImport(request)}from clearstory.studio.${module} import ${name}\n\nopened = clearstory.open(${pythonLiteral(model)})\nresult = ${name}(opened.model, opened.tokenizer, ${pythonLiteral(text)}${keywords.join("")}${promptArgument(request)})\n`;
 }

@@ -4,7 +4,7 @@
 import { getJson, latestRequest, fetchArrays, postJson, ApiError, StaleResponse } from "./api.js";
 import { el } from "./dom.js";
 import { TINY_MODEL } from "./pages/home.js";
-import { percent, visibleWhitespace } from "./format.js";
+import { percent, splitText, visibleWhitespace } from "./format.js";
 
 const DONE_KEY = "clearstory.tour";
 
@@ -83,7 +83,7 @@ export function makeTour(context, strip) {
 
   const isAvailable = (name) => context.views().get(name)?.available ?? false;
   const alternativeView = (name) => ALTERNATIVE_VIEWS[name]?.find(isAvailable) ?? null;
-  const pageOfView = (view) => /** @type {HTMLElement} */ (document.querySelector(`#rail a[data-views~="${view}"]:not([data-page="compare"])`))?.dataset.page ?? "views";
+  const pageOfView = (view) => /** @type {HTMLElement} */ (document.querySelector(`#rail a[data-views~="${view}"]:not([data-page="compare"])`))?.dataset.page ?? "all-views";
 
   async function update() {
     const stepNumber = currentStep();
@@ -127,7 +127,7 @@ export function makeTour(context, strip) {
     }
     const step = STEPS[stepNumber - 1];
     if (!step) throw new ApiError(`the tour has ${STEPS.length} steps`);
-    const fetchView = (view, settings = {}) => postJson("view", { model: context.model(), text: context.text(), view, settings }, signal);
+    const fetchView = (view, settings = {}) => postJson("view", { ...context.input(), view, settings }, signal);
     if (!isAvailable(step.view)) return alternativeSentence(step, fetchView);
     const foundHead = step.find ? await step.find(context, signal) : null;
     if (foundHead && context.state.get("layer") === null) context.state.set({ layer: foundHead.layer, head: foundHead.head }, { quiet: true });
@@ -200,12 +200,7 @@ export function makeTour(context, strip) {
 
 function describeTokens(context) {
   const [tokens, text] = [context.tokens(), context.text()];
-  const words = [...text.matchAll(/\S+/gu)].map((match) => {
-    // Offsets count characters (code points), as in Python.
-    const start = [...text.slice(0, match.index)].length;
-    const stop = start + [...match[0]].length;
-    return { word: match[0], pieces: tokens.filter((each) => each.start < stop && each.stop > start).length };
-  });
+  const words = splitText(text, /\S+/gu).map(({ word, start, stop }) => ({ word, pieces: tokens.filter((each) => each.text !== null && each.start < stop && each.stop > start).length }));
   const most = words.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
   const whole = words.filter((each) => each.pieces === 1).length;
   const split = most.pieces > 1 ? `‘${most.word}’ is split into ${most.pieces}; ${whole || "none"} of ${words.length} words ${whole === 1 ? "is" : "are"} one token each` : "each word is one";
@@ -235,12 +230,12 @@ const HEAD_TYPES = {
   first: "to the first token",
   last: "to the last token",
   same: "to the same token",
-  induction: "to the token after the previous occurrence (induction)",
+  induction: "to the token after the previous occurrence (induction, measured on repeated random tokens)",
   diffuse: "to all tokens evenly",
   unclear: "without a clear pattern",
 };
 
-const headScores = (context, signal) => fetchArrays({ model: context.model(), text: context.text(), function: "head_scores", settings: {} }, signal);
+const headScores = (context, signal) => fetchArrays({ ...context.input(), function: "head_scores", settings: {} }, signal);
 
 async function describeAttention(context, fetchView, signal) {
   const scores = await headScores(context, signal);
@@ -278,7 +273,7 @@ function describeHead(context, fetchView, signal, foundHead) {
 }
 
 async function describeNextToken(context, fetchView, signal) {
-  const response = await postJson("next-token", { model: context.model(), text: context.text(), show: 2 }, signal);
+  const response = await postJson("next-token", { ...context.input(), show: 2 }, signal);
   const [one, two] = response.tokens;
   return `The final hidden state of the last token gives a probability for each of the ${response.vocab.toLocaleString("en-US")} tokens. The likeliest next token is ‘${one.piece}’ with ${percent(one.probability)}${two ? `, then ‘${two.piece}’ with ${percent(two.probability)}` : ""}; the perplexity is that of ${(2 ** response.entropy).toFixed(1)} equally likely tokens.`;
 }

@@ -2,6 +2,7 @@
 //
 //   model, step      the model, and the checkpoint of its run
 //   text             the sentence
+//   raw, system      1: no chat template; the system message. specials=0: no special tokens around the text
 //   page             the page
 //   interventions    interventions on the model, one per line
 //   layer, head      the attention head; query: pinned tokens, as 3 or 3,7; panel: the panel of a report
@@ -19,8 +20,11 @@ const current = signal(readUrl());
 
 /** Names that are reset when another name changes: pinned tokens belong to the old sentence. */
 const RESET_ON_CHANGE = {
-  model: ["step", "layer", "head", "heads", "part", "target", "query", "panel", "first_token", "run", "interventions", "word", "words", "axis_from", "axis_to"],
+  model: ["step", "raw", "system", "layer", "head", "heads", "part", "target", "query", "panel", "first_token", "run", "interventions", "word", "words", "axis_from", "axis_to"],
   text: ["query", "panel", "first_token"],
+  raw: ["query", "system"],
+  system: ["query"],
+  specials: ["query"],
   page: ["panel"],
 };
 

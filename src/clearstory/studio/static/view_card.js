@@ -4,7 +4,7 @@ import { fetchFile, latestRequest, postJson } from "./api.js";
 import { makeCard, tablesCsv } from "./card.js";
 import { renderView } from "./renderers.js";
 import { el } from "./dom.js";
-import { viewTables, pythonLiteral } from "./format.js";
+import { viewTables, promptKeywords, pythonLiteral, viewTitle } from "./format.js";
 
 /** Views with a text field of their own instead of the sentence: its label and initial value. */
 const TEXT_FIELDS = {
@@ -24,9 +24,8 @@ const MAX_TOKENS = { head: 128 };
 /** Settings that follow from the pinned tokens: fill-mask masks them. */
 const PINNED_TOKEN_SETTINGS = {
   "fill-mask": (context) => {
-    const [tokenCount, readCount] = [context.tokens().length, context.trace()?.passage?.pieces.length];
-    const pinned = context.state.pinned();
-    return pinned.length && readCount === tokenCount + 2 ? { mask: pinned.map((position) => position + 1) } : {}; // after [CLS]
+    const pinned = context.state.pinned().filter((position) => context.tokens()[position]?.special === false);
+    return pinned.length ? { mask: pinned } : {};
   },
 };
 
@@ -56,7 +55,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
   const computeButton = el("button", { type: "button", class: "strong", onclick: () => ((confirmed = true), update()) }, "Compute");
   const stopButton = el("button", { type: "button", onclick: () => showIdle() }, "Stop");
   const computeButtons = el("span", { class: "buttons" }, computeButton, stopButton);
-  const card = makeCard({ name, title: title ?? name, description: entry?.description.replaceAll("`", "") ?? null, tools: form });
+  const card = makeCard({ name, title: title ?? viewTitle(name), description: entry?.description.replaceAll("`", "") ?? null, tools: form });
   const observer = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) onVisible();
   }, { rootMargin: "300px" });
@@ -64,7 +63,8 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
   buildForm();
 
   function buildForm() {
-    const visibleSettings = (entry?.settings ?? []).filter((setting) => !HIDDEN_SETTINGS.has(setting.name) && !(setting.name in { ...settings, ...boundSettings?.() }));
+    const isFixed = (name) => name in settings || (!URL_SETTINGS.has(name) && name in (boundSettings?.() ?? {}));
+    const visibleSettings = (entry?.settings ?? []).filter((setting) => !HIDDEN_SETTINGS.has(setting.name) && !isFixed(setting.name));
     form.replaceChildren(...(textField ? [textFieldInput()] : []), ...visibleSettings.map(field));
     form.append(computeButtons);
     updateComputeButtons();
@@ -146,7 +146,8 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
       const value = URL_SETTINGS.has(setting.name) ? context.state.number(setting.name) : formValues[setting.name];
       if (value !== null && value !== undefined && !(setting.name in values)) values[setting.name] = value;
     }
-    return { model: context.model(), text: typedText ?? textField?.usual(context) ?? context.text(), view: name, settings: values };
+    const input = textField ? { model: context.model(), text: typedText ?? textField.usual(context) } : context.input();
+    return { ...input, view: name, settings: values };
   }
 
   const isNearViewport = () => card.root.getBoundingClientRect().top < innerHeight + 300;
@@ -157,7 +158,9 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
     if (!context.model() || !card.root.isConnected || collecting || isWaiting()) return Promise.resolve();
     for (const key of URL_SETTINGS) {
       const input = form.elements[key];
-      if (input && document.activeElement !== input) input.value = context.state.number(key) ?? "";
+      if (!input) continue;
+      if (document.activeElement !== input) input.value = context.state.number(key) ?? "";
+      input.placeholder = boundSettings?.()[key] ?? "default";
     }
     const box = form.elements.about;
     if (box && typedText === null && document.activeElement !== box) box.value = textField.usual(context);
@@ -218,7 +221,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
   let shownView = null; // the drawn view
 
   /** Whether the view has one row per token, so that pinned tokens are pinned rows. */
-  const rowsAreTokens = () => shownView?.row_labels?.length === context.tokens().length;
+  const rowsAreTokens = () => context.rowsAreTokens(shownView?.row_labels);
 
   /** Marks the rows of the hovered and pinned tokens. */
   function highlightHoveredToken() {
@@ -253,7 +256,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
 }
 
 /** The call that gives these numbers, to be run in the studio's folder. */
-export function inspectSnippet({ model, text, view, settings }) {
+export function inspectSnippet({ model, text, view, settings, ...prompt }) {
   const formValues = Object.entries(settings).filter(([, value]) => value !== undefined).map(([name, value]) => `, ${name}=${pythonLiteral(value)}`);
-  return `import clearstory\n\nview = clearstory.inspect(${pythonLiteral(model)}, ${pythonLiteral(text)}, view=${pythonLiteral(view)}${formValues.join("")})\n`;
+  return `import clearstory\n\nview = clearstory.inspect(${pythonLiteral(model)}, ${pythonLiteral(text)}, view=${pythonLiteral(view)}${promptKeywords(prompt)}${formValues.join("")})\n`;
 }

@@ -25,6 +25,7 @@ export function mount(root, context, { views }) {
   const [patternsRequest, scoresRequest, headRequest] = [latestRequest(), latestRequest(), latestRequest()];
   let allHeads = null; // {key, patterns, rows, columns, parts, names, kinds, scores}
   let shownRequest = null; // the last request as JSON
+  let shownHead = null; // {layer, head} that the page shows while none is chosen
   const prefetched = new Map(); // responses for hovered heads by request
   let prefetchTimer = 0;
   const { state } = context;
@@ -58,15 +59,16 @@ export function mount(root, context, { views }) {
   const headCard = makeCard({ name: "head-pattern", title: "One head", tools: combination.root });
   const pairsCard = makeCard({ name: "pairs", title: "Strongest pairs" });
   pairsCard.root.hidden = true;
-  /** The part and target of the page, for views that have these settings. */
-  const partSettings = (name) => () => {
+  /** The part, the target and, while none is chosen, the head of the page, for views that have these settings. */
+  const pageSettings = (name) => () => {
+    const values = { part: state.get("part") ?? undefined, target: state.get("target") ?? undefined, ...(isSet("layer") && isSet("head") ? {} : (selectedHead() ?? shownHead)) };
     const settingNames = context.views().get(name)?.settings.map((row) => row.name) ?? [];
-    return Object.fromEntries(["part", "target"].filter((key) => settingNames.includes(key)).map((key) => [key, state.get(key) ?? undefined]));
+    return Object.fromEntries(Object.entries(values).filter(([key]) => settingNames.includes(key)));
   };
-  const viewCards = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name, { boundSettings: partSettings(name) }));
+  const viewCards = views.filter((name) => name !== "heads" && name !== "attention").map((name) => viewCard(context, name, { boundSettings: pageSettings(name) }));
   root.replaceChildren(el("div", { class: "cards wide-first" }, patternsCard.root, headCard.root, pairsCard.root, ...viewCards.map((card) => card.root)));
 
-  const requestBase = () => ({ model: context.model(), text: context.text(), settings: { ...(part() ? { part: part() } : {}), ...(isSet("target") ? { target: state.get("target") } : {}) } });
+  const requestBase = () => ({ ...context.input(), settings: { ...(part() ? { part: part() } : {}), ...(isSet("target") ? { target: state.get("target") } : {}) } });
 
   function selectedHead() {
     const [layer, head] = [state.number("layer"), state.number("head")];
@@ -79,13 +81,12 @@ export function mount(root, context, { views }) {
     const key = JSON.stringify(requestBase());
     const updateViewCards = () => Promise.all(viewCards.map((card) => card.update()));
     if (!allHeads || allHeads.key !== key) {
-      patterns: allHeads = null;
-      shownRequest = null;
+      allHeads = shownRequest = shownHead = null;
       prefetched.clear();
       viewCards.forEach((card) => card.cancel());
       await context.track(loadPatterns(key));
     } else {
-      patternsCard.renderer()?.choose(selectedHead(), combination.headSet());
+      patternsCard.renderer()?.choose(selectedHead() ?? shownHead, combination.headSet());
       await context.track(showHead());
     }
     if (JSON.stringify(requestBase()) === key) await updateViewCards(); // the server handles one request per model at a time, so these come last
@@ -127,14 +128,14 @@ export function mount(root, context, { views }) {
     python: inspectSnippet({ ...requestBase(), view: "heads" }),
     tables: () => [table()],
     files: { csv: async () => tablesCsv([table()]) },
-    mount: (body) => tileGrid(body, data(), { onPick: onTilePick, picked: selectedHead() }),
+    mount: (body) => tileGrid(body, data(), { onPick: onTilePick, picked: selectedHead() ?? shownHead }),
   });
 
   const data = () => ({ ...allHeads, order: tileOrder(), inPlace: order() === "layer" || !allHeads.names, hideFirst: isSet("hide-first"), alsoSelected: combination.headSet(), title: `${allHeads.patterns.shape[0]} layers of ${allHeads.patterns.shape[1]} heads` });
 
   function redraw() {
     if (!allHeads) return;
-    patternsCard.renderer()?.update(data(), selectedHead());
+    patternsCard.renderer()?.update(data(), selectedHead() ?? shownHead);
     shownRequest = null;
     context.track(showHead());
   }
@@ -158,8 +159,11 @@ export function mount(root, context, { views }) {
     if (!allHeads.names) return "Each tile is a head: rows are queries, columns are keys. Head types are being computed.";
     const flat = allHeads.names.flat();
     const counts = allHeads.kinds.map((type) => [type, flat.filter((each) => each === type).length]).filter(([, count]) => count);
-    return `Of ${flat.length} heads ${counts.map(([type, count]) => `${count} ${type}`).join(", ")}.`;
+    return `Of ${flat.length} heads ${counts.map(([type, count]) => `${count} ${type}`).join(", ")}. ${inductionNote()}`.trim();
   }
+
+  /** Where the score of induction comes from: the text rarely repeats anything. */
+  const inductionNote = () => (allHeads.kinds.includes("induction") ? "Induction is measured on random tokens that are repeated, not on this sentence; all other types on this sentence." : "");
 
   function table() {
     const [layers, heads] = allHeads.patterns.shape;
@@ -209,6 +213,10 @@ export function mount(root, context, { views }) {
         shownRequest = null;
         throw error;
       }
+      if (!heads && !selectedHead()) {
+        shownHead = { layer: result.layer, head: result.head };
+        patternsCard.renderer()?.choose(shownHead, combination.headSet());
+      }
       const view = toGridView(result);
       pairsCard.root.hidden = result.rows.length <= MAX_ROWS_WITHOUT_PAIRS && result.columns.length <= MAX_ROWS_WITHOUT_PAIRS;
       if (!pairsCard.root.hidden) pairsCard.fill(async () => pairsContent(strongestPairs(result)));
@@ -226,7 +234,7 @@ export function mount(root, context, { views }) {
     });
   }
 
-  const rowsAreTokens = () => allHeads && allHeads.rows.length === context.tokens().length;
+  const rowsAreTokens = () => allHeads !== null && context.rowsAreTokens(allHeads.rows);
   const pinnedRow = () => (rowsAreTokens() ? (state.pinned()[0] ?? null) : null);
 
   function toGridView(result) {

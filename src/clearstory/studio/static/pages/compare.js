@@ -6,7 +6,7 @@ import { renderView } from "../renderers.js";
 import { el } from "../dom.js";
 import { linkRenderers, translatePosition } from "../linked_views.js";
 import { inspectSnippet } from "../view_card.js";
-import { viewTables } from "../format.js";
+import { viewTables, viewTitle } from "../format.js";
 import { makeComparisonSides } from "./comparison_sides.js";
 
 /** Kinds of views that can be subtracted. */
@@ -68,7 +68,7 @@ export function mount(root, context) {
     }
     // The same head on both sides; without it each side would select its own.
     if ("head" in fieldsByName(view)) settingValues.head ??= 0;
-    return { model: context.model(), text: context.text(), compare_model: sides.model(), compare_text: sides.text(), view, settings: settingValues };
+    return { ...context.input(), compare_model: sides.model(), compare_text: sides.text(), view, settings: settingValues };
   }
 
   const fieldsByName = (view) => Object.fromEntries(settingsOf(view).map((row) => [row.name, row]));
@@ -86,7 +86,7 @@ export function mount(root, context) {
 
   function updateViewSelect(view) {
     const reason = (each) => (!each.available ? `A: ${each.reason}` : `B: ${viewsOfB.views.get(each.name)?.reason ?? "view not available"}`);
-    const options = comparableViews().map((each) => el("option", { value: each.name, disabled: !isAvailableInBoth(each.name), title: isAvailableInBoth(each.name) ? each.description : reason(each) }, each.name));
+    const options = comparableViews().map((each) => el("option", { value: each.name, disabled: !isAvailableInBoth(each.name), title: isAvailableInBoth(each.name) ? each.description : reason(each) }, viewTitle(each.name)));
     viewSelect.replaceChildren(...options);
     viewSelect.value = view ?? "";
   }

@@ -34,7 +34,7 @@ export function decodingComparisonCard(context, samplingSettings) {
   card.root.classList.add("full-width");
   let shownKey = null; // the model and prompt of the shown result
 
-  const key = () => JSON.stringify([context.model(), context.text()]);
+  const key = () => JSON.stringify([context.input()]);
 
   function showIdle() {
     shownKey = null;
@@ -46,7 +46,7 @@ export function decodingComparisonCard(context, samplingSettings) {
   function load() {
     const { temperature, top_k, top_p, seed } = samplingSettings();
     const settings = { max_tokens: Number(tokens.value), beam: Number(beam.value), length_penalty: Number(penalty.value), temperature, top_k, top_p, seed };
-    const request = { model: context.model(), text: context.text(), function: "compare_decoding", settings };
+    const request = { ...context.input(), function: "compare_decoding", settings };
     shownKey = key();
     context.state.set({ beam: settings.beam, tokens: settings.max_tokens, penalty: settings.length_penalty === 1 ? null : settings.length_penalty }, { quiet: true });
     return context.track(

@@ -6,7 +6,7 @@ import { mount as map } from "../render/map.js";
 import { mount as strip, vectorTable } from "../render/vector_strip.js";
 import { el } from "../dom.js";
 import { inspectSnippet, viewCard } from "../view_card.js";
-import { cellText, viewTables, pythonLiteral } from "../format.js";
+import { cellText, promptSnippet, viewTables, pythonLiteral } from "../format.js";
 
 /** Views that the page shows in cards of its own. */
 const PAGE_CARDS = new Set(["neighbours", "projection"]);
@@ -91,7 +91,7 @@ export function mount(root, context, { views }) {
       pending.push(fill(neighboursCard, "word", { model, text: currentWord(), function: "nearest_embeddings", settings: { ...spaceArguments(), top: 12 } }, showWord));
       pending.push(fill(mapCard, "map", usesRunAxes() ? { model, final_model: state.get("model"), text: currentWords(), top: getInteger("top") ?? 4, ...spaceArguments() } : { model, text: currentWords(), view: "projection", settings: { top: getInteger("top") ?? 4, ...spaceArguments(), ...(getState("layout") ? { layout: getState("layout") } : {}) } }, showMap));
     }
-    if (model && views.includes("embeddings")) pending.push(fill(rowsCard, "rows", { model, text: context.text(), function: "embedding_rows" }, showEmbeddingRows));
+    if (model && views.includes("embeddings")) pending.push(fill(rowsCard, "rows", { ...context.input(), function: "embedding_rows" }, showEmbeddingRows));
     await Promise.all(pending);
   }
 
@@ -152,7 +152,7 @@ export function mount(root, context, { views }) {
     const vectors = { title: "Input embeddings of the sentence's tokens", ...result };
     return {
       caption: result.caption,
-      python: `import clearstory\nfrom clearstory.lens.probes.embeddings import input_embeddings\n\nopened = clearstory.open(${pythonLiteral(request.model)})\nrows = input_embeddings(opened.model, opened.tokenizer.encode(${pythonLiteral(request.text)}))\n`,
+      python: `from clearstory.lens.probes.embeddings import input_embeddings\n${promptSnippet(request)}rows = input_embeddings(opened.model, prompt.ids)\n`,
       tables: () => [vectorTable(vectors)],
       files: { csv: async () => tablesCsv([vectorTable(vectors)]) },
       mount: (body) => {

@@ -4,7 +4,7 @@
 import { postJson, ApiError, StaleResponse, latestRequest } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../dom.js";
-import { cellText, pythonLiteral, percent } from "../format.js";
+import { cellText, percent, promptKeywords, pythonLiteral } from "../format.js";
 import { generationAttentionCard } from "./generation_attention.js";
 import { generationSpeedCard } from "./generation_speed.js";
 import { decodingComparisonCard } from "./decoding_comparison.js";
@@ -58,7 +58,7 @@ export function mount(root, context) {
     playButton.textContent = "Play";
     tokens = [];
     selected = null;
-    sourceKey = JSON.stringify([context.model(), context.text()]);
+    sourceKey = JSON.stringify([context.input()]);
     return showTokens(0);
   }
 
@@ -73,7 +73,7 @@ export function mount(root, context) {
   async function forward() {
     if (shownCount < tokens.length) return showTokens(shownCount + 1);
     if (tokens.at(-1)?.ended) return undefined;
-    const request = { model: context.model(), text: context.text(), generated: tokens.map((each) => each.id), show: 12, ...sampling };
+    const request = { ...context.input(), generated: tokens.map((each) => each.id), show: 12, ...sampling };
     try {
       const startTime = performance.now();
       const response = await requests.run((signal) => postJson("generated-token", request, signal));
@@ -200,11 +200,11 @@ export function mount(root, context) {
   }
 
   const snippet = () =>
-    `import clearstory\n\nmade = clearstory.generate(${pythonLiteral(context.model())}, ${pythonLiteral(context.text())}, max_tokens=${Math.max(1, shownCount)}, temperature=${sampling.temperature}, top_k=${sampling.top_k}, top_p=${sampling.top_p}, seed=${sampling.seed})\nprint(made.text)\n`;
+    `import clearstory\n\nmade = clearstory.generate(${pythonLiteral(context.model())}, ${pythonLiteral(context.text())}${promptKeywords(context.prompt())}, max_tokens=${Math.max(1, shownCount)}, temperature=${sampling.temperature}, top_k=${sampling.top_k}, top_p=${sampling.top_p}, seed=${sampling.seed})\nprint(made.text)\n`;
 
   return {
     update() {
-      const same = sourceKey === JSON.stringify([context.model(), context.text()]);
+      const same = sourceKey === JSON.stringify([context.input()]);
       return Promise.all([same ? attentionCard.update() : restart(), decodingCard.update(), speedCard.update()]);
     },
     destroy: () => (requests.cancel(), (playing = false), [attentionCard, decodingCard, speedCard].forEach((each) => each.destroy())),

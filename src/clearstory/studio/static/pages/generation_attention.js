@@ -54,7 +54,7 @@ export function generationAttentionCard(context) {
       lastRequest = null;
       return undefined;
     }
-    const request = { model: context.model(), text: context.text(), function: "newest_token_attention", settings: requestSettings() };
+    const request = { ...context.input(), function: "newest_token_attention", settings: requestSettings() };
     if (JSON.stringify(request) === lastRequest) return undefined;
     lastRequest = JSON.stringify(request);
     return context.track(

@@ -19,7 +19,7 @@ export function generationSpeedCard(context) {
     tools: el("div", { class: "settings" }, el("label", {}, el("span", {}, "Tokens"), tokens), el("label", {}, el("span", {}, "Runs"), runs), el("span", { class: "buttons" }, measure, stop)),
   });
   let shownKey = null;
-  const key = () => JSON.stringify([context.model(), context.text()]);
+  const key = () => JSON.stringify([context.input()]);
 
   function showIdle() {
     shownKey = key();
@@ -30,7 +30,7 @@ export function generationSpeedCard(context) {
 
   function load() {
     const settings = { tokens: Number(tokens.value), runs: Number(runs.value) };
-    const request = { model: context.model(), text: context.text(), function: "measure_generation_speed", settings };
+    const request = { ...context.input(), function: "measure_generation_speed", settings };
     shownKey = key();
     return context.track(
       card.fill(async () => {

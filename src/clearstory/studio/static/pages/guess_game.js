@@ -23,7 +23,7 @@ export function guessGameCard(context, { onCover }) {
     description: "Guess the next token and state your confidence before the prediction is shown. Your guess gets that probability, the other tokens share the rest in the model's proportions. Both are scored by −log₂ of the actual token's probability.",
     tools: el("div", { class: "settings" }, el("label", {}, el("span", {}, "Text"), textSelect), el("span", { class: "buttons" }, beginButton, endButton)),
   });
-  const key = () => JSON.stringify([context.model(), context.text()]);
+  const key = () => JSON.stringify([context.input()]);
   const arrayRequest = (name, text, settings) => ({ model: context.model(), text, function: name, settings });
 
   async function begin() {
@@ -134,7 +134,7 @@ export function guessGameCard(context, { onCover }) {
     return el(
       "div",
       {},
-      problem ? el("p", { class: "problem", role: "alert" }, `${problem}.`) : null,
+      problem ? el("p", { class: "hint", role: "status" }, `${problem}.`) : null,
       el(
         "form",
         { class: "settings", onsubmit: (event) => (event.preventDefault(), submitGuess({ word: input.value })) },

@@ -4,7 +4,7 @@ import { latestRequest, fetchArrays } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { mount as weightEditor } from "../render/weight_editor.js";
 import { el, slider } from "../dom.js";
-import { viewTables, pythonLiteral } from "../format.js";
+import { viewTables, promptArgument, promptImport, pythonLiteral } from "../format.js";
 
 /** Above this many tokens the dots are too small to be dragged. */
 const MAX_TOKENS = 48;
@@ -60,7 +60,7 @@ export function headEditorCard(context, interventions) {
     ({ layers, heads, parts } = shape);
     paintTools();
     const partSettings = selectedPart() ? { part: selectedPart(), ...(state.get("target") ? { target: state.get("target") } : {}) } : {};
-    const request = { model: context.model(), text: context.text(), function: "edited_pattern", settings: { ...partSettings, ...selectedHead(), interventions: interventions.list() } };
+    const request = { ...context.input(), function: "edited_pattern", settings: { ...partSettings, ...selectedHead(), interventions: interventions.list() } };
     const key = JSON.stringify(request);
     if (key === shownRequest) return Promise.resolve();
     return card.fill(async () => {
@@ -115,14 +115,14 @@ function toGridView(result) {
   return { kind: "grid", title: `Attention of ${result.layer_name}, head ${result.head}, with interventions`, row_labels: result.rows, column_labels: result.columns, values };
 }
 
-const snippet = ({ model, text, settings }, { layer, head }) => `import clearstory
-from clearstory.lens.hooks.apply_interventions import pattern_with_interventions
+const snippet = ({ model, text, settings, ...request }, { layer, head }) => `import clearstory
+${promptImport(request)}from clearstory.lens.hooks.apply_interventions import pattern_with_interventions
 from clearstory.lens.hooks.attention_sites import attention_site
 from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import encode_passage
 
 opened = clearstory.open(${pythonLiteral(model)})
-passage = encode_passage(opened.model, opened.tokenizer, ${pythonLiteral(text)}${settings.target ? `, target=${pythonLiteral(settings.target)}` : ""})
+passage = encode_passage(opened.model, opened.tokenizer, ${pythonLiteral(text)}${settings.target ? `, target=${pythonLiteral(settings.target)}` : ""}${promptArgument(request)})
 interventions = [parse_intervention(each) for each in ${pythonLiteral(settings.interventions)}]
 site = attention_site(opened.model, ${layer}, ${pythonLiteral(settings.part ?? null)})
 weights = pattern_with_interventions(opened.model, opened.tokenizer, passage, site, interventions)[${head}]

@@ -10,7 +10,7 @@ export const TINY_MODEL = { name: "tiny", settings: { text: ["corpus:kjv"], mode
 const KIND_LABELS = { run: "run", folder: "model folder", adapter: "adapter", file: "file" };
 
 export function mount(root, context) {
-  const problemBox = el("p", { class: "problem", role: "alert", hidden: true });
+  const problemBox = el("p", { class: "hint", role: "status", hidden: true });
   const intro = el("div", { class: "first" });
   const list = el("div", { class: "tiles" });
   const searchNote = el("p", { class: "quiet" });
@@ -101,7 +101,7 @@ export function mount(root, context) {
       { class: "tile", data: { model: each.name } },
       el("h2", {}, each.name === "." ? "this folder" : each.name),
       el("dl", {}, ...details.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-      each.problem ? el("p", { class: "problem" }, `This model ${each.problem}.`) : null,
+      each.problem ? el("p", { class: "hint" }, `This model ${each.problem}.`) : null,
       el(
         "div",
         { class: "buttons" },

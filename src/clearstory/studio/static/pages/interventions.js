@@ -7,7 +7,7 @@ import { makeCard } from "../card.js";
 import { mount as mountBars } from "../render/before_after_bars.js";
 import { el, whenReady, slider, svg } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { pythonLiteral } from "../format.js";
+import { promptArgument, promptImport, pythonLiteral } from "../format.js";
 import { headEditorCard } from "./head_editor.js";
 
 const SYNTAX = [
@@ -162,7 +162,7 @@ export function mount(root, context, { views }) {
     try {
       if (shapeModel !== model || !shape) {
         // A request with one cell per head returns the numbers of layers and heads.
-        const ask = (settings) => requests.run((signal) => fetchArrays({ model, text: context.text(), function: "head_patterns", settings: { cells: 1, ...settings } }, signal));
+        const ask = (settings) => requests.run((signal) => fetchArrays({ ...context.input(), function: "head_patterns", settings: { cells: 1, ...settings } }, signal));
         let result = await ask({});
         if (result.parts.length > 1) result = await ask({ part: "decoder" }); // the decoder predicts the next token
         const [layers, heads] = result.patterns.shape;
@@ -186,12 +186,12 @@ export function mount(root, context, { views }) {
   }
 
   const snippet = () => `import clearstory
-from clearstory.lens.hooks.apply_interventions import run_interventions
+${promptImport(context.prompt())}from clearstory.lens.hooks.apply_interventions import run_interventions
 from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import encode_passage
 
 opened = clearstory.open(${pythonLiteral(context.model())})
-passage = encode_passage(opened.model, opened.tokenizer, ${pythonLiteral(context.text())}${state.get("target") ? `, target=${pythonLiteral(state.get("target"))}` : ""})
+passage = encode_passage(opened.model, opened.tokenizer, ${pythonLiteral(context.text())}${state.get("target") ? `, target=${pythonLiteral(state.get("target"))}` : ""}${promptArgument(context.prompt())})
 interventions = [
 ${currentList().map((each) => `    parse_intervention(${pythonLiteral(each)}),`).join("\n")}
 ]

@@ -19,7 +19,7 @@ export function logitDifferenceCard(context, isAvailable) {
   const controls = el("div", { class: "token-pair", hidden: !isAvailable }, el("div", { class: "settings" }, el("label", {}, el("span", {}, "Token A"), selectA), el("label", {}, el("span", {}, "Token B"), selectB), swap), sumLine);
   attributionCard?.root.querySelector("header").after(controls);
 
-  const key = () => JSON.stringify([context.model(), context.text()]);
+  const key = () => JSON.stringify([context.input()]);
 
   function saveChoice() {
     context.state.set({ token_pair: selectedIds().join(",") }, { quiet: true });

@@ -5,7 +5,7 @@ import { latestRequest, postJson } from "../api.js";
 import { makeCard, tablesCsv } from "../card.js";
 import { el, slider } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { cellText, pythonLiteral, percent } from "../format.js";
+import { cellText, percent, promptSnippet } from "../format.js";
 import { guessGameCard } from "./guess_game.js";
 import { logitDifferenceCard } from "./logit_difference.js";
 
@@ -40,7 +40,7 @@ export function mount(root, context, { views }) {
   }
 
   function update() {
-    const request = { model: context.model(), text: context.text(), show: 40, ...sampling };
+    const request = { ...context.input(), show: 40, ...sampling };
     const sampled = card.fill(async () => {
       const response = await requests.run((signal) => postJson("next-token", request, signal));
       logitDifference.offer(response.tokens);
@@ -91,12 +91,10 @@ function renderBars(body, response) {
   return { update: () => {}, state: () => ({ kept: response.kept }), svg: () => null, csv: () => null };
 }
 
-const snippet = ({ model, text, temperature, top_k, top_p }) =>
-  `import clearstory
-from clearstory.generation.sampling import filtered_probabilities
+const snippet = ({ model, text, temperature, top_k, top_p, ...request }) =>
+  `from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
-
-opened = clearstory.open(${pythonLiteral(model)})
-logits = opened.logits([opened.tokenizer.encode(${pythonLiteral(text)})])[0, -1].double()
+${promptSnippet({ model, text, ...request })}
+logits = opened.logits([prompt.ids])[0, -1].double()
 ids, probabilities = filtered_probabilities(logits / ${temperature || 1}, Sampling(top_k=${temperature ? top_k : 1}, top_p=${top_p}))
 `;

@@ -4,7 +4,7 @@ import { makeCard, tablesCsv } from "../card.js";
 import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { pythonLiteral, visibleWhitespace } from "../format.js";
+import { promptSnippet, splitText, visibleWhitespace } from "../format.js";
 
 export function mount(root, context, { views }) {
   const card = makeCard({ name: "pieces", title: "Tokens" });
@@ -16,9 +16,9 @@ export function mount(root, context, { views }) {
     const filled = card.fill(async () => ({
       title: `${tokens.length} tokens, ${new TextEncoder().encode(text).length} bytes`,
       caption: tokensCaption(tokens, text),
-      python: `import clearstory\n\ntokenizer = clearstory.open(${pythonLiteral(context.model())}).tokenizer\nprint([(id, tokenizer.display_token(id)) for id in tokenizer.encode(${pythonLiteral(text)})])\n`,
-      tables: () => [table(tokens, text)],
-      files: { csv: async () => tablesCsv([table(tokens, text)]) },
+      python: `${promptSnippet(context.input())}print([(id, opened.tokenizer.display_token(id)) for id in prompt.ids])\n`,
+      tables: () => [table(tokens)],
+      files: { csv: async () => tablesCsv([table(tokens)]) },
       mount: (body) => paint(body, tokens, text),
     }));
     return Promise.all([context.track(filled), ...cards.map((each) => each.update())]);
@@ -40,7 +40,7 @@ export function mount(root, context, { views }) {
         "table",
         { class: "rendered" },
         el("thead", {}, el("tr", {}, ...["position", "token", "id", "bytes", "text", ""].map((name) => el("th", { scope: "col" }, name)))),
-        el("tbody", {}, ...tokens.map((token, position) => tokenRow(token, position, text))),
+        el("tbody", {}, ...tokens.map(tokenRow)),
       ),
     );
     body.replaceChildren(row, counts, list);
@@ -50,7 +50,7 @@ export function mount(root, context, { views }) {
     return { ...tokenChips, svg: () => null, csv: () => null };
   }
 
-  const tokenRow = (token, position, text) =>
+  const tokenRow = (token, position) =>
     el(
       "tr",
       { data: { position, id: token.id }, "aria-selected": String(context.state.pinned().includes(position)) },
@@ -58,27 +58,24 @@ export function mount(root, context, { views }) {
       el("td", { class: "mono" }, token.piece),
       el("td", { class: "n" }, token.id.toLocaleString("en-US")),
       el("td", { class: "n" }, token.bytes),
-      el("td", { class: "mono" }, visibleWhitespace(text.slice(token.start, token.stop))),
+      el("td", { class: "mono" }, visibleWhitespace(token.text ?? "")),
       el("td", {}, token.special ? "special" : token.unknown ? "unknown" : ""),
     );
 
   return { update, destroy: () => cards.forEach((each) => each.destroy()) };
 }
 
-const table = (tokens, text) => ({
+const table = (tokens) => ({
   title: "Tokens",
   columns: ["position", "token", "id", "bytes", "text", "special", "unknown"],
-  rows: tokens.map((token, position) => [position, token.piece, token.id, token.bytes, text.slice(token.start, token.stop), String(token.special), String(token.unknown)]),
+  rows: tokens.map((token, position) => [position, token.piece, token.id, token.bytes, token.text, String(token.special), String(token.unknown)]),
 });
 
 /** The number of unknown tokens, or the word with the most tokens. */
 function tokensCaption(tokens, text) {
   const unknown = tokens.filter((token) => token.unknown).length;
   if (unknown) return `${unknown} of ${tokens.length} tokens are unknown: they are not in the vocabulary.`;
-  const words = [...text.matchAll(/\S+/g)].map((match) => {
-    const [start, stop] = [match.index, match.index + match[0].length];
-    return { word: match[0], pieces: tokens.filter((token) => token.start < stop && token.stop > start).length };
-  });
+  const words = splitText(text, /\S+/gu).map(({ word, start, stop }) => ({ word, pieces: tokens.filter((token) => token.text !== null && token.start < stop && token.stop > start).length }));
   const most = words.reduce((a, b) => (b.pieces > a.pieces ? b : a), { word: "", pieces: 0 });
   if (most.pieces < 2) return words.length ? "Every word is one token." : "";
   return `‘${most.word}’ is split into ${most.pieces} tokens, more than any other word.`;

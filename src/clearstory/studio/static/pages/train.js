@@ -6,7 +6,7 @@ import { makeCard, tablesCsv } from "../card.js";
 import { RENDERERS, renderView } from "../renderers.js";
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";
-import { cellText, duration, viewTables, pythonLiteral } from "../format.js";
+import { cellText, duration, viewTables, viewTitle, pythonLiteral } from "../format.js";
 import { trainForm } from "./train_form.js";
 
 const POLL_MS = 1500; // milliseconds between two requests
@@ -29,7 +29,7 @@ export function mount(root, context) {
   const stopButton = el("button", { type: "button", onclick: () => postAction("runs/stop") }, "Stop and save a checkpoint");
   const resumeButton = el("button", { type: "button", onclick: () => postAction("runs/resume") }, "Resume");
   const inspectButton = el("button", { type: "button", class: "strong", onclick: () => context.go("next-token", { model: name }) }, "Inspect the model");
-  const problem = el("p", { class: "problem", role: "alert", hidden: true });
+  const problem = el("p", { class: "hint", role: "status", hidden: true });
   const warnings = el("ul", { class: "warnings" });
   const samples = el("div", { class: "samples" });
   const curveCard = makeCard({ name: "learning-curve", title: "Learning curve", description: "Validation loss against training tokens, with the reference curve of the model family if there is one." });
@@ -200,10 +200,11 @@ export function mount(root, context) {
       if (polledRun !== name) return undefined;
       const availableViews = response.views.filter((each) => each.available).map((each) => each.name);
       const views = new Map(response.views.map((each) => [each.name, each]));
-      const liveContext = { ...context, model: () => name, views: () => views };
-      const viewSelect = el("select", { "aria-label": "view", onchange: () => showView(viewSelect.value) }, ...availableViews.map((each) => el("option", { value: each }, each)));
+      const liveContext = { ...context, model: () => name, input: () => ({ model: name, text: context.text() }), views: () => views };
+      const viewSelect = el("select", { "aria-label": "view", onchange: () => showView(viewSelect.value) }, ...availableViews.map((each) => el("option", { value: each }, viewTitle(each))));
       const container = el("div", {});
       const showView = (view) => {
+        viewSelect.value = view;
         liveCard?.destroy();
         liveCard = viewCard(liveContext, view);
         container.replaceChildren(liveCard.root);

@@ -9,7 +9,7 @@ const MAIN_SETTINGS = new Set(["text", "model", "tokenizer", "minutes", "cpu_sec
 /** A form that starts a run and calls onStarted(run). `ready` resolves when the form is shown. */
 export function trainForm(context, onStarted) {
   const root = el("form", { class: "train", autocomplete: "off" });
-  const problem = el("p", { class: "problem", role: "alert", hidden: true });
+  const problem = el("p", { class: "hint", role: "status", hidden: true });
   const otherFields = new Map(); // key -> () => value, for all other settings
   let formData = null;
   let preset = null;
@@ -20,7 +20,7 @@ export function trainForm(context, onStarted) {
       paint();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      root.replaceChildren(el("p", { class: "problem" }, error.message));
+      root.replaceChildren(el("p", { class: "hint" }, error.message));
     }
   })();
 

@@ -3,6 +3,7 @@
 
 import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
+import { splitText } from "../format.js";
 
 export const EXAMPLE_SENTENCES = ["a machine learning model", "a fashion model"];
 
@@ -11,15 +12,14 @@ const WORD_PATTERN = /[\p{L}\p{N}_]+/gu;
 /** The words of a text, each with its character span and the number of its occurrences so far. */
 export function splitWords(text) {
   const seen = new Map();
-  return [...text.matchAll(WORD_PATTERN)].map((match) => {
-    const key = match[0].toLowerCase();
+  return splitText(text, WORD_PATTERN).map((match) => {
+    const key = match.word.toLowerCase();
     seen.set(key, (seen.get(key) ?? 0) + 1);
-    const start = [...text.slice(0, match.index)].length;
-    return { word: match[0], key, start, stop: start + [...match[0]].length, nth: seen.get(key) };
+    return { ...match, key, nth: seen.get(key) };
   });
 }
 
-const overlaps = (word, token) => token && token.start < word.stop && token.stop > word.start;
+const overlaps = (word, token) => token && token.text !== null && token.start < word.stop && token.stop > word.start;
 
 /** -> {root, update({other, tokens}), selectedWords(other, tokens)}; `other` is the second sentence, null if none is given. */
 export function makeWordSelection(context) {

@@ -6,7 +6,7 @@
 
 import { el, redrawOnResize } from "../dom.js";
 import { cellText } from "../format.js";
-import { drawGridSvg, maxAbs, drawGridCanvas } from "./grid_drawing.js";
+import { drawGridSvg, gridScale, drawGridCanvas } from "./grid_drawing.js";
 
 export const MAX_SVG_CELLS = 48;
 const MAX_SVG_SQUARES = 400; // one head of 20 tokens; a canvas is faster above that
@@ -19,6 +19,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
   let pinned = null; // index of the pinned row
   let pinnedColumn = null; // index of the pinned column
   let size = 0;
+  let outlierNote = ""; // which columns exceed the scale
   let drawing = null;
   const container = el("div", { class: "grid-field", tabindex: "0", role: "application", onkeydown: onKeyDown });
   const readout = el("p", { class: "readout", "aria-live": "polite" });
@@ -53,7 +54,10 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     size = Math.max(size, hasTexts ? 72 : 3);
     // Square cells, except for few rows with many columns, whose rows are higher.
     const rowHeight = hasTexts ? 22 : columns > rows ? Math.max(size, 15) : size;
-    const layout = { rows, columns, left, top, size, tilt, rowHeight, max: maxAbs(view.values) };
+    const { max, outliers } = gridScale(view);
+    outlierNote = outliers.length ? `Dimension${outliers.length > 1 ? "s" : ""} ${outliers.slice(0, 6).map((column) => view.column_labels[column]).join(", ")}${outliers.length > 6 ? ` and ${outliers.length - 6} more` : ""} exceed the scale of ±${cellText(max)} and are drawn at full size. ` : "";
+    root.dataset.outliers = outliers.map((column) => view.column_labels[column]).join(" ");
+    const layout = { rows, columns, left, top, size, tilt, rowHeight, max };
     // Grids of texts are always SVG.
     const useCanvas = rows > MAX_SVG_CELLS || columns > MAX_SVG_CELLS || (!view.dots && rows * columns > MAX_SVG_SQUARES);
     drawing?.destroy?.();
@@ -124,7 +128,7 @@ export function mount(root, data, { onPick = (_) => {}, onMove = (_) => {}, pick
     }
     if (pinnedColumn !== null && hovered?.row !== null) parts.push(describeColumn(pinnedColumn));
     if (pinned !== null) parts.push(`row ${view.row_labels[pinned]} pinned; Esc releases it`);
-    readout.textContent = parts.join(" · ") || `Hover a cell to read it; click to pin its row${view.readers ? ", or a column label to pin the column" : ""}.`;
+    readout.textContent = parts.join(" · ") || `${outlierNote}Hover a cell to read it; click to pin its row${view.readers ? ", or a column label to pin the column" : ""}.`;
   }
 
   /** The rows with the largest values of a column, as text. */

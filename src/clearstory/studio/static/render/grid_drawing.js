@@ -14,6 +14,29 @@ export function maxAbs(values) {
   return max;
 }
 
+/** Columns whose largest value is more than this many times that of the median column are outliers. */
+const OUTLIER_FACTOR = 4;
+
+/**
+ * The value that is drawn at full size, and the columns with larger ones. A residual stream has a few dimensions that are a
+ * hundred times the others and would hide them, so the scale of vectors is that of all dimensions but the outliers.
+ */
+export function robustScale(columnMaxima) {
+  const sorted = [...columnMaxima].sort((a, b) => a - b);
+  const limit = OUTLIER_FACTOR * (sorted[Math.floor(sorted.length / 2)] ?? 0);
+  if (sorted.length < 8 || !limit || sorted.at(-1) <= limit) return { max: sorted.at(-1) ?? 0, outliers: [] };
+  return { max: sorted.findLast((each) => each <= limit), outliers: columnMaxima.flatMap((each, column) => (each > limit ? [column] : [])) };
+}
+
+/** Whether the columns of a grid are dimensions of vectors: their labels are numbers. */
+const hasDimensions = (view) => Boolean(view.dots) && view.column_labels.every((label) => /^\d+$/.test(label));
+
+/** The scale of a grid: robust for vectors, otherwise the largest absolute value. */
+export function gridScale(view) {
+  if (!hasDimensions(view)) return { max: maxAbs(view.values), outliers: [] };
+  return robustScale(view.column_labels.map((_, column) => Math.max(...view.values.map((row) => Math.abs(row[column] ?? 0)))));
+}
+
 /** A grid as SVG, with searchable text. */
 export function drawGridSvg(view, { rows, columns, left, top, size, tilt, rowHeight, max }) {
   const [width, height] = [left + columns * size + tilt, top + rows * rowHeight + 8];
@@ -70,12 +93,12 @@ function cellMark(view, r, c, x, y, size, rowHeight, strength) {
     return size < 14
       ? svg("rect", { class: "value", opacity: 0.5, x: x + size * 0.3, y: y + size / 2 - 0.4, width: size * 0.4, height: 0.8 })
       : svg("text", { class: "value middle", opacity: 0.75, "font-size": Math.min(11, size * 0.5), x: x + size / 2, y: y + size / 2 + 4 }, "−∞");
-  const magnitude = Math.abs(strength);
+  const magnitude = Math.min(1, Math.abs(strength));
   if (!magnitude) return null;
   if (view.dots) {
     // The area, not the radius, is proportional to the value.
     const radius = (size / 2 - 0.5) * Math.sqrt(magnitude) - (value < 0 ? Math.min(0.7, size / 16) : 0);
-    return svg("circle", { class: value < 0 ? `hollow-${ink}` : ink, cx: x + size / 2, cy: y + rowHeight / 2, r: Math.max(radius, 0.2) });
+    return svg("circle", { class: `${value < 0 ? `hollow-${ink}` : ink}${Math.abs(strength) > 1 ? " beyond" : ""}`, cx: x + size / 2, cy: y + rowHeight / 2, r: Math.max(radius, 0.2) });
   }
   const gap = Math.min(0.5, size / 10);
   const bounds = { x: x + gap, y: y + gap, width: size - 2 * gap, height: rowHeight - 2 * gap, opacity: 0.04 + 0.96 * magnitude };
@@ -159,7 +182,7 @@ function dots(context, view, { left, top, size, rowHeight, max, ink, hollow: neg
         context.fillRect(x + size * 0.3, y + rowHeight / 2 - 0.4, size * 0.4, 0.8);
         return;
       }
-      const magnitude = max ? Math.abs(value) / max : 0;
+      const magnitude = max ? Math.min(1, Math.abs(value) / max) : 0;
       if (!magnitude) return;
       context.globalAlpha = 1;
       context.beginPath();

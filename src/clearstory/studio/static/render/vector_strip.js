@@ -1,8 +1,9 @@
 // Vector strip: vectors as rows of coloured cells, one narrow column per dimension: blue for positive values, red for negative
-// ones; the opacity is the square root of the value relative to the largest.
+// ones; the opacity is the square root of the value relative to the largest that is no outlier.
 
 import { themeColor, el, redrawOnResize } from "../dom.js";
 import { cellText } from "../format.js";
+import { robustScale } from "./grid_drawing.js";
 
 const [ROW_HEIGHT, ROW_GAP] = [18, 2];
 
@@ -35,7 +36,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     const [rows, columns] = view.values.shape;
     const left = 14 + 7.4 * Math.min(18, Math.max(1, ...view.labels.map((each) => [...each].length)));
     const size = Math.max(1, Math.min(24, (width - left - 4) / Math.max(1, columns)));
-    layout = { left, size, rows, columns };
+    layout = { left, size, rows, columns, outliers: [] };
     const [canvasWidth, canvasHeight] = [Math.ceil(left + columns * size + 2), rows * (ROW_HEIGHT + ROW_GAP) + 2];
     const pixelRatio = Math.min(2, devicePixelRatio || 1);
     for (const each of [canvas, overlay]) {
@@ -47,13 +48,15 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     context.scale(pixelRatio, pixelRatio);
     const [positiveColor, negativeColor, textColor] = [themeColor("bar"), themeColor("value"), themeColor("ink")];
     const numbers = view.values.values;
-    let max = 0;
-    for (const each of numbers) max = Math.max(max, Math.abs(each));
+    const columnMaxima = new Array(columns).fill(0);
+    numbers.forEach((value, index) => (columnMaxima[index % columns] = Math.max(columnMaxima[index % columns], Math.abs(value))));
+    const { max, outliers } = robustScale(columnMaxima);
+    layout.outliers = outliers;
     for (let row = 0; row < rows; row++) {
       const y = row * (ROW_HEIGHT + ROW_GAP) + 1;
       for (let column = 0; column < columns; column++) {
         const value = numbers[row * columns + column];
-        context.globalAlpha = max ? Math.sqrt(Math.abs(value) / max) : 0; // a few dimensions are far larger than the others
+        context.globalAlpha = max ? Math.sqrt(Math.min(1, Math.abs(value) / max)) : 0;
         context.fillStyle = value < 0 ? negativeColor : positiveColor;
         context.fillRect(left + column * size, y, Math.max(size, 1), ROW_HEIGHT);
       }
@@ -100,7 +103,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
 
   function updateReadout() {
     if (!hovered) {
-      readout.textContent = `${layout.rows} vectors of ${layout.columns.toLocaleString("en-US")} dimensions: blue is positive, red negative. Hover a cell to read it.`;
+      readout.textContent = `${layout.rows} vectors of ${layout.columns.toLocaleString("en-US")} dimensions: blue is positive, red negative.${layout.outliers.length ? ` Dimension${layout.outliers.length > 1 ? "s" : ""} ${layout.outliers.slice(0, 6).join(", ")} exceed the scale.` : ""} Hover a cell to read it.`;
       return;
     }
     const value = view.values.values[hovered.row * layout.columns + hovered.column];
