@@ -193,13 +193,15 @@ def test_the_default_head_is_one_that_attends_to_words() -> None:
     # "the fast red car and the slow boat": 'car' attends to both of its adjectives, 'boat' to its own.
     sink, previous, even = (sparse_pattern(8, rest=kind) for kind in ("first", "previous", "even"))
     adjectives = sparse_pattern(8, (3, 1, 0.47), (3, 2, 0.47), (7, 6, 0.9))
-    other_words = sparse_pattern(8, (5, 2, 0.3), (6, 3, 0.3))
+    other_words = sparse_pattern(8, (5, 2, 0.3), (6, 1, 0.3))
+    two_back = sparse_pattern(8, *((query, query - 2, 1.0) for query in range(2, 8)))
     site = attention_site(MODELS["gpt2"]())
     for heads in ([sink, adjectives, previous, even], [sink, previous, other_words, even], [even, sink, adjectives]):
         chosen = site.resolve_head(None, torch.stack(heads))
         assert any(heads[chosen] is each for each in (adjectives, other_words))
     stacked = torch.stack([sink, adjectives, previous, even])
     assert site.selectivity(stacked)[[0, 2]].tolist() == pytest.approx([0, 0])
+    assert float(site.selectivity(two_back[None])) == pytest.approx(0)  # a fixed distance depends on no word
     # On a special token no weight counts, as on [SEP] in the middle of an encoder's text.
     special = [False, True, True, False, False, False, True, False]
     assert float(site.selectivity(stacked, special).max()) < 0.01

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,23 +72,30 @@ class AttentionSite:
         return passage.text_special if self.part != "decoder" and passage.source else passage.special
 
     def selectivity(self, pattern: Float[Tensor, "H T S"], special: Sequence[bool] = ()) -> Float[Tensor, "H"]:
-        """How much each head concentrates on some of the words: Σ (weight − uniform)² over weights above uniform on keys
-        that are neither special nor the first token, the query itself, or a neighbour of it.
+        """How much the attention of each head depends on the words: Σ (weight − expected)² over weights above that.
 
-        Heads that attend to the first token, to the token before, or evenly to all tokens, have next to none.
+        Expected is the largest of a uniform weight and of the head's mean weights at the same distance and on the same
+        key, over the other queries. Weights on special tokens, on the first token, on the query itself and on its
+        neighbours do not count. Heads that attend to the first token, at a fixed distance or evenly have next to none.
         """
         queries, keys = pattern.shape[-2:]
-        apart = torch.ones(queries, keys, dtype=torch.bool, device=pattern.device)
+        visible = torch.ones(queries, keys, dtype=torch.bool, device=pattern.device)
+        if self.attention.causal:
+            visible = causal_mask(queries, keys, self.attention.sliding_window, pattern.device)
+        counted, key_at = visible.clone(), torch.arange(keys, device=pattern.device)
+        expected = 1 / visible.sum(-1, keepdim=True).clamp(min=1).to(pattern)
+        expected = torch.maximum(expected, mean_of_others(pattern, visible, key_at.expand(queries, keys), keys))
         if self.part != "cross":
-            positions = torch.arange(keys, device=pattern.device)
-            apart = (positions[:queries, None] - positions).abs() > 1
-            apart[:, 0] = False
+            distance = key_at[:queries, None] - key_at + keys - 1
+            expected = torch.maximum(expected, mean_of_others(pattern, visible, distance, 2 * keys - 1))
+            counted &= (distance - keys + 1).abs() > 1
+            counted[:, 0] = False
         if special:
             is_special = torch.tensor(special, device=pattern.device)
-            apart &= ~is_special
-            apart &= ~is_special[:, None] if self.part != "cross" else apart
-        uniform = 1 / self.visible_counts(pattern).to(pattern).clamp(min=1)
-        return ((pattern - uniform[:, None]).clamp(min=0).square() * apart).sum((-1, -2))
+            counted &= ~is_special
+            if self.part != "cross":
+                counted &= ~is_special[:, None]
+        return ((pattern - expected).clamp(min=0).square() * counted).sum((-1, -2))
 
     def resolve_head(self, head: int | None, pattern: Float[Tensor, "H T S"], special: Sequence[bool] = ()) -> int:
         """The given head; without one, the head with the largest `selectivity`.
@@ -139,6 +146,16 @@ def attention_sites(model: LanguageModel, part: AttentionPart | None = None) -> 
         )
         for layer, block in enumerate(stack.blocks)
     ]
+
+
+def mean_of_others(
+    pattern: Float[Tensor, "H T S"], visible: Bool[Tensor, "T S"], group: Int[Tensor, "T S"], groups: int
+) -> Float[Tensor, "H T S"]:
+    """For each weight the mean of the other visible weights of its group, 0 where there is none."""
+    index = group.flatten()
+    sums = pattern.new_zeros(len(pattern), groups).index_add(1, index, pattern.flatten(1))
+    counts = pattern.new_zeros(groups).index_add(0, index, visible.flatten().to(pattern))
+    return (sums[:, index].view_as(pattern) - pattern) / (counts[index].view_as(group) - 1).clamp(min=1)
 
 
 def choose_head(
