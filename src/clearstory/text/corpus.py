@@ -22,10 +22,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clearstory.errors import BadInput, BadSetting, CorruptFile, DiskError, OutOfSpace, UnknownName, nearest
+from clearstory.errors import (
+    BadInput,
+    BadSetting,
+    CorruptFile,
+    DiskError,
+    ModelWarning,
+    OutOfSpace,
+    UnknownName,
+    nearest,
+)
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
 from clearstory.text.line_lists import LineListDetector
+from clearstory.text.progress import REPORT_BYTES, DocumentCounter, progress_stage, report
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.settings import DataSettings
@@ -35,6 +45,9 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
 
 SPLITS = ("train", "validation")
+
+ENCODING = "encoding the text"
+"""The stage of turning text into token ids, for progress reports."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,9 @@ class Corpus:
         name = _corpus_name(sources)
         notes = ReadNotes(remarks=_builtin_notes(sources))
         lists = LineListDetector()
-        scan = _scan(lists.watch(read_documents(sources, settings, notes)))
+        with progress_stage("reading the text"):
+            counter = DocumentCounter("reading the text")
+            scan = _scan(lists.watch(counter.watch(read_documents(sources, settings, notes))))
         notes.complete = True
         if not scan.text_bytes:
             raise BadInput(f"{name} has no text; give files with text in them")
@@ -121,9 +136,12 @@ class Corpus:
         if datasets is not None:
             return datasets
         try:
-            with write_folder(folder) as temporary:
-                by_unit = documents_by_sentence if sentences else iter
-                splits = ((split, by_unit(self.documents(split))) for split in SPLITS)
+            with write_folder(folder) as temporary, progress_stage(ENCODING):
+                by_unit, counter = (
+                    documents_by_sentence if sentences else iter,
+                    DocumentCounter(ENCODING, self.text_bytes),
+                )
+                splits = ((split, by_unit(counter.watch(self.documents(split)))) for split in SPLITS)
                 continued = ("train",) if self.size == 1 and self.settings.validation else ()
                 read = write_datasets(temporary, tokenizer, splits, append_eos=not sentences, continued=continued)
                 if read != self.text_bytes:
@@ -173,7 +191,9 @@ class Corpus:
 
 def train_corpus_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) -> Tokenizer:
     """The tokenizer that `spec` names (see `train_tokenizer`), trained on the training split only."""
-    return train_tokenizer(spec, corpus.texts("train"), uncased=uncased)
+    stage = f"training the tokenizer {spec}"
+    with progress_stage(stage):
+        return train_tokenizer(spec, _Texts(corpus, "train", stage), uncased=uncased)
 
 
 def cache_folder(settings: DataSettings) -> Path:
@@ -192,9 +212,16 @@ def cache_folder(settings: DataSettings) -> Path:
 class _Texts:
     corpus: Corpus
     split: str
+    stage: str = ""
 
     def __iter__(self) -> Iterator[str]:
-        return (document.text for document in self.corpus.documents(self.split))
+        if not self.stage:
+            yield from (document.text for document in self.corpus.documents(self.split))
+            return
+        counter = DocumentCounter(self.stage, self.corpus.text_bytes)
+        yield from (document.text for document in counter.watch(self.corpus.documents(self.split)))
+        if counter.done >= REPORT_BYTES:
+            report(f"{self.stage}: computing its vocabulary", 0, 0)
 
 
 @dataclass(frozen=True)
@@ -228,7 +255,8 @@ def _open_cached(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] 
     except (CorruptFile, DiskError) as error:
         datasets, reason = None, str(error).partition(";")[0]
     if datasets is None:
-        warnings.warn(f"the cache of encoded text is damaged ({reason}); the text is encoded again", stacklevel=3)
+        message = f"the cache of encoded text is damaged ({reason}); the text is encoded again"
+        warnings.warn(message, ModelWarning, stacklevel=3)
     return datasets
 
 

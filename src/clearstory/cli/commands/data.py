@@ -12,9 +12,11 @@ from clearstory.recipes.settings.tools import DataRecipe
 
 def run(recipe: DataRecipe, output: Output) -> Mapping[str, Any]:
     """Print the size of the corpus and of each split, and the beginnings of some documents."""
+    from clearstory.cli.reading_display import reading_progress
     from clearstory.recipes.data import data
 
-    report = data(recipe=recipe)
+    with reading_progress(output):
+        report = data(recipe=recipe)
     if not output.json:
         console = output.console
         if report.note:

@@ -12,10 +12,12 @@ from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 
 def run(recipe: TrainRecipe, output: Output) -> Mapping[str, Any]:
     """Train, printing progress, and print a summary."""
+    from clearstory.cli.reading_display import reading_progress
     from clearstory.cli.training_display import show_training, training_summary
     from clearstory.recipes.training.loop import train_events
 
-    result = show_training(train_events(recipe), output)
+    with reading_progress(output):
+        result = show_training(train_events(recipe), output)
     if not output.json:
         output.console.print(training_summary(result))
     return asdict(result)
