@@ -84,7 +84,7 @@ class CannotDo(ClearstoryError):
 
 
 class ModelWarning(UserWarning):
-    """A part of a model's files that was left out when the model was opened."""
+    """Files that were read in part or not as they were saved: left out, changed, or made anew."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -171,7 +171,7 @@ def test_a_checkpoint_that_is_damaged(name: str, made: Any, tmp_path: Path, cli:
     half(run / "checkpoints" / "step-000008" / name)
     before = contents(run)
     assert_refused(
-        cli("train", "--resume", "--out", run, "--steps", "12"), "the checkpoint", "step-000008", "cannot be read"
+        cli("train", "--resume", "--out", run, "--steps", "12"), "the checkpoint", "step-000008", "is damaged"
     )
     assert contents(run) == before
     # The remedy that the message names.

@@ -18,7 +18,7 @@ from clearstory.durable.checksums import (
     ChecksumMismatch,
     Digest,
     digest_file,
-    has_checksums,
+    listed_files,
     verify_folder,
 )
 from clearstory.durable.disk import appending, call_hooks, check_space, hooks
@@ -45,7 +45,7 @@ from clearstory.durable.writing import (
 
 __all__ = [
     "CHECKSUMS", "LOCK_FILE", "TEMPORARY_NAME", "ChecksumMismatch", "Digest", "FolderLock", "appending", "call_hooks",
-    "check_space", "current_path", "digest_file", "disk_error", "has_checksums", "hooks", "is_regular_file",
+    "check_space", "current_path", "digest_file", "disk_error", "listed_files", "hooks", "is_regular_file",
     "json_text", "kind_of_mode", "lock_folder", "lock_holder", "make_folder", "open_file", "parse_json", "read_file",
     "record_files", "recover", "remove_file", "remove_folder", "remove_stale", "replace_files", "translate_disk_errors",
     "verify_folder", "write_bytes", "write_file", "write_folder", "write_json", "write_text",

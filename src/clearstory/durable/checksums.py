@@ -114,9 +114,10 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_bytes(FolderChecksums(folder, digests).contents())
 
 
-def has_checksums(folder: Path) -> bool:
-    """Whether a folder has a checksums.json."""
-    return is_regular_file(folder / CHECKSUMS)
+def listed_files(folder: Path) -> set[str]:
+    """The names of files whose digests a folder's checksums.json holds; none if it has no such file."""
+    checksums = FolderChecksums.read(folder)
+    return set() if checksums is None else set(checksums.files)
 
 
 def verify_folder(

@@ -32,8 +32,13 @@ def non_finite_value(tensor: Tensor, *, log_probabilities: bool = False) -> floa
     return float(wrong.flatten()[0]) if wrong.numel() else None
 
 
-def finite_check(path: Path, config: Config) -> Callable[[str, Tensor], Tensor]:
-    """A function of a weight's name and value that returns the value, and raises CorruptFile if it is not finite."""
+def finite_check(path: Path, config: Config, *, skip: bool = False) -> Callable[[str, Tensor], Tensor]:
+    """A function of a weight's name and value that returns the value, and raises CorruptFile if it is not finite.
+
+    `skip`: the file has not changed since it was written, and weights were finite then.
+    """
+    if skip:
+        return lambda name, tensor: tensor
     log_probabilities = config.family in FAMILIES_WITH_LOG_ZERO
 
     def check(name: str, tensor: Tensor) -> Tensor:

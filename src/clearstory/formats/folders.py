@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clearstory.durable import (
-    has_checksums,
     json_text,
+    listed_files,
     replace_files,
     verify_folder,
     write_folder,
@@ -35,7 +35,6 @@ from clearstory.formats.generation_json import (
 )
 from clearstory.formats.gguf.read import is_gguf, read_gguf
 from clearstory.formats.hf.config_json import (
-    DECODER_START,
     FolderFormat,
     detect_format,
     format_of_model,
@@ -55,13 +54,13 @@ from clearstory.formats.lora.adapters import find_base_folder, read_adapter, rea
 from clearstory.formats.model_card import ModelCard, read_card, readme
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.formats.native import NATIVE
+from clearstory.formats.sentence_folder import SentencePipeline
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.config import Config
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.lora import lora_layers, merge_lora
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
@@ -84,6 +83,7 @@ class OpenedModel:
         card: its model card.
         note: a sentence on what was left out when the model was opened; None if nothing was.
         generation_config: the tokens that end its texts, and how its authors generate from it.
+        folder: the model folder it was read from; None for a file or an adapter.
     """
 
     model: Any
@@ -91,6 +91,7 @@ class OpenedModel:
     card: ModelCard
     note: str | None = None
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
+    folder: Path | None = None
 
     @torch.no_grad()
     def logits(
@@ -137,6 +138,7 @@ def save_model(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     generation_config: GenerationConfig | None = None,
+    sentence: SentencePipeline | None = None,
 ) -> Path:
     """Write a model folder that this library and, if a class fits, transformers open. Returns the folder.
 
@@ -162,6 +164,8 @@ def save_model(
         write_text(temporary / "README.md", model_readme(card, form))
         if tokenizer is not None:
             tokenizer.save(temporary)
+        if sentence is not None:
+            sentence.save(temporary)
         write_weights(temporary, plan, weight_map.from_native(state), shard_bytes)
         verify_saved(temporary, model, config)
     return folder
@@ -226,7 +230,8 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedM
     model: Any
     changed = verify_folder(folder, skip=RESUME_FILES, unread=DESCRIPTIONS)
     # What was written here was finite then, and has not changed.
-    model, external = load_model(folder, cast, check=not has_checksums(folder))
+    unverified = {file.name for file in folder.glob("*.safetensors")} - listed_files(folder)
+    model, external = load_model(folder, cast, check=bool(unverified))
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else None
     check_tokenizer(model, tokenizer)
     section = external.get("clearstory")
@@ -234,15 +239,12 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedM
     default = ModelCard(name=name, family=model.config.family, parameters=count_parameters(model))
     card = read_card(section.get("card") if isinstance(section, dict) else None, default)
     form = detect_format(external)
-    notes = [
-        form.omission_note,
-        ignored := form.ignored_keys_note(external),
-        *(f"{name} has changed since it was saved" for name in changed),
-    ]
-    if ignored:
-        warnings.warn(f"{folder}: {ignored}", ModelWarning, stacklevel=2)
+    remarks = [form.ignored_keys_note(external), *(f"{name} has changed since it was saved" for name in changed)]
+    notes = [form.omission_note, *remarks]
+    for remark in filter(None, remarks):
+        warnings.warn(f"{folder}: {remark}", ModelWarning, stacklevel=2)
     generation_config = read_generation_config(folder, external, tokenizer)
-    return OpenedModel(model, tokenizer, card, "; ".join(filter(None, notes)) or None, generation_config)
+    return OpenedModel(model, tokenizer, card, "; ".join(filter(None, notes)) or None, generation_config, folder)
 
 
 def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:

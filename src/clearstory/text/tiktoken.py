@@ -10,6 +10,7 @@ import binascii
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearstory.durable import read_file
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.text.pretokenizers import (
     BYTE_LEVEL,
@@ -24,6 +25,9 @@ from clearstory.text.token_bytes import BYTE_ALPHABET
 from clearstory.text.tokenizer_json import AddedTokens, byte_level_bpe
 
 MAX_BYTES = 64 * 2**20
+
+MAX_TOKEN = 2048
+"""Characters of a token in base64: the time to find its merge is quadratic in them."""
 
 CHARACTERS = {byte: character for character, byte in BYTE_ALPHABET.items()}
 
@@ -77,14 +81,14 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
 
 def parse_ranks(path: Path) -> dict[bytes, int]:
     """Rank of each token, as a dict from bytes to rank. Raises CorruptFile for invalid lines or missing bytes."""
-    if path.stat().st_size > MAX_BYTES:
-        raise CorruptFile(f"{path} has {path.stat().st_size:,} bytes; a .tiktoken file may have at most {MAX_BYTES:,}")
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    for number, line in enumerate(read_file(path, MAX_BYTES).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
             token, rank = line.split()
+            if len(token) > MAX_TOKEN:
+                raise ValueError(f"a token of {len(token):,} characters")
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error):
             raise CorruptFile(

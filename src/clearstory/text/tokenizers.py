@@ -75,13 +75,16 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, which `transformers.AutoTokenizer` opens."""
-        from clearstory.durable import write_bytes
+        from clearstory.durable import replace_files
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self.config}
-        write_bytes(folder / TOKENIZER_FILE, self.contents.encode())
-        write_bytes(folder / TOKENIZER_CONFIG_FILE, (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode())
+        texts = {
+            TOKENIZER_FILE: self.contents,
+            TOKENIZER_CONFIG_FILE: json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+        }
+        replace_files(folder, {name: text.encode() for name, text in texts.items()})
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
@@ -149,13 +152,21 @@ class Tokenizer:
         text: str = self._backend.decode(self._check_ids(ids), skip_special_tokens=True)
         return text
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Exact bytes of ids, also where they end inside a UTF-8 sequence."""
+    def decode_bytes(self, ids: Iterable[int], *, begins: bool = True) -> bytes:
+        """Exact bytes of ids, also where they end inside a UTF-8 sequence.
+
+        `begins`: whether they are the beginning of a text, before which many tokenizers put a space.
+        """
         known = self._check_ids(ids)
-        if self.kind in ("words", "wordpunct", "wordpiece", "characters"):  # their decoder adds characters that no token contains
+        if self.kind in (
+            "words",
+            "wordpunct",
+            "wordpiece",
+            "characters",
+        ):  # their decoder adds characters that no token contains
             return self.decode(known).encode()
         text = b"".join(self._bytes[id] for id in known)
-        return text.removeprefix(b" ") if self._strips_prefix_space else text
+        return text.removeprefix(b" ") if begins and self._strips_prefix_space else text
 
     def token_bytes(self, id: int) -> bytes:
         """Bytes of text of a single token; empty for special tokens."""
@@ -327,8 +338,8 @@ class Tokenizer:
     @cached_property
     def _strips_prefix_space(self) -> bool:
         """Whether a space is prepended before encoding and stripped after decoding, as SentencePiece does."""
-        steps = (self._json.get("decoder") or {}).get("decoders") or []
-        return any(step.get("type") == "Strip" and step.get("start") for step in steps)
+        decoder = self._json.get("decoder") or {}
+        return any(strips_prefix_space(step) for step in decoder.get("decoders") or [decoder])
 
     @cached_property
     def _tokens(self) -> list[str | None]:
@@ -342,7 +353,9 @@ class Tokenizer:
         """Ids of special tokens."""
         marked = {self.ids[token["content"]] for token in self._added if token.get("special")}
         # Word and character vocabularies hold <unk> and <eos> as ordinary tokens.
-        roles = map(self._role, ("eos", "bos", "unk", "pad")) if self.kind in ("words", "wordpunct", "characters") else ()
+        roles = (
+            map(self._role, ("eos", "bos", "unk", "pad")) if self.kind in ("words", "wordpunct", "characters") else ()
+        )
         return frozenset(marked.union(role for role in roles if role is not None))
 
     @cached_property
@@ -378,3 +391,10 @@ class Tokenizer:
                 "tokenizer saved beside the model"
             )
         return known
+
+
+def strips_prefix_space(decoder: Mapping[str, Any]) -> bool:
+    """Whether a decoder of a tokenizer.json strips the space before a text."""
+    if decoder.get("type") == "Metaspace":
+        return decoder.get("prepend_scheme", "always") != "never" and decoder.get("add_prefix_space", True) is True
+    return decoder.get("type") == "Strip" and bool(decoder.get("start"))

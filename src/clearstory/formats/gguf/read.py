@@ -13,6 +13,7 @@ from clearstory.errors import BadInput, CorruptFile
 from clearstory.formats.finite import finite_check
 from clearstory.formats.generation_json import gguf_generation_config
 from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, detect_architecture, prefix_errors
+from clearstory.formats.gguf.checksum import verify_checksum
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 from clearstory.formats.no_init import MAX_ROTARY_ANGLES, build_with_weights, empty_state_dict
@@ -45,12 +46,13 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     Raises BadInput, UnknownName and CorruptFile, with the file's name in the message.
     """
     header = GGUFHeader.read(path)
+    verified = verify_checksum(path, header.metadata)
     config, architecture = read_gguf_config(header)
     weight_map = architecture.weight_map(config)
     expected = dict(weight_map.from_native(empty_state_dict(config)))
     zeros = absent_biases(header, expected) if architecture.optional_biases else {}
     check_tensors(header, {name: each for name, each in expected.items() if name not in zeros})
-    check = finite_check(path, config)
+    check = finite_check(path, config, skip=verified)
     weights = {name: check(name, cast(zeros[name] if name in zeros else header.tensor(name))) for name in expected}
     model = build_with_weights(config, dict(weight_map.to_native(weights)))
     name = header.metadata.get("general.name")

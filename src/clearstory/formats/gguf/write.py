@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from clearstory.durable import write_file
 from clearstory.errors import BadInput, CannotDo, FolderExists, MissingExtra
 from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, choose_architecture
+from clearstory.formats.gguf.checksum import FIELD, UNSET, write_checksum
 from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES, QuantizationType
 from clearstory.formats.gguf.tokenizer import gguf_tokenizer_fields
 from clearstory.formats.hf.load_weights import state_to_store
@@ -145,20 +146,19 @@ def write_contents(path: Path, contents: GGUFContents, state: dict[str, Tensor])
     empty = {name: tensor.to("meta") for name, tensor in state.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in contents.tensors(empty)}
     sizes = {name: stored_bytes(shape, contents.tensor_type(name, shape)) for name, shape in shapes.items()}
-    with (
-        write_file(path, need=sum(sizes.values())) as temporary,
-        closing(GGUFWriter(temporary, contents.architecture.name)) as writer,
-    ):
-        for key, value in contents.metadata.items():
-            add_field(writer, key, value)
-        for name, shape in shapes.items():
-            type = GGMLQuantizationType(contents.tensor_type(name, shape).code)
-            writer.add_tensor_info(name, shape, np.dtype(np.float32), sizes[name], type)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for name, tensor in contents.tensors(state):
-            writer.write_tensor_data(quantize_tensor(tensor, contents.tensor_type(name, tuple(tensor.shape))))
+    with write_file(path, need=sum(sizes.values())) as temporary:
+        with closing(GGUFWriter(temporary, contents.architecture.name)) as writer:
+            for key, value in {FIELD: UNSET, **contents.metadata}.items():
+                add_field(writer, key, value)
+            for name, shape in shapes.items():
+                type = GGMLQuantizationType(contents.tensor_type(name, shape).code)
+                writer.add_tensor_info(name, shape, np.dtype(np.float32), sizes[name], type)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for name, tensor in contents.tensors(state):
+                writer.write_tensor_data(quantize_tensor(tensor, contents.tensor_type(name, tuple(tensor.shape))))
+        write_checksum(temporary)
 
 
 def stored_bytes(shape: tuple[int, ...], type: QuantizationType) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
+from clearstory.durable import parse_json, read_file
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName
 from clearstory.formats.hf.architecture import HFArchitecture
 from clearstory.formats.hf.decoders import DECODERS
@@ -115,20 +115,10 @@ def weight_map_of(form: FolderFormat, config: Config) -> WeightMap:
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object in an untrusted file. Raises CorruptFile."""
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise CorruptFile(f"{path} has {size:,} bytes, more than the maximum of {max_bytes:,}; copy the file again")
-    try:
-        value = json.loads(path.read_bytes(), parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path} is not valid JSON ({error}); copy the file again") from error
+    value = parse_json(read_file(path, max_bytes), path)
     if not isinstance(value, dict):
         raise CorruptFile(f"{path} holds a JSON {type(value).__name__}, and an object is required; copy the file again")
     return value
-
-
-def _reject_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON number")
 
 
 def read_config_json(folder: Path) -> dict[str, Any]:

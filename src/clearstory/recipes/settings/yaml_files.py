@@ -8,8 +8,14 @@ from typing import Any
 
 import yaml
 
-from clearstory.errors import BadInput
+from clearstory.durable import read_file
+from clearstory.errors import BadInput, ClearstoryError
 from clearstory.recipes.settings.schema import to_plain
+
+MAX_BYTES = 2**18
+
+MAX_VALUES = 100_000
+"""Values of a file, those of an alias (*name) counted wherever it stands."""
 
 
 def to_yaml(settings: Any) -> str:
@@ -25,18 +31,32 @@ def to_yaml(settings: Any) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises BadInput for a missing file, invalid YAML or other contents."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_file(path, MAX_BYTES).decode("utf-8")
+    except (ClearstoryError, UnicodeDecodeError) as error:
         raise BadInput(f"the settings file '{path}' cannot be read ({error}); give the path of a YAML file") from error
     try:
         found = yaml.load(text, Loader=CoreSchemaLoader)
-    except yaml.YAMLError as error:
-        raise BadInput(f"the settings file '{path}' is not YAML: {' '.join(str(error).split())}") from error
+        count_values(found)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, AttributeError) as error:
+        # ValueError: 5,000 digits; AttributeError: PyYAML's, for a wrong !!timestamp
+        raise BadInput(f"the settings file '{path}' is not YAML: {' '.join(str(error).split())[:300]}") from error
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise BadInput(f"the settings file '{path}' has no keys and values; write lines such as 'steps: 100'")
     return found
+
+
+def count_values(found: Any) -> None:
+    """Raise ValueError for more values than MAX_VALUES: aliases within aliases, or one that contains itself."""
+    stack, count = [found], 0
+    while stack:
+        value = stack.pop()
+        count += 1
+        if count > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values")
+        if isinstance(value, dict | list | tuple | set):
+            stack += [*value, *value.values()] if isinstance(value, dict) else value
 
 
 class CoreSchemaLoader(yaml.SafeLoader):
@@ -47,10 +67,12 @@ class CoreSchemaLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping with unique keys."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"'{key}' is given twice", node.start_mark)
+        seen: set[str] = set()
+        for each, _ in node.value:
+            key = repr(self.construct_object(each, deep=True))  # a key may be a list
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
+            seen.add(key)
         return super().construct_mapping(node, deep=deep)
 
 
