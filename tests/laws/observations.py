@@ -339,6 +339,11 @@ OBSERVED: dict[str, Observation] = {
     "GenerateRecipe.model": observe_generate,
     "GenerateRecipe.length_penalty": partial(observe_generate, beam=2),
     "GenerateRecipe.stop": "generation/test_recipes.py::test_a_stop_string_ends_the_text_and_is_not_in_it",
+    "GenerateRecipe.prompts_file": "cli/test_generate.py::test_prompts_come_from_lines_records_and_standard_input",
+    "GenerateRecipe.text_field": "cli/test_generate.py::test_prompts_come_from_lines_records_and_standard_input",
+    "GenerateRecipe.raw": "generation/test_chat_prompts.py::test_a_chat_model_answers_unless_raw",
+    "GenerateRecipe.system": "generation/test_chat_prompts.py::test_the_system_message_is_in_the_prompt",
+    "GenerateRecipe.special_tokens": "generation/test_chat_prompts.py::test_special_tokens_can_be_left_out",
     "GenerateRecipe.ignore_eos": partial(observe_generate, ignore_eos=False, max_tokens=100),
     "GenerateRecipe.truncate": partial(observe_generate, prompt="the cat sat on"),
     **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("model", "text", "windows", "batch_size", "limit")},
@@ -352,6 +357,7 @@ OBSERVED: dict[str, Observation] = {
     "FillMaskRecipe.device": "flow/test_encoders.py::test_what_an_encoder_does_not_support_is_refused",
     "EmbedRecipe.model": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.text": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
+    "EmbedRecipe.prompt": "parity/test_sentence_folders.py::test_prompts_are_put_before_a_text",
     "EmbedRecipe.pooling": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.normalize": "flow/test_encoders.py::test_vectors_are_means_or_those_of_the_first_token",
     "EmbedRecipe.batch_size": "flow/test_encoders.py::test_vectors_do_not_depend_on_their_company",
@@ -443,8 +449,9 @@ OBSERVED: dict[str, Observation] = {
     "InspectRecipe.across_checkpoints": "flow/test_across_checkpoints.py::test_a_view_is_shown_at_twelve_checkpoints",
     **{
         f"InspectRecipe.{name}": partial(observe_inspect, view="neighbours", text="t")
-        for name in ("centre", "remove_components", "max_token_id", "matrix")
+        for name in ("centre", "remove_components", "max_token_id")
     },
+    "InspectRecipe.matrix": "lens/test_word_embeddings.py::test_the_input_embedding_is_shown_where_it_is_not_tied",
     "InspectRecipe.gate": "lens/test_recurrent_units.py::test_a_gate_is_shown_by_unit",
     "InspectRecipe.sentences_file": "lens/test_contextual_embeddings.py::test_example_sentences_are_read_from_a_file",
     **{f"QuickstartRecipe.{name}": observe_quickstart for name in ("minutes", "out", "seed")},
