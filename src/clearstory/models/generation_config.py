@@ -98,7 +98,8 @@ class GenerationConfig:
         """The generation config of a folder, from its config.json and its generation_config.json (None if absent).
 
         As in transformers, config.json holds such settings only where there is no generation_config.json. End tokens
-        are those that either names, and the tokenizer's, `eos_token_id`. Raises BadInput for an invalid value.
+        are those that generation_config.json names, else those of config.json, else the tokenizer's, `eos_token_id`.
+        Raises BadInput for an invalid value.
         """
         names = {each.name for each in fields(cls)} - {"eos_token_ids", "other"}
         source = config if generation is None else generation
@@ -106,7 +107,8 @@ class GenerationConfig:
         ends = token_ids("eos_token_id", (generation or {}).get("eos_token_id"))
         ends = ends or token_ids("eos_token_id", config.get("eos_token_id"))
         other = {} if generation is None else {key: generation[key] for key in generation.keys() - names - OWN_KEYS}
-        return cls(**values, eos_token_ids=unique(ends, eos_token_id), other=other)
+        ends = ends or (() if eos_token_id is None else (eos_token_id,))
+        return cls(**values, eos_token_ids=unique(ends), other=other)
 
     def to_hf(self) -> dict[str, Any]:
         """The contents of a generation_config.json, without bos and pad."""
@@ -190,6 +192,6 @@ def invalid(name: str, value: Any, expected: str) -> BadInput:
     return BadInput(f"the generation config has {name} = {str(value)[:40]!r}; {expected}; correct or delete the file")
 
 
-def unique(ids: Collection[int], *more: int | None) -> tuple[int, ...]:
+def unique(ids: Collection[int]) -> tuple[int, ...]:
     """Ids without repetitions, in order."""
-    return tuple(dict.fromkeys([*ids, *(id for id in more if id is not None)]))
+    return tuple(dict.fromkeys(ids))

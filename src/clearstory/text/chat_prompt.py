@@ -18,6 +18,12 @@ def has_chat_template(tokenizer: Tokenizer) -> bool:
     return bool(tokenizer.config.get("chat_template"))
 
 
+def ends_turns(tokenizer: Tokenizer, token: str) -> bool:
+    """Whether the chat template of a tokenizer writes its end token, by its name or as it is."""
+    source = ChatTemplate.from_tokenizer(tokenizer).source
+    return token in source or "eos_token" in source
+
+
 def encode_chat_prompt(
     tokenizer: Tokenizer, text: str, system: str | None = None, *, today: datetime | None = None
 ) -> EncodedText:

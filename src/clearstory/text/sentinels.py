@@ -79,11 +79,12 @@ class SentinelTokenizer:
         return self.decode_bytes(list(ids)).decode(errors="replace")
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Bytes of ids; each run of tokens between sentinels is decoded as one text."""
-        parts = []
+        """Bytes of ids; each run of tokens between sentinels is decoded alone."""
+        parts: list[bytes] = []
         for name, run in groupby(ids, self.names.get):
             own = list(run)
-            parts.append(self.tokenizer.decode_bytes(own) if name is None else name.encode() * len(own))
+            text = self.tokenizer.decode_bytes(own, begins=not parts) if name is None else name.encode() * len(own)
+            parts.append(text)
         return b"".join(parts)
 
 

@@ -10,7 +10,15 @@ from clearstory.generation.constraints import TokenConstraints
 from clearstory.generation.stream_decoder import BytesDecoder
 from clearstory.models.base import LanguageModel, reads_source
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.prompts import EncodedPrompt, PromptOptions, Truncation, encode_prompt, find_start_token_id
+from clearstory.models.prompts import (
+    EncodedPrompt,
+    PromptOptions,
+    Truncation,
+    encode_prompt,
+    find_start_token_id,
+    is_chat,
+)
+from clearstory.text.chat_prompt import ends_turns
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
@@ -50,16 +58,26 @@ class PromptFormat:
         generation_config: GenerationConfig | None = None,
         options: PromptOptions = PromptOptions(),
     ) -> PromptFormat:
-        """The prompt format of a model with its tokenizer and its generation config; without, texts end with eos."""
+        """The prompt format of a model with its tokenizer and its generation config; without, texts end with eos.
+
+        A chat ends with the tokenizer's eos, too, if its template writes that.
+        """
         end = tokenizer.eos_token_id
         config = generation_config or GenerationConfig(eos_token_ids=() if end is None else (end,))
         start = find_start_token_id(cast(Any, model).config, tokenizer)
         constraints = TokenConstraints.of(config)
+        ends = config.eos_token_ids
+        if (
+            end is not None
+            and is_chat(model, tokenizer, options)
+            and ends_turns(tokenizer, tokenizer.display_token(end))
+        ):
+            ends = tuple(dict.fromkeys((*ends, end)))
         suppressed = [id for id in constraints.suppress_tokens if 0 <= id < model.vocab]
         constraints = replace(constraints, suppress_tokens=())
         return cls(
             model,
-            () if ignore_eos else config.eos_token_ids,
+            () if ignore_eos else ends,
             start,
             truncate,
             options,
