@@ -200,9 +200,10 @@ function updatePrompting() {
   if (document.activeElement !== byId("system")) byId("system").value = state.get("system") ?? "";
 }
 
-byId("chat").onchange = () => state.set({ raw: byId("chat").checked ? null : 1 });
-byId("specials").onchange = () => state.set({ specials: byId("specials").checked ? null : 0 });
-byId("system").onchange = () => state.set({ system: byId("system").value || null });
+// The pinned tokens are at other positions then.
+byId("chat").onchange = () => state.set({ raw: byId("chat").checked ? null : 1, system: null, query: null });
+byId("specials").onchange = () => state.set({ specials: byId("specials").checked ? null : 0, query: null });
+byId("system").onchange = () => state.set({ system: byId("system").value || null, query: null });
 
 async function loadViews() {
   const model = context.model();

@@ -22,9 +22,6 @@ const current = signal(readUrl());
 const RESET_ON_CHANGE = {
   model: ["step", "raw", "system", "layer", "head", "heads", "part", "target", "query", "panel", "first_token", "run", "interventions", "word", "words", "axis_from", "axis_to"],
   text: ["query", "panel", "first_token"],
-  raw: ["query", "system"],
-  system: ["query"],
-  specials: ["query"],
   page: ["panel"],
 };
 
