@@ -12,7 +12,7 @@ import pytest
 from clearstory.errors import BadInput, MissingExtra, UnknownName
 from clearstory.text import builtin_corpora
 from clearstory.text.builtin_corpora import BuiltinCorpus, load_builtin
-from clearstory.text.digit_images import GRAY_LEVELS, digit_documents, parse_image, save_png
+from clearstory.text.digit_images import GRAY_LEVELS, digit_documents, image_rows, parse_image, save_png
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -131,3 +131,14 @@ def test_a_saved_png_has_the_same_pixels(tmp_path: Path) -> None:
     assert rows[3 + 2 * 3, 1 + 3] == 0  # level 16, the third row's first: 2 · 8 = 16, is black
     with pytest.raises(BadInput, match="no images"):
         save_png([], tmp_path / "none.png")
+
+
+def test_the_texts_of_digits_are_shown_in_rows_and_no_others() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install 'clearstory[data]'")
+    text = next(iter(digit_documents())).text
+    rows = str(image_rows(text)).split("\n")
+    assert [len(row) for row in rows] == [16] * 8
+    assert "".join(row[::2] for row in rows) == "".join(row[1::2] for row in rows) == text[1:]
+    assert image_rows(text + "\n") == image_rows(text)
+    for other in ("", "3 little pigs", text[:-1], text[1:], "a" + text[1:], text[:9] + "é" + text[10:]):
+        assert image_rows(other) is None

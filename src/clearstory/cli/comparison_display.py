@@ -56,6 +56,8 @@ class ComparisonDisplay:
         match event:
             case ComparisonStarted():
                 self.runs = event.runs
+                if event.note:
+                    self.console.print(event.note, style="yellow")
                 runs = "" if len(event.runs) == event.models else f" in {len(event.runs)} runs"
                 self.console.print(
                     f"{format_count(event.models, 'model')}{runs}, {event.budget}; "

@@ -58,6 +58,19 @@ def parse_image(text: str) -> DigitImage:
     return np.array([GRAY_LEVELS.index(pixel) for pixel in pixels], dtype=np.uint8).reshape(SIDE, SIDE)
 
 
+def image_rows(text: str) -> str | None:
+    """The image of a text in rows of pixels, each two characters wide, as wide as a line is high; None for other texts.
+
+    >>> print(image_rows("3" + " @@@@@@ " * 8).splitlines()[0], end="|")
+      @@@@@@@@@@@@  |
+    """
+    pixels = text.strip("\n")[1:]
+    if not text[:1].isdecimal() or len(pixels) < SIDE * SIDE or set(pixels) - set(GRAY_LEVELS):
+        return None
+    rows = [pixels[start : start + SIDE] for start in range(0, SIDE * SIDE, SIDE)]
+    return "\n".join("".join(2 * pixel for pixel in row) for row in rows)
+
+
 def save_png(images: Sequence[DigitImage], path: Path, columns: int = 8, scale: int = 8) -> None:
     """Write images as a grid to a grayscale PNG, each pixel `scale` wide, separated by white lines.
 

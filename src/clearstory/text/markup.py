@@ -54,6 +54,9 @@ def read_html(path: Path, settings: ReadSettings, notes: ReadNotes | None = None
         root = html.document_fromstring(text.encode(), parser=parser)
     except etree.LxmlError:  # nothing but comments or white space
         return
+    if limits := [entry.message for entry in parser.error_log if entry.type_name == "ERR_RESOURCE_LIMIT"]:
+        reason = limits[0].partition(",")[0].lower()
+        raise BadInput(f"{path} cannot be read to its end ({reason}); save it as text, or leave it out")
     if text := page_text(root):
         yield Document(str(path), text)
 

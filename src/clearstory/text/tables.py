@@ -7,7 +7,7 @@ its fields show that they are quoted, since a sentence may begin with a quotatio
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -49,18 +49,30 @@ def read_tsv_rows(path: Path, settings: ReadSettings, notes: ReadNotes | None = 
             yield number, line.rstrip("\r\n").split("\t")
 
 
-def is_quoted(lines: Iterable[str]) -> bool:
-    """Whether the fields of a tsv file are quoted as in csv: all that begin with a quotation mark end with one, and
-    some contain doubled ones or are continued on the next line.
+def is_quoted(lines: Sequence[str]) -> bool:
+    """Whether the fields of a tsv file are quoted as in csv.
 
-    >>> is_quoted(['1\\t"Stay," he said.']), is_quoted(['1\\t"He said ""stay""."'])
+    They are if the file is valid csv, of rows of one length, and shows that it is meant so: fields have doubled
+    quotation marks in them, or rows are cut by line feeds.
+
+    >>> is_quoted(['1\\t"Stay," he said.\\n']), is_quoted(['1\\t"He said ""stay""."\\n'])
     (False, True)
     """
-    fields = [field for line in lines for field in line.rstrip("\r\n").split("\t")]
-    opening = [field for field in fields if field.startswith('"')]
-    closed = [len(field) > 1 and field.endswith('"') and '"' not in field[1:-1].replace('""', "") for field in opening]
-    doubled = any('""' in field[1:-1] for field in opening)
-    return bool(opening) and all(closed) and doubled
+    plain = [line.rstrip("\r\n").split("\t") for line in lines if line.strip()]
+    if not any(field.startswith('"') for row in plain for field in row):
+        return False
+    csv.field_size_limit(FIELD_LIMIT)
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(lines, delimiter="\t", strict=True):
+            rows.append(row)
+    except csv.Error as error:
+        if "unexpected end of data" not in str(error):  # that of a sample may be within a row
+            return False
+    if len({len(row) for row in rows if row}) != 1:
+        return False
+    doubled = any(field.startswith('"') and '""' in field[1:-1] for row in plain for field in row)
+    return doubled or len({len(row) for row in plain}) > 1
 
 
 def _lines(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[str]:

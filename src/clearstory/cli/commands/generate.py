@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Output
@@ -47,11 +47,22 @@ def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
     elif not output.json:
         for completion in generation.completions:
             output.write(as_block(completion, len(prompts)))
+    if not output.json and output.console.is_terminal:
+        print_images(generation.completions, output)
     if not output.json and output.stderr.is_terminal:
         output.stderr.print(
             f"{generation.tokens:,} tokens, {generation.tokens_per_second:,.0f} tokens per second", style="dim"
         )
     return generation.to_json()
+
+
+def print_images(completions: Sequence[Completion], output: Output) -> None:
+    """Print the texts that are images, as those of a model of corpus:digits, in rows of pixels."""
+    from clearstory.text.digit_images import image_rows
+
+    for completion in completions:
+        if image := image_rows(completion.prompt + completion.text):
+            output.write(f"\n{image}\n")
 
 
 def as_block(completion: Completion, n_prompts: int) -> str:

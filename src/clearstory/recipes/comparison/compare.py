@@ -38,12 +38,13 @@ from clearstory.recipes.training.loop import train_events
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
+from clearstory.text.read_notes import ReadNotes
 
 
 @dataclass(frozen=True)
 class ComparisonStarted:
     """The evaluation text is read and the runs are known: `runs` are their labels, of so many `models`; `folder` is
-    where the results are written.
+    where the results are written; `note` says what was skipped or replaced in the files.
     """
 
     text: str
@@ -53,6 +54,7 @@ class ComparisonStarted:
     models: int
     runs: tuple[str, ...]
     folder: Path
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,20 +109,24 @@ def compare_events(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
 def events_in_folder(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
     """Events of a comparison in a folder that this process may write."""
     folder, recipe = open_output_folder(recipe)
+    notes = ReadNotes()
     if recipe.models:
         corpus = Corpus.open(recipe.sources, recipe.data)
-        text = evaluation_text(recipe, corpus)
+        text = evaluation_text(recipe, corpus, notes)
+        notes.remarks += corpus.notes.sentences()
         context = TrainingContext(recipe, folder, corpus)
         runs = planned_runs(recipe)
         labels = tuple(run.label for run in runs)
         models, saved = len(recipe.model_specs), [load_result(context.run_folder(run)) for run in runs]
         events = train_and_measure(context, text, [(i, run) for i, run in enumerate(runs, 1) if saved[i - 1] is None])
     else:
-        text = EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
+        text = EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data, notes))
         labels, models, saved = recipe.sources, len(recipe.sources), []
         events = open_and_measure(recipe, text)
     files = ResultFiles(recipe, folder, text, len(labels), sample_prompt(recipe, text))
-    yield ComparisonStarted(text.name, text.bytes, text.unit, describe_budget(recipe), models, labels, folder)
+    yield ComparisonStarted(
+        text.name, text.bytes, text.unit, describe_budget(recipe), models, labels, folder, notes.text
+    )
     write_config(folder, recipe)
     try:
         if reused := [result for result in saved if result is not None]:
@@ -138,10 +144,10 @@ def events_in_folder(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
     yield files.write()
 
 
-def evaluation_text(recipe: CompareRecipe, corpus: Corpus) -> EvalText:
+def evaluation_text(recipe: CompareRecipe, corpus: Corpus, notes: ReadNotes) -> EvalText:
     """The text given as `text`, else the held-out part of the corpus."""
     if recipe.text:
-        return EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data))
+        return EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data, notes))
     text = EvalText.from_documents(f"the held-out part of {corpus.name}", corpus.documents("validation"))
     if not text.bytes:
         raise BadSetting(
