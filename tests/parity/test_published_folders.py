@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from clearstory.formats.hf.config_json import HF_ARCHITECTURES, detect_format
 from clearstory.formats.hf.declared_keys import GENERATION_KEYS, METADATA_KEYS, OTHER_CLASSES_KEYS
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
 
@@ -327,3 +329,17 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         rewrite(tmp_path, changed)
         with pytest.raises(kind, match=sentence):
             open_model(tmp_path)
+
+
+def test_the_longest_text_is_the_context(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer("bpe:280", ["a text"])
+    for number, (known, expected) in enumerate(((None, 32), (10**30, 32), (16, 16))):
+        folder = tmp_path / str(number)
+        written(folder / "theirs", {**GPT2, "vocab_size": tokenizer.vocab})
+        config = {} if known is None else {"model_max_length": known}
+        replace(tokenizer, config={**tokenizer.config, **config}).save(folder / "theirs")
+        opened = open_model(folder / "theirs")
+        saved = save_model(folder / "ours", opened.model, opened.tokenizer, opened.card)
+        theirs = transformers.AutoTokenizer.from_pretrained(saved)
+        assert theirs.model_max_length == expected
+        assert len(theirs("a text " * 50, truncation=True)["input_ids"]) == expected

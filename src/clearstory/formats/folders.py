@@ -163,12 +163,19 @@ def save_model(
         write_config_files(temporary, form, config, extra, model, tokenizer, card, generation_config)
         write_text(temporary / "README.md", model_readme(card, form))
         if tokenizer is not None:
-            tokenizer.save(temporary)
+            with_max_length(tokenizer, config.context).save(temporary)
         if sentence is not None:
             sentence.save(temporary)
         write_weights(temporary, plan, weight_map.from_native(state), shard_bytes)
         verify_saved(temporary, model, config)
     return folder
+
+
+def with_max_length(tokenizer: Tokenizer, context: int | None) -> Tokenizer:
+    """The tokenizer with `model_max_length`, to which transformers truncates: the context, or less if it says less."""
+    known = tokenizer.config.get("model_max_length")
+    length = context if isinstance(known, bool) or not isinstance(known, int) else min(known, context or known)
+    return replace(tokenizer, config={**tokenizer.config, **({} if length is None else {"model_max_length": length})})
 
 
 def check_writable(folder: Path, overwrite: bool) -> None:

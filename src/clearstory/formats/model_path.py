@@ -24,6 +24,11 @@ def resolve_model_path(path: Path | str) -> Path:
         raise BadInput(f"there is no folder {given}; {nearest_folders(given)}")
     if has_config(folder):
         return folder
+    if (folder / "modules.json").is_file():
+        from clearstory.formats.sentence_folder import find_transformer_folder  # imports torch
+
+        if (inner := find_transformer_folder(folder)) is not None:
+            return inner
     if folder.parent.name == "checkpoints" and folder.name.startswith("step-"):
         run = folder.parent.parent
         raise CannotDo(f"{given} is a checkpoint for resuming a run, without a model config; open its run, {run}")

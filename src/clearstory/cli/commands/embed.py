@@ -18,6 +18,7 @@ def run(recipe: EmbedRecipe, output: Output) -> Mapping[str, Any]:
         recipe.model,
         recipe.text,
         pooling=recipe.pooling,
+        prompt=recipe.prompt,
         normalize=recipe.normalize,
         truncate=recipe.truncate,
         batch_size=recipe.batch_size,

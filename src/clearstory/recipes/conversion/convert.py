@@ -8,12 +8,13 @@ from typing import Literal
 
 import torch
 
-from clearstory.errors import BadSetting, CorruptFile, FolderExists
+from clearstory.errors import BadSetting, ClearstoryError, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import is_arpa
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.gguf.read import is_gguf
 from clearstory.formats.gguf.write import DTYPE_CODES, llama_cpp_warning, round_weights, write_gguf
 from clearstory.formats.onnx.export import write_onnx
+from clearstory.formats.sentence_folder import SentencePipeline, read_sentence_pipeline
 from clearstory.models.build import count_parameters
 from clearstory.recipes.conversion.arpa_file import write_checked_arpa
 from clearstory.recipes.conversion.check_onnx import check_onnx
@@ -134,8 +135,24 @@ def write_model(
         return original if dtype == "f32" else replace(original, model=round_weights(original.model, dtype))
     # Opened again in half precision: a large model is then never copied in memory.
     rounded = open_model(source, dtype=HALF_PRECISION[dtype]) if dtype in HALF_PRECISION else original
-    save_model(path, rounded.model, rounded.tokenizer, rounded.card, overwrite=overwrite)
+    save_model(
+        path,
+        rounded.model,
+        rounded.tokenizer,
+        rounded.card,
+        overwrite=overwrite,
+        generation_config=rounded.generation_config,
+        sentence=saved_pipeline(original),
+    )
     return rounded
+
+
+def saved_pipeline(original: OpenedModel) -> SentencePipeline | None:
+    """The modules of sentence-transformers that a converted folder keeps; None without any that are supported."""
+    try:
+        return None if original.folder is None else read_sentence_pipeline(original.folder)
+    except ClearstoryError:
+        return None
 
 
 def convert_to_arpa(model: str | Path, path: Path, *, overwrite: bool) -> Conversion:

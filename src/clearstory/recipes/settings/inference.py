@@ -120,7 +120,9 @@ class EmbedRecipe:
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
-        pooling: mean over tokens; cls, the vector of [CLS]; or pooled, the output of the pooler.
+        pooling: mean over tokens; cls, the vector of [CLS]; max of each dimension; or pooled, the output of the pooler;
+            default: as the model's folder says, else mean.
+        prompt: name of one of the prompts in the model's folder, which is put before each text.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
@@ -131,7 +133,8 @@ class EmbedRecipe:
 
     model: str = positional_setting("MODEL")
     text: tuple[str, ...] = positional_setting("TEXT", ())
-    pooling: Literal["mean", "cls", "pooled"] = "mean"
+    pooling: Literal["mean", "cls", "max", "pooled"] | None = None
+    prompt: str | None = None
     normalize: bool = False
     truncate: Literal["left", "right"] | None = None
     batch_size: int = 32
