@@ -182,3 +182,73 @@ def test_other_values_of_errors_are_refused() -> None:
     object.__setattr__(settings, "errors", "ignore")  # around the type checker that runs in tests
     with pytest.raises(BadSetting, match=r"data.errors is 'ignore'; it is 'strict' or 'replace'"):
         settings.__post_init__()
+
+
+def test_each_line_is_a_document_and_its_line_end_is_read(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes("Ann\r\nBo\n\nÇiğdem\nDee".encode())
+    found = list(read_documents(tmp_path / "names.txt", DataSettings(lines=True)))
+    assert [each.text for each in found] == ["Ann", "Bo", "", "Çiğdem", "Dee"]
+    assert [each.name.rpartition(":")[2] for each in found] == ["1", "2", "3", "4", "5"]
+    # Bytes add up to the file: a line's own and its end, which the last line has not.
+    assert [each.n_bytes for each in found] == [5, 3, 1, 9, 3]
+    assert sum(each.n_bytes for each in found) == (tmp_path / "names.txt").stat().st_size
+
+
+@pytest.mark.parametrize("block", [4, 7, 1 << 19])
+def test_lines_do_not_depend_on_the_parts_of_a_file(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clearstory.text.files.BLOCK", block)
+    lines = [f"line number {n} is é" for n in range(40)]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert texts(tmp_path, lines=True) == lines * 2
+
+
+def test_lines_of_every_kind_of_file_are_documents(tmp_path: Path) -> None:
+    jsonl(tmp_path / "a.jsonl", {"text": "one\ntwo"}, {"text": "three"})
+    (tmp_path / "b.csv").write_text('text\n"four\nfive"\n')
+    assert texts(tmp_path / "a.jsonl", tmp_path / "b.csv", lines=True) == ["one", "two", "three", "four", "five"]
+    with pytest.raises(BadSetting, match=r"data.lines makes each line a document, and data.pairs reads pairs"):
+        DataSettings(lines=True, pairs=True)
+
+
+def test_odd_values_of_jsonl_are_sentences_or_do_not_matter(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    deep = "[" * 5000 + "]" * 5000
+    file.write_text('{"text": "fine", "id": ' + "7" * 5000 + "}\n")  # an integer that Python refuses to convert
+    assert texts(file) == ["fine"]
+    for line, message in (
+        (f'{{"text": {deep}}}', "line 1 is nested too deeply|'text' is list, not text"),
+        (deep.replace("[", '{"a":', 5000), "line 1 is not JSON|nested too deeply"),
+        ('{"text": ' + "7" * 5000 + "}", "'text' is float, not text"),
+        ('{"text": ["a", {"b": 1}]}', "'text' is list, not text"),
+        ('{"text": null}', "'text' is NoneType, not text"),
+        ("7" * 5000, "line 1 is not a JSON object"),
+        ("NaN", "line 1 is not a JSON object"),
+        ("\ufeff{", "line 1 is not JSON"),
+    ):
+        file.write_text(line + "\n", encoding="utf-8")
+        with pytest.raises(BadInput, match=message):
+            texts(file)
+
+
+def test_damaged_text_of_parquet_is_a_sentence(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'clearstory[data]'")
+    from pyarrow import parquet
+
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"text": ["a text that is long enough to find"] * 3}), file, compression="none")
+    data = file.read_bytes()
+    at = data.index(b"long enough")
+    file.write_bytes(data[:at] + b"\xff\xfe" + data[at + 2 :])
+    with pytest.raises(CorruptFile, match="has text that is not UTF-8 after row 0"):
+        texts(file)
+    refused = 0
+    for offset in range(0, len(data), 7):  # any other damage too
+        file.write_bytes(data[:offset] + bytes([data[offset] ^ 0x15]) + data[offset + 1 :])
+        try:
+            texts(file)
+        except (BadInput, CorruptFile):
+            refused += 1
+    assert refused > 10

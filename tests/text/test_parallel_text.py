@@ -13,6 +13,7 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import is_parallel, read_documents
+from clearstory.text.read_notes import ReadNotes
 from clearstory.text.sentinels import SentinelTokenizer, sentinels, with_sentinels
 from clearstory.text.settings import DataSettings
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -78,6 +79,52 @@ def test_pairs_are_recognized_by_suffix_and_fields(tmp_path: Path) -> None:
 def test_incomplete_pairs_are_located(files: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=message):
         texts(*(write(tmp_path, name, text) for name, text in files.items()))
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        ([f"{n % 2}\tA sentence, number {n}." for n in range(19)], r"the first column has only numbers \(0, 1\)"),
+        (["label\tsentence", *(f"{n % 2}\tSentence {n}." for n in range(19))], r"the first column has only numbers"),
+        ([f"Sentence {n}\t{n % 3},{n % 5}\tid{n}" for n in range(30)], r"the second column has only numbers"),
+        ([f"Sentence {n}.\t{('good', 'bad')[n % 2]}" for n in range(40)], r"2 short values \(bad, good\)"),
+        ([f"{n}\tverse {n}\t1" for n in range(30)], r"the first column has only numbers \(0, 1, 10, 11, …\)"),
+    ],
+)
+def test_labels_are_not_taken_for_pairs_unless_that_is_said(rows: list[str], kind: str, tmp_path: Path) -> None:
+    file = write(tmp_path, "labels.tsv", "\n".join(rows))
+    with pytest.raises(BadInput, match=f"labels.tsv has labels, not pairs of texts: .*{kind}.*--data.pairs"):
+        is_parallel([file], DataSettings())
+    assert is_parallel([file], PAIRED)
+    assert len(texts(file)) == 2 * len(rows)
+
+
+def test_short_and_repeated_texts_are_pairs(tmp_path: Path) -> None:
+    rows = [f"Hello {n}!\t{('Hallo!', 'Guten Tag!', 'Servus!')[n % 3]} {n % 7}" for n in range(60)]
+    assert is_parallel([write(tmp_path, "p.tsv", "\n".join(rows))], DataSettings())
+    assert is_parallel([write(tmp_path, "q.tsv", "one\t1\ntwo\tzwei\n")], DataSettings())
+
+
+def test_lists_of_sentences_are_joined_and_each_reference_is_a_pair(tmp_path: Path) -> None:
+    rows = [
+        {"source": ["One sentence.", " Another. "], "target": ["first", "second"]},
+        {"source": "Plain.", "target": ["only"]},
+    ]
+    notes = ReadNotes()
+    file = write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    found = [document.text for document in read_documents([file], PAIRED, notes)]
+    assert found == ["One sentence. Another.", "first", "One sentence. Another.", "second", "Plain.", "only"]
+    assert notes.text == "p.jsonl has 3 references in 'target' for 2 sources; each is a pair"
+    assert is_parallel([file], DataSettings())
+
+
+def test_abstracts_and_their_summaries_are_read(data: Path) -> None:
+    file = data / "scitldr" / "dev.jsonl.gz"
+    corpus = Corpus.open(file, PAIRED)
+    records = [json.loads(line) for line in gzip.open(file, "rt", encoding="utf-8")]
+    assert corpus.size == 2 * sum(len(record["target"]) for record in records)
+    first = next(iter(read_documents([file], PAIRED))).text
+    assert first == " ".join(sentence.strip() for sentence in records[0]["source"])
 
 
 def test_a_built_in_corpus_has_no_pairs() -> None:

@@ -94,14 +94,14 @@ def read_records(
 
 
 def parse_json(text: str, location: str, remedy: str) -> Any:
-    """The value of a JSON text; integers of more digits than Python converts remain strings. Raises BadInput."""
+    """The value of a JSON text; numbers are floats if one has more digits than Python converts. Raises BadInput."""
     try:
         try:
             return json.loads(text)
         except json.JSONDecodeError:
             raise
         except ValueError:  # an integer of thousands of digits, in this field or another
-            return json.loads(text, parse_int=str)
+            return json.loads(text, parse_int=float)
     except RecursionError:
         raise BadInput(f"{location} is nested too deeply to be read; {remedy}") from None
     except json.JSONDecodeError as error:
