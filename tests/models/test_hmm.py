@@ -169,7 +169,7 @@ def hmmlearns(chain: HMMProbabilities, prior: DirichletPrior) -> Any:
 
 def test_parity_with_hmmlearn() -> None:
     model: Any = shaken(TINY_HMM).requires_grad_(False)
-    prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
+    prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), TINY_HMM)
     other, ids = hmmlearns(model.probabilities(), prior), TEXT.view(-1, 1).numpy()
     lengths = [100, 100, 100]
     assert -expected_counts(model.probabilities(), [TEXT.view(3, 100)]).nats == pytest.approx(
@@ -198,7 +198,7 @@ def test_penalised_likelihood_never_decreases(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(baum_welch, "MAX_POSTERIORS", 12 * 40 * 3)  # three in a batch
     model: Any = shaken(TINY_HMM)
     assert isinstance(model, CountModel)
-    prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), 12)
+    prior = DirichletPrior.of(torch.bincount(TEXT, minlength=VOCAB).double(), TINY_HMM)
     reached = []
     for fitted in islice(model.fit(rows(TEXT)), 25):
         assert fitted.tokens == 300
@@ -355,3 +355,29 @@ def test_an_unknown_id_is_refused() -> None:
         model.forward(TokenBatch(torch.tensor([[23]])))
     with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
         model.token_nll(TokenBatch(torch.tensor([[2]])), torch.tensor([[23]]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_short_text_of_few_letters_is_learned_by_default(seed: int) -> None:
+    # Three states, one for each letter: hmmlearn 0.3.3 reaches 0.00 nats in 9 of 10 seeds.
+    config = HMMConfig(vocab=5, states=3)
+    text = SimpleNamespace(ids=np.array([2, 3, 4] * 30), starts=np.array([0, 90]), byte_lengths=None)
+    model: Any = build(config, seed=seed)
+    assert [fitted.nats for fitted in islice(model.fit(text), 40)][-1] == pytest.approx(0, abs=0.005)
+    strong: Any = build(replace(config, transition_prior=1.0, emission_prior=100.0), seed=seed)
+    assert [fitted.nats for fitted in islice(strong.fit(text), 40)][-1] > 0.7
+
+
+def test_pseudo_counts_are_settings_and_those_of_a_large_vocabulary_are_the_default() -> None:
+    large = HMMConfig(vocab=8192, states=2)
+    assert (large.transition_pseudo_count, large.emission_pseudo_count) == (1, 100)
+    small = HMMConfig(vocab=70, states=2)
+    assert (small.transition_pseudo_count, small.emission_pseudo_count) == pytest.approx((0.01, 1))
+    chosen = DirichletPrior.of(
+        torch.tensor([3.0, 1.0]), HMMConfig(vocab=2, states=2, transition_prior=0.5, emission_prior=2)
+    )
+    assert chosen.transition.tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    assert chosen.emission.sum(0).tolist() == pytest.approx([2, 2])
+    for wrong in ({"transition_prior": 0.0}, {"emission_prior": -1.0}, {"emission_prior": 1.0, "learn": "gradient"}):
+        with pytest.raises(BadSetting, match="pseudo-count"):
+            HMMConfig(vocab=70, states=2, **wrong)  # type: ignore[arg-type]

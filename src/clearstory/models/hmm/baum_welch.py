@@ -23,18 +23,13 @@ from torch import Tensor
 
 from clearstory.models.base import FitProgress, TokenSequences
 from clearstory.models.hmm.chain import HMMParameters, HMMProbabilities
+from clearstory.models.hmm.config import HMMConfig
 
 WINDOW = 512
 """Tokens of a window: one token in so many is predicted without context."""
 
 MAX_POSTERIORS = 2**25
 """Posteriors held at once: 128 MB in fp32."""
-
-TRANSITION_PRIOR = 1.0
-"""Pseudo-counts of each transition, and of each initial state."""
-
-EMISSION_PRIOR = 100.0
-"""Pseudo-counts of emissions of each state, spread over the tokens as the text has them."""
 
 UNSEEN = 0.1
 """Count of a token that is not in the text, before pseudo-counts are spread."""
@@ -49,13 +44,14 @@ class DirichletPrior:
     emission: Float[Tensor, "V S"]
 
     @classmethod
-    def of(cls, counts: Float[Tensor, "V"], states: int) -> Self:
-        """The default prior for a text with these counts of each token."""
+    def of(cls, counts: Float[Tensor, "V"], config: HMMConfig) -> Self:
+        """The prior of a model for a text with these counts of each token."""
+        states, transition = config.states, config.transition_pseudo_count
         tokens = (counts + UNSEEN) / (counts + UNSEEN).sum()
         return cls(
-            tokens.new_full((states,), TRANSITION_PRIOR),
-            tokens.new_full((states, states), TRANSITION_PRIOR),
-            (EMISSION_PRIOR * tokens).unsqueeze(1).expand(-1, states),
+            tokens.new_full((states,), transition),
+            tokens.new_full((states, states), transition),
+            (config.emission_pseudo_count * tokens).unsqueeze(1).expand(-1, states),
         )
 
     @torch.no_grad()
@@ -134,7 +130,7 @@ def fit(model: HMMParameters, dataset: TokenSequences, done: int) -> Iterator[Fi
     """Rounds without end; `nats` per token are those before the round changed the model."""
     ids = np.asarray(dataset.ids)
     counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()
-    prior = DirichletPrior.of(counts, model.config.states)
+    prior = DirichletPrior.of(counts, model.config)
     if not done:
         with torch.no_grad():  # every state starts from the text's own token frequencies, with its random deviations
             model.emission.add_(prior.emission.log().to(model.emission))

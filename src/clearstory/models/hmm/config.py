@@ -13,6 +13,17 @@ Learn = Literal["em", "gradient", "tags"]
 
 LEARN_NAMES = {"em": "Baum-Welch", "gradient": "gradient descent", "tags": "counting tags"}
 
+TRANSITION_PRIOR = 1.0
+"""Pseudo-count of each transition, and of each initial state, with a large vocabulary."""
+
+EMISSION_PRIOR = 100.0
+"""Pseudo-counts of the emissions of each state, with a large vocabulary."""
+
+LARGE_VOCAB = 700
+"""Tokens from which on most are rare in every state. Of few tokens each state emits some very often, and pseudo-counts
+would keep it from emitting no others: three states over `abc` repeated could not tell the letters apart.
+"""
+
 MAX_STATES = 2**14
 """2^14 states have a gigabyte of transition probabilities."""
 
@@ -32,6 +43,11 @@ class HMMConfig(CausalConfig):
             trigrams.
         blocks: parts that the states are divided into; each token is emitted by the states of one part only, so that
             thousands of states cost as much as hundreds (Chiu and Rush 2020); 1 lets every state emit every token.
+        transition_prior: with learn "em", pseudo-count of each transition and of each initial state; by default 1 for
+            vocabularies of 700 tokens and more, and (vocab / 700)² for smaller ones, whose counts are large.
+        emission_prior: with learn "em", pseudo-counts of emissions of each state in all, spread over the tokens as the
+            text has them; by default 100 for vocabularies of 700 tokens and more, and 100 (vocab / 700)² for smaller
+            ones.
         tags: with learn "tags", the names of the tags; they follow from the text.
         suffixes: with learn "tags", number of word endings with tag counts; follows from the text.
     """
@@ -41,6 +57,8 @@ class HMMConfig(CausalConfig):
     learn: Learn = "em"
     order: int = 2
     blocks: int = 1
+    transition_prior: float | None = None
+    emission_prior: float | None = None
     tags: tuple[str, ...] = ()
     suffixes: int = 0
 
@@ -67,7 +85,34 @@ class HMMConfig(CausalConfig):
         """Number of states that may emit a given token."""
         return self.states // self.blocks
 
+    @property
+    def transition_pseudo_count(self) -> float:
+        """Pseudo-count of each transition in Baum-Welch."""
+        return TRANSITION_PRIOR * self.prior_strength if self.transition_prior is None else self.transition_prior
+
+    @property
+    def emission_pseudo_count(self) -> float:
+        """Pseudo-counts of all emissions of a state in Baum-Welch."""
+        return EMISSION_PRIOR * self.prior_strength if self.emission_prior is None else self.emission_prior
+
+    @property
+    def prior_strength(self) -> float:
+        """Share of the default pseudo-counts: 1 for large vocabularies, near 0 for a few tokens."""
+        return min(1.0, (self.vocab / LARGE_VOCAB) ** 2)
+
     def __post_init__(self) -> None:
+        for name in ("transition_prior", "emission_prior"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise BadSetting(
+                    f"model.{name} is {value:g}; it is a pseudo-count above 0, without which nothing that the text does "
+                    "not have could ever happen; give a small one such as 0.001"
+                )
+            if value is not None and self.learn != "em":
+                raise BadSetting(
+                    f"model.{name} is {value:g} and model.learn '{self.learn}'; pseudo-counts are for Baum-Welch, so set "
+                    "model.learn to em, or leave them out"
+                )
         if self.tags and (self.learn != "tags" or self.states != len(self.tags) + 1):
             raise BadSetting(
                 f"model.tags names {len(self.tags):,} tags where model.learn is '{self.learn}' and model.states "

@@ -63,6 +63,11 @@ class FilteringState:
 INIT_STD = 2.0
 """Of the initial logits. States that start too similar take many rounds of Baum-Welch to separate."""
 
+EM_TRANSITION_STD = 0.5
+"""Of the logits of transitions and initial states before Baum-Welch. A state that is hardly ever entered at first is
+never entered: of 20 seeds of three states over `abc` repeated, 20 rounds solved 20 with 0.5, 19 with 1 and 16 with 2.
+"""
+
 
 class HMM(nn.Module):
     """A chain of hidden states, each of which emits one token.
@@ -103,7 +108,8 @@ class HMM(nn.Module):
         """Draw the logits at random, since states that start equal stay equal; "zero" does the same."""
         for weight in self.parameters():
             if not weight.is_meta:
-                nn.init.normal_(weight, std=INIT_STD)
+                same_start = self.config.learn == "em" and weight is not self.emission
+                nn.init.normal_(weight, std=EM_TRANSITION_STD if same_start else INIT_STD)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
