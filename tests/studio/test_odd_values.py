@@ -6,6 +6,7 @@ Routes, fields and settings are enumerated from the code, so a new one is tried 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -37,11 +38,21 @@ Case = tuple[str, str, str]
 
 
 @pytest.fixture
-def studio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+def studio(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     """A studio whose training runs end at once."""
-    monkeypatch.setattr(run_processes, "COMMAND", (sys.executable, "-c", "pass"))
+    started: list[subprocess.Popen[bytes]] = []
+    original = subprocess.Popen
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(original(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(run_processes, "COMMAND", (sys.executable, "-S", "-c", "pass"))
     monkeypatch.setattr(run_processes, "MAX_RUNS", 10**9)
-    return client(folder)
+    monkeypatch.setattr(run_processes.subprocess, "Popen", start)
+    yield client(folder)
+    for process in started:
+        process.wait()
 
 
 def body(fields: dict[str, Any], name: str, value: str, settings: str | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect as signatures
 import json
+import re
 import struct
 import time
 import types
@@ -17,6 +18,7 @@ import numpy as np
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ClearstoryError, UnknownName, nearest
 from clearstory.formats.folders import OpenedModel
+from clearstory.generation.settings import sampling_of
 from clearstory.lens.hooks.activations import activation_names, record_activations
 from clearstory.lens.hooks.passage import Passage, encode_passage, encode_segments
 from clearstory.lens.probes.predictions import next_token
@@ -25,6 +27,7 @@ from clearstory.lens.rendering.render import render
 from clearstory.lens.views import View
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.prompts import RAW, EncodedPrompt, PromptOptions, encode_prompt, is_chat
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
@@ -136,6 +139,7 @@ def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
         function = load_view(name)
         reason = unsupported_reason(entry, opened.model)
         description = (function.__doc__ or "").strip().split("\n\n")[0].partition(" Raises ")[0]
+        description = re.sub(r"\s+\(`[^`]*`\)", "", description)  # names in the code
         entries.append(
             {
                 "name": name,
@@ -251,6 +255,7 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
             "has_chat_template": is_chat(model, tokenizer),
             "has_special_tokens": any(encode_prompt(model, tokenizer, "a", RAW).special),
         },
+        "sampling": sampling_defaults(opened.generation_config),
         "passage": None if passage is None else {"pieces": passage.pieces, "source": passage.source_pieces},
         "problem": problem,
         "activation_names": known_activation_names(model),
@@ -258,6 +263,14 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
         "next_token": next_table,
         "seconds": time.perf_counter() - start,
     }
+
+
+def sampling_defaults(config: GenerationConfig) -> dict[str, Any] | None:
+    """The temperature and truncation with which a model's authors generate; None if they leave them open."""
+    if all(each is None for each in (config.do_sample, config.temperature, config.top_k, config.top_p)):
+        return None
+    sampling = sampling_of(config, {})
+    return {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
 
 
 def passage_activations(model: LanguageModel, passage: Passage, patterns: Sequence[str]) -> dict[str, Any]:

@@ -9,12 +9,11 @@ import { generationAttentionCard } from "./generation_attention.js";
 import { generationSpeedCard } from "./generation_speed.js";
 import { decodingComparisonCard } from "./decoding_comparison.js";
 
-const TOP_K_VALUES = [0, 1, 5, 10, 20, 50, 100];
-
 export function mount(root, context) {
   const requests = latestRequest();
-  const DEFAULTS = { temperature: 0.8, top_k: 0, top_p: 1, seed: 0 };
+  const DEFAULTS = { temperature: 0.8, top_k: 0, top_p: 1, seed: 0, ...context.trace()?.sampling }; // the model's own where it has them
   const sampling = Object.fromEntries(Object.entries(DEFAULTS).map(([name, value]) => [name, context.state.number(name) ?? value]));
+  const TOP_K_VALUES = [...new Set([0, 1, 5, 10, 20, 50, 100, sampling.top_k])].sort((a, b) => a - b);
   let tokens = []; // generated tokens: {id, piece, probability, alternatives, text, forced}
   let shownCount = 0; // number of tokens shown
   let selected = null; // index of the token whose alternatives are shown
@@ -31,7 +30,7 @@ export function mount(root, context) {
     "div",
     { class: "sliders" },
     slider({ label: "Temperature", name: "temperature", min: 0, max: 2, step: 0.05, value: sampling.temperature, format: (v) => (v === 0 ? "0, greedy" : v.toFixed(2)), oninput: set("temperature") }),
-    slider({ label: "Top-k", name: "top_k", min: 0, max: TOP_K_VALUES.length - 1, step: 1, value: Math.max(0, TOP_K_VALUES.indexOf(sampling.top_k)), format: (v) => (TOP_K_VALUES[v] ? String(TOP_K_VALUES[v]) : "all"), oninput: (v) => set("top_k")(TOP_K_VALUES[v]) }),
+    slider({ label: "Top-k", name: "top_k", min: 0, max: TOP_K_VALUES.length - 1, step: 1, value: TOP_K_VALUES.indexOf(sampling.top_k), format: (v) => (TOP_K_VALUES[v] ? String(TOP_K_VALUES[v]) : "all"), oninput: (v) => set("top_k")(TOP_K_VALUES[v]) }),
     slider({ label: "Top-p", name: "top_p", min: 0.05, max: 1, step: 0.05, value: sampling.top_p, format: (v) => v.toFixed(2), oninput: set("top_p") }),
     el("label", {}, el("span", {}, "Seed"), seed),
     el("label", {}, el("span", {}, "Max tokens"), maxTokens),
@@ -162,7 +161,8 @@ export function mount(root, context) {
         each.piece,
       );
     });
-    const source = context.trace()?.architecture === "encoder-decoder" ? el("span", { class: "source" }, "from ") : null;
+    const isChat = context.trace()?.prompt.chat;
+    const source = isChat || context.trace()?.architecture === "encoder-decoder" ? el("span", { class: "source" }, isChat ? "user: " : "from ") : null;
     const prompt = el("span", { class: "prompt" }, source, context.text(), source ? " → " : "");
     body.replaceChildren(el("div", { class: "written mono" }, prompt, ...nodes));
     Object.assign(body.dataset, { count: visible.length, text: visible.at(-1)?.text ?? "" });

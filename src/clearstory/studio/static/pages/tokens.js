@@ -59,7 +59,7 @@ export function mount(root, context, { views }) {
       el("td", { class: "n" }, token.id.toLocaleString("en-US")),
       el("td", { class: "n" }, token.bytes),
       el("td", { class: "mono" }, visibleWhitespace(token.text ?? "")),
-      el("td", {}, token.special ? "special" : token.unknown ? "unknown" : ""),
+      el("td", {}, token.special ? (context.trace()?.prompt.chat ? "chat template" : "special") : token.unknown ? "unknown" : ""),
     );
 
   return { update, destroy: () => cards.forEach((each) => each.destroy()) };
