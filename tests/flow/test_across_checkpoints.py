@@ -33,6 +33,10 @@ def test_a_view_is_shown_at_twelve_checkpoints(run: Path) -> None:
     assert views[0].title.startswith("Step 0: ")
     last = inspect(every[-1], "the cat", "next-token", top=30)
     assert views[-1].rows == last.rows
+    few = inspect(run, "the cat", "next-token", across_checkpoints=True, top=2)
+    assert few.panels[0] == curve  # whose points do not depend on the rows that are shown
+    assert all(len(panel.rows) == 2 for panel in few.panels[1:])
+    assert all(len(line.x) == MAX_CHECKPOINTS for line in curve.lines)
     first = inspect(every[0], "the cat", "next-token", top=30)
     for line in curve.lines:
         own = {row[0]: row[-1] for row in first.rows}

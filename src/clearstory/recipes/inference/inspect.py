@@ -78,8 +78,9 @@ def inspect(
             "across_checkpoints is set together with compare_model or compare_text; leave out one of the two"
         )
 
+    whole_vocabulary = is_comparison or across_checkpoints
     compute_view = partial(
-        view_of_text, view, device=device, prompt=prompt, whole_vocabulary=is_comparison, settings=settings
+        view_of_text, view, device=device, prompt=prompt, whole_vocabulary=whole_vocabulary, settings=settings
     )
     if is_comparison:
         second = compute_view(model if compare_model is None else compare_model, compare_text or text)
@@ -87,7 +88,7 @@ def inspect(
     elif across_checkpoints:
         if not isinstance(model, str | Path):
             raise BadSetting("a loaded model has no checkpoints; pass the folder of its run")
-        computed = view_across_checkpoints(model, partial(compute_view, text=text), view)
+        computed = view_across_checkpoints(model, partial(compute_view, text=text), view, rows_shown(view, settings))
     else:
         computed = compute_view(model, text)
     if out is not None:
@@ -178,10 +179,20 @@ MAX_LINES = 6
 """Rows of a table that are drawn as lines of the curve."""
 
 
-def view_across_checkpoints(run: str | Path, compute_view: Callable[[Path], View], name: str) -> Report:
+def rows_shown(view: str, settings: Mapping[str, Any]) -> int | None:
+    """How many rows of a list of the whole vocabulary are shown; None for other views, which are shown as they are."""
+    if not VIEWS[view].lists_vocabulary:
+        return None
+    top: int = settings.get("top", signature(load_view(view)).parameters["top"].default)
+    return top
+
+
+def view_across_checkpoints(
+    run: str | Path, compute_view: Callable[[Path], View], name: str, rows: int | None = None
+) -> Report:
     """The view at each checkpoint of a run, preceded by a curve of the last checkpoint's main values over training.
 
-    Raises BadInput if `run` is not a run folder or has no checkpoints.
+    Of tables, the first `rows` are shown; the curve has its values from all. Raises BadInput if `run` is not a run folder or has no checkpoints.
     """
     saved = list_saved_models(Path(run))
     if not saved:
@@ -191,7 +202,7 @@ def view_across_checkpoints(run: str | Path, compute_view: Callable[[Path], View
     titled = [
         replace(panel, title=f"Step {step:,}: {panel.title}")
         for step, panels in zip(steps, views, strict=True)
-        for panel in panels
+        for panel in (replace(each, rows=each.rows[:rows]) if isinstance(each, Table) else each for each in panels)
     ]
     curve = value_curve(steps, views)
     shown = f"{len(steps)} of {len(saved)}" if len(steps) < len(saved) else f"{len(saved)}"
@@ -217,6 +228,7 @@ def value_curve(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve
                 lines=lines,
                 x_label="training steps",
                 y_label=last.bar,
+                log_x=is_log_spaced(steps),
                 caption=missing_point_caption(lines, len(steps)),
             )
         if isinstance(last, HighlightedText):
@@ -225,8 +237,23 @@ def value_curve(steps: Sequence[int], views: Sequence[Sequence[Panel]]) -> Curve
                 name = names[-1]
                 values = [dict(panel.totals).get(name) for panel in same_panel]
                 line = line_of(name, steps, values)
-                return Curve(title=f"{name} over training", lines=(line,), x_label="training steps", y_label=name)
+                return Curve(
+                    title=f"{name} over training",
+                    lines=(line,),
+                    x_label="training steps",
+                    y_label=name,
+                    log_x=is_log_spaced(steps),
+                )
     return None
+
+
+def is_log_spaced(steps: Sequence[int]) -> bool:
+    """Whether steps are drawn on a logarithmic axis, on which step 0 has no place: those of a run that kept its first.
+
+    >>> is_log_spaced((0, 1, 4, 20, 90)), is_log_spaced((0, 500, 1000))
+    (True, False)
+    """
+    return len(steps) > 2 and steps[-1] > 20 * max(1, steps[1])
 
 
 def missing_point_caption(lines: Sequence[Line], steps: int) -> str | None:
