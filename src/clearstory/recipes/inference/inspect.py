@@ -192,7 +192,8 @@ def view_across_checkpoints(
 ) -> Report:
     """The view at each checkpoint of a run, preceded by a curve of the last checkpoint's main values over training.
 
-    Of tables, the first `rows` are shown; the curve has its values from all. Raises BadInput if `run` is not a run folder or has no checkpoints.
+    Of tables, the first `rows` are shown; the curve has its values from all. Raises BadInput if `run` is not a run
+    folder or has no checkpoints.
     """
     saved = list_saved_models(Path(run))
     if not saved:
