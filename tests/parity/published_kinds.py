@@ -1,7 +1,7 @@
 """Small tokenizers and models of ten published kinds, in the files that such models ship.
 
-The normalizers, pre-tokenizers, post-processors, added tokens, tokenizer configs and chat templates have the structure of
-the published ones; the vocabularies are trained on a few sentences.
+The normalizers, pre-tokenizers, post-processors, added tokens, tokenizer configs and chat templates have the structure
+of the published ones; the vocabularies are trained on a few sentences.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,14 @@ LLAMA2_CHAT = (
 )
 MISTRAL_CHAT = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token}}{% endif %}{% endfor %}"
+    "{{ '[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ message['content'] + eos_token}}{% endif %}"
+    "{% endfor %}"
 )
 LLAMA3_CHAT = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}"
     "{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n'+ message['content'] | trim + "
-    "'<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+    "'<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
 )
 GEMMA_CHAT = (
     "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}"
@@ -310,6 +312,8 @@ def marian_model(vocab: int) -> Any:
     return transformers.MarianMTModel(transformers.MarianConfig(vocab_size=vocab, **sizes, **heads, **ends, **settings))
 
 
+SEQ2SEQ = ("t5", "marian")
+
 LLAMA = decoder("LlamaConfig", "LlamaForCausalLM")
 
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[int], Any]]] = {
@@ -325,6 +329,23 @@ KINDS: dict[str, tuple[Callable[[Path], None], Callable[[int], Any]]] = {
     "marian": (marian, marian_model),
 }
 """For each kind, the function that writes its tokenizer and the function that builds a model."""
+
+
+@cache
+def open_with_transformers(folder: Path, kind: str) -> tuple[Any, Any]:
+    """The model and the tokenizer of a folder."""
+    model = transformers.AutoModelForSeq2SeqLM if kind in SEQ2SEQ else transformers.AutoModelForCausalLM
+    return model.from_pretrained(folder).eval(), transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def generate_with_transformers(folder: Path, kind: str, prompt: str, **settings: Any) -> list[int]:
+    """Ids that transformers generates after a prompt, by the folder's generation_config.json and these settings."""
+    model, tokenizer = open_with_transformers(folder, kind)
+    model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        ids: list[int] = model.generate(**inputs, pad_token_id=0, **settings)[0].tolist()
+    return ids[1 if kind in SEQ2SEQ else inputs["input_ids"].shape[1] :]
 
 
 def write_kind(folder: Path, kind: str, **generation: Any) -> None:

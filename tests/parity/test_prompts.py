@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 import clearstory
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.models.prompts import RAW, encode_prompt
 from clearstory.text.tokenizers import Tokenizer
-from parity.published_kinds import KINDS, write_kind
+from parity.published_kinds import KINDS, generate_with_transformers, write_kind
 
 PROMPTS = (
     "Hello, world!",
@@ -40,7 +40,6 @@ PROMPTS = (
 )
 
 CHAT_KINDS = ("llama2", "llama3", "mistral", "gemma", "qwen", "phi3")
-SEQ2SEQ = ("t5", "marian")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +54,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended")
 
 
+@cache
 def open_both(folder: Path) -> tuple[OpenedModel, Tokenizer, Any]:
     """Our model and tokenizer of a folder, and the tokenizer of transformers."""
     opened = open_model(folder)
@@ -86,17 +86,6 @@ def test_ids_of_chats_are_those_of_transformers(kind: str, folders: dict[str, Pa
         body = prompt.strip()
         assert covered[0][0] <= prompt.index(body) + (kind in ("llama2", "mistral", "phi3")), prompt
         assert covered[-1][1] >= prompt.index(body) + len(body), prompt
-
-
-def generate_with_transformers(folder: Path, kind: str, prompt: str, **settings: Any) -> list[int]:
-    """Ids that transformers generates after a prompt, and the prompt's alone are left out."""
-    model = (AutoModelForSeq2SeqLM if kind in SEQ2SEQ else AutoModelForCausalLM).from_pretrained(folder)
-    inputs = AutoTokenizer.from_pretrained(folder)(prompt, return_tensors="pt", return_token_type_ids=False)
-    model.eval()
-    with torch.no_grad():
-        out = model.generate(**inputs, pad_token_id=0, **settings)
-    ids: list[int] = out[0].tolist()
-    return ids[1:] if kind in SEQ2SEQ else ids[inputs["input_ids"].shape[1] :]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"])

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearstory.errors import CannotDo
+from clearstory.models.prompts import encode_for_encoder
 from clearstory.text.document import Document
 from clearstory.text.sentence_splitting import documents_by_sentence, split_sentences
-from clearstory.text.special_tokens import build_inputs, continuation_mask, encode_with_mask, require_mask_token
+from clearstory.text.special_tokens import build_inputs, continuation_mask, require_mask_token
 from clearstory.text.token_dataset import encode_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -67,9 +68,9 @@ def test_one_text_and_two_get_their_special_tokens() -> None:
     a, b = tokenizer.encode("a cat"), tokenizer.encode("sat")
     assert build_inputs(tokenizer, "a cat") == ([cls, *a, sep], [0] * (len(a) + 2))
     assert build_inputs(tokenizer, "a cat", b) == ([cls, *a, sep, *b, sep], [0] * (len(a) + 2) + [1] * (len(b) + 1))
-    assert encode_with_mask(tokenizer, "a [MASK] sat") == [*tokenizer.encode("a"), mask, *b]
+    assert encode_for_encoder(tokenizer, "a [MASK] sat").ids == (cls, *tokenizer.encode("a"), mask, *b, sep)
     # The mask is the only special token that is parsed: others are text.
-    assert sep not in encode_with_mask(tokenizer, "[SEP] [MASK]")
+    assert encode_for_encoder(tokenizer, "[SEP] [MASK]").ids.count(sep) == 1
     assert tokenizer.display_token(int(np.flatnonzero(continuation_mask(tokenizer))[0])).startswith("##")
     assert tokenizer.special_tokens_mask.sum() == 5
 
@@ -82,4 +83,4 @@ def test_tokenizers_without_special_tokens_refuse(kind: str) -> None:
     with pytest.raises(CannotDo, match="wordpiece:8192"):
         build_inputs(tokenizer, "a")
     with pytest.raises(CannotDo, match="wordpiece:8192"):
-        encode_with_mask(tokenizer, "a [MASK]")
+        require_mask_token(tokenizer)

@@ -189,7 +189,8 @@ def token_ids(name: str, value: Any) -> tuple[int, ...]:
 
 def invalid(name: str, value: Any, expected: str) -> BadInput:
     """The error for an invalid value."""
-    return BadInput(f"the generation config has {name} = {str(value)[:40]!r}; {expected}; correct or delete the file")
+    shown = repr(value[:40]) if isinstance(value, str) else str(value)[:40]
+    return BadInput(f"the generation config has {name} = {shown}; {expected}; correct or delete the file")
 
 
 def unique(ids: Collection[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Special tokens of encoders: [CLS] a [SEP] b [SEP], and text that contains [MASK]. Devlin et al. 2019, figure 2."""
+"""Special tokens of encoders: [CLS] a [SEP] b [SEP], and the mask token. Devlin et al. 2019, figure 2."""
 
 from __future__ import annotations
 
@@ -47,18 +47,6 @@ def require_mask_token(tokenizer: Tokenizer) -> int:
             f"this tokenizer ({tokenizer.kind}) has no mask token; train one that has with --tokenizer wordpiece:8192"
         )
     return tokenizer.mask_token_id
-
-
-def encode_with_mask(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Token ids of a text in which the mask token's own string is parsed; no other special token is.
-
-    >>> from clearstory.text.train_tokenizer import train_tokenizer
-    >>> encode_with_mask(train_tokenizer("wordpiece:12", ["a b"]), "a [MASK] b")
-    [5, 4, 6]
-    """
-    mask = require_mask_token(tokenizer)
-    *parts, last = (tokenizer.encode(part) for part in text.split(tokenizer.display_token(mask)))
-    return [id for part in parts for id in (*part, mask)] + last
 
 
 def continuation_mask(tokenizer: Tokenizer) -> npt.NDArray[np.bool_]:

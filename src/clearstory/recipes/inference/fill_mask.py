@@ -10,10 +10,11 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting
 from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability
+from clearstory.models.prompts import encode_prompt
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.text.character_encodings import Errors
-from clearstory.text.special_tokens import build_inputs, encode_with_mask
+from clearstory.text.special_tokens import require_mask_token
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,14 @@ def fill_mask(
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
     network, tokenizer = load_encoder(model, device, Capability.MLM_HEAD)
+    mask_token_id = require_mask_token(tokenizer)
     weights_device = next(network.parameters()).device
     results = []
     for text in read_texts(texts, errors, text_field):
-        ids, _ = build_inputs(tokenizer, encode_with_mask(tokenizer, text))
-        positions = [position for position, id in enumerate(ids) if id == tokenizer.mask_token_id]
+        ids = encode_prompt(network, tokenizer, text).ids
+        positions = [position for position, id in enumerate(ids) if id == mask_token_id]
         if not positions:
-            mask = tokenizer.display_token(tokenizer.mask_token_id or 0)
+            mask = tokenizer.display_token(mask_token_id)
             raise BadInput(f"there is no {mask} in {text[:60]!r}; put one where a token is to be predicted")
         with inference_mode(network):
             hidden = network.encode(TokenBatch.from_sequences([ids], weights_device))

@@ -13,6 +13,7 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.tokenizers import Tokenizer
@@ -29,6 +30,7 @@ class InitialModel:
         base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
         fingerprint: hash of its weights.
         summary: its size in words.
+        generation_config: its generation config, which the trained model keeps.
     """
 
     model: Any  # a LanguageModel or an Encoder
@@ -37,6 +39,7 @@ class InitialModel:
     base_folder: Path | None
     fingerprint: str
     summary: str
+    generation_config: GenerationConfig
 
 
 def load_initial_model(recipe: TrainRecipe) -> InitialModel:
@@ -63,7 +66,8 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
     model = model.to(recipe.training.device)
     parameters = count_parameters(model)
     if not recipe.lora.rank:
-        return InitialModel(model, opened.tokenizer, opened.card, None, fingerprint, f"{config.summary}, from {path}")
+        summary, generation_config = f"{config.summary}, from {path}", opened.generation_config
+        return InitialModel(model, opened.tokenizer, opened.card, None, fingerprint, summary, generation_config)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise BadSetting(
             f"{folder} is an adapter, and an adapter cannot be based on another; merge it first: "
@@ -74,4 +78,7 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
     summary = (
         f"{config.summary}, from {path}; {count_parameters(model) - parameters:,} LoRA parameters of rank {lora.rank}"
     )
-    return InitialModel(model, opened.tokenizer, opened.card, folder.absolute(), fingerprint, summary)
+    base_folder = folder.absolute()
+    return InitialModel(
+        model, opened.tokenizer, opened.card, base_folder, fingerprint, summary, opened.generation_config
+    )

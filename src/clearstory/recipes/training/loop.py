@@ -147,6 +147,7 @@ def prepare_run(folder: RunFolder, recipe: TrainRecipe, budget: TimeBudget) -> T
         prepared,
         fingerprints,
         base_folder=None if initial is None else initial.base_folder,
+        generation_config=None if initial is None else initial.generation_config,
     )
 
 
@@ -248,7 +249,8 @@ def sample_step(run: TrainingRun) -> TextSampled:
     trainer, seed = run.trainer, run.recipe.training.seed
     with trainer.averaged_weights():
         source = run.validation.sample_source(trainer.step, trainer.context)
-        text = sample_text(run.model, run.tokenizer, seed=seed + trainer.step, source=source)
+        ends = () if run.generation_config is None else run.generation_config.eos_token_ids
+        text = sample_text(run.model, run.tokenizer, seed=seed + trainer.step, source=source, ends=ends)
     run.log(kind="sample", step=trainer.step, text=text)
     return TextSampled(step=trainer.step, text=text)
 

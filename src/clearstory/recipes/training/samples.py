@@ -12,6 +12,7 @@ from clearstory.errors import BadInput
 from clearstory.generation.engine import Engine, generate
 from clearstory.generation.settings import Sampling
 from clearstory.text.digit_images import SIDE, DigitImage, parse_image, save_png
+from clearstory.text.encoding import encode_text
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
@@ -26,24 +27,26 @@ def sample_text(
     tokens: int = 100,
     prompt: str = "",
     source: Sequence[int] | None = None,
+    ends: Sequence[int] = (),
 ) -> str:
     """Text generated after `prompt`, or from the source ids of an encoder-decoder, at temperature 0.8.
 
-    Leaves the model's weights and torch's random state unchanged.
+    `ends`: tokens that end the text; by default the tokenizer's end token. Leaves the model's weights and torch's random state unchanged.
     """
     cast(Any, model).compute_dtype = None  # caches are not kept in the precision of training
     eos = tokenizer.eos_token_id
     start = eos if eos is not None else tokenizer.bos_token_id
-    ids = tokenizer.encode(prompt)
+    ends = ends or (() if eos is None else (eos,))
+    ids = encode_text(tokenizer, prompt).ids
     sampling = Sampling(max_tokens=tokens, temperature=0.8, seed=seed)
-    options: dict[str, Any] = {"eos_token_id": eos, "start_token_id": start if start is not None else 0}
+    options: dict[str, Any] = {"eos_token_id": ends, "start_token_id": start if start is not None else 0}
     decoder: SentinelTokenizer | Tokenizer = tokenizer
     if source is not None:
         decoder = SentinelTokenizer(tokenizer)
         prompt = f"{decoder.decode(source)} → "
         options |= {"source": source, "start_token_id": cast(Any, model).config.decoder_start_token_id}
     generated = generate(cast(Any, model), ids, sampling, **options)
-    return prompt + decoder.decode([token.id for token in generated if token.id != eos])
+    return prompt + decoder.decode([token.id for token in generated if token.id not in ends])
 
 
 def save_digit_images(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> Path | None:

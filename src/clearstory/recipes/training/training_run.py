@@ -17,6 +17,7 @@ from clearstory.formats.folders import config_json_dict, open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
 from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
@@ -71,6 +72,7 @@ class TrainingRun:
         prepared: what is known of text and model before the first step.
         fingerprints: hashes of the tokenizer, the corpus and the initial model, compared on resume.
         base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
+        generation_config: the generation config of the initial model, which is saved with the model; None without one.
         full_evaluation: whether the final evaluation uses the whole validation split.
         metrics: the metrics log; None until the run folder is written.
         resumed_from: the checkpoint that the run was resumed from; None for a new run.
@@ -98,6 +100,7 @@ class TrainingRun:
     prepared: RunPrepared
     fingerprints: Mapping[str, str]
     base_folder: Path | None
+    generation_config: GenerationConfig | None = None
     full_evaluation: bool = True
     metrics: MetricsLog | None = None
     resumed_from: Path | None = None
@@ -221,7 +224,9 @@ class TrainingRun:
         if self.base_folder is not None:
             save_adapter(folder, self.model, self.base_folder, self.tokenizer, card, overwrite=True)
         else:
-            save_model(folder, self.model, self.tokenizer, card, overwrite=True)
+            save_model(
+                folder, self.model, self.tokenizer, card, overwrite=True, generation_config=self.generation_config
+            )
 
     def load_best_model(self) -> None:
         """Load the weights in model/ into the model."""
