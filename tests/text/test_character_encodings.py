@@ -53,7 +53,7 @@ def test_utf16_and_utf32_are_text_with_or_without_a_byte_order_mark(encoding: st
 def test_binary_data_is_not_taken_for_utf16(data: bytes, tmp_path: Path) -> None:
     assert wide_encoding(data) is None
     (tmp_path / "a.txt").write_bytes(data)
-    with pytest.raises(BadInput, match="binary|not UTF-8"):
+    with pytest.raises(BadInput, match=r"binary|not UTF-8"):
         whole(tmp_path / "a.txt")
 
 

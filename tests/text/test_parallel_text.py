@@ -121,7 +121,7 @@ def test_lists_of_sentences_are_joined_and_each_reference_is_a_pair(tmp_path: Pa
 def test_abstracts_and_their_summaries_are_read(data: Path) -> None:
     file = data / "scitldr" / "dev.jsonl.gz"
     corpus = Corpus.open(file, PAIRED)
-    records = [json.loads(line) for line in gzip.open(file, "rt", encoding="utf-8")]
+    records = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     assert corpus.size == 2 * sum(len(record["target"]) for record in records)
     first = next(iter(read_documents([file], PAIRED))).text
     assert first == " ".join(sentence.strip() for sentence in records[0]["source"])

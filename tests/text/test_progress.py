@@ -41,7 +41,7 @@ def test_lines_are_printed_at_intervals_where_there_is_no_terminal(
     clock = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     display = ReadingDisplay(Output())
-    for second in range(0, 25):
+    for second in range(25):
         clock[0] = float(second)
         display.show("encoding the text", second * 10**6, 25 * 10**6)
     display.show("encoding the text", None, 0)

@@ -31,7 +31,7 @@ def project(tmp_path: Path) -> Path:
         "page.html": b"<title>t</title><script>no()</script><p>Hello <b>world</b></p><p>Bye</p>",
         "table.csv": b'id,text\n1,"first, with\na line"\n2,second\n', "photo.png": b"\x89PNG\0", "LICENSE": b"Free.\n",
         "cells.ipynb": json.dumps(
-            {"cells": [{"cell_type": "markdown", "source": ["# One\n", "two"]}, {"cell_type": "code", "source": "x = 1"}]}
+            {"cells": [{"cell_type": "raw", "source": ["# One\n", "two"]}, {"cell_type": "code", "source": "x = 1"}]}
         ).encode(),
     }  # fmt: skip
     for name, data in files.items():
@@ -78,10 +78,10 @@ def test_a_bad_file_is_skipped_or_stops(tmp_path: Path) -> None:
         assert texts(str(source), notes=notes) == ["good"]
         assert notes.text == (
             "skipped 4 files that cannot be read: truncated: its .gz data is incomplete (damaged.txt.gz); empty "
-            "(empty.txt); not UTF-8, probably shift_jis: --data.encoding auto reads such files (japanese.txt); 'text' is "
-            "int, not text (rows.jsonl)"
+            "(empty.txt); not UTF-8, probably shift_jis: --data.encoding auto reads such files (japanese.txt); 'text' "
+            "is int, not text (rows.jsonl)"
         )
-    with pytest.raises(CorruptFile, match="damaged.txt.gz is truncated"):
+    with pytest.raises(CorruptFile, match=r"damaged.txt.gz is truncated"):
         texts(tmp_path, on_error="stop")
     named = [tmp_path / name for name in ("good.txt", "japanese.txt")]
     with pytest.raises(

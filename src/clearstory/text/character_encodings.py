@@ -74,11 +74,11 @@ def check_encoding(name: str, setting: str) -> None:
 def choose_encoding(beginning: bytes, encoding: str) -> tuple[str, int]:
     """The encoding to decode a file with, and the number of bytes of its byte order mark, from its first block.
 
-    A byte order mark decides. Without one, UTF-16 and UTF-32 are recognized where UTF-8 was expected; `AUTO` is UTF-8
+    A byte order mark decides, whatever encoding was named. Without one, UTF-16 and UTF-32 are recognized where UTF-8 was expected; `AUTO` is UTF-8
     here, since only a whole file shows that it is not.
     """
     for mark, name in BYTE_ORDER_MARKS:
-        if beginning.startswith(mark) and is_compatible(name, encoding):
+        if beginning.startswith(mark):
             return name, len(mark)
     family = normal_name(encoding)
     if encoding == AUTO or family == UTF8:
@@ -87,11 +87,6 @@ def choose_encoding(beginning: bytes, encoding: str) -> tuple[str, int]:
         found = wide_encoding(beginning)
         return found if found is not None and found.startswith(family) else f"{family}-le", 0
     return encoding, 0
-
-
-def is_compatible(marked: str, encoding: str) -> bool:
-    """Whether a byte order mark is to be believed: not where the user named an encoding of another kind."""
-    return encoding == AUTO or normal_name(encoding) == UTF8 or marked.startswith(normal_name(encoding))
 
 
 def normal_name(encoding: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from clearstory.text.document import Document
@@ -27,7 +28,8 @@ class LineListDetector:
     """Watches documents go by; `is_list` afterwards tells whether there is one, which is a list of short lines.
 
     >>> detector = LineListDetector()
-    >>> for _ in detector.watch([Document("names", "Ann\\n" + "".join(f"Bob{n}\\n" for n in range(999)))]): ...
+    >>> names = "Ann\\n" + "".join(f"Bob{n}\\n" for n in range(999))
+    >>> for document in detector.watch([Document("names", names)]): ...
     >>> detector.is_list, detector.sentence("names")
     (True, 'names: 1,000 lines of at most 6 characters; ...')
     """
@@ -55,9 +57,10 @@ class LineListDetector:
 
     def sentence(self, name: str) -> str:
         """The warning for a list."""
+        n_lines = self.n_lines - self.ends_in_line_feed
         return (
-            f"{name}: {self.n_lines - self.ends_in_line_feed:,} lines of at most {self.longest:,} characters; read as one document and split by "
-            "position; --data.lines makes each line a document"
+            f"{name}: {n_lines:,} lines of at most {self.longest:,} characters; read as one document and split by position; "
+            "--data.lines makes each line a document"
         )
 
 
@@ -109,7 +112,7 @@ class LineShape:
         count = max(1, len(lines))
         initials = [word[0] for line in lines for word in line.split()]
         folded = [line.casefold() for line in lines]
-        in_order = sum(one <= other for one, other in zip(folded, folded[1:], strict=False))
+        in_order = sum(one <= other for one, other in pairwise(folded))
         return cls(
             n_lines=len(lines),
             longest=max(map(len, lines), default=0),

@@ -99,7 +99,7 @@ def name_some(names: Iterable[str]) -> str:
 def short_reason(path: Path, message: str) -> str:
     """An error message without the file's name and without its remedy, except for a likely encoding.
 
-    >>> short_reason(Path("a.txt"), "a.txt is not UTF-8: byte 0x82 at offset 3 cannot be decoded; it is probably cp932: …")
+    >>> short_reason(Path("a.txt"), "a.txt is not UTF-8: byte 0x82 at offset 3 cannot be decoded; it is probably cp932")
     'not UTF-8, probably cp932: --data.encoding auto reads such files'
     """
     first, _, rest = message.removeprefix(str(path)).partition("; ")

@@ -121,6 +121,6 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
         return int(name) - 1, chain([first], rows)
     known = ", ".join(repr(field[:40]) for field in header[:20])
     raise BadInput(
-        f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number, from 1 "
-        f"to {len(header)}, where the first line is no header"
+        f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number, from "
+        f"1 to {len(header)}, where the first line is no header"
     )

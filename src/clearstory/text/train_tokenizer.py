@@ -127,8 +127,8 @@ def _wordpunct(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Toke
 
 
 LINE_END = "<eos>"
-"""End of line, as in word-level benchmarks. It and <unk> are ordinary tokens to the library, and have the first ids; the
-others are sorted by frequency for adaptive softmax."""
+"""End of line, as in word-level benchmarks. It and <unk> are ordinary tokens to the library, and have the first ids;
+the others are sorted by frequency for adaptive softmax."""
 
 
 def _word_level(contents: str) -> Tokenizer:

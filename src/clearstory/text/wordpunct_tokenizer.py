@@ -1,7 +1,7 @@
-"""Word-and-punctuation tokenizer: runs of letters and digits, runs of punctuation marks, and a token for every line end.
+"""Word-and-punctuation tokenizer: runs of letters and digits, runs of punctuation marks, a token for every line end.
 
-The tokens of NLTK's WordPunctTokenizer, `\\w+|[^\\w\\s]+`: "true," is "true" and ",". The ids are those of the tokenizers
-library; Python's regular expressions compute them faster for texts in whose characters both agree on what a letter is.
+The tokens of NLTK's WordPunctTokenizer, `\\w+|[^\\w\\s]+`: "true," is "true" and ",". The ids are those of the
+tokenizers library; Python's regular expressions compute them faster for texts in whose characters both agree on what a letter is.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class Seq2SeqBatches:
         return [batches[index] for index in rng.permutation(len(batches))]
 
     def by_length(self, pairs: Indices) -> Indices:
-        """The pairs by the length of the side that is longer in total, then by that of the other; ties stay in order."""
+        """The pairs by the length of the side that is longer in total, then by that of the other; ties keep order."""
         longer = int(self.sizes[:, 1].sum() >= self.sizes[:, 0].sum())
         return pairs[np.lexsort((self.sizes[pairs, 1 - longer], self.sizes[pairs, longer]))]
 
