@@ -12,6 +12,7 @@ import torch
 from test_transformers import CASES, greedy, layers_of_ours, ours, rows, theirs, worst
 from torch import Tensor
 
+from clearstory.errors import BadInput
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter
 from clearstory.formats.model_card import ModelCard
@@ -104,6 +105,14 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
             "alpha_pattern": {"q_proj": 40},
         },
     ),
+    "llama-regular-expressions": (
+        "llama-bias-gelu",
+        {
+            "target_modules": ["q_proj", "v_proj", "up_proj"],
+            "rank_pattern": {r"layers\.[12]\..*": 2, "up_proj": 7},
+            "alpha_pattern": {r"self_attn\.(q|v)_proj": 40, r"model\.layers\.\d\.mlp\.up_.*": 3},
+        },
+    ),
     "qwen3": ("qwen3", {"target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.1}),
     "phi3": ("phi3", {"target_modules": "all-linear"}),
     "mistral": ("mistral", {"target_modules": ["o_proj"], "init_lora_weights": "gaussian"}),
@@ -149,3 +158,45 @@ def test_every_setting_of_peft_is_known_or_off() -> None:
     assert usual.keys() >= SUPPORTED_ADAPTER_KEYS
     unknown = {key: value for key, value in usual.items() if key not in SUPPORTED_ADAPTER_KEYS | IGNORED_ADAPTER_KEYS}
     assert not any(unknown.values()), unknown
+
+
+# More than LoRA of linear layers: merged when they are opened, and refused where training would continue.
+WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
+    "head": ("llama", {"target_modules": ["lm_head", "q_proj"]}),
+    "head-tied": ("qwen3", {"target_modules": ["lm_head", "q_proj"]}),
+    "embedding": ("llama", {"target_modules": ["embed_tokens"], "alpha_pattern": {"embed_tokens": 9}}),
+    "embedding-tied": ("llama-grouped-tied", {"target_modules": ["embed_tokens", "v_proj"]}),
+    "gpt2-embedding": ("gpt2", {"target_modules": ["wte", "c_attn"], "fan_in_fan_out": True}),
+    "saved-modules": ("llama", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "embed_tokens", "norm"]}),
+    "saved-tied": ("qwen3", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+    "saved-linear": ("phi3", {"target_modules": ["qkv_proj"], "modules_to_save": ["gate_up_proj"]}),
+    "dora": ("llama", {"target_modules": ["q_proj", "up_proj"], "use_dora": True}),
+    "dora-gpt2": ("gpt2", {"target_modules": ["c_attn"], "use_dora": True, "fan_in_fan_out": True}),
+    "dora-rslora": ("phi3", {"target_modules": ["qkv_proj"], "use_dora": True, "use_rslora": True}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize("name", some(WHOLE, "head-tied", "embedding-tied", "saved-modules", "saved-tied", "dora-gpt2"))
+def test_whole_weights_and_dora_open_merged_with_the_same_logits(name: str, tmp_path: Path) -> None:
+    case, settings = WHOLE[name]
+    config = CASES[case]
+    base = ours(config)
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"))
+    oracle = peft.get_peft_model(
+        theirs(tmp_path / "base"), peft.LoraConfig(r=4, task_type="CAUSAL_LM", **{"lora_alpha": 6, **settings})
+    ).eval()
+    with torch.no_grad():
+        for number, (key, weight) in enumerate(oracle.named_parameters()):
+            if "lora_" in key or "modules_to_save" in key:
+                weight.add_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.2)
+    oracle.save_pretrained(tmp_path / "adapter")
+    opened = open_model(tmp_path / "adapter")
+    ids = rows(config)
+    assert worst([logits(opened.model, ids)], [logits(oracle, ids)]) <= 1e-5
+    assert worst([logits(opened.model, ids)], [logits(base, ids)]) > 1e-2, "the adapter does nothing"
+    with pytest.raises(BadInput, match="merge it first: clearstory convert"):
+        read_adapter(tmp_path / "adapter", base)
+    merged = theirs(save_model(tmp_path / "merged", opened.model, None, opened.card))
+    with torch.no_grad():
+        assert worst([merged(ids).logits], [logits(oracle, ids)]) <= 1e-5

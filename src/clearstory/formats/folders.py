@@ -23,7 +23,7 @@ from clearstory.durable import (
     write_json,
     write_text,
 )
-from clearstory.errors import BadInput, CannotDo, FolderExists, ModelWarning, VocabularyMismatch
+from clearstory.errors import BadInput, CannotDo, ModelWarning, VocabularyMismatch
 from clearstory.formats.arpa.read import is_arpa, read_arpa
 from clearstory.formats.finite import check_finite_to_save
 from clearstory.formats.generation_json import (
@@ -50,17 +50,18 @@ from clearstory.formats.llama2c import (
     read_llama2c_config,
     read_llama2c_tokenizer,
 )
-from clearstory.formats.lora.adapters import find_base_folder, read_adapter, read_metadata, update_adapter_card
+from clearstory.formats.lora.adapters import find_base_folder, merge_adapter, read_metadata, update_adapter_card
 from clearstory.formats.model_card import ModelCard, read_card, readme
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.formats.native import NATIVE
+from clearstory.formats.output_folder import check_writable
 from clearstory.formats.sentence_folder import SentencePipeline
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.config import Config
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.lora import lora_layers, merge_lora
+from clearstory.models.lora import lora_layers
 from clearstory.text.tokenizer_files import find_tokenizer_file
 from clearstory.text.tokenizers import Tokenizer
 
@@ -178,12 +179,6 @@ def with_max_length(tokenizer: Tokenizer, context: int | None) -> Tokenizer:
     return replace(tokenizer, config={**tokenizer.config, **({} if length is None else {"model_max_length": length})})
 
 
-def check_writable(folder: Path, overwrite: bool) -> None:
-    """Raise FolderExists for a path that is in use, unless `overwrite`. An empty folder is free."""
-    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise FolderExists(f"{folder} exists already; choose another name, or pass --overwrite to replace it")
-
-
 def write_config_files(
     folder: Path,
     form: FolderFormat,
@@ -258,7 +253,7 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     """The base model of a LoRA adapter, with the adapter merged into it."""
     base = open_model(find_base_folder(folder), dtype=dtype)
     # The hash of the base is of its stored dtype: with another, it cannot be compared.
-    model = merge_lora(read_adapter(folder, base.model, same_base=dtype is None))
+    model = merge_adapter(folder, base.model, same_base=dtype is None)
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_metadata(folder).get("card"), replace(base.card, name=folder.absolute().name))

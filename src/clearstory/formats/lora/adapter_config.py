@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ CONFIG = "adapter_config.json"
 
 MAX_RANK = 2**16
 
+MAX_PATTERNS, MAX_EXPRESSION, MAX_REPEATS = 4096, 1000, 3
+"""Upper bounds of a rank or alpha pattern: its entries, the length of one, and its repetitions."""
+
 IGNORED_ADAPTER_KEYS = {
     *("auto_mapping", "peft_version", "revision", "inference_mode", "task_type", "fan_in_fan_out"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the tensors' names repeat them
@@ -25,7 +29,7 @@ IGNORED_ADAPTER_KEYS = {
 
 SUPPORTED_ADAPTER_KEYS = {
     *("peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora"),
-    *("rank_pattern", "alpha_pattern", "init_lora_weights"),
+    *("rank_pattern", "alpha_pattern", "init_lora_weights", "use_dora", "modules_to_save"),
 }
 
 SUPPORTED_INIT = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -42,8 +46,10 @@ class AdapterConfig:
         lora_alpha: alpha of every layer without a pattern.
         rslora: scale by alpha / √r (Kalajdzievski 2023) instead of alpha / r.
         dropout: dropout probability of the adapter's input during training.
-        ranks: ranks by suffix of layer names.
-        alphas: alphas by suffix of layer names.
+        ranks: ranks by the regular expression of layer names, or of their last components.
+        alphas: alphas by the same.
+        dora: whether the length of each row of a merged matrix is learned (Liu et al. 2024).
+        saved: names of modules that are stored whole.
     """
 
     base: str
@@ -53,15 +59,27 @@ class AdapterConfig:
     dropout: float
     ranks: Mapping[str, int]
     alphas: Mapping[str, float]
+    dora: bool = False
+    saved: tuple[str, ...] = ()
 
     def rank(self, layer: str) -> int:
         """The rank of one layer, named as in transformers."""
-        return next((rank for suffix, rank in self.ranks.items() if has_suffix(layer, suffix)), self.r)
+        return next((rank for pattern, rank in self.ranks.items() if matches_pattern(layer, pattern)), self.r)
 
     def alpha(self, layer: str) -> float:
         """The alpha of one layer for a scale of alpha / rank, rsLoRA included."""
-        alpha = next((alpha for suffix, alpha in self.alphas.items() if has_suffix(layer, suffix)), self.lora_alpha)
+        alphas = (alpha for pattern, alpha in self.alphas.items() if matches_pattern(layer, pattern))
+        alpha = next(alphas, self.lora_alpha)
         return alpha * math.sqrt(self.rank(layer)) if self.rslora else alpha
+
+
+def matches_pattern(layer: str, pattern: str) -> bool:
+    r"""Whether a regular expression matches a dotted name, or its last components, as in peft.
+
+    >>> matches_pattern("model.layers.11.mlp.up_proj", r"layers\.1\d\..*"), matches_pattern("a.q_proj", "proj")
+    (True, False)
+    """
+    return re.match(rf"(.*\.)?({pattern})$", layer) is not None
 
 
 def has_suffix(layer: str, suffix: str) -> bool:
@@ -89,6 +107,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     base = values.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise BadInput(f"{folder / CONFIG} names no base model; set base_model_name_or_path to its folder")
+    saved = values.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        reject_key("modules_to_save", saved, "it must be a list of names")
     ranks, alphas = read_pattern(values, "rank_pattern"), read_pattern(values, "alpha_pattern")
     return AdapterConfig(
         base=base,
@@ -98,6 +119,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         dropout=check_number("lora_dropout", values.get("lora_dropout", 0.0), maximum=0.999),
         ranks={suffix: check_rank(f"rank_pattern.{suffix}", each) for suffix, each in ranks.items()},
         alphas={suffix: check_number(f"alpha_pattern.{suffix}", each) for suffix, each in alphas.items()},
+        dora=values.get("use_dora") is True,
+        saved=tuple(saved),
     )
 
 
@@ -124,13 +147,21 @@ def check_number(key: str, value: object, maximum: float = 1e6) -> float:
 
 
 def read_pattern(values: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A rank or alpha pattern. Only names and suffixes are supported: untrusted regular expressions are not run."""
+    """A rank or alpha pattern: values by regular expression, each of which can be matched in a short time."""
     pattern = values.get(key) or {}
-    if not isinstance(pattern, dict):
-        reject_key(key, pattern, "it must be an object of layer names")
-    for suffix in pattern:
-        if not all(component.replace("_", "").isalnum() for component in suffix.split(".")):
-            reject_key(key, suffix, "supported: layer names and suffixes of layer names, no regular expressions")
+    if not isinstance(pattern, dict) or len(pattern) > MAX_PATTERNS:
+        reject_key(key, pattern, f"it must be an object of at most {MAX_PATTERNS:,} layer names")
+    for expression in pattern:
+        # A repeated group, or many repetitions, could take for ever on an untrusted file.
+        repeats = len(re.findall(r"[*+{]", expression))
+        if len(expression) > MAX_EXPRESSION or repeats > MAX_REPEATS or re.search(r"\)[*+{]|\\[1-9]|\(\?", expression):
+            reject_key(
+                key, expression, f"supported: regular expressions of up to {MAX_REPEATS} * or +, none after a group"
+            )
+        try:
+            re.compile(expression)
+        except (re.error, OverflowError, RecursionError) as error:
+            reject_key(key, expression, f"it is not a regular expression ({error})")
     return pattern
 
 

@@ -17,17 +17,19 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clearstory.durable import json_text, replace_files, verify_folder, write_folder, write_json, write_text
-from clearstory.errors import BadInput, CannotDo, CorruptFile, FolderExists
+from clearstory.errors import BadInput, CannotDo, CorruptFile
 from clearstory.formats.finite import finite_check
 from clearstory.formats.hf.config_json import format_of_model, read_json, weight_map_of
 from clearstory.formats.hf.load_weights import equal_bits, stored_config
 from clearstory.formats.hf.safetensors_io import FLOATS, StoredTensor, read_safetensors_header
 from clearstory.formats.lora.adapter_config import CONFIG, AdapterConfig, adapter_config_dict, read_adapter_config
 from clearstory.formats.lora.fused_layers import FusedLinear, LoRAMatrices, fuse_lora, fused_linears, split_lora
+from clearstory.formats.lora.whole_weights import WholeWeights, apply_whole_weights
 from clearstory.formats.model_card import ModelCard, adapter_readme
 from clearstory.formats.native import NATIVE
+from clearstory.formats.output_folder import check_writable
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.lora import LoRALinear, linear_layers, lora_layers, remove_lora
+from clearstory.models.lora import LoRALinear, linear_layers, lora_layers, merge_lora, remove_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.text.tokenizers import Tokenizer
 
@@ -37,6 +39,10 @@ PREFIX = "base_model.model."
 """peft's prefix of every tensor name."""
 
 MATRICES = ("lora_A", "lora_B")
+
+EMBEDDING_MATRICES = ("lora_embedding_A", "lora_embedding_B")
+
+MAGNITUDE = "lora_magnitude_vector"
 
 HASHED_NUMBERS = 64
 """How many numbers of each weight enter the hash of a base model. Any training changes them."""
@@ -56,8 +62,7 @@ def save_adapter(
     Raises FolderExists unless `overwrite`, CannotDo for a model without adapters.
     """
     folder = Path(folder).expanduser()
-    if folder.exists() and not overwrite and (not folder.is_dir() or any(folder.iterdir())):
-        raise FolderExists(f"{folder} exists already; choose another name, or pass --overwrite to replace it")
+    check_writable(folder, overwrite)
     with write_folder(folder) as temporary:
         write_adapter(temporary, model, base, card)
         if tokenizer is not None:
@@ -135,6 +140,23 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
     `same_base` requires the base model that the adapter was trained on, if the folder holds its hash. Raises BadInput
     for unsupported settings of peft, CorruptFile for tensors that do not fit the model.
     """
+    adapted, whole, _ = read_parts(folder, model, same_base=same_base)
+    if whole.layers:
+        raise BadInput(
+            f"the adapter {folder} changes {whole.layers[0]}, beside which no training continues here; merge it first: "
+            f"clearstory convert {folder} FOLDER"
+        )
+    return adapted
+
+
+def merge_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> Any:
+    """The model with the adapter of a folder merged into it, its whole weights and untied embeddings included."""
+    adapted, whole, linears = read_parts(folder, model, same_base=same_base)
+    return apply_whole_weights(merge_lora(adapted), whole, linears)
+
+
+def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any, WholeWeights, dict[str, FusedLinear]]:
+    """The model with the LoRA of an adapter, what the adapter changes besides, and the linear layers by name."""
     verify_folder(folder, skip=("README.md", "optimizer.safetensors", "state.json"))
     config, metadata = read_adapter_config(folder), read_metadata(folder)
     if not (folder / FILE).is_file():
@@ -146,7 +168,8 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
         )
     _, fused = model_fused_linears(model)
     base_config: Any = model.config
-    matrices = read_matrices(folder, config, {linear.hf_name: linear for linear in fused}, base_config)
+    by_name = {linear.hf_name: linear for linear in fused}
+    matrices, whole = read_matrices(folder, config, by_name, base_config)
     linears = linear_layers(remove_lora(model))
     adapters: dict[str, LoRALinear] = {}
     for linear in fused:
@@ -155,9 +178,10 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
         for name, each in split_lora(linear, matrices[linear.hf_name], metadata["ranks"]).items():
             a, b = each.a.to(linears[name].weight), each.b.to(linears[name].weight)
             adapters[name] = LoRALinear(linears[name], a=a, b=b, alpha=each.alpha, dropout=config.dropout)
-    return shallow_copy(
+    adapted = shallow_copy(
         model, lambda name, each: adapters.get(name, each.base if isinstance(each, LoRALinear) else None)
     ).train(model.training)
+    return adapted, whole, by_name
 
 
 def model_fused_linears(model: nn.Module) -> tuple[str, list[FusedLinear]]:
@@ -171,22 +195,27 @@ def model_fused_linears(model: nn.Module) -> tuple[str, list[FusedLinear]]:
 
 def read_matrices(
     folder: Path, config: AdapterConfig, linears: Mapping[str, FusedLinear], base_config: Any
-) -> dict[str, LoRAMatrices]:
-    """A and B of each layer by its name in transformers, with every name and shape checked before data is read."""
+) -> tuple[dict[str, LoRAMatrices], WholeWeights]:
+    """A and B of each linear layer by its name in transformers, and all other changes; every name and shape of linear
+    layers is checked before data is read.
+    """
     stored: dict[str, dict[str, StoredTensor]] = {}
+    others: dict[str, dict[str, StoredTensor]] = {}
+    whole = WholeWeights()
     for name, tensor in read_safetensors_header(folder / FILE).items():
         layer, dot, matrix = name.removeprefix(PREFIX).removesuffix(".weight").rpartition(".")
         # Adapters of a model without its head lack the prefix of the class with the head.
         if layer not in linears:
             layer = next((full for full in linears if full.partition(".")[2] == layer), layer)
-        if not dot or matrix not in MATRICES or layer not in linears:
-            raise CorruptFile(
-                f"{folder / FILE} holds {name} of shape {list(tensor.shape)}, and the base model {config.base} has no "
-                "linear layer for it; they belong to different models, or the adapter covers more than linear layers"
-            )
         if tensor.dtype not in FLOATS:
             raise BadInput(f"{name} is stored as {tensor.dtype}; supported: {', '.join(FLOATS)}")
-        stored.setdefault(layer, {})[matrix] = tensor
+        if dot and matrix in MATRICES and layer in linears:
+            stored.setdefault(layer, {})[matrix] = tensor
+        elif matrix in MATRICES + EMBEDDING_MATRICES + (MAGNITUDE,):
+            others.setdefault(layer, {})[matrix] = tensor
+        else:
+            whole.replaced[name.removeprefix(PREFIX).replace(".base_layer.", ".")] = tensor.read()
+    read_others(folder, config, others, linears, whole)
     matrices = {}
     check = finite_check(folder / FILE, base_config)
     for layer, tensors in stored.items():
@@ -203,7 +232,55 @@ def read_matrices(
                 )
         a, b = (check(f"{layer}.{matrix}", tensors[matrix].read()) for matrix in MATRICES)
         matrices[layer] = LoRAMatrices(a, b, config.alpha(layer))
-    return matrices
+    for name, tensor in whole.replaced.items():
+        check(name, tensor)
+    check_complete(folder, config, matrices, whole)
+    return matrices, whole
+
+
+def check_complete(
+    folder: Path, config: AdapterConfig, matrices: Mapping[str, LoRAMatrices], whole: WholeWeights
+) -> None:
+    """Raise CorruptFile where the config says more, or less, than the weights of an adapter hold."""
+    lacking = [layer for layer in matrices if layer not in whole.magnitudes]
+    if config.dora and lacking:
+        raise CorruptFile(
+            f"{CONFIG} has use_dora, and {folder / FILE} lacks {MAGNITUDE} of {lacking[0]}; copy it again"
+        )
+    if whole.magnitudes and not config.dora:
+        raise CorruptFile(
+            f"{folder / FILE} holds {MAGNITUDE} of {next(iter(whole.magnitudes))}, and {CONFIG} does not have use_dora"
+        )
+    for module in config.saved:
+        if not any(f"{module}." in name for name in whole.replaced):
+            raise CorruptFile(f"{CONFIG} saves {module}, and {folder / FILE} holds no weights of it; copy it again")
+
+
+def read_others(
+    folder: Path,
+    config: AdapterConfig,
+    others: Mapping[str, Mapping[str, StoredTensor]],
+    linears: Mapping[str, FusedLinear],
+    whole: WholeWeights,
+) -> None:
+    """Add LoRA of the output layer and of embeddings, and DoRA's magnitudes, to the changes of an adapter."""
+    for layer, tensors in others.items():
+        if MAGNITUDE in tensors and layer in linears:
+            whole.magnitudes[layer] = tensors[MAGNITUDE].read()
+            continue
+        names = next((pair for pair in (MATRICES, EMBEDDING_MATRICES) if tensors.keys() == set(pair)), None)
+        if names is None or any(len(each.shape) != 2 for each in tensors.values()):
+            raise BadInput(
+                f"{folder / FILE} holds {', '.join(sorted(tensors))} of {layer}, which is no linear layer of the base "
+                f"model {config.base}; supported: LoRA and DoRA of linear layers, LoRA of output layers and embeddings"
+            )
+        a, b = (tensors[name].read() for name in names)
+        if a.shape[0] != b.shape[1]:
+            raise CorruptFile(
+                f"{folder / FILE} holds matrices of {layer} of shapes {list(a.shape)} and {list(b.shape)}"
+            )
+        target = whole.matrices if names == MATRICES else whole.embeddings
+        target[layer] = LoRAMatrices(a, b, config.alpha(layer))
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
