@@ -72,8 +72,8 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits to encode one byte of the text with the model; None where the bytes are unknown."""
-        return None if self.bytes is None else bits_per_byte(self.nats, self.bytes)
+        """Bits to encode one byte of the text with the model; None where the bytes are unknown or there are none."""
+        return bits_per_byte(self.nats, self.bytes) if self.bytes else None
 
 
 def bits_per_byte(nats: float, n_bytes: float) -> float:

@@ -83,11 +83,15 @@ class ByteAttribution:
 
 
 def attributed_sizes(dataset: DocumentTokens) -> Floats:
-    """Bytes of each token, (N,), fractions included: those of a document add up to the bytes that were read."""
+    """Bytes of each token, (N,), whole numbers: those of a document add up to the bytes that were read."""
     starts = np.asarray(dataset.starts, np.int64)
-    sizes = np.asarray(dataset.byte_lengths)[np.asarray(dataset.ids)].astype(np.float64)
     counts = np.diff(starts)
-    own = np.diff(np.concatenate([[0.0], np.cumsum(sizes)])[starts])
-    sizes = np.where(np.repeat(own == 0, counts), 1.0, sizes)
-    own = np.where(own == 0, counts, own)
-    return sizes * np.repeat(np.asarray(dataset.document_bytes) / np.maximum(own, 1), counts)
+    sizes = np.asarray(dataset.byte_lengths, np.int64)[np.asarray(dataset.ids)]
+    sums = np.concatenate([[0], np.cumsum(sizes)])
+    without = np.repeat(sums[starts[1:]] == sums[starts[:-1]], counts)  # tokens of documents whose tokens have no bytes
+    sums = np.concatenate([[0], np.cumsum(np.where(without, 1, sizes))])
+    own = np.repeat(np.diff(sums[starts]), counts)
+    n_bytes = np.repeat(np.asarray(dataset.document_bytes, np.int64), counts)
+    first = np.repeat(sums[starts[:-1]], counts)
+    shares = n_bytes * (sums[1:] - first) // own - n_bytes * (sums[:-1] - first) // own
+    return shares.astype(np.float64)

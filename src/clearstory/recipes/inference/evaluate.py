@@ -233,7 +233,7 @@ def evaluate_causal(
     if not tracked.lossless:
         score = score.without_bytes(lossy_tokenizer_reason(unknown))
     elif not score.bytes:
-        score = score.without_bytes("the text has no bytes")
+        score = replace(score, reason="the text has no bytes")
     return Evaluation(
         score=score,
         documents=dataset.documents,
