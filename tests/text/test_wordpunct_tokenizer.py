@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
-from clearstory.text.wordpunct_tokenizer import OTHER_CHARACTERS, is_wordpunct
+from clearstory.text.wordpunct_tokenizer import OTHER_CHARACTERS, TOKEN, is_wordpunct
 
 TEXT = "\"True,\" he said -- it's naïve (isn't it?)\n\nЭто да: <unk> e\u0301t\u0301é ...\n"
 TOKENIZER = train_tokenizer("wordpunct", [TEXT * 2])
@@ -71,9 +71,10 @@ def test_python_and_the_library_agree_on_the_characters_of_the_fast_path() -> No
     every = (chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000)
     common = [each for each in every if OTHER_CHARACTERS.search(each) is None]
     assert len(common) > 40_000
-    # Between letters a letter joins them, white space or a punctuation mark divides them: one token, two or three.
-    text = "\n".join(f"a{each}b" for each in common if each != "\n")
-    assert TOKENIZER.encode(text) == theirs(text)
+    for before, after in (("a", "b"), ("'", ""), ("'", "'")):  # they join letters, or punctuation marks, or neither
+        text = "\n".join(f"{before}{each}{after}" for each in common if each != "\n")
+        split = TOKENIZER._backend.pre_tokenizer.pre_tokenize_str(text)
+        assert [token for token, _ in split] == [token for token in TOKEN.findall(text) if token != "\n"]
 
 
 def test_transformers_opens_it_with_the_same_ids(tmp_path: Path) -> None:
