@@ -94,4 +94,5 @@ def attributed_sizes(dataset: DocumentTokens) -> Floats:
     n_bytes = np.repeat(np.asarray(dataset.document_bytes, np.int64), counts)
     first = np.repeat(sums[starts[:-1]], counts)
     shares = n_bytes * (sums[1:] - first) // own - n_bytes * (sums[:-1] - first) // own
-    return shares.astype(np.float64)
+    sizes_read: Floats = shares.astype(np.float64)
+    return sizes_read
