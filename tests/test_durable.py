@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from clearstory import durable
-from clearstory.errors import BadInput, DiskError, OutOfSpace
+from clearstory.errors import BadInput, CorruptFile, DiskError, OutOfSpace
 
 # The forked children only write and die; what other threads of a long test run hold does not matter to them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork\\(\\) may lead to deadlocks:DeprecationWarning")
@@ -141,7 +142,10 @@ def test_a_failure_at_any_step_leaves_the_old_or_the_new_and_no_temporary(tmp_pa
                 raise OSError(errno.EIO, "the disk said no")
 
         durable.hooks.append(fail)
-        with pytest.raises(DiskError, match=r"input/output error of the disk"), durable.write_folder(work / "model") as folder:
+        with (
+            pytest.raises(DiskError, match=r"input/output error of the disk"),
+            durable.write_folder(work / "model") as folder,
+        ):
             fill(folder, 2)
         durable.hooks.clear()
         done = place > heard.index("rename")
@@ -279,3 +283,148 @@ def test_files_and_folders_do_not_replace_each_other(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is a folder"):
         durable.write_text(tmp_path / "folder", "x")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+ERRORS = [
+    errno.EDQUOT, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE, errno.EBUSY,
+    errno.ELOOP, errno.ENODEV, errno.ESTALE, errno.EIO, errno.EFBIG, errno.ENOSPC, errno.EACCES, errno.EROFS,
+]  # fmt: skip
+
+
+def write_everything(home: Path, mark: int) -> None:
+    """Every way of writing."""
+    with durable.write_folder(home / "model") as folder:
+        fill(folder, mark)
+    durable.write_text(home / "notes", str(mark))
+    durable.replace_files(home / "model", {"part-0.bin": bytes([mark]) * 20_000})
+    durable.record_files(home, ["notes"])
+    with durable.appending(home / "log"), (home / "log").open("a") as file:
+        file.write("line\n")
+    durable.make_folder(home / "made")
+    durable.remove_file(home / "log")
+    durable.remove_stale(home)
+
+
+@pytest.mark.parametrize("number", ERRORS)
+def test_every_error_of_the_system_is_one_sentence(tmp_path: Path, number: int) -> None:
+    for error in (OSError(number, os.strerror(number)), ValueError(f"I/O error: no luck (os error {number})")):
+        with pytest.raises(DiskError, match=rf"^writing {tmp_path}/model .*; [a-z ]+") as caught:
+            interrupted(tmp_path / "model", error)
+        assert "\n" not in str(caught.value)
+        assert isinstance(caught.value, OutOfSpace) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+@pytest.mark.parametrize("number", ERRORS[-5:], ids=errno.errorcode.get)
+def test_every_error_at_every_operation_is_a_sentence_and_leaves_the_old_or_the_new(
+    tmp_path: Path, number: int
+) -> None:
+    heard: list[str] = []
+    durable.hooks.append(lambda label, path: heard.append(label))
+    write_everything(tmp_path / "whole", 1)
+    write_everything(tmp_path / "whole", 2)
+    durable.hooks.clear()
+    places = [place for place, label in enumerate(heard) if label not in heard[:place]]
+    assert {"make", "write", "flush", "flush folder", "backup", "rename", "delete", "remove", "append"} <= set(heard)
+    for place in places:
+        home = tmp_path / str(place)
+        left = [place]
+
+        def fail(label: str, path: Path, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                raise OSError(number, os.strerror(number), str(path))
+
+        durable.hooks.append(fail)
+        with pytest.raises(DiskError, match=r"^(writing|deleting) ") as error:  # noqa: PT012  # either of the two
+            write_everything(home, 1)
+            write_everything(home, 2)
+        durable.hooks.clear()
+        assert "\n" not in str(error.value)
+        assert isinstance(error.value, OutOfSpace) == (number in (errno.ENOSPC, errno.EDQUOT))
+        durable.remove_stale(home)
+        if (home / "model").exists():
+            assert mark_of(home / "model") in (1, 2)
+        if (home / "notes").exists():
+            assert (home / "notes").read_text() in ("1", "2")
+
+
+def test_the_error_of_a_file_that_is_read_meanwhile_names_that_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DiskError, match=r"^reading /elsewhere/source.txt failed with an input/output error"),
+        durable.write_folder(tmp_path / "model"),
+    ):
+        raise OSError(errno.EIO, "Input/output error", "/elsewhere/source.txt")
+    with (
+        pytest.raises(DiskError, match=rf"^writing {tmp_path}/model exceeds the maximum file size"),
+        durable.write_folder(tmp_path / "model"),
+    ):
+        raise RuntimeError("Error while serializing: I/O error: File too large (os error 27)")
+    assert names(tmp_path) == []
+
+
+def test_only_regular_files_are_read_and_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in ((tmp_path, "a folder"), (tmp_path / "pipe", "a named pipe"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(BadInput, match=f"is {what}, and a file is needed"):
+            durable.read_file(path)
+        with pytest.raises(BadInput, match="and a file should be written there"):
+            durable.write_text(path, "x")
+    with pytest.raises(BadInput, match="is a device, a pipe or a socket"):
+        durable.write_text("/dev/full", "x")
+    assert not Path("/dev/full").is_file()
+    with pytest.raises(DiskError, match=r"reading .*nothing failed, the file or its folder does not exist"):
+        durable.read_file(tmp_path / "nothing")
+    (tmp_path / "long").write_bytes(bytes(100))
+    with pytest.raises(CorruptFile, match="has 100 bytes, more than the maximum of 99"):
+        durable.read_file(tmp_path / "long", 99)
+
+
+def test_a_file_too_large_for_the_process_is_a_sentence(tmp_path: Path) -> None:
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        with pytest.raises(DiskError, match="exceeds the maximum file size of this disk or of this process"):
+            durable.write_bytes(tmp_path / "file", bytes(2000))
+        assert names(tmp_path) == []
+        (tmp_path / "done").touch()
+
+    assert not killed(work, after=1.0)
+    assert names(tmp_path) == ["done"]
+
+
+JSON_OF_OTHERS = ["[" * 5000, "9" * 5000, "NaN", '{"a": Infinity}', '"\\ud800"', "{", "", '{"a": "\\udfff"}']
+
+
+@pytest.mark.parametrize("text", JSON_OF_OTHERS, ids=range(len(JSON_OF_OTHERS)))
+def test_json_that_no_file_should_hold_is_refused(text: str) -> None:
+    with pytest.raises(CorruptFile, match=r"x\.json is not valid JSON") as error:
+        durable.parse_json(text, "x.json")
+    assert "\n" not in str(error.value)
+
+
+def test_a_changed_a_missing_and_a_new_file_of_a_folder(tmp_path: Path) -> None:
+    with durable.write_folder(tmp_path / "model") as folder:
+        fill(folder, 1)
+    model = tmp_path / "model"
+    (model / "new.txt").write_text("added later")
+    assert durable.verify_folder(model) == []
+    (model / "inner" / "deep.bin").write_bytes(b"x" * 5000)
+    with pytest.raises(
+        durable.ChecksumMismatch, match=r"inner/deep.bin has changed since .* delete its line in .*json"
+    ):
+        durable.verify_folder(model)
+    assert durable.verify_folder(model, unread=["inner/deep.bin"]) == ["inner/deep.bin"]
+    assert durable.verify_folder(model, skip=["inner/deep.bin"]) == []
+    assert durable.verify_folder(model, only=["part-1.bin"]) == []
+    (model / "part-1.bin").unlink()
+    with pytest.raises(durable.ChecksumMismatch, match=r"part-1\.bin is missing"):
+        durable.verify_folder(model, only=["part-1.bin"])
+
+
+@pytest.mark.parametrize(
+    "contents",
+    ["", "{", "[]", '{"files": {}}', '{"algorithm": "xxh3-128", "files": {"../x": "a"}}', '{"algorithm": "md5"}'],
+)
+def test_damaged_checksums_are_refused(tmp_path: Path, contents: str) -> None:
+    (tmp_path / durable.CHECKSUMS).write_text(contents)
+    with pytest.raises(CorruptFile, match=r"checksums\.json"):
+        durable.verify_folder(tmp_path)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from clearstory.durable.disk import call_hooks
 from clearstory.durable.disk_errors import translate_disk_errors
 from clearstory.errors import FolderInUse
 
@@ -81,7 +82,12 @@ def _acquire(folder: Path) -> tuple[int, bool]:
     """A handle that holds the lock, and whether the disk has locks."""
     path = folder / LOCK_FILE
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        call_hooks("lock", path)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # the one before has just removed the folder, which was empty
+            folder.mkdir(parents=True, exist_ok=True)
+            continue
         locked = _lock(handle)
         if locked is False:
             os.close(handle)
