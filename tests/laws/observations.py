@@ -319,6 +319,7 @@ OBSERVED: dict[str, Observation] = {
     ),
     "TrainRecipe.training.stateful": lambda recipe: observe_training(replace(recipe, model=SMALL_RNN), sized=False),
     "TrainRecipe.training.align_documents": partial(observe_training, text=("rows.jsonl",)),
+    "TrainRecipe.training.shuffle_documents": partial(observe_training, text=("rows.jsonl",)),
     "TrainRecipe.training.decay_share": partial(observe_training, **{"training.schedule": "wsd", "steps": 12}),
     "TrainRecipe.training.warmup_steps": partial(observe_training, steps=16),
     "TrainRecipe.training.eval_steps": partial(observe_training, steps=8),

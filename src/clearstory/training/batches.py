@@ -54,7 +54,7 @@ class Batch:
         return self.map(move)
 
     def split(self, parts: int) -> list[Self]:
-        """The batch in micro-batches of equal size, the last one possibly smaller: at most `parts`, none of them empty."""
+        """The batch in at most `parts` micro-batches of equal size, the last one possibly smaller, none of them empty."""
         n_sequences = len(self.tokens.ids)
         size = -(-n_sequences // parts)
         return [self.micro_batch(start, start + size) for start in range(0, n_sequences, size)]
@@ -105,11 +105,18 @@ class WindowBatches:
     With `align_documents`, each window begins at a document's start (with the separator before it, as a prompt begins)
     or a whole number of windows later in a long document. Every document begins a window once an epoch, and the tokens
     after a short one are read again in another window. The first document begins none, nor does one that ends less than
-    a window before the end of the data.
+    a window before the end of the data. With `shuffle_documents` and without `align_documents`, documents are packed in
+    another random order in each epoch.
     """
 
     def __init__(
-        self, dataset: TokenSequences, context: int, batch_size: int, seed: int, align_documents: bool = False
+        self,
+        dataset: TokenSequences,
+        context: int,
+        batch_size: int,
+        seed: int,
+        align_documents: bool = False,
+        shuffle_documents: bool = False,
     ) -> None:
         n_tokens = len(dataset.ids)
         if n_tokens < context + 1:
@@ -128,15 +135,19 @@ class WindowBatches:
         else:
             self.windows_per_epoch = len(self.aligned_starts)
         self.starts = lru_cache(maxsize=1)(self.shuffled_starts)
+        self.ids = epoch_ids(dataset, seed, shuffle_documents and not align_documents)
 
     def batch(self, index: int) -> Batch:
         """Batch `index`; there is no last one."""
         windows = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         epochs = windows // self.windows_per_epoch
-        starts = np.concatenate(
-            [self.starts(int(epoch))[windows[epochs == epoch] % self.windows_per_epoch] for epoch in np.unique(epochs)]
-        )
-        return cut_windows(self.dataset, starts, self.context)
+        parts = [
+            cut_windows(
+                self.ids(epoch), self.starts(epoch)[windows[epochs == epoch] % self.windows_per_epoch], self.context
+            )
+            for epoch in np.unique(epochs).tolist()
+        ]
+        return next_token_batch(np.concatenate(parts))
 
     def continues(self, index: int) -> bool:
         """False: windows are shuffled."""
@@ -171,10 +182,13 @@ class StreamBatches:
     """The data cut into `batch_size` parallel streams; each batch holds the next `context` tokens of every stream.
 
     A model's state after one batch is its initial state for the next (truncated backpropagation through time, Williams
-    and Peng 1990), until the epoch ends and the next one begins at another offset.
+    and Peng 1990), until the epoch ends and the next one begins at another offset; with `shuffle_documents`, with the
+    documents in another random order.
     """
 
-    def __init__(self, dataset: TokenSequences, context: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, dataset: TokenSequences, context: int, batch_size: int, seed: int, shuffle_documents: bool = False
+    ) -> None:
         n_targets = len(dataset.ids) - 1
         self.stream_length = n_targets // batch_size
         if self.stream_length < context:
@@ -187,6 +201,7 @@ class StreamBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.batches_per_epoch = max(1, (self.stream_length - context) // context)
+        self.ids = epoch_ids(dataset, seed, shuffle_documents)
 
     def batch(self, index: int) -> Batch:
         """Batch `index`; there is no last one."""
@@ -194,14 +209,49 @@ class StreamBatches:
         spare = self.stream_length - self.batches_per_epoch * self.context
         offset = int(np.random.default_rng([self.seed, epoch]).integers(0, min(spare, self.context - 1) + 1))
         starts = offset + batch_in_epoch * self.context + self.stream_length * np.arange(self.batch_size)
-        return cut_windows(self.dataset, starts, self.context)
+        return next_token_batch(cut_windows(self.ids(epoch), starts, self.context))
 
     def continues(self, index: int) -> bool:
         """True except for the first batch of an epoch."""
         return index % self.batches_per_epoch != 0
 
 
-def cut_windows(dataset: TokenSequences, starts: npt.NDArray[np.int64], context: int) -> Batch:
-    """The windows that begin at `starts` (B,), with the next token as each position's target."""
-    ids = torch.from_numpy(dataset.ids[starts[:, None] + np.arange(context + 1)].astype(np.int64))
-    return Batch(TokenBatch(ids[:, :-1]), ids[:, 1:])
+class ShuffledIds:
+    """The ids of a dataset with its documents in a random order, indexed like an array: positions, without a copy."""
+
+    def __init__(self, dataset: TokenSequences, rng: np.random.Generator) -> None:
+        starts = np.asarray(dataset.starts)
+        order = rng.permutation(len(starts) - 1)
+        sizes = np.diff(starts)[order]
+        self.ids = dataset.ids
+        self.ends = sizes.cumsum()
+        self.shifts = starts[:-1][order] - (self.ends - sizes)
+
+    def __getitem__(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        chosen: npt.NDArray[Any] = self.ids[
+            positions + self.shifts[np.searchsorted(self.ends, positions, side="right")]
+        ]
+        return chosen
+
+
+def epoch_ids(dataset: TokenSequences, seed: int, shuffle_documents: bool) -> Callable[[int], Any]:
+    """A function from an epoch to the ids that its batches are cut from."""
+    if not shuffle_documents:
+        return lambda epoch: dataset.ids
+    return lru_cache(maxsize=1)(lambda epoch: ShuffledIds(dataset, np.random.default_rng([seed, epoch, SHUFFLE])))
+
+
+SHUFFLE = 1
+"""Third number of the seed of an epoch's order of documents; that of its windows has two."""
+
+
+def cut_windows(ids: Any, starts: npt.NDArray[np.int64], context: int) -> npt.NDArray[np.int64]:
+    """The ids of the windows that begin at `starts` (B,), with the token after each, (B, context + 1)."""
+    windows: npt.NDArray[np.int64] = ids[starts[:, None] + np.arange(context + 1)].astype(np.int64)
+    return windows
+
+
+def next_token_batch(ids: npt.NDArray[np.int64]) -> Batch:
+    """Windows with the next token as each position's target."""
+    windows = torch.from_numpy(ids)
+    return Batch(TokenBatch(windows[:, :-1]), windows[:, 1:])

@@ -23,6 +23,8 @@ class TrainingSettings:
             parallel streams; otherwise train on shuffled windows, as models with a context are.
         align_documents: start shuffled windows at document starts; where context is not given, they are no longer than
             the longest document. For documents that all have the same structure; default: only for corpus:digits.
+        shuffle_documents: read the documents in another random order in each epoch, so that nothing is learned from the
+            order of a list; default: with --data.lines. Not with align_documents.
         optimizer: optimizer: adamw, muon (for the matrices inside blocks and layers, with adamw for the rest), or sgd.
         learning_rate: peak learning rate of adamw or sgd.
         muon_learning_rate: peak learning rate of muon.
@@ -66,6 +68,7 @@ class TrainingSettings:
     whole_words: bool = False
     stateful: bool = True
     align_documents: bool | None = None
+    shuffle_documents: bool | None = None
     optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02

@@ -63,6 +63,7 @@ class TrainingKeywords(TypedDict, total=False):
     whole_words: bool
     stateful: bool
     align_documents: bool | None
+    shuffle_documents: bool | None
     optimizer: Literal["adamw", "muon", "sgd"]
     learning_rate: float
     muon_learning_rate: float

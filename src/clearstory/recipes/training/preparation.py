@@ -156,7 +156,10 @@ def load_or_train_tokenizer(
 
 def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
     """The objective of a recipe for a tokenizer. Raises BadSetting where the tokenizer lacks its special tokens."""
-    return objective_spec(recipe.objective).make(tokenizer, recipe.training)
+    settings = recipe.training
+    if settings.shuffle_documents is None:
+        settings = replace(settings, shuffle_documents=recipe.data.lines)
+    return objective_spec(recipe.objective).make(tokenizer, settings)
 
 
 def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, TokenDataset]:

@@ -23,9 +23,11 @@ class Causal:
 
     Args:
         start_token_id: the token each validation document is read after; None scores no document's first token.
+        shuffle_documents: whether training reads the documents in another order in each epoch.
     """
 
     start_token_id: int | None = None
+    shuffle_documents: bool = False
 
     loss_unit = "token"
     no_bits_per_byte = None
@@ -45,8 +47,8 @@ class Causal:
     ) -> Batches:
         """Shuffled windows of packed documents; or streams, for a model whose state is kept from batch to batch."""
         if stateful:
-            return StreamBatches(dataset, context, batch_size, seed)
-        return WindowBatches(dataset, context, batch_size, seed, align_documents)
+            return StreamBatches(dataset, context, batch_size, seed, self.shuffle_documents)
+        return WindowBatches(dataset, context, batch_size, seed, align_documents, self.shuffle_documents)
 
     def count_targets(self, batch: Batch) -> dict[str, int]:
         """Number of tokens to predict."""
@@ -89,7 +91,7 @@ def summary(validation: Validation) -> str:
 
 SPECS = {
     "causal": ObjectiveSpec(
-        make=lambda tokenizer, settings: Causal(bos_or_eos_token_id(tokenizer)),
+        make=lambda tokenizer, settings: Causal(bos_or_eos_token_id(tokenizer), bool(settings.shuffle_documents)),
         architectures=("decoder",),
         summary=summary,
     )
