@@ -164,3 +164,49 @@ def test_berts_settings(files: str, config: dict[str, Any] | None, tmp_path: Pat
     pieces = "\n".join(sorted(tokenizer.ids, key=lambda token: tokenizer.ids[token])) + "\n"
     stored = {"vocab.txt": pieces} if files == "txt" else {"tokenizer.json": tokenizer.contents}
     assert_equal(written(tmp_path, stored, "bert", config))
+
+
+@pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses:UserWarning")
+def test_marians_files(tmp_path: Path) -> None:
+    spm = pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
+    french = ["Où est l'été ? Déjà là, répondit-elle.", "Ça va — très bien, merci 東京", "Ñandú œuvre"] * 20
+    models = {}
+    for name, texts in (("source", TRAINING), ("target", french)):
+        sentences = [text for text in texts if name == "target" or text.isascii()]
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences), model_prefix=str(tmp_path / name), vocab_size=150, minloglevel=2,
+            hard_vocab_limit=False, character_coverage=1.0,
+        )  # fmt: skip
+        models[name] = spm.SentencePieceProcessor(model_file=str(tmp_path / f"{name}.model"))
+    vocab = {"</s>": 0, "<unk>": 1}
+    for model in models.values():  # ids that are those of neither model
+        for piece in reversed([model.id_to_piece(id) for id in range(3, model.get_piece_size())]):
+            vocab.setdefault(piece, len(vocab))
+    for token in (">>fra<<", ">>oci_Latn<<", "<pad>"):
+        vocab[token] = len(vocab)
+    files = {f"{name}.spm": (tmp_path / f"{name}.model").read_bytes() for name in models} | {"vocab.json": vocab}
+    folder = written(tmp_path / "marian", files, "marian", {"source_lang": "eng", "target_lang": "fra"})
+    opened = assert_equal(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    sources = (
+        ">>fra<< Hello, world!",
+        ">>oci_Latn<<  a  b",
+        " >>fra<< one",
+        "a é b",
+        "a 東京 b",
+        "été 🙂 ñ",
+        "Ça va 東",
+    )
+    for text in sources:
+        ids = theirs(text, add_special_tokens=False)["input_ids"]
+        assert opened.encode(text) == ids, text
+    # Text never becomes a special token, and a translation is decoded with the pieces of the target.
+    assert 0 not in opened.encode("a </s> b")
+    for text in french[:3]:
+        ids = theirs(text_target=text)["input_ids"]
+        assert opened.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+        assert "".join(opened.display_token(id) for id in ids[:-1]).isprintable()
+    assert (opened.eos_token_id, opened.unk_token_id, opened.pad_token_id) == (0, 1, vocab["<pad>"])
+    (folder / "tokenizer_config.json").write_text('{"separate_vocabs": true}')
+    with pytest.raises(BadInput, match="has separate_vocabs"):
+        Tokenizer.open(folder)

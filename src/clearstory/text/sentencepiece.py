@@ -48,6 +48,18 @@ def read_sentencepiece(path: Path, n_sentinels: int | None = None) -> tuple[str,
     `n_sentinels` is the number of T5's sentinels, which are not in the file and follow its pieces in falling order; its
     tokenizer also ends texts. None for another model's file.
     """
+    model = open_model(path)
+    if n_sentinels is not None:
+        sentinels = (f"<extra_id_{number}>" for number in reversed(range(n_sentinels)))
+        known = {piece for piece, _, _ in model.pieces}
+        model.pieces += [(sentinel, 0.0, CONTROL) for sentinel in sentinels if sentinel not in known]
+    config = tokenizer_config(model)
+    end = config["eos_token"] if n_sentinels is not None else None
+    return to_tokenizer_json(model, [] if end is None else [end]), config
+
+
+def open_model(path: Path) -> SentencePieceModel:
+    """The model in a file. Raises CorruptFile, or BadInput for an unsupported model type."""
     data = read_file(path, MAX_BYTES)
     try:
         model = parse_model(data)
@@ -61,13 +73,7 @@ def read_sentencepiece(path: Path, n_sentinels: int | None = None) -> tuple[str,
         raise CorruptFile(f"{path} is not a SentencePiece model: it has no pieces; download it again")
     if model.kind not in (UNIGRAM, PAIRS):
         raise BadInput(f"{path} is a SentencePiece model of words or characters; supported: unigram, bpe")
-    if n_sentinels is not None:
-        sentinels = (f"<extra_id_{number}>" for number in reversed(range(n_sentinels)))
-        known = {piece for piece, _, _ in model.pieces}
-        model.pieces += [(sentinel, 0.0, CONTROL) for sentinel in sentinels if sentinel not in known]
-    config = tokenizer_config(model)
-    end = config["eos_token"] if n_sentinels is not None else None
-    return to_tokenizer_json(model, [] if end is None else [end]), config
+    return model
 
 
 def to_tokenizer_json(model: SentencePieceModel, after: Sequence[str] = ()) -> str:

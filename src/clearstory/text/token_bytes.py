@@ -16,6 +16,9 @@ Style = Literal["byte-level", "sentencepiece", "wordpiece", "plain"]
 
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
+HIDDEN_MARK = "\ue000"
+"""A private character in the names of pieces that no text may match, such as those of a target language alone."""
+
 VISIBLE = str.maketrans({" ": "␣", "\n": "↵", "\t": "⇥"})
 
 
@@ -59,7 +62,7 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
         return bytes(BYTE_ALPHABET[character] for character in piece)
     if style == "sentencepiece":
         byte = BYTE_PIECE.fullmatch(piece)
-        return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").encode()
+        return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").replace(HIDDEN_MARK, "").encode()
     if style == "wordpiece":
         return piece.removeprefix("##").encode()
     return piece.encode()

@@ -5,6 +5,7 @@ vocab.json + merges.txt     GPT-2 and Qwen; encoder.json + vocab.bpe are the ori
 vocab.txt                   BERT's WordPiece vocabulary, one piece per line
 *.model                     SentencePiece
 *.tiktoken                  ranks of byte strings
+source.spm + vocab.json     Marian, whose target.spm splits targets
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from clearstory.durable import parse_json, read_file
 from clearstory.errors import BadInput, CorruptFile, UnknownName
+from clearstory.text.marian import SOURCE_FILE, VOCAB_FILE, read_marian
 from clearstory.text.pretokenizers import PRETOKENIZERS
 from clearstory.text.sentencepiece import read_sentencepiece
 from clearstory.text.tiktoken import read_tiktoken
@@ -32,6 +34,8 @@ TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 CONFIG_FILE = "config.json"
 
+MARIAN_FILES = (SOURCE_FILE, VOCAB_FILE)
+
 VOCAB_AND_MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 
 TOKENIZER_NAMES = frozenset({TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE, *VOCAB_AND_MERGES, "vocab.txt"})
@@ -47,14 +51,14 @@ MAX_BYTES = 128 * 2**20
 
 MAX_SENTINELS = 2**16
 
-APPLIED_SETTINGS = frozenset(
-    ("tokenizer_class", "add_prefix_space", "legacy", "add_bos_token", "add_eos_token")
-)
+APPLIED_SETTINGS = frozenset(("tokenizer_class", "add_prefix_space", "legacy", "add_bos_token", "add_eos_token"))
 """Keys of tokenizer_config.json whose effect is in the tokenizer.json once it is read."""
 
 
 def find_tokenizer_file(folder: Path) -> Path | None:
     """The tokenizer file of a folder, the most complete first; None if there is none."""
+    if all((folder / name).is_file() for name in MARIAN_FILES) and not (folder / TOKENIZER_FILE).is_file():
+        return folder / SOURCE_FILE
     whole = [folder / name for name in (TOKENIZER_FILE, *VOCAB_AND_MERGES) if (folder / name).is_file()]
     whole = [file for file in whole if file.name == TOKENIZER_FILE or (folder / VOCAB_AND_MERGES[file.name]).is_file()]
     if (folder / "vocab.txt").is_file():
@@ -88,6 +92,8 @@ def read_tokenizer_files(path: Path) -> tuple[str, dict[str, Any]]:
         kind = tokenizer_class(config, model_type)
         is_t5 = kind == "T5Tokenizer" or (file.name == "spiece.model" and not kind)
         contents, roles = read_sentencepiece(file, count_sentinels(config) if is_t5 else None)
+    elif file.suffix == ".spm":
+        contents, roles = read_marian(file.parent, read_json(file.parent / VOCAB_FILE), config)
     elif file.suffix == ".tiktoken":
         contents, roles = read_tiktoken(file)
     else:

@@ -84,9 +84,10 @@ def sentencepiece_unigram(
     add_prefix_space: bool = True,
     byte_fallback: bool = False,
     before: Sequence[Mapping[str, Any]] = (),
+    hidden: str | None = None,
 ) -> str:
     """The tokenizer.json of a SentencePiece Unigram model; `scored` are all pieces with their scores, in the order of
-    ids.
+    ids. Decoding removes `hidden` from pieces.
     """
     model = {"type": "Unigram", "unk_id": unknown, "vocab": [list(each) for each in scored]}
     model["byte_fallback"] = byte_fallback
@@ -97,7 +98,7 @@ def sentencepiece_unigram(
         added_tokens,
         metaspace_normalizer(before, add_prefix_space),
         None,
-        metaspace_decoder(add_prefix_space),
+        metaspace_decoder(add_prefix_space, hidden),
     )
 
 
@@ -160,9 +161,10 @@ COLLAPSE_SPACES: tuple[Mapping[str, Any], ...] = (
 """Normalizer steps that collapse runs of spaces and strip those at the ends."""
 
 
-def metaspace_decoder(add_prefix_space: bool) -> dict[str, Any]:
-    """Decoder that reverts `metaspace_normalizer`."""
+def metaspace_decoder(add_prefix_space: bool, hidden: str | None = None) -> dict[str, Any]:
+    """Decoder that reverts `metaspace_normalizer`, and removes `hidden` from pieces."""
     steps: list[dict[str, Any]] = [
+        *([] if hidden is None else [{"type": "Replace", "pattern": {"String": hidden}, "content": ""}]),
         {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
