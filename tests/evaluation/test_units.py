@@ -48,6 +48,18 @@ def test_units_add_up_to_the_whole_text_whatever_its_tokens(kind: str) -> None:
     assert np.all(found.nats > 0)
 
 
+@pytest.mark.parametrize("kind", ["bytes", "words", "wordpiece:60"])
+def test_units_of_lines_add_up_with_their_line_feeds(kind: str) -> None:
+    tokenizer = train_tokenizer(kind, [TEXT])
+    lines = [Document("lines", line, end_bytes=1) for line in ("the cat", "", "the dog  sat", "a zebra") * 8]
+    text = EvalText.from_documents("lines", lines)
+    found = score_units(counted(tokenizer, text), tokenizer, text, windows="blocks")
+    assert found.nats is not None
+    assert text.sizes.tolist() == [len(line.text) + 1 for line in lines]
+    assert found.nats.sum() == pytest.approx(found.model_nats + found.oov_nats, rel=1e-9)
+    assert np.all(found.nats > 0)
+
+
 def test_a_token_across_the_end_of_a_unit_is_divided() -> None:
     # 4 bytes for 2 nats: its first byte to the first unit, three quarters of it to the second.
     assert nats_per_unit(np.array([1.0, 2.0]), np.array([2.0, 4.0]), np.array([3.0, 6.0])).tolist() == [1.5, 1.5]

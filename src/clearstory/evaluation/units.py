@@ -311,10 +311,13 @@ def oov_costs(tokenizer: Tokenizer, text: EvalText, dataset: TokenDataset) -> tu
             nats.append(found[1].nats)
             sizes.append(found[1].sizes)
             unknown += found[1].unknown
-        if len(ids) < dataset.starts[document + 1]:  # the token between documents
+        end_bytes = float(parts[-1].end_bytes)
+        if len(ids) < dataset.starts[document + 1]:  # the end token, which stands for the line feed of a line
             ids.append(int(dataset.ids[len(ids)]))
             nats.append(np.zeros(1))
-            sizes.append(np.zeros(1))
+            sizes.append(np.array([end_bytes]))
+        elif end_bytes and sizes and len(sizes[-1]):
+            sizes[-1][-1] += end_bytes
     if ids != dataset.ids.tolist():
         return "the tokenizer gives other tokens with offsets than without, so unknown words cannot be spelled"
     return np.concatenate(nats), np.concatenate(sizes), unknown

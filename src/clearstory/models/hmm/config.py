@@ -105,13 +105,13 @@ class HMMConfig(CausalConfig):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise BadSetting(
-                    f"model.{name} is {value:g}; it is a pseudo-count above 0, without which nothing that the text does "
-                    "not have could ever happen; give a small one such as 0.001"
+                    f"model.{name} is {value:g}; it is a pseudo-count above 0, without which what is not in the text "
+                    "could never happen; give a small one such as 0.001"
                 )
             if value is not None and self.learn != "em":
                 raise BadSetting(
-                    f"model.{name} is {value:g} and model.learn '{self.learn}'; pseudo-counts are for Baum-Welch, so set "
-                    "model.learn to em, or leave them out"
+                    f"model.{name} is {value:g} and model.learn '{self.learn}'; pseudo-counts are for Baum-Welch, so "
+                    "set model.learn to em, or leave them out"
                 )
         if self.tags and (self.learn != "tags" or self.states != len(self.tags) + 1):
             raise BadSetting(
