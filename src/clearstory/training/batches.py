@@ -54,7 +54,7 @@ class Batch:
         return self.map(move)
 
     def split(self, parts: int) -> list[Self]:
-        """The batch in at most `parts` micro-batches of equal size, the last one possibly smaller, none of them empty."""
+        """The batch in at most `parts` micro-batches of equal size, the last possibly smaller, none of them empty."""
         n_sequences = len(self.tokens.ids)
         size = -(-n_sequences // parts)
         return [self.micro_batch(start, start + size) for start in range(0, n_sequences, size)]
