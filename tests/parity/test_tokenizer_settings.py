@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import clearstory
 from clearstory.errors import BadInput
+from clearstory.formats.folders import save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.models.build import build
+from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -22,6 +28,11 @@ TEXTS = (
 )  # fmt: skip
 
 TRAINING = [line for text in TEXTS for line in text.splitlines() if line.strip()] * 20
+
+LLAMA_SHAPE = TransformerConfig(
+    vocab=1, context=64, width=16, layers=1, heads=2, kv_heads=2, head_dim=8, intermediate_size=24, norm="rms",
+    positions="rotary", gated=True, bias=False, activation="silu",
+)  # fmt: skip
 
 ROLES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
@@ -210,3 +221,21 @@ def test_marians_files(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"separate_vocabs": true}')
     with pytest.raises(BadInput, match="has separate_vocabs"):
         Tokenizer.open(folder)
+
+
+def test_llamas_tokenizer_converts_to_gguf_with_a_note(sentencepiece_files: dict[str, bytes], tmp_path: Path) -> None:
+    pytest.importorskip("gguf", reason="the package gguf is not installed: clearstory[formats]")
+    config = {**ROLES, "add_bos_token": True, "tokenizer_class": "LlamaTokenizer"}
+    folder = written(tmp_path / "llama", {"tokenizer.model": sentencepiece_files["llama"]}, "llama", config)
+    tokenizer = Tokenizer.open(folder)
+    (folder / "config.json").unlink()
+    shape = replace(LLAMA_SHAPE, vocab=tokenizer.vocab)
+    model = save_model(tmp_path / "model", build(shape, seed=0), tokenizer, ModelCard())
+    conversion = clearstory.convert(model, tmp_path / "model.gguf")
+    assert conversion.note == (
+        "a text that starts with a space begins with one more space in llama.cpp than in transformers"
+    )
+    converted = clearstory.open(tmp_path / "model.gguf").tokenizer
+    assert converted is not None
+    assert converted.post_processor_ids == tokenizer.post_processor_ids == (1,)
+    assert [converted.encode(text) for text in TEXTS[3:8]] == [tokenizer.encode(text) for text in TEXTS[3:8]]
