@@ -22,7 +22,9 @@ from clearstory.formats.gguf.read import is_gguf
 from clearstory.formats.hf.config_json import read_json
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.text.chat_prompt import encode_chat_prompt
 from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.encoding import encode_text
 from clearstory.text.tokenizers import Tokenizer
 
 RELATIVE_TOLERANCE = 1e-4
@@ -188,10 +190,10 @@ def compute_outputs(opened: OpenedModel, model: Any, ids: Tensor) -> tuple[Tenso
 def compare_tokenizers(
     ours: Tokenizer, theirs: Any, max_relative_difference: float | None, texts: Sequence[str] = SAMPLE_TEXTS
 ) -> PortabilityReport:
-    """Compare the ids of texts, and the text of the chat template for SAMPLE_MESSAGES."""
+    """Compare the ids of texts, special tokens included, and the text of the chat template for SAMPLE_MESSAGES."""
     report = PortabilityReport(portable=True, max_relative_difference=max_relative_difference)
     for text in texts:
-        our_ids, their_ids = ours.encode(text), theirs(text, add_special_tokens=False)["input_ids"]
+        our_ids, their_ids = list(encode_text(ours, text).ids), list(theirs(text)["input_ids"])
         if our_ids != their_ids:
             reason = (
                 f"the text {text[:30]!r} has the ids {str(their_ids)[:60]} in transformers and {str(our_ids)[:60]} here"
@@ -203,6 +205,11 @@ def compare_tokenizers(
         their_text = theirs.apply_chat_template(list(SAMPLE_MESSAGES), tokenize=False, add_generation_prompt=True)
         if our_text != their_text:
             reason = f"the chat template gives {their_text[:60]!r} in transformers and {our_text[:60]!r} here"
+            return replace(report, portable=False, reason=reason)
+        message = {"role": "user", "content": SAMPLE_TEXTS[0]}
+        chat_ids = theirs.apply_chat_template([message], add_generation_prompt=True)["input_ids"]
+        if list(encode_chat_prompt(ours, SAMPLE_TEXTS[0]).ids) != list(chat_ids):
+            reason = "a message in the chat template has other token ids in transformers than here"
             return replace(report, portable=False, reason=reason)
     return replace(report, texts=len(texts), template=has_template)
 
