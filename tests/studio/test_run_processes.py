@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -96,6 +99,45 @@ def test_a_run_is_started_stopped_resumed_and_outlives_the_server(home: Path) ->
     assert later.post("/api/runs/resume", json={"name": "runs/one"}).status_code == 409
     later.post("/api/runs/stop", json={"name": "runs/one"})
     until(lambda: records(later)["state"] == "stopped")
+
+
+def test_of_simultaneous_requests_for_one_name_one_starts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    original = subprocess.Popen
+    monkeypatch.setattr(run_processes, "COMMAND", (sys.executable, "-S", "-c", "import time; time.sleep(60)"))
+    monkeypatch.setattr(
+        run_processes.subprocess, "Popen", lambda *a, **more: started.append(original(*a, **more)) or started[-1]
+    )
+    # Two servers over one folder, as two terminals start them.
+    studios = [client(home), client(home)]
+    begun = Barrier(8)
+
+    def start(number: int) -> int:
+        begun.wait()
+        answer = studios[number % 2].post("/api/runs", json={"name": "one", "settings": settings()})
+        assert answer.status_code == 201 or "being trained already" in answer.json()["error"], answer.text
+        return answer.status_code
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            statuses = sorted(pool.map(start, range(8)))
+        assert statuses == [201, *[409] * 7]
+        assert len(started) == 1
+        for studio in studios:
+            assert studio.get("/api/models").json()["training"] == ["runs/one"]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_a_folder_in_use_by_another_process_is_not_trained_in(home: Path) -> None:
+    from clearstory.durable import lock_folder
+
+    with lock_folder(home / "runs" / "one"):
+        answer = client(home).post("/api/runs", json={"name": "one", "settings": settings()})
+    assert answer.status_code == 409
+    assert f"process {os.getpid()}" in answer.json()["error"]
 
 
 def test_a_run_that_fails_says_why(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,16 @@ def refused(answer: Any, status: int) -> str:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example", "evil.example:8642", "127.0.0.1.evil.example", "localhost.evil.example:8642", "0.0.0.0", ""],
-)
-def test_foreign_host_names_are_rejected(studio: TestClient, host: str) -> None:
+    [
+        "evil.example", "evil.example:8642", "127.0.0.1.evil.example", "localhost.evil.example:8642", "0.0.0.0", "",
+        "[::1].evil", "[::1]evil:80", "127.0.0.1:80@evil", "127.0.0.1@evil", "evil@127.0.0.1", "127.0.0.1:",
+        "127.0.0.1:x", "127.0.0.1:80:80", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:+80", "localhost ",
+        "localhost/x", "localhost?", "localhost#", "http://localhost", "[::1", "::1", "[::1]:", "[]", "[localhost]",
+        "127.1", "127.0.0.2", "0x7f000001", "2130706433", "localhost.", "localhost,evil", "localhost;evil",
+        "localhost\\evil", "localhost%00", "loc\u0430lhost".encode().decode("latin-1"),
+    ],
+)  # fmt: skip
+def test_foreign_and_odd_host_names_are_rejected(studio: TestClient, host: str) -> None:
     for path in ("/", "/health", "/api/models", "/static/app.js"):
         assert "cat" not in refused(studio.get(path, headers={"Host": host}), 400)
 
@@ -36,7 +43,13 @@ def test_local_host_names_are_accepted(studio: TestClient, host: str) -> None:
     assert studio.get("/health", headers={"Host": host}).json()["status"] == "ok"
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example", "null", "http://127.0.0.1:9999", "http://localhost", f"{HOME}.evil", f"{HOME}@evil", "",
+        f"{HOME}/", f"{HOME}, http://evil.example", "file://127.0.0.1:8642", "127.0.0.1:8642", f"evil {HOME}",
+    ],
+)  # fmt: skip
 def test_foreign_origins_are_rejected(studio: TestClient, origin: str) -> None:
     refused(studio.post("/api/trace", json=ASK, headers={"Origin": origin}), 403)
     refused(studio.get("/api/models", headers={"Origin": origin}), 403)
@@ -124,3 +137,33 @@ def test_with_a_token_ip_addresses_are_accepted(made: Path) -> None:
     assert studio.get("/api/models", headers={**head, "Host": "192.168.7.4:8642"}).status_code == 200
     refused(studio.get("/api/models", headers={**head, "Host": "evil.example"}), 400)
     refused(client(made).get("/api/models", headers={"Host": "192.168.7.4:8642"}), 400)
+
+
+def test_half_a_body_is_no_request(made: Path) -> None:
+    import anyio
+
+    from clearstory.studio.app import studio_app
+
+    sent: list[Any] = []
+    arrived = iter([{"type": "http.request", "body": b'{"name": "x"', "more_body": True}, {"type": "http.disconnect"}])
+
+    async def ask() -> None:
+        async def receive() -> Any:
+            return next(arrived)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+        scope = {
+            "type": "http", "method": "POST", "path": "/api/runs/stop", "raw_path": b"/", "headers": headers,
+            "query_string": b"", "root_path": "", "scheme": "http", "server": ("127.0.0.1", 80), "http_version": "1.1",
+        }  # fmt: skip
+        await studio_app(made)(scope, receive, send)
+
+    anyio.run(ask)
+    assert sent == []
+
+
+def test_two_host_headers_are_rejected(studio: TestClient) -> None:
+    refused(studio.get("/health", headers=[("Host", "127.0.0.1"), ("Host", "127.0.0.1")]), 400)

@@ -237,7 +237,7 @@ def test_an_invalid_guess_leaves_the_game_unchanged(visit: Open) -> None:
     assert seen.page.locator('[data-card="sampling"]').is_visible()  # another text: nothing to cover
     card.locator("button", has_text=re.compile("^Guess$")).click()
     seen.ready()
-    assert "there is no guess" in card.locator('[role="alert"]:visible').inner_text()
+    assert "there is no guess" in card.locator(".hint:visible").inner_text()
     assert card.locator(".card-body").get_attribute("data-state") == "open"
     card.locator("button", has_text="End").click()
     seen.ready()
@@ -330,7 +330,7 @@ def test_the_first_visit_starts_the_tour(visit: Open, installed: Path, tmp_path:
 
 
 def test_a_pinned_token_is_masked_for_an_encoder(visit: Open, home: Path) -> None:
-    seen = visit(page="families", model="models/bert", text="the cat sat", query=1)
+    seen = visit(page="families", model="models/bert", text="the cat sat", query=2)
     rows = seen.page.locator('[data-card="fill-mask"] .report-body tbody tr')
     view = clearstory.inspect(home / "models" / "bert", "the cat sat", view="fill-mask", mask=(2,))
     step = view.panels[0]

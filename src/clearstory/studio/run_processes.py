@@ -14,13 +14,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from clearstory.durable import is_regular_file, lock_holder, open_file, write_json
+from clearstory.durable import is_regular_file, lock_folder, lock_holder, open_file, write_json
 from clearstory.errors import BadInput, BadSetting, ClearstoryError, FolderExists, FolderInUse
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.yaml_files import read_yaml
@@ -35,6 +37,9 @@ MAX_RECORDS = 4000
 
 LOG_TAIL_BYTES = 4000
 """Bytes at the end of a process's log that are read."""
+
+LAUNCH_SECONDS = 10.0
+"""Seconds to wait for another studio over the same folder that is starting a run."""
 
 MAX_CONFIG_BYTES = 2**18
 """The largest config.yaml whose settings are shown."""
@@ -87,7 +92,7 @@ class RunProcesses:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.children: dict[str, subprocess.Popen[bytes]] = {}
-        self.launching = Lock()  # from the check that a run is free until its process is known
+        self.lock = Lock()
 
     def start(self, request: StartRunRequest) -> dict[str, Any]:
         """Start a run; returns its status. Invalid settings raise as in `clearstory train`, before a process starts."""
@@ -97,7 +102,7 @@ class RunProcesses:
         if not recipe.text:
             raise BadSetting("there is no text to train on; name a file or a folder, or use corpus:kjv")
         folder = resolve_name(self.root, name)
-        with self.launching:
+        with self.launching():
             if self.is_alive(name):
                 raise FolderExists(f"'{request.name}' is being trained already; watch it, or choose another name")
             if (holder := lock_holder(folder)) is not None:
@@ -108,12 +113,30 @@ class RunProcesses:
 
     def resume(self, request: RunRequest) -> dict[str, Any]:
         """Resume a run from its newest checkpoint; returns its status."""
-        with self.launching:
+        with self.launching():
             if self.is_alive(request.name):
                 raise FolderExists(f"'{request.name}' is being trained already; watch it, or stop it first")
             if (holder := lock_holder(self.run_folder(request.name))) is not None:
                 raise FolderInUse(f"'{request.name}' is in use by {holder}; stop that process first")
             return self.launch(request.name, ["--resume"])
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """A block that no other thread and no other studio over this folder enters meanwhile.
+
+        It reaches from the check that a run is free to the moment when its process is known.
+        """
+        end = time.monotonic() + LAUNCH_SECONDS
+        with self.lock, ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(lock_folder(self.root / ".clearstory" / "launch"))
+                    break
+                except FolderInUse:
+                    if time.monotonic() > end:
+                        raise
+                    time.sleep(0.02)
+            yield
 
     def launch(self, name: str, arguments: Sequence[str]) -> dict[str, Any]:
         """Start the training process of a run folder; returns the run's status."""
