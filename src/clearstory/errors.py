@@ -94,7 +94,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     "did you mean 'gpt2'?"
     """
     known = sorted(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    close = get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= 200 else []
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(known)}"

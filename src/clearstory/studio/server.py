@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,8 @@ def listen(recipe: StudioRecipe) -> BoundAddress:
 def serve(address: BoundAddress, folder: Path, ready: Callable[[], None] = lambda: None) -> None:
     """Serve requests until Ctrl-C. `ready` is called once the socket accepts connections."""
     use_passive_wait()
+    # Models compute in threads; with Python's 5 ms, a request that needs several turns waits for tens of milliseconds.
+    sys.setswitchinterval(0.001)
     server = make_server(address, folder)
     address.listener.listen(512)  # from here on a browser's connection waits for a response instead of being refused
     ready()

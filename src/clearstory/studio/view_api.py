@@ -35,6 +35,9 @@ from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION, convert_value
 from clearstory.text.tokenizers import Tokenizer
 
+MAX_PATTERN = 200
+"""The longest pattern of activation names: matching one against every name takes its length in time."""
+
 LARGEST_VALUES = {"max_tokens": 256, "beam": 20}
 """Settings of views that set how long the computation takes, and the largest values that a page may give them."""
 
@@ -277,6 +280,8 @@ def passage_activations(model: LanguageModel, passage: Passage, patterns: Sequen
     """The activations of one forward pass by name, each with its shape and nested lists of values."""
     if not patterns:
         return {}
+    if (longest := max(map(len, patterns))) > MAX_PATTERN:
+        raise BadSetting(f"a pattern of activation names has {longest:,} characters; give at most {MAX_PATTERN}")
     with inference_mode(model), record_activations(model, *patterns) as recorded:
         passage.forward(model)
     if (count := sum(each.numel() for each in recorded.values())) > MAX_TRACE_VALUES:
