@@ -109,9 +109,7 @@ def evaluate_pretraining(run: Path, train: Path, valid: Path, limit: int | None)
     train_dataset = Corpus.open(train).encode(tokenizer)["train"]
     counts = np.bincount(train_dataset.ids, minlength=model.vocab) + 1.0
     unigram_nll = -np.log(counts / counts.sum())
-    dataset = encode_documents(
-        tokenizer, documents_by_sentence(read_documents(valid)), multiple_documents=True, append_eos=False
-    )
+    dataset = encode_documents(tokenizer, documents_by_sentence(read_documents(valid)), append_eos=False)
     masking = TokenMasking.from_tokenizer(tokenizer)
     pairs = SentencePairBatches(dataset, model.config.context, 16, seed=0, masking=masking)
     ends = dataset.starts[np.flatnonzero(np.diff(dataset.starts) == 0)]

@@ -282,10 +282,11 @@ class LosslessTracker:
 def lossy_tokenizer_reason(unknown: int) -> str:
     """Why a text has no bits per byte, for a text with this number of out-of-vocabulary tokens."""
     if unknown:
+        tokens = "1 token of this text is" if unknown == 1 else f"{unknown:,} tokens of this text are"
         return (
-            f"{unknown:,} token{'s' * (unknown != 1)} of this text {'is' if unknown == 1 else 'are'} out of vocabulary, "
-            "and how many bytes they stand for is not predicted; use nats per token for this model, and bits per byte for "
-            "models with a lossless tokenizer"
+            f"{tokens} out of vocabulary, "
+            "and the cost of their bytes is not known; use nats per token for this model, and bits per byte for models "
+            "with a lossless tokenizer"
         )
     return (
         "the tokenizer does not reproduce this text exactly (case or white space is lost), so bits per byte would "
