@@ -123,3 +123,12 @@ def test_invalid_values_are_named(settings: dict[str, Any], says: str, home: Pat
     with pytest.raises(clearstory.ClearstoryError, match="generation config") as refusal:
         open_model(home / "llama3")
     assert says in str(refusal.value)
+
+
+def test_end_tokens_and_defaults_survive_gguf(home: Path, tmp_path: Path) -> None:
+    file = home / "llama3" / "generation_config.json"
+    file.write_text(json.dumps({"eos_token_id": [404, 7, 401], "temperature": 0.5, "top_k": 9, "do_sample": True}))
+    clearstory.convert(home / "llama3", tmp_path / "model.gguf")
+    found = open_model(tmp_path / "model.gguf").generation_config
+    assert {404, 7, 401} <= set(found.eos_token_ids)
+    assert (found.temperature, found.top_k) == (0.5, 9)

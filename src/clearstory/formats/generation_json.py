@@ -84,3 +84,18 @@ def gguf_generation_config(metadata: Mapping[str, Any], tokenizer: Tokenizer | N
 def default_generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
     """The generation config of a model whose file has none: its texts end with the tokenizer's end token."""
     return GenerationConfig.from_hf({}, {}, special_token_ids(tokenizer)["eos_token_id"])
+
+
+def gguf_generation_fields(generation: GenerationConfig | None, tokenizer: Tokenizer) -> dict[str, Any]:
+    """The metadata of a GGUF file for a generation config: end tokens beside the tokenizer's, and sampling defaults.
+
+    GGUF has keys for three end tokens: of a text, of a turn and of a message.
+    """
+    if generation is None:
+        return {}
+    ends = [id for id in generation.eos_token_ids if id != tokenizer.eos_token_id]
+    found: dict[str, Any] = {f"tokenizer.ggml.{key}": id for key, id in zip(GGUF_END_KEYS[1:], ends, strict=False)}
+    for key, name in GGUF_SAMPLING.items():
+        if (value := getattr(generation, name)) is not None:
+            found[f"general.sampling.{key}"] = value if key == "top_k" else float(value)
+    return found | ({"general.sampling.temp": 0.0} if generation.do_sample is False else {})  # greedy

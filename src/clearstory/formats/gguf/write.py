@@ -20,12 +20,14 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_file
 from clearstory.errors import BadInput, CannotDo, FolderExists, MissingExtra
+from clearstory.formats.generation_json import gguf_generation_fields
 from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, choose_architecture
 from clearstory.formats.gguf.checksum import FIELD, UNSET, write_checksum
 from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES, QuantizationType
 from clearstory.formats.gguf.tokenizer import gguf_tokenizer_fields
 from clearstory.formats.hf.load_weights import state_to_store
 from clearstory.formats.no_init import build_with_weights
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
@@ -71,6 +73,7 @@ def write_gguf(
     dtype: str = "f32",
     *,
     overwrite: bool = False,
+    generation_config: GenerationConfig | None = None,
 ) -> None:
     """Write a model as one file, under a temporary name until it is complete.
 
@@ -81,6 +84,7 @@ def write_gguf(
         name: general.name.
         dtype: number format of matrices: f32, f16 or q8_0.
         overwrite: replace an existing file.
+        generation_config: its generation config, whose end tokens and sampling defaults are written, too.
 
     Raises CannotDo for a model or a tokenizer that GGUF cannot represent, FolderExists unless `overwrite`, BadInput
     for a model without a tokenizer, MissingExtra if the package `gguf` is not installed.
@@ -103,6 +107,7 @@ def write_gguf(
         **general,
         **architecture.config_from_native(config),
         **gguf_tokenizer_fields(tokenizer, config.vocab),
+        **gguf_generation_fields(generation_config, tokenizer),
     }
     write_contents(path, GGUFContents(architecture, config, metadata, dtype), stored_state(model, config))
 

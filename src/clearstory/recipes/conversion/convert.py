@@ -135,7 +135,15 @@ def write_model(
 ) -> OpenedModel:
     """Write the model and return it with its weights as they were written; the original itself for f32."""
     if format == "gguf":
-        write_gguf(path, original.model, original.tokenizer, original.card.name, dtype, overwrite=overwrite)
+        write_gguf(
+            path,
+            original.model,
+            original.tokenizer,
+            original.card.name,
+            dtype,
+            overwrite=overwrite,
+            generation_config=original.generation_config,
+        )
         return original if dtype == "f32" else replace(original, model=round_weights(original.model, dtype))
     # Opened again in half precision: a large model is then never copied in memory.
     rounded = open_model(source, dtype=HALF_PRECISION[dtype]) if dtype in HALF_PRECISION else original
