@@ -195,15 +195,15 @@ def _work(targets: Sequence[Target], numbers: range, seed: int, writer: int, mem
         resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory, resource.RLIM_INFINITY))
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)  # panics of Rust
-    expected: dict[str, str] = {}
+    expected: dict[Path, str] = {}
     for number in numbers:
         rng = random.Random(f"{seed} {number}")
         target = targets[number % len(targets)]
-        if target.name not in expected:
-            expected[target.name] = target.read()
+        if target.file not in expected:
+            expected[target.file] = target.read()
         data = target.file.read_bytes()
         changed = damaged(data, rng)
-        found = "same" if changed == data else outcome(target, changed, expected[target.name])
+        found = "same" if changed == data else outcome(target, changed, expected[target.file])
         os.write(writer, json.dumps([number, found]).encode() + b"\n")
 
 

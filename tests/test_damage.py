@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,46 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "a.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in TEXT.splitlines()[:40]))
     (home / "a.csv").write_text("text,label\n" + "".join(f'"{line}",1\n' for line in TEXT.splitlines()[:40]))
     write_arpa(home / "a.arpa", ngram, words_of)
+    (home / "a.html").write_text(f"<html><head><title>a</title></head><body><p>{TEXT[:900]}</p></body></html>")
+    cells = [{"cell_type": "markdown", "source": TEXT.splitlines(keepends=True)[:9]}]
+    (home / "a.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4, "metadata": {}}))
+    write_llama2c(home / "llama.bin")
+    write_optional(home)
     (home / "a.yaml").write_text("steps: 4\nmodel:\n  name: clear\n  width: 16\nsources: [a, b]\n")
     return home
+
+
+def write_llama2c(file: Path) -> None:
+    """A checkpoint of llama2.c of two layers with random weights."""
+    width, hidden, layers, heads, vocab, context = 8, 12, 2, 2, 30, 16
+    per_layer = 2 * width + 4 * width * width + 3 * width * hidden
+    count = vocab * width + layers * per_layer + width + context * (width // heads)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(count, generator=generator)
+    file.write_bytes(
+        struct.pack("<7i", width, hidden, layers, heads, heads, vocab, context) + weights.numpy().tobytes()
+    )
+
+
+def write_optional(home: Path) -> None:
+    """Files that optional packages write."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({"text": TEXT.splitlines()[:40]}), home / "a.parquet")
+    except ImportError:
+        pass
+    try:
+        import sentencepiece
+
+        (home / "spm").mkdir()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXT.splitlines()), model_prefix=str(home / "spm" / "spm"), vocab_size=60,
+            hard_vocab_limit=False, minloglevel=9,
+        )  # fmt: skip
+    except ImportError:
+        pass
 
 
 def replaced_vocab(vocab: int) -> Any:
@@ -168,9 +207,14 @@ def all_targets(home: Path) -> list[Target]:
     for folder, (read, ours) in readers.items():
         for file in sorted(folder.iterdir()):
             if file.name != "README.md":
-                targets.append(Target(f"{folder.name}/{file.name}", file, read, ours))
+                targets.append(Target(str(file.relative_to(home)), file, read, ours))
     targets += [Target(f"run/{name}", home / "run" / name, of_run(home)) for name in RUN_FILES]
-    targets += [Target(name, home / name, of_text(home / name), False) for name in ("a.jsonl", "a.csv")]
+    texts = ("a.jsonl", "a.csv", "a.html", "a.ipynb", "a.parquet")
+    targets += [Target(name, home / name, of_text(home / name), False) for name in texts if (home / name).exists()]
+    targets.append(Target("llama.bin", home / "llama.bin", of_model(home / "llama.bin"), False))
+    if (home / "spm").exists():
+        file = home / "spm" / "spm.model"
+        targets.append(Target("spm.model", file, of_tokenizer(file), False))
     targets.append(Target("a.arpa", home / "a.arpa", of_model(home / "a.arpa"), False))
     targets.append(Target("a.yaml", home / "a.yaml", lambda: digest(read_yaml(home / "a.yaml")), False))
     targets += gguf_targets(home)
