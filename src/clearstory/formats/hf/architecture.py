@@ -97,11 +97,12 @@ class HFArchitecture:
     def config_to_native(self, external: ExternalConfig) -> TransformerConfig:
         """Our config; absent keys have the defaults of the class. Raises BadInput naming an unsupported key."""
         external = {**self.defaults, **self.resolve_aliases(external)}
-        check_other_keys(external, self.known_keys, self.name)
         values: dict[str, Any] = dict(self.fixed_fields)
         for key in self.keys:
             values |= key.to_native(external)
-        return TransformerConfig(**values)
+        config = TransformerConfig(**values)
+        check_other_keys(external, self.known_keys, self.name, config)
+        return config
 
     @property
     def known_keys(self) -> frozenset[str]:

@@ -163,6 +163,19 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class ScaleAttentionKey:
+    """Whether attention scores are divided by √head_dim."""
+
+    keys = ("scale_attn_weights",)
+
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        return {"attention_scale": None if check_bool(self.keys[0], external.get(self.keys[0], True)) else 1.0}
+
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.keys[0]: config.attention_scale is None}
+
+
+@dataclass(frozen=True)
 class SlidingWindowKey:
     """One sliding window for all layers; null, or `disabled`, for none."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from clearstory.formats.hf.config_keys import IgnoredKeys, reject
+from clearstory.models.transformer.config import TransformerConfig
 
 # About the file, or for training. Ids of special tokens are taken from the tokenizer.
 METADATA_KEYS = IgnoredKeys(
@@ -81,13 +82,35 @@ OFF: tuple[Any, ...] = (None, False, {}, [], "")
 """Values that switch a key off; 0 equals False."""
 
 
-def check_other_keys(external: Mapping[str, Any], known: Iterable[str], architecture: str) -> None:
-    """Raise BadInput for a key of another class that is in use."""
-    known = frozenset(known)
-    for key in sorted(external.keys() & OTHER_CLASSES_KEYS):
-        if key not in known and external[key] not in OFF:
+FACTORS = frozenset(
+    {
+        *("embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "scale_emb", "rotary_pct"),
+        *("partial_rotary_factor", "mup_width_multiplier"),
+    }
+)
+"""Keys of other classes that are factors: 1 changes nothing."""
+
+
+def check_other_keys(
+    external: Mapping[str, Any], known: Iterable[str], architecture: str, config: TransformerConfig
+) -> None:
+    """Raise BadInput for a key of another class that is in use, and whose value is not that of the class anyway."""
+    for key in sorted(external.keys() & OTHER_CLASSES_KEYS - frozenset(known)):
+        value = external[key]
+        if value not in OFF and not (key in FACTORS and value == 1) and not agrees(key, value, config):
             reason = f"the supported {architecture} has no such setting, and ignoring it could change the output"
             reject(key, external[key], reason)
+
+
+def agrees(key: str, value: object, config: TransformerConfig) -> bool:
+    """Whether a key of another class says what a config has without it."""
+    same: Mapping[str, object] = {
+        "head_dim": config.head_dim,
+        "num_key_value_heads": config.kv_heads,
+        "layer_types": ["full_attention" if config.sliding_window is None else "sliding_attention"] * config.layers,
+        "position_embedding_type": "absolute" if config.positions == "learned" else None,
+    }
+    return key in same and value == same[key] and not isinstance(value, bool)
 
 
 def undeclared_keys(external: Mapping[str, Any], known: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from clearstory.formats.hf.attention_keys import (
     LlamaBiasKeys,
     QwenSlidingWindowKeys,
     RopeKeys,
+    ScaleAttentionKey,
     SlidingWindowKey,
 )
 from clearstory.formats.hf.config_keys import (
@@ -162,7 +163,7 @@ DECODERS: tuple[HFArchitecture, ...] = (
             FloatKey("layer_norm_epsilon", "norm_eps", 1e-12, 1.0),
             DropoutKeys(),
             BoolKey(("tie_word_embeddings",), "tie_embeddings", True),
-            FixedKey("scale_attn_weights", True, True),
+            ScaleAttentionKey(),
             FixedKey("scale_attn_by_inverse_layer_idx", False, False),
             FixedKey("add_cross_attention", False, False),
             # Changes the precision of attention scores only.
