@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from clearstory.durable import write_folder, write_text
 from clearstory.errors import CannotDo, MissingExtra
-from clearstory.formats.folders import check_tokenizer, check_writable, write_config_files
+from clearstory.formats.folders import check_tokenizer, write_config_files
 from clearstory.formats.hf.config_json import format_of_model
 from clearstory.formats.model_card import ModelCard, onnx_readme
 from clearstory.formats.onnx.modules import (
@@ -33,6 +33,7 @@ from clearstory.formats.onnx.modules import (
     SourceEncoderModule,
     TargetDecoderModule,
 )
+from clearstory.formats.output_folder import check_writable
 from clearstory.models.base import inference_mode
 from clearstory.models.build import count_parameters
 from clearstory.models.hmm.model import HMM

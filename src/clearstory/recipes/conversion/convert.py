@@ -22,11 +22,11 @@ from clearstory.recipes.conversion.check_onnx import check_onnx
 from clearstory.recipes.conversion.check_transformers import (
     SAMPLE_TEXTS,
     PortabilityReport,
-    chat_template_source,
     check_portability,
 )
 from clearstory.recipes.conversion.compare_nats import TokenMapping, check_nats, compare_nats
 from clearstory.recipes.settings.tools import NumberFormat
+from clearstory.text.chat_template import find_template
 from clearstory.text.tokenizers import Tokenizer
 
 Format = Literal["arpa", "gguf", "hf", "onnx"]
@@ -260,7 +260,7 @@ def check_tokenizer(path: Path, original: Tokenizer, converted: Tokenizer) -> st
             f"the tokenizer of {path} puts the special tokens {actual_around} around a text, not {expected_around}; do "
             "not use it, and please report this"
         )
-    expected_template, actual_template = chat_template_source(original), chat_template_source(converted)
+    expected_template, actual_template = find_template(original.config), find_template(converted.config)
     if expected_template != actual_template:
         raise CorruptFile(
             f"{path} has the chat template {str(actual_template)[:60]!r}, not {str(expected_template)[:60]!r}; do not "
