@@ -30,7 +30,7 @@ def refused(answer: Any, status: int) -> str:
         "127.0.0.1:x", "127.0.0.1:80:80", "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:+80", "localhost ",
         "localhost/x", "localhost?", "localhost#", "http://localhost", "[::1", "::1", "[::1]:", "[]", "[localhost]",
         "127.1", "127.0.0.2", "0x7f000001", "2130706433", "localhost.", "localhost,evil", "localhost;evil",
-        "localhost\\evil", "localhost%00", "loc\u0430lhost".encode().decode("latin-1"),
+        "localhost\\evil", "localhost%00",
     ],
 )  # fmt: skip
 def test_foreign_and_odd_host_names_are_rejected(studio: TestClient, host: str) -> None:

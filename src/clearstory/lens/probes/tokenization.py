@@ -56,7 +56,8 @@ def tokenization(
             raise BadInput(
                 f"the text has {len(text):,} characters, and steps are shown for up to {MAX_CHARACTERS:,}; give less"
             )
-        panels.append(steps_table(tokenizer, tokenize_by_words(tokenizer, text)))
+        words = tokenize_by_words(tokenizer, text)
+        panels += [steps_table(tokenizer, words)] if words else []  # none of a text that the normalizer empties
     panels.append(split_words_table(tokenizer, text, top))
     return Report(title=f"Tokens of “{with_visible_space(text)}”", panels=tuple(panels))
 
