@@ -156,7 +156,6 @@ def test_pairs_that_are_too_long_are_reported(pairs: Path, tmp_path: Path) -> No
         (["--model", "gpt2", "--objective", "seq2seq"], "seq2seq, which does not train a decoder"),
         (["--model", "gpt2", "--data.pairs"], "the model is a decoder, which is not trained on pairs"),
         (["--model", "gpt2", "--training.label_smoothing", "0.1"], "label_smoothing is 0.1 and the objective causal"),
-        (["--training.batch_size", "900"], "there are 7"),
         (["--model.decoder_start_token_id", "5000"], "model.decoder_start_token_id is 5,000"),
         (["--tokenizer", "words", "--data.source_field", "target"], "give two fields"),
     ],

@@ -7,7 +7,6 @@ encodings are named by the user or guessed.
 from __future__ import annotations
 
 import codecs
-import re
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -38,24 +37,15 @@ COMMON_ENCODINGS = (
 NOT_FOR_FILES = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
 """Encodings of Python that are not those of text files."""
 
-LATIN_ENCODINGS = frozenset(
-    ["cp1250", "cp1252", "cp1254", "cp1257", "cp1258", "cp437", "cp850", "cp852", "cp858", "hp_roman8", "latin_1"]
-    + ["mac_roman", "mac_latin2", "mac_turkish", "mac_iceland", "cp037", "cp500", "cp1026", "cp1140", "cp273"]
-    + [f"iso8859_{part}" for part in (1, 2, 3, 4, 9, 10, 13, 14, 15, 16)]
-)
-"""Encodings of the Latin script, as Python names them."""
-
 JAPANESE = ("shift_jis", "euc_jp", "iso2022_jp")
 
-CENTRAL_EUROPEAN = ("cp1250", "iso8859_2")
+WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüýÿßœšžªº°§·©®±½£€…’‘“”„–—«»¡¿•†\u00a0\u00ad")
+"""Characters outside ASCII of texts in Western European languages."""
 
-CENTRAL_EUROPEAN_LETTERS = frozenset("ąćęłńóśźżěščřžýáíéúůďťňôľĺŕäëöüßőűăâîşţ„”“–—…’")
+CENTRAL_EUROPEAN = frozenset("ąćęłńóśźżěščřžýáíéúůďťňôľĺŕäëöüßőűăâîşţ§°…’‘“”„–—«»\u00a0\u00ad")
 
 SAMPLE = 1 << 16
 """Bytes that a guess is made from."""
-
-SYMBOL_IN_WORD = re.compile(r"(?<=[^\W\d_])[\u0080-\u00bf×÷](?=[^\W\d_])")
-"""Latin-1 symbols between letters: the sign of a wrong guess; · and ' are in words of Catalan and others."""
 
 
 def check_encoding(name: str, setting: str) -> None:
@@ -142,14 +132,13 @@ def guess_encoding(data: bytes) -> str | None:
         return next((name for name in ("utf-16-le", "utf-16-be") if is_wide and is_text(data, name)), None)
     if japanese := next((name for name in JAPANESE if has_kana(data, name)), None):
         return japanese
+    n_letters, n_others = sum(chr(byte).isalpha() for byte in data if byte < 128), sum(byte > 127 for byte in data)
+    # Between the many encodings of Latin letters the library guesses by chance; the most common one that fits is taken.
+    if n_others < n_letters:
+        for letters, names in ((WESTERN, ("cp1252",)), (CENTRAL_EUROPEAN, ("cp1250", "iso8859_2"))):
+            if fitting := next((name for name in names if consists_of(letters, data, name)), None):
+                return fitting
     best = from_bytes(data[:SAMPLE]).best()
-    # Between the many encodings of Latin letters the guess is by chance: take the most common one that fits.
-    if best is None or best.encoding in LATIN_ENCODINGS:
-        found = next((name for name in CENTRAL_EUROPEAN if consists_of(CENTRAL_EUROPEAN_LETTERS, data, name)), None)
-        if found is not None and not is_western(data):
-            return found
-        if is_western(data):
-            return "cp1252"
     if best is None:
         return None
     usual = ("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr", "koi8_r", "cp1251", "cp1252", "iso8859_2", "iso8859_7")
@@ -178,15 +167,6 @@ def consists_of(characters: frozenset[str], data: bytes, encoding: str) -> bool:
         return {each.lower() for each in set(data.decode(encoding)) if not each.isascii()} <= characters
     except UnicodeDecodeError:
         return False
-
-
-def is_western(data: bytes) -> bool:
-    """Whether bytes in cp1252 have no symbols between letters, as text in another encoding would."""
-    try:
-        text = data.decode("cp1252")
-    except UnicodeDecodeError:
-        return False
-    return SYMBOL_IN_WORD.search(text.replace("·", "").replace("’", "")) is None
 
 
 def decodes(data: bytes, encoding: str) -> bool:

@@ -18,9 +18,9 @@ from clearstory.text.word_tokenizer import RESERVED, UNKNOWN
 PATTERN = rf"{UNKNOWN}|\w+|[^\w\s]+"
 
 OTHER_CHARACTERS = re.compile(
-    "[^\t-\r -\xb1\xb4-\xb8\xba\xbb\xbf-\u02ff\u0370-\u0482\u048a-\u0590\u1e00-\u1fff\u2000-\u203e\u2041-\u2053\u20a0-\u20cf\u2100-\u214f"
-    "\u2190-\u23ff\u2500-\u2775\u2794-\u2bff\u3000-\u3029\u3031-\u3098\u309b-\u3191\u3196-\u321f\u3400-\u4dbf"
-    "\u4e00-\u9fef\uac00-\ud7a3\uff00-\uff3e\uff40-\uffef]"
+    "[^\t-\r -\xb1\xb4-\xb8\xba\xbb\xbf-\u02ff\u0370-\u0482\u048a-\u0590\u1e00-\u1fff\u2000-\u203e\u2041-\u2053"
+    "\u20a0-\u20cf\u2100-\u214f\u2190-\u23ff\u2500-\u2775\u2794-\u2bff\u3000-\u3029\u3031-\u3098\u309b-\u3191"
+    "\u3196-\u321f\u3400-\u4dbf\u4e00-\u9fef\uac00-\ud7a3\uff00-\uff3e\uff40-\uffef]"
 )
 """Characters that Python and the library may classify differently, such as combining marks, ½ and rare scripts."""
 
