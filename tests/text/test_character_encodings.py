@@ -65,7 +65,11 @@ def test_the_likely_encoding_is_named_and_can_be_used(encoding: str, tmp_path: P
     with pytest.raises(
         BadInput, match=rf"old.txt is not UTF-8: .* it is probably {encoding}: .*--data.encoding {encoding}"
     ):
-        whole(file)
+        list(read_documents(file))
+    with pytest.raises(
+        BadInput, match=f"it is probably {encoding}: convert it with iconv -f {encoding.replace('_', '-')} -t utf-8"
+    ):
+        whole(file)  # a command without that setting
     assert whole(file, encoding=encoding) == text
     assert whole(file, encoding="auto") == text
     corpus = Corpus.open(file, DataSettings(encoding="auto"))

@@ -52,7 +52,8 @@ def data(*text: str, recipe: DataRecipe | None = None, **settings: Unpack[DataRe
     """
     recipe = recipe or build_settings(DataRecipe, {"text": text, **settings})
     corpus = Corpus.open(recipe.text, recipe.data)
-    first = islice((document for document in corpus.documents("train") if document.part == 0), recipe.show)
+    beginnings = (each for each in corpus.documents("train") if each.part == 0 and each.text.strip())
+    first = islice(beginnings, recipe.show)
     vocab, tokens = None, None
     if recipe.tokenizer is not None:
         tokenizer = train_corpus_tokenizer(corpus, recipe.tokenizer)

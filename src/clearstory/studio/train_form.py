@@ -29,8 +29,8 @@ def train_form() -> dict[str, Any]:
         ],
         "presets": [preset_entry(name) for name in PRESETS],
         "corpora": [f"corpus:{name}" for name in CORPORA],
-        "tokenizers": ["characters", "bytes", "words", "bpe:1024", "bpe:4096", "bpe:8192", "wordpiece:8192",
-                       "unigram:8192"],
+        "tokenizers": ["characters", "bytes", "words", "wordpunct", "bpe:1024", "bpe:4096", "bpe:8192",
+                       "wordpiece:8192", "unigram:8192"],
     }  # fmt: skip
 
 

@@ -136,7 +136,9 @@ def read_decoded(
         try:
             text = decoder.decode(block[skip:], final=not block)
         except UnicodeDecodeError as error:
-            raise invalid_bytes(path, decoder.encoding, error, max(0, before) + skip, block) from None
+            raise invalid_bytes(
+                path, decoder.encoding, error, max(0, before) + skip, block, notes is not None
+            ) from None
         position += len(block)
         skip = 0
         if text:
@@ -174,13 +176,23 @@ def around(block: bytes, offset: int) -> bytes:
     return block[start : start + SAMPLE]
 
 
-def invalid_bytes(path: Path, encoding: str, error: UnicodeDecodeError, before: int, block: bytes) -> BadInput:
-    """The error for bytes that cannot be decoded; `before` is the number of bytes before those of `error`."""
+def invalid_bytes(
+    path: Path, encoding: str, error: UnicodeDecodeError, before: int, block: bytes, can_choose: bool = True
+) -> BadInput:
+    """The error for bytes that cannot be decoded; `before` is the number of bytes before those of `error`.
+
+    `can_choose`: whether the reader has a setting for the encoding.
+    """
     name = "UTF-8" if encoding == UTF8 else encoding
     guess = guess_encoding(around(block, error.start)) if block else None
     remedy = "convert the file"
     if guess is not None and guess != encoding:
-        remedy = f"it is probably {guess}: read it with --data.encoding {guess}"
+        way = (
+            f"read it with --data.encoding {guess}"
+            if can_choose
+            else f"convert it with iconv -f {guess.replace('_', '-')} -t utf-8"
+        )
+        remedy = f"it is probably {guess}: {way}"
     return BadInput(
         f"{path} is not {name}: byte 0x{error.object[error.start]:02x} at offset {before + error.start:,} cannot be "
         f"decoded; {remedy}, or replace such bytes by U+FFFD with --errors replace"
