@@ -115,7 +115,7 @@ def test_names_and_values_that_do_not_exist(made: Any, tmp_path: Path, cli: Cli,
         (["--model.context", "4"], "training.context is 8 and model.context 4"),
         (["--model.heads", "3", "--model.kv_heads", "2"], "do not share"),
         (["--tokenizer", "byte"], "did you mean"),
-        (["--data.validation", "0"], "data.validation is 0 and the validation split of text.txt is empty"),
+        (["--data.validation", "0", "--training.patience", "2"], "training.patience is 2 and data.validation 0"),
     ],
 )
 def test_contradicting_settings(made: Any, tmp_path: Path, cli: Cli, words: list[str], says: str) -> None:
