@@ -278,5 +278,5 @@ def test_an_ngram_model_cannot_be_a_base(made: Path, copy: Path, tmp_path: Path)
     save_model(tmp_path / "ngram", MODELS["ngram"](), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "ngram")))
     (copy / "clearstory.json").unlink()
-    with pytest.raises(CorruptFile, match=r"which the base model .* does not have"):
+    with pytest.raises(BadInput, match=r"which the base model, a .*, does not have"):
         open_model(copy)

@@ -22,7 +22,8 @@ transformers = pytest.importorskip("transformers", reason="the oracle, transform
 
 TEXTS = (
     "Hello, world! It's 3:45 on the 12th of March 2024.", "  two spaces,\ttabs\n\n\nand lines  \r\n", " one", "a",
-    "naïve café, Führer, 東京タワー 🙂 ﬁ Ａ", "def f(x):\n    return x**2 + 1000000\n", "'em I'll WE'RE don't", "a  b   c ",
+    "naïve café, Führer, 東京タワー 🙂 ﬁ Ａ", "def f(x):\n    return x**2 + 1000000\n", "'em I'll WE'RE don't",
+    "a  b   c ",
     "▁a ▁ b", "",
     " ", "\n", "x\u200b y\u00a0z", "ÀÉ UPPER lower",
 )  # fmt: skip

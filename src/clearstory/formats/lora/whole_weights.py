@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearstory.errors import CorruptFile
+from clearstory.errors import BadInput, CorruptFile
 from clearstory.formats.hf.config_json import format_of_model, weight_map_of
 from clearstory.formats.hf.load_weights import state_to_store, stored_config
 from clearstory.formats.lora.fused_layers import FusedLinear, LoRAMatrices
@@ -48,7 +48,7 @@ class WholeWeights:
 
 @torch.no_grad()
 def apply_whole_weights(model: nn.Module, changes: WholeWeights, linears: Mapping[str, FusedLinear]) -> Any:
-    """A model with the changes applied, after its LoRA is merged. Raises CorruptFile for a weight that it lacks."""
+    """A model with the changes applied, after its LoRA is merged. Raises BadInput for a weight that it lacks."""
     if not changes.layers:
         return model
     state = dict(model.state_dict())
@@ -59,9 +59,9 @@ def apply_whole_weights(model: nn.Module, changes: WholeWeights, linears: Mappin
     external = external_state(model, config, extra, state)
     for name in (*changes.replaced, *(f"{layer}.weight" for layer in (*changes.matrices, *changes.embeddings))):
         if name not in external:
-            raise CorruptFile(
-                f"the adapter changes {name}, which the base model ({form.name}) does not have; they belong to "
-                "different models"
+            raise BadInput(
+                f"the adapter changes {name}, which the base model, a {form.name}, does not have; if it was trained on "
+                "another class with the same weights, merge it with peft into a model of that class"
             )
     changed = {name: check_shape(name, tensor, external[name]) for name, tensor in changes.replaced.items()}
     for layer, each in changes.matrices.items():
