@@ -97,7 +97,7 @@ def encode_prompt(
     `options.raw`. Nothing else in the text becomes a special token. An empty text is the start token where the
     tokenizer adds none.
 
-    Raises CannotDo for a system message and a model without a chat template.
+    Raises CannotDo for a system message and a model without a chat template, BadInput for a template that fails.
     """
     chat = is_chat(model, tokenizer, options)
     if options.system is not None and not chat:
@@ -108,7 +108,11 @@ def encode_prompt(
     if reads_source(model):
         return as_prompt(encode_source(tokenizer, text, options.add_special_tokens), continues_prompt=False)
     if chat and text:
-        return as_prompt(encode_chat_prompt(tokenizer, text, options.system), continues_prompt=False, chat=True)
+        try:
+            encoded = encode_chat_prompt(tokenizer, text, options.system)
+        except BadInput as error:
+            raise BadInput(f"{error}; --raw (raw=True) reads the text without it") from None
+        return as_prompt(encoded, continues_prompt=False, chat=True)
     encoded = encode_text(tokenizer, text, add_special_tokens=options.add_special_tokens)
     start = None if encoded.ids else find_start_token_id(cast(Any, model).config, tokenizer)
     return as_prompt(encoded if start is None else EncodedText((start,), (True,), (None,)))

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.chat_template import ChatTemplate, find_template
 from clearstory.text.encoding import EncodedText, TextPiece, encode_pieces, special_pattern, split_special
 from clearstory.text.tokenizers import Tokenizer
 
 
 def has_chat_template(tokenizer: Tokenizer) -> bool:
     """Whether a chat template is saved with a tokenizer."""
-    return bool(tokenizer.config.get("chat_template"))
+    return find_template(tokenizer.config) is not None
 
 
 def ends_turns(tokenizer: Tokenizer, token: str) -> bool:

@@ -40,11 +40,8 @@ class ChatTemplate:
     @classmethod
     def from_tokenizer(cls, tokenizer: Tokenizer) -> ChatTemplate:
         """The template saved with a tokenizer; of several, the one named default. Raises CannotDo if there is none."""
-        source = tokenizer.config.get("chat_template")
-        if isinstance(source, Sequence) and not isinstance(source, str):
-            named = {each.get("name"): each.get("template") for each in source if isinstance(each, Mapping)}
-            source = named.get("default")
-        if not isinstance(source, str) or not source:
+        source = find_template(tokenizer.config)
+        if source is None:
             raise CannotDo(
                 "this model has no chat template, so it is not a chat model; use generate to continue a text"
             )
@@ -69,6 +66,16 @@ class ChatTemplate:
             "documents": None,
         }
         return render_template(GENERATION.sub("", self.source), variables, datetime.now() if today is None else today)
+
+
+def find_template(config: Mapping[str, Any]) -> str | None:
+    """The chat template in a tokenizer_config.json; of several, the one named default. None if there is none."""
+    source = config.get("chat_template")
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        source = {each.get("name"): each.get("template") for each in source if isinstance(each, Mapping)}
+    if isinstance(source, Mapping):
+        source = source.get("default")
+    return source if isinstance(source, str) and source else None
 
 
 def check(messages: Sequence[Message]) -> None:

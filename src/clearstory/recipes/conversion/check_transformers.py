@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearstory.errors import CannotDo, ClearstoryError, MissingExtra
+from clearstory.errors import ClearstoryError, MissingExtra
 from clearstory.formats.folders import OpenedModel
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.read import is_gguf
 from clearstory.formats.hf.config_json import read_json
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.text.chat_prompt import encode_chat_prompt
+from clearstory.text.chat_prompt import encode_chat_prompt, has_chat_template
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.encoding import encode_text
 from clearstory.text.tokenizers import Tokenizer
@@ -199,7 +199,7 @@ def compare_tokenizers(
                 f"the text {text[:30]!r} has the ids {str(their_ids)[:60]} in transformers and {str(our_ids)[:60]} here"
             )
             return replace(report, portable=False, reason=reason)
-    has_template = chat_template_source(ours) is not None
+    has_template = has_chat_template(ours)
     if has_template:
         our_text = ChatTemplate.from_tokenizer(ours).render(SAMPLE_MESSAGES)
         their_text = theirs.apply_chat_template(list(SAMPLE_MESSAGES), tokenize=False, add_generation_prompt=True)
@@ -212,11 +212,3 @@ def compare_tokenizers(
             reason = "a message in the chat template has other token ids in transformers than here"
             return replace(report, portable=False, reason=reason)
     return replace(report, texts=len(texts), template=has_template)
-
-
-def chat_template_source(tokenizer: Tokenizer) -> str | None:
-    """The chat template of a tokenizer; None if it has none."""
-    try:
-        return ChatTemplate.from_tokenizer(tokenizer).source
-    except CannotDo:
-        return None

@@ -11,7 +11,7 @@ from typing import Any, Literal, Unpack
 from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.engine import Engine, Token
-from clearstory.generation.settings import Sampling, sampling_of
+from clearstory.generation.settings import Sampling, SamplingOverrides, sampling_of
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
@@ -23,6 +23,7 @@ from clearstory.recipes.inference.loading import ModelWithTokenizer, load_genera
 from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.notebook_html import html_completion
 from clearstory.recipes.settings.keywords import SamplingKeywords
+from clearstory.recipes.settings.schema import build_settings
 from clearstory.text.tokenizers import Tokenizer
 
 MIN_TOKENS_FOR_DECODING_LAYOUT = 32
@@ -160,11 +161,12 @@ def generate(
     >>> clearstory.generate("runs/book/model", "Once", max_tokens=20, seed=1).text  # doctest: +SKIP
     ' upon a time'
     """
+    given = build_settings(SamplingOverrides, settings).given()
     options = PromptOptions(raw=raw, system=system, add_special_tokens=special_tokens)
     items = stream_generate(
         model,
         prompt,
-        {**settings} if sampling is None else replace(sampling, **settings),
+        given if sampling is None else replace(sampling, **given),
         options=options,
         truncate=truncate,
         ignore_eos=ignore_eos,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache, wraps
 from inspect import Parameter, signature
 from numbers import Integral, Real
@@ -92,8 +93,8 @@ def matches_type(value: Any, hint: Any) -> bool:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
         return isinstance(value, Real) and not isinstance(value, bool)
-    if hint in (str, Path):
-        return isinstance(value, hint)
+    if hint in (str, Path) or is_dataclass(hint):
+        return isinstance(value, typing.cast(type, hint))
     if origin is Sequence:
         is_sequence = isinstance(value, Sequence) or (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
         if isinstance(value, str | bytes | Mapping) or not is_sequence:
