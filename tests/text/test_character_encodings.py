@@ -95,6 +95,16 @@ def test_a_named_encoding_is_used(tmp_path: Path) -> None:
             DataSettings(encoding=name)
 
 
+def test_damaged_utf8_is_not_taken_for_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.txt"
+    file.write_bytes("naïve café, déjà vu. ".encode() * 9 + b"\xe9t\xe9 " + "élève".encode())
+    for encoding in ("utf-8", "auto"):
+        with pytest.raises(
+            BadInput, match="0xe9 at offset 225 cannot be decoded; convert the file, or replace such bytes"
+        ):
+            whole(file, encoding=encoding)
+
+
 def test_auto_reads_utf8_as_utf8(tmp_path: Path) -> None:
     file = tmp_path / "new.txt"
     for data in ("naïve".encode(), codecs.BOM_UTF8 + "naïve".encode(), "naïve".encode("utf-16")):

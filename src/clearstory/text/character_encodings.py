@@ -142,8 +142,8 @@ def guess_encoding(data: bytes) -> str | None:
     if best is None:
         return None
     usual = ("shift_jis", "euc_jp", "gb18030", "big5", "euc_kr", "koi8_r", "cp1251", "cp1252", "iso8859_2", "iso8859_7")
-    names = [best.encoding, *best.could_be_from_charset]
-    return next((name for name in usual if name in names and decodes(data, name)), best.encoding)
+    guesses = [best.encoding, *best.could_be_from_charset]
+    return next((name for name in usual if name in guesses and decodes(data, name)), best.encoding)
 
 
 def is_control(byte: int) -> bool:

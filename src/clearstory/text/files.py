@@ -150,30 +150,37 @@ def read_decoded(
 def guess_file_encoding(path: Path) -> str:
     """The encoding of a file: UTF-8 where that can be read, else what its bytes suggest. Raises BadInput."""
     decoder: Decoder | None = None
-    beginning = b""
+    beginning, position = b"", 0
     for block in blocks_with_end(read_blocks(path)):
         if decoder is None:
             refuse_other_formats(path, block)
             chosen, skip = choose_encoding(block, AUTO)
             if skip or chosen != UTF8:
-                return chosen if chosen != UTF8 else UTF8
+                return chosen
             decoder = Decoder(UTF8, "strict")
-        beginning = beginning or block
+        beginning, waiting = beginning or block, decoder.n_waiting
         try:
             decoder.decode(block, final=not block)
+            position += len(block)
         except UnicodeDecodeError as error:
-            sample = around(block or beginning, error.start)
-            guess = guess_encoding(sample)
+            guess = likely_encoding(block or beginning, error)
             if guess is None:
-                raise invalid_bytes(path, UTF8, error, 0, block) from None
+                raise invalid_bytes(path, UTF8, error, position - waiting, block) from None
             return guess
     return UTF8
 
 
-def around(block: bytes, offset: int) -> bytes:
-    """The lines around an offset, as a sample for guessing an encoding."""
-    start = block.rfind(b"\n", 0, max(0, offset - SAMPLE // 2)) + 1
-    return block[start : start + SAMPLE]
+def likely_encoding(block: bytes, error: UnicodeDecodeError) -> str | None:
+    """The likely encoding of a block that is not UTF-8; None where none is, or where the text is damaged UTF-8."""
+    before = error.object[: error.start]
+    if sum(not each.isascii() for each in before.decode(error.encoding, "ignore")) >= VALID_CHARACTERS:
+        return None
+    start = block.rfind(b"\n", 0, max(0, error.start - SAMPLE // 2)) + 1
+    return guess_encoding(block[start : start + SAMPLE])
+
+
+VALID_CHARACTERS = 3
+"""Characters outside ASCII that are valid before the first invalid byte: a file in another encoding has hardly any."""
 
 
 def invalid_bytes(
@@ -184,7 +191,7 @@ def invalid_bytes(
     `can_choose`: whether the reader has a setting for the encoding.
     """
     name = "UTF-8" if encoding == UTF8 else encoding
-    guess = guess_encoding(around(block, error.start)) if block else None
+    guess = likely_encoding(block, error) if block else None
     remedy = "convert the file"
     if guess is not None and guess != encoding:
         way = (
