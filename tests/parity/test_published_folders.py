@@ -20,8 +20,10 @@ from clearstory.errors import BadInput, ClearstoryError, CorruptFile, ModelWarni
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.hf.config_json import HF_ARCHITECTURES, detect_format
 from clearstory.formats.hf.declared_keys import GENERATION_KEYS, METADATA_KEYS, OTHER_CLASSES_KEYS
+from clearstory.formats.lora.adapters import save_adapter
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.lora import adapt
 from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
@@ -343,3 +345,13 @@ def test_the_longest_text_is_the_context(tmp_path: Path) -> None:
         theirs = transformers.AutoTokenizer.from_pretrained(saved)
         assert theirs.model_max_length == expected
         assert len(theirs("a text " * 50, truncation=True)["input_ids"]) == expected
+
+
+def test_an_adapter_of_an_opened_model_has_the_names_of_its_class(tmp_path: Path) -> None:
+    written(tmp_path / "base", MISTRAL)  # Phi3ForCausalLM could hold the same weights, under other names
+    opened = open_model(tmp_path / "base")
+    adapted = adapt(opened.model, rank=2, targets=("query", "down"), seed=1)
+    folder = save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, opened.card)
+    names = set(load_file(folder / "adapter_model.safetensors"))
+    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in names
+    assert torch.equal(outputs(open_model(folder)), outputs(opened))
