@@ -106,7 +106,7 @@ def test_settings_of_views_are_the_parameters_of_their_functions(studio: TestCli
     views = studio.get("/api/views", params={"name": "models/clear"}).json()["views"]
     rows = {row["name"]: row for view in views if view["name"] == "attention" for row in view["settings"]}
     assert rows["layer"]["kind"] == "integer"
-    assert rows["layer"]["default"] == -1
+    assert rows["layer"]["default"] is None
     assert rows["head"]["default"] is None
 
 
@@ -236,7 +236,7 @@ def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
             "view",
             {"model": "models/clear", "text": "x", "view": "gates"},
             400,
-            "needs gates, and this model (decoder) has no",
+            "this model (decoder) has no recurrent state",
         ),
         ("view", {"model": "models/clear", "text": "x", "settings": {"tpo": 3}}, 404, "did you mean 'top'?"),
         ("view", {"model": "models/clear", "text": "x", "settings": {"top": "many"}}, 400, "whole number"),

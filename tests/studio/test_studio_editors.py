@@ -23,6 +23,7 @@ from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import encode_passage
 from clearstory.lens.probes.projection import fit_plane, project_on
 from clearstory.models.transformer.presets import T5_SMALL
+from clearstory.studio.model_facts import list_checkpoints
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, shaken
 from trained import words
@@ -262,7 +263,7 @@ def test_checkpoints_are_played_on_fixed_axes(visit: Open, home: Path, monkeypat
     page.locator('#step-play[aria-pressed="true"]').wait_for()
     page.locator('#step-play[aria-pressed="false"]').wait_for()  # it stops by itself at the end
     steps = page.evaluate("() => [...new Set(window.seen)]")
-    kept = [int(path.name[5:]) for path in sorted((home / RUN / "checkpoints").iterdir())][1:]
+    kept = [step for step, _ in list_checkpoints(home / RUN)][1:]
     assert steps == [*(f"step {step}" for step in kept), "best model"]
     assert "step=" not in page.url
     held(last)

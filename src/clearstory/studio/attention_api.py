@@ -57,11 +57,6 @@ class QueriesAndKeys:
         weights: Tensor = attention_scores(site.attention, q, k, bias).softmax(-1)[0]
         return weights
 
-    def largest_selectivity(self, layer: int) -> float:
-        """The selectivity of a layer's most selective head."""
-        site = self.sites[layer]
-        return float(site.selectivity(self.pattern(layer), site.special_keys(self.passage)).max())
-
     def map_patterns(self, function: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """`function` of every layer's weights (1, H, T, S), one layer at a time, as `lens.probes.attention` does it."""
         return [function(self.pattern(layer)[None])[0] for layer in range(len(self.sites))]
@@ -110,19 +105,29 @@ def head_patterns(
     prompt: PromptOptions = PromptOptions(),
     cells: int = 40,
 ) -> dict[str, Any]:
-    """The patterns of all heads, max-pooled to at most `cells` × `cells` and scaled to uint8, (L, H, t, s)."""
+    """The patterns of all heads, max-pooled to at most `cells` × `cells` and scaled to uint8, (L, H, t, s).
+
+    `selected` is the [layer, head] whose pooled pattern is most selective, which a page shows while none is chosen: up
+    to `cells` tokens that of the views `attention` and `head`.
+    """
     if not 1 <= cells <= 128:
         raise BadSetting(f"cells is {cells}; give from 1 to 128")
     cached = queries_and_keys(model, tokenizer, text, part, target, prompt)
     rows, columns = cached.sites[0].labels(cached.passage)
     size = (min(cells, len(rows)), min(cells, len(columns)))
 
-    def pool(pattern: Tensor) -> Tensor:
-        return (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8)
-
+    site = cached.sites[0]
+    special = site.special_keys(cached.passage) if size == (len(rows), len(columns)) else ()
     with inference_mode(model):
-        patterns = torch.stack(cached.map_patterns(pool))
-    return {"patterns": patterns, "rows": list(rows), "columns": list(columns), "parts": list(attention_parts(model))}
+        pooled = torch.stack(cached.map_patterns(lambda pattern: F.adaptive_max_pool2d(pattern.float(), size)))
+        most = int(torch.stack([site.selectivity(each, special) for each in pooled]).argmax())
+    return {
+        "patterns": (pooled * 255).round().to(torch.uint8),
+        "rows": list(rows),
+        "columns": list(columns),
+        "parts": list(attention_parts(model)),
+        "selected": [most // site.heads, most % site.heads],
+    }
 
 
 def head_scores(
@@ -152,21 +157,16 @@ def head_pattern(
     tokenizer: Tokenizer,
     text: str,
     *,
-    layer: int | None = None,
+    layer: int = -1,
     head: int | None = None,
     part: AttentionPart | None = None,
     target: str | None = None,
     prompt: PromptOptions = PromptOptions(),
 ) -> dict[str, Any]:
-    """One head's attention weights, (T, S); by default those of the most selective head, of the layer or of all layers.
-
-    The views `attention` and `head` choose the same one; see `lens.hooks.attention_sites`.
-    """
+    """One head's attention weights, (T, S); without `head`, those of the layer's most selective one."""
     cached = queries_and_keys(model, tokenizer, text, part, target, prompt)
     with inference_mode(model):
-        site = attention_site(model, -1 if layer is None else layer, part)
-        if layer is None and head is None:
-            site = max(cached.sites, key=lambda each: cached.largest_selectivity(each.layer))
+        site = attention_site(model, layer, part)
         weights = cached.pattern(site.layer)
         index = site.resolve_head(head, weights, site.special_keys(cached.passage))
         rows, columns = site.labels(cached.passage)

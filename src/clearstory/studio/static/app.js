@@ -192,9 +192,10 @@ function updatePrompting() {
   const prompt = lastTrace?.prompt ?? {};
   const raw = state.get("raw") !== null;
   byId("chat-box").hidden = !prompt.has_chat_template;
-  byId("system-box").hidden = !prompt.has_chat_template || raw;
+  // A system message in a link to a model without a chat template is an error that only this field can mend.
+  byId("system-box").hidden = state.get("system") === null && (!prompt.has_chat_template || raw);
   byId("specials-box").hidden = !prompt.has_special_tokens || prompt.chat;
-  byId("prompting").hidden = !prompt.has_chat_template && !prompt.has_special_tokens;
+  byId("prompting").hidden = ["chat-box", "system-box", "specials-box"].every((id) => byId(id).hidden);
   byId("chat").checked = !raw;
   byId("specials").checked = state.get("specials") === null;
   if (document.activeElement !== byId("system")) byId("system").value = state.get("system") ?? "";

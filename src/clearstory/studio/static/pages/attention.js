@@ -97,6 +97,7 @@ export function mount(root, context, { views }) {
     await patternsCard.fill(async () => {
       const result = await patternsRequest.run((signal) => fetchArrays({ ...requestBase(), function: "head_patterns" }, signal));
       allHeads = { key, ...result };
+      shownHead = { layer: result.selected[0], head: result.selected[1] };
       partTools.hidden = result.parts.length < 2;
       partBox.replaceChildren(...result.parts.map((each) => partOption(each, result.parts)));
       return patternsContent();
@@ -199,7 +200,7 @@ export function mount(root, context, { views }) {
   /** Shows the exact weights of the selected head, or of several heads combined. */
   async function showHead() {
     const heads = combination.chosen();
-    const headSettings = heads ? { heads, reduce: combination.reduce() } : (selectedHead() ?? {});
+    const headSettings = heads ? { heads, reduce: combination.reduce() } : (selectedHead() ?? shownHead);
     const request = headRequestOf(heads ? "combined_pattern" : "head_pattern", headSettings);
     const key = JSON.stringify(request);
     if (key === shownRequest) return headCard.renderer()?.point?.({ row: rowsAreTokens() ? context.hoveredToken.get() : null, pinned: pinnedRow() });
@@ -212,10 +213,6 @@ export function mount(root, context, { views }) {
         prefetched.delete(key);
         shownRequest = null;
         throw error;
-      }
-      if (!heads && !selectedHead()) {
-        shownHead = { layer: result.layer, head: result.head };
-        patternsCard.renderer()?.choose(shownHead, combination.headSet());
       }
       const view = toGridView(result);
       pairsCard.root.hidden = result.rows.length <= MAX_ROWS_WITHOUT_PAIRS && result.columns.length <= MAX_ROWS_WITHOUT_PAIRS;
