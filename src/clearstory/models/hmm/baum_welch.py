@@ -31,6 +31,18 @@ WINDOW = 512
 MAX_POSTERIORS = 2**25
 """Posteriors held at once: 128 MB in fp32."""
 
+TRANSITION_PRIOR = 1.0
+"""Default pseudo-count of each transition, and of each initial state, for a text of many different tokens."""
+
+EMISSION_PRIOR = 100.0
+"""Default pseudo-counts of the emissions of each state, for a text of many different tokens."""
+
+MANY_TOKENS = 700
+"""Different tokens of a text from which on most are rare in any one state. Of few tokens each state emits some very
+often, and many pseudo-counts would keep it from emitting no others: three states over `abc` repeated could not tell the
+letters apart.
+"""
+
 UNSEEN = 0.1
 """Count of a token that is not in the text, before pseudo-counts are spread."""
 
@@ -45,13 +57,19 @@ class DirichletPrior:
 
     @classmethod
     def of(cls, counts: Float[Tensor, "V"], config: HMMConfig) -> Self:
-        """The prior of a model for a text with these counts of each token."""
-        states, transition = config.states, config.transition_pseudo_count
+        """The prior of a model for a text with these counts of each token.
+
+        By default the pseudo-counts are multiplied by (different tokens / MANY_TOKENS)² where these are few.
+        """
+        strength = min(1.0, (int((counts > 0).sum()) / MANY_TOKENS) ** 2)
+        states, transition, emission = config.states, config.transition_prior, config.emission_prior
+        transition = TRANSITION_PRIOR * strength if transition is None else transition
+        emission = EMISSION_PRIOR * strength if emission is None else emission
         tokens = (counts + UNSEEN) / (counts + UNSEEN).sum()
         return cls(
             tokens.new_full((states,), transition),
             tokens.new_full((states, states), transition),
-            (config.emission_pseudo_count * tokens).unsqueeze(1).expand(-1, states),
+            (emission * tokens).unsqueeze(1).expand(-1, states),
         )
 
     @torch.no_grad()

@@ -13,17 +13,6 @@ Learn = Literal["em", "gradient", "tags"]
 
 LEARN_NAMES = {"em": "Baum-Welch", "gradient": "gradient descent", "tags": "counting tags"}
 
-TRANSITION_PRIOR = 1.0
-"""Pseudo-count of each transition, and of each initial state, with a large vocabulary."""
-
-EMISSION_PRIOR = 100.0
-"""Pseudo-counts of the emissions of each state, with a large vocabulary."""
-
-LARGE_VOCAB = 700
-"""Tokens from which on most are rare in every state. Of few tokens each state emits some very often, and pseudo-counts
-would keep it from emitting no others: three states over `abc` repeated could not tell the letters apart.
-"""
-
 MAX_STATES = 2**14
 """2^14 states have a gigabyte of transition probabilities."""
 
@@ -43,11 +32,10 @@ class HMMConfig(CausalConfig):
             trigrams.
         blocks: parts that the states are divided into; each token is emitted by the states of one part only, so that
             thousands of states cost as much as hundreds (Chiu and Rush 2020); 1 lets every state emit every token.
-        transition_prior: with learn "em", pseudo-count of each transition and of each initial state; by default 1 for
-            vocabularies of 700 tokens and more, and (vocab / 700)² for smaller ones, whose counts are large.
+        transition_prior: with learn "em", pseudo-count of each transition and of each initial state; by default 1, less
+            for a text of fewer than 700 different tokens.
         emission_prior: with learn "em", pseudo-counts of emissions of each state in all, spread over the tokens as the
-            text has them; by default 100 for vocabularies of 700 tokens and more, and 100 (vocab / 700)² for smaller
-            ones.
+            text has them; by default 100, less for a text of fewer than 700 different tokens.
         tags: with learn "tags", the names of the tags; they follow from the text.
         suffixes: with learn "tags", number of word endings with tag counts; follows from the text.
     """
@@ -84,21 +72,6 @@ class HMMConfig(CausalConfig):
     def states_per_block(self) -> int:
         """Number of states that may emit a given token."""
         return self.states // self.blocks
-
-    @property
-    def transition_pseudo_count(self) -> float:
-        """Pseudo-count of each transition in Baum-Welch."""
-        return TRANSITION_PRIOR * self.prior_strength if self.transition_prior is None else self.transition_prior
-
-    @property
-    def emission_pseudo_count(self) -> float:
-        """Pseudo-counts of all emissions of a state in Baum-Welch."""
-        return EMISSION_PRIOR * self.prior_strength if self.emission_prior is None else self.emission_prior
-
-    @property
-    def prior_strength(self) -> float:
-        """Share of the default pseudo-counts: 1 for large vocabularies, near 0 for a few tokens."""
-        return min(1.0, (self.vocab / LARGE_VOCAB) ** 2)
 
     def __post_init__(self) -> None:
         for name in ("transition_prior", "emission_prior"):
