@@ -41,7 +41,7 @@ export function mount(root, context, { views }) {
   const layout = el("select", { name: "layout", onchange: () => setState("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));
 
   const spaceSettings = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Subtract the mean vector")), label("remove principal components", inputs.remove_components), label("max token id", inputs.max_token_id));
-  const description = "Output embeddings normalized to unit length. Low token ids are mostly frequent tokens; a maximum id excludes rare ones.";
+  const description = "Input embeddings normalized to unit length. Low token ids are mostly frequent tokens; a maximum id excludes rare ones.";
   const neighboursCard = makeCard({ name: "neighbours", title: "Nearest neighbours of a word", description, tools: spaceSettings });
   const mapCard = makeCard({ name: "projection", title: "Projection of word vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("neighbours per word", inputs.top), label("method", layout)) });
   const rowsCard = makeCard({ name: "embedding-rows", title: "Input embeddings of the sentence" });
