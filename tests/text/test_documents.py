@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from clearstory.errors import BadInput, BadSetting, CorruptFile, MissingExtra, UnknownName
+from clearstory.text.corpus import Corpus
 from clearstory.text.document import Document
 from clearstory.text.documents import read_documents
 from clearstory.text.settings import DataSettings
@@ -156,6 +157,8 @@ def test_unpaired_surrogates_of_jsonl_can_be_replaced(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "x\\ud83d"}\n{"text": "\\ud83d\\ude42"}\n')
     assert texts(file, errors="replace") == ["x\ufffd", "🙂"]
+    note = "1 invalid character of a.jsonl became U+FFFD, which the model reads as text"
+    assert Corpus.open(file, DataSettings(errors="replace", validation=0.0)).note == note
 
 
 @pytest.mark.parametrize(("module", "name"), [("zstandard", "a.txt.zst"), ("pyarrow", "a.parquet")])

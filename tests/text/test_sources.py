@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clearstory.errors import BadInput, CorruptFile
+from clearstory.errors import BadInput, BadSetting, CorruptFile
 from clearstory.text import sources
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_documents
@@ -60,6 +60,11 @@ def test_further_kinds_of_files_are_included(project: Path) -> None:
     assert texts(project, include=("csv", "ipynb")) == [
         "# Title\n", "# One\ntwo\n\nx = 1\n", "Notes.\n", "first, with\na line", "second",
     ]  # fmt: skip
+    assert texts(project, include=("py", ".c")) == ["# Title\n", "x = 2\n", "int x;\n", "print(1)\n", "Notes.\n"]
+    with pytest.raises(
+        BadSetting, match=r"data.include has 'cod', which is no suffix such as .py; did you mean 'code'"
+    ):
+        texts(project, include=("cod",))
     notes = ReadNotes()
     everything = texts(project, notes=notes, include=("all",))
     assert len(everything) == 10

@@ -190,7 +190,7 @@ def _read_jsonl(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> 
     for number, location, record in read_records(path, settings.errors, settings.encoding, notes):
         if settings.text_field not in record:
             raise BadInput(_missing_field_message(location, "field", settings.text_field, record))
-        yield _document_from_field(location, f"{path}:{number}", record[settings.text_field], settings)
+        yield _document_from_field(location, path, number, record[settings.text_field], settings, notes)
 
 
 def _read_parquet(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
@@ -210,7 +210,7 @@ def _read_parquet(path: Path, settings: ReadSettings, notes: ReadNotes | None) -
             for batch in file.iter_batches(batch_size=1024, columns=[settings.text_field]):
                 for text in batch.column(0).to_pylist():
                     row += 1
-                    yield _document_from_field(f"{path}, row {row:,}", f"{path}:{row}", text, settings)
+                    yield _document_from_field(f"{path}, row {row:,}", path, row, text, settings, notes)
     except UnicodeDecodeError:
         raise CorruptFile(
             f"{path} has text that is not UTF-8 after row {row:,}, which parquet text must be; write it again"
@@ -238,13 +238,18 @@ def _missing_field_message(location: str, what: str, name: str, known: Iterable[
     )
 
 
-def _document_from_field(location: str, name: str, text: object, settings: ReadSettings) -> Document:
+def _document_from_field(
+    location: str, path: Path, number: int, text: object, settings: ReadSettings, notes: ReadNotes | None
+) -> Document:
     if not isinstance(text, str):
         found = type(text).__name__
         raise BadInput(
             f"{location}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field"
         )
-    return Document(name, _without_surrogates(location, text, settings.errors))
+    known = _without_surrogates(location, text, settings.errors)
+    if known is not text and notes is not None and not notes.complete:
+        notes.surrogates[path] += sum("\ud800" <= each <= "\udfff" for each in text)
+    return Document(f"{path}:{number}", known)
 
 
 def _read_pairs_as_documents(

@@ -22,6 +22,7 @@ class ReadNotes:
         other_kinds: number of files of a folder that were not read, by the note on their kind and their suffix.
         unreadable: message of each file that was left out since it cannot be read.
         replaced: number of characters that were replaced by U+FFFD, by file.
+        surrogates: number of unpaired surrogates of JSON that were replaced likewise, by file.
         guessed: encoding that was guessed, by file.
         remarks: further sentences.
         complete: whether all files were tried, so that those that are not in `unreadable` can be read.
@@ -30,6 +31,7 @@ class ReadNotes:
     other_kinds: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     unreadable: dict[Path, str] = field(default_factory=dict)
     replaced: dict[Path, int] = field(default_factory=dict)
+    surrogates: Counter[Path] = field(default_factory=Counter)
     guessed: dict[Path, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     complete: bool = False
@@ -74,7 +76,7 @@ class ReadNotes:
 
     def replaced_sentence(self) -> str:
         """How many characters were replaced."""
-        numbers = {path: number for path, number in self.replaced.items() if number}
+        numbers = {path: number for path, number in (Counter(self.replaced) + self.surrogates).items() if number}
         if not numbers:
             return ""
         total = sum(numbers.values())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, BadSetting, nearest
 from clearstory.text.conllu import CONLLU_SUFFIX
 from clearstory.text.files import COMPRESSED_SUFFIXES, content_suffix
 from clearstory.text.read_notes import ReadNotes
@@ -100,9 +100,22 @@ def absolute_source(source: str) -> str:
 
 def included_suffixes(settings: ReadSettings) -> frozenset[str]:
     """Suffixes of the files that are read from folders; groups of `include` are resolved."""
-    words = [word.lower() for part in settings.include for word in re.split(r"[,\s]+", part) if word]
-    more = [suffix for word in words for suffix in GROUPS.get(word, (f".{word.removeprefix('.')}",))]
+    more: list[str] = []
+    for word in _included_words(settings):
+        suffix = f".{word.removeprefix('.')}"
+        if word in GROUPS:
+            more += GROUPS[word]
+        elif word.startswith(".") or suffix in CODE_SUFFIXES or suffix in TEXT_SUFFIXES + RECORD_SUFFIXES:
+            more.append(suffix)
+        elif word != ALL:
+            raise BadSetting(
+                f"data.include has '{word}', which is no suffix such as .py; {nearest(word, [*GROUPS, ALL])}"
+            )
     return frozenset((*TEXT_SUFFIXES, *RECORD_SUFFIXES, *more))
+
+
+def _included_words(settings: ReadSettings) -> list[str]:
+    return [word.lower() for part in settings.include for word in re.split(r"[,\s]+", part) if word]
 
 
 def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes) -> SourceFiles:
@@ -128,7 +141,7 @@ def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes)
 def _files_of_folder(folder: Path, settings: ReadSettings, notes: ReadNotes) -> tuple[Path, ...]:
     """Files to read, in the order of their POSIX paths, so that it is the same on every machine."""
     suffixes = included_suffixes(settings)
-    everything = ALL in {word.lower() for part in settings.include for word in re.split(r"[,\s]+", part)}
+    everything = ALL in _included_words(settings)
     found = []
     skipped: list[tuple[str, str]] = []
     for path in sorted(_visible_files(folder, notes), key=lambda path: path.as_posix()):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput
 from clearstory.text.document import Document
-from clearstory.text.files import read_lines
+from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 
@@ -123,4 +123,9 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
     raise BadInput(
         f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number, from "
         f"1 to {len(header)}, where the first line is no header"
+        + (
+            "; or read lines of a source, a tab and a target with --data.pairs"
+            if content_suffix(path) == ".tsv"
+            else ""
+        )
     )
