@@ -160,11 +160,12 @@ def leaderboard_table(leaderboard: Leaderboard, width: int) -> Table:
     table.add_column("model", no_wrap=True)
     if wide:
         table.add_column("family", no_wrap=True)
-    for head in ("param.", "disk", "CPU s", *(("epochs",) if wide else ()), "train tok/s" if wide else "train"):
+    several = any(len(entry.seeds) > 1 for entry in leaderboard.entries)
+    heads = ["param.", "disk", "CPU s", *(["epochs", "train tok/s"] if wide else [] if several else ["train"])]
+    for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("bits/byte", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
-    several = any(len(entry.seeds) > 1 for entry in leaderboard.entries)
     if several:
         table.add_column("seeds", no_wrap=True)
     table.add_column("gen. tok/s" if wide else "gen.", justify="right", no_wrap=True)
@@ -179,8 +180,8 @@ def table_row(entry: LeaderboardEntry, wide: bool, several: bool, colour: str) -
     cells = [Text(sanitize(result.model), style=colour)]
     if wide:
         cells.append(Text(result.family))
-    numbers = [result.parameters, result.bytes_on_disk, result.cpu_seconds, *([result.epochs] if wide else []),
-               result.tokens_per_second]  # fmt: skip
+    numbers = [result.parameters, result.bytes_on_disk, result.cpu_seconds, *([result.epochs] if wide else [])]
+    numbers += [result.tokens_per_second] if wide or not several else []
     cells += [Text("–" if value is None else format_number(value)) for value in numbers]
     mark = " *" if result.measure != LIKELIHOOD else ""
     cells.append(Text("–" if entry.bits_per_byte is None else f"{entry.bits_per_byte:.4f}{mark}", style="bold"))
