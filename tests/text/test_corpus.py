@@ -119,7 +119,9 @@ def test_a_split_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
         corpus.documents("valid")
 
 
-def test_documents_end_with_eos_and_the_training_part_of_a_single_one_does_not(tmp_path: Path, settings: DataSettings) -> None:
+def test_documents_end_with_eos_and_the_training_part_of_a_single_one_does_not(
+    tmp_path: Path, settings: DataSettings
+) -> None:
     several = Corpus.open(jsonl(tmp_path / "a.jsonl", ["aa", "b", "cc"]), settings).encode(BYTES)
     assert [several[name].documents for name in SPLITS] == [2, 1]
     assert [several[name].ids[several[name].starts[1:] - 1].tolist() for name in SPLITS] == [[256, 256], [256]]
@@ -279,3 +281,35 @@ def test_a_substitute_corpus_has_a_note(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(builtin_corpora, "load_builtin", lambda name: substitute)
     corpus = Corpus.open("corpus:kjv")
     assert (corpus.name, corpus.note) == ("python-docs", "kjv is missing")
+
+
+def test_a_home_that_cannot_hold_a_cache_or_none_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["a", "b"]))
+    (tmp_path / "home").write_text("")
+    for home in (tmp_path / "home", Path("/proc")):
+        if home.exists():
+            monkeypatch.setenv("HOME", str(home))
+            with pytest.raises(BadSetting, match=r"the cache for encoded text cannot be used .*; set --data.cache"):
+                corpus.encode(BYTES)
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(BadSetting, match=r"there is no home folder .*; choose a folder with --data.cache"):
+        corpus.encode(BYTES)
+
+
+def test_lines_are_encoded_with_their_ends_counted(tmp_path: Path) -> None:
+    text = "".join(f"line {n}\n" for n in range(40)) + "last"
+    (tmp_path / "a.txt").write_text(text)
+    for sentences in (False, True):
+        corpus = Corpus.open(tmp_path / "a.txt", DataSettings(lines=True, cache=tmp_path / "cache"))
+        datasets = corpus.encode(BYTES, sentences=sentences)
+        assert (corpus.size, corpus.text_bytes) == (41, len(text))
+        assert sum(dataset.text_bytes for dataset in datasets.values()) == len(text)
+        if not sentences:
+            assert sum(dataset.documents for dataset in datasets.values()) == 41
+            assert sum(len(dataset) for dataset in datasets.values()) == len(text) + 1  # an end token for each line
+    # The same text as one document has a cache of its own.
+    whole = Corpus.open(tmp_path / "a.txt", DataSettings(cache=tmp_path / "cache")).encode(BYTES)
+    assert whole["train"].documents == 1
+    one = Corpus.open(jsonl(tmp_path / "b.jsonl", ["only line\n"]), DataSettings(lines=True, cache=tmp_path / "cache"))
+    assert sum(dataset.text_bytes for dataset in one.encode(BYTES).values()) == one.text_bytes == 10

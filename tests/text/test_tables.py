@@ -37,6 +37,16 @@ def test_the_text_column_is_read_as_it_was_written(suffix: str, dialect: str, pa
         texts(file, text_field="body")
 
 
+def test_semicolons_may_separate_columns(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text('id;"text"\n1;"one; two"\n2;three, four\n')
+    assert texts(file) == ["one; two", "three, four"]
+    file.write_text("text\none; two\n")
+    assert texts(file) == ["one; two"]
+    with pytest.raises(BadInput, match="has no column '9999"):
+        texts(file, text_field="9" * 5000)
+
+
 def test_quotation_marks_of_tsv_are_text_unless_all_fields_show_that_they_are_quotes(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text('text\tlabel\n"Stay," he said.\t1\n"To be\t0\nnot to be"\t1\n', encoding="utf-8")

@@ -27,8 +27,12 @@ Row = tuple[int, list[str]]
 
 
 def read_csv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
-    """The text column of a csv file, a document for each row."""
-    yield from _documents(path, _csv_rows(path, _lines(path, settings, notes), ","), settings)
+    """The text column of a csv file, a document for each row; columns are separated by commas, or by semicolons."""
+    lines = _lines(path, settings, notes)
+    header = next(lines, "")
+    with_semicolons = [field.strip().strip('"') for field in header.split(";")]
+    delimiter = ";" if len(with_semicolons) > 1 and settings.text_field in with_semicolons else ","
+    yield from _documents(path, _csv_rows(path, chain([header], lines), delimiter), settings)
 
 
 def read_tsv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
@@ -90,7 +94,7 @@ def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]
             return
         except csv.Error as error:
             raise BadInput(
-                f"{path}, line {start:,} begins a row that is not {'csv' if delimiter == ',' else 'tsv'} ({error}); "
+                f"{path}, line {start:,} begins a row that is not {'tsv' if delimiter == '\t' else 'csv'} ({error}); "
                 "quote fields with quotation marks in them, and double those"
             ) from None
         if any(field.strip() for field in fields):
@@ -117,7 +121,7 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
     header = [field.strip() for field in first[1]]
     if name in header:
         return header.index(name), rows
-    if name.isascii() and name.isdecimal() and 1 <= int(name) <= len(header):
+    if name.isascii() and name.isdecimal() and len(name) < 6 and 1 <= int(name) <= len(header):
         return int(name) - 1, chain([first], rows)
     known = ", ".join(repr(field[:40]) for field in header[:20])
     raise BadInput(
