@@ -86,6 +86,7 @@ def _lines(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Itera
 def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(FIELD_LIMIT)  # of the process; Python's 131,072 is too small for articles
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    kind = "tsv" if delimiter == "\t" else "csv"
     start = 1
     while True:
         try:
@@ -94,7 +95,7 @@ def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]
             return
         except csv.Error as error:
             raise BadInput(
-                f"{path}, line {start:,} begins a row that is not {'tsv' if delimiter == '\t' else 'csv'} ({error}); "
+                f"{path}, line {start:,} begins a row that is not {kind} ({error}); "
                 "quote fields with quotation marks in them, and double those"
             ) from None
         if any(field.strip() for field in fields):
