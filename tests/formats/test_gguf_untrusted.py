@@ -13,7 +13,7 @@ from ggufs import LLAMA, WIRINGS, packed, text, value_of, written
 
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
 from clearstory.formats.folders import open_model
-from clearstory.formats.gguf.checksum import FIELD
+from clearstory.formats.gguf.checksum import FIELD as CHECKSUM
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 
@@ -163,7 +163,7 @@ def changed(tmp_path: Path, fields: dict[str, Any], name: str = "llama") -> Path
     header = GGUFHeader.read(file)
     writer = gguf.GGUFWriter(tmp_path / "y.gguf", str(header.metadata["general.architecture"]))
     for key, value in {**header.metadata, **fields}.items():
-        if value is None or key in ("general.architecture", FIELD):
+        if value is None or key in ("general.architecture", CHECKSUM):
             continue
         kind = gguf.GGUFValueType.get_type(value) if not hasattr(value, "tolist") else None
         value = value.tolist() if kind is None else value
