@@ -94,7 +94,7 @@ class TagScore:
 def evaluate_tags(
     model: str | Path | ModelWithTokenizer, sources: str | Path | Sequence[str | Path], data: ReadSettings | None = None
 ) -> TagScore:
-    """Accuracy of a model on tagged text. Raises BadInput for text that is not in CoNLL-U format."""
+    """Accuracy of a model on tagged text; `data`: how files are read. Raises BadInput for text that is not CoNLL-U."""
     tagger = load_tagger(model)
     sentences = [sentence for document in read_tagged_documents(sources, data) for sentence in document]
     if not sentences:
