@@ -14,6 +14,7 @@ from ggufs import LLAMA, WIRINGS, packed, text, value_of, written
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
 from clearstory.formats.folders import open_model
 from clearstory.formats.gguf.checksum import FIELD as CHECKSUM
+from clearstory.formats.gguf.checksum import write_checksum
 from clearstory.formats.gguf.header import GGUFHeader
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 
@@ -257,6 +258,7 @@ def test_unknown_rope_factors_are_rejected(tmp_path: Path) -> None:
     at = header.tensors["rope_freqs.weight"].start
     raw[at : at + 16] = struct.pack("<4f", 1, 3, 2, 8)
     file.write_bytes(raw)
+    write_checksum(file)
     with pytest.raises(BadInput, match=r"in a way other than Llama 3\.1's"):
         open_model(file)
 
