@@ -4,6 +4,7 @@ folders.py          open_model, save_model: the entry points
 model_path.py       the model folder that a path refers to
 model_card.py       what a model is and was trained on
 native.py           our own folder format, for models that no class of transformers can represent
+sentence_folder.py  folders of sentence-transformers
 no_init.py          models without initial weights, to be filled from a file
 rotary_layout.py    layouts of query and key projections under rotary embeddings
 llama2c.py          checkpoints of llama2.c
@@ -17,8 +18,10 @@ hf/                 folders of transformers
   config_keys.py        keys of config.json and fields of our configs
   attention_keys.py     keys for heads, rotary embeddings and sliding windows
   encoder_decoder_keys.py
+  declared_keys.py      keys of no single class: inert ones, and those of other classes
   weight_map.py         names and layouts of weights
   safetensors_io.py     weights in shards
+  fit_weights.py        stored names fitted to a class; what is missing or left over
   load_weights.py       from files to a model
 lora/               LoRA adapters of peft
 gguf/               models of llama.cpp
