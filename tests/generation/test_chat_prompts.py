@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clearstory.errors import CannotDo
+from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.constraints import TokenConstraints, banned_by_ngrams
 from clearstory.models.build import build
 from clearstory.models.prompts import PromptOptions, encode_prompt
@@ -102,6 +102,18 @@ def test_spans_are_the_characters_of_the_text(opened: Any) -> None:
 def test_a_template_that_counts_characters_reads_the_text_itself(opened: Any) -> None:
     counting = chat_tokenizer("{{ messages[0].content | length }}:{{ messages[0].content }}")
     assert read(SimpleNamespace(model=opened.model, tokenizer=counting), "abc") == ["3:abc"]
+
+
+def test_what_cannot_be_read_is_one_sentence(opened: Any) -> None:
+    for text in ("a\ud800", "\udfff"):
+        with pytest.raises(BadInput, match="half of a surrogate pair"):
+            encode_prompt(opened.model, CHAT, text)
+    refusing = chat_tokenizer("{{ raise_exception('System role not supported') }}")
+    with pytest.raises(BadInput, match="System role not supported.*--raw"):
+        encode_prompt(opened.model, refusing, "a")
+    # Templates for other purposes alone are none.
+    tools = Tokenizer(CHAT.contents, {**CHAT.config, "chat_template": [{"name": "tool_use", "template": TEMPLATE}]})
+    assert not encode_prompt(opened.model, tools, "a").chat
 
 
 def test_a_chat_model_answers_unless_raw(opened: Any) -> None:

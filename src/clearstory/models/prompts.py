@@ -97,8 +97,11 @@ def encode_prompt(
     `options.raw`. Nothing else in the text becomes a special token. An empty text is the start token where the
     tokenizer adds none.
 
-    Raises CannotDo for a system message and a model without a chat template, BadInput for a template that fails.
+    Raises CannotDo for a system message and a model without a chat template, BadInput for a template that fails and for
+    text that is not valid Unicode.
     """
+    check_unicode(text)
+    check_unicode(options.system or "")
     chat = is_chat(model, tokenizer, options)
     if options.system is not None and not chat:
         reason = "raw text has no system message" if has_chat_template(tokenizer) else "this model has no chat template"
@@ -108,14 +111,21 @@ def encode_prompt(
     if reads_source(model):
         return as_prompt(encode_source(tokenizer, text, options.add_special_tokens), continues_prompt=False)
     if chat and text:
-        try:
-            encoded = encode_chat_prompt(tokenizer, text, options.system)
-        except BadInput as error:
-            raise BadInput(f"{error}; --raw (raw=True) reads the text without it") from None
-        return as_prompt(encoded, continues_prompt=False, chat=True)
+        return as_prompt(encode_chat_prompt(tokenizer, text, options.system), continues_prompt=False, chat=True)
     encoded = encode_text(tokenizer, text, add_special_tokens=options.add_special_tokens)
     start = None if encoded.ids else find_start_token_id(cast(Any, model).config, tokenizer)
     return as_prompt(encoded if start is None else EncodedText((start,), (True,), (None,)))
+
+
+def check_unicode(text: str) -> None:
+    """Raises BadInput for a text with half a surrogate pair, which no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"character {error.start:,} of the text is half of a surrogate pair (U+{ord(text[error.start]):04X}), which "
+            "is no character; remove it"
+        ) from None
 
 
 def is_chat(model: LanguageModel, tokenizer: Tokenizer, options: PromptOptions = PromptOptions()) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from clearstory.errors import BadInput
 from clearstory.text.chat_template import ChatTemplate, find_template
 from clearstory.text.encoding import EncodedText, TextPiece, encode_pieces, special_pattern, split_special
 from clearstory.text.tokenizers import Tokenizer
@@ -37,8 +38,11 @@ def encode_chat_prompt(
     names = control_names(tokenizer, template)
     marks = Marks.of(secrets.randbelow(10**12), sorted(names))
     today = today or datetime.now()
-    plain = template.render(as_messages(text, system), today=today)
-    marked = template.render(as_messages(marks.mark_user(text), system and marks.mark_special(system)), today=today)
+    try:
+        plain = template.render(as_messages(text, system), today=today)
+        marked = template.render(as_messages(marks.mark_user(text), system and marks.mark_special(system)), today=today)
+    except BadInput as error:
+        raise BadInput(f"{error}; --raw (raw=True) reads the text without it") from None
     if marks.remove(marked) == plain or marks.holds_special(marked):
         pieces = marks.split(marked, names, len(text) - len(text.lstrip()))
     else:  # a template that reads its messages, and does not print them all alike
