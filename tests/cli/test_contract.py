@@ -175,18 +175,31 @@ def test_null_removes_a_setting_of_a_file(tmp_path: Path, capsys: pytest.Capture
         ("- 1", "has no keys and values"),
         ("steps: many", "whole number"),
         ("training: 3", "no setting called 'training'"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "nested too deeply"),
+        (f"steps: {'9' * 5000}", "4300 digits"),
+        ("steps: 1e400", "whole number"),
+        ("training: &a {x: *a}", "more than 100,000 values"),
+        (
+            "".join(f"{c}: &{c} [{','.join(['*' + chr(ord(c) - 1)] * 9)}]\n" for c in "bcdefgh").replace("*a", "1"),
+            "values",
+        ),
+        (b"out: caf\xe9", "not UTF-8 at byte 8"),
+        ("steps: 3".encode("utf-16"), "not UTF-8 at byte 0"),
+        ("a: !!python/object/apply:os.system [ls]", "is not YAML"),
     ],
 )
 def test_a_wrong_settings_file_is_refused_with_status_2(
-    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str | bytes, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "wrong.yaml"
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
     assert main(["train", "x.txt", "--config", str(file)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert says in err
     assert "wrong.yaml" in err
+    assert len(err.splitlines()) == 1
 
 
 def json_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:

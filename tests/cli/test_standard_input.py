@@ -59,7 +59,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_lines_of_standard_input_are_texts(folder: Path, run: Run) -> None:
     embedded = run("embed", folder / "encoder", "b c", "-", given=b"a\r\n\nc a b\n")
     assert embedded["texts"] == ["b c", "a", "c a b"]
-    filled = run("fill-mask", folder / "encoder", "-", "--top", "1", given="a [MASK]\n[MASK] b".encode())
+    filled = run("fill-mask", folder / "encoder", "-", "--top", "1", given=b"a [MASK]\n[MASK] b")
     assert [each["text"] for each in filled["texts"]] == ["a [MASK]", "[MASK] b"]
     labelled = run("classify", folder / "labels", "-", given=b"a b\nc")
     assert [each["text"] for each in labelled["texts"]] == ["a b", "c"]

@@ -24,7 +24,7 @@ def test_overwrite_replaces_model_folders_only(tmp_path: Path, monkeypatch: pyte
     for out in (".", work, f"{work}/"):
         with pytest.raises(FolderExists, match=r"holds thesis\.tex, so it is not replaced"):
             clearstory.convert(model, out, overwrite=True)
-    with pytest.raises(BadSetting, match="OUT is empty"):
+    with pytest.raises(BadSetting, match="OUT is ''"):
         clearstory.convert(model, "", overwrite=True)
     assert (work / "thesis.tex").read_text(encoding="utf-8") == "x"
     (tmp_path / "other").mkdir()

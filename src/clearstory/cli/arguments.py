@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_origin
 
 from clearstory.errors import nearest
-from clearstory.recipes.settings.schema import Setting, strip_optional
+from clearstory.recipes.settings.schema import Setting, quote_value, strip_optional
 
 COMMON_FLAGS = {
     "json": "print one JSON object on standard output; send everything else to standard error.",
@@ -55,7 +55,7 @@ def parse_arguments(words: Sequence[str], settings: Mapping[str, Setting]) -> di
             if not equals and rest and rest[0] in ("true", "false"):
                 value = rest.pop(0)
             if value not in ("", "true", "false") or (equals and not value):
-                raise UsageError(f"{name} is '{value}'; it must be true or false")
+                raise UsageError(f"{name} is {quote_value(value)}; it must be true or false")
             negated = key not in settings and key.startswith("no_")
             values[key.removeprefix("no_") if negated else key] = (value != "false") != negated
             continue
@@ -123,7 +123,7 @@ def assign_positionals(words: Sequence[str], settings: Mapping[str, Setting]) ->
             values[setting.key] = rest.pop(0)
     if rest:
         accepted = " ".join(setting.positional or "" for setting in positionals) or "no positional arguments"
-        raise UsageError(f"unexpected argument '{rest[0]}'; this command takes {accepted}")
+        raise UsageError(f"unexpected argument {quote_value(rest[0])}; this command takes {accepted}")
     return values
 
 

@@ -108,9 +108,23 @@ def run_command_line(words: list[str]) -> int:
         return print_error(
             f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1
         )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or "no memory is left"
+        return print_error(
+            f"clearstory {name}: not enough memory ({reason}); choose a smaller batch, context or model", 1
+        )
     except KeyboardInterrupt as stop:
         return print_error(str(stop) or f"clearstory {name}: stopped", 130)
     return 0
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be allocated: by Python and numpy, or by torch on a CPU or a GPU."""
+    return isinstance(error, MemoryError) or any(
+        sign in str(error) for sign in ("allocate memory", "out of memory", "Invalid buffer size")
+    )
 
 
 def print_help(words: Sequence[str]) -> int:

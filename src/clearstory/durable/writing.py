@@ -46,8 +46,11 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write `text` to `path` as UTF-8, with its line ends unchanged."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write `text` to `path` as UTF-8, with its line ends unchanged.
+
+    Of a name of a file that is not UTF-8, the bytes are written as in JSON: \\udcff.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -28,6 +28,8 @@ def resolve_device(device: str, setting: str = "device") -> str:
         os.environ.setdefault(*WORKSPACE)
     if device == "auto":
         chosen = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if chosen.partition(":")[0] == "meta":
+        raise BadSetting(f"{setting} is '{device}', which holds shapes and no numbers; choose cpu, cuda or mps")
     try:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as reason:

@@ -119,6 +119,8 @@ def _included_words(settings: ReadSettings) -> list[str]:
 
 
 def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes) -> SourceFiles:
+    if source == "":
+        raise BadInput("the name of a text is empty; name a file or a folder, or write . for this folder")
     if is_builtin(source):
         return SourceFiles(source, None, named=True)
     if str(source) == STANDARD_INPUT:

@@ -14,7 +14,13 @@ from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import flatten_keys, positional_setting, setting_table, to_plain
+from clearstory.recipes.settings.schema import (
+    check_output_path,
+    flatten_keys,
+    positional_setting,
+    setting_table,
+    to_plain,
+)
 from clearstory.recipes.settings.training import build_train_recipe, check_no_standard_input
 from clearstory.text.settings import DataSettings
 
@@ -68,6 +74,7 @@ class CompareRecipe:
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
+        check_output_path(self.out)
         for name in ("minutes", "cpu_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:

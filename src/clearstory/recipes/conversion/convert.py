@@ -25,6 +25,7 @@ from clearstory.recipes.conversion.check_transformers import (
     check_portability,
 )
 from clearstory.recipes.conversion.compare_nats import TokenMapping, check_nats, compare_nats
+from clearstory.recipes.settings.schema import check_output_path
 from clearstory.recipes.settings.tools import NumberFormat
 from clearstory.text.chat_template import find_template
 from clearstory.text.tokenizers import Tokenizer
@@ -97,8 +98,9 @@ def convert(
     >>> clearstory.convert("runs/book/model", "book.arpa.gz").max_nats_difference  # doctest: +SKIP
     3e-07
     """
-    if not str(out):
-        raise BadSetting("OUT is empty; name the file or folder to write")
+    if not str(out) or "\0" in str(out):
+        raise BadSetting(f"OUT is {str(out)!r}; name the file or folder to write")
+    check_output_path(out)
     path = Path(out).expanduser()
     format = resolve_format(path, to)
     number_format = resolve_dtype(format, dtype)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clearstory.errors import UnknownName, nearest
+from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
 from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, preset, scale_config
 from clearstory.models.transformer.config import TransformerConfig
@@ -86,6 +86,9 @@ SIZE_FIELDS = ("width", "layers", "heads", "kv_heads", "head_dim", "intermediate
 def resize_config(base: TransformerConfig, sizes: Mapping[str, Any]) -> TransformerConfig:
     """The config with these sizes; sizes that are not given and no longer fit are scaled in proportion."""
     shape: dict[str, Any] = dict(sizes)
+    for key, value in shape.items():
+        if value < 1:
+            raise BadSetting(f"model.{key} is {value:,}; it must be at least 1")
     width = shape.get("width", base.width)
     if "heads" in shape and "head_dim" not in shape:
         shape["head_dim"] = max(2, width // shape["heads"] // 2 * 2)

@@ -190,8 +190,8 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         if isinstance(items, (list, tuple)):
             return tuple(convert_value(item, get_args(inner)[0], key) for item in items)
     elif kind is Path:
-        if isinstance(value, (str, Path)) and str(value):
-            return Path(value).expanduser()
+        if isinstance(value, (str, Path)) and str(value) and "\0" not in str(value):
+            return expand_user(value)
     elif kind is dict:
         if isinstance(value, Mapping):
             return dict(value)
@@ -201,7 +201,7 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
     elif kind is int:
         if (count := parse_int(value)) is not None:
             if abs(count) >= 2**63:
-                raise BadSetting(f"{key} is {quote_value(value)}, which does not fit into 64 bits; give a smaller number")
+                raise BadSetting(f"{key} is {quote_value(value)}, too large for 64 bits; give a smaller number")
             return count
     elif kind is float:
         if (number := parse_float(value)) is not None:
@@ -210,6 +210,23 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
         return value
     expected = TYPE_DESCRIPTIONS[kind] + (" or null" if inner is not hint else "")
     raise BadSetting(f"{key} is {quote_value(value)}; it must be {expected}")
+
+
+def expand_user(path: str | Path) -> Path:
+    """The path with ~ replaced by the home folder; as it is where the home folder of a user is unknown."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def check_output_path(path: str | Path | None, key: str = "out") -> None:
+    """Raise BadSetting for the name of an output that is not UTF-8: config files and safetensors could not hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise BadSetting(f"{key} is '{shown}', a name that is not UTF-8; choose another one") from None
 
 
 TYPE_DESCRIPTIONS: dict[Any, str] = {
@@ -245,8 +262,8 @@ def parse_int(value: Any) -> int | None:
             if match[2] == "" and "." not in match[1]:
                 digits = match[1].replace(",", "").replace("_", "")
                 return int(digits) if len(digits) <= 40 else 10**40  # exact past 2**53; int() refuses 4,300 digits
-        # 1.1B is 1100000000.0000001 in binary.
-        value = None if number is None else round(number, 3)
+        # 1.1B is 1100000000.0000001 in binary; 1e-320 is not 0.
+        value = number if number is None or (number and not round(number, 3)) else round(number, 3)
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     return value if isinstance(value, int) else None

@@ -14,7 +14,7 @@ from typing import Any
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
-from clearstory.recipes.settings.schema import build_settings, flatten_keys, positional_setting
+from clearstory.recipes.settings.schema import build_settings, check_output_path, flatten_keys, positional_setting
 from clearstory.recipes.settings.training_presets import FINE_TUNING, LORA_FINE_TUNING, PRESET_TRAINING_SETTINGS
 from clearstory.text.settings import DataSettings
 from clearstory.training.objectives.table import ObjectiveName
@@ -26,8 +26,8 @@ class TrainRecipe:
     """Train a model on text.
 
     Args:
-        text: files, folders or globs of txt, jsonl and parquet, or pairs as tsv and jsonl; or corpus:kjv,
-            corpus:python-docs, corpus:digits.
+        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or pairs as tsv and jsonl; or
+            corpus:kjv, corpus:python-docs, corpus:digits.
         model: model preset; fields of its config are set as --model.width, --model.layers and so on.
         init: model folder or run to fine-tune: its weights, config and tokenizer are the initial ones.
         out: run folder; runs/ and the date when not given.
@@ -59,6 +59,7 @@ class TrainRecipe:
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
+        check_output_path(self.out)
         lengths = [f"{name} is {getattr(self, name):,g}" for name in LENGTH_SETTINGS if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise BadSetting(f"{' and '.join(lengths)}; give one of them")
@@ -160,5 +161,6 @@ class QuickstartRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_output_path(self.out)
         if self.minutes <= 0:
             raise BadSetting(f"minutes is {self.minutes:g}; it must be above 0")

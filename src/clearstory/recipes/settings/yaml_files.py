@@ -32,12 +32,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The keys and values of a YAML file. Raises BadInput for a missing file, invalid YAML or other contents."""
     try:
         text = read_file(path, MAX_BYTES).decode("utf-8")
-    except (ClearstoryError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"the settings file '{path}' is not UTF-8 at byte {error.start:,}; save it as UTF-8"
+        ) from error
+    except ClearstoryError as error:
         raise BadInput(f"the settings file '{path}' cannot be read ({error}); give the path of a YAML file") from error
     try:
         found = yaml.load(text, Loader=CoreSchemaLoader)
         count_values(found)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError, AttributeError) as error:
+    except RecursionError as error:
+        raise BadInput(
+            f"the settings file '{path}' has brackets nested too deeply; settings have two levels"
+        ) from error
+    except (yaml.YAMLError, ValueError, OverflowError, AttributeError) as error:
         # ValueError: 5,000 digits; AttributeError: PyYAML's, for a wrong !!timestamp
         raise BadInput(f"the settings file '{path}' is not YAML: {' '.join(str(error).split())[:300]}") from error
     if found is None:
