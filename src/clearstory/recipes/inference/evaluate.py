@@ -282,11 +282,9 @@ class LosslessTracker:
 def lossy_tokenizer_reason(unknown: int) -> str:
     """Why a text has no bits per byte, for a text with this number of out-of-vocabulary tokens."""
     if unknown:
-        tokens = "1 token of this text is" if unknown == 1 else f"{unknown:,} tokens of this text are"
         return (
-            f"{tokens} out of vocabulary, "
-            "and the cost of their bytes is not known; use nats per token for this model, and bits per byte for models "
-            "with a lossless tokenizer"
+            f"{unknown:,} tokens of this text are out of vocabulary, and the cost of their bytes is not known; use "
+            "nats per token for this model, and bits per byte for models with a lossless tokenizer"
         )
     return (
         "the tokenizer does not reproduce this text exactly (case or white space is lost), so bits per byte would "
