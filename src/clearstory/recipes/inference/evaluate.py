@@ -216,7 +216,7 @@ def evaluate_causal(
     tracked = LosslessTracker(tokenizer, documents)
     dataset = encode_documents(tokenizer, tracked)
     start_token_id = bos_or_eos_token_id(tokenizer)
-    if not has_targets(dataset, start_token_id):
+    if not dataset.text_bytes or not has_targets(dataset, start_token_id):
         raise BadInput("the text is too short: it has no token to predict; give more text")
     started = time.perf_counter()
     score = score_text(
@@ -232,8 +232,6 @@ def evaluate_causal(
     unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(dataset.ids == tokenizer.unk_token_id))
     if not tracked.lossless:
         score = score.without_bytes(lossy_tokenizer_reason(unknown))
-    elif not score.bytes:
-        score = replace(score, reason="the text has no bytes")
     return Evaluation(
         score=score,
         documents=dataset.documents,
