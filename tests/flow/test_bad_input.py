@@ -182,6 +182,8 @@ def test_a_checkpoint_that_is_damaged(name: str, made: Any, tmp_path: Path, cli:
 def test_a_run_whose_settings_are_damaged(made: Any, tmp_path: Path, cli: Cli) -> None:
     run = copy(made, tmp_path)
     (run / "config.yaml").write_text("training: {seed: [")
+    assert_refused(cli("train", "--resume", "--out", run), "config.yaml has changed since it was saved")
+    (run / "checksums.json").unlink()
     assert_refused(cli("train", "--resume", "--out", run), "config.yaml", "not YAML")
     (run / "config.yaml").write_text("training: {sed: 1}")
     assert_refused(cli("train", "--resume", "--out", run), "did you mean 'training.seed'?")
@@ -197,6 +199,7 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
     run = copy(made, tmp_path)
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("width: 16", "width: 32"))
+    (run / "checksums.json").unlink()
     assert_refused(
         cli("train", "--resume", "--out", run),
         "the checkpoint's 'blocks.0.",
@@ -239,10 +242,14 @@ def test_an_output_path_that_cannot_be_written(made: Any, tmp_path: Path, cli: C
     (tmp_path / "letter.txt").write_text("dear")
     below = tmp_path / "letter.txt" / "view.svg"
     assert_refused(
-        cli("inspect", made.run, "the", "--out", below), "letter.txt", "check this path, and who may write there"
+        cli("inspect", made.run, "the", "--out", below),
+        "letter.txt",
+        "a part of the path is a file and not a folder; choose another path",
     )
     assert_refused(
-        cli("convert", made.run, below.with_suffix("")), "letter.txt", "check this path, and who may write there"
+        cli("convert", made.run, below.with_suffix("")),
+        "letter.txt",
+        "a part of the path is a file and not a folder; choose another path",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 

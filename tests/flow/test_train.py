@@ -283,6 +283,7 @@ def test_resuming_with_another_text_is_refused(made: Any, tmp_path: Path) -> Non
     out, text = tmp_path / "copy" / "run", tmp_path / "copy" / "text.txt"
     settings = (out / "config.yaml").read_text().replace(str(made.text), str(text))
     (out / "config.yaml").write_text(settings)
+    (out / "checksums.json").unlink()
     text.write_text(words(seed=5), encoding="utf-8")
     with pytest.raises(CheckpointMismatch, match="the text of the run in .* has changed since the run started"):  # noqa: RUF043
         all_events(recipe(text, out, resume=True, **{"data.cache": tmp_path}))

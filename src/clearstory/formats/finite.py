@@ -17,6 +17,7 @@ FAMILIES_WITH_LOG_ZERO = frozenset({"ngram", "hmm"})
 def non_finite_value(tensor: Tensor, *, log_probabilities: bool = False) -> float | None:
     """A value of a tensor that is not finite, or None. With `log_probabilities`, -inf is allowed.
 
+    >>> import torch
     >>> non_finite_value(torch.tensor([1.0, float("nan")]))
     nan
     """

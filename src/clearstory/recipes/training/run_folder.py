@@ -155,8 +155,8 @@ def changed_results(folder: RunFolder) -> str | None:
 
 
 def has_files(folder: Path) -> bool:
-    """Whether a folder holds anything but its lock."""
-    return folder.is_dir() and any(path.name != durable.LOCK_FILE for path in folder.iterdir())
+    """Whether a folder holds anything but its lock, and digests of files that could not be written."""
+    return folder.is_dir() and any(path.name not in (durable.LOCK_FILE, durable.CHECKSUMS) for path in folder.iterdir())
 
 
 def check_no_file_in_path(folder: Path) -> None:
