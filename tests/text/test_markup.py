@@ -96,7 +96,7 @@ def test_a_notebook_is_the_sources_of_its_cells(tmp_path: Path) -> None:
     assert text(file) == "# Title\nProse.\n\nx = 1\ny = 2\n\nraw\n"
     for content, message in (
         ("{", "is not JSON"), ("[1]", "is not a notebook"), ('{"cells": [1]}', "is not a notebook"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 100_000, "nested too deeply"), ('{"cells": [{"source": "\\ud800"}]}', "contains an unpaired surrogate"),
     ):  # fmt: skip
         file.write_text(content)
         with pytest.raises(BadInput, match=message):

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile, MissingExtra
-from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
 from clearstory.text.document import Document, documents_by_line
-from clearstory.text.files import COMPRESSED_SUFFIXES, content_suffix, read_records, read_text_parts
+from clearstory.text.files import (
+    COMPRESSED_SUFFIXES,
+    content_suffix,
+    read_records,
+    read_text_parts,
+    without_surrogates,
+)
 from clearstory.text.markup import read_html, read_notebook
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.read_notes import ReadNotes, count_files
@@ -246,7 +251,7 @@ def _document_from_field(
         raise BadInput(
             f"{location}: {settings.text_field!r} is {found}, not text; choose another with --data.text_field"
         )
-    known = _without_surrogates(location, text, settings.errors)
+    known = without_surrogates(location, text, settings.errors)
     if known is not text and notes is not None and not notes.complete:
         notes.surrogates[path] += sum("\ud800" <= each <= "\udfff" for each in text)
     return Document(f"{path}:{number}", known)
@@ -265,22 +270,6 @@ def _read_pairs_as_documents(
     ):
         empty = False
         for side, text in (("source", source), ("target", target)):
-            yield Document(f"{location}, {side}", _without_surrogates(location, text, settings.errors))
+            yield Document(f"{location}, {side}", without_surrogates(location, text, settings.errors))
     if empty:
         raise BadInput(f"{expanded[0].source} is empty; give a file with pairs in it")
-
-
-def _without_surrogates(location: str, text: str, errors: Errors) -> str:
-    """The text without unpaired surrogates, which JSON can contain (\\ud800) and UTF-8 cannot. Raises BadInput under
-    "strict".
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        if errors == "replace":
-            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        half = f"\\u{ord(text[error.start]):04x}"
-        raise BadInput(
-            f"{location} contains an unpaired surrogate, {half}; replace it by U+FFFD with --errors replace"
-        ) from None
-    return text

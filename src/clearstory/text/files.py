@@ -108,6 +108,22 @@ def parse_json(text: str, location: str, remedy: str) -> Any:
         raise BadInput(f"{location} is not JSON ({error}); {remedy}") from None
 
 
+def without_surrogates(location: str, text: str, errors: Errors) -> str:
+    """The text without unpaired surrogates, which JSON can contain (\\ud800) and UTF-8 cannot. Raises BadInput under
+    "strict".
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if errors == "replace":
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        half = f"\\u{ord(text[error.start]):04x}"
+        raise BadInput(
+            f"{location} contains an unpaired surrogate, {half}; replace it by U+FFFD with --errors replace"
+        ) from None
+    return text
+
+
 def read_decoded(
     path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
 ) -> Iterator[str]:

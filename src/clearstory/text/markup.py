@@ -10,7 +10,7 @@ from typing import Any
 from clearstory.errors import BadInput, BadSetting, MissingExtra
 from clearstory.text.character_encodings import AUTO, UTF8, check_encoding
 from clearstory.text.document import Document
-from clearstory.text.files import parse_json, read_blocks, read_text_parts
+from clearstory.text.files import parse_json, read_blocks, read_text_parts, without_surrogates
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 
@@ -155,7 +155,7 @@ def read_notebook(path: Path, settings: ReadSettings, notes: ReadNotes | None = 
     sources = [_joined(cell.get("source", "")) for cell in cells]
     contents = "\n\n".join(source.strip("\n") for source in sources if source.strip())
     if contents:
-        yield Document(str(path), contents + "\n")
+        yield Document(str(path), without_surrogates(str(path), contents, settings.errors) + "\n")
 
 
 def _joined(source: object) -> str:
