@@ -32,5 +32,12 @@ def run(recipe: InspectRecipe, output: Output) -> Mapping[str, Any]:
 
 
 COMMAND = Command(
-    recipe=InspectRecipe, run=run, example='clearstory inspect runs/book "the king of" --view next-token --top 10'
+    recipe=InspectRecipe,
+    run=run,
+    further_examples=(
+        'clearstory inspect runs/book "the king of" --view head --out head.html',
+        'clearstory inspect MODEL "The model wore a dress." --view contextual-embeddings --word model '
+        '--other-text "The model predicts a word."',
+    ),
+    example='clearstory inspect runs/book "the king of" --view next-token --top 10',
 )
