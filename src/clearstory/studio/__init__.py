@@ -1,10 +1,13 @@
 """Studio: a local web server and page over a folder of models and runs, calling the command line's functions.
 
 server.py                 binding the address, the access token, running uvicorn
+connection_limits.py      time limits for requests to arrive and for responses to be read
 app.py                    every HTTP route and its handler
 security.py               access control: Host, Origin, content type, body size, token; response security headers
-http_json.py              requests parsed into dataclasses, JSON responses, errors as HTTP statuses
+http_json.py              requests parsed into dataclasses and bounded, JSON responses, errors as HTTP statuses
 model_index.py            the models and runs of the folder, listed without opening any
+model_facts.py            what the small files of a model or run say about it
+bounded_files.py          regular files only, of bounded size, whatever a folder holds
 model_cache.py            opened models, one request per model at a time, least recently used evicted first
 view_api.py               views, traces, and arrays as bytes
 view_difference.py        one view of two models or texts, and the difference B − A
