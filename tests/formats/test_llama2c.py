@@ -63,6 +63,9 @@ def test_stories260k_generates_the_reference_text(data: Path) -> None:
     assert opened.card.parameters == 260_032
     found = generate(opened, "", max_tokens=200, temperature=0)
     assert found.text + "\n" == (folder / "greedy-200.txt").read_text(encoding="utf-8")
+    # Its own program puts the start token before a prompt.
+    after_prompt = generate(opened, "Tom and Jane were", max_tokens=12, temperature=0)
+    assert after_prompt.text.startswith(" playing in the park.")
     tokenizer = opened.tokenizer
     assert tokenizer is not None
     assert tokenizer.decode(tokenizer.encode("Lily's ball, é!")) == "Lily's ball, é!"

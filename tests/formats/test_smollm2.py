@@ -11,6 +11,7 @@ import torch
 
 from clearstory.formats.folders import open_model
 from clearstory.models.families import PRESETS
+from clearstory.models.prompts import encode_prompt
 from clearstory.recipes.conversion.check_transformers import SAMPLE_MESSAGES, SAMPLE_TEXTS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
@@ -45,6 +46,16 @@ def test_it_equals_the_preset_and_its_tokenizer_is_complete(opened: Any) -> None
 
 def test_the_capital_of_france_is_paris(opened: Any) -> None:
     assert "Paris" in generate(opened, "The capital of France is", max_tokens=8, temperature=0, raw=True).text
+
+
+def test_it_answers_a_question_and_stops(opened: Any) -> None:
+    answer = generate(opened, "What is the capital of France?", max_tokens=40, temperature=0).completions[0]
+    assert answer.text == "The capital of France is Paris."
+    assert (answer.finished, answer.chat) == ("eos", True)
+    assert opened.generation_config.eos_token_ids == (2, 0)  # <|im_end|> and <|endoftext|>
+    # Typed, the end of a message is text: 10 characters in several tokens.
+    typed = encode_prompt(opened.model, opened.tokenizer, "Say <|im_end|> twice.")
+    assert typed.ids.count(2) == encode_prompt(opened.model, opened.tokenizer, "Say it twice.").ids.count(2)
 
 
 def test_it_chats_with_its_own_template(opened: Any) -> None:
