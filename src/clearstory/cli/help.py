@@ -151,7 +151,7 @@ def help_with_default(setting: Setting) -> str:
         return setting.help
     value = setting.default
     if value is True:
-        value = f"on; --no-{setting.key}"
+        value = f"on; --no-{flag_name(setting.key).removeprefix('--')}"
     elif isinstance(value, tuple):
         value = " ".join(map(str, value))
     return f"{setting.help} [{value}]"
