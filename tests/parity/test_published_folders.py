@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,16 @@ def assert_equal(ours: Tensor, theirs: Tensor) -> None:
     assert float((ours - theirs).abs().max() / theirs.abs().max()) <= 2e-5
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+QUICK = ("distilgpt2", "llama-1", "llama-3.2", "smollm2", "mistral-0.1", "phi-4-mini", "qwen3-window", "bert-chinese",
+         "bert-without-model-type", "t5-small", "opus-mt-2020")  # fmt: skip
+
+
+def some(cases: Iterable[str], *quick: str) -> list[Any]:
+    """All cases, those that are not quick marked as slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in cases]
+
+
+@pytest.mark.parametrize("name", some(PUBLISHED, *QUICK))
 def test_published_configs_open_with_the_same_logits(name: str, tmp_path: Path) -> None:
     config = PUBLISHED[name]
     written(tmp_path / "theirs", config)
@@ -169,7 +179,7 @@ SMALL_KEYS = {
 """Keys that change numbers in a tiny model, and not its size much."""
 
 
-@pytest.mark.parametrize("name", SMALL_KEYS)
+@pytest.mark.parametrize("name", some(SMALL_KEYS, "MistralForCausalLM", "Qwen3ForCausalLM", "BertForMaskedLM"))
 def test_without_a_key_the_logits_are_those_of_the_default(name: str, tmp_path: Path) -> None:
     # All at once: another default of any of them would change the logits.
     config = without({**SAMPLES[name], "architectures": [name]}, *SMALL_KEYS[name])
@@ -224,7 +234,7 @@ BARE = {
 }
 
 
-@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize("name", some(BARE, "GPT2DoubleHeadsModel", "MistralModel", "MarianModel"))
 def test_bare_models_open_with_the_output_layer_that_is_tied(name: str, tmp_path: Path) -> None:
     written(tmp_path, {**BARE[name], "architectures": [name]}, name)
     # What transformers makes of the same weights with its language-model head.
@@ -248,7 +258,9 @@ def test_buffers_of_older_files_are_ignored(config: ConfigJSON, tmp_path: Path) 
     assert torch.equal(outputs(open_model(tmp_path)), before)
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "base_model.model.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "wrapper", some(["module.", "_orig_mod.", "model.", "base_model.model.", "module._orig_mod."], "model.")
+)
 @pytest.mark.parametrize("config", [GPT2, LLAMA, BERT, T5])
 def test_prefixes_of_wrappers_are_removed(config: ConfigJSON, wrapper: str, tmp_path: Path) -> None:
     weights = written(tmp_path, config)

@@ -83,7 +83,14 @@ def assert_close(ours: npt.NDArray[np.float32], theirs: list[torch.Tensor]) -> N
     np.testing.assert_allclose(ours, torch.stack(theirs).numpy(), atol=2e-5)
 
 
-@pytest.mark.parametrize("modes", [*([mode] for mode in SWITCHES), ["cls", "mean"], ["max", "mean", "lasttoken"]])
+@pytest.mark.parametrize(
+    "modes",
+    [
+        *(pytest.param([mode], marks=pytest.mark.slow) for mode in SWITCHES),
+        ["cls", "mean", "weightedmean"],
+        ["max", "mean_sqrt_len", "lasttoken"],
+    ],
+)
 def test_poolings(modes: list[str], tmp_path: Path) -> None:
     folder = sentence_folder(tmp_path, modes)
     ours = clearstory.embed(folder, SENTENCES)  # one batch: the shorter texts are padded

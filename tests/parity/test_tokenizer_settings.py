@@ -87,7 +87,10 @@ GPT2_ROLES = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext
 
 
 @pytest.mark.parametrize("files", ["json", "two"])
-@pytest.mark.parametrize("kind", ["GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", None])
+@pytest.mark.parametrize(
+    "kind",
+    ["GPT2Tokenizer", pytest.param("GPT2TokenizerFast", marks=pytest.mark.slow), "PreTrainedTokenizerFast", None],
+)
 @pytest.mark.parametrize("flag", [True, None])
 def test_add_prefix_space(files: str, kind: str | None, flag: bool | None, tmp_path: Path) -> None:
     tokenizer = train_tokenizer("bpe:400", TRAINING)
@@ -134,7 +137,7 @@ def test_added_tokens_follow_the_pieces(sentencepiece_files: dict[str, bytes], t
 
 
 @pytest.mark.parametrize("kind", ["LlamaTokenizer", "PreTrainedTokenizerFast", None])
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "phi3"])
+@pytest.mark.parametrize("model_type", ["llama", "mistral", pytest.param("phi3", marks=pytest.mark.slow)])
 def test_the_older_tokenizer_json_of_llama(
     kind: str | None, model_type: str, sentencepiece_files: dict[str, bytes], tmp_path: Path
 ) -> None:
