@@ -59,20 +59,26 @@ class ByteAttribution:
             int(self.byte_lengths[self.ids[start : start + BLOCK]].sum()) for start in range(0, len(self.ids), BLOCK)
         ]
         self.sums_before_block = np.concatenate([[0], np.cumsum(sums, dtype=np.int64)])
+        # The document asked for last: its number, the tokens' own bytes before it and in it.
+        self.measured, self.before, self.own = -1, 0, 0
 
     def __call__(self, start: int, stop: int) -> int:
         """Bytes of tokens start:stop, which lie within one document. Adjacent ranges add up to the larger range."""
         if start >= stop:
             return 0
-        document = int(np.searchsorted(self.starts, start, side="right")) - 1
-        first, end = int(self.starts[document]), int(self.starts[document + 1])
-        before, total = self.token_bytes_before(first), self.token_bytes_before(end)
-        n_bytes, own = int(self.document_bytes[document]), total - before
+        document = int(self.starts.searchsorted(start, side="right")) - 1
+        first, end, n_bytes = int(self.starts[document]), int(self.starts[document + 1]), self.document_bytes[document]
+        if (start, stop) == (first, end):
+            return int(n_bytes)
+        if self.measured != document:
+            self.measured, self.before = document, self.token_bytes_before(first)
+            self.own = self.token_bytes_before(end) - self.before
+        n_bytes, own = int(n_bytes), self.own
         if own == n_bytes:
             return self.token_bytes_before(stop) - self.token_bytes_before(start)
         if not own:
             return n_bytes * (stop - first) // (end - first) - n_bytes * (start - first) // (end - first)
-        left, right = (self.token_bytes_before(at) - before for at in (start, stop))
+        left, right = (self.token_bytes_before(at) - self.before for at in (start, stop))
         return n_bytes * right // own - n_bytes * left // own
 
     def token_bytes_before(self, position: int) -> int:
