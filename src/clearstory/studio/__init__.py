@@ -9,7 +9,8 @@ model_index.py            the models and runs of the folder, listed without open
 model_facts.py            what the small files of a model or run say about it
 bounded_files.py          regular files only, of bounded size, whatever a folder holds
 model_cache.py            opened models, one request per model at a time, least recently used evicted first
-view_api.py               views, traces, and arrays as bytes
+view_api.py               views, and arrays as bytes
+trace_api.py              the tokens that a model reads, and activations
 view_difference.py        one view of two models or texts, and the difference B − A
 attention_api.py          attention patterns: all heads, one head, several heads combined, with interventions
 embedding_api.py          embedding vectors, nearest neighbours, and the word projection over checkpoints

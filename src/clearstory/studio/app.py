@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from clearstory.studio.embedding_api import CheckpointProjectionRequest
     from clearstory.studio.generation_session import GeneratedTokenRequest
     from clearstory.studio.sampling_distribution import NextTokenRequest
-    from clearstory.studio.view_api import ArrayRequest, TraceRequest, ViewRequest
+    from clearstory.studio.trace_api import TraceRequest
+    from clearstory.studio.view_api import ArrayRequest, ViewRequest
     from clearstory.studio.view_difference import ViewDifferenceRequest
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/api/checkpoint-projection", "checkpoint_projection", "embedding_api:CheckpointProjectionRequest"
     ),
-    Endpoint("POST", "/api/trace", "trace", "view_api:TraceRequest"),
+    Endpoint("POST", "/api/trace", "trace", "trace_api:TraceRequest"),
     Endpoint("POST", "/api/arrays", "arrays", "view_api:ArrayRequest"),
     Endpoint("POST", "/api/next-token", "next_token", "sampling_distribution:NextTokenRequest"),
     Endpoint("POST", "/api/generated-token", "generated_token", "generation_session:GeneratedTokenRequest"),
@@ -181,7 +182,7 @@ class Studio:
 
     async def trace(self, request: Request, parsed: TraceRequest) -> Response:
         """The tokens of a text, the likeliest next tokens, and the activations at the requested taps."""
-        from clearstory.studio.view_api import trace
+        from clearstory.studio.trace_api import trace
 
         return await self.model_response(request, parsed.model, lambda opened: trace(opened, parsed))
 
