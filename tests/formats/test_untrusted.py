@@ -14,12 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from clearstory.errors import (
-    BadInput,
-    ClearstoryError,
-    CorruptFile,
-)
-from clearstory.formats.folders import open_model, save_model
+from clearstory.errors import BadInput, ClearstoryError, CorruptFile, Diverged, ModelWarning
+from clearstory.formats.finite import non_finite_value
+from clearstory.formats.folders import open_model, save_model, update_model_card
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
 from clearstory.models.transformer.config import TransformerConfig
@@ -259,6 +256,48 @@ def test_tensors_that_do_not_fit_the_config_are_named_with_both_shapes(tmp_path:
     reweigh(folder, lambda w: w.update({"transformer.ln_f.weight": torch.ones(8, dtype=torch.int8)}))
     with pytest.raises(BadInput, match=r"stored as I8; supported: F64, F32, F16, BF16"):
         open_model(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: float) -> None:
+    folder = saved(tmp_path)
+    name = "transformer.h.1.mlp.c_fc.weight"
+    reweigh(folder, lambda w: w[name].view(-1)[-1].fill_(value))
+    with pytest.raises(CorruptFile, match=rf"holds {name} with the value {value}"):
+        open_model(folder)
+    reweigh(folder, lambda w: w[name].fill_(3e38))  # the sum is infinite, no value is
+    open_model(folder)
+    model = build(GPT2)
+    with torch.no_grad():
+        model.get_parameter("norm.bias")[0] = value
+    with pytest.raises(Diverged, match=rf"norm.bias has the value {value}, so the model is not saved"):
+        save_model(tmp_path / "bad", model, None, ModelCard())
+    assert not (tmp_path / "bad").exists()
+
+
+def test_minus_infinity_is_the_logarithm_of_zero_in_models_of_probabilities() -> None:
+    log_probs = torch.tensor([0.0, -float("inf")])
+    assert non_finite_value(log_probs) == -float("inf")
+    assert non_finite_value(log_probs, log_probabilities=True) is None
+    assert non_finite_value(-log_probs, log_probabilities=True) == float("inf")
+    assert non_finite_value(torch.tensor([1, 2])) is None
+
+
+def test_a_folder_of_ours_that_changed_is_refused_and_opens_without_its_entry(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", build(GPT2, seed=0), None, ModelCard())
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(CorruptFile, match=r"model\.safetensors has changed since it was saved"):
+        open_model(folder)
+    listed = json.loads((folder / "checksums.json").read_text())
+    del listed["files"]["model.safetensors"]
+    (folder / "checksums.json").write_text(json.dumps(listed))
+    open_model(folder)
+    update_model_card(folder, ModelCard(name="renamed"))
+    assert open_model(folder).card.name == "renamed"
+    (folder / "README.md").write_text("notes of mine")
+    with pytest.warns(ModelWarning, match=r"README\.md has changed since it was saved"):
+        assert open_model(folder).note == "README.md has changed since it was saved"
 
 
 def test_a_tied_unembedding_may_be_stored_twice_if_equal(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from clearstory.errors import FolderExists
 
 MODEL_FILES = (
     "*config*.json", "*.index.json", "*tokens*.json", "tokenizer.json", "vocab.json", "modules.json", "checksums.json",
-    "merges.txt", "vocab.txt", "*.safetensors", "*.bin", "*.onnx", "*.onnx.data", "*.jinja", "*.model", "*.spm",
-    "README.md", ".*",
+    "clearstory.json", "merges.txt", "vocab.txt", "*.safetensors", "*.bin", "*.onnx", "*.onnx.data", "*.jinja",
+    "*.model", "*.spm", "README.md", ".*",
 )  # fmt: skip
 """Names of the files of a model folder."""
 
 
 def check_writable(folder: Path, overwrite: bool) -> None:
-    """Raise FolderExists for a path that is in use, unless `overwrite` and it is a model folder. An empty folder is free.
+    """Raise FolderExists for a path in use, unless `overwrite` and it is a model folder. An empty folder is free.
 
     A folder with anything else in it is never replaced: with `--overwrite` and a wrong name, such as `.`, work would be
     lost.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clearstory import durable
 from clearstory.errors import CorruptFile
+from clearstory.formats.finite import check_finite_to_save
 from clearstory.formats.folders import config_json_dict, open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
@@ -241,6 +242,8 @@ class TrainingRun:
             part: {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
             for part in ("model", "optimizer")
         }
+        config: Any = self.model.config
+        check_finite_to_save(parts["model"].items(), config)
         values |= {
             "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
             "best_step": self.best_step,
@@ -273,6 +276,8 @@ class TrainingRun:
         tensors, _ = self.trainer.checkpoint_state()
         prefix, step = "model.", self.trainer.step
         model = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+        config: Any = self.model.config
+        check_finite_to_save(model.items(), config)
         path = weight_checkpoints.save_weights(
             self.folder.path, step, {} if self.base_folder else model, self.write_model_description
         )
