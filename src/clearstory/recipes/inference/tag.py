@@ -15,9 +15,9 @@ from clearstory.models.hmm.model import HMM
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.text_inputs import texts_in_file
+from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence
 from clearstory.text.documents import read_tagged_documents
-from clearstory.text.character_encodings import Errors
 from clearstory.text.settings import ReadSettings
 
 
