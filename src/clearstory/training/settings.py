@@ -14,8 +14,8 @@ class TrainingSettings:
 
     Args:
         batch_size: sequences in each micro-batch.
-        batch_tokens: largest number of tokens in each micro-batch of pairs (objective seq2seq), sources and targets with
-            their padding; 0 gives 4,096, or 32 for each of batch_size pairs if that is more.
+        batch_tokens: largest number of tokens in each micro-batch of pairs (objective seq2seq), sources, targets and
+            padding; 0 gives 4,096, or 32 for each of batch_size pairs if that is more.
         gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
         context: tokens in each sequence; default: the model's context.
         whole_words: mask all tokens of a word together (objectives mlm and mlm+nsp).
