@@ -20,7 +20,8 @@ from studio_home import client
 from clearstory.recipes.settings.schema import setting_table
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.studio import run_processes
-from clearstory.studio.run_processes import command_arguments, process_start_time
+from clearstory.studio.process_times import process_start_time
+from clearstory.studio.run_processes import command_arguments
 from trained import MODEL, TRAINING, text_file
 
 PATIENCE = 120.0

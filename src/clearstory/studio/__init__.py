@@ -22,6 +22,7 @@ decoding_comparison.py    greedy decoding, sampling and beam search side by side
 generation_speed.py       tokens per second with and without the model's cached state
 guess_game.py             the reader's guess of the next token, scored in bits against the model
 run_processes.py          training runs as separate processes
+process_times.py          when a process started
 train_form.py             the settings of a training run as form fields
 wait_policy.py            how OpenMP threads wait
 static/                   the page: plain ES modules, no build step, nothing loaded from other hosts

@@ -30,6 +30,7 @@ from clearstory.studio.bounded_files import kind_of_path, list_entries, one_line
 from clearstory.studio.http_json import check_values
 from clearstory.studio.model_facts import file_size, list_checkpoints, modification_time, parse_record
 from clearstory.studio.model_index import is_name_inside, relative_name, resolve_name
+from clearstory.studio.process_times import process_start_time
 from clearstory.studio.wait_policy import original_environment
 
 MAX_RECORDS = 4000
@@ -305,21 +306,6 @@ def command_arguments(settings: Mapping[str, Any]) -> list[str]:
             continue
         arguments += [f"--{key}={str(each).lower() if isinstance(each, bool) else each}" for each in values]
     return [*arguments, "--", *text]
-
-
-def process_start_time(pid: int) -> str | None:
-    """When a process started, as the operating system records it; None if there is no such process or it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return start_time_from_ps(pid) if not Path("/proc/self/stat").exists() else None
-    return None if fields[0] == "Z" else fields[19]
-
-
-def start_time_from_ps(pid: int) -> str | None:
-    """The start time of a process on systems without /proc."""
-    result = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or None
 
 
 def read_config(folder: Path) -> dict[str, Any]:
