@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.generate import generate
 from clearstory.text.token_dataset import encode_text
+from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.text.word_tokenizer import word_level_json
 from tiny import TINY_GPT2, counted, shaken
 
 # As written by SRILM: comments first, log10 to seven digits, backoff weights only where needed.
@@ -248,3 +251,18 @@ def test_a_transformer_is_converted_to_a_folder(tmp_path: Path) -> None:
     found = convert(folder, tmp_path / "copy")
     assert (found.format, found.max_nats_difference) == ("hf", 0.0)
     assert found.tokens_compared == 2 * 8 * 24
+
+
+def test_a_folder_of_an_older_word_tokenizer_is_converted_with_a_note(tmp_path: Path) -> None:
+    parts = json.loads(word_level_json(["<unk>", "<eos>", "a", "<s>", "<UNK>", "b"], "<eos>"))
+    parts["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    parts["normalizer"]["normalizers"][0]["pattern"] = {"String": "<eos>"}
+    tokenizer = Tokenizer(json.dumps(parts), {"unk_token": "<unk>", "eos_token": "<eos>", "bos_token": None})
+    model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=2, bos_token_id=1))
+    assert list(model.fit(encode_text(tokenizer, ["a <s> b\n<UNK> a b\nb\u00a0a\n" * 3])))
+    found = convert(save_model(tmp_path / "old", model, tokenizer, ModelCard()), tmp_path / "x.arpa")
+    assert "other than ASCII" in (found.note or "")
+    assert "2 words are reserved in ARPA" in (found.note or "")
+    ours, theirs = (evaluate(place, texts=["a b\n\nb a"]).score for place in (tmp_path / "old", tmp_path / "x.arpa"))
+    assert theirs.nats == pytest.approx(ours.nats, rel=1e-6)
+    assert theirs.tokens == ours.tokens

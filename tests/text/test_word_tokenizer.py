@@ -21,7 +21,7 @@ def theirs(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-PARTS = ["a", "b", "c", "<eos>", "<unk>", "<e", "os>", "<s>", " ", "\n", "\t", "\r", "\x0b", "\x1c", "\xa0", "\u3000", "é"]
+PARTS = [*"abcé \n\t\r\x0b\x1c\xa0\u3000", "<eos>", "<unk>", "<e", "os>", "<s>"]
 
 
 @settings(deadline=None)
