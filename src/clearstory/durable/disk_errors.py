@@ -116,8 +116,8 @@ def full_disk_sentence(path: Path, need: int | None, written: int = 0, free: int
     """That a disk is full: how much was needed, as far as it is known, and how much there is."""
     free = free_bytes(path) if free is None else free
     needs = f"needs {need:,} bytes" if need is not None else f"needs more than {written:,} bytes"
-    room = "its disk is full" if free is None else f"its disk has {free:,} bytes free"
-    return f"writing {path} {needs} and {room}; make room or choose another folder"
+    has = "its disk is full" if free is None else f"its disk has {free:,} bytes free"
+    return f"writing {path} {needs} and {has}; make room or choose another folder"
 
 
 def free_bytes(path: Path) -> int | None:
