@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_one_sentence(opened: Any) -> None:
         with pytest.raises(BadInput, match="half of a surrogate pair"):
             encode_prompt(opened.model, CHAT, text)
     refusing = chat_tokenizer("{{ raise_exception('System role not supported') }}")
-    with pytest.raises(BadInput, match="System role not supported.*--raw"):
+    with pytest.raises(BadInput, match=r"System role not supported.*--raw"):
         encode_prompt(opened.model, refusing, "a")
     # Templates for other purposes alone are none.
     tools = Tokenizer(CHAT.contents, {**CHAT.config, "chat_template": [{"name": "tool_use", "template": TEMPLATE}]})
