@@ -90,6 +90,27 @@ def test_type_checkers_see_the_public_functions(tmp_path: Path) -> None:
     assert not [message for _, message in revealed if re.search(r"\bAny\b", message)]
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: clearstory.doctor(3), "too many positional arguments; its arguments are measure"),  # type: ignore[call-arg]
+        (lambda: clearstory.generate(), "missing a required argument: 'model'"),  # type: ignore[call-arg]
+        (lambda: clearstory.inspect("m", "a", top="many"), "top is 'many'; it must be a whole number"),  # type: ignore[arg-type]
+        (
+            lambda: clearstory.inspect("m", "a", "logit-attribution", words=3),
+            "words is 3; it must be text or a sequence of text",
+        ),  # type: ignore[arg-type]
+        (lambda: clearstory.inspect("m", "a", temperature=10**400), "it must be a number"),
+        (lambda: clearstory.inspect("m", "a", topp=3), "did you mean 'top'?"),  # type: ignore[call-arg]
+        (lambda: clearstory.train("a", training={"batch_sise": 2}), "did you mean 'training.batch_size'?"),  # type: ignore[typeddict-unknown-key]
+        (lambda: clearstory.evaluate("m", "a", windowz="blocks"), "did you mean 'windows'?"),  # type: ignore[call-arg]
+    ],
+)
+def test_wrong_calls_end_in_a_sentence(call: Any, says: str) -> None:
+    with pytest.raises(ClearstoryError, match=re.escape(says)):
+        call()
+
+
 def test_all_names_what_there_is() -> None:
     assert sorted(clearstory.__all__) == sorted(["__version__", *clearstory.FUNCTIONS, *clearstory.TYPES])
     for name in clearstory.__all__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,9 @@ from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.prompts import PromptOptions
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
+from clearstory.recipes.settings.arguments import describe_type, matches_type
 from clearstory.recipes.settings.keywords import ViewKeywords
+from clearstory.recipes.settings.schema import quote_value
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.weight_checkpoints import list_saved_models, thin_steps
 
@@ -135,15 +138,17 @@ def reads_prompt(function: Callable[..., View]) -> bool:
 def check_view_settings(
     function: Callable[..., View], view: str, settings: Mapping[str, object], prompt: PromptOptions
 ) -> None:
-    """Raise UnknownName for a name in `settings` that the view does not have, BadSetting for prompt options where it
-    reads no prompt.
+    """Raise UnknownName for a setting that the view does not have, BadSetting for a value of a wrong type, and
+    for prompt options where it reads no prompt.
     """
-    parameters = signature(function).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
-    known = [name for name in known if name != PROMPT_PARAMETER]
-    for name in settings:
+    parameters, hints = signature(function).parameters, typing.get_type_hints(ViewKeywords)
+    known = [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY and name != PROMPT_PARAMETER]
+    for name, value in settings.items():
         if name not in known:
             raise UnknownName(f"the view '{view}' has no setting called '{name}'; {nearest(name, known)}")
+        is_default = value is None and parameters[name].default is None
+        if not is_default and not matches_type(value, hints.get(name, Any)):
+            raise BadSetting(f"{name} is {quote_value(value)}; it must be {describe_type(hints[name])}")
     if prompt != PromptOptions() and not reads_prompt(function):
         raise BadSetting(
             f"the view '{view}' reads words or sentences and no prompt; leave raw, system and special_tokens out"

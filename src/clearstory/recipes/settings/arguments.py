@@ -45,6 +45,10 @@ def check_arguments(function: Callable[P, R], name: str | None = None) -> Callab
         for key in kwargs:
             if key not in hints and key not in settings and not (accepts_settings and "." in key):
                 raise UnknownName(f"{title} has no argument called '{key}'; {nearest(key, [*hints, *settings])}")
+        try:
+            signature(function).bind(*args, **kwargs)
+        except TypeError as error:  # too many, too few, or one given twice
+            raise BadSetting(f"{title}: {error}; its arguments are {', '.join(hints)}") from None
         values = dict(zip(positional_names(function, len(args)), args, strict=False)) | kwargs
         for key, value in values.items():
             if not matches_type(value, hints.get(key, Any)):
@@ -92,7 +96,8 @@ def matches_type(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, Real) and not isinstance(value, bool)
+        is_too_large = isinstance(value, Integral) and abs(int(value)) >= 10**308  # for a float
+        return isinstance(value, Real) and not isinstance(value, bool) and not is_too_large
     if hint in (str, Path) or is_dataclass(hint):
         return isinstance(value, typing.cast(type, hint))
     if origin is Sequence:
