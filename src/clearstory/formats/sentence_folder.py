@@ -52,7 +52,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 MAX_MODULE_BYTES = 2**30
 
-MODULE_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+MODULE_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -268,10 +268,8 @@ def read_settings(root: Path, folder: Path) -> dict[str, Any]:
     prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise BadInput(f"{root / SETTINGS} has prompts = {str(prompts)[:60]}; it must be an object of texts")
-    if default is not None and default not in prompts:
-        raise BadInput(
-            f"{root / SETTINGS} has default_prompt_name = {str(default)[:60]!r}, not one of its prompts"
-        )
+    if default is not None and (not isinstance(default, str) or default not in prompts):
+        raise BadInput(f"{root / SETTINGS} has default_prompt_name = {str(default)[:60]!r}, not one of its prompts")
     return {
         "max_length": longest,
         "lowercase": lengths.get("do_lower_case") is True,
