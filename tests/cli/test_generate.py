@@ -67,6 +67,7 @@ def test_prompts_come_from_lines_records_and_standard_input(
     assert "there is no file" in missing["error"]
 
 
+@pytest.mark.slow
 def test_a_pipe_is_the_prompt_if_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-m", "clearstory", "generate", str(folder / "plain"), "--json", "--max-tokens", "2"]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

@@ -39,6 +39,9 @@ PROMPTS = (
     "  \n mixed white",
 )
 
+QUICK = ("llama3", "phi3", "marian")
+"""Kinds whose texts are compared in every run of the tests."""
+
 CHAT_KINDS = ("llama2", "llama3", "mistral", "gemma", "qwen", "phi3")
 
 
@@ -88,7 +91,9 @@ def test_ids_of_chats_are_those_of_transformers(kind: str, folders: dict[str, Pa
         assert covered[-1][1] >= prompt.index(body) + len(body), prompt
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bert"])
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "bert"]
+)
 def test_greedy_texts_and_stops_are_those_of_transformers(kind: str, folders: dict[str, Path], tmp_path: Path) -> None:
     free = [generate_with_transformers(folders[kind], kind, prompt, max_new_tokens=8) for prompt in PROMPTS[:3]]
     # Two end tokens, each of which ends one of the texts within its first tokens.
