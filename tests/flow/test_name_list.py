@@ -14,6 +14,7 @@ import clearstory
 from clearstory.text.settings import ReadSettings
 
 
+@pytest.mark.slow
 def test_bigrams_of_all_names_have_the_known_nats_per_character(data: Path, tmp_path: Path) -> None:
     file = data / "names" / "names.txt.gz"
     if not file.is_file():
