@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import clearstory
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, ClearstoryError
 from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
@@ -243,3 +243,15 @@ def test_llamas_tokenizer_converts_to_gguf_with_a_note(sentencepiece_files: dict
     assert converted is not None
     assert converted.post_processor_ids == tokenizer.post_processor_ids == (1,)
     assert [converted.encode(text) for text in TEXTS[3:8]] == [tokenizer.encode(text) for text in TEXTS[3:8]]
+
+
+@pytest.mark.parametrize("wrong", [[1], {"a": 1}, 5, True, None])
+def test_odd_values_are_no_crash(wrong: object, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer("wordpiece:100", TRAINING)
+    folder = written(tmp_path, {"tokenizer.json": tokenizer.contents}, "bert", {"tokenizer_class": wrong})
+    (folder / "config.json").write_text(json.dumps({"model_type": wrong}))
+    assert Tokenizer.open(folder).encode("one") == tokenizer.encode("one")
+    (folder / "tokenizer.json").write_text(json.dumps({**json.loads(tokenizer.contents), "model": wrong}))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    with pytest.raises(ClearstoryError):
+        Tokenizer.open(folder)

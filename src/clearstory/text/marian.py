@@ -39,6 +39,8 @@ def read_marian(folder: Path, ids: Mapping[str, Any], config: Mapping[str, Any])
     """tokenizer.json and tokenizer_config.json of a folder; `ids` are those of vocab.json."""
     if config.get("separate_vocabs"):
         raise BadInput(f"{folder} has separate_vocabs; supported: one vocabulary for source and target")
+    if not all(isinstance(id, int) and not isinstance(id, bool) and id >= 0 for id in ids.values()):
+        raise CorruptFile(f"{folder / VOCAB_FILE} does not map pieces to ids; download it again")
     for token in ("</s>", "<unk>"):
         if token not in ids:
             raise CorruptFile(f"{folder / VOCAB_FILE} has no {token}; download it again")

@@ -27,9 +27,11 @@ CLASS_BY_MODEL_TYPE = {
 
 def tokenizer_class(config: Mapping[str, Any], model_type: object) -> str:
     """The class that transformers opens a folder's tokenizer with, without "Fast"; empty where it has no rules."""
+    if not isinstance(model_type, str):
+        model_type = ""
     if model_type in PLAIN_MODEL_TYPES:
         return ""
-    name = config.get("tokenizer_class") or CLASS_BY_MODEL_TYPE.get(str(model_type), "")
+    name = config.get("tokenizer_class") or CLASS_BY_MODEL_TYPE.get(model_type, "")
     return name.removesuffix("Fast") if isinstance(name, str) else ""
 
 
@@ -38,8 +40,11 @@ def apply_tokenizer_class(contents: str, config: Mapping[str, Any], model_type: 
     change = CHANGES.get(tokenizer_class(config, model_type))
     if change is None:
         return contents
-    parts: dict[str, Any] = json.loads(contents)
-    changed = change(parts, config)
+    try:
+        parts: dict[str, Any] = json.loads(contents)
+        changed = change(parts, config)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return contents  # an invalid tokenizer.json, which opening it reports
     return contents if changed is None or changed == parts else json.dumps(changed, ensure_ascii=False)
 
 
