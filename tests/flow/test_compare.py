@@ -272,3 +272,15 @@ def csv_rows(folder: Path) -> list[dict[str, str]]:
     """The rows of results.csv."""
     with (folder / "results.csv").open(encoding="utf-8", newline="") as opened:
         return list(csv.DictReader(opened))
+
+
+def test_overwrite_measures_anew(tmp_path: Path, cli: Any) -> None:
+    for name, line in (("one.txt", "the cat sat on the mat\n"), ("two.txt", "a dog barks at night\n")):
+        (tmp_path / name).write_text(line * 200, encoding="utf-8")
+    usual = ["compare", tmp_path / "one.txt", "--models", "ngram", "--one-epoch", "--tokenizer", "characters", "--json"]
+    scores = []
+    for name in ("one.txt", "two.txt"):
+        answer = cli(*usual, "--text", tmp_path / name, "--out", tmp_path / "out", "--overwrite")
+        assert answer.status == 0, answer.err
+        scores.append(json.loads(answer.out)["models"][0]["bits_per_byte"])
+    assert scores[1] > scores[0] + 0.5

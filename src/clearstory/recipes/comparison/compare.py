@@ -117,7 +117,9 @@ def events_in_folder(recipe: CompareRecipe) -> Iterator[ComparisonEvent]:
         context = TrainingContext(recipe, folder, corpus)
         runs = planned_runs(recipe)
         labels = tuple(run.label for run in runs)
-        models, saved = len(recipe.model_specs), [load_result(context.run_folder(run)) for run in runs]
+        # Results of an earlier comparison are kept by --resume only; with --overwrite their folders are deleted below.
+        saved = [load_result(context.run_folder(run)) if recipe.resume else None for run in runs]
+        models = len(recipe.model_specs)
         events = train_and_measure(context, text, [(i, run) for i, run in enumerate(runs, 1) if saved[i - 1] is None])
     else:
         text = EvalText.from_documents(source_names(recipe.text), read_documents(recipe.text, recipe.data, notes))
