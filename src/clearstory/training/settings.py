@@ -7,6 +7,9 @@ from typing import Literal
 
 from clearstory.errors import BadSetting
 
+MAX_THREADS = 1024
+"""More threads than any machine has cores; torch takes no number above 2³¹."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -117,6 +120,8 @@ class TrainingSettings:
         for name in ("final_learning_rate", "decay_share", "weight_average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.threads > MAX_THREADS:
+            raise BadSetting(f"training.threads is {self.threads:,}; it must be at most {MAX_THREADS:,}")
         if not 0 <= self.label_smoothing < 1:
             raise BadSetting(f"training.label_smoothing is {self.label_smoothing}; it must be at least 0 and under 1")
         if self.weight_decay < 0 or self.gradient_clip < 0:
