@@ -208,3 +208,22 @@ def test_a_run_killed_at_every_disk_operation_ends_as_an_uninterrupted_one(tmp_p
     assert place > 30
     same_end(home, alone)
     print(json.dumps({"steps_on_disk": place}))
+
+
+def test_an_ngram_run_stopped_between_orders_counts_again_and_has_each_record_once(tmp_path: Path) -> None:
+    def counting(home: Path) -> TrainRecipe:
+        training = {"save_steps": 1, "eval_steps": 1, "eval_tokens": 64, "device": "cpu", "threads": 1}
+        settings = {"out": home, "resume": True, "tokenizer": "characters", "model": {"name": "ngram", "order": 3}}
+        return build_train_recipe({"text": (str(file),), **settings, "training": training})
+
+    file = text(tmp_path)
+    for _ in train_events(counting(tmp_path / "alone")):
+        pass
+    stopped = train_events(counting(tmp_path / "stopped"))
+    while not checkpoint.list_checkpoints(tmp_path / "stopped"):
+        next(stopped)
+    stopped.close()
+    for _ in train_events(counting(tmp_path / "stopped")):
+        pass
+    assert metrics_without_times(tmp_path / "stopped") == metrics_without_times(tmp_path / "alone")
+    assert files(tmp_path / "stopped" / "model") == files(tmp_path / "alone" / "model")

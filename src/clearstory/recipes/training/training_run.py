@@ -306,6 +306,9 @@ class TrainingRun:
         values = saved.values
         try:
             self.trainer.load_checkpoint_state(tensors, {**values, "step": saved.step})
+            if self.trainer.step != saved.step:  # counting of an n-gram starts again, and so do its records
+                self.resumed_from = None
+                return
             self.best_loss = float("inf") if values["best_loss"] is None else float(values["best_loss"])
             self.best_step = int(values["best_step"])
             self.evaluations_since_best = int(values["evaluations_since_best"])
