@@ -211,10 +211,10 @@ def run_command(command: str, recipe: Any, **more: Any) -> Any:
     return repr(({key: value for key, value in answer.items() if key not in TIMES}, sorted(map(str, Path().iterdir()))))
 
 
-def write_models() -> None:
-    """Write two small models of the same text under the names that settings give."""
+def write_models(*names: str) -> None:
+    """Write small models of the same text, with the names that settings give by default."""
     tokenizer = train_tokenizer("characters", [words()])
-    for seed, name in enumerate(("model", "gpt2")):
+    for seed, name in enumerate(names or ("model", "gpt2")):
         config = ModelChoice(name="nanogpt-char", overrides={"width": 16, "layers": 1, "heads": 2, "context": 8})
         model = build(config.config(vocab=tokenizer.vocab), seed=seed)
         with torch.no_grad():
@@ -249,9 +249,8 @@ def observe_inspect(recipe: Any, **more: Any) -> Any:
 
 
 def observe_convert(recipe: Any, **more: Any) -> Any:
-    """The output of convert, where a folder of that name exists."""
-    Path("out").mkdir()
-    Path("out/mine.txt").write_text("mine", encoding="utf-8")
+    """The output of convert, where a model folder of that name exists."""
+    write_models("out")
     return run_command("convert", recipe, **more)
 
 
@@ -409,9 +408,9 @@ OBSERVED: dict[str, Observation] = {
         f"{recipe}.data.{name}": f"text/{test}"
         for recipe in ("TrainRecipe", "EvaluateRecipe", "DataRecipe")
         for name, test in {
-            "include": "test_sources.py::test_further_kinds_of_files_are_included",
+            "include": "test_source_files.py::test_further_kinds_of_files_are_included",
             "encoding": "test_character_encodings.py::test_a_named_encoding_is_used",
-            "on_error": "test_sources.py::test_a_bad_file_is_skipped_or_stops",
+            "on_error": "test_source_files.py::test_a_bad_file_is_skipped_or_stops",
         }.items()
     },
     **{

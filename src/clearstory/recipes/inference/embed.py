@@ -141,12 +141,12 @@ def encode_inputs(
         full = before + text
         encoded = encode_text_ids(network, tokenizer, full.lower() if pipeline and pipeline.lowercase else full)
         first, own, last = encoded
-        room = longest - len(first) - len(last)
+        own_limit = longest - len(first) - len(last)
         side = truncate
-        if pipeline is not None and len(own) > room:
+        if pipeline is not None and len(own) > own_limit:
             cut += 1
             side = truncate or "right"
-        rows.append([*first, *truncate_tokens(own, max(room, 0), side), *last])
+        rows.append([*first, *truncate_tokens(own, max(own_limit, 0), side), *last])
     if cut:
         warnings.warn(
             f"{cut:,} of {len(rows):,} texts are longer than the {longest:,} tokens that the model's folder sets, and "
