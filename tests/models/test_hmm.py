@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import clearstory
 from clearstory.errors import BadSetting, VocabularyMismatch
 from clearstory.formats.folders import open_model
 from clearstory.models.base import CountModel, TokenBatch
@@ -355,6 +356,28 @@ def test_an_unknown_id_is_refused() -> None:
         model.forward(TokenBatch(torch.tensor([[23]])))
     with pytest.raises(VocabularyMismatch, match="token id 23 lies outside"):
         model.token_nll(TokenBatch(torch.tensor([[2]])), torch.tensor([[23]]))
+
+
+def test_the_start_token_that_a_text_lacks_leaves_the_initial_distribution() -> None:
+    model: Any = shaken(replace(TINY_HMM, bos_token_id=4))
+    with_start, without = TokenBatch.from_sequences([[4, 7, 4, 2], [7, 4, 2, 2]]), TokenBatch(torch.tensor([[7, 4, 2]]))
+    after, state = model.forward(with_start, model.init_state(2))
+    expected = model.forward(without, model.init_state())[0]
+    torch.testing.assert_close(after[:1, 0], model.probabilities().initial[None])
+    torch.testing.assert_close(after[:1, 1:], expected)  # a later one is an observation
+    torch.testing.assert_close(after[1:, :3], expected)
+    again = TokenBatch(torch.tensor([[4], [4]]))
+    plain: Any = build(TINY_HMM)
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.forward(again, state)[0], plain.forward(again, state)[0])
+
+
+def test_rounds_end_when_nothing_changes(tmp_path: Path) -> None:
+    (tmp_path / "abc.txt").write_text("abc" * 30)
+    model = {"name": "hmm", "states": 3}
+    result = clearstory.train(tmp_path / "abc.txt", model=model, tokenizer="characters", out=tmp_path / "run")
+    assert result.steps < 100
+    assert result.nats_per_token == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize(("seed", "vocab"), [(0, 5), (1, 5), (2, 257)])

@@ -119,7 +119,7 @@ def test_a_split_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
         corpus.documents("valid")
 
 
-def test_documents_end_with_eos_and_the_training_part_of_a_single_one_does_not(
+def test_documents_end_with_eos_and_the_parts_of_a_single_one_do_not(
     tmp_path: Path, settings: DataSettings
 ) -> None:
     several = Corpus.open(jsonl(tmp_path / "a.jsonl", ["aa", "b", "cc"]), settings).encode(BYTES)
@@ -150,8 +150,7 @@ def test_the_cache_equals_a_fresh_encoding(
     monkeypatch.setattr(token_dataset, "BATCH", 50)
     first, second = corpus.encode(tokenizer), corpus.encode(tokenizer)
     for name in SPLITS:
-        complete = corpus.size > 1 or name == "validation"
-        fresh = encode_documents(tokenizer, corpus.documents(name), complete=complete)
+        fresh = encode_documents(tokenizer, corpus.documents(name))
         assert datasets_equal(first[name], fresh)
         assert datasets_equal(second[name], fresh)
         assert fresh.text_bytes == sum(len(document.text.encode()) for document in corpus.documents(name))

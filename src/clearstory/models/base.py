@@ -116,13 +116,14 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class FitProgress:
-    """One finished round of fitting: tokens seen, nats per token of the training text where known, and a note for the
-    user where something could not be estimated.
+    """One finished round of fitting: tokens seen, nats per token of the training text where known, a note for the user
+    where something could not be estimated, and whether further rounds would change nothing.
     """
 
     tokens: int
     nats: float | None = None
     note: str | None = None
+    converged: bool = False
 
 
 class TokenSequences(Protocol):

@@ -122,9 +122,9 @@ class Corpus:
     def encode(self, tokenizer: Tokenizer, *, sentences: bool = False) -> dict[str, TokenDataset]:
         """Token datasets of both splits, memory-mapped from the cache; encoded first if they are missing or damaged.
 
-        Documents end with the tokenizer's eos token; the training part of a single document is no end. `sentences`: the
-        documents of the datasets are sentences, without eos, and an empty one marks the end of a document of the
-        corpus.
+        Documents end with the tokenizer's eos token; neither part of a single document that is split does.
+        `sentences`: the documents of the datasets are sentences, without eos, and an empty one marks the end of a
+        document of the corpus.
 
         Raises BadSetting if the cache cannot be written, OutOfSpace if the disk is full, BadInput if a file changed
         since the corpus was opened.
@@ -142,8 +142,7 @@ class Corpus:
                     DocumentCounter(ENCODING, self.text_bytes),
                 )
                 splits = ((split, by_unit(counter.watch(self.documents(split)))) for split in SPLITS)
-                continued = ("train",) if self.size == 1 and self.settings.validation else ()
-                read = write_datasets(temporary, tokenizer, splits, append_eos=not sentences, continued=continued)
+                read = write_datasets(temporary, tokenizer, splits, append_eos=not sentences)
                 if read != self.text_bytes:
                     raise self._corpus_changed()
         except DiskError as error:
@@ -156,7 +155,7 @@ class Corpus:
 
     def _cache_key(self, tokenizer: Tokenizer, sentences: bool = False) -> str:
         """Hash of everything that the ids depend on."""
-        version = 2  # of the cache format
+        version = 3  # of the cache format
         parts = [version, self.fingerprint, self.settings.validation, tokenizer.fingerprint, tokenizer.eos_token_id]
         parts += ["sentences"] if sentences else []
         parts += ["pairs"] if self.settings.pairs else []
@@ -180,7 +179,8 @@ class Corpus:
             position += len(document.text)
             if text:
                 ends_here = (here >= len(document.text)) == (split == "train")
-                yield Document(document.name, text, part, document.end_bytes if ends_here else 0)
+                end_bytes = document.end_bytes if ends_here else 0
+                yield Document(document.name, text, part, end_bytes, ends=not self.settings.validation)
                 part += 1
             if split == "train" and position >= self.split_position:
                 return

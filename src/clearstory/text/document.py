@@ -12,13 +12,15 @@ class Document:
 
     A long file comes in parts with the same name; `part` counts from 0. A document always begins with part 0.
     `end_bytes` is the number of bytes that were read after the text and that the token at the end of a document stands
-    for: the line feed of a line that is a document, else 0.
+    for: the line feed of a line that is a document, else 0. `ends` is False for a document that was cut: its last part
+    is not followed by an end token.
     """
 
     name: str
     text: str
     part: int = 0
     end_bytes: int = 0
+    ends: bool = True
 
     @property
     def n_bytes(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,15 +94,12 @@ def encode_text(tokenizer: Tokenizer, texts: Iterable[str]) -> TokenDataset:
     return encode_documents(tokenizer, (Document(str(number), text) for number, text in enumerate(texts)))
 
 
-def encode_documents(
-    tokenizer: Tokenizer, documents: Iterable[Document], append_eos: bool = True, complete: bool = True
-) -> TokenDataset:
+def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], append_eos: bool = True) -> TokenDataset:
     """Token ids of documents, in memory; the parts of a document are joined.
 
-    `append_eos`: whether each document ends with the tokenizer's eos token. `complete`: whether the last one is given
-    to its end.
+    `append_eos`: whether each document that ends is followed by the tokenizer's eos token.
     """
-    encoding = _DocumentEncoder(tokenizer, append_eos, complete)
+    encoding = _DocumentEncoder(tokenizer, append_eos)
     blocks = list(encoding.blocks(documents))
     ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_dtype(tokenizer))
     starts, sizes = np.array(encoding.starts, np.int64), np.array(encoding.sizes, np.int64)
@@ -114,16 +111,14 @@ def write_datasets(
     tokenizer: Tokenizer,
     splits: Iterable[tuple[str, Iterable[Document]]],
     append_eos: bool = True,
-    continued: Collection[str] = (),
 ) -> int:
     """Encode the splits into a folder, a few megabytes of text at a time; returns the number of bytes of text read.
 
-    `append_eos`: whether each document ends with the eos token. `continued`: splits whose last document continues in
-    another split, so that it does not end here.
+    `append_eos`: whether each document that ends is followed by the eos token.
     """
     index: dict[str, dict[str, int]] = {}
     for name, documents in splits:
-        encoding = _DocumentEncoder(tokenizer, append_eos, complete=name not in continued)
+        encoding = _DocumentEncoder(tokenizer, append_eos)
         with (folder / f"{name}.ids").open("wb") as file:
             for block in encoding.blocks(documents):
                 file.write(block.tobytes())
@@ -165,18 +160,14 @@ def id_dtype(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
 
 
 class _DocumentEncoder:
-    """Encodes documents block by block and accumulates their starts and their sizes in bytes.
+    """Encodes documents block by block and accumulates their starts and their sizes in bytes."""
 
-    `complete`: whether the last document ends where its text does.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, append_eos: bool = True, complete: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, append_eos: bool = True) -> None:
         self.starts = array("q")
         self.sizes = array("q")
         self._tokenizer = tokenizer
-        self._complete = complete
         self._ending = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
-        self._ended = False  # whether the last line feed was the end token of the document
+        self._ended = False  # whether nothing is to follow the text: it was cut, or its last line feed is the end token
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
         """Arrays of ids, each document followed by eos."""
@@ -193,9 +184,10 @@ class _DocumentEncoder:
                 self.sizes[-1] += document.n_bytes
                 if document.text:
                     self._ended = self._tokenizer.eos_ends_lines and document.text.endswith("\n")
+                self._ended |= not document.ends
             total += len(ids)
             yield np.array(ids, dtype=dtype)
-        if self._complete and (ending := self._end_of_document()):
+        if ending := self._end_of_document():
             total += len(ending)
             yield np.array(ending, dtype=dtype)
         self.starts.append(total)

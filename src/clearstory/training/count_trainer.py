@@ -90,6 +90,8 @@ class CountTrainer:
             progress = next(self.rounds)
         self.step += 1
         self.tokens += progress.tokens
+        if progress.converged:
+            self.set_total_steps(self.step)
         seconds = time.perf_counter() - started
         return StepResult(self.step, self.steps, progress.nats, None, None, self.tokens, seconds, progress.note)
 

@@ -43,6 +43,9 @@ often, and many pseudo-counts would keep it from emitting no others: three state
 letters apart.
 """
 
+CONVERGED = 1e-6
+"""Largest change of a probability in a round after which further rounds change nothing that can be seen."""
+
 UNSEEN = 0.1
 """Count of a token that is not in the text, before pseudo-counts are spread."""
 
@@ -134,18 +137,25 @@ def expected_counts(chain: HMMProbabilities, windows: Iterator[Int[Tensor, "B T"
 
 
 @torch.no_grad()
-def maximize(model: HMMParameters, counts: ExpectedCounts, prior: DirichletPrior) -> None:
-    """The maximisation step: set the model's logits to the log-probabilities of counts and prior (eq. 40)."""
+def maximize(model: HMMParameters, counts: ExpectedCounts, prior: DirichletPrior) -> float:
+    """The maximisation step: set the model's logits to the log-probabilities of counts and prior (eq. 40). Returns the
+    largest change of a probability.
+    """
+    before = [each.clone() for each in model.probabilities()]
     initial = (counts.initial + prior.initial).log()
     model.initial.copy_(initial - initial.logsumexp(0))
     transition = (counts.transition + prior.transition).log()
     model.transition.copy_(transition - transition.logsumexp(1, keepdim=True))
     emission = (counts.emission + prior.emission).log()
     model.emission.copy_(emission - emission.logsumexp(0))
+    pairs = zip(before, model.probabilities(), strict=True)
+    return max(float((after - earlier).abs().max()) for earlier, after in pairs)
 
 
 def fit(model: HMMParameters, dataset: TokenSequences, done: int) -> Iterator[FitProgress]:
-    """Rounds without end; `nats` per token are those before the round changed the model."""
+    """Rounds without end, of which those that change nothing say so; `nats` per token are those before the round
+    changed the model.
+    """
     ids = np.asarray(dataset.ids)
     counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()
     prior = DirichletPrior.of(counts, model.config)
@@ -154,8 +164,8 @@ def fit(model: HMMParameters, dataset: TokenSequences, done: int) -> Iterator[Fi
             model.emission.add_(prior.emission.log().to(model.emission))
     while True:
         expected = expected_counts(model.probabilities(), iter_windows(ids, model.config.states, model.initial.device))
-        maximize(model, expected, prior)
-        yield FitProgress(len(ids), expected.nats / max(1, len(ids)))
+        change = maximize(model, expected, prior)
+        yield FitProgress(len(ids), expected.nats / max(1, len(ids)), converged=change < CONVERGED)
 
 
 def iter_windows(ids: Any, states: int, device: torch.device) -> Iterator[Int[Tensor, "B T"]]:

@@ -124,7 +124,7 @@ def propagate(chain: HMMProbabilities, filtered: Float[Tensor, "B K"], ids: Int[
 def emission_probs(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "T B K"]:
     """Emission probability of each token from each state of its block, (T, B, K)."""
     flat = ids.t().flatten()
-    return chain.emission.index_select(0, flat).view(*ids.t().shape, -1)
+    return chain.emission.index_select(0, flat).view(*ids.t().shape, chain.emission.shape[1])
 
 
 def block_part(state: Float[Tensor, "B S"], block: Int[Tensor, "B"], size: int) -> Float[Tensor, "B K"]:

@@ -36,6 +36,8 @@ class HMMConfig(CausalConfig):
             for a text of fewer than 700 different tokens.
         emission_prior: with learn "em", pseudo-counts of emissions of each state in all, spread over the tokens as the
             text has them; by default 100, less for a text of fewer than 700 different tokens.
+        bos_token_id: token before a text that is no observation: after it the chain is in its initial state; set where
+            the training text does not contain the token that texts start after.
         tags: with learn "tags", the names of the tags; they follow from the text.
         suffixes: with learn "tags", number of word endings with tag counts; follows from the text.
     """
@@ -47,6 +49,7 @@ class HMMConfig(CausalConfig):
     blocks: int = 1
     transition_prior: float | None = None
     emission_prior: float | None = None
+    bos_token_id: int | None = None
     tags: tuple[str, ...] = ()
     suffixes: int = 0
 
@@ -54,6 +57,11 @@ class HMMConfig(CausalConfig):
     def family(self) -> str:
         """The family in one word: hmm."""
         return "hmm"
+
+    @property
+    def start_token_id(self) -> int | None:
+        """The token that every text starts after; None where the tokenizer names it."""
+        return self.bos_token_id
 
     @property
     def summary(self) -> str:
@@ -93,6 +101,10 @@ class HMMConfig(CausalConfig):
             )
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
+        if self.bos_token_id is not None and not 0 <= self.bos_token_id < self.vocab:
+            raise BadSetting(
+                f"model.bos_token_id is {self.bos_token_id:,}; it must be one of the {self.vocab:,} tokens, or null"
+            )
         # A ceiling, so that a lying config.json is refused before anything is allocated.
         if not 1 <= self.states <= MAX_STATES:
             raise BadSetting(f"model.states is {self.states:,}; it must lie between 1 and {MAX_STATES:,}")

@@ -230,8 +230,11 @@ def build_config(
     if learns_tags(recipe):
         config, training_data = add_tags(config, corpus, tokenizer, dataset)
     objective, config = objective.configure(config)
+    start = bos_or_eos_token_id(tokenizer)
     if config.family == "ngram" and config.bos_token_id is None:  # its counts depend on where texts start
-        config = replace(config, bos_token_id=bos_or_eos_token_id(tokenizer))
+        config = replace(config, bos_token_id=start)
+    if config.family == "hmm" and config.learn == "em" and start is not None and not (dataset.ids == start).any():
+        config = replace(config, bos_token_id=start)
     objective_spec(recipe.objective).check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
 
