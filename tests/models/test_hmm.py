@@ -367,7 +367,7 @@ def test_the_start_token_that_a_text_lacks_leaves_the_initial_distribution() -> 
     torch.testing.assert_close(after[:1, 1:], expected)  # a later one is an observation
     torch.testing.assert_close(after[1:, :3], expected)
     again = TokenBatch(torch.tensor([[4], [4]]))
-    plain: Any = build(TINY_HMM)
+    plain: Any = build(TINY_HMM).double()
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(model.forward(again, state)[0], plain.forward(again, state)[0])
 
