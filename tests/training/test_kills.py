@@ -217,13 +217,13 @@ def test_an_ngram_run_stopped_between_orders_counts_again_and_has_each_record_on
         return build_train_recipe({"text": (str(file),), **settings, "training": training})
 
     file = text(tmp_path)
-    for _ in train_events(counting(tmp_path / "alone")):
+    for _ in train_events(counting(tmp_path / "alone" / "run")):
         pass
-    stopped = train_events(counting(tmp_path / "stopped"))
-    while not checkpoint.list_checkpoints(tmp_path / "stopped"):
+    stopped = train_events(counting(tmp_path / "stopped" / "run"))
+    while not checkpoint.list_checkpoints(tmp_path / "stopped" / "run"):
         next(stopped)
     stopped.close()
-    for _ in train_events(counting(tmp_path / "stopped")):
+    for _ in train_events(counting(tmp_path / "stopped" / "run")):
         pass
-    assert metrics_without_times(tmp_path / "stopped") == metrics_without_times(tmp_path / "alone")
-    assert files(tmp_path / "stopped" / "model") == files(tmp_path / "alone" / "model")
+    assert metrics_without_times(tmp_path / "stopped" / "run") == metrics_without_times(tmp_path / "alone" / "run")
+    assert files(tmp_path / "stopped" / "run" / "model") == files(tmp_path / "alone" / "run" / "model")
