@@ -94,6 +94,7 @@ def test_type_checkers_see_the_public_functions(tmp_path: Path) -> None:
     ("call", "says"),
     [
         (lambda: clearstory.doctor(3), "too many positional arguments; its arguments are measure"),  # type: ignore[call-arg]
+        (lambda: clearstory.train("a", text="b"), "multiple values for argument 'text'; give it once"),  # type: ignore[call-arg]
         (lambda: clearstory.generate(), "missing a required argument: 'model'"),  # type: ignore[call-arg]
         (lambda: clearstory.inspect("m", "a", top="many"), "top is 'many'; it must be a whole number"),  # type: ignore[arg-type]
         (

@@ -88,14 +88,20 @@ def test_it_generates_plain_text_too(made: Any, cli: Callable[..., Any]) -> None
     assert len(answer.out.rstrip("\n")) >= len("the c")
 
 
-def test_evaluate_agrees_with_the_training_result(made: Any, cli: Callable[..., Any], tmp_path: Path) -> None:
-    held_out = "".join(Corpus.open(made.text).texts("validation"))
-    (tmp_path / "held-out.txt").write_text(held_out, encoding="utf-8")
-    answer = cli("evaluate", made.run, tmp_path / "held-out.txt", "--windows", "blocks", "--json")
+def test_evaluate_agrees_with_the_training_result(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """On whole documents: both end each of them, while the held-out part of a single document is never ended."""
+    texts, held_out = tmp_path / "texts.jsonl", tmp_path / "held-out.jsonl"
+    texts.write_text("".join(json.dumps({"text": words(30, seed)}) + "\n" for seed in range(20)), encoding="utf-8")
+    result = all_events(recipe(texts, tmp_path / "run"))[-1]
+    assert isinstance(result, TrainingResult)
+    documents = list(Corpus.open(texts).documents("validation"))
+    assert len(documents) > 1
+    held_out.write_text("".join(json.dumps({"text": each.text}) + "\n" for each in documents), encoding="utf-8")
+    answer = cli("evaluate", tmp_path / "run", held_out, "--windows", "blocks", "--json")
     assert answer.status == 0
     said = json.loads(answer.out)
-    assert said["nats_per_token"] == pytest.approx(made.said["nats_per_token"], rel=1e-6)
-    assert said["bits_per_byte"] == pytest.approx(made.said["bits_per_byte"], rel=1e-6)
+    assert said["nats_per_token"] == pytest.approx(result.nats_per_token, rel=1e-6)
+    assert said["bits_per_byte"] == pytest.approx(result.bits_per_byte, rel=1e-6)
 
 
 @pytest.mark.parametrize("tokenizer", ["bytes", "characters", "words"])

@@ -330,7 +330,8 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.compile": "flow/test_train.py::test_compile_follows_its_setting",
     "TrainRecipe.training.device": "flow/test_bad_input.py::test_contradicting_settings",
     "TrainRecipe.training.threads": "flow/test_train.py::test_the_threads_setting_is_used",
-    "TrainRecipe.training.batch_tokens": "training/test_seq2seq.py::test_batches_are_limited_by_tokens_and_of_even_sizes",
+    "TrainRecipe.training.batch_tokens": "training/test_seq2seq.py::"
+    "test_batches_are_limited_by_tokens_and_of_even_sizes",
     "TrainRecipe.data.lines": observe_training,
     "TrainRecipe.data.text_field": partial(observe_training, text=("rows.jsonl",)),
     "TrainRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_where_that_is_said",

@@ -35,9 +35,7 @@ def test_the_bits_add_up_to_what_scoring_finds(model: Any) -> None:
     view = surprisal(model, LETTERS, TEXT)
     ids = LETTERS.encode(TEXT)
     size = int(LETTERS.byte_lengths[ids].sum())
-    rows = SimpleNamespace(
-        ids=ids, starts=[0, len(ids)], byte_lengths=LETTERS.byte_lengths, document_bytes=[size]
-    )
+    rows = SimpleNamespace(ids=ids, starts=[0, len(ids)], byte_lengths=LETTERS.byte_lengths, document_bytes=[size])
     score = score_dataset(model, rows, start_token_id=LETTERS.bos_token_id)
     totals = dict(view.totals)
     assert (totals["tokens"], totals["bytes"]) == (score.tokens, score.bytes) == (len(TEXT), len(TEXT))

@@ -54,9 +54,7 @@ def test_documents_and_their_parts_end_with_an_empty_sentence() -> None:
 def test_ids_of_sentences_are_those_of_the_text() -> None:
     text = "The cat sat. The dog lay!\nWell, said the cat."
     tokenizer = train_tokenizer("wordpiece:60", [text])
-    dataset = encode_documents(
-        tokenizer, documents_by_sentence([Document("a", text)]), append_eos=False
-    )
+    dataset = encode_documents(tokenizer, documents_by_sentence([Document("a", text)]), append_eos=False)
     assert dataset.ids.tolist() == tokenizer.encode(text)
     assert (np.diff(dataset.starts) == 0).nonzero()[0].tolist() == [3]
     assert dataset.text_bytes == len(text.encode())

@@ -1,4 +1,4 @@
-"""Untrusted tokenizers: what would take hours or gigabytes is refused, and failures of the library are errors of ours."""
+"""Untrusted tokenizers: what would take hours or gigabytes is refused; failures of the library are errors of ours."""
 
 from __future__ import annotations
 

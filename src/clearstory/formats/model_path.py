@@ -43,7 +43,7 @@ def resolve_model_path(path: Path | str) -> Path:
 
 
 def weights_of_step(path: Path) -> Path:
-    """For a checkpoint of a run that was deleted after its weights were kept (`weights-000064`), those; else the path."""
+    """For a deleted checkpoint of a run whose weights were kept (`weights-000064`), those weights; else the path."""
     kept = path.parent / path.name.replace("step-", "weights-", 1)
     return kept if path.parent.name == "checkpoints" and not path.exists() and kept.is_dir() else path
 

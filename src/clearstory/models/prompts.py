@@ -110,7 +110,7 @@ def encode_prompt(
         return as_prompt(encode_for_encoder(tokenizer, text, options.add_special_tokens))
     if reads_source(model):
         return as_prompt(encode_source(tokenizer, text, options.add_special_tokens), continues_prompt=False)
-    if chat and text:
+    if chat and (text or options.system is not None):
         return as_prompt(encode_chat_prompt(tokenizer, text, options.system), continues_prompt=False, chat=True)
     encoded = encode_text(tokenizer, text, add_special_tokens=options.add_special_tokens)
     start = None if encoded.ids else find_start_token_id(cast(Any, model).config, tokenizer)
@@ -123,8 +123,8 @@ def check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise BadInput(
-            f"character {error.start:,} of the text is half of a surrogate pair (U+{ord(text[error.start]):04X}), which "
-            "is no character; remove it"
+            f"character {error.start:,} of the text is half of a surrogate pair (U+{ord(text[error.start]):04X}), "
+            "which is no character; remove it"
         ) from None
 
 

@@ -207,8 +207,8 @@ def measure_and_save(context: TrainingContext, run: PlannedRun, text: EvalText, 
 
 
 def sample_prompt(recipe: CompareRecipe, text: EvalText) -> str:
-    """The prompt of the samples: the one that is given, else the beginning of the evaluation text; none where a line is a
-    document.
+    """The prompt of the samples: the one that is given, else the beginning of the evaluation text; none where a line is
+    a document.
     """
     if recipe.prompt is not None:
         return recipe.prompt

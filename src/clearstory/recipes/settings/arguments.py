@@ -45,8 +45,12 @@ def check_arguments(function: Callable[P, R], name: str | None = None) -> Callab
         for key in kwargs:
             if key not in hints and key not in settings and not (accepts_settings and "." in key):
                 raise UnknownName(f"{title} has no argument called '{key}'; {nearest(key, [*hints, *settings])}")
+        # Python takes the name of a positional argument as one of `**settings`; `bind` does only from Python 3.13 on.
+        also_setting = positional_only_names(function) if accepts_settings else []
+        if twice := next((key for key in also_setting[: len(args)] if key in kwargs), None):
+            raise BadSetting(f"{title}: multiple values for argument '{twice}'; give it once")
         try:
-            signature(function).bind(*args, **kwargs)
+            signature(function).bind(*args, **{key: value for key, value in kwargs.items() if key not in also_setting})
         except TypeError as error:  # too many, too few, or one given twice
             raise BadSetting(f"{title}: {error}; its arguments are {', '.join(hints)}") from None
         values = dict(zip(positional_names(function, len(args)), args, strict=False)) | kwargs
@@ -80,6 +84,11 @@ def positional_names(function: Callable[..., Any], count: int) -> Iterable[str]:
     """The names of the first `count` positional parameters of a function, without `*args`."""
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     return [name for name, each in signature(function).parameters.items() if each.kind in kinds][:count]
+
+
+def positional_only_names(function: Callable[..., Any]) -> list[str]:
+    """The names of the parameters of a function before its `/`."""
+    return [name for name, each in signature(function).parameters.items() if each.kind is Parameter.POSITIONAL_ONLY]
 
 
 def matches_type(value: Any, hint: Any) -> bool:

@@ -33,9 +33,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = read_file(path, MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(
-            f"the settings file '{path}' is not UTF-8 at byte {error.start:,}; save it as UTF-8"
-        ) from error
+        raise BadInput(f"the settings file '{path}' is not UTF-8 at byte {error.start:,}; save it as UTF-8") from error
     except ClearstoryError as error:
         raise BadInput(f"the settings file '{path}' cannot be read ({error}); give the path of a YAML file") from error
     try:

@@ -59,7 +59,6 @@ from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.training_run import StepTimer, TrainingRun
 from clearstory.training.objectives.table import objective_spec
 
-
 NOT_VALIDATED = "trained on all of the text: no validation score, the last weights are kept"
 
 

@@ -31,7 +31,8 @@ def sample_text(
 ) -> str:
     """Text generated after `prompt`, or from the source ids of an encoder-decoder, at temperature 0.8.
 
-    `ends`: tokens that end the text; by default the tokenizer's end token. Leaves the model's weights and torch's random state unchanged.
+    `ends`: tokens that end the text; by default the tokenizer's end token. Leaves the model's weights and torch's
+    random state unchanged.
     """
     cast(Any, model).compute_dtype = None  # caches are not kept in the precision of training
     eos = tokenizer.eos_token_id
