@@ -9,19 +9,19 @@ from datetime import datetime
 from typing import Any
 
 from clearstory.errors import BadInput
-from clearstory.text.chat_template import ChatTemplate, find_template
+from clearstory.text.chat_template import ChatTemplate, find_template, named_templates
 from clearstory.text.encoding import EncodedText, TextPiece, encode_pieces, special_pattern, split_special
 from clearstory.text.tokenizers import Tokenizer
 
 
 def has_chat_template(tokenizer: Tokenizer) -> bool:
     """Whether a chat template is saved with a tokenizer."""
-    return find_template(tokenizer.config) is not None
+    return find_template(tokenizer.config) is not None or bool(named_templates(tokenizer.config))
 
 
 def ends_turns(tokenizer: Tokenizer, token: str) -> bool:
     """Whether the chat template of a tokenizer writes its end token, by its name or as it is."""
-    source = ChatTemplate.from_tokenizer(tokenizer).source
+    source = find_template(tokenizer.config) or ""
     return token in source or "eos_token" in source
 
 
@@ -34,7 +34,10 @@ def encode_chat_prompt(
     ordinary text are those of `apply_chat_template` in transformers. Raises CannotDo for a tokenizer without a chat
     template, BadInput for a template that fails.
     """
-    template = ChatTemplate.from_tokenizer(tokenizer)
+    try:
+        template = ChatTemplate.from_tokenizer(tokenizer)
+    except BadInput as error:
+        raise BadInput(f"{error}; --raw (raw=True) reads the text without one") from None
     names = control_names(tokenizer, template)
     marks = Marks.of(secrets.randbelow(10**12), sorted(names))
     today = today or datetime.now()
@@ -42,7 +45,10 @@ def encode_chat_prompt(
         plain = template.render(as_messages(text, system), today=today)
         marked = template.render(as_messages(marks.mark_user(text), system and marks.mark_special(system)), today=today)
     except BadInput as error:
-        raise BadInput(f"{error}; --raw (raw=True) reads the text without it") from None
+        way_out = "leave the system message out, or read the text without the template: --raw (raw=True)"
+        raise BadInput(
+            f"{error}; {'--raw (raw=True) reads the text without it' if system is None else way_out}"
+        ) from None
     if marks.remove(marked) == plain or marks.holds_special(marked):
         pieces = marks.split(marked, names, len(text) - len(text.lstrip()))
     else:  # a template that reads its messages, and does not print them all alike

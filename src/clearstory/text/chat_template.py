@@ -41,6 +41,9 @@ class ChatTemplate:
     def from_tokenizer(cls, tokenizer: Tokenizer) -> ChatTemplate:
         """The template saved with a tokenizer; of several, the one named default. Raises CannotDo if there is none."""
         source = find_template(tokenizer.config)
+        if source is None and (named := named_templates(tokenizer.config)):
+            names = ", ".join(repr(name[:40]) for name in sorted(named)[:8])
+            raise BadInput(f"the model has the chat templates {names}, and none of them is named 'default'")
         if source is None:
             raise CannotDo(
                 "this model has no chat template, so it is not a chat model; use generate to continue a text"
@@ -71,11 +74,17 @@ class ChatTemplate:
 def find_template(config: Mapping[str, Any]) -> str | None:
     """The chat template in a tokenizer_config.json; of several, the one named default. None if there is none."""
     source = config.get("chat_template")
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        source = {each.get("name"): each.get("template") for each in source if isinstance(each, Mapping)}
-    if isinstance(source, Mapping):
-        source = source.get("default")
-    return source if isinstance(source, str) and source else None
+    source = source if isinstance(source, str) else named_templates(config).get("default")
+    return source or None
+
+
+def named_templates(config: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates by name in a tokenizer_config.json that holds several; empty for one or none."""
+    source = config.get("chat_template")
+    pairs = list(source.items()) if isinstance(source, Mapping) else []
+    if isinstance(source, list):
+        pairs = [(each.get("name"), each.get("template")) for each in source if isinstance(each, Mapping)]
+    return {name: each for name, each in pairs if isinstance(name, str) and isinstance(each, str) and each}
 
 
 def check(messages: Sequence[Message]) -> None:

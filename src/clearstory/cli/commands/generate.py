@@ -80,7 +80,8 @@ def read_prompts(recipe: GenerateRecipe) -> list[str]:
     if recipe.prompt:
         raise BadSetting("a prompt and --prompts-file are given; leave one of them out")
     if str(recipe.prompts_file) == STANDARD_INPUT:
-        return [line for line in read_standard_input().split("\n") if line.strip()]
+        lines = (line.removesuffix("\r") for line in read_standard_input().split("\n"))
+        return [line for line in lines if line.strip()]
     from clearstory.recipes.inference.text_inputs import read_texts
 
     return read_texts(recipe.prompts_file, text_field=recipe.text_field)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName
-from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.chat_template import find_template
 from clearstory.text.pretokenizers import ALIASES, PRETOKENIZERS, find_pretokenizer, pretokenizer_name
 from clearstory.text.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER
 from clearstory.text.tokenizer_json import (
@@ -272,10 +272,8 @@ def gguf_tokenizer_fields(tokenizer: Tokenizer, vocab: int) -> dict[str, Any]:
         fields = {"model": "gpt2", "pre": name, "merges": merges}
     fields |= {"tokens": tokens, "token_type": types, **special_token_fields(tokenizer)}
     out = {f"{PREFIX}.{name}": value for name, value in fields.items()}
-    try:
-        return {**out, CHAT_TEMPLATE_KEY: ChatTemplate.from_tokenizer(tokenizer).source}
-    except CannotDo:
-        return out
+    template = find_template(tokenizer.config)
+    return out if template is None else {**out, CHAT_TEMPLATE_KEY: template}
 
 
 def special_token_fields(tokenizer: Tokenizer) -> dict[str, Any]:

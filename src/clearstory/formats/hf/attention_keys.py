@@ -47,6 +47,24 @@ class HeadDimKey:
 
 
 @dataclass(frozen=True)
+class KVHeadsKey:
+    """The number of key-value heads, a divisor of the number of query heads; null for as many."""
+
+    keys = ("num_key_value_heads",)
+
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        heads = check_int("num_attention_heads", required(external, "num_attention_heads"))
+        value = external.get(self.keys[0])
+        kv_heads = heads if value is None else check_int(self.keys[0], value)
+        if heads % kv_heads:
+            reject(self.keys[0], value, f"it must be a divisor of num_attention_heads = {heads}")
+        return {"kv_heads": kv_heads}
+
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        return {self.keys[0]: config.kv_heads}
+
+
+@dataclass(frozen=True)
 class KVHeadsEqualHeads:
     """Multi-head attention without grouped queries: as many key-value heads as query heads, and no key for it."""
 
@@ -133,6 +151,8 @@ def rope_scaling_to_native(key: str, nested: ExternalConfig) -> dict[str, Any]:
         type_key = f"{key}.{'rope_type' if 'rope_type' in nested else 'type'}"
         reject(type_key, kind, f"supported: {', '.join(ROPE_TYPES)}")
     known = {"rope_theta", "rope_type", "type", "partial_rotary_factor", *ROPE_TYPES[kind]}
+    if kind in ("default", "linear") and nested.keys() & {"rope_type", "type"}:
+        known |= KEYS_OF_OTHER_ROPE_TYPES
     for name in sorted(nested.keys() - known):
         reject(f"{key}.{name}", nested[name], f"rotary embeddings of type {kind!r} have no such setting")
     values = {name: required(nested, name, f"{key}.") for name in ROPE_TYPES[kind]}
@@ -160,6 +180,14 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
 """Supported kinds of rope scaling, each with its required keys."""
+
+KEYS_OF_OTHER_ROPE_TYPES = frozenset(
+    {
+        *("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"),
+        *("short_factor", "long_factor", "low_freq_factor", "high_freq_factor"),
+    }
+)
+"""Keys of rope scaling that transformers reads for other types only; `default` reads none of them."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +244,8 @@ class QwenSlidingWindowKeys:
             if n_windowed + types.count("full_attention") != layers:
                 reject("layer_types", types, "supported: full_attention, sliding_attention")
         if n_windowed not in (0, layers):
-            reject("layer_types", types or first, "supported: the same type for all layers")
+            key, value = ("max_window_layers", first) if types is None else ("layer_types", types)
+            reject(key, value, "supported: the same type for all layers")
         if not n_windowed or not enabled or window is None:
             if n_windowed:
                 reject("layer_types", types, "but no sliding_window is in use")

@@ -158,6 +158,7 @@ def detect_format(external: Mapping[str, Any]) -> FolderFormat:
     name = classes[0] if isinstance(classes, list) and classes else None
     name = CLASS_ALIASES.get(name, name) if isinstance(name, str) else None
     if name in HF_ARCHITECTURES:
+        check_model_type(HF_ARCHITECTURES[name], external.get("model_type"))
         return HF_ARCHITECTURES[name]
     by_type = {each.model_type: each for each in reversed(HF_ARCHITECTURES.values())}  # the first of each type
     model_type = external.get("model_type")
@@ -173,6 +174,16 @@ def detect_format(external: Mapping[str, Any]) -> FolderFormat:
         raise BadInput("config.json has neither architectures nor model_type; is this the folder of a language model?")
     unknown = str(name or external.get("model_type"))
     raise UnknownName(f"config.json names the architecture {unknown[:60]!r}, which is not supported; {SUPPORTED}")
+
+
+def check_model_type(form: HFArchitecture, model_type: object) -> None:
+    """Raise BadInput for the model_type of another supported class: transformers opens that one."""
+    others = {each.model_type for each in HF_ARCHITECTURES.values()} - {form.model_type}
+    if isinstance(model_type, str) and model_type in others:
+        raise BadInput(
+            f"config.json has the model_type {model_type!r} and the architecture {form.name!r}, whose model_type is "
+            f"{form.model_type!r}; correct the one that is wrong"
+        )
 
 
 def infer_class(form: FolderFormat, external: Mapping[str, Any], names: Collection[str]) -> FolderFormat:

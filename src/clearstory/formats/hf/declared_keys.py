@@ -50,7 +50,7 @@ OTHER_CLASSES_KEYS = frozenset(
         *("quantization_config", "compression_config", "pruned_heads", "adapter_config", "add_adapter"),
         # Encoders as decoders and the reverse.
         *("is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size"),
-        *("tie_encoder_decoder", "prefix_lm", "use_bidirectional_attention"),
+        *("is_causal", "tie_encoder_decoder", "prefix_lm", "use_bidirectional_attention"),
         # Experts.
         *("num_local_experts", "num_experts", "n_routed_experts", "n_shared_experts", "moe_num_experts"),
         *("num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace", "ffn_config", "decoder_sparse_step"),
@@ -97,13 +97,20 @@ def check_other_keys(
     """Raise BadInput for a key of another class that is in use, and whose value is not that of the class anyway."""
     for key in sorted(external.keys() & OTHER_CLASSES_KEYS - frozenset(known)):
         value = external[key]
-        if value not in OFF and not (key in FACTORS and value == 1) and not agrees(key, value, config):
+        # transformers makes the attention of every class causal or not as is_causal says; other keys are off if false.
+        off = value is None if key == "is_causal" else value in OFF
+        if not off and not (key in FACTORS and value == 1) and not agrees(key, external, config):
             reason = f"the supported {architecture} has no such setting, and ignoring it could change the output"
             reject(key, external[key], reason)
 
 
-def agrees(key: str, value: object, config: TransformerConfig) -> bool:
+def agrees(key: str, external: Mapping[str, Any], config: TransformerConfig) -> bool:
     """Whether a key of another class says what a config has without it."""
+    value = external[key]
+    if key in ("is_causal", "is_decoder"):
+        return value is {"decoder": True, "encoder": False}.get(config.architecture)
+    if key == "sliding_window":
+        return external.get("use_sliding_window") is False
     same: Mapping[str, object] = {
         "head_dim": config.head_dim,
         "num_key_value_heads": config.kv_heads,

@@ -6,6 +6,7 @@ from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture,
 from clearstory.formats.hf.attention_keys import (
     HeadDimKey,
     KVHeadsEqualHeads,
+    KVHeadsKey,
     LlamaBiasKeys,
     QwenSlidingWindowKeys,
     RopeKeys,
@@ -120,7 +121,7 @@ LLAMA_KEYS: tuple[ConfigKey, ...] = (
     IntKey("hidden_size", "width"),
     IntKey("num_hidden_layers", "layers", MAX_LAYERS),
     IntKey("num_attention_heads", "heads"),
-    IntKeyWithDefault("num_key_value_heads", "kv_heads", "num_attention_heads"),
+    KVHeadsKey(),
     IntKey("intermediate_size", "intermediate_size"),
     ChoiceKey(
         "hidden_act", "activation", {"silu": "silu", **{k: v for k, v in ACTIVATION_NAMES.items() if k != "silu"}}

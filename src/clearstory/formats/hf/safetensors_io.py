@@ -129,8 +129,22 @@ def open_safetensors(path: Path) -> Any:
     return safe_open(path, framework="pt", device="cpu")
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file holds the address of a file in Git LFS, as in a repository that was cloned without it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
+
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 def read_safetensors_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file by name. The library checks lengths, offsets and overlaps; raises CorruptFile."""
+    if is_lfs_pointer(path):
+        raise CorruptFile(f"{path} is a Git LFS pointer in place of the file; fetch the file with git lfs pull")
     try:
         file = open_safetensors(path)
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
@@ -141,13 +155,32 @@ def read_safetensors_header(path: Path) -> dict[str, StoredTensor]:
         ) from error
 
 
+PICKLES_OF_TRAINING = ("training_args", "optimizer", "scheduler", "rng_state")
+"""Beginnings of the names of pickles without weights, which transformers' trainer leaves in a folder."""
+
+OTHER_FRAMEWORKS = ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.ckpt.index")
+
+SHARD_NUMBER = re.compile(r"-\d{5}-of-\d{5}")
+
+
 def no_weights_message(folder: Path, auto_class: str) -> str:
     """Why a folder without safetensors cannot be opened, and what to do."""
     if graphs := sorted(each.name for each in folder.glob("*.onnx")):
         return f"{folder} holds {graphs[0]}, an ONNX graph for onnxruntime; open the model it was exported from"
-    pickles = sorted(p.name for p in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt*"))
+    others = sorted(each.name for each in folder.glob("*.safetensors"))
+    if others and any(SHARD_NUMBER.search(each) for each in others):
+        return f"{folder} holds {others[0]}, a part of the weights, and no {INDEX}; copy that file as well"
+    if others:
+        return (
+            f"{folder} holds {others[0]}, and weights are read from {FILE}; copy that file as well, or rename "
+            f"{others[0]} if it holds all weights under the names of transformers"
+        )
+    pickles = sorted(p.name for ending in ("*.bin", "*.pt*", "*.ckpt") for p in folder.glob(ending))
+    pickles = [each for each in pickles if not each.startswith(PICKLES_OF_TRAINING)]
     if not pickles:
-        return f"{folder} holds no {FILE}; copy the whole folder"
+        weights = next((each for each in OTHER_FRAMEWORKS if (folder / each).is_file()), None)
+        holds = "" if weights is None else f"{weights}, the weights for another framework, and "
+        return f"{folder} holds {holds}no {FILE}; copy the whole folder"
     return (
         f"{folder} holds {pickles[0]}, a pickle, which can run code when it is opened, and no {FILE}; if you trust it, "
         "convert it once: "

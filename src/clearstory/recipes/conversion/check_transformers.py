@@ -22,8 +22,8 @@ from clearstory.formats.gguf.read import is_gguf
 from clearstory.formats.hf.config_json import read_json
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.text.chat_prompt import encode_chat_prompt, has_chat_template
-from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.chat_prompt import encode_chat_prompt
+from clearstory.text.chat_template import ChatTemplate, find_template
 from clearstory.text.encoding import encode_text
 from clearstory.text.tokenizers import Tokenizer
 
@@ -199,7 +199,7 @@ def compare_tokenizers(
                 f"the text {text[:30]!r} has the ids {str(their_ids)[:60]} in transformers and {str(our_ids)[:60]} here"
             )
             return replace(report, portable=False, reason=reason)
-    has_template = has_chat_template(ours)
+    has_template = find_template(ours.config) is not None
     if has_template:
         our_text = ChatTemplate.from_tokenizer(ours).render(SAMPLE_MESSAGES)
         their_text = theirs.apply_chat_template(list(SAMPLE_MESSAGES), tokenize=False, add_generation_prompt=True)
