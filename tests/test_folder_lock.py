@@ -16,7 +16,7 @@ import pytest
 
 from clearstory import durable
 from clearstory.durable import folder_lock
-from clearstory.errors import FolderInUse
+from clearstory.errors import BadInput, FolderInUse
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from trained import recipe, text_file
@@ -151,3 +151,14 @@ def test_a_second_training_in_one_folder_is_refused_and_changes_nothing(tmp_path
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 9))
     assert not (tmp_path / "run" / durable.LOCK_FILE).exists()
+
+
+def test_a_lock_file_that_is_a_link_or_a_folder_is_refused_and_the_target_of_a_link_stays(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / durable.LOCK_FILE).symlink_to(tmp_path / "precious")
+    (tmp_path / "folder" / durable.LOCK_FILE).mkdir(parents=True)
+    for name in ("linked", "folder"):
+        with pytest.raises(BadInput, match="not a regular file"), durable.lock_folder(tmp_path / name):
+            pass
+    assert (tmp_path / "precious").read_text() == "text"

@@ -145,3 +145,39 @@ def test_a_bound_is_never_below_the_growth_that_the_library_shows() -> None:
     grown = tokenizer(**normalized(*steps))._backend.normalizer.normalize_str("a" * 50)
     assert len(grown) / 50 < 1000
     check_tokenizer_json({**CHARACTERS, **normalized(*steps)})
+
+
+@pytest.mark.parametrize("form", ["Regex", "String"])
+def test_a_text_that_a_normalizer_makes_much_longer_is_refused_before_it_is_encoded(form: str) -> None:
+    grows = tokenizer(normalizer=replaced("", "n" * 900, form))
+    assert len(grows.encode("a")) == 1 + 2 * 900 or form == "String"
+    with pytest.raises(BadInput, match="20,000 characters more than 170,000 long"):
+        grows.encode("a" * 20_000)
+
+
+def test_an_added_token_without_characters_is_refused() -> None:
+    with pytest.raises(CorruptFile, match="without characters"):
+        tokenizer(added_tokens=[{"id": 9, "content": "", "special": True}]).encode("a")
+
+
+def test_unigram_pieces_of_thousands_of_characters_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited_backend, "SECONDS", 0.1)
+    monkeypatch.setattr(limited_backend, "CHARACTERS_PER_SECOND", 10**9)
+    pieces = [["<unk>", 0.0], *(["a" * size, -1.0] for size in range(1, 2000))]
+    slow = tokenizer(model={"type": "Unigram", "unk_id": 0, "vocab": pieces, "byte_fallback": False}, added_tokens=[])
+    with pytest.raises(BadInput, match=r"more than 0\.1 s"):
+        slow.encode("a" * 6000)
+
+
+def test_wordpiece_with_very_long_words_is_refused() -> None:
+    with pytest.raises(CorruptFile, match="words of up to 9,999 characters"):
+        check_tokenizer_json({"model": {"vocab": {"a": 0}, "max_input_chars_per_word": 9999}})
+
+
+def test_words_that_are_each_matched_slowly_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limited_backend, "SECONDS", 0.1)
+    monkeypatch.setattr(limited_backend, "CHARACTERS_PER_SECOND", 10**9)
+    split = {"type": "Split", "pattern": {"Regex": "(?:(?:a+a+)+n|^)"}, "behavior": "Isolated", "invert": False}
+    slow = tokenizer(pre_tokenizer=split)
+    with pytest.raises(BadInput, match=r"more than 0\.1 s|fails on this text"):
+        slow.encode(("a" * 20 + ".") * 60)

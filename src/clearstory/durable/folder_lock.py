@@ -21,7 +21,7 @@ from pathlib import Path
 
 from clearstory.durable.disk import call_hooks
 from clearstory.durable.disk_errors import translate_disk_errors
-from clearstory.errors import FolderInUse
+from clearstory.errors import BadInput, FolderInUse
 
 LOCK_FILE = ".clearstory-lock"
 
@@ -83,8 +83,10 @@ def _acquire(folder: Path) -> tuple[int, bool]:
     path = folder / LOCK_FILE
     while True:
         call_hooks("lock", path)
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # a link's target would be overwritten
+            raise BadInput(f"{path} is not a regular file, and the folder's lock is to be one; delete it")
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:  # the one before has just removed the folder, which was empty
             folder.mkdir(parents=True, exist_ok=True)
             continue

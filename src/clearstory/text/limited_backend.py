@@ -2,7 +2,8 @@
 
 The library is written in Rust: where it panics, Python sees a PanicException, which no `except Exception` catches. A
 regular expression such as `(a+)+$` takes time exponential in the text. Expressions of published tokenizers are known to
-be harmless; others run in a thread that is given up when its time is over.
+be harmless; others run in a thread that is given up when its time is over: by the functions for batches, since the
+others keep the interpreter's lock, and nothing else would run until they end.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 from clearstory.errors import BadInput
 from clearstory.text.pretokenizers import KNOWN_PATTERNS
-from clearstory.text.tokenizer_limits import flat_steps, pattern_of
+from clearstory.text.tokenizer_limits import flat_steps, has_long_pieces, largest_growth, pattern_of
 
 Result = TypeVar("Result")
 
@@ -23,43 +24,80 @@ SECONDS = 1.5
 CHARACTERS_PER_SECOND = 50_000
 """The speed that is expected of a long text, a hundredth of the usual."""
 
+MEASURED_GROWTH = 4.0
+"""Growth by Replace and Prepend from which a text is first normalized in parts: each costs 100 bytes a character."""
+
+LONGEST_GROWTH, ALLOWED_CHARACTERS, PART = 8, 10_000, 500
+"""A text may become eight times as long and ten thousand characters; it is measured in parts of so many characters."""
+
 
 class LimitedBackend:
     """The part of a `tokenizers` object that is used, with limits; other attributes are those of the object."""
 
     def __init__(self, backend: Any, parts: Mapping[str, Any]) -> None:
         self.backend = backend
-        self.limited = not patterns_of(parts) <= KNOWN_PATTERNS
+        self.limited = not patterns_of(parts) <= KNOWN_PATTERNS or has_long_pieces(parts["model"])
+        steps = list(flat_steps(parts.get("normalizer"), "normalizer"))
+        self.grows = largest_growth(steps, unicode=False) > MEASURED_GROWTH
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Any:
         """The encoding of a text. Raises BadInput where the library fails or takes too long."""
-        return self._call(lambda: self.backend.encode(text, add_special_tokens=add_special_tokens), len(text))
+
+        def call() -> Any:
+            self._check_growth([text])
+            if self.limited:
+                return self.backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+            return self.backend.encode(text, add_special_tokens=add_special_tokens)
+
+        return self._call(call, len(text))
 
     def encode_batch_fast(self, texts: Sequence[str], add_special_tokens: bool = True) -> Any:
         """The encodings of texts without offsets. Raises BadInput where the library fails or takes too long."""
-        size = sum(map(len, texts))
-        return self._call(
-            lambda: self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens), size
-        )
+
+        def call() -> Any:
+            self._check_growth(texts)
+            return self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+
+        return self._call(call, sum(map(len, texts)))
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ids. Raises BadInput where the library fails or takes too long."""
         known = list(ids)
-        text: str = self._call(lambda: self.backend.decode(known, skip_special_tokens=skip_special_tokens), len(known))
-        return text
+
+        def call() -> str:
+            if self.limited:
+                return str(self.backend.decode_batch([known], skip_special_tokens=skip_special_tokens)[0])
+            return str(self.backend.decode(known, skip_special_tokens=skip_special_tokens))
+
+        return self._call(call, len(known))
 
     def pretokenize(self, text: str) -> list[str]:
         """The pre-tokens of a text after normalization. Raises BadInput where the library fails or takes too long."""
 
         def call() -> list[str]:
+            if self.limited:
+                self.encode_batch_fast([text])  # takes as long, and can be given up
+            self._check_growth([text])
             normalizer, pre_tokenizer = self.backend.normalizer, self.backend.pre_tokenizer
             clean = text if normalizer is None else normalizer.normalize_str(text)
             return [clean] if pre_tokenizer is None else [piece for piece, _ in pre_tokenizer.pre_tokenize_str(clean)]
 
         return self._call(call, len(text))
+
+    def _check_growth(self, texts: Sequence[str]) -> None:
+        """Raise BadInput for a text that the normalizer makes much longer."""
+        for text in texts if self.grows else ():
+            length, most = 0, LONGEST_GROWTH * len(text) + ALLOWED_CHARACTERS
+            for start in range(0, len(text), PART):
+                length += len(self.backend.normalizer.normalize_str(text[start : start + PART]))
+                if length > most:
+                    raise BadInput(
+                        f"the tokenizer's normalizer makes a text of {len(text):,} characters more than {most:,} long; "
+                        "use another tokenizer"
+                    )
 
     def _call(self, call: Callable[[], Result], size: int) -> Result:
         if self.limited:
@@ -82,7 +120,7 @@ def call_library(call: Callable[[], Result]) -> Result:
     """The result of a call of the library; a panic, or a text that it cannot take, is raised as BadInput."""
     try:
         return call()
-    except (KeyboardInterrupt, SystemExit, MemoryError):
+    except (KeyboardInterrupt, SystemExit, MemoryError, BadInput):
         raise
     except BaseException as error:  # PanicException is no Exception, and cannot be imported
         reason = " ".join(str(error).split())[:200]

@@ -22,7 +22,7 @@ from typing import Any
 from clearstory.errors import BadInput, CannotDo
 from clearstory.text import template_worker as worker
 
-CPU_SECONDS = 1.0
+CPU_SECONDS = 0.5
 """CPU time of one rendering. An ordinary template takes milliseconds."""
 
 WALL_SECONDS = 2.0 if os.name == "nt" else 15.0

@@ -35,8 +35,11 @@ MAX_TOKEN = 2**17
 MAX_PATTERN = 10_000
 """Characters of a regular expression."""
 
-MAX_WORD = 10_000
-"""WordPiece's max_input_chars_per_word: the time for a word is quadratic in it. Published tokenizers have 100."""
+MAX_WORD = 500
+"""WordPiece's max_input_chars_per_word: the time for a word grows with its cube. Published tokenizers have 100."""
+
+LONG_PIECE = 200
+"""Characters of a unigram token beyond which encoding is timed: the time for each character of a text is quadratic."""
 
 MAX_ADDED_BY_TEMPLATE = 1000
 """Special tokens that a post-processor adds to a text."""
@@ -111,8 +114,19 @@ def pattern_of(step: Mapping[str, Any]) -> tuple[str, str]:
 
 def check_growth(steps: Sequence[Mapping[str, Any]], key: str) -> None:
     """Raise CorruptFile for steps after which one character may have become more than MAX_GROWTH."""
+    if largest_growth(steps, unicode=key == "normalizer") > MAX_GROWTH:
+        raise CorruptFile(
+            f"the tokenizer's {key} may make a text more than {MAX_GROWTH:,.0f} times as long; use another"
+        )
+
+
+def largest_growth(steps: Sequence[Mapping[str, Any]], *, unicode: bool) -> float:
+    """The largest number of characters that one may become, or that are prepended; with or without Unicode steps.
+
+    Where it exceeds MAX_GROWTH, the walk ends early.
+    """
     growth: dict[str, float] = {}
-    default, prepended, expanded = 1.0, 0.0, 1.0
+    default, prepended, expanded, largest = 1.0, 0.0, 1.0, 1.0
     for step in reversed(steps):
         kind, content = str(step.get("type")), step.get("content")
         if kind == "Replace" and isinstance(content, str):
@@ -120,15 +134,15 @@ def check_growth(steps: Sequence[Mapping[str, Any]], key: str) -> None:
             expanded = 1.0
         elif kind == "Prepend":
             prepended += total_growth(str(step.get("prepend", "")), growth, default)
-        elif key == "normalizer" and kind not in ("Strip", "StripAccents"):
+        elif unicode and kind not in ("Strip", "StripAccents"):
             # Unicode steps that follow each other expand a character once. Any may become any other.
             factor = charsmap_growth(step) if kind == "Precompiled" else UNICODE_GROWTH.get(kind, 18.0)
             default, growth = max([default, *growth.values()]) * max(1.0, factor / expanded), {}
             expanded = max(expanded, factor)
-        if max([default, prepended, *growth.values()]) > MAX_GROWTH:
-            raise CorruptFile(
-                f"the tokenizer's {key} may make a text more than {MAX_GROWTH:,.0f} times as long; use another"
-            )
+        largest = max([largest, default, prepended, *growth.values()])
+        if largest > MAX_GROWTH:
+            break
+    return largest
 
 
 def grow_replaced(
@@ -186,6 +200,12 @@ def check_template(part: Any) -> None:
                     )
 
 
+def has_long_pieces(model: Mapping[str, Any]) -> bool:
+    """Whether a unigram vocabulary has tokens of more than LONG_PIECE characters."""
+    vocab = model.get("vocab")
+    return isinstance(vocab, list) and any(isinstance(each, list) and len(str(each[0])) > LONG_PIECE for each in vocab)
+
+
 def check_vocabulary(model: Mapping[str, Any], added: Any) -> None:
     """Raise CorruptFile for tokens that are too long, ids with large holes, and words of any length."""
     vocab = model.get("vocab")
@@ -200,7 +220,10 @@ def check_vocabulary(model: Mapping[str, Any], added: Any) -> None:
     elif isinstance(vocab, list):
         tokens = [entry[0] for entry in vocab if isinstance(entry, list) and entry]
     if isinstance(added, list):
-        tokens += [token.get("content") for token in added if isinstance(token, Mapping)]
+        contents = [token.get("content") for token in added if isinstance(token, Mapping)]
+        if "" in contents:
+            raise CorruptFile("the tokenizer has an added token without characters; save or download it again")
+        tokens += contents
     longest = max((len(token) for token in tokens if isinstance(token, str)), default=0)
     if longest > MAX_TOKEN:
         raise CorruptFile(f"the tokenizer has a token of {longest:,} characters; at most {MAX_TOKEN:,} are supported")
