@@ -237,6 +237,8 @@ def test_several_seeds_are_counted_killed_and_resumed(text: Path, tmp_path: Path
     table = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
     assert "so far" not in table
     assert f"| {mean:.4f} |" in table
+    nats = sum(float(row["nats_per_token"]) for row in every[:2]) / 2
+    assert f"| {nats:.4f} |" in table
     low, high = sorted(float(row["bits_per_byte"]) for row in every[:2])
     assert f"| 2: {low:.4f} to {high:.4f} |" in table
 

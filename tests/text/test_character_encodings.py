@@ -90,7 +90,7 @@ def test_a_named_encoding_is_used(tmp_path: Path) -> None:
         BadSetting, match=r"data.encoding is 'shif_jis', which is no encoding .* did you mean 'shift_jis'"
     ):
         DataSettings(encoding="shif_jis")
-    for name in ("zlib", "idna", "no such"):
+    for name in ("zlib", "idna", "no such", "unicode_escape", "raw-unicode-escape"):
         with pytest.raises(BadSetting, match="no encoding of text files"):
             DataSettings(encoding=name)
 

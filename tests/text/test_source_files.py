@@ -133,6 +133,15 @@ def test_standard_input_is_read_as_often_as_needed(tmp_path: Path, monkeypatch: 
     assert corpus.name == "standard input"
     assert [each.text for each in corpus.documents("train")] == ["one", "two"]
     assert texts("-") == ["one\ntwo\n"]
+    with pytest.raises(BadInput, match="named twice"):
+        texts("-", "-")
+    sources.save_standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(b"packed"))))
+    assert [(each.name, each.text) for each in read_documents("-")] == [("standard input", "packed")]
+    sources.save_standard_input.cache_clear()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    with pytest.raises(BadInput, match=r"^standard input is empty"):
+        texts("-")
     sources.save_standard_input.cache_clear()
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(BadInput, match="there is nothing on standard input"):

@@ -58,8 +58,8 @@ def test_quotation_marks_of_tsv_are_text_unless_all_fields_show_that_they_are_qu
     [
         ('text,id\n"never closed,1\nmore\n', r"line 2 begins a row that is not csv"),
         ('text,id\n"closed" then more,1\n', r"line 2 begins a row that is not csv"),
-        ("id,text\n1,a\n\n2\n", r"line 4 has 1 columns, and the text is in column 2; complete or remove the row"),
-        ("a\rb\rc", "is not csv"),
+        ("id,text\n1,a\n\n2\n", r"line 4 has only 1 of its columns, and the text is in column 2; complete or remove"),
+        ("a\rb\rc", "line 1 has a carriage return between its fields; end its rows with line feeds"),
     ],
 )
 def test_bad_rows_are_located(content: str, message: str, tmp_path: Path) -> None:
@@ -78,3 +78,16 @@ def test_the_size_of_a_field_is_bounded(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.undo()
     (tmp_path / "a.csv").write_text("text\n" + "x" * 200_000 + "\n")
     assert len(texts(tmp_path / "a.csv")[0]) == 200_000  # more than the limit of Python's csv
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "wanted"),
+    [
+        ("id\ttext\n1\tHello, there\n", "text", ["Hello, there"]),
+        ("1;Hello, world\n2;Good bye\n", "2", ["Hello, world", "Good bye"]),
+        ("1,a;b\n2,c;d\n", "2", ["a;b", "c;d"]),
+    ],
+)
+def test_the_separator_of_columns_is_found(content: str, field: str, wanted: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    assert texts(tmp_path / "a.csv", text_field=field) == wanted

@@ -130,7 +130,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def print_help(words: Sequence[str]) -> int:
     """Print the overview, or the page of a command and a section of its flags: `help`, `help train lora`."""
     names = [word for word in words if not word.startswith("-")]
-    if not names:
+    if not names or names[0] == "help":
         print(overview())
         return 0
     name, section = names[0], names[1] if len(names) > 1 else None

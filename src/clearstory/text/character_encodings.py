@@ -34,7 +34,7 @@ COMMON_ENCODINGS = (
 )  # fmt: skip
 """Suggested for a misspelled name; every text encoding of Python is accepted."""
 
-NOT_FOR_FILES = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"})
+NOT_FOR_FILES = frozenset({"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7"})
 """Encodings of Python that are not those of text files."""
 
 JAPANESE = ("shift_jis", "euc_jp", "iso2022_jp")
@@ -55,7 +55,7 @@ def check_encoding(name: str, setting: str) -> None:
     except (LookupError, ValueError):
         found = None
     # getattr: the mark of Python's byte-to-byte codecs, such as zlib, has no public name.
-    if found is None or found.name in NOT_FOR_FILES or not getattr(found, "_is_text_encoding", True):
+    if found is None or found.name.replace("_", "-") in NOT_FOR_FILES or not getattr(found, "_is_text_encoding", True):
         raise BadSetting(
             f"{setting} is {name!r}, which is no encoding of text files; {nearest(name.lower(), COMMON_ENCODINGS)}"
         )

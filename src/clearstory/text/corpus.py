@@ -39,7 +39,7 @@ from clearstory.text.progress import REPORT_BYTES, DocumentCounter, progress_sta
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.sentence_splitting import documents_by_sentence
 from clearstory.text.settings import DataSettings
-from clearstory.text.sources import STANDARD_INPUT, is_builtin
+from clearstory.text.sources import STANDARD_INPUT_NAME, is_builtin, is_standard_input
 from clearstory.text.token_dataset import TokenDataset, open_datasets, write_datasets
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -327,8 +327,8 @@ def _corpus_name(sources: tuple[str | Path, ...]) -> str:
             from clearstory.text.builtin_corpora import load_builtin
 
             names.append(load_builtin(str(source).removeprefix("corpus:")).name)
-        elif str(source) == STANDARD_INPUT:
-            names.append("standard input")
+        elif is_standard_input(source):
+            names.append(STANDARD_INPUT_NAME)
         else:
             names.append(Path(source).name or str(source))
     return "text" if not names else names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile, MissingExtra
@@ -20,7 +21,7 @@ from clearstory.text.markup import read_html, read_notebook
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.read_notes import ReadNotes, count_files
 from clearstory.text.settings import DataSettings, ReadSettings
-from clearstory.text.sources import GROUPS, SourceFiles, expand_sources
+from clearstory.text.sources import GROUPS, STANDARD_INPUT_NAME, SourceFiles, expand_sources, is_standard_input
 from clearstory.text.tables import read_csv, read_tsv
 
 HELD = 1 << 24
@@ -105,6 +106,8 @@ def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: Re
         empty = True
         for path in each.files:
             read = _read_or_skip(path, settings, notes) if skip else _read_or_stop(path, settings, notes, n_named)
+            if is_standard_input(each.source):
+                read = _named_standard_input(read, path)
             for document in read:
                 empty = False
                 yield document
@@ -117,7 +120,8 @@ def _nothing_to_read(source: SourceFiles, notes: ReadNotes) -> BadInput:
     failed = [notes.unreadable[path] for path in source.files or () if path in notes.unreadable]
     failed = [message for message in failed if not message.endswith(EMPTY)]
     if not failed:
-        return BadInput(f"{source.source} is empty; give a file with text in it")
+        name = STANDARD_INPUT_NAME if is_standard_input(source.source) else source.source
+        return BadInput(f"{name} is empty; give a file with text in it")
     others = len(source.files or ()) - 1
     also = f"; {count_files(others)} besides cannot be read either" if others else ""
     return BadInput(f"{failed[0]}{also}")
@@ -133,6 +137,15 @@ def _read_or_stop(path: Path, settings: ReadSettings, notes: ReadNotes, n_named:
     except (BadInput, CorruptFile) as error:
         way_out = "" if n_named < 2 or settings.on_error else "; or leave such files out with --data.on_error skip"
         raise type(error)(f"{error}{way_out}") from None
+
+
+def _named_standard_input(documents: Iterator[Document], path: Path) -> Iterator[Document]:
+    """Documents and errors of the file that standard input was saved to, with its name in place of the path."""
+    try:
+        for document in documents:
+            yield replace(document, name=STANDARD_INPUT_NAME)
+    except (BadInput, CorruptFile) as error:
+        raise type(error)(str(error).replace(str(path), STANDARD_INPUT_NAME)) from None
 
 
 def _read_or_skip(path: Path, settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:

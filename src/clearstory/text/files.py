@@ -27,7 +27,10 @@ from clearstory.text.character_encodings import (
 )
 from clearstory.text.read_notes import ReadNotes
 
-COMPRESSED_SUFFIXES = (".gz", ".xz", ".zst")
+COMPRESSED_SIGNATURES = {".gz": b"\x1f\x8b", ".xz": b"\xfd7zXZ\0", ".zst": b"\x28\xb5\x2f\xfd"}
+"""The first bytes of compressed files, by suffix."""
+
+COMPRESSED_SUFFIXES = tuple(COMPRESSED_SIGNATURES)
 BLOCK = 1 << 19  # bytes per read; a part of a document is then at most about 1 MiB
 
 # Line ends at which GPT-2's regular expression also cuts: before the last white space of a run, or after a run of
@@ -227,9 +230,9 @@ OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive, as are .docx, .odt and .epub", "save its contents as text first"),
     (b"\xd0\xcf\x11\xe0", "an old Office document", "save it as text first"),
     (b"{\\rtf", "an RTF document", "save it as text first"),
-    (b"\x1f\x8b", "compressed with gzip", "let its name end in .gz"),
-    (b"\xfd7zXZ\0", "compressed with xz", "let its name end in .xz"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "let its name end in .zst"),
+    (COMPRESSED_SIGNATURES[".gz"], "compressed with gzip", "let its name end in .gz"),
+    (COMPRESSED_SIGNATURES[".xz"], "compressed with xz", "let its name end in .xz"),
+    (COMPRESSED_SIGNATURES[".zst"], "compressed with zstd", "let its name end in .zst"),
     (b"BZh", "compressed with bzip2", "decompress it first"),
 )
 """The first bytes of files that people take for text, what they are, and what to do."""

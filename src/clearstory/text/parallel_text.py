@@ -103,7 +103,7 @@ def describe_labels(values: Sequence[str]) -> str | None:
     some = f"({', '.join(distinct[:4])}{', …' if len(distinct) > 4 else ''})"
     if len(values) > 1 and all(map(is_number, values)):
         return f"numbers {some}"
-    if len(distinct) <= 40 and len(values) >= 10 * len(distinct) and max(map(len, distinct)) <= 30:
+    if len(distinct) <= 40 and len(values) >= 10 * len(distinct) and max(map(len, distinct)) <= 60:
         return f"{len(distinct)} short value{'s' * (len(distinct) > 1)} {some}"
     return None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, BadSetting, nearest
 from clearstory.text.conllu import CONLLU_SUFFIX
-from clearstory.text.files import COMPRESSED_SUFFIXES, content_suffix
+from clearstory.text.files import COMPRESSED_SIGNATURES, COMPRESSED_SUFFIXES, content_suffix
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 
@@ -55,6 +55,9 @@ NOT_TEXT = frozenset((
 STANDARD_INPUT = "-"
 """The source that is standard input."""
 
+STANDARD_INPUT_NAME = "standard input"
+"""Its name in messages."""
+
 
 @dataclass(frozen=True)
 class SourceFiles:
@@ -75,7 +78,16 @@ def expand_sources(
 
     Raises BadInput for a source that does not exist, and for one without files to read.
     """
+    sources = list(sources)
+    if sum(map(is_standard_input, sources)) > 1:
+        raise BadInput("standard input (-) is named twice and can be read only once; name it once")
     return [_expand_source(source, settings, notes or ReadNotes()) for source in sources]
+
+
+def is_standard_input(source: str | Path) -> bool:
+    """Whether a source is standard input: `-`, or the file that it was saved to."""
+    saved = save_standard_input.cache_info().currsize > 0
+    return str(source) == STANDARD_INPUT or (saved and Path(source) == save_standard_input())
 
 
 def is_builtin(source: str | Path) -> bool:
@@ -131,7 +143,9 @@ def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes)
     if path.is_file():
         return SourceFiles(source, (path,), named=True)
     if path.exists():
-        raise BadInput(f"{path} is not a regular file, and text is read more than once; save it to a file")
+        raise BadInput(
+            f"{path} is not a regular file, and text is read more than once; save it to a file, or pipe it into -"
+        )
     if glob.has_magic(str(path)):
         matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
         if matches:
@@ -206,10 +220,14 @@ def save_standard_input() -> Path:
         raise BadInput("there is nothing on standard input; write COMMAND | clearstory ... -, or name a file")
     folder = tempfile.mkdtemp(prefix="clearstory-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = Path(folder, "standard input")
+    path = Path(folder, STANDARD_INPUT_NAME)
     try:
-        with path.open("wb") as file:
+        with path.open("w+b") as file:
             shutil.copyfileobj(stream, file)
+            file.seek(0)
+            beginning = file.read(8)
+        suffix = next((each for each, sign in COMPRESSED_SIGNATURES.items() if beginning.startswith(sign)), "")
+        path = path.rename(path.with_suffix(suffix))  # files are decompressed by their suffix
     except OSError as error:
         raise BadInput(f"standard input cannot be saved to {path}: {error.strerror}; name a file instead") from None
     return path

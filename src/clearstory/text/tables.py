@@ -22,17 +22,41 @@ FIELD_LIMIT = 1 << 24
 
 SAMPLE_LINES = 2000
 
+SAMPLE_ROWS = 20
+"""Lines that show which character separates the columns of a csv file."""
+
 Row = tuple[int, list[str]]
 """Number of the line on which a row ends, and its fields."""
 
 
 def read_csv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
-    """The text column of a csv file, a document for each row; columns are separated by commas, or by semicolons."""
+    """The text column of a csv file, a document for each row; columns are separated by commas, semicolons or tabs."""
     lines = _lines(path, settings, notes)
-    header = next(lines, "")
-    with_semicolons = [field.strip().strip('"') for field in header.split(";")]
-    delimiter = ";" if len(with_semicolons) > 1 and settings.text_field in with_semicolons else ","
-    yield from _documents(path, _csv_rows(path, chain([header], lines), delimiter), settings)
+    sample = list(islice(lines, SAMPLE_ROWS))
+    delimiter = find_delimiter(sample, settings.text_field)
+    yield from _documents(path, _csv_rows(path, chain(sample, lines), delimiter), settings)
+
+
+def find_delimiter(lines: Sequence[str], text_field: str) -> str:
+    """The character between the columns of csv: the one that gives a header with the text column, else the one that
+    gives rows of one length, above 1; a comma where several do, or none.
+
+    >>> find_delimiter(["id;text", "1;Hello, world"], "text"), find_delimiter(["1;Hello, world", "2;Bye"], "2")
+    (';', ';')
+    """
+    delimiters = (",", ";", "\t")
+    csv.field_size_limit(FIELD_LIMIT)
+    try:
+        tables = [[row for row in csv.reader(lines, delimiter=each) if row] for each in delimiters]
+    except csv.Error:
+        return ","  # the error is reported with its line when the rows are read
+    for delimiter, rows in zip(delimiters, tables, strict=True):
+        if rows and len(rows[0]) > 1 and text_field in [field.strip() for field in rows[0]]:
+            return delimiter
+    for delimiter, rows in zip(delimiters, tables, strict=True):
+        if len({len(row) for row in rows}) == 1 and len(rows[0]) > 1:
+            return delimiter
+    return ","
 
 
 def read_tsv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
@@ -94,6 +118,11 @@ def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]
         except StopIteration:
             return
         except csv.Error as error:
+            if "new-line character" in str(error):
+                raise BadInput(
+                    f"{path}, line {start:,} has a carriage return between its fields; end its rows with line feeds, "
+                    "for example with tr '\\r' '\\n'"
+                ) from None
             raise BadInput(
                 f"{path}, line {start:,} begins a row that is not {kind} ({error}); "
                 "quote fields with quotation marks in them, and double those"
@@ -111,8 +140,8 @@ def _documents(path: Path, rows: Iterator[Row], settings: ReadSettings) -> Itera
     for number, fields in rows:
         if column >= len(fields):
             raise BadInput(
-                f"{path}, line {number:,} has {len(fields)} columns, and the text is in column {column + 1}; complete "
-                "or remove the row"
+                f"{path}, line {number:,} has only {len(fields)} of its columns, and the text is in column "
+                f"{column + 1}; complete or remove the row"
             )
         yield Document(f"{path}:{number}", fields[column])
 
@@ -126,8 +155,9 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
         return int(name) - 1, chain([first], rows)
     known = ", ".join(repr(field[:40]) for field in header[:20])
     raise BadInput(
-        f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number, from "
-        f"1 to {len(header)}, where the first line is no header"
+        f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number"
+        + (f", from 1 to {len(header)}," if len(header) > 1 else ", 1,")
+        + " where the first line is no header"
         + (
             "; or read lines of a source, a tab and a target with --data.pairs"
             if content_suffix(path) == ".tsv"

@@ -126,6 +126,12 @@ class LeaderboardEntry:
     nats: Floats | None
 
     @property
+    def nats_per_token(self) -> float | None:
+        """Nats per token, mean over the seeds."""
+        measured = [each.nats_per_token for each in self.seeds if each.nats_per_token is not None]
+        return sum(measured) / len(measured) if measured else None
+
+    @property
     def seed_range(self) -> str:
         """How many seeds were measured, and the lowest and highest of their bits per byte, in words."""
         bits = [each.bits_per_byte for each in self.seeds if each.bits_per_byte is not None]
@@ -146,6 +152,7 @@ class LeaderboardEntry:
         seeds = [{key: value for key, value in result.to_json().items() if key in keys} for result in self.seeds]
         return values | {
             "bits_per_byte": self.bits_per_byte,
+            "nats_per_token": self.nats_per_token,
             "interval": None if self.interval is None else list(self.interval),
             "tokens_per_second": self.result.tokens_per_second,
             "seeds": seeds,

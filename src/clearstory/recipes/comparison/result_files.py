@@ -170,7 +170,7 @@ def markdown_cells(entry: LeaderboardEntry, several: bool) -> list[str]:
     """The cells of one model."""
     result = entry.result
     numbers = (result.parameters, result.cpu_seconds, result.epochs)
-    bits, nats = entry.bits_per_byte, result.nats_per_token
+    bits, nats = entry.bits_per_byte, entry.nats_per_token
     mark = "" if result.measure == LIKELIHOOD else " *"
     cells = [result.model, result.family, *("–" if number is None else format_number(number) for number in numbers)]
     cells += ["–" if bits is None else f"{bits:.4f}{mark}"]

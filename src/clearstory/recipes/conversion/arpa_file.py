@@ -88,7 +88,9 @@ def arpa_mapping(original: OpenedModel, converted: OpenedModel) -> TokenMapping:
 def comparable_texts(original: OpenedModel, converted: Tokenizer) -> tuple[list[str], str | None]:
     """Texts that both tokenizers must read alike, and a note on what they do not; none for tokens that are no words."""
     tokenizer = original.tokenizer
-    if tokenizer is None or tokenizer.kind != "words" or not tokenizer.eos_ends_lines:
+    if tokenizer is not None and tokenizer.kind != "words":
+        return [], "readers of the file split a text at white space only: give them its tokens with spaces between them"
+    if tokenizer is None or not tokenizer.eos_ends_lines:
         return [], None
     written = arpa_words(original.model, tokenizer)
     special = {tokenizer.unk_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id}

@@ -250,11 +250,15 @@ def quote_value(value: Any) -> str:
 
 
 def parse_int(value: Any) -> int | None:
-    """The integer of a number or of text such as 10_000, 300k or 1.5B; None for anything else."""
+    """The integer of a number or of text such as 10_000, 300k or 1.5B; None for anything else.
+
+    >>> parse_int("1,234"), parse_int("1,2")  # a list of two numbers is not 12
+    (1234, None)
+    """
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
-        match = re.fullmatch(r"([+-]?[\d_,]*\d(?:\.\d+)?)\s*([kmb]?)", value.strip().lower())
+        match = re.fullmatch(r"([+-]?(?:[\d_]*\d|\d{1,3}(?:,\d{3})+)(?:\.\d+)?)\s*([kmb]?)", value.strip().lower())
         if match is None:
             number = parse_float(value)
         else:
