@@ -61,6 +61,8 @@ def test_prompts_come_from_lines_records_and_standard_input(
     for words, expected in ((["-"], ["a\nb"]), (["--prompts-file", "-"], ["a", "b"])):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\nb\n")))
         assert prompts(*words) == expected
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa\r\n\r\nb \r\n")))
+    assert prompts("--prompts-file", "-") == ["a", "b "]
     both = run(capsys, folder / "plain", "a", "--prompts-file", tmp_path / "lines.txt")
     assert "leave one of them out" in both["error"]
     missing = run(capsys, folder / "plain", "--prompts-file", tmp_path / "none.txt")
