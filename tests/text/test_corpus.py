@@ -127,8 +127,8 @@ def test_documents_end_with_eos_and_the_parts_of_a_single_one_do_not(
     assert [several[name].ids[several[name].starts[1:] - 1].tolist() for name in SPLITS] == [[256, 256], [256]]
     single = Corpus.open(jsonl(tmp_path / "b.jsonl", ["abcdefghij"]), settings).encode(BYTES)
     assert bytes(single["train"].ids.tolist()) == b"abcdefghi"
-    assert single["validation"].ids.tolist() == [ord("j"), 256]
-    assert single["validation"].starts.tolist() == [0, 2]
+    assert single["validation"].ids.tolist() == [ord("j")]
+    assert single["validation"].starts.tolist() == [0, 1]
     whole = Corpus.open(tmp_path / "b.jsonl", replace(settings, validation=0)).encode(BYTES)
     assert whole["train"].ids.tolist() == [*b"abcdefghij", 256]
 
