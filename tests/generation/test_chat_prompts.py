@@ -111,9 +111,10 @@ def test_what_cannot_be_read_is_one_sentence(opened: Any) -> None:
     refusing = chat_tokenizer("{{ raise_exception('System role not supported') }}")
     with pytest.raises(BadInput, match=r"System role not supported.*--raw"):
         encode_prompt(opened.model, refusing, "a")
-    # Templates for other purposes alone are none.
+    # Which of several templates is meant is not guessed, as in transformers.
     tools = Tokenizer(CHAT.contents, {**CHAT.config, "chat_template": [{"name": "tool_use", "template": TEMPLATE}]})
-    assert not encode_prompt(opened.model, tools, "a").chat
+    with pytest.raises(BadInput, match=r"'tool_use', and none of them is named 'default'.*--raw"):
+        encode_prompt(opened.model, tools, "a")
 
 
 def test_a_chat_model_answers_unless_raw(opened: Any) -> None:

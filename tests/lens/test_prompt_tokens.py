@@ -228,7 +228,7 @@ def test_surprisal_shows_special_tokens_and_counts_the_text() -> None:
 def test_positions_count_every_token_that_is_read_and_spans_are_of_the_text() -> None:
     reader = READERS["chat"]()
     passage = encode_passage(reader.model, reader.tokenizer, "the sea")
-    columns = [at for at, span in enumerate(passage.spans) if span is not None]
+    columns = tuple(at for at, span in enumerate(passage.spans) if span is not None)
     lens = inspect(reader, "the sea", "logit-lens", columns=columns)
     assert isinstance(lens, Grid)
     assert lens.column_labels == tuple(passage.labels[at] for at in columns)
