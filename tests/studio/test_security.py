@@ -167,3 +167,23 @@ def test_half_a_body_is_no_request(made: Path) -> None:
 
 def test_two_host_headers_are_rejected(studio: TestClient) -> None:
     refused(studio.get("/health", headers=[("Host", "127.0.0.1"), ("Host", "127.0.0.1")]), 400)
+
+
+def test_a_response_after_the_server_has_refused_the_body_is_dropped_without_a_traceback() -> None:
+    import asyncio
+
+    from h11 import LocalProtocolError
+
+    from clearstory.studio.security import SecurityMiddleware
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message: Any) -> None:
+        raise LocalProtocolError("the connection must close")
+
+    scope = {"type": "http", "method": "GET", "path": "/health", "headers": [(b"host", b"127.0.0.1")]}
+    asyncio.run(SecurityMiddleware(app, hosts=("127.0.0.1",), token=None, cookie="x")(scope, receive, send))

@@ -13,9 +13,11 @@ import json
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -68,7 +70,8 @@ class SecurityMiddleware:
                     headers[name] = value
                 # Browsers revalidate cached page files; API responses are not cached.
                 headers["Cache-Control"] = "no-cache" if is_page_file(scope["path"]) else "no-store"
-            await send(message)
+            with suppress(LocalProtocolError):  # an invalid body: the server has answered with 400, and closes
+                await send(message)
 
         rejection = self.check_request(scope)
         if rejection is None and scope["method"] not in ("GET", "HEAD"):

@@ -144,8 +144,5 @@ def call_within(call: Callable[[], Result], seconds: float) -> Result:
     if errors:
         raise errors[0]
     if not results:
-        raise BadInput(
-            f"the tokenizer takes more than {seconds:.1f} s for this text; its regular expressions do not end on it, "
-            "use another"
-        )
+        raise BadInput(f"the tokenizer takes more than {seconds:.1f} s for this text; use another")
     return results[0]
