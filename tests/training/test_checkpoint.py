@@ -214,3 +214,14 @@ def test_an_invalid_state_is_refused_when_a_run_resumes(run: Path, tmp_path: Pat
     with pytest.raises(CorruptFile, match=r"the checkpoint of step 8 in .* has invalid values"):
         all_events(recipe(run.parent / "text.txt", tmp_path / "run", resume=True, **{"training.keep_checkpoints": 9}))
     assert contents(tmp_path) == before
+
+
+def test_a_renamed_copy_of_a_checkpoint_and_checksums_that_are_no_file_are_refused(tmp_path: Path) -> None:
+    saved = checkpoint.save_checkpoint(tmp_path, 5, {"a": torch.ones(2)}, {}, {})
+    copy = Path(shutil.copytree(saved, saved.with_name("step-000777")))
+    with pytest.raises(CorruptFile, match="a renamed copy of that of step 5"):
+        checkpoint.load_checkpoint(copy)
+    (saved / "checksums.json").unlink()
+    (saved / "checksums.json").mkdir()
+    with pytest.raises(CorruptFile, match="is not a file"):
+        checkpoint.load_checkpoint(saved)

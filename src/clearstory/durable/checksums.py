@@ -9,6 +9,7 @@ takes 0.06 s for 500 MB, sha256 0.32 s, blake2b 0.60 s.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class FolderChecksums:
         """The checksums of a folder, or None if it has no checksums.json. Raises CorruptFile."""
         path = folder / CHECKSUMS
         if not is_regular_file(path):
+            if os.path.lexists(path):  # the folder would be taken for one without digests
+                raise CorruptFile(f"{path} is not a file; copy the folder again, or delete it to open it unchecked")
             return None
         value = parse_json(read_file(path, MAX_BYTES), path)
         listed = value.get("files") if isinstance(value, dict) else None

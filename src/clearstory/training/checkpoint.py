@@ -79,6 +79,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         model, optimizer = (load_file(folder / name) for name in FILES[:2])
     except (SafetensorError, ClearstoryError, ValueError, KeyError, TypeError, OverflowError, OSError) as reason:
         raise CorruptFile(f"the checkpoint {folder} is damaged ({reason}); {way_out(folder)}") from None
+    named = FOLDER_NAME.fullmatch(folder.name)
+    if named is not None and int(named[1]) != step:
+        raise CorruptFile(f"the checkpoint {folder} is a renamed copy of that of step {step:,}; {way_out(folder)}")
     return Checkpoint(step, model, optimizer, values)
 
 
