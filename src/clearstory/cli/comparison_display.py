@@ -147,9 +147,9 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
         console.print(sanitize(pair.sentence))
     if any(entry.result.measure != LIKELIHOOD for entry in leaderboard.entries):
         console.print(f"* {PSEUDO_LIKELIHOOD}: not comparable with the values of the other models")
-    console.print(
-        f"intervals: 95 % bootstrap over {leaderboard.units:,} {leaderboard.unit}; speeds: tokens per CPU second"
-    )
+    resampled = f"95 % bootstrap over {leaderboard.units:,} {leaderboard.unit}"
+    intervals = resampled if leaderboard.units > 1 else "none, the text is too short"
+    console.print(f"intervals: {intervals}; speeds: tokens per CPU second")
     console.print(f"report: {leaderboard.folder / 'report.html'}; a row for each run: results.csv")
 
 

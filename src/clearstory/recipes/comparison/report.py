@@ -91,10 +91,15 @@ def setup_text(leaderboard: Leaderboard) -> str:
     training = ""
     if leaderboard.trained_on:
         training = f"Each model was trained on {leaderboard.trained_on} with {leaderboard.budget}. "
+    intervals = (
+        f"Intervals are 95 % bootstrap intervals over {leaderboard.units:,} {leaderboard.unit}: how far bits per byte "
+        "would vary on other text of the same kind."
+        if leaderboard.units > 1
+        else "The text is too short for intervals."
+    )
     return (
-        f"{training}All were evaluated on the same {leaderboard.bytes:,} bytes, {leaderboard.text}. Intervals are 95 % "
-        f"bootstrap intervals over {leaderboard.units:,} {leaderboard.unit}: how far bits per byte would vary on other "
-        "text of the same kind. Speeds are per CPU second."
+        f"{training}All were evaluated on the same {leaderboard.bytes:,} bytes, {leaderboard.text}. {intervals} "
+        "Speeds are per CPU second."
     )
 
 
