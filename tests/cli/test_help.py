@@ -122,3 +122,8 @@ def test_a_closed_standard_output_is_no_failure() -> None:
     command = f"{sys.executable} -m clearstory models >&-"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_of_help_is_the_overview(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help", "help"]) == 0
+    assert "usage: clearstory COMMAND" in capsys.readouterr().out
