@@ -241,6 +241,7 @@ def test_arguments_are_checked_by_their_types() -> None:
 def test_results_are_html_in_notebooks() -> None:
     from clearstory.metrics import Score
     from clearstory.recipes.comparison.leaderboard import Leaderboard, LeaderboardEntry, ModelResult
+    from clearstory.recipes.comparison.report import setup_text
 
     completion = clearstory.Completion(prompt="<a", text=" & b\nc", ids=(1,), logprobs=(-1.0,), finished="length")
     generation = clearstory.Generation(completions=(completion, completion), seconds=1.0)
@@ -257,6 +258,7 @@ def test_results_are_html_in_notebooks() -> None:
         text="t", bytes=1, unit="document", units=1, trained_on=None, budget="", prompt="", entries=(entry,), pairs=(),
         command="", machine={}, folder=Path(),
     )  # fmt: skip
+    assert "The text is too short for intervals." in setup_text(leaderboard)  # it is one unit
     html = leaderboard._repr_html_()
     assert "<td>&lt;clear&gt;</td><td>2.5</td><td>2.400 to 2.600</td><td>1,234,567</td><td>60</td>" in html
     assert "a &amp; b" in html
