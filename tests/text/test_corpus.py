@@ -119,9 +119,7 @@ def test_a_split_that_does_not_exist_names_the_nearest(tmp_path: Path) -> None:
         corpus.documents("valid")
 
 
-def test_documents_end_with_eos_and_the_parts_of_a_single_one_do_not(
-    tmp_path: Path, settings: DataSettings
-) -> None:
+def test_documents_end_with_eos_and_the_parts_of_a_single_one_do_not(tmp_path: Path, settings: DataSettings) -> None:
     several = Corpus.open(jsonl(tmp_path / "a.jsonl", ["aa", "b", "cc"]), settings).encode(BYTES)
     assert [several[name].documents for name in SPLITS] == [2, 1]
     assert [several[name].ids[several[name].starts[1:] - 1].tolist() for name in SPLITS] == [[256, 256], [256]]
