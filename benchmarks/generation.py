@@ -184,7 +184,8 @@ def int8_loss(model: Any, int8_model: Any, args: argparse.Namespace) -> dict[str
             "bits_per_byte": None if plain.bits_per_byte is None else quantized.bits_per_byte - plain.bits_per_byte,
         }
     ids = torch.randint(model.vocab, (513,), generator=torch.Generator().manual_seed(2)).numpy()
-    dataset = SimpleNamespace(ids=ids, starts=np.array([0, 513]), byte_lengths=np.ones(model.vocab, np.int64))
+    lengths = np.ones(model.vocab, np.int64)
+    dataset = SimpleNamespace(ids=ids, starts=np.array([0, 513]), byte_lengths=lengths, document_bytes=np.array([513]))
     scores = [score_dataset(each, dataset, windows="blocks") for each in (model, int8_model)]
     return {"on": "random ids", "tokens": 512, "nats_per_token": scores[1].nats_per_token - scores[0].nats_per_token}
 
