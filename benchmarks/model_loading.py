@@ -37,7 +37,7 @@ import json, sys, time
 import torch
 started, cpu_started = time.perf_counter(), time.process_time()
 from clearstory.recipes.inference.generate import generate
-text = generate(sys.argv[1], "The capital of France is", max_tokens=1, temperature=0).text
+text = generate(sys.argv[1], "The capital of France is", max_tokens=1, temperature=0, raw=True).text
 seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
 print(json.dumps({"text": text, "seconds": seconds, "cpu_seconds": cpu_seconds}))
 """

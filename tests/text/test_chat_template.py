@@ -145,7 +145,8 @@ def little_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_hostile_template_is_stopped_and_the_next_one_renders(little_time: None) -> None:
     for source, sentence in HOSTILE.items():
-        with pytest.raises(BadInput, match=sentence) as error:
+        # Which limit is reached first depends on the processor.
+        with pytest.raises(BadInput, match=f"{sentence}|{TOO_SLOW}") as error:
             ChatTemplate(source).render(MESSAGES)
         assert "\n" not in str(error.value)
     assert ChatTemplate("{{ messages | length }}").render(MESSAGES) == "3"
