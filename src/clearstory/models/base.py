@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.text.byte_attribution import TokenSequences as TokenSequences
 
 
 @dataclass(frozen=True)
@@ -124,26 +125,6 @@ class FitProgress:
     nats: float | None = None
     note: str | None = None
     converged: bool = False
-
-
-class TokenSequences(Protocol):
-    """Documents in one array of ids: document d is ids[starts[d]:starts[d + 1]]."""
-
-    @property
-    def ids(self) -> Any:
-        """Token ids of all documents, (N,)."""
-
-    @property
-    def starts(self) -> Any:
-        """Index of each document's first token, and N, (D + 1,)."""
-
-    @property
-    def byte_lengths(self) -> Any:
-        """Bytes of text that each token of the vocabulary stands for, (V,)."""
-
-    @property
-    def document_bytes(self) -> Any:
-        """Bytes of each document's text, (D,)."""
 
 
 @runtime_checkable

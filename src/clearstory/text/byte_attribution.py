@@ -20,8 +20,8 @@ BLOCK = 1 << 12
 """Tokens between two stored sums."""
 
 
-class DocumentTokens(Protocol):
-    """The parts of a token dataset that are used here."""
+class TokenSequences(Protocol):
+    """Documents in one array of ids: document d is ids[starts[d]:starts[d + 1]]."""
 
     @property
     def ids(self) -> Any:
@@ -50,7 +50,7 @@ class ByteAttribution:
     (3, 4, 7)
     """
 
-    def __init__(self, dataset: DocumentTokens) -> None:
+    def __init__(self, dataset: TokenSequences) -> None:
         self.ids = np.asanyarray(dataset.ids)
         self.starts = np.asarray(dataset.starts, np.int64)
         self.byte_lengths = np.asarray(dataset.byte_lengths, np.int64)
@@ -88,7 +88,7 @@ class ByteAttribution:
         return int(self.sums_before_block[block]) + int(self.byte_lengths[rest].sum())
 
 
-def attributed_sizes(dataset: DocumentTokens) -> Floats:
+def attributed_sizes(dataset: TokenSequences) -> Floats:
     """Bytes of each token, (N,), whole numbers: those of a document add up to the bytes that were read."""
     starts = np.asarray(dataset.starts, np.int64)
     counts = np.diff(starts)
