@@ -1,0 +1,106 @@
+"""Kernels: the one place that names private operators of PyTorch, a thin function for each.
+
+Each library has a function that says whether its operators exist in this build and on this processor.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# oneDNN, fp32: a second implementation beside `F.linear`, which calls the BLAS that torch was built with (MKL on x86).
+
+
+def has_onednn() -> bool:
+    """Whether oneDNN's linear layer exists in this build."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]  # torch's
+
+
+def onednn_linear(x: Float[Tensor, "*D I"], weight: Float[Tensor, "O I"], bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b, (..., O), without a gradient. The weight is plain, in any strides, or packed by `onednn_pack`."""
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], ""))
+
+
+def onednn_pack(weight: Float[Tensor, "O I"], rows: int) -> Tensor:
+    """A weight in oneDNN's blocks, as it chooses them for inputs of so many rows; other numbers of rows work too."""
+    return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight.default(weight, rows))
+
+
+# FBGEMM, weights in fp16: inputs, sums and outputs are fp32.
+
+
+def has_fp16_weights() -> bool:
+    """Whether FBGEMM's kernels for fp16 weights exist here (they need AVX2)."""
+    return _fbgemm() and hasattr(torch.ops.aten, "fbgemm_linear_fp16_weight_fp32_activation")
+
+
+def pack_fp16_weight(weight: Float[Tensor, "O I"]) -> Tensor:
+    """fp32 weights rounded to fp16 and packed, for `linear_fp16_weight`."""
+    with warnings.catch_warnings():
+        # torch warns at the first call of each; linear_dynamic_fp16 has the same kernel, and 10 µs more a call.
+        warnings.filterwarnings("ignore", "fbgemm_.* is deprecated", UserWarning)
+        packed = torch.fbgemm_pack_gemm_matrix_fp16(weight.contiguous())
+        torch.fbgemm_linear_fp16_weight_fp32_activation(
+            torch.zeros(1, weight.shape[1]), packed, torch.zeros(len(weight))
+        )
+    return cast(Tensor, packed)
+
+
+def linear_fp16_weight(x: Float[Tensor, "*D I"], packed: Tensor, bias: Tensor) -> Float[Tensor, "*D O"]:
+    """x Wᵀ + b, fp32, for x of two dimensions or more. A row of the output does not depend on the other rows."""
+    return cast(Tensor, torch.ops.aten.fbgemm_linear_fp16_weight_fp32_activation.default(x, packed, bias))
+
+
+# FBGEMM, weights in int8: inputs are rounded to 8 bits with a given scale, sums are int32.
+
+
+def has_int8_weights() -> bool:
+    """Whether FBGEMM's kernels for 8-bit integers exist here."""
+    return _fbgemm() and hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
+
+
+def pack_int8_weight(weight: Float[Tensor, "O I"], scales: Float[Tensor, "O"]) -> Any:
+    """Weights rounded to multiples -127 to 127 of a scale for each output, and packed, for `linear_int8_weight`."""
+    with warnings.catch_warnings():
+        # torch deprecates quantized tensors and has nothing yet that is as fast on a CPU.
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor, torch.quantize_per_channel", UserWarning)
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        rounded = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(rounded, None)
+
+
+def linear_int8_weight(x: Float[Tensor, "N I"], scale: float, packed: Any) -> Float[Tensor, "N O"]:
+    """x Wᵀ, fp32, for x rounded to multiples -128 to 127 of `scale`: exact but for the two roundings."""
+    op = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+    return cast(Tensor, op(x, scale, 128, packed))
+
+
+# ATen, weights in int4: groups of consecutive inputs have a scale and an offset, bf16.
+
+
+def has_int4_weights() -> bool:
+    """Whether ATen's kernels for 4-bit integers exist here."""
+    return hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+
+
+def pack_int4_weight(integers: Int[Tensor, "O I"]) -> Tensor:
+    """Integers 0 to 15 packed in fours, for `linear_int4_weight`. O must be a multiple of 16, I of 2."""
+    return cast(Tensor, torch.ops.aten._convert_weight_to_int4pack_for_cpu.default(integers.int(), 1))
+
+
+def linear_int4_weight(x: Tensor, packed: Tensor, group: int, scales: Float[Tensor, "G O 2"]) -> Tensor:
+    """x Wᵀ, bf16, for W = (integer - 8) · scale + offset, the two of each `group` inputs in `scales`."""
+    return cast(Tensor, torch.ops.aten._weight_int4pack_mm_for_cpu.default(x, packed, group, scales))
+
+
+def _fbgemm() -> bool:
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is active: its tensors stand for batches or tangents."""
+    return torch._C._are_functorch_transforms_active()

@@ -1,0 +1,78 @@
+"""Linear layers and matrix products by the backend of this process, with their gradients.
+
+In fp32 on a CPU, oneDNN computes x Wᵀ + b, g W and gᵀ x where it is the backend (see backend.py). Everything else is
+PyTorch's own: other dtypes and devices, a few rows, compiled code, functorch's transforms and gradients of gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.models.matmul import backend, kernels
+
+MIN_ROWS = 16
+"""Fewest rows that oneDNN multiplies: below, reading the weight takes longer than multiplying."""
+
+
+def linear(
+    x: Float[Tensor, "*D I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None = None
+) -> Float[Tensor, "*D O"]:
+    """x Wᵀ + b in the dtype of x, (..., O): fp32 weights are cast, for a bf16 residual stream."""
+    if not uses_onednn(x, weight):
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's
+        return out
+    return kernels.onednn_linear(x, weight, bias)
+
+
+def matmul(a: Float[Tensor, "N K"], b: Float[Tensor, "K M"]) -> Float[Tensor, "N M"]:
+    """a b for two matrices, without a gradient."""
+    return kernels.onednn_linear(a, b.t()) if uses_onednn(a, b) else torch.mm(a, b)
+
+
+def uses_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN multiplies these: plain fp32 tensors on a CPU, of enough rows, outside any transformation."""
+    return (
+        backend.matmul_backend() == "onednn"
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and x.numel() >= MIN_ROWS * x.shape[-1] > 0
+        and type(x) in PLAIN
+        and type(weight) in PLAIN
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and not kernels.is_transformed()
+    )
+
+
+PLAIN = (Tensor, nn.Parameter)
+"""Classes of tensors that hold their numbers themselves; a sharded or a fake tensor has another."""
+
+
+class _Linear(torch.autograd.Function):
+    """x Wᵀ + b and its gradients by oneDNN; gradients of gradients by PyTorch's own products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return kernels.onednn_linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        # With create_graph, what is computed here must be differentiable itself.
+        product = torch.mm if torch.is_grad_enabled() else matmul
+        flat = grad.reshape(-1, grad.shape[-1])
+        want_x, want_weight, want_bias = ctx.needs_input_grad
+        return (
+            product(flat, weight).view_as(x) if want_x else None,
+            product(flat.t(), x.reshape(-1, x.shape[-1])) if want_weight else None,
+            flat.sum(0) if want_bias else None,
+        )
