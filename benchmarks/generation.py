@@ -34,8 +34,7 @@ from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import inference_mode
 from clearstory.models.build import build
-from clearstory.models.decoding_layout import optimize_for_decoding
-from clearstory.models.int8 import quantize_int8
+from clearstory.models.inference_model import inference_model
 from clearstory.models.transformer.presets import GPT2
 
 PROMPT = 32
@@ -56,12 +55,12 @@ def main() -> None:
     results |= {"parameters": sum(p.numel() for p in model.parameters()), "prompt": PROMPT, "tokens": args.tokens}
     for batch_size in (1, 8):
         prompts = torch.randint(model.vocab, (batch_size, PROMPT), generator=generator)
-        decoding_model = optimize_for_decoding(model, batch_size)
+        decoding_model = inference_model(model, "fp32", batch_size)
         results[f"batch_{batch_size}"] = decode_speed(decoding_model, hf_model, prompts, args)
         results[f"prefill_{batch_size}"] = prefill_speed(decoding_model, hf_model, prompts, args.pairs)
         del decoding_model
         gc.collect()
-    int8_model = quantize_int8(model)
+    int8_model = inference_model(model, "int8")
     for batch_size in (1, 8):
         prompts = torch.randint(model.vocab, (batch_size, PROMPT), generator=generator)
         results[f"int8_batch_{batch_size}"] = decode_speed(int8_model, hf_model, prompts, args)

@@ -22,7 +22,7 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.device import resolve_device
 from clearstory.models.hmm.config import HMMConfig
-from clearstory.models.int8 import quantize_int8
+from clearstory.models.inference_model import inference_model
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
 from clearstory.training.count_trainer import CountTrainer
@@ -203,8 +203,8 @@ def test_bf16_weights_generate(name: str) -> None:
 
 
 def test_int8_is_refused() -> None:
-    with pytest.raises(CannotDo, match=r"run on the processor, and the model is on cuda:0; use --device cpu"):
-        quantize_int8(MODELS["gpt2"]().float().to(DEVICE))
+    with pytest.raises(CannotDo, match=r"packed for the processor, and the model is on cuda:0; use --device cpu"):
+        inference_model(MODELS["gpt2"]().float().to(DEVICE), "int8")
 
 
 RUNS: dict[str, Callable[[], dict[str, Any]]] = {

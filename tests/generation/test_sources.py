@@ -19,8 +19,7 @@ from clearstory.generation.engine import Engine, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.models.decoding_layout import optimize_for_decoding
-from clearstory.models.int8 import quantize_int8
+from clearstory.models.inference_model import inference_model
 from clearstory.recipes.inference.generate import Generation, stream_generate
 from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate
@@ -145,7 +144,7 @@ def test_a_decoding_layout_generates_as_its_model(name: str, rows: int) -> None:
     source = TokenBatch.from_sequences(SOURCES[:rows])
     written = TokenBatch(torch.tensor([[0, 4, 5]] * rows))
     whole = model.logits(model.forward(written, model.init_state(rows, source=source))[0])
-    for view, tolerance in ((optimize_for_decoding(model, rows), 1e-5), (quantize_int8(model), 0.15)):
+    for view, tolerance in ((inference_model(model, "fp32", rows), 1e-5), (inference_model(model, "int8"), 0.15)):
         assert view is not model
         seen = view.logits(view.forward(written, view.init_state(rows, source=source))[0])
         assert (seen - whole).abs().max() <= tolerance * whole.abs().max()

@@ -14,7 +14,7 @@ from clearstory.lens.probes.gradient_reach import gradient_norms_by_distance, gr
 from clearstory.lens.probes.recurrent_units import compute_gates, gate_activations
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.base import TokenBatch
-from clearstory.models.int8 import quantize_int8
+from clearstory.models.inference_model import inference_model
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import MODELS
 
@@ -114,7 +114,7 @@ def test_gradient_reach_states_what_it_was_measured_on(monkeypatch: pytest.Monke
 
 
 def test_gradient_reach_is_not_offered_for_a_model_without_gradients() -> None:
-    model = quantize_int8(MODELS["lstm"]())
+    model = inference_model(MODELS["lstm"](), "int8")
     assert "gradient-reach" in supported_views(MODELS["lstm"]())
     assert "gradient-reach" not in supported_views(model)
     with pytest.raises(CannotDo, match="has no gradients; use a Transformer, a recurrent model or an HMM; it supports"):

@@ -381,7 +381,7 @@ def test_unknown_ids_are_refused() -> None:
 
 def test_unsupported_views_are_refused(tmp_path: Any) -> None:
     import clearstory
-    from clearstory.models.int8 import quantize_int8
+    from clearstory.models.inference_model import inference_model
 
     tokenizer = train_tokenizer("characters", ["abcdefghij klmnopqrst"])
     model = counted(order=2)
@@ -389,8 +389,8 @@ def test_unsupported_views_are_refused(tmp_path: Any) -> None:
     for view in ("attention", "neighbours"):
         with pytest.raises(CannotDo, match=r"this model \(ngram\) .*it supports tokens.*next-token.*surprisal"):
             clearstory.inspect(opened, "abc", view)
-    with pytest.raises(CannotDo, match="without --int8"):
-        quantize_int8(load_model_and_tokenizer(opened)[0])
+    with pytest.raises(CannotDo, match="without --precision"):
+        inference_model(load_model_and_tokenizer(opened)[0], "int8")
     with pytest.raises(UnknownName):
         clearstory.inspect(opened, "abc", "entropies")
 

@@ -29,6 +29,7 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             batch_size=recipe.batch_size,
             limit=recipe.limit,
             data=recipe.data,
+            precision=recipe.precision,
             int8=recipe.int8,
             device=recipe.device,
             on_progress=on_progress,

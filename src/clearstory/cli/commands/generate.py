@@ -36,6 +36,7 @@ def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
         special_tokens=recipe.prompting.special_tokens,
         truncate=recipe.truncate,
         ignore_eos=recipe.ignore_eos,
+        precision=recipe.precision,
         int8=recipe.int8,
         device=recipe.device,
         on_text=print_chunk if is_streamed else None,

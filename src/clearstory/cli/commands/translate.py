@@ -23,6 +23,7 @@ def run(recipe: TranslateRecipe, output: Output) -> Mapping[str, Any]:
             max_tokens=recipe.max_tokens,
             truncate=recipe.truncate,
             errors=recipe.errors,
+            precision=recipe.precision,
             device=recipe.device,
             on_progress=on_progress,
         )

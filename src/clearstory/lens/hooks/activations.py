@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, require
-from clearstory.models.decoding_layout import DecodingView
+from clearstory.models.inference_model import InferenceView
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
 from clearstory.models.transformer.block import Block
@@ -148,7 +148,7 @@ def transformer_stacks(model: LanguageModel) -> list[tuple[str, Stack]]:
 
 def unwrap_model(model: LanguageModel) -> Any:
     """The original model of one whose weights were laid out for decoding; any other model itself."""
-    return model.base_model if isinstance(model, DecodingView) else model
+    return model.base_model if isinstance(model, InferenceView) else model
 
 
 def embedding_module(model: LanguageModel) -> nn.Module:

@@ -47,7 +47,7 @@ def pack_fp16_weight(weight: Float[Tensor, "O I"]) -> Tensor:
         torch.fbgemm_linear_fp16_weight_fp32_activation(
             torch.zeros(1, weight.shape[1]), packed, torch.zeros(len(weight))
         )
-    return cast(Tensor, packed)
+    return packed
 
 
 def linear_fp16_weight(x: Float[Tensor, "*D I"], packed: Tensor, bias: Tensor) -> Float[Tensor, "*D O"]:

@@ -15,7 +15,8 @@ from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, 
 from clearstory.metrics import Score
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.int8 import quantize_int8
+from clearstory.models.inference_model import inference_model
+from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
@@ -100,6 +101,7 @@ def evaluate(
     batch_size: int = 8,
     limit: int | None = None,
     data: ReadSettings | None = None,
+    precision: Precision = "auto",
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -119,12 +121,14 @@ def evaluate(
         batch_size: windows in one batch.
         limit: stop after about this number of tokens.
         data: how files are read.
-        int8: use 8-bit integer weights.
+        precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the model as it is.
+        int8: another spelling of the precision int8.
         device: cpu, cuda, mps or auto.
         on_progress: called with the number of tokens done and the number of all tokens.
 
     Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.
     """
+    chosen = resolve_precision(precision, int8)
     network, tokenizer = load_model_and_tokenizer(model, device)
     paths = [sources] if isinstance(sources, str | Path) else sources
     notes = ReadNotes()
@@ -141,7 +145,7 @@ def evaluate(
         evaluation = evaluate_encoder(encoder, tokenizer, documents, limit=limit, on_progress=on_progress)
     else:
         evaluation = evaluate_causal(
-            quantize_int8(network) if int8 else network,
+            network if chosen == "auto" else inference_model(network, chosen, batch_size),
             tokenizer,
             documents,
             windows=windows,

@@ -15,9 +15,9 @@ from clearstory.generation.settings import Sampling, SamplingOverrides, sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
-from clearstory.models.decoding_layout import optimize_for_decoding
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.int8 import quantize_int8 as to_int8
+from clearstory.models.inference_model import inference_model
+from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import PromptOptions, Truncation, is_chat
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -26,8 +26,8 @@ from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.text.tokenizers import Tokenizer
 
-MIN_TOKENS_FOR_DECODING_LAYOUT = 32
-"""Tokens to generate from which copying the weights into the layout for decoding takes less time than it saves."""
+MIN_TOKENS_FOR_PACKING = 32
+"""Tokens to generate from which packing the weights takes less time than it saves."""
 
 BEAM_BATCH_SIZE = 16
 """Prompts whose beams are searched in one batch."""
@@ -130,6 +130,7 @@ def generate(
     special_tokens: bool = True,
     truncate: Truncation | None = None,
     ignore_eos: bool = False,
+    precision: Precision = "auto",
     int8: bool = False,
     device: str | None = None,
     on_text: Callable[[TextChunk], None] | None = None,
@@ -151,7 +152,8 @@ def generate(
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
         truncate: "left" drops the beginning of a prompt that is longer than the context; None raises ContextOverflow.
         ignore_eos: continue after the end tokens.
-        int8: use 8-bit integer weights.
+        precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the fastest of the first three here.
+        int8: another spelling of the precision int8.
         device: cpu, cuda, mps or auto.
         on_text: called with each TextChunk as soon as its text is final; see `stream_generate` for an iterator.
         on_note: called with a sentence on each thing that is worth knowing before the text, such as a chat template.
@@ -170,7 +172,7 @@ def generate(
         options=options,
         truncate=truncate,
         ignore_eos=ignore_eos,
-        int8=int8,
+        precision=resolve_precision(precision, int8),
         device=device,
         on_note=on_note,
     )
@@ -190,7 +192,7 @@ def stream_generate(
     options: PromptOptions = PromptOptions(),
     truncate: Truncation | None = None,
     ignore_eos: bool = False,
-    int8: bool = False,
+    precision: Precision = "auto",
     device: str | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Iterator[TextChunk | Generation]:
@@ -220,10 +222,8 @@ def stream_generate(
         for note in notes_on(prompt_format, tokenizer, config):
             on_note(note)
     batch_size = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), BEAM_BATCH_SIZE)
-    if int8:
-        network = to_int8(network)
-    elif sampling.max_tokens >= MIN_TOKENS_FOR_DECODING_LAYOUT:
-        network = optimize_for_decoding(network, batch_size)
+    if precision != "auto" or sampling.max_tokens >= MIN_TOKENS_FOR_PACKING:
+        network = inference_model(network, precision, batch_size)
     started = time.perf_counter()
     completions: list[Completion] = []
     if sampling.beam > 1:

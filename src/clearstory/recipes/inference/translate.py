@@ -12,7 +12,8 @@ from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.settings import Sampling
 from clearstory.models.capabilities import Capability, family_name, has_capability
-from clearstory.models.decoding_layout import optimize_for_decoding
+from clearstory.models.inference_model import inference_model
+from clearstory.models.precision import Precision
 from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.prompt_format import PromptFormat
@@ -67,6 +68,7 @@ def translate(
     max_tokens: int | None = None,
     truncate: Truncation | None = None,
     errors: Errors = "strict",
+    precision: Precision = "auto",
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Translation:
@@ -97,7 +99,7 @@ def translate(
         length_penalty = 1.0 if config.length_penalty is None else config.length_penalty
     prompt_format = PromptFormat.of(network, tokenizer, truncate, generation_config=config)
     sources = [prompt_format.encode(tokenizer, source)[1] or [] for source in inputs]
-    network = optimize_for_decoding(network, beam * min(len(inputs), BATCH_SIZE))
+    network = inference_model(network, precision, beam * min(len(inputs), BATCH_SIZE))
     started = time.perf_counter()
     results: dict[int, TranslatedText] = {}
     # The longest first, so that the estimate of the remaining time is not too short.

@@ -8,6 +8,7 @@ from typing import Literal
 
 from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
+from clearstory.models.precision import Precision
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
 from clearstory.text.settings import ReadSettings
 
@@ -39,7 +40,8 @@ class GenerateRecipe:
         truncate: left drops the beginning of a prompt that exceeds the context; default: raise an error.
         ignore_eos: continue after the end-of-text tokens.
         text_field: field (jsonl) or column (parquet) with the prompts.
-        int8: quantize weights to 8-bit integers: less memory, faster, slightly different logits.
+        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the fastest of the first three here.
+        int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
     """
 
@@ -51,6 +53,7 @@ class GenerateRecipe:
     text_field: str = "text"
     truncate: Literal["left"] | None = None
     ignore_eos: bool = False
+    precision: Precision = "auto"
     int8: bool = False
     device: str | None = None
 
@@ -68,7 +71,8 @@ class EvaluateRecipe:
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
         limit: evaluate on about this many tokens.
-        int8: quantize weights to 8-bit integers.
+        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the model as it is.
+        int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
     """
 
@@ -79,6 +83,7 @@ class EvaluateRecipe:
     stride: int | None = None
     batch_size: int = 8
     limit: int | None = None
+    precision: Precision = "auto"
     int8: bool = False
     device: str | None = None
     data: ReadSettings = field(default_factory=ReadSettings)
@@ -180,6 +185,7 @@ class TranslateRecipe:
         max_tokens: maximum number of tokens of a translation; default: the model's, else 50 more than its source.
         truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the fastest of the first three here.
         device: cpu, cuda or mps; default: cpu.
     """
 
@@ -190,6 +196,7 @@ class TranslateRecipe:
     max_tokens: int | None = None
     truncate: Literal["left"] | None = None
     errors: Literal["strict", "replace"] = "strict"
+    precision: Precision = "auto"
     device: str | None = None
 
 

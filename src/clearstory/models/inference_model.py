@@ -1,11 +1,7 @@
-"""Decoding layout: a view of a model whose weights are laid out in memory for decoding. Made on opening, never saved.
+"""The inference form of a model: a view whose constant weights are packed in one precision. Made when a model is
+opened, never saved.
 
-Decoding reads every weight for each token, so its speed is that of reading memory. One thread of an AVX-512 machine
-that reads memory at 28 GB/s, GPT-2's matrices, GB/s of weights read:
-
-    sequences at a time          1      4      8
-    PyTorch's own (F.linear)    12      7      6
-    this view                15-22     15     12
+Decoding reads every weight for each token, so its speed is that of reading memory: narrower weights are faster.
 """
 
 from __future__ import annotations
@@ -22,31 +18,39 @@ from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, output_weight, reads_source
 from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.cross_entropy import CHUNK_LOGITS
+from clearstory.models.matmul.packed import choose_precision, pack_linear
+from clearstory.models.precision import PackedPrecision, Precision
 from clearstory.models.shallow_copy import shallow_copy
 
 LinearFactory = Callable[[nn.Linear], nn.Module]
 """From a linear layer to a module that computes the same in another way."""
 
 
-def optimize_for_decoding(model: LanguageModel, batch_size: int = 1) -> LanguageModel:
-    """A view of the model laid out for decoding `batch_size` sequences; the model itself where there is nothing to
-    gain.
+def inference_model(model: LanguageModel, precision: Precision = "auto", batch_size: int = 1) -> LanguageModel:
+    """A view of the model with its linear layers, the unembedding included, packed in this precision.
 
-    For one sequence each weight matrix with more rows than columns is kept transposed as well (weights take twice the
-    memory); for several, weights are packed by oneDNN. Results agree up to fp32 rounding. Takes a second per gigabyte
-    of
-    weights: worth it from about 20 tokens on. Only fp32 on a CPU gains; other models are returned unchanged.
+    Embeddings and norms are unchanged. Under "auto" models that are not fp32 on a CPU, or have no output embeddings,
+    are returned unchanged. Takes a second per gigabyte of weights: worth it from about 20 tokens on. Raises CannotDo
+    for a precision that this model, its device or this build of torch does not have.
     """
     weight = output_weight(model)
-    plain = weight is not None and weight.dtype == torch.float32 and weight.device.type == "cpu"
-    if not plain or (batch_size > 1 and not torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch's
-        return model
-    return DecodingView(
-        model, ColumnMajorLinear if batch_size == 1 else lambda linear: PackedLinear(linear, batch_size)
-    )
+    if precision == "auto":
+        if weight is None or weight.dtype != torch.float32 or weight.device.type != "cpu":
+            return model
+    elif weight is None:
+        raise CannotDo(
+            f"this model ({family_name(model)}) has no matrices to pack in {precision}; open it without --precision"
+        )
+    elif weight.device.type != "cpu":
+        raise CannotDo(
+            f"{precision} weights are packed for the processor, and the model is on {weight.device}; use --device cpu, "
+            "or open it without --precision"
+        )
+    chosen: PackedPrecision = choose_precision(batch_size) if precision == "auto" else precision
+    return InferenceView(model, lambda linear: pack_linear([linear], chosen))
 
 
-class DecodingView(nn.Module):
+class InferenceView(nn.Module):
     """A model with its linear layers replaced, the unembedding included; all else is shared with the original.
 
     Raises CannotDo for a model without output embeddings.
@@ -56,7 +60,7 @@ class DecodingView(nn.Module):
         super().__init__()
         weight = output_weight(model)
         if weight is None:
-            raise CannotDo(f"this model ({family_name(model)}) has no matrices to lay out anew; open it without --int8")
+            raise CannotDo(f"this model ({family_name(model)}) has no matrices to pack; open it without --precision")
         made: dict[int, nn.Module] = {}
 
         def replace(name: str, module: nn.Module) -> nn.Module | None:
@@ -117,39 +121,3 @@ def linear_from_weight(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     if bias is not None:
         linear.bias = nn.Parameter(bias.data, requires_grad=False)
     return linear
-
-
-class ColumnMajorLinear(nn.Module):
-    """A linear layer for one vector at a time: weights are read column by column, which keeps the output in cache.
-
-    Only where the output is at least as long as the input; else reading row by row is faster already.
-    """
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.weight = linear.weight.data
-        self.bias = None if linear.bias is None else linear.bias.data
-        transpose = linear.out_features >= linear.in_features
-        self.columns = self.weight.t().contiguous().t() if transpose else self.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        if x.numel() != x.shape[-1]:
-            return F.linear(x, self.weight, self.bias)
-        row = x.reshape(-1)
-        out = torch.mv(self.columns, row) if self.bias is None else torch.addmv(self.bias, self.columns, row)
-        return out.view(*x.shape[:-1], -1)
-
-
-class PackedLinear(nn.Module):
-    """A linear layer for several vectors at a time: weights packed in blocks for oneDNN's kernels."""
-
-    def __init__(self, linear: nn.Linear, batch_size: int) -> None:
-        super().__init__()
-        # The batch size is a hint; blocks packed for eight serve one to thirty-two well.
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.data, batch_size)
-        self.bias = None if linear.bias is None else linear.bias.data
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))

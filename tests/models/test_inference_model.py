@@ -1,0 +1,97 @@
+"""Decoding layouts of a model: the same results up to rounding, never saved, the model itself unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import CannotDo
+from clearstory.generation.engine import generate
+from clearstory.generation.settings import Sampling
+from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
+from clearstory.models.build import build
+from clearstory.models.inference_model import InferenceView, inference_model
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
+
+IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))
+PRECISIONS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 0.04, "int8": 0.03, "int4": 0.3}
+"""The most that logits differ, as a share of the largest logit: twice what was seen of these models."""
+WIRINGS = {
+    "gpt2": TINY_GPT2,
+    "clear": TINY_CLEAR,
+    "untied": replace(TINY_GPT2, tie_embeddings=False),
+    "recall": TINY_RECALL,
+}
+
+
+def made(wiring: str, shaken: bool = True) -> Any:
+    """A tiny model."""
+    model, chance = build(WIRINGS[wiring], seed=3).eval(), torch.Generator().manual_seed(3)
+    if shaken:
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn(weight.shape, generator=chance) * 0.2)
+    return model
+
+
+@pytest.fixture(params=WIRINGS)
+def wiring(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest difference between a layout's logits and the model's, as a share of the largest logit."""
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_layout_computes_as_its_model(wiring: str, name: Any) -> None:
+    tolerance, model = PRECISIONS[name], made(wiring, shaken=name in ("fp32", "fp16"))
+    view = inference_model(model, name)
+    assert isinstance(view, InferenceView)
+    assert isinstance(view, LanguageModel)
+    with torch.no_grad():
+        for rows in (1, 3):
+            whole = model.logits(model.forward(TokenBatch(IDS[:rows]))[0])
+            assert off(view.logits(view.forward(TokenBatch(IDS[:rows]))[0]), whole) <= tolerance
+            state = view.init_state(rows)
+            steps = []
+            for place in range(9):
+                hidden, state = view.forward(TokenBatch(IDS[:rows, place : place + 1]), state)
+                steps.append(view.logits(hidden))
+            assert off(torch.cat(steps, 1), whole) <= tolerance
+        targets = IDS.roll(-1, 1).clone()
+        targets[0, 3] = IGNORE_INDEX
+        difference = view.token_nll(TokenBatch(IDS), targets)[0] - model.token_nll(TokenBatch(IDS), targets)[0]
+        assert difference.abs().max() <= tolerance * 2 * model.logits(model.forward(TokenBatch(IDS))[0]).abs().max()
+        assert difference[0, 3] == 0
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_a_layout_is_never_saved_and_its_model_unchanged(wiring: str, name: Any) -> None:
+    model = made(wiring)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    view: Any = inference_model(model, name)
+    with pytest.raises(CannotDo, match="save the model"):
+        view.state_dict()
+    list(generate(view, [1, 2], Sampling(max_tokens=5, seed=1)))
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert not any(weight.requires_grad for weight in view.parameters())
+
+
+def test_where_nothing_is_gained_the_model_itself_is_returned(wiring: str) -> None:
+    wide = made(wiring).double()
+    assert inference_model(wide) is wide
+    thing: Any = object()
+    assert inference_model(thing) is thing
+
+
+def test_a_model_without_matrices_cannot_be_packed() -> None:
+    thing: Any = object()
+    with pytest.raises(CannotDo, match="no matrices"):
+        inference_model(thing, "int8")
