@@ -8,6 +8,7 @@ others keep the interpreter's lock, and nothing else would run until they end.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ LONGEST_GROWTH, ALLOWED_CHARACTERS, PART = 8, 10_000, 500
 """A text may become eight times as long and ten thousand characters; it is measured in parts of so many characters."""
 
 
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 class LimitedBackend:
     """The part of a `tokenizers` object that is used, with limits; other attributes are those of the object."""
 
@@ -52,7 +56,7 @@ class LimitedBackend:
                 return self.backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
             return self.backend.encode(text, add_special_tokens=add_special_tokens)
 
-        return self._call(call, len(text))
+        return self._call(call, [text])
 
     def encode_batch_fast(self, texts: Sequence[str], add_special_tokens: bool = True) -> Any:
         """The encodings of texts without offsets. Raises BadInput where the library fails or takes too long."""
@@ -61,7 +65,7 @@ class LimitedBackend:
             self._check_growth(texts)
             return self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
 
-        return self._call(call, sum(map(len, texts)))
+        return self._call(call, texts)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ids. Raises BadInput where the library fails or takes too long."""
@@ -72,7 +76,7 @@ class LimitedBackend:
                 return str(self.backend.decode_batch([known], skip_special_tokens=skip_special_tokens)[0])
             return str(self.backend.decode(known, skip_special_tokens=skip_special_tokens))
 
-        return self._call(call, len(known))
+        return self._call(call, n_ids=len(known))
 
     def pretokenize(self, text: str) -> list[str]:
         """The pre-tokens of a text after normalization. Raises BadInput where the library fails or takes too long."""
@@ -85,7 +89,7 @@ class LimitedBackend:
             clean = text if normalizer is None else normalizer.normalize_str(text)
             return [clean] if pre_tokenizer is None else [piece for piece, _ in pre_tokenizer.pre_tokenize_str(clean)]
 
-        return self._call(call, len(text))
+        return self._call(call, [text])
 
     def _check_growth(self, texts: Sequence[str]) -> None:
         """Raise BadInput for a text that the normalizer makes much longer."""
@@ -99,10 +103,11 @@ class LimitedBackend:
                         "use another tokenizer"
                     )
 
-    def _call(self, call: Callable[[], Result], size: int) -> Result:
+    def _call(self, call: Callable[[], Result], texts: Sequence[str] = (), n_ids: int = 0) -> Result:
         if self.limited:
-            return call_within(call, SECONDS + size / CHARACTERS_PER_SECOND)
-        return call_library(call)
+            seconds = SECONDS + (sum(map(len, texts)) + n_ids) / CHARACTERS_PER_SECOND
+            return call_library(lambda: call_within(call, seconds), texts)
+        return call_library(call, texts)
 
 
 def patterns_of(parts: Mapping[str, Any]) -> set[str]:
@@ -116,13 +121,20 @@ def patterns_of(parts: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def call_library(call: Callable[[], Result]) -> Result:
-    """The result of a call of the library; a panic, or a text that it cannot take, is raised as BadInput."""
+def call_library(call: Callable[[], Result], texts: Sequence[str] = ()) -> Result:
+    """The result of a call of the library for texts; a panic, or a text that it cannot take, is raised as BadInput."""
     try:
         return call()
-    except (KeyboardInterrupt, SystemExit, MemoryError, BadInput):
+    except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # PanicException is no Exception, and cannot be imported
+        if found := next(filter(None, map(SURROGATE.search, texts)), None):
+            raise BadInput(
+                f"the text has half a surrogate pair ({ascii(found[0])[1:-1]} at character {found.start():,}), which "
+                "is no character and has no bytes in UTF-8; remove it"
+            ) from None
+        if isinstance(error, BadInput):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise BadInput(f"the tokenizer fails on this text ({reason}); it is damaged, use another") from None
 

@@ -15,20 +15,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearstory.text.document import Document
+from clearstory.text.segment_encoding import Ids
 from clearstory.text.tokenizers import Tokenizer
-
-Ids = npt.NDArray[np.unsignedinteger[Any]]  # uint16 or uint32
 
 INDEX = "dataset.json"
 
-# Characters encoded per call: enough parallel work; the library needs about 70 bytes per token.
-BATCH = 1 << 22
+# Characters encoded per call: enough parallel work; the library needs about 100 bytes for each.
+BATCH = 1 << 19
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +98,7 @@ def encode_documents(tokenizer: Tokenizer, documents: Iterable[Document], append
     `append_eos`: whether each document that ends is followed by the tokenizer's eos token.
     """
     encoding = _DocumentEncoder(tokenizer, append_eos)
-    blocks = list(encoding.blocks(documents))
-    ids = np.concatenate(blocks) if blocks else np.empty(0, dtype=id_dtype(tokenizer))
+    ids = np.concatenate(list(encoding.blocks(documents)))
     starts, sizes = np.array(encoding.starts, np.int64), np.array(encoding.sizes, np.int64)
     return TokenDataset(ids, starts, tokenizer.byte_lengths, sizes)
 
@@ -132,7 +129,7 @@ def write_datasets(
 
 def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
     """The splits written by `write_datasets`, memory-mapped; None if files are missing or have the wrong size."""
-    dtype = id_dtype(tokenizer)
+    dtype = tokenizer.id_dtype
     try:
         index = json.loads((folder / INDEX).read_bytes())
         splits = {}
@@ -154,11 +151,6 @@ def open_datasets(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset]
     return splits
 
 
-def id_dtype(tokenizer: Tokenizer) -> np.dtype[np.unsignedinteger[Any]]:
-    """The smaller of uint16 and uint32 that holds every id."""
-    return np.dtype(np.uint16 if tokenizer.vocab <= 1 << 16 else np.uint32)
-
-
 class _DocumentEncoder:
     """Encodes documents block by block and accumulates their starts and their sizes in bytes."""
 
@@ -166,36 +158,37 @@ class _DocumentEncoder:
         self.starts = array("q")
         self.sizes = array("q")
         self._tokenizer = tokenizer
-        self._ending = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
+        ending = [tokenizer.eos_token_id] if append_eos and tokenizer.eos_token_id is not None else []
+        self._ending: Ids = np.array(ending, tokenizer.id_dtype)
         self._ended = False  # whether nothing is to follow the text: it was cut, or its last line feed is the end token
 
     def blocks(self, documents: Iterable[Document]) -> Iterator[Ids]:
         """Arrays of ids, each document followed by eos."""
-        dtype = id_dtype(self._tokenizer)
         total = 0
         for batch in _batches(documents):
-            ids: list[int] = []
-            for document, encoded in zip(batch, self._tokenizer.encode_batch(_texts(batch)), strict=True):
+            ids: list[Ids] = []
+            for document, encoded in zip(batch, self._tokenizer.encode_arrays(_texts(batch)), strict=True):
                 if document.part == 0:
-                    ids += self._end_of_document()
-                    self.starts.append(total + len(ids))
+                    ending = self._end_of_document()
+                    ids.append(ending)
+                    total += len(ending)
+                    self.starts.append(total)
                     self.sizes.append(0)
-                ids += encoded
+                ids.append(encoded)
+                total += len(encoded)
                 self.sizes[-1] += document.n_bytes
                 if document.text:
                     self._ended = self._tokenizer.eos_ends_lines and document.text.endswith("\n")
                 self._ended |= not document.ends
-            total += len(ids)
-            yield np.array(ids, dtype=dtype)
-        if ending := self._end_of_document():
-            total += len(ending)
-            yield np.array(ending, dtype=dtype)
-        self.starts.append(total)
+            yield np.concatenate(ids)
+        ending = self._end_of_document()
+        yield ending
+        self.starts.append(total + len(ending))
 
-    def _end_of_document(self) -> list[int]:
+    def _end_of_document(self) -> Ids:
         """What follows the last document read."""
         ended, self._ended = self._ended, False
-        return self._ending if self.starts and not ended else []
+        return self._ending if self.starts and not ended else self._ending[:0]
 
 
 def _texts(documents: Iterable[Document]) -> list[str]:

@@ -19,7 +19,10 @@ import numpy.typing as npt
 
 from clearstory.durable import parse_json, verify_folder
 from clearstory.errors import CorruptFile, VocabularyMismatch
+from clearstory.text.array_encoding import ArrayEncoder, by_line, character_encoder
 from clearstory.text.backend import HiddenSpecialTokens, build_backend, hide_special_tokens
+from clearstory.text.limited_backend import call_library
+from clearstory.text.segment_encoding import Ids, SegmentEncoder, pattern_for
 from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_NAMES, read_tokenizer_files
 from clearstory.text.tokenizer_limits import check_size
@@ -88,18 +91,37 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
-        if self._fast_encode is not None:
-            return self._fast_encode(text)
+        if (encode := self._fast_encode) is not None:
+            return call_library(lambda: encode(text), [text])
         return self.encode_plain(text, add_special_tokens=False)[1]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of several texts, in parallel unless TOKENIZERS_PARALLELISM=false."""
-        if self._fast_encode is not None:
-            return [self._fast_encode(text) for text in texts]
+        """Token ids of several texts; see `encode_arrays`, which takes a tenth of the memory."""
+        return [ids.tolist() for ids in self.encode_arrays(texts)]
+
+    def encode_arrays(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of several texts, each an array of `id_dtype`; see `array_encoding`.
+
+        >>> from clearstory.text.train_tokenizer import train_tokenizer
+        >>> train_tokenizer("bytes", []).encode_arrays(["Hi"])
+        [array([ 72, 105], dtype=uint16)]
+        """
+        encode = self._encode_arrays
+        if encode is None:
+            return self._encode_by_library(texts)
+        names = self._parsed_names
+        if not names or not any(name in text for text in texts for name in names):
+            return call_library(lambda: encode(texts), texts)
+        return [
+            (self._encode_by_library if any(name in text for name in names) else encode)([text])[0] for text in texts
+        ]
+
+    def _encode_by_library(self, texts: Sequence[str]) -> list[Ids]:
         encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         spelled = [self.spells_special_token(text) for text in texts]
         return [
-            self.encode(text) if again else one.ids for text, one, again in zip(texts, encoded, spelled, strict=True)
+            np.array(self.encode(text) if again else one.ids, self.id_dtype)
+            for text, one, again in zip(texts, encoded, spelled, strict=True)
         ]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -201,6 +223,11 @@ class Tokenizer:
     def vocab(self) -> int:
         """Vocabulary size; ids run from 0 to vocab - 1."""
         return max(self.ids.values(), default=-1) + 1
+
+    @cached_property
+    def id_dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """The smaller of uint16 and uint32 that holds every id."""
+        return np.dtype(np.uint16 if self.vocab <= 1 << 16 else np.uint32)
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int64]:
@@ -307,6 +334,27 @@ class Tokenizer:
         return fast_encoder(self._json) or wordpunct_encoder(
             self._json, lambda line: self.encode_plain(line, add_special_tokens=False)[1]
         )
+
+    @cached_property
+    def _encode_arrays(self) -> ArrayEncoder | None:
+        """Encode function for arrays that is faster than the library's; None if there is none."""
+        if self._fast_encode is not None:
+            return by_line(self._fast_encode, self.id_dtype)
+        if (by_character := character_encoder(self._json, self.id_dtype)) is not None:
+            return by_character
+        pattern = None if self._backend.limited else pattern_for(self._json)
+        if pattern is None:
+            return None
+
+        def encode_batch(segments: Sequence[str]) -> list[list[int]]:
+            return [one.ids for one in self._backend.encode_batch_fast(segments, add_special_tokens=False)]
+
+        return SegmentEncoder(pattern, encode_batch, self.id_dtype).encode
+
+    @cached_property
+    def _parsed_names(self) -> frozenset[str]:
+        """Strings that the library finds in texts as a whole; see `spells_special_token` for those of Unigram."""
+        return self.added_names if self.kind == "unigram" else self.added_names - self.special_names
 
     @cached_property
     def _special_backend(self) -> Any:
