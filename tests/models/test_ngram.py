@@ -22,9 +22,9 @@ from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build, count_parameters
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import count_ngrams as count_rows
-from clearstory.models.ngram.counting import group_keys
 from clearstory.models.ngram.lookup import find_keys
-from clearstory.models.ngram.smoothing import FALLBACK, kneser_ney_discounts
+from clearstory.models.ngram.smoothing import FALLBACK, counts_of_counts, kneser_ney_discounts
+from clearstory.models.ngram.sorted_runs import sort_groups, sorting_indices
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.corpus import Corpus
@@ -184,11 +184,11 @@ def test_a_bigram_by_hand() -> None:
 
 def test_the_discounts_are_those_of_chen_and_goodman() -> None:
     adjusted = np.repeat([1, 2, 3, 4, 9], [100, 40, 20, 11, 7])
-    values, note = kneser_ney_discounts(adjusted, 2)
+    values, note = kneser_ney_discounts(counts_of_counts(adjusted), 2)
     y = 100 / (100 + 2 * 40)  # 0.5556
     assert values.tolist() == pytest.approx([1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.55])
     assert note is None
-    values, note = kneser_ney_discounts(np.repeat([1, 2, 4], [3, 2, 1]), 3)
+    values, note = kneser_ney_discounts(counts_of_counts(np.repeat([1, 2, 4], [3, 2, 1])), 3)
     assert values.tolist() == list(FALLBACK)
     assert "order 3" in str(note)
     assert "3, 2, 0 and 1" in str(note)
@@ -212,17 +212,14 @@ def test_counts_equal_a_dictionarys_in_memory_and_on_disk(stretch: int, begin: i
         shorter = grams
 
 
-def test_large_keys_are_grouped_as_small_ones() -> None:
+@pytest.mark.parametrize("vocab", [20, 2**60])
+def test_tokens_are_sorted_within_their_contexts_only(vocab: int) -> None:
     keys = np.array([5, 3, 5, 9, 3, 3])
-    places, numbers = np.arange(6), np.array([50, 30, 50, 90, 30, 30])
-    for scale in (1, 2**59):
-        run, which = group_keys(keys * scale, numbers, places)
-        assert (run.keys // scale).tolist() == [3, 5, 9]
-        assert (run.counts.tolist(), run.suffixes.tolist(), which.tolist()) == (
-            [3, 2, 1],
-            [30, 50, 90],
-            [1, 0, 1, 2, 0, 0],
-        )
+    for scale in (1, 2**59):  # the second does not fit one number together with an index
+        assert sorting_indices(keys * scale).tolist() == [1, 4, 5, 0, 2, 3]
+    contexts, tokens = np.array([8, 2, 2, 2, 6, 6, 1]), np.array([1, 9, 3, 9, 7, 0, 4])
+    assert sort_groups(contexts, tokens, vocab).tolist() == [0, 2, 1, 3, 5, 4, 6]
+    assert sort_groups(contexts[:0], tokens[:0], vocab).tolist() == []
 
 
 @pytest.mark.parametrize("scale", [1, 2**40])

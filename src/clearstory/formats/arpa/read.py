@@ -33,9 +33,9 @@ import torch
 from clearstory.errors import CorruptFile
 from clearstory.formats.arpa.lines import Floats, Integers, LineReader, shorten
 from clearstory.models.ngram.config import MAX_ORDER, MAX_ROWS, NGramConfig
+from clearstory.models.ngram.estimation import SmoothedOrder
 from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.model import NGram
-from clearstory.models.ngram.smoothing import SmoothedOrder
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, word_level_json
 

@@ -21,9 +21,11 @@ from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, FitProgress, TokenBatch, TokenSequences
 from clearstory.models.capabilities import Capability
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.counting import CountTable, count_ngrams
+from clearstory.models.ngram.counting import SORT_MEMORY_MB, chunk_tokens, count_ngrams
+from clearstory.models.ngram.estimation import SmoothedOrder, estimate
 from clearstory.models.ngram.lookup import find_keys
-from clearstory.models.ngram.smoothing import SmoothedOrder, estimate, smoothing_method
+from clearstory.models.ngram.smoothing import smoothing_method
+from clearstory.models.ngram.sorted_runs import CountTable
 from clearstory.models.ngram.state import NGramState
 
 
@@ -66,6 +68,7 @@ class NGram(nn.Module):
         self.vocab = config.vocab
         self.context: int | None = None  # it uses the last few tokens only, at no cost for the others
         self.compute_dtype: torch.dtype | None = None  # ignored: nothing is multiplied
+        self.sort_memory_mb = SORT_MEMORY_MB
         self.allocate(config)
         self.table(1).log_probs.fill_(-math.log(self.vocab))
 
@@ -87,6 +90,11 @@ class NGram(nn.Module):
     def device(self) -> torch.device:
         """The device of the tables."""
         return self.table(1).log_probs.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the logarithms."""
+        return self.table(1).log_probs.dtype
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Make tables of the sizes of saved ones, given the shape of each saved tensor."""
@@ -114,11 +122,14 @@ class NGram(nn.Module):
         """
         c = self.config
         tables: list[CountTable] = []
-        for table in count_ngrams(dataset, c.order, c.vocab, c.bos_token_id):
-            tables.append(table)
-            if len(tables) < c.order:
-                yield FitProgress(tokens=len(dataset.ids))
-        orders, notes = estimate(tables, c)
+        counting = count_ngrams(dataset, c.order, c.vocab, c.bos_token_id, chunk_tokens(self.sort_memory_mb))
+        with closing(counting):
+            for table in counting:
+                tables.append(table)
+                if len(tables) < c.order:
+                    yield FitProgress(tokens=len(dataset.ids))
+                else:  # before the files of the counts are removed
+                    orders, notes = estimate(tables, c, np.float64 if self.dtype == torch.float64 else np.float32)
         self.fill(orders)
         yield FitProgress(tokens=len(dataset.ids), note="; ".join(notes) or None)
 
@@ -134,7 +145,7 @@ class NGram(nn.Module):
             if table.log_backoffs is not None and smoothed.log_backoffs is not None:
                 table.log_backoffs = torch.from_numpy(smoothed.log_backoffs).to(like)
             if table.counts is not None and smoothed.counts is not None:
-                table.counts = torch.from_numpy(np.minimum(smoothed.counts, 2**31 - 1).astype(np.int32))
+                table.counts = torch.from_numpy(smoothed.counts.astype(np.int32, copy=False))
         return self.to(like.device)
 
     def init_state(self, batch_size: int = 1) -> NGramState:
@@ -210,6 +221,18 @@ class NGram(nn.Module):
         for order in range(2, self.config.order + 1):
             self.apply_order(order, contexts[:, order - 1], log_probs)
         return log_probs.view(*hidden.shape[:-1], self.vocab)
+
+    def context_features(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D F"]:
+        """For each order from 2, whether its table has the context, and the logarithm of the context's backoff weight
+        (at least −8; 0 where there is no context): how much of the context was counted, and how well it predicts.
+        """
+        contexts = hidden.long()
+        features = []
+        for order in range(1, self.config.order):
+            rows = contexts[..., order]
+            features.append((rows >= 0).to(self.table(1).log_probs.dtype))
+            features.append(take_rows(self.table(order).log_backoffs, rows, 0.0).clamp(min=-8.0))
+        return torch.stack(features, -1) if features else self.table(1).log_probs.new_zeros(*hidden.shape[:-1], 0)
 
     def apply_order(self, order: int, contexts: Int[Tensor, "N"], log_probs: Float[Tensor, "N V"]) -> None:
         """Update log-probabilities in place by one order: its n-grams where seen, its backoff weight elsewhere."""
