@@ -9,8 +9,9 @@ context, so that only the tokens after each context are left to sort.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,22 +84,19 @@ class Occurrences:
         rows: (K,) row of each distinct n-gram in the table of its order.
         counts: (K,) its occurrences in the chunk.
         ends: (M,) position after each occurrence.
+        blocks: as in SortedRun.
     """
 
     rows: Ints
     counts: Ints
     ends: Ints
+    blocks: Sequence[tuple[int, int]]
 
-    def blocks(self) -> Iterator[tuple[Ints, Int64s]]:
-        """The row of each occurrence, and the position after it, about BLOCK at a time, never part of an n-gram's."""
-        last = np.cumsum(self.counts)
-        total = int(last[-1]) if len(last) else 0
-        cuts = np.searchsorted(last, np.arange(BLOCK, total, BLOCK)) + 1
-        edges = np.unique([0, *cuts.tolist(), len(last)])
-        for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            begin = int(last[start - 1]) if start else 0
+    def __iter__(self) -> Iterator[tuple[Ints, Int64s]]:
+        """The row of each occurrence, and the position after it, one block after another."""
+        for (start, begin), (stop, end) in pairwise(self.blocks):
             rows = np.repeat(self.rows[start:stop], self.counts[start:stop])
-            yield rows, self.ends[begin : int(last[stop - 1])].astype(np.int64)
+            yield rows, self.ends[begin:end].astype(np.int64)
 
 
 class TextCounter:
@@ -177,14 +175,19 @@ class TextCounter:
     def group_by_context(self, part: slice) -> Occurrences:
         """The positions of a chunk that have a token before them, by that token."""
         positions = part.start + np.flatnonzero(self.history[part] >= 1)
-        contexts = self.ids[np.maximum(positions - 1, 0)].astype(np.int64)
+        contexts: Ints = self.ids[np.maximum(positions - 1, 0)]
         if self.bos_token_id is not None:
             inside = self.starts[slice(*np.searchsorted(self.starts, (part.start, part.stop)))]
             contexts[np.searchsorted(positions, inside)] = self.bos_token_id
-        by = sorting_indices(contexts)
         counts = np.bincount(contexts)
         rows = np.flatnonzero(counts)
-        return Occurrences(rows.astype(np.int32), counts[rows].astype(np.int32), positions[by].astype(np.int32))
+        counts = counts[rows].astype(np.int32)
+        last = np.cumsum(counts)
+        edges = np.searchsorted(last, np.arange(BLOCK, len(contexts), BLOCK)) + 1
+        edges = np.unique([0, *edges.tolist(), len(rows)])
+        blocks = [(int(edge), int(last[edge - 1]) if edge else 0) for edge in edges]
+        ends = positions[sorting_indices(contexts)].astype(np.int32)
+        return Occurrences(rows.astype(np.int32), counts, ends, blocks)
 
     def count_order(self, order: int) -> CountTable:
         """The table of this order; the next shorter one must have been counted just before."""
@@ -199,9 +202,9 @@ class TextCounter:
             numbers: Ints = self.array(np.int32)
             for number, run in enumerate(runs):
                 rows = np.arange(len(run.keys)) if len(runs) == 1 else np.searchsorted(table.keys, run.keys)
-                occurrences = Occurrences(rows.astype(np.int32), run.counts, run.ends)
-                for numbers_here, ends in occurrences.blocks():
-                    numbers[ends - 1] = numbers_here
+                occurrences = Occurrences(rows.astype(np.int32), run.counts, run.ends, run.blocks)
+                for rows, ends in occurrences:
+                    numbers[ends - 1] = rows
                 self.occurrences.append(self.saved(occurrences, f"rows-{order}-{number}"))
             self.rows = numbers
         return released(table)
@@ -210,29 +213,31 @@ class TextCounter:
         """The occurrences with their rows on disk, where the text has several chunks."""
         if not self.on_disk:
             return occurrences
-        return Occurrences(write_memmap(self.folder / name, occurrences.rows), occurrences.counts, occurrences.ends)
+        return replace(occurrences, rows=write_memmap(self.folder / name, occurrences.rows))
 
     def sort_chunk(self, shorter: Occurrences, order: int) -> SortedRun:
         """The n-grams of this order in one chunk, from the next shorter ones, which they begin with."""
         size = len(shorter.ends)
         keys, counts, suffixes = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
         ends = np.empty(size if order < self.order else 0, np.int32)
-        n_distinct = n_found = 0
-        for contexts, positions in shorter.blocks():
+        blocks = [(0, 0)]
+        for contexts, positions in shorter:
             inside = self.history[positions] >= order - 1
             if not inside.all():
                 contexts, positions = contexts[inside], positions[inside]
-            words = self.ids[np.minimum(positions, len(self.ids) - 1)].astype(np.int64)
-            by = sort_groups(contexts, words, self.vocab)
+            words = self.ids[positions]
+            by = sort_groups(contexts, words)
             words, positions = words[by], positions[by]
-            words += contexts.astype(np.int64) * self.vocab  # now the keys
-            firsts = np.flatnonzero(np.diff(words, prepend=-1))
-            here = slice(n_distinct, n_distinct + len(firsts))
-            keys[here] = words[firsts]
-            counts[here] = np.diff(firsts, append=len(words))
-            suffixes[here] = self.rows[positions[firsts]]
-            n_distinct = here.stop
+            new = np.ones(len(words), dtype=bool)
+            np.not_equal(contexts[1:], contexts[:-1], out=new[1:])
+            new[1:] |= words[1:] != words[:-1]
+            firsts = np.flatnonzero(new)
+            (first, begin), (last, end) = blocks[-1], (blocks[-1][0] + len(firsts), blocks[-1][1] + len(words))
+            keys[first:last] = contexts[firsts].astype(np.int64) * self.vocab + words[firsts]
+            counts[first:last] = np.diff(firsts, append=len(words))
+            suffixes[first:last] = self.rows[positions[firsts]]
             if order < self.order:
-                ends[n_found : n_found + len(positions)] = positions + 1
-                n_found += len(positions)
-        return SortedRun(keys[:n_distinct], counts[:n_distinct], suffixes[:n_distinct], ends[:n_found])
+                ends[begin:end] = positions + 1
+            blocks.append((last, end))
+        n_distinct, n_found = blocks[-1]
+        return SortedRun(keys[:n_distinct], counts[:n_distinct], suffixes[:n_distinct], ends[:n_found], blocks)

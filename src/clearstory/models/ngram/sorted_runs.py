@@ -46,17 +46,20 @@ class SortedRun:
         counts: (K,) occurrences in the chunk.
         suffixes: (K,) as in CountTable.
         ends: (M,) position after each occurrence; empty for the longest order, which no n-gram continues.
+        blocks: how many n-grams and how many occurrences lie before each block of about equal size, and in all.
     """
 
     keys: Int64s
     counts: Ints
     suffixes: Ints
     ends: Ints
+    blocks: Sequence[tuple[int, int]]
 
     def save(self, folder: Path, name: str) -> SortedRun:
         """The same run with its arrays on disk."""
         arrays = (self.keys, self.counts, self.suffixes, self.ends)
-        return SortedRun(*(write_memmap(folder / f"{name}-{at}", values) for at, values in enumerate(arrays)))
+        saved = (write_memmap(folder / f"{name}-{at}", values) for at, values in enumerate(arrays))
+        return SortedRun(*saved, self.blocks)
 
 
 def write_memmap(file: Path, values: Any) -> Any:
@@ -82,12 +85,12 @@ def read_part(values: Any, part: slice) -> Any:
     return np.fromfile(values.filename, values.dtype, part.stop - part.start, offset=part.start * values.dtype.itemsize)
 
 
-def sort_groups(groups: Ints, words: Int64s, vocab: int) -> Int64s:
-    """Indices that sort `words`, ids below `vocab`, within each run of equal numbers in `groups`, (M,).
+def sort_groups(groups: Ints, words: Ints) -> Int64s:
+    """Indices that sort `words` within each run of equal numbers in `groups`, (M,).
 
     Most contexts of long n-grams occur once: only the others are sorted.
 
-    >>> sort_groups(np.array([4, 4, 4, 7, 9, 9]), np.array([2, 0, 1, 5, 1, 0]), vocab=6).tolist()
+    >>> sort_groups(np.array([4, 4, 4, 7, 9, 9]), np.array([2, 0, 1, 5, 1, 0])).tolist()
     [1, 2, 0, 3, 5, 4]
     """
     indices = np.arange(len(groups))
@@ -95,25 +98,26 @@ def sort_groups(groups: Ints, words: Int64s, vocab: int) -> Int64s:
     starts[:1] = starts[-1:] = True
     np.not_equal(groups[1:], groups[:-1], out=starts[1:-1])
     several = np.flatnonzero(~(starts[:-1] & starts[1:]))
-    if not len(several):
-        return indices
-    keys = np.cumsum(starts[several])
-    keys *= vocab
-    keys += words[several]
-    indices[several] = several[sorting_indices(keys)]
+    if len(several):
+        numbers = np.cumsum(starts[several], dtype=np.int32)
+        indices[several] = several[sorting_indices(words[several], numbers)]
     return indices
 
 
-def sorting_indices(keys: Int64s) -> Int64s:
-    """Indices that sort `keys`, which are not negative; equal keys keep their order."""
-    bits = len(keys).bit_length()
-    if not len(keys) or int(keys.max()).bit_length() + bits > 63:
-        return np.argsort(keys, kind="stable")
-    # Key and index in one number: sorting values is faster than sorting indices by them.
-    packed = (keys << bits) | np.arange(len(keys))
-    packed.sort()
-    packed &= (1 << bits) - 1
-    return packed
+def sorting_indices(*keys: Ints) -> Int64s:
+    """Indices that sort by the last of `keys`, then by the one before it, as np.lexsort; numbers are not negative.
+
+    A radix sort of 16-bit digits, which numpy sorts in a fifth of the time of larger numbers.
+
+    >>> sorting_indices(np.array([3, 1, 70000, 1])).tolist()
+    [1, 3, 0, 2]
+    """
+    indices: Int64s = np.arange(len(keys[0]))
+    for key in keys:
+        for shift in range(0, int(key.max(initial=0)).bit_length(), 16):
+            digits = ((key >> shift) & 0xFFFF if shift else key).astype(np.uint16)
+            indices = indices[np.argsort(digits[indices], kind="stable")]
+    return indices
 
 
 def merge_runs(runs: Sequence[SortedRun], rows: int, folder: Path, name: str) -> CountTable:
