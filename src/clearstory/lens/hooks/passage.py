@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow
 from clearstory.lens.hooks.activations import model_device
-from clearstory.models.base import LanguageModel, TokenBatch
+from clearstory.models.base import LanguageModel, State, TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import (
     EncodedPrompt,
@@ -102,16 +102,30 @@ class Passage:
         """The final hidden state of each token, from one forward pass that can be recorded and changed."""
         return self.forward_copies(model, 1)[0]
 
-    def forward_copies(self, model: LanguageModel, copies: int) -> Float[Tensor, "B T W"]:
-        """The final hidden states of a batch of identical copies, each of which can be changed in another way."""
+    def forward_copies(
+        self, model: LanguageModel, copies: int, start: int = 0, cache: State | None = None
+    ) -> Float[Tensor, "B T W"]:
+        """The final hidden states of a batch of identical copies, each of which can be changed in another way.
+
+        With `start`, of the tokens from there on, after `cache_before`.
+        """
         device = model_device(model)
-        tokens = TokenBatch.from_sequences([self.ids] * copies, device)
+        tokens = TokenBatch.from_sequences([self.ids[start:]] * copies, device)
+        if cache is not None:
+            return model.forward(tokens, cache.select([0] * copies))[0]
         if self.source:
             source = TokenBatch.from_sequences([self.source] * copies, device)
             return cast(EncoderDecoder, model).forward(tokens, source=source)[0]
         if self.token_types is not None:
             return cast(Encoder, model).encode(tokens, torch.tensor([self.token_types] * copies, device=device))
         return model.forward(tokens)[0]
+
+    def cache_before(self, model: LanguageModel, start: int) -> State:
+        """The state of a causal model after the tokens before position `start`."""
+        tokens = TokenBatch.from_sequences([self.ids[:start]], model_device(model))
+        state = model.forward(tokens, model.init_state(1))[1]
+        assert state is not None
+        return state
 
 
 def encode_passage(

@@ -8,7 +8,7 @@ no effect and 1 the other text's difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,10 @@ from clearstory.lens.hooks.activations import record_activations, replace_activa
 from clearstory.lens.hooks.apply_interventions import check_equal_lengths, encode_counterpart
 from clearstory.lens.hooks.passage import Passage, encode_passage, number_duplicates
 from clearstory.lens.hooks.residual_stream import answer_position, single_token, split_target_and_words
+from clearstory.lens.hooks.resumed_passes import resumed_after
 from clearstory.lens.views import Grid
-from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.base import LanguageModel, State, inference_mode
+from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import PromptOptions, Truncation
 from clearstory.text.tokenizers import Tokenizer
 
@@ -109,7 +111,7 @@ def patch_every_position(
             other_logits = model.logits(other.forward(model)[positions[1]]).double()
             vectors = {name: recorded[name][0] for name in names}
             logits = model.logits(passage.forward(model)[positions[0]]).double()
-            before = {name: recorded[name][0] for name in names}
+            before = {name: recorded[name] for name in names}
         words = (int(other_logits.argmax()), int(logits.argmax())) if words is None else words
         if words[0] == words[1]:
             raise BadInput("both texts have the same most likely token; name the two tokens to compare in words")
@@ -121,16 +123,36 @@ def patch_every_position(
         if abs(far - near) < MIN_DIFFERENCE:
             raise BadInput("both texts give these two tokens the same logit difference, so there is nothing to explain")
         recovered = torch.zeros(len(names), len(vectors[names[0]]), dtype=torch.float64)
+        # In a causal model nothing before a patched token changes: passes continue a cache of what is before it.
+        causal = Capability.CAUSAL in model.capabilities and not passage.source
+        caches: dict[int, State | None] = {0: None}
         for row, name in enumerate(names):
-            changed = (before[name] != vectors[name]).any(-1).nonzero().squeeze(1).tolist()
-            size = max(1, BATCH_TOKENS // len(passage.ids))
-            for start in range(0, len(changed), size):
-                tokens = changed[start : start + size]
-                with replace_activations(model, {name: RowPatch(tokens, vectors[name])}):
-                    hidden = passage.forward_copies(model, len(tokens))[:, positions[0]]
-                    patched = model.logits(hidden).double()
+            changed = (before[name][0] != vectors[name]).any(-1).nonzero().squeeze(1).tolist()
+            for tokens in token_batches(changed, len(vectors[name]), causal):
+                start = tokens[0] if causal else 0
+                if start not in caches:
+                    caches[start] = passage.cache_before(model, start)
+                patch = RowPatch([token - start for token in tokens], vectors[name][start:])
+                with (
+                    resumed_after(model, prefix, row - 1, before),
+                    replace_activations(model, {names[0]: patch}),
+                ):
+                    hidden = passage.forward_copies(model, len(tokens), start, caches[start])
+                patched = model.logits(hidden[:, positions[0] - start]).double()
                 recovered[row, tokens] = ((difference(patched) - near) / (far - near)).cpu()
     return PatchingEffects(words, near, far, recovered)
+
+
+def token_batches(tokens: list[int], length: int, causal: bool) -> Iterator[list[int]]:
+    """Ascending positions in groups that are patched in one batch each; in a causal model a batch starts at its first.
+
+    >>> [len(each) for each in token_batches(list(range(64)), 64, True)]
+    [32, 32]
+    """
+    while tokens:
+        size = max(1, BATCH_TOKENS // (length - tokens[0] if causal else length))
+        yield tokens[:size]
+        tokens = tokens[size:]
 
 
 @dataclass(frozen=True)

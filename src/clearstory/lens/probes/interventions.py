@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.activations import Replacement, replace_activations
+from clearstory.lens.hooks.activations import Replacement, record_activations, replace_activations
 from clearstory.lens.hooks.apply_interventions import (
     InterventionOutcome,
     kl_divergence_bits,
@@ -32,6 +32,7 @@ from clearstory.lens.hooks.residual_stream import (
     split_target_and_words,
     sublayers,
 )
+from clearstory.lens.hooks.resumed_passes import block_streams, resumed_after
 from clearstory.lens.probes.residual_stream import LensMetric
 from clearstory.lens.views import Grid, Table
 from clearstory.lens.views.formatting import text_ending
@@ -166,14 +167,15 @@ def ablate_every_part(
 ) -> AblationEffects:
     """The effect of removing each part of the output stack alone, on the prediction at one position.
 
-    All parts of a layer are removed in the rows of one batch, so there are as many forward passes as layers.
+    All parts of a layer are removed in the rows of one batch, in a forward pass that starts at that layer.
     """
     prefix, stack = output_stack(model)
     steps, heads = sublayers(prefix, stack), stack.config.heads
     columns: list[str] = []
     changes, kls = [], []
     with inference_mode(model):
-        before = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
+        with record_activations(model, *block_streams(model)) as streams:
+            before = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
         answer = int(before.argmax()) if answer is None else answer
         for layer in range(len(stack.blocks)):
             columns, replacements = [], dict[str, Replacement]()
@@ -186,7 +188,8 @@ def ablate_every_part(
                 columns += [f"{'h' if step.kind == 'attention' else 'x'}{head}" for head in range(heads)]
                 rows = [(first + head, head) for head in range(heads)]
                 replacements[f"{step.output}.head_outputs"] = RowAblation(rows, ablate)
-            after = row_predictions(model, passage, position, len(columns), replacements)
+            with resumed_after(model, prefix, layer - 1, streams):
+                after = row_predictions(model, passage, position, len(columns), replacements)
             # From logarithms: a probability may underflow.
             changes.append((after[:, answer] - before[answer].log()) / math.log(2))
             kls.append(torch.tensor([kl_divergence_bits(before, row.exp()) for row in after], dtype=torch.float64))

@@ -54,6 +54,7 @@ class LogitPart:
 class LogitAttribution:
     """P summands of N tokens' logits at one position, in float64; their sums are `logits`, the model's own logits."""
 
+    ids: tuple[int, ...]
     parts: tuple[LogitPart, ...]
     values: Float[Tensor, "P N"]
     logits: Float[Tensor, "N"]
@@ -89,14 +90,11 @@ def logit_attribution(
         )
     chosen = [single_token(tokenizer, word) for word in words] or [prepare_prompt(model, [id])[0] for id in ids]
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
-    if not chosen:
-        with inference_mode(model):
-            chosen = [int(model.logits(passage.forward(model)[-1]).argmax())]
-    attribution = attribute_logits(model, passage, chosen)
-    signs = torch.tensor([1.0, -1.0][: len(chosen)], dtype=torch.float64)
+    attribution = attribute_logits(model, passage, chosen or None)
+    signs = torch.tensor([1.0, -1.0][: len(attribution.ids)], dtype=torch.float64)
     values, logit = (attribution.values @ signs).tolist(), float(attribution.logits @ signs)
-    pieces = [f"‘{tokenizer.display_token(id)}’" for id in chosen]
-    what = f"Logit of {pieces[0]}" if len(chosen) == 1 else f"Logit of {pieces[0]} minus logit of {pieces[1]}"
+    pieces = [f"‘{tokenizer.display_token(id)}’" for id in attribution.ids]
+    what = f"Logit of {pieces[0]}" if len(pieces) == 1 else f"Logit of {pieces[0]} minus logit of {pieces[1]}"
     return Report(
         title=f"{what} after ‘{passage.labels[-1]}’",
         panels=(largest_parts(what, attribution.parts, values, top), parts_by_layer(what, attribution.parts, values)),
@@ -142,7 +140,7 @@ def attribute_logits(
         if len(hidden) > width:
             known.append((LogitPart("hashed n-grams"), hidden[width:][ids].double()))
     parts, values = zip(*known, strict=True)
-    return LogitAttribution(parts, torch.stack(values), logits[ids].double())
+    return LogitAttribution(tuple(ids), parts, torch.stack(values), logits[ids].double())
 
 
 def stream_parts(

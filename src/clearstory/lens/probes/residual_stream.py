@@ -144,16 +144,27 @@ def lens_predictions(
 
 
 def compare_rows(logits: Float[Tensor, "R C V"], top: int, answer: int | None) -> tuple[Tensor, ...]:
-    """For some columns: answers, most likely tokens with probabilities, the answers' probability, rank, entropy, KL."""
-    logs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
-    probabilities = logs.exp()
-    answers = logs[-1].argmax(-1) if answer is None else torch.full(logs.shape[1:2], answer, device=logs.device)
-    best = probabilities.topk(top)
-    answer_logs = logs.gather(2, answers.expand(len(logs), -1)[..., None])
-    rank = (logs > answer_logs).sum(2) + 1
-    entropy = -(probabilities * logs).sum(2) / math.log(2)
-    kl = ((logs[-1] - logs) * probabilities[-1]).sum(2).clamp(min=0) / math.log(2)
-    found = (answers, best.indices, best.values, answer_logs[..., 0].exp(), rank, entropy, kl)
+    """For some columns: answers, most likely tokens with probabilities, the answers' probability, rank, entropy, KL.
+
+    Overwrites the logits, and has one other tensor of their size: fresh memory costs more than the arithmetic here.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    largest, words = logits.topk(top)
+    x = logits.sub_(largest[..., :1])  # so that exp does not overflow, and what adds most is near 0
+    answers = words[-1, :, 0] if answer is None else torch.full(x.shape[1:2], answer, device=x.device)
+    answer_x = x.gather(2, answers.expand(len(x), -1)[..., None])
+    scratch = torch.empty_like(x)
+    rank = torch.gt(x, answer_x, out=scratch).sum(-1).long() + 1
+    weights = torch.exp(x, out=scratch)
+    total = weights.sum(-1)
+    final = weights[-1] / total[-1, :, None]
+    log_total = total.log()
+    entropy = log_total - weights.mul_(x).sum(-1) / total
+    # Σ final · (log final - log p) = cross-entropy - entropy of the final row
+    cross = log_total - torch.mul(x, final, out=scratch).sum(-1)
+    kl = (cross - cross[-1]).clamp(min=0)
+    best, answer_probability = (largest - largest[..., :1] - log_total[..., None]).exp(), (answer_x[..., 0] - log_total).exp()
+    found = (answers, words, best, answer_probability, rank, entropy / math.log(2), kl / math.log(2))
     return tuple(each.cpu() for each in found)
 
 

@@ -1,0 +1,67 @@
+"""Resumed passes: forward passes that start from a residual stream that an earlier pass has computed.
+
+What is changed in block l has no effect below it, so those blocks need not be computed again: over all layers, half of
+the work of an ablation. In a causal model a change at token t has no effect before t either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from clearstory.lens.hooks.activations import replace_activations, transformer_stacks, wrapped_method
+from clearstory.models.base import LanguageModel
+
+
+def block_streams(model: LanguageModel) -> list[str]:
+    """The names of the residual streams after every block of a Transformer, which `resumed_after` needs."""
+    return [f"{prefix}blocks.{layer}" for prefix, stack in transformer_stacks(model) for layer in range(len(stack.blocks))]
+
+
+@contextmanager
+def resumed_after(
+    model: LanguageModel, prefix: str, layer: int, streams: Mapping[str, Float[Tensor, "1 T W"]]
+) -> Iterator[None]:
+    """The forward passes inside start after block `layer` of the stack `prefix`; after −1 they compute all its blocks.
+
+    `streams` are the `block_streams` of a pass over one sequence, of which those inside read copies, or copies of its
+    end over a cache of its start. An encoder before the stack is not computed either. Activations that are skipped are
+    neither recorded nor replaced.
+
+    >>> from clearstory.lens.hooks.activations import record_activations
+    >>> from clearstory.models.base import TokenBatch
+    >>> from clearstory.models.build import build
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
+    >>> model, tokens = build(NANOGPT_CHAR, seed=1).eval(), TokenBatch.from_sequences([[1, 2, 3]])
+    >>> with record_activations(model, *block_streams(model)) as streams:
+    ...     hidden, _ = model.forward(tokens)
+    >>> with resumed_after(model, "", 2, streams):
+    ...     bool((model.forward(tokens)[0] - hidden).abs().max() < 1e-5)
+    True
+    """
+    with ExitStack() as active:
+        for name, stack in transformer_stacks(model):
+            last = layer if name == prefix else len(stack.blocks) - 1
+            if last >= 0:
+                copied = partial(copy_stream, streams[f"{name}blocks.{last}"])
+                active.enter_context(replace_activations(model, {f"{name}embedding_output": copied}))
+            for block in list(stack.blocks)[: last + 1]:
+                active.enter_context(wrapped_method(block.forward, skip_block))
+            if name == prefix:
+                break
+        yield
+
+
+def copy_stream(stream: Float[Tensor, "1 T W"], value: Float[Tensor, "B N W"]) -> Float[Tensor, "B N W"]:
+    """The last N tokens of a residual stream, for each of B sequences."""
+    return stream[:, -value.shape[1] :].expand_as(value)
+
+
+def skip_block(_: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:
+    """In place of a block: its input."""
+    return x
