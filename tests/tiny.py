@@ -13,6 +13,7 @@ import torch
 
 from clearstory.models.build import build
 from clearstory.models.hmm.config import HMMConfig
+from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.transformer.presets import CLEAR, GPT2
@@ -61,6 +62,19 @@ def fitted(config: Any) -> torch.nn.Module:
     return model
 
 
+def mixed(cache: int, **configs: Any) -> torch.nn.Module:
+    """A mixture in float64 of models with these configs, its n-gram models fitted as in `fitted`."""
+    model: Any = shaken(
+        MixtureConfig(vocab=VOCAB, experts=tuple(configs), cache=cache, configs=tuple(configs.values()))
+    )
+    for at, each in enumerate(model.experts):
+        if each.config.family == "ngram":
+            model.experts[at] = fitted(each.config)
+    return model
+
+
+TINY_NGRAM = NGramConfig(vocab=VOCAB, order=4, bos_token_id=2)
+
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: shaken(TINY_GPT2),
     "clear": lambda: shaken(TINY_CLEAR),
@@ -78,5 +92,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "ngram": lambda: counted(order=4, bos_token_id=2),
     "pruned": lambda: counted(order=3, prune=(0, 0, 1)),
     "katz": lambda: counted(order=3, smoothing="katz", counts=False),
+    "mixture": lambda: mixed(16, clear=replace(TINY_CLEAR, context=9), ngram=TINY_NGRAM),
+    "uncached": lambda: mixed(0, lstm=TINY_LSTM, gpt2=TINY_GPT2),
     "laplace": lambda: counted(order=3, smoothing="laplace", bos_token_id=2),
 }

@@ -23,6 +23,7 @@ from clearstory.formats.hf.config_keys import (
 from clearstory.formats.hf.weight_map import Identity, WeightMap
 from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
+from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import MAX_ROWS
 
 FAMILY_CONFIGS: dict[str, type[Any]] = {family.name: family.config for family in FAMILIES}
@@ -75,8 +76,8 @@ class NativeFormat:
 
     def config_from_native(self, config: Config) -> dict[str, Any]:
         """config.json with the fields of the config."""
-        family = family_of(config).name
-        return {"architectures": [family], "model_type": self.model_type, "family": family, "model": asdict(config)}
+        described = describe_config(config)
+        return {"architectures": [described["family"]], "model_type": self.model_type, **described}
 
     def lost_fields(self, config: Config) -> dict[str, Any] | None:
         """No fields: all are stored."""
@@ -92,6 +93,15 @@ class NativeFormat:
 
 
 NATIVE = NativeFormat()
+
+
+def describe_config(config: Config) -> dict[str, Any]:
+    """A config's family and its fields; those of the experts of a mixture likewise."""
+    model = asdict(config)
+    if isinstance(config, MixtureConfig):
+        model["configs"] = [describe_config(each) for each in config.configs]
+    return {"family": family_of(config).name, "model": model}
+
 
 MAX_LIST_LENGTH = 2**16
 """Upper bound of a list in a config: layers, orders, tags or labels."""
@@ -113,6 +123,10 @@ def check_value(name: str, hint: Any, value: object) -> Any:
         if not isinstance(value, list) or len(value) > MAX_LIST_LENGTH:
             reject(name, value, f"it must be a list of at most {MAX_LIST_LENGTH:,}")
         return tuple(check_value(name, get_args(hint)[0], each) for each in value)
+    if hint is Config:  # an expert of a mixture
+        if not isinstance(value, dict) or value.get("family") == "Mixture":
+            reject(name, value, "it must be the config of a model that is no mixture")
+        return NATIVE.config_to_native(value)
     if hint is bool:
         return check_bool(name, value)
     if hint is int:

@@ -33,6 +33,7 @@ class Capability(StrEnum):
     HMM_STATES = "hmm-states"  # a distribution over discrete hidden states
     TAGS = "tags"  # part-of-speech tags, counted from tagged text
     NGRAM_COUNTS = "ngram-counts"  # tables of n-grams
+    EXPERTS = "experts"  # a mixture: several models, and a gate that weighs them at every token
     HASHED_NGRAMS = "hashed-ngrams"  # learned tables of hashed n-grams beside the network (recall)
 
 
@@ -62,6 +63,7 @@ _REFUSALS: dict[Capability, _Refusal] = {
     Capability.HMM_STATES: _Refusal("has no discrete hidden states", "a model of the family hmm"),
     Capability.TAGS: _Refusal("has no tags", "an HMM trained with model.learn tags on tagged text"),
     Capability.NGRAM_COUNTS: _Refusal("has no n-gram tables", "a model of the family ngram"),
+    Capability.EXPERTS: _Refusal("is no mixture of models", "a model of the family mixture"),
     Capability.HASHED_NGRAMS: _Refusal("has no hashed n-gram tables", "a decoder with model.recall"),
 }
 

@@ -13,6 +13,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
 from clearstory.models.hmm.config import HMMConfig, scale_hmm
 from clearstory.models.hmm.config import parameter_count as hmm_parameter_count
+from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RECURRENT_PRESETS, RecurrentConfig, scale_recurrent
 from clearstory.models.recurrent.config import parameter_count as recurrent_parameter_count
@@ -111,6 +112,14 @@ FAMILIES: tuple[Family, ...] = (
         },
         presets={"ngram": NGramConfig(vocab=8192)},
         uses={"ngram": "the baseline for every other model: trained in seconds, by counting"},
+    ),
+    Family(
+        name="Mixture",
+        config=MixtureConfig,
+        model="clearstory.models.mixture.model:Mixture",
+        description={"mixture": "several models and a cache of the text so far, weighted anew at every token."},
+        presets={"mix": MixtureConfig(vocab=8192)},
+        uses={"mix": "the lowest loss in a short time: an n-gram model, a Transformer and a cache together"},
     ),
 )
 """Every family. A new one is an entry here and a package beside the others."""

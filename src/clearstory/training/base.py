@@ -71,6 +71,14 @@ class BaseTrainer(Protocol):
         """Steps between evaluations where the settings give none; None: about twenty in the run."""
 
     @property
+    def default_eval_tokens(self) -> int | None:
+        """Validation tokens of an evaluation where the settings give none; None: a tenth of the time."""
+
+    @property
+    def final_seconds(self) -> float:
+        """Seconds of work after the last step, before the final evaluation."""
+
+    @property
     def complete_after_each_step(self) -> bool:
         """Whether the model can be used after every step, not only after the last."""
 
@@ -102,7 +110,8 @@ def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load the tensors under "model." into the model. Raises CheckpointMismatch when they belong to another model."""
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-    if has_capability(model, Capability.NGRAM_COUNTS):  # as large as its tables
+    if has_capability(model, Capability.NGRAM_COUNTS) or has_capability(model, Capability.EXPERTS):
+        # as large as its tables
         cast(Any, model).resize({name: tuple(value.shape) for name, value in saved.items()})
     own = trainable_weights(model)
     for name in sorted(own.keys() | saved.keys()):

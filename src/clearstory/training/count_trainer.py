@@ -60,6 +60,15 @@ class CountTrainer:
         return self.count_model.rounds or 1
 
     @property
+    def default_eval_tokens(self) -> None:
+        """None: as many as take a tenth of the time."""
+
+    @property
+    def final_seconds(self) -> float:
+        """0: the last step completes the model."""
+        return 0.0
+
+    @property
     def complete_after_each_step(self) -> bool:
         """Whether each round makes a complete model; False where the rounds together make one."""
         return self.count_model.rounds is None

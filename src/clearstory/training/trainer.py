@@ -95,6 +95,15 @@ class Trainer:
         """None: about twenty evaluations in the run."""
 
     @property
+    def default_eval_tokens(self) -> None:
+        """None: as many as take a tenth of the time."""
+
+    @property
+    def final_seconds(self) -> float:
+        """0: the last step completes the model."""
+        return 0.0
+
+    @property
     def complete_after_each_step(self) -> bool:
         """True: every step leaves a model that can be used."""
         return True

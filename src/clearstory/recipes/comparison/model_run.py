@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from clearstory import durable
 from clearstory.errors import BadSetting
@@ -20,7 +17,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.metrics import LIKELIHOOD, NATS_PER_BIT
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.families import family_of, preset, scale_config
+from clearstory.models.families import family_of, preset
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.settings import CompareRecipe, ModelSpec
@@ -32,6 +29,7 @@ from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.events import TrainingResult
 from clearstory.recipes.training.preparation import (
     ALIGNED_CORPORA,
+    parameters_for_inner,
     resolve_settings,
     tokenizer_spec,
     training_speed,
@@ -147,6 +145,8 @@ class TrainingContext:
         """Settings that scale the preset to the size that can be trained in the budget, as `train` scales `clear`."""
         choice = build_train_recipe({"model": spec.preset, **spec.settings}).model
         config: Any = choice.config(vocab=tokenizer.vocab)
+        if config.family == "mixture":
+            return {"parameters": self.recipe.parameters}  # `train` sizes its experts
         if spec.full_size:
             return {"parameters": DEFAULT_PARAMETERS if spec.preset == "clear" else None}
         values: dict[str, Any] = {}
@@ -168,20 +168,6 @@ class TrainingContext:
         if spec.preset == "clear":
             return values  # `train` sizes it by the same rule
         return values | {"parameters": parameters_for_inner(config, inner)}
-
-
-def parameters_for_inner(config: Any, inner: int) -> int:
-    """Total number of parameters of a model whose parameters besides the embeddings are about `inner`.
-
-    Embeddings are looked up and take no time, so a large vocabulary must not make the rest of the model smaller.
-    """
-
-    def inner_parameters(total: int) -> int:
-        model: nn.Module = build(scale_config(config, total), device="meta")
-        return sum(each.numel() for each in model.parameters() if config.vocab not in each.shape)
-
-    totals = [round(inner * 1.25**power) for power in range(20)]
-    return min(totals, key=lambda total: abs(math.log(max(1, inner_parameters(total)) / inner)))
 
 
 def steps_of_one_epoch(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset) -> int:

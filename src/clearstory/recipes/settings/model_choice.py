@@ -8,7 +8,7 @@ from typing import Any
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
-from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, preset, scale_config
+from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, family_of, preset, scale_config
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS, clear_config
 
@@ -63,6 +63,8 @@ class ModelChoice:
         6
         """
         config: Any = preset(self.name)
+        if config.family == "mixture":
+            return self.mixture_config(replace(config, **{"vocab": vocab, **self.overrides}), context, parameters)
         if config.family != "transformer":
             base: Any = replace(config, **{"vocab": vocab, **self.overrides})
             return base if parameters is None else scale_config(base, parameters)
@@ -77,6 +79,17 @@ class ModelChoice:
         elif parameters is not None:
             base = scale_config(base, parameters)
         return resize_config(base, {key: value for key, value in self.overrides.items() if key in SIZE_FIELDS})
+
+    def mixture_config(self, config: Any, context: int | None, parameters: int | None) -> Any:
+        """The config of a mixture with those of its experts; `parameters` is the size of each network."""
+        configs = []
+        for name in config.experts:
+            expert: Any = preset(name)
+            overrides = {"dropout": config.dropout} if config.dropout and hasattr(expert, "dropout") else {}
+            scaled = parameters if family_of(expert).scale is not None else None
+            choice = ModelChoice(name=name, overrides=overrides)
+            configs.append(choice.config(vocab=config.vocab, context=context, parameters=scaled))
+        return replace(config, configs=tuple(configs))
 
 
 SIZE_FIELDS = ("width", "layers", "heads", "kv_heads", "head_dim", "intermediate_size")

@@ -72,6 +72,8 @@ def iter_settings(settings: type[Any], prefix: str, path: tuple[str, ...]) -> It
     hints = typing.get_type_hints(settings)
     helps = argument_help(settings)
     for each in fields(settings):
+        if each.metadata.get("derived"):  # follows from others
+            continue
         key, attributes, hint = prefix + each.name, (*path, each.name), hints[each.name]
         help_line, positional = helps.get(each.name, ""), each.metadata.get("positional")
         if hasattr(hint, "config_classes"):  # a preset's name, followed by the fields of its config

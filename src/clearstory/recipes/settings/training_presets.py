@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from clearstory.training.settings import TrainingSettings
@@ -88,6 +88,7 @@ PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
         "training.warmup_steps": 100,
     },
     "clear": CLEAR,
+    "mix": CLEAR,
     # Tuned on tatoeba-en-de, nats per target token after 45 CPU seconds: 4.33; half the learning rate 4.41, batches of
     # 64 pairs 4.45, with half of Muon's rate 4.6; twice all of them 4.7, with growing gradients, since there is no
     # QK norm. AdamW at 3e-3 reached 5.6.
@@ -165,3 +166,15 @@ def scale_default_rates(settings: TrainingSettings, defaults: dict[str, Any], fa
         if getattr(settings, name) == defaults.get(f"training.{name}")
     }
     return replace(settings, **rates)
+
+
+def expert_settings(mixture: str, name: str, config: Any, settings: TrainingSettings) -> TrainingSettings:
+    """The training settings of one expert of a mixture: those of its own preset, except for those that were set."""
+    defaults = TrainingSettings()
+
+    def of_preset(preset: str, field: str) -> Any:
+        return PRESET_TRAINING_SETTINGS.get(preset, {}).get(f"training.{field}", getattr(defaults, field))
+
+    own = {each.name: of_preset(name, each.name) for each in fields(settings)
+           if getattr(settings, each.name) == of_preset(mixture, each.name)}  # fmt: skip
+    return scale_learning_rates(name, config, replace(settings, **own))

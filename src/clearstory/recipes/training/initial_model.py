@@ -62,6 +62,10 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
         raise CannotDo(
             f"{folder} ({config.family}) was fitted by counting and cannot be fine-tuned; train a new one on both texts"
         )
+    if has_capability(model, Capability.EXPERTS):
+        raise CannotDo(
+            f"{folder} is a mixture, whose n-grams and gate cannot be fine-tuned; train a new one on both texts"
+        )
     fingerprint = weights_fingerprint(model)
     model = model.to(recipe.training.device)
     parameters = count_parameters(model)

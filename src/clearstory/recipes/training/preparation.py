@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from clearstory.errors import BadSetting
 from clearstory.formats.model_card import ModelCard
@@ -14,13 +16,14 @@ from clearstory.models.base import TokenSequences
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
+from clearstory.models.families import family_of, scale_config
 from clearstory.models.lora import remove_lora
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.inference.evaluate import lossy_tokenizer_reason
 from clearstory.recipes.settings.training import TrainRecipe
-from clearstory.recipes.settings.training_presets import scale_learning_rates
+from clearstory.recipes.settings.training_presets import expert_settings, scale_learning_rates
 from clearstory.recipes.training.events import RunPrepared
 from clearstory.recipes.training.initial_model import InitialModel
 from clearstory.recipes.training.run_folder import RunFolder, check_same_corpus, check_same_initial_model
@@ -40,6 +43,7 @@ from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
 from clearstory.training.count_trainer import CountTrainer
+from clearstory.training.mixture_trainer import MixtureTrainer
 from clearstory.training.objectives import table
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.table import OBJECTIVES, objective_spec
@@ -187,7 +191,11 @@ def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> 
 def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget) -> TrainRecipe:
     """The recipe with size, context and dropout of `clear` chosen by the time limit, where no size is given."""
     settings = recipe.training
-    if recipe.init or recipe.time_limit is None or recipe.parameters is not None or recipe.model.name != "clear":
+    if recipe.init or recipe.time_limit is None or recipe.parameters is not None:
+        return recipe
+    if recipe.model.family == "mixture":
+        return resolve_experts_size(recipe, tokenizer, dataset, budget)
+    if recipe.model.name != "clear":
         return recipe
     seconds, flops_per_second, tokens = 0.9 * budget.remaining(), training_speed(settings), len(dataset.ids)
     flops_per_second /= settings.threads if budget.counts_cpu_time else 1
@@ -199,6 +207,44 @@ def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDatase
     overrides["dropout"] = dropout_for_budget(seconds, flops_per_second, non_embedding_parameters(shape), tokens)
     model = replace(recipe.model, overrides={**overrides, **recipe.model.overrides})
     return replace(recipe, model=model, parameters=count_on_paper(shape))
+
+
+def resolve_experts_size(
+    recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget
+) -> TrainRecipe:
+    """The recipe of a mixture with context and size of its networks, each of which has an equal share of the time."""
+    settings = recipe.training
+    context = settings.context or context_for_budget(budget.remaining(), settings.device)
+    settings = replace(settings, context=context)
+    config = recipe.model.config(vocab=tokenizer.vocab, context=context)
+    networks = [each for each in config.configs if family_of(each).scale is not None]
+    recipe = replace(recipe, training=settings)
+    if not networks:
+        return recipe
+    # Four fifths: the gate is fitted and the n-grams are counted in the rest.
+    seconds, speed = 0.8 * budget.remaining() / len(networks), training_speed(settings)
+    speed /= settings.threads if budget.counts_cpu_time else 1
+    inner = parameters_for_budget(seconds, speed, len(dataset.ids), dataset.text_bytes)
+    dropout = dropout_for_budget(seconds, speed, inner, len(dataset.ids))
+    model = replace(recipe.model, overrides={"dropout": dropout, **recipe.model.overrides})
+    if "clear" in config.experts:
+        shape = clear_config_by_non_embedding(inner, tokenizer.vocab, context)
+        return replace(recipe, model=model, parameters=count_on_paper(shape))
+    return replace(recipe, model=model, parameters=parameters_for_inner(networks[0], inner))
+
+
+def parameters_for_inner(config: Any, inner: int) -> int:
+    """Total number of parameters of a model whose parameters besides the embeddings are about `inner`.
+
+    Embeddings are looked up and take no time, so a large vocabulary must not make the rest of the model smaller.
+    """
+
+    def inner_parameters(total: int) -> int:
+        model: nn.Module = build(scale_config(config, total), device="meta")
+        return sum(each.numel() for each in model.parameters() if config.vocab not in each.shape)
+
+    totals = [round(inner * 1.25**power) for power in range(20)]
+    return min(totals, key=lambda total: abs(math.log(max(1, inner_parameters(total)) / inner)))
 
 
 def training_speed(settings: TrainingSettings) -> float:
@@ -231,12 +277,20 @@ def build_config(
         config, training_data = add_tags(config, corpus, tokenizer, dataset)
     objective, config = objective.configure(config)
     start = bos_or_eos_token_id(tokenizer)
-    if config.family == "ngram" and config.bos_token_id is None:  # its counts depend on where texts start
-        config = replace(config, bos_token_id=start)
+    config = starting_after(config, start)
     if config.family == "hmm" and config.learn == "em" and start is not None and not (dataset.ids == start).any():
         config = replace(config, bos_token_id=start)
     objective_spec(recipe.objective).check_config(config, recipe.init or recipe.model.name, recipe.init is not None)
     return config, objective, training_data
+
+
+def starting_after(config: Any, start: int | None) -> Any:
+    """The config with the token that texts start after, where it is of an n-gram model: its counts depend on it."""
+    if config.family == "mixture":
+        return replace(config, configs=tuple(starting_after(each, start) for each in config.configs))
+    if config.family == "ngram" and config.bos_token_id is None:
+        return replace(config, bos_token_id=start)
+    return config
 
 
 def build_model(
@@ -288,6 +342,11 @@ def build_trainer(
                 "which maximizes the likelihood of the next token; leave objective out"
             )
         return CountTrainer(model, training_data, recipe.training, steps=steps)
+    if has_capability(model, Capability.EXPERTS):
+        config, name = model.config, recipe.model.name
+        experts = zip(config.experts, config.configs, strict=True)
+        settings = [expert_settings(name, expert, each, recipe.training) for expert, each in experts]
+        return MixtureTrainer(model, objective, dataset, settings, steps=steps)
     return Trainer(model, objective, dataset, recipe.training, steps=steps)
 
 

@@ -78,7 +78,7 @@ def plan_steps_by_time(run: TrainingRun) -> float | None:
     """
     trainer, budget = run.trainer, run.budget
     step_seconds = measure_step_time(run)
-    budget.reserve = final_evaluation_seconds(run)
+    budget.reserve = final_evaluation_seconds(run) + trainer.final_seconds
     fits = budget.remaining() >= (step_seconds or 0.0)
     if not fits and trainer.step == 0:
         minutes, cpu_seconds = run.recipe.minutes, run.recipe.cpu_seconds
@@ -103,7 +103,8 @@ def set_intervals(run: TrainingRun) -> None:
     run.eval_steps = settings.eval_steps or trainer.default_eval_steps or max(10, trainer.steps // EVALUATIONS_PER_RUN)
     run.save_steps = settings.save_steps or run.eval_steps
     tokens = trainer.steps * trainer.tokens_per_step
-    run.eval_tokens = settings.eval_tokens or evaluation_tokens(tokens, trainer.steps // run.eval_steps)
+    usual = trainer.default_eval_tokens or evaluation_tokens(tokens, trainer.steps // run.eval_steps)
+    run.eval_tokens = settings.eval_tokens or usual
 
 
 def compile_model(run: TrainingRun, seconds: float | None) -> Iterator[TrainingEvent]:

@@ -18,6 +18,7 @@ from clearstory.formats.folders import config_json_dict, open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
@@ -233,7 +234,11 @@ class TrainingRun:
         """Load the weights in model/ into the model."""
         folder = self.folder.model_folder
         best = open_model(folder).model if self.base_folder is None else read_adapter(folder, self.model)
-        self.model.load_state_dict(best.state_dict())
+        weights = best.state_dict()
+        if has_capability(self.model, Capability.EXPERTS):  # its n-gram tables may be larger by now
+            model: Any = self.model
+            model.resize({name: tuple(each.shape) for name, each in weights.items()})
+        self.model.load_state_dict(weights)
 
     def save_checkpoint(self) -> ModelSaved:
         """Write a checkpoint, which opens as a model too, and delete old ones."""

@@ -1,0 +1,70 @@
+"""The cache: n-grams counted in the last tokens of the text itself, for each order one distribution.
+
+A token that followed earlier when the last k tokens were the same is likely again: names, phrases and formulae of a
+text come back in it. Kuhn and De Mori 1990 (cache of words), Jelinek et al. 1991 (of n-grams); Grave et al. 2017 look
+up hidden states in place of tokens.
+
+Letters in shapes: B sequences, T tokens, C tokens of the cache, K orders.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+ORDERS = 3
+"""Orders of the cache: the next token after the last 0, 1 and 2 tokens. On held-out chapters of the King James Bible,
+in nats per token, a mixture without a cache has 3.50; with order 1 3.46, with orders 1 to 3 3.33.
+"""
+
+
+def cached_matches(ids: Int[Tensor, "B L"], size: int, new: int) -> tuple[Int[Tensor, "B T C"], Int[Tensor, "B T C"]]:
+    """For each of the last `new` positions: the tokens of its cache, its own the last, and how many tokens before each
+    of them equal the position's last ones, 0 to ORDERS − 1; −1 outside the text.
+
+    `ids` has `history_length(size)` ids before the new ones, −1 where the text is shorter.
+    """
+    reach = history_length(size)
+    ids = ids[:, ids.shape[1] - new - reach :]
+    windows = ids.unfold(1, size, 1)
+    cached = windows[:, ORDERS - 1 : ORDERS - 1 + new]
+    equal = cached >= 0
+    depth = equal.to(torch.int8) - 1
+    for back in range(ORDERS - 1):
+        # Whether the token `back` tokens before the position precedes the cached one as far back.
+        last = ids[:, reach - back : reach - back + new, None]
+        equal = equal & (windows[:, ORDERS - 2 - back : ORDERS - 2 - back + new] == last) & (last >= 0)
+        depth += equal
+    return cached, depth
+
+
+def history_length(size: int) -> int:
+    """Ids before a position that a cache of `size` tokens, the position's own included, looks at."""
+    return size + ORDERS - 2
+
+
+def cache_counts(depth: Int[Tensor, "*D C"]) -> Int[Tensor, "*D K"]:
+    """For each order from 1: how many tokens of the cache follow its context, (..., K)."""
+    return torch.stack([(depth >= order).sum(-1) for order in range(ORDERS)], -1)
+
+
+def target_counts(
+    cached: Int[Tensor, "*D C"], depth: Int[Tensor, "*D C"], targets: Int[Tensor, "*D"]
+) -> Int[Tensor, "*D K"]:
+    """For each order from 1: how often the target follows its context in the cache, (..., K)."""
+    return cache_counts(depth.where(cached == targets[..., None], -1))
+
+
+def cache_log_probs(cached: Int[Tensor, "N C"], depth: Int[Tensor, "N C"], vocab: int) -> Float[Tensor, "N V K"]:
+    """Log-share of each token among those that follow the context of each order, (N, V, K); −∞ where none does."""
+    orders = torch.arange(ORDERS, device=depth.device)
+    follows = (depth[..., None] >= orders).double()
+    shares = follows / follows.sum(-2, keepdim=True).clamp(min=1)
+    rows = cached.clamp(min=0)[..., None].expand_as(shares)
+    return shares.new_zeros(len(cached), vocab, ORDERS).scatter_add_(1, rows, shares).log()
+
+
+def cache_features(counts: Int[Tensor, "*D K"]) -> Float[Tensor, "*D K"]:
+    """What the gate knows of the cache: the logarithm of one plus each order's count, (..., K)."""
+    return counts.double().log1p()

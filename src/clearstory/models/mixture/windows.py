@@ -1,0 +1,57 @@
+"""Models with a context, read past it: in overlapping windows, each of which begins with the half of the one before.
+
+A text of any length is then predicted as in an evaluation with strided windows: after the first window each token has
+at least half a context before it. Where windows begin depends on the position alone, so reading in pieces equals
+reading at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from clearstory.models.base import State, TokenBatch
+
+
+def read_in_windows(
+    model: Any, ids: Int[Tensor, "B T"], state: State, before: Int[Tensor, "B R"], targets: Tensor | None
+) -> tuple[Tensor, State]:
+    """Hidden states after each token, or where there are targets their negative log-likelihoods; and the state.
+
+    `before` are the last ids read, at least half a context of them, and no sequence is padded.
+    """
+    outputs: list[Tensor] = []
+    done, count = 0, ids.shape[1]
+    whole = torch.cat([before, ids], 1)
+    while done < count or not outputs:
+        state = begin_windows(model, state, whole[:, : before.shape[1] + done])
+        room = count - done if model.context is None else model.context - max(state.lengths, default=0)
+        part = slice(done, min(done + room, count))
+        tokens = TokenBatch(ids[:, part])
+        if targets is None:
+            output, after = model.forward(tokens, state)
+        else:
+            output, after = model.token_nll(tokens, targets[:, part], state)
+        assert after is not None
+        state = after
+        outputs.append(output)
+        done = part.stop
+    return torch.cat(outputs, 1), state
+
+
+def begin_windows(model: Any, state: State, read: Int[Tensor, "B L"]) -> State:
+    """The state in which every sequence has room: where a window is full, the next one, with the last half read."""
+    full = [row for row, length in enumerate(state.lengths) if model.context is not None and length >= model.context]
+    if not full:
+        return state
+    half = model.context // 2
+    begun = model.init_state(len(full))
+    if half:
+        _, begun = model.forward(TokenBatch(read[full, read.shape[1] - half :]), begun)
+    place = {row: at for at, row in enumerate(full)}
+    rows = [begun.select([place[row]]) if row in place else state.select([row]) for row in range(len(state.lengths))]
+    joined: State = type(begun).join(rows)
+    return joined
