@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clearstory.errors import BadInput, BadSetting, UnknownName
+from clearstory.text import train_tokenizer as train_tokenizer_module
 from clearstory.text.documents import read_documents
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -146,3 +147,13 @@ def test_wikitext_2_has_its_published_counts(data: Path) -> None:
     assert tokenizer.vocab == 33_278
     assert sum(map(len, tokenizer.encode_batch(train))) == 2_088_628
     assert sum(map(len, tokenizer.encode_batch(valid))) == 217_646
+
+
+@pytest.mark.parametrize("spec", ["bpe:400", "wordpiece:300"])
+def test_long_texts_are_trained_on_in_parts_with_the_same_result(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "The cat's mat,\n\n  isn't 12 naïve.\n" * 40 + "中文。\n and  more\r\n text 'tis " * 40
+    monkeypatch.setattr(train_tokenizer_module, "TRAINING_CHARACTERS", 10**9)
+    whole = train_tokenizer(spec, [text])
+    monkeypatch.setattr(train_tokenizer_module, "TRAINING_CHARACTERS", 20)
+    assert len(list(train_tokenizer_module.short_texts([text]))) > 50
+    assert train_tokenizer(spec, [text]) == whole

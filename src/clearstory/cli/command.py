@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -33,6 +34,7 @@ class Command:
         further_examples: more of them.
         common: keys of the settings in sections that the short help page shows.
         build: makes the recipe from the given values; `build_settings` by default.
+        needs_torch: whether it computes with torch.
     """
 
     recipe: type[Any]
@@ -41,6 +43,7 @@ class Command:
     further_examples: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
     build: Callable[[Mapping[str, Any]], Any] | None = None
+    needs_torch: bool = True
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,22 @@ def prepare_command(command: Command, words: Sequence[str]) -> Callable[[], None
         return lambda: print(to_yaml(recipe), end="")
 
     def run() -> None:
+        if command.needs_torch and "torch" not in sys.modules:
+            import_torch()
         result = command.run(replace_standard_input(recipe), output)
         if output.json and result is not None:
             output.print_json(result)
 
     return run
+
+
+def import_torch() -> None:
+    """Import torch without looking for garbage among its half a million objects, then or later: none is."""
+    gc.disable()
+    import torch  # noqa: F401  # a command finds it imported
+
+    gc.enable()
+    gc.freeze()
 
 
 def read_config(recipe: type[Any], file: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from clearstory.text.segment_encoding import Ids, chunks
+from clearstory.text.segment_encoding import CHUNK, Ids, chunks
 from clearstory.text.token_bytes import BYTE_ALPHABET
 
 LINE_CUT = re.compile(r"\n")
@@ -54,7 +54,7 @@ def character_encoder(parts: Mapping[str, Any], dtype: np.dtype[np.unsignedinteg
     table = np.zeros(256, dtype)
     for character, byte in BYTE_ALPHABET.items():
         table[byte] = ids[character]
-    return lambda texts: [table[np.frombuffer(text.encode(), np.uint8)] for text in texts]
+    return by_slice(lambda text: table[np.frombuffer(text.encode(), np.uint8)])
 
 
 def encoder_by_code_point(
@@ -72,4 +72,15 @@ def encoder_by_code_point(
         found: Ids = table[np.minimum(code_points, len(table) - 1)]
         return found
 
-    return lambda texts: [encode(text) for text in texts]
+    return by_slice(encode)
+
+
+def by_slice(encode: Callable[[str], Ids]) -> ArrayEncoder:
+    """An encoder of texts of which `encode` encodes CHUNK characters at a time."""
+
+    def encode_text(text: str) -> Ids:
+        if len(text) <= CHUNK:
+            return encode(text)
+        return np.concatenate([encode(text[start : start + CHUNK]) for start in range(0, len(text), CHUNK)])
+
+    return lambda texts: [encode_text(text) for text in texts]

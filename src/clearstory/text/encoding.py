@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any
 
 from clearstory.text.tokenizers import Tokenizer
@@ -114,10 +114,54 @@ def encode_pieces(
     if names is None and not any(piece.special for piece in pieces):
         encoded, ids = tokenizer.encode_plain(text, add_special_tokens)
         return locate_tokens(pieces, [piece.text for piece in pieces], encoded, ids)
-    hidden = tokenizer.hide_special_tokens(tokenizer.special_names if names is None else frozenset(names))
+    names = tokenizer.special_names if names is None else frozenset(names)
+    if not add_special_tokens and are_independent(tokenizer, pieces, names):
+        return encode_apart(tokenizer, pieces)
+    hidden = tokenizer.hide_special_tokens(names)
     written = [hidden.names[piece.text] if piece.special else piece.text for piece in pieces]
     encoded = hidden.backend.encode("".join(written), add_special_tokens=add_special_tokens)
     return locate_tokens(pieces, written, encoded, hidden.original_ids(encoded.ids))
+
+
+def are_independent(tokenizer: Tokenizer, pieces: Sequence[TextPiece], names: frozenset[str]) -> bool:
+    """Whether the texts between special pieces are encoded as if they stood alone: none of them spells a name, and no
+    special token takes white space around it.
+
+    A second tokenizer without the names, which takes as long to build as the first, then is not needed.
+    """
+    special = {piece.text for piece in pieces if piece.special}
+    return (
+        tokenizer.cuts_at_special_tokens
+        and tokenizer.special_names <= names
+        and special <= tokenizer.plain_added_names
+        and not any(name in text for text in between_special(pieces) for name in names)
+    )
+
+
+def between_special(pieces: Sequence[TextPiece]) -> list[str]:
+    """The texts between special pieces, each of one piece or several."""
+    parts = groupby(pieces, key=lambda piece: piece.special)
+    return ["".join(piece.text for piece in part) for special, part in parts if not special]
+
+
+def encode_apart(tokenizer: Tokenizer, pieces: Sequence[TextPiece]) -> EncodedText:
+    """Token ids of pieces: each special piece is its token, and the texts between them are encoded one by one."""
+    ids: list[int] = []
+    special: list[bool] = []
+    spans: list[tuple[int, int] | None] = []
+    for is_special, part in groupby(pieces, key=lambda piece: piece.special):
+        group = list(part)
+        if is_special:
+            ids += [tokenizer.ids[piece.text] for piece in group]
+            special += [True] * len(group)
+            spans += [user_span(piece, 0, len(piece.text), 0, len(piece.text)) for piece in group]
+            continue
+        texts = [piece.text for piece in group]
+        found = locate_tokens(group, texts, *tokenizer.encode_plain("".join(texts), add_special_tokens=False))
+        ids += found.ids
+        special += found.special
+        spans += found.spans
+    return EncodedText(tuple(ids), tuple(special), tuple(spans))
 
 
 def locate_tokens(pieces: Sequence[TextPiece], written: Sequence[str], encoded: Any, ids: Sequence[int]) -> EncodedText:

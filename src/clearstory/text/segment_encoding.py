@@ -176,10 +176,13 @@ def groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[start:]
 
 
-def chunks(text: str, cut: re.Pattern[str]) -> Iterator[str]:
-    """The text in parts of about CHUNK characters, each beginning with a match of `cut`; one empty part of none."""
-    start = 0
-    while match := cut.search(text, start + CHUNK) if len(text) - start > CHUNK else None:
+def chunks(text: str, cut: re.Pattern[str], size: int | None = None) -> Iterator[str]:
+    """The text in parts of about `size` characters, each beginning with a match of `cut`; one empty part of none.
+
+    `size`: CHUNK by default.
+    """
+    start, size = 0, size or CHUNK
+    while match := cut.search(text, start + size) if len(text) - start > size else None:
         yield text[start : match.start()]
         start = match.start()
     yield text[start:]

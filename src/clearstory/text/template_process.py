@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
-from clearstory.text import template_worker as worker
 
 CPU_SECONDS = 0.5
 """CPU time of one rendering. An ordinary template takes milliseconds."""
@@ -53,6 +52,8 @@ def render_template(source: str, variables: Mapping[str, Any], now: datetime) ->
         answer = _ask(request.encode() + b"\n")
     if "text" in answer:
         return str(answer["text"])
+    from clearstory.text import template_worker as worker  # jinja2 takes 0.1 s to import
+
     message = answer["message"]
     sentences = {
         worker.INVALID: f"the chat template is not valid Jinja: {message}",
@@ -96,7 +97,7 @@ def _running_process() -> subprocess.Popen[bytes]:
         raise CannotDo("chat templates are rendered by a process of Python, and its executable is not known")
     limits = [str(CPU_SECONDS), str(MAX_MEMORY), str(MAX_TEXT)]
     # -P: the folder of the script holds modules with names of the standard library.
-    command = [sys.executable, "-P", str(Path(worker.__file__)), *limits]
+    command = [sys.executable, "-P", str(Path(__file__).with_name("template_worker.py")), *limits]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     _process = subprocess.Popen(command, **pipes, env={**os.environ, "PYTHONUTF8": "1"})  # type: ignore[call-overload]
     return _process

@@ -317,6 +317,16 @@ class Tokenizer:
         return frozenset(token["content"] for token in self._added)
 
     @cached_property
+    def plain_added_names(self) -> frozenset[str]:
+        """Strings of the added tokens that take no white space around them."""
+        return frozenset(token["content"] for token in self._added if not token.get("lstrip") and not token.get("rstrip"))
+
+    @cached_property
+    def cuts_at_special_tokens(self) -> bool:
+        """Whether the texts between special tokens are encoded independently of each other; False if not known."""
+        return pattern_for(self._json) is not None
+
+    @cached_property
     def special_tokens_mask(self) -> npt.NDArray[np.bool_]:
         """True for ids of special tokens, shape (V,)."""
         marked = np.zeros(self.vocab, dtype=np.bool_)

@@ -26,4 +26,5 @@ COMMAND = Command(
         'clearstory completion zsh > "${fpath[1]}/_clearstory"',
         "clearstory completion fish > ~/.config/fish/completions/clearstory.fish",
     ),
+    needs_torch=False,
 )

@@ -35,4 +35,9 @@ def run(recipe: DataRecipe, output: Output) -> Mapping[str, Any]:
     return asdict(report)
 
 
-COMMAND = Command(recipe=DataRecipe, run=run, example="clearstory data corpus:python-docs --tokenizer bpe:4096")
+COMMAND = Command(
+    recipe=DataRecipe,
+    run=run,
+    example="clearstory data corpus:python-docs --tokenizer bpe:4096",
+    needs_torch=False,
+)

@@ -38,4 +38,4 @@ FOOTER = (
     "clear takes the size that the time or --parameters allows. clearstory plan PRESET shows memory, time and cost."
 )
 
-COMMAND = Command(recipe=ModelsRecipe, run=run, example="clearstory models --json")
+COMMAND = Command(recipe=ModelsRecipe, run=run, example="clearstory models --json", needs_torch=False)
