@@ -1,17 +1,18 @@
-"""Packed weights: linear layers whose weights do not change, rounded to a precision and packed for a kernel.
+"""Packed weights: linear layers whose weights do not change, rounded to one precision and packed for a kernel.
 
-    fp32, bf16   oneDNN's blocks
-    fp16         FBGEMM's panels; inputs and sums stay fp32
-    int8         a scale for each output; inputs as two planes of 8 bits, so that only weights are rounded
-    int4         a scale and an offset for each group of inputs
+    fp32   oneDNN's blocks
+    bf16   inputs and outputs are rounded too
+    fp16   weights alone are rounded; inputs and sums are fp32
+    int8   weights alone are rounded, with a scale for each output; inputs have 15 bits
+    int4   weights with a scale and an offset for each 32 inputs; inputs and outputs are bf16
 
-In fp16, int8 and int4 a row of the output does not depend on the other rows of the batch.
+In fp16, int8 and int4 a row of the output does not depend on the other rows of the batch. Bits per byte that each costs
+are measured by benchmarks/precision.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -23,147 +24,164 @@ from clearstory.models.matmul import kernels
 from clearstory.models.precision import PackedPrecision
 
 
-def pack_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> nn.Module:
-    """A module that computes these linear layers of one input, (..., in) -> (..., sum of outs), fp32.
+def pack_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> PackedLinear:
+    """A module that computes linear layers of one input, (..., in) -> (..., sum of outs).
 
     Raises CannotDo where this build of torch has no such kernels.
     """
-    check_available(precision)
-    weight = torch.cat([each.weight.data.float() for each in linears]) if len(linears) > 1 else linears[0].weight.data
-    return PACKED[precision](weight.float(), joined_bias(linears))
+    if not is_available(precision):
+        raise CannotDo(
+            f"this build of torch has no {precision} kernels for this processor; open the model with --precision fp32"
+        )
+    weight = linears[0].weight.data if len(linears) == 1 else torch.cat([each.weight.data for each in linears])
+    weight = weight.float()
+    if precision == "fp16" and not fits_fp16(weight):
+        precision = "fp32"
+    return PACKED[precision](weight, joined_bias(linears))
 
 
-def joined_bias(linears: Sequence[nn.Linear]) -> Tensor | None:
+def joined_bias(linears: Sequence[nn.Linear]) -> Float[Tensor, "O"] | None:
     """The biases of all layers, zeros for those without; None if none has any."""
     if all(each.bias is None for each in linears):
         return None
-    return torch.cat(
-        [torch.zeros(each.out_features) if each.bias is None else each.bias.data.float() for each in linears]
-    )
-
-
-def check_available(precision: PackedPrecision) -> None:
-    """Raises CannotDo where this build of torch has no kernels for a precision."""
-    if not is_available(precision):
-        raise CannotDo(
-            f"this build of torch has no {precision} kernels for this processor; open the model without --precision"
-        )
+    parts = [torch.zeros(each.out_features) if each.bias is None else each.bias.data.float() for each in linears]
+    return torch.cat(parts)
 
 
 def is_available(precision: PackedPrecision) -> bool:
-    """Whether this build of torch has kernels for a precision."""
+    """Whether this build of torch has the kernels of a precision."""
     available = {"fp16": kernels.has_fp16_weights, "int8": kernels.has_int8_weights, "int4": kernels.has_int4_weights}
     return available[precision]() if precision in available else True
 
 
-def choose_precision(batch_size: int) -> PackedPrecision:
-    """The fastest of fp32, fp16 and bf16 for this many rows on this machine."""
-    return "fp16" if is_available("fp16") else "fp32"
+def fits_fp16(weight: Tensor) -> bool:
+    """Whether fp16 holds a matrix: below 65,504, and not so small that it has fewer digits."""
+    largest = float(weight.abs().max())
+    return largest == 0 or 2**-8 < largest < 65504
 
 
-class LinearFp32(nn.Module):
-    """A linear layer with weights in oneDNN's blocks."""
+class PackedLinear(nn.Module):
+    """A linear layer with packed weights: (..., in) -> (..., out) in the dtype of the input."""
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__()
+        self.out_features, self.in_features = weight.shape
         self.bias = bias
-        self.packed = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch's
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 8) if self.packed else weight
 
     def forward(self, x: Float[Tensor, "*D I"]) -> Float[Tensor, "*D O"]:
         """x Wᵀ + b."""
-        if not self.packed:
-            return F.linear(x, self.weight, self.bias)
-        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], ""))
+        rows = x.reshape(-1, self.in_features)
+        out = self.multiply(rows) if x.dtype == torch.float32 else self.multiply(rows.float()).to(x.dtype)
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows, fp32."""
+        raise NotImplementedError
 
 
-class LinearBf16(nn.Module):
-    """A linear layer in bf16: inputs and outputs are rounded too."""
+class LinearFp32(PackedLinear):
+    """A linear layer with fp32 weights in oneDNN's blocks."""
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
-        super().__init__()
-        self.bias = None if bias is None else bias.bfloat16()
+        super().__init__(weight, bias)
+        # Blocks packed for eight rows serve one to thirty-two well.
+        self.weight = kernels.onednn_pack(weight, 8) if kernels.has_onednn() else weight
+
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
+        linear = kernels.onednn_linear if kernels.has_onednn() else F.linear
+        return linear(x, self.weight, self.bias)
+
+
+class LinearBf16(PackedLinear):
+    """A linear layer in bf16: weights, inputs and outputs."""
+
+    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
+        super().__init__(weight, None if bias is None else bias.bfloat16())
         self.weight = weight.bfloat16()
 
-    def forward(self, x: Float[Tensor, "*D I"]) -> Float[Tensor, "*D O"]:
-        """x Wᵀ + b."""
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
         return F.linear(x.bfloat16(), self.weight, self.bias).float()
 
 
-class LinearFp16(nn.Module):
-    """A linear layer with weights in fp16; inputs and sums are fp32."""
+class LinearFp16(PackedLinear):
+    """A linear layer with fp16 weights; inputs and sums are fp32."""
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
-        super().__init__()
-        self.bias = torch.zeros(len(weight)) if bias is None else bias
+        super().__init__(weight, bias)
+        self.bias_or_zeros = torch.zeros(len(weight)) if bias is None else bias
         self.packed = kernels.pack_fp16_weight(weight)
 
-    def forward(self, x: Float[Tensor, "*D I"]) -> Float[Tensor, "*D O"]:
-        """x Wᵀ + b."""
-        return kernels.linear_fp16_weight(x if x.ndim > 1 else x[None], self.packed, self.bias).view(*x.shape[:-1], -1)
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
+        return kernels.linear_fp16_weight(x, self.packed, self.bias_or_zeros)
 
 
-class LinearInt8(nn.Module):
-    """A linear layer with weights in int8, a scale for each output.
-
-    Each row of the input is divided by its largest magnitude and given as two planes of 8 bits in one product: the
-    value rounded to 1/127, and what is left, times 254.
-    """
+class LinearInt8(PackedLinear):
+    """A linear layer with int8 weights and a scale for each output; inputs have 15 bits, 13 without VNNI."""
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
-        super().__init__()
-        self.bias = bias
-        scales = (weight.abs().amax(1) / 127).clamp_(min=torch.finfo(torch.float32).tiny)
-        self.packed = kernels.pack_int8_weight(weight, scales)
+        super().__init__(weight, bias)
+        # Without VNNI the kernel sums pairs of products in 16 bits, which only 7-bit inputs do not overflow.
+        self.steps = 127 if torch.cpu._is_vnni_supported() else 63
+        self.packed = kernels.pack_int8_weight(weight, self.steps)
+        self.planes = kernels.int8_planes(self.steps)
+        self.product = kernels.scripted(kernels.linear_int8_weight)
 
-    def forward(self, x: Float[Tensor, "*D I"]) -> Float[Tensor, "*D O"]:
-        """x Wᵀ + b."""
-        flat = x.reshape(-1, x.shape[-1]).float()
-        rows = len(flat)
-        largest = torch.linalg.vector_norm(flat, float("inf"), dim=-1, keepdim=True).clamp_(min=SMALLEST)
-        unit = flat / largest
-        high = torch.fake_quantize_per_tensor_affine(unit, 1 / 127, 0, -127, 127)
-        planes = torch.cat((unit, (unit - high).mul_(254)))
-        out = kernels.linear_int8_weight(planes, 1 / 127, self.packed)
-        out = torch.add(out[:rows], out[rows:], alpha=1 / 254).mul_(largest)
-        if self.bias is not None:
-            out += self.bias
-        return out.view(*x.shape[:-1], -1)
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
+        return self.product(x, self.packed, self.bias, self.steps, self.planes)
 
 
-SMALLEST = 2.0**-100
-"""Least magnitude that a row is divided by."""
+class LinearInt4(PackedLinear):
+    """A linear layer with int4 weights, a scale and an offset for each 32 inputs; inputs and outputs are bf16."""
+
+    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
+        super().__init__(weight, bias)
+        # The kernel takes groups of 32 inputs, and outputs by 16.
+        self.padding = -self.in_features % GROUP
+        padded = F.pad(weight, (0, self.padding, 0, -self.out_features % 16))
+        integers, self.scales = quantize_groups(padded)
+        self.packed = kernels.pack_int4_weight(integers)
+
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
+        rows = F.pad(x, (0, self.padding)).bfloat16() if self.padding else x.bfloat16()
+        out = kernels.linear_int4_weight(rows, self.packed, GROUP, self.scales)[:, : self.out_features].float()
+        return out if self.bias is None else out.add_(self.bias)
+
 
 GROUP = 32
+"""Inputs that share a scale and an offset in int4."""
+
+SHRINKS = (1.0, 0.92, 0.84)
+"""Spans that are tried for a group, as a share of that from its least to its largest weight."""
 
 
-class LinearInt4(nn.Module):
-    """A linear layer with weights in int4, a scale and an offset for each group of 32 inputs."""
+def quantize_groups(weight: Float[Tensor, "O I"]) -> tuple[Tensor, Tensor]:
+    """Integers 0 to 15, (O, I), and the scale and offset of each group of 32, (I/32, O, 2) bf16, of least square error.
 
-    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
-        super().__init__()
-        self.bias, self.outputs, self.inputs = bias, *weight.shape
-        # The kernel takes outputs by 16; groups are filled up with inputs of 0.
-        weight = F.pad(weight, (0, -self.inputs % GROUP, 0, -self.outputs % 16))
-        groups = weight.view(len(weight), -1, GROUP)
-        low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-        scale = ((high - low) / 15).clamp_(min=SMALLEST).bfloat16().float()
-        offset = (low + 8 * scale).bfloat16().float()
+    A weight is (integer - 8) · scale + offset. Of each span in `SHRINKS` about the middle of the group, the one of
+    least error is taken: a few large weights are cut off where the others gain more.
+    """
+    groups = weight.view(len(weight), -1, GROUP)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    for shrink in SHRINKS:
+        scale = ((high - low) * (shrink / 15)).clamp_(min=1e-30).bfloat16().float()
+        offset = ((high + low) / 2 + scale / 2).bfloat16().float()
         integers = ((groups - offset) / scale + 8).round_().clamp_(0, 15)
-        self.packed = kernels.pack_int4_weight(integers.view_as(weight))
-        self.scales = torch.cat((scale, offset), -1).transpose(0, 1).contiguous().bfloat16()
-
-    def forward(self, x: Float[Tensor, "*D I"]) -> Float[Tensor, "*D O"]:
-        """x Wᵀ + b."""
-        flat = x.reshape(-1, x.shape[-1]).bfloat16()
-        flat = F.pad(flat, (0, -self.inputs % GROUP)) if self.inputs % GROUP else flat
-        out = kernels.linear_int4_weight(flat, self.packed, GROUP, self.scales)[:, : self.outputs].float()
-        if self.bias is not None:
-            out += self.bias
-        return out.view(*x.shape[:-1], -1)
+        error = ((integers - 8) * scale + offset - groups).square_().sum(-1, keepdim=True)
+        found = (error, integers, scale, offset)
+        best = found if best is None else tuple(torch.where(error < best[0], new, old) for new, old in zip(found, best, strict=True))  # type: ignore[assignment]
+    assert best is not None
+    _, integers, scale, offset = best
+    scales = torch.cat((scale, offset), -1).transpose(0, 1).contiguous().bfloat16()
+    return integers.view_as(weight), scales
 
 
-PACKED: dict[PackedPrecision, type[nn.Module]] = {
+PACKED: dict[PackedPrecision, type[PackedLinear]] = {
     "fp32": LinearFp32,
     "fp16": LinearFp16,
     "bf16": LinearBf16,
