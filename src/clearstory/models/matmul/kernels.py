@@ -84,13 +84,22 @@ def pack_int8_weight(weight: Float[Tensor, "O I"], steps: int) -> Int8Weight:
         return torch.ops.quantized.linear_prepack(rounded, None)
 
 
-def linear_int8_weight(x: Tensor, packed: Int8Weight, bias: Optional[Tensor], steps: int, planes: Tensor) -> Tensor:  # noqa: UP045  # TorchScript reads it
-    """x Wᵀ + b, (N, I) to (N, O), fp32: only the weights are rounded. A row does not depend on the other rows.
+def linear_int8_weight(
+    x: Tensor,
+    packed: Int8Weight,
+    bias: Optional[Tensor],  # noqa: UP045  # TorchScript reads it
+    columns: Optional[Tensor],  # noqa: UP045
+    steps: int,
+    planes: Tensor,
+) -> Tensor:
+    """(x · columns) Wᵀ + b, (N, I) to (N, O), fp32: only the weights are rounded. A row does not depend on the others.
 
     The kernel takes integers from -steps to steps. So each row is divided by its largest magnitude and given as two
     rows, which cost little more than one where reading the weights takes the time: the nearest integers, and what they
     leave in steps of a power of two, so that the sum of the two is rounded once. See `int8_planes`.
     """
+    if columns is not None:
+        x = x * columns
     largest = x.abs().amax(-1, keepdim=True).add_(1e-30)
     both = x * (planes / largest)
     fine = 2 * steps + 2

@@ -125,13 +125,16 @@ class LinearInt8(PackedLinear):
         super().__init__(weight, bias)
         # Without VNNI the kernel sums pairs of products in 16 bits, which only 7-bit inputs do not overflow.
         self.steps = 127 if torch.cpu._is_vnni_supported() else 63
-        self.packed = kernels.pack_int8_weight(weight, self.steps)
+        columns = column_magnitudes(weight)
+        # Products within a factor of two of each other lose nothing in 8 bits.
+        self.columns = None if bool((columns.log2().abs() <= 1).all()) else columns
+        self.packed = kernels.pack_int8_weight(weight if self.columns is None else weight / columns, self.steps)
         self.planes = kernels.int8_planes(self.steps)
         self.product = kernels.scripted(kernels.linear_int8_weight)
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""
-        return self.product(x, self.packed, self.bias, self.steps, self.planes)
+        return self.product(x, self.packed, self.bias, self.columns, self.steps, self.planes)
 
 
 class LinearInt4(PackedLinear):
@@ -141,15 +144,27 @@ class LinearInt4(PackedLinear):
         super().__init__(weight, bias)
         # The kernel takes groups of 32 inputs, and outputs by 16.
         self.padding = -self.in_features % GROUP
-        padded = F.pad(weight, (0, self.padding, 0, -self.out_features % 16))
+        self.columns = column_magnitudes(weight)
+        padded = F.pad(weight / self.columns, (0, self.padding, 0, -self.out_features % 16))
         integers, self.scales = quantize_groups(padded)
         self.packed = kernels.pack_int4_weight(integers)
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""
-        rows = F.pad(x, (0, self.padding)).bfloat16() if self.padding else x.bfloat16()
+        x = x * self.columns
+        rows = (F.pad(x, (0, self.padding)) if self.padding else x).bfloat16()
         out = kernels.linear_int4_weight(rows, self.packed, GROUP, self.scales)[:, : self.out_features].float()
         return out if self.bias is None else out.add_(self.bias)
+
+
+def column_magnitudes(weight: Float[Tensor, "O I"]) -> Float[Tensor, "I"]:
+    """The root mean square of each column over their median, as a power of two, so that dividing loses no digit.
+
+    Where an input is large and its weights small, as with outliers of a residual stream, all products have a like size,
+    and rounding weights that were divided by this costs each of them alike.
+    """
+    magnitudes = weight.square().mean(0).sqrt_()
+    return torch.exp2((magnitudes / magnitudes.median()).nan_to_num_(1).clamp_(2**-16, 2**16).log2_().round_())
 
 
 GROUP = 32
