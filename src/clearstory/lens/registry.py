@@ -30,6 +30,7 @@ NEEDS: dict[Capability, str] = {
     Capability.ATTENTION: "attention",
     Capability.CAUSAL: "next-token prediction",
     Capability.EMBEDDINGS: "token embeddings",
+    Capability.EXPERTS: "a mixture of models",
     Capability.GATES: "gates",
     Capability.GRADIENTS: "gradients",
     Capability.HIDDEN_STATES: "a residual stream of layers",
@@ -55,6 +56,7 @@ STRUCTURES: dict[Capability, tuple[str, ...]] = {
     Capability.HMM_STATES: ("clearstory.models.hmm.model:HMM",),
     Capability.MLM_HEAD: ("clearstory.models.transformer.encoder:Encoder",),
     Capability.NGRAM_COUNTS: ("clearstory.models.ngram.model:NGram",),
+    Capability.EXPERTS: ("clearstory.models.mixture.model:Mixture",),
 }
 """The classes whose inner parts views read, by capability. A new family that declares such a capability and is built of
 other parts is refused in a sentence until `lens.hooks` knows it; all other capabilities need methods only."""
@@ -150,6 +152,7 @@ VIEWS: dict[str, ViewSpec] = {
     ),
     "viterbi": ViewSpec("clearstory.lens.probes.hmm_states:viterbi", HMM_STATES),
     "posteriors": ViewSpec("clearstory.lens.probes.hmm_states:posteriors", HMM_STATES),
+    "experts": ViewSpec("clearstory.lens.probes.experts:experts", (Capability.EXPERTS,)),
     "backoff": ViewSpec("clearstory.lens.probes.ngram_counts:backoff", NGRAM_COUNTS),
     "ngram-counts": ViewSpec("clearstory.lens.probes.ngram_counts:ngram_counts", NGRAM_COUNTS),
 }

@@ -32,6 +32,7 @@ from clearstory.lens.hooks.interventions import (
 )
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import answer_position
+from clearstory.lens.hooks.resumed_passes import block_streams, last_unchanged, resumed_after
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.prompts import RAW
 from clearstory.models.transformer.attention import Attention, causal_mask
@@ -81,8 +82,10 @@ def run_interventions(
     position = answer_position(model, tokenizer, passage)
     replacements = [intervention_replacements(model, tokenizer, passage, each) for each in interventions]
     with inference_mode(model):
-        before = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
-        with replace_in_order(model, replacements):
+        with record_activations(model, *block_streams(model)) as streams:
+            before = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
+        unchanged = last_unchanged(model, {name for each in replacements for name in each})
+        with resumed_after(model, *unchanged, streams), replace_in_order(model, replacements):
             after = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
     if not bool(after.isfinite().all()):
         raise BadSetting("with these interventions the logits are not finite; make the largest of them smaller")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -164,26 +165,34 @@ def choose_head(
     layer: int | None = None,
     head: int | None = None,
     part: AttentionPart | None = None,
-) -> tuple[AttentionSite, int]:
+) -> tuple[AttentionSite, int, Float[Tensor, "T S"] | None]:
     """The attention layer and the head to show: the given ones; without both, the head of all layers with the largest
-    `selectivity`; without a head, that of the layer; without a layer, the last one.
+    `selectivity`; without a head, that of the layer; without a layer, the last one. A head that was chosen comes with
+    its attention weights.
 
     Raises BadSetting for a layer or a head that does not exist.
     """
     if head is not None:
         site = attention_site(model, -1 if layer is None else layer, part)
         site.check_head(head)
-        return site, head
+        return site, head, None
     sites = attention_sites(model, part) if layer is None else [attention_site(model, layer, part)]
     remaining = iter(sites)
+    largest = -math.inf
+    chosen: tuple[AttentionSite, int, Tensor] | None = None
 
     def measure(pattern: Tensor) -> Tensor:
+        nonlocal largest, chosen
         site = next(remaining)
-        return site.selectivity(pattern[0], site.special_keys(passage))[None]
+        selectivity = site.selectivity(pattern[0], site.special_keys(passage))
+        if chosen is None or float(selectivity.max()) > largest:
+            largest, best = float(selectivity.max()), int(selectivity.argmax())
+            chosen = site, best, pattern[0, best].clone()
+        return selectivity[None]
 
-    scores = torch.stack(attention_patterns(model, passage, sites, measure))
-    best = int(scores.argmax())
-    return sites[best // scores.shape[1]], best % scores.shape[1]
+    attention_patterns(model, passage, sites, measure)
+    assert chosen is not None, "a model with attention has a layer"
+    return chosen
 
 
 def attention_site(model: LanguageModel, layer: int = -1, part: AttentionPart | None = None) -> AttentionSite:

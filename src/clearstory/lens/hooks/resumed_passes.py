@@ -6,7 +6,7 @@ the work of an ablation. In a causal model a change at token t has no effect bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -20,7 +20,8 @@ from clearstory.models.base import LanguageModel
 
 def block_streams(model: LanguageModel) -> list[str]:
     """The names of the residual streams after every block of a Transformer, which `resumed_after` needs."""
-    return [f"{prefix}blocks.{layer}" for prefix, stack in transformer_stacks(model) for layer in range(len(stack.blocks))]
+    stacks = transformer_stacks(model)
+    return [f"{prefix}blocks.{layer}" for prefix, stack in stacks for layer in range(len(stack.blocks))]
 
 
 @contextmanager
@@ -55,6 +56,16 @@ def resumed_after(
             if name == prefix:
                 break
         yield
+
+
+def last_unchanged(model: LanguageModel, changed: Collection[str]) -> tuple[str, int]:
+    """The prefix of the first stack with any of these activations, and its last block before all of them, or −1."""
+    for prefix, stack in transformer_stacks(model):
+        for layer in range(-1, len(stack.blocks)):
+            start = f"{prefix}embedding" if layer < 0 else f"{prefix}blocks.{layer}"
+            if any(name == start or name.startswith((f"{start}.", f"{prefix}embedding")) for name in changed):
+                return prefix, max(layer - 1, -1)
+    return transformer_stacks(model)[0][0], -1
 
 
 def copy_stream(stream: Float[Tensor, "1 T W"], value: Float[Tensor, "B N W"]) -> Float[Tensor, "B N W"]:

@@ -54,16 +54,17 @@ def attention(
     decoder's self-attention, or cross-attention, after it has generated `target`.
     """
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
-    site, head = choose_head(model, passage, layer, head, part)
-    weights = attention_weights(model, passage, site)
+    site, head, weights = choose_head(model, passage, layer, head, part)
+    if weights is None:
+        weights = attention_weights(model, passage, site)[head]
     rows, columns = site.labels(passage)
     return Grid(
         title=f"Attention weights of {site.title}, head {head}: queries in rows, keys in columns",
         row_labels=rows,
         column_labels=columns,
-        values=tuple(map(tuple, weights[head].tolist())),
+        values=tuple(map(tuple, weights.tolist())),
         unit="weight",
-        caption=attention_caption(site, weights[head], columns),
+        caption=attention_caption(site, weights, columns),
     )
 
 

@@ -91,7 +91,7 @@ def attention_head(
     cross-attention, after it has generated `target`.
     """
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
-    site, head = choose_head(model, passage, layer, head, part)
+    site, head, _ = choose_head(model, passage, layer, head, part)
     quantities = head_quantities(model, passage, site.layer, head, part)
     rows, columns = quantities.site.labels(passage)
     panels: list[Panel] = [

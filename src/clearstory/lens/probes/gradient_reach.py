@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.lens.hooks.activations import embedding_module, model_device
@@ -100,27 +101,34 @@ def gradient_norms(model: LanguageModel, ids: list[int], targets: int) -> Float[
         recorded["x"] = out.detach().requires_grad_()
         return recorded["x"]
 
-    was_training = network.training
+    was_training, trained = network.training, [each for each in network.parameters() if each.requires_grad]
     network.eval()
     handle = embedding_module(model).register_forward_hook(record_embedding)
     try:
         with torch.enable_grad():
-            device = model_device(model)
-            batch = TokenBatch.from_sequences([ids[:-1]], device)
-            nats, _ = model.token_nll(batch, torch.tensor([ids[1:]], device=device))
-            if "x" not in recorded or not nats.requires_grad:
+            for weight in trained:
+                weight.requires_grad_(False)  # only the gradient of the input is computed
+            hidden, _ = model.forward(TokenBatch.from_sequences([ids[:-1]], model_device(model)))
+            logits = model.logits(hidden[0, -targets:])
+            if "x" not in recorded or not logits.requires_grad:
                 raise CannotDo(
                     f"this model ({family_name(model)}) computes its losses without its module `embedding`, or without "
                     "gradients, so no gradient reaches an input; use a model of another family"
                 )
+            wanted = torch.tensor(ids[-targets:], device=logits.device)
+            nats = F.cross_entropy(
+                logits.to(torch.promote_types(logits.dtype, torch.float32)), wanted, reduction="none"
+            )
             length = len(ids) - 1 - targets + 1
             rows = []
-            for position in range(len(ids) - 1 - targets, len(ids) - 1):
-                (gradient,) = torch.autograd.grad(nats[0, position], recorded["x"], retain_graph=True)
+            for position, loss in zip(range(len(ids) - 1 - targets, len(ids) - 1), nats, strict=True):
+                (gradient,) = torch.autograd.grad(loss, recorded["x"], retain_graph=True)
                 # One sequence: (1, T, W), or (T, 1, W) where time is first.
                 norms = gradient.reshape(-1, gradient.shape[-1]).norm(dim=-1).double().cpu()
                 rows.append(norms[position - length + 1 : position + 1].flip(0))
     finally:
+        for weight in trained:
+            weight.requires_grad_()
         handle.remove()
         network.train(was_training)
     return torch.stack(rows)
