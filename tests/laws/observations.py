@@ -271,7 +271,9 @@ PAIRS = {"model": "clear-translate", "text": ("pairs.jsonl",), "training.context
 
 SMALL_RNN = ModelChoice(name="rnn", overrides={"width": 8, "hidden_size": 8})
 
-CONFIG = dict.fromkeys(field.name for config in CONFIG_TYPES for field in fields(config))
+CONFIG = dict.fromkeys(
+    field.name for config in CONFIG_TYPES for field in fields(config) if not field.metadata.get("derived")
+)
 
 STEPPING = (
     "batch_size", "gradient_accumulation_steps", "context", "weight_average", "optimizer", "learning_rate",
@@ -297,6 +299,8 @@ OBSERVED: dict[str, Observation] = {
             ),
             "tags": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
             "suffixes": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
+            "experts": "test_mixture.py::test_experts_are_presets_that_predict_the_next_token",
+            "cache": "test_mixture.py::test_two_networks_are_mixed",
         }.items()
     },
     "TrainRecipe.model": observe_config,
@@ -308,6 +312,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.minutes": "flow/test_train.py::test_the_time_limit_is_kept_at_any_speed",
     "TrainRecipe.cpu_seconds": "flow/test_train.py::test_cpu_seconds_are_kept",
     "TrainRecipe.objective": "flow/test_encoders.py::test_one_command_from_raw_text_to_an_encoder",
+    "TrainRecipe.training.matmul": "laws/test_matmul.py::test_a_run_keeps_the_backend_that_it_started_with",
     "TrainRecipe.training.whole_words": "training/test_mlm.py::test_whole_words_come_from_the_settings",
     "TrainRecipe.resume": "flow/test_train.py::test_a_stopped_and_resumed_run_equals_an_uninterrupted_one",
     "TrainRecipe.overwrite": "flow/test_train.py::test_overwriting_replaces_the_run_and_nothing_else",

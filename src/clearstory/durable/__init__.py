@@ -13,6 +13,7 @@ Files can change after they were written, too: every folder that is written hold
 
 from __future__ import annotations
 
+from clearstory.durable.cache import user_cache_folder
 from clearstory.durable.checksums import (
     CHECKSUMS,
     ChecksumMismatch,
@@ -74,6 +75,7 @@ __all__ = [
     "remove_stale",
     "replace_files",
     "translate_disk_errors",
+    "user_cache_folder",
     "verify_folder",
     "write_bytes",
     "write_file",

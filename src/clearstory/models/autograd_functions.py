@@ -15,14 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clearstory.models.matmul.linear import linear
+
 
 class Linear(nn.Linear):
-    """x Wᵀ + b in the dtype of x: fp32 weights are cast at each call, for a bf16 residual stream."""
+    """x Wᵀ + b in the dtype of x; see `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return linear(x, self.weight, self.bias)
 
 
 class _RMS(torch.autograd.Function):

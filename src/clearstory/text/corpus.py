@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from array import array
 from collections.abc import Iterable, Iterator
@@ -198,14 +197,16 @@ def train_corpus_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) 
 
 def cache_folder(settings: DataSettings) -> Path:
     """Folder of encoded text."""
+    from clearstory.durable import user_cache_folder
+
     if settings.cache is not None:
         return settings.cache.expanduser()
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "clearstory"
-    except RuntimeError:  # no HOME, and no entry in the list of users
+    folder = user_cache_folder()
+    if folder is None:
         raise BadSetting(
             "there is no home folder to cache encoded text in; choose a folder with --data.cache"
-        ) from None
+        )
+    return folder
 
 
 @dataclass(frozen=True)

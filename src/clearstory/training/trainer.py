@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
 from clearstory.models.base import LanguageModel, RestorableState, State, TokenSequences
 from clearstory.models.device import deterministic
+from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.training.base import StepResult, load_weights, trainable_weights
 from clearstory.training.batches import Batch
 from clearstory.training.objectives.base import Objective
@@ -68,6 +69,7 @@ class Trainer:
         self.optimizers = OptimizerSet(model, settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
+        self.matmul = resolve_backend(settings.matmul if self.device.type == "cpu" else "mkl", "training.matmul")
         self.step = 0
         self.tokens = 0
         self.plans: list[tuple[int, int]] = [(0, steps)]
@@ -142,7 +144,7 @@ class Trainer:
         # Random draws are a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
         terms, final_states = dict.fromkeys(totals, 0.0), []
-        with deterministic(self.device):
+        with deterministic(self.device), using_backend(self.matmul):
             for micro_batch, state in zip(micro_batches, states[: len(micro_batches)], strict=True):
                 more, state = self.backward(micro_batch, totals, state)
                 terms = {name: terms[name] + more[name] for name in terms}

@@ -1,31 +1,186 @@
-"""Which library multiplies fp32 matrices on this CPU: the BLAS behind `F.linear` (MKL on x86) or oneDNN.
+"""Which library multiplies fp32 matrices on this CPU: the BLAS behind `F.linear` (MKL on x86), or oneDNN.
 
-Both are in the same wheel of torch, and which is faster depends on the processor: on AMD's, oneDNN was 1.1 to 2.3 times
-as fast.
+Both are in the same wheel of torch, and which of them is faster depends on the processor and the product: on AMD's,
+oneDNN was 1.1 to 2.3 times as fast. So it is measured, once for each processor, build of torch and number of threads,
+in about a tenth of a second, and the result is kept beside the cached token ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-MatmulBackend = Literal["mkl", "onednn"]
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-_backend: MatmulBackend = "mkl"
+from clearstory import durable
+from clearstory.errors import BadSetting, ClearstoryError
+from clearstory.models.matmul import kernels
+
+MatmulBackend = Literal["mkl", "onednn", "mixed"]
+"""mkl: PyTorch's own F.linear and mm. onednn: all three products of a linear layer by oneDNN. mixed: x Wᵀ and g W by
+oneDNN, and gᵀ x, the weight's gradient, by mm."""
+
+BACKENDS: tuple[MatmulBackend, ...] = get_args(MatmulBackend)
+
+Speeds = Mapping[str, Mapping[str, float]]
+"""GFLOP/s by product (forward, input_gradient, weight_gradient) and library (mkl, onednn)."""
+
+SHAPE, ROUNDS = (384, 256, 512), 12
+"""Rows, inputs and outputs of the products that are measured, a millisecond each, and how often: other processes slow
+some of them down, so the fastest counts.
+"""
+
+LEAST_GAIN = 1.03
+"""PyTorch's own products are kept where no other backend is faster by this factor, more than measurements scatter."""
+
+_override: MatmulBackend | None = None
 
 
 def matmul_backend() -> MatmulBackend:
-    """The backend of this process."""
-    return _backend
+    """The backend of this process: that of the innermost `using_backend`, else the fastest of this machine."""
+    return _override or _fastest_here(torch.get_num_threads())
+
+
+@cache
+def _fastest_here(threads: int) -> MatmulBackend:
+    return fastest_backend(measured_speeds(threads))
 
 
 @contextmanager
 def using_backend(name: MatmulBackend) -> Iterator[None]:
     """A block in which matrix products use this backend."""
-    global _backend
-    before, _backend = _backend, name
+    global _override
+    before, _override = _override, name
     try:
         yield
     finally:
-        _backend = before
+        _override = before
+
+
+def resolve_backend(name: str, setting: str = "matmul") -> MatmulBackend:
+    """The backend of this name; the process's for "auto". Raises BadSetting where torch was built without oneDNN.
+
+    >>> resolve_backend("mkl")
+    'mkl'
+    """
+    if name == "auto":
+        return matmul_backend()
+    if name != "mkl" and not kernels.has_onednn():
+        raise BadSetting(f"{setting} is {name}, and this build of torch has no oneDNN; choose mkl or auto")
+    return BACKENDS[BACKENDS.index(name)]
+
+
+def fastest_backend(speeds: Speeds) -> MatmulBackend:
+    """The backend that takes the least time for the three products together.
+
+    >>> fastest_backend({"forward": {"mkl": 100, "onednn": 250}, "weight_gradient": {"mkl": 100, "onednn": 90}})
+    'mixed'
+    """
+
+    def seconds(backend: MatmulBackend) -> float:
+        return sum(1 / speed[library_of(backend, product)] for product, speed in speeds.items())
+
+    best = min(BACKENDS, key=seconds)
+    return best if seconds("mkl") > LEAST_GAIN * seconds(best) else "mkl"
+
+
+def library_of(backend: MatmulBackend, product: str) -> str:
+    """The library that computes a product in a backend: mkl or onednn."""
+    if backend == "mixed":
+        return "mkl" if product == "weight_gradient" else "onednn"
+    return backend
+
+
+@cache
+def measured_speeds(threads: int) -> Speeds:
+    """Speeds of both libraries with so many threads: from the cache of this machine, or measured now and kept there."""
+    if not kernels.has_onednn():
+        return {}
+    key = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {threads} threads"
+    folder = durable.user_cache_folder()
+    known = read_speeds(folder)
+    if key in known:
+        return known[key]
+    speeds = measure_speeds()
+    # Another process may have measured meanwhile: both then use one result.
+    known = read_speeds(folder)
+    if folder is not None and key not in known:
+        with suppress(ClearstoryError, OSError):  # a cache that cannot be written costs a tenth of a second
+            durable.make_folder(folder)
+            durable.write_json(folder / CACHE_FILE, {**known, key: speeds})
+    return known.get(key, speeds)
+
+
+CACHE_FILE = "matmul.json"
+
+
+def read_speeds(folder: Path | None) -> dict[str, Speeds]:
+    """The speeds in the cache by machine; without those that are damaged."""
+    if folder is None:
+        return {}
+    try:
+        saved: Any = durable.parse_json(durable.read_file(folder / CACHE_FILE, MAX_BYTES), folder / CACHE_FILE)
+        return {key: speeds for key, speeds in saved.items() if are_speeds(speeds)}
+    except (ClearstoryError, OSError, ValueError, AttributeError):
+        return {}
+
+
+MAX_BYTES = 2**20
+
+
+def are_speeds(value: Any) -> bool:
+    """Whether a value read from the cache is a table of speeds."""
+    return isinstance(value, dict) and value.keys() == set(PRODUCTS) and all(
+        isinstance(each, dict)
+        and each.keys() == {"mkl", "onednn"}
+        and all(isinstance(speed, int | float) and 0 < speed < 1e9 for speed in each.values())
+        for each in value.values()
+    )
+
+
+PRODUCTS = "forward", "input_gradient", "weight_gradient"
+
+
+def measure_speeds() -> Speeds:
+    """GFLOP/s of the three products of a linear layer by both libraries: the best of all, alternating."""
+    rows, inputs, outputs = SHAPE
+    # Not random: the global generator must not advance, and the time is the same.
+    x, w, g = torch.ones(rows, inputs), torch.ones(outputs, inputs), torch.ones(rows, outputs)
+    calls: dict[tuple[str, str], Callable[[], Tensor]] = {
+        ("forward", "mkl"): lambda: F.linear(x, w),
+        ("forward", "onednn"): lambda: kernels.onednn_linear(x, w),
+        ("input_gradient", "mkl"): lambda: torch.mm(g, w),
+        ("input_gradient", "onednn"): lambda: kernels.onednn_linear(g, w.t()),
+        ("weight_gradient", "mkl"): lambda: torch.mm(g.t(), x),
+        ("weight_gradient", "onednn"): lambda: kernels.onednn_linear(g.t(), x.t()),
+    }
+    best = dict.fromkeys(calls, math.inf)
+    with torch.inference_mode():
+        for _ in range(ROUNDS):
+            for name, call in calls.items():
+                started = time.perf_counter()
+                call()
+                best[name] = min(best[name], time.perf_counter() - started)
+    gflop = 2 * rows * inputs * outputs / 1e9
+    return {
+        product: {library: round(gflop / best[product, library], 1) for library in ("mkl", "onednn")}
+        for product in PRODUCTS
+    }
+
+
+@cache
+def processor_name() -> str:
+    """The CPU's model name, or the architecture where the system does not report it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -36,10 +36,31 @@ def matmul(a: Float[Tensor, "N K"], b: Float[Tensor, "K M"]) -> Float[Tensor, "N
     return kernels.onednn_linear(a, b.t()) if uses_onednn(a, b) else torch.mm(a, b)
 
 
+def weight_gradient(grad: Float[Tensor, "N O"], x: Float[Tensor, "N I"]) -> Float[Tensor, "O I"]:
+    """gᵀ x, the gradient of a weight, without a gradient of its own."""
+    if backend.matmul_backend() == "onednn" and uses_onednn(grad, x):
+        return kernels.onednn_linear(grad.t(), x.t())
+    return torch.mm(grad.t(), x)
+
+
+def add_weight_gradient(total: Float[Tensor, "O I"], grad: Float[Tensor, "N O"], x: Float[Tensor, "N I"]) -> None:
+    """Add gᵀ x to `total`."""
+    if not (backend.matmul_backend() == "onednn" and uses_onednn(grad, x)):
+        total.addmm_(grad.t(), x)
+        return
+    # oneDNN adds nothing to what is there; in blocks, the product is still in cache when it is added.
+    for start in range(0, len(total), ADDED_ROWS):
+        rows = slice(start, start + ADDED_ROWS)
+        total[rows] += kernels.onednn_linear(grad[:, rows].t(), x.t())
+
+
+ADDED_ROWS = 1024
+
+
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies these: plain fp32 tensors on a CPU, of enough rows, outside any transformation."""
     return (
-        backend.matmul_backend() == "onednn"
+        backend.matmul_backend() != "mkl"
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and x.numel() >= MIN_ROWS * x.shape[-1] > 0
@@ -67,12 +88,11 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        # With create_graph, what is computed here must be differentiable itself.
-        product = torch.mm if torch.is_grad_enabled() else matmul
-        flat = grad.reshape(-1, grad.shape[-1])
+        flat, flat_x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         want_x, want_weight, want_bias = ctx.needs_input_grad
-        return (
-            product(flat, weight).view_as(x) if want_x else None,
-            product(flat.t(), x.reshape(-1, x.shape[-1])) if want_weight else None,
-            flat.sum(0) if want_bias else None,
-        )
+        if torch.is_grad_enabled():  # create_graph: what is computed here must be differentiable itself
+            x_grad, weight_grad = flat @ weight, flat.t() @ flat_x
+        else:
+            x_grad = matmul(flat, weight) if want_x else None
+            weight_grad = weight_gradient(flat, flat_x) if want_weight else None
+        return None if x_grad is None else x_grad.view_as(x), weight_grad, flat.sum(0) if want_bias else None

@@ -27,6 +27,7 @@ from clearstory.evaluation.units import EvalText
 from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views.formatting import format_number
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
+from clearstory.models.matmul.backend import processor_name
 from clearstory.recipes.comparison.leaderboard import (
     Leaderboard,
     LeaderboardEntry,
@@ -36,7 +37,6 @@ from clearstory.recipes.comparison.leaderboard import (
 )
 from clearstory.recipes.comparison.report import curve_view, report_html, setup_text
 from clearstory.recipes.comparison.settings import CompareRecipe, command_line, describe_budget, source_names
-from clearstory.recipes.training.run_folder import processor_name
 
 FILE_NAMES = ("results.csv", "results.md", "compare.json", "report.html", "curves.svg")
 

@@ -87,6 +87,7 @@ class TrainingKeywords(TypedDict, total=False):
     weight_average: float
     patience: int
     precision: Literal["auto", "fp32", "bf16"]
+    matmul: Literal["auto", "mkl", "onednn", "mixed"]
     compile: Literal["auto", "on", "off"]
     device: str
     threads: int

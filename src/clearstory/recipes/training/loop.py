@@ -20,6 +20,7 @@ from clearstory import durable
 from clearstory.errors import Diverged
 from clearstory.formats.folders import update_model_card
 from clearstory.models.build import count_parameters
+from clearstory.models.device import reusing_memory
 from clearstory.models.lora import remove_lora
 from clearstory.recipes.settings.keywords import TrainKeywords
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
@@ -103,7 +104,7 @@ def run_events(
     """Events of a training run in a folder that this process may write; `notes` are logged as warnings."""
     if recipe.time_limit is not None:
         budget.seconds, budget.counts_cpu_time = recipe.time_limit, recipe.cpu_seconds is not None
-    with stop_on_signal() as stop:
+    with stop_on_signal() as stop, reusing_memory():
         run = prepare_run(folder, recipe, budget)
         run.full_evaluation = full_evaluation
         run.restore_latest_checkpoint()

@@ -18,6 +18,7 @@ from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
 from clearstory.models.families import family_of, scale_config
 from clearstory.models.lora import remove_lora
+from clearstory.models.matmul.backend import resolve_backend
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
@@ -67,8 +68,11 @@ def resolve_settings(recipe: TrainRecipe) -> TrainRecipe:
     if precision == "auto":
         fast = bf16_is_fast() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
         precision = "bf16" if fast else "fp32"
+    matmul = resolve_backend(settings.matmul if device == "cpu" else "mkl", "training.matmul")
+    threads = torch.get_num_threads()
     return replace(
-        recipe, training=replace(settings, device=device, precision=precision, threads=torch.get_num_threads())
+        recipe,
+        training=replace(settings, device=device, precision=precision, threads=threads, matmul=matmul),
     )
 
 

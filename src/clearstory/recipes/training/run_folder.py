@@ -45,6 +45,7 @@ MAX_RECORD_BYTES = 2**24
 RESOLVED_BY_RUN = {
     "training.device",
     "training.precision",
+    "training.matmul",
     "training.threads",
     "training.align_documents",
     "parameters",
@@ -216,6 +217,8 @@ def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Map
     """Write config.yaml, and environment.json with the fingerprints of tokenizer, corpus and initial model."""
     import torch
 
+    from clearstory.models.matmul.backend import processor_name
+
     environment = durable.json_text(
         {
             "clearstory": __version__,
@@ -258,12 +261,3 @@ def check_fingerprint(folder: RunFolder, key: str, what: str, fingerprint: str) 
             f"{str(before)[:8]} and "
             f"is {fingerprint[:8]}); restore it, or choose another --out"
         )
-
-
-def processor_name() -> str:
-    """The CPU's model name, or the architecture where the system does not report it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -19,6 +19,7 @@ from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_a
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
@@ -216,7 +217,8 @@ class TrainingRun:
         model: Any = self.model
         model.compute_dtype = COMPUTE_DTYPES[self.recipe.training.precision] if mixed_precision else None
         model.eval()
-        return self.validation.evaluate(model, self.trainer.context, limit, spread)
+        with using_backend(resolve_backend(self.recipe.training.matmul, "training.matmul")):
+            return self.validation.evaluate(model, self.trainer.context, limit, spread)
 
     def save_best_model(self, validation: Validation | None) -> None:
         """Write the model, its tokenizer and its card to model/; without a score where nothing is held out."""
