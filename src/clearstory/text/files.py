@@ -301,9 +301,11 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
 
 def _last_cut(text: str) -> int:
     """Where to cut: the last cut point near the end, else the last line end, else the end."""
-    near = max(0, len(text) - (1 << 16))
-    seams = [match.end() for match in CUT_POINT.finditer(text, near)]
-    return seams[-1] if seams else text.rfind("\n") + 1 or len(text)
+    for reach in (1 << 10, 1 << 16):
+        seams = [match.end() for match in CUT_POINT.finditer(text, max(0, len(text) - reach))]
+        if seams:
+            return seams[-1]
+    return text.rfind("\n") + 1 or len(text)
 
 
 def _truncated_file(path: Path) -> CorruptFile:

@@ -35,7 +35,7 @@ def word_level_json(words: Sequence[str], end: str | None) -> str:
     """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    whole = Tokenizer(models.WordLevel(vocab={word: id for id, word in enumerate(words)}, unk_token=UNKNOWN))
+    whole = Tokenizer(models.WordLevel(vocab={UNKNOWN: 0}, unk_token=UNKNOWN))
     whole.pre_tokenizer = pre_tokenizers.Split(Regex(f"{WHITESPACE}+"), "removed")
     joined = [decoders.WordPiece(prefix="\n", cleanup=False), decoders.Fuse()]
     if end is not None:
@@ -44,8 +44,12 @@ def word_level_json(words: Sequence[str], end: str | None) -> str:
         )
         joined.append(decoders.Replace(Regex(f"(?: |^|(?<= )){re.escape(end)}(?: |$)"), "\n"))
     whole.decoder = decoders.Sequence(joined)
-    contents: str = whole.to_str(pretty=True)
-    return json.dumps(json.loads(contents), ensure_ascii=False, indent=1)
+    contents = json.loads(whole.to_str())
+    contents["model"]["vocab"] = {}
+    # Written line by line: json indents in Python, which takes seconds for a large vocabulary.
+    lines = ",\n".join(f"   {json.dumps(word, ensure_ascii=False)}: {id}" for id, word in enumerate(words))
+    vocab = f"{{\n{lines}\n  }}" if words else "{}"
+    return json.dumps(contents, ensure_ascii=False, indent=1).replace('"vocab": {}', f'"vocab": {vocab}', 1)
 
 
 def words_by_frequency(texts: Iterable[str], end: str) -> list[str]:

@@ -36,7 +36,7 @@ from clearstory.text.byte_attribution import TokenSequences
 SORT_MEMORY_MB = 256
 """Default of training.sort_memory."""
 
-TOKEN_BYTES = 64
+TOKEN_BYTES = 32
 """Memory that one token takes while a chunk is sorted."""
 
 BLOCK = 2**17
@@ -197,12 +197,12 @@ class TextCounter:
             run = self.sort_chunk(shorter, order)
             runs.append(run.save(self.folder, f"run-{order}-{number}") if self.on_disk else run)
         table = merge_runs(runs, self.chunk, self.folder, f"table-{order}")
-        self.occurrences = []
+        self.occurrences, self.rows = [], self.ids
         if order < self.order:
             numbers: Ints = self.array(np.int32)
             for number, run in enumerate(runs):
-                rows = np.arange(len(run.keys)) if len(runs) == 1 else np.searchsorted(table.keys, run.keys)
-                occurrences = Occurrences(rows.astype(np.int32), run.counts, run.ends, run.blocks)
+                of_keys = np.arange(len(run.keys)) if len(runs) == 1 else np.searchsorted(table.keys, run.keys)
+                occurrences = Occurrences(of_keys.astype(np.int32), run.counts, run.ends, run.blocks)
                 for rows, ends in occurrences:
                     numbers[ends - 1] = rows
                 self.occurrences.append(self.saved(occurrences, f"rows-{order}-{number}"))

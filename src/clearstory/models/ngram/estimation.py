@@ -54,17 +54,20 @@ def estimate(
     notes: list[str] = []
     started = slice(0, 0)  # rows of the n-grams that start a text
     for order, table in enumerate(map(released, tables), start=1):
+        is_longest = order == len(tables)
         started = rows_after(table, started, order, config)
-        adjusted = continuation_counts(table, tables[order], started) if order < len(tables) else table.counts
+        adjusted = table.counts if is_longest else continuation_counts(table, released(tables[order]), started)
         smooth, note = method(order, table.counts, adjusted)
         notes += [note] if note else []
-        probs = np.empty(len(table))
+        probs = np.empty(0 if is_longest else len(table))
         log_probs.append(np.empty(len(table), dtype))
         log_backoffs.append(np.empty(len(tables[order - 2]) if order > 1 else 1, dtype))
         for rows, contexts, block in context_blocks(table, adjusted, order, config, len(log_backoffs[-1])):
-            backoffs, probs[rows] = smooth(block, shorter_probs[table.suffixes[rows] if order > 1 else rows])
+            backoffs, found = smooth(block, shorter_probs[table.suffixes[rows] if order > 1 else rows])
             with np.errstate(divide="ignore"):  # log 0: what cannot be
-                log_backoffs[-1][contexts], log_probs[-1][rows] = np.log(backoffs), np.log(probs[rows])
+                log_backoffs[-1][contexts], log_probs[-1][rows] = np.log(backoffs), np.log(found)
+            if not is_longest:
+                probs[rows] = found
         shorter_probs = probs
     tables = [released(table) for table in tables]
     return without_pruned(tables, log_probs, [*log_backoffs[1:], None], config), notes

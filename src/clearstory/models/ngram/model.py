@@ -136,7 +136,8 @@ class NGram(nn.Module):
     def fill(self, orders: Sequence[SmoothedOrder]) -> Self:
         """Set the tables to these numbers, order by order. Returns the model."""
         like = self.table(1).log_probs
-        self.allocate(replace(self.config, sizes=tuple(len(each.log_probs) for each in orders[1:])))
+        with torch.device("meta"):  # every table is replaced
+            self.allocate(replace(self.config, sizes=tuple(len(each.log_probs) for each in orders[1:])))
         for order, smoothed in enumerate(orders, start=1):
             table = self.table(order)
             if smoothed.keys is not None:

@@ -59,7 +59,8 @@ class SortedRun:
         """The same run with its arrays on disk."""
         arrays = (self.keys, self.counts, self.suffixes, self.ends)
         saved = (write_memmap(folder / f"{name}-{at}", values) for at, values in enumerate(arrays))
-        return SortedRun(*saved, self.blocks)
+        keys, counts, suffixes, ends = saved
+        return SortedRun(keys, counts, suffixes, ends, self.blocks)
 
 
 def write_memmap(file: Path, values: Any) -> Any:
