@@ -10,7 +10,7 @@ from torch import Tensor
 from clearstory.errors import CorruptFile, Diverged
 from clearstory.models.config import Config
 
-FAMILIES_WITH_LOG_ZERO = frozenset({"ngram", "hmm"})
+FAMILIES_WITH_LOG_ZERO = frozenset({"ngram", "hmm", "mixture"})
 """Families of log-probabilities, in which -inf is the logarithm of 0."""
 
 

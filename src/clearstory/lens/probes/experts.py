@@ -20,9 +20,7 @@ from clearstory.models.prompts import PromptOptions, encode_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 
-def experts(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()
-) -> Table:
+def experts(model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()) -> Table:
     """For every token of a text: its probability, the component of the mixture that most of it comes from, and of each
     component the weight and the probability of the token.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -19,8 +20,8 @@ class MixtureConfig(CausalConfig):
 
     Args:
         vocab: vocabulary size in tokens.
-        experts: presets of the models that are mixed, two or more over one tokenizer, or one with a cache, such as
-            clear,ngram.
+        experts: presets of the models that are mixed over one tokenizer, such as clear,ngram, or clear+ngram in
+            compare.
         cache: preceding tokens whose n-grams are counted as the text is read (Kuhn and De Mori 1990); 0 for none.
         dropout: dropout of the networks among the experts.
         configs: the config of each expert; they follow from experts.
@@ -50,6 +51,8 @@ class MixtureConfig(CausalConfig):
         return "mixture of " + " and ".join([*(names or self.experts), *cache])
 
     def __post_init__(self) -> None:
+        names = tuple(name for item in self.experts for name in re.split(r"[,+ ]+", item) if name)
+        object.__setattr__(self, "experts", names)  # "clear,ngram" in a flag is two
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
         if not 1 + (not self.cache) <= len(self.experts) <= MAX_EXPERTS:

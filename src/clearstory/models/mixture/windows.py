@@ -28,8 +28,8 @@ def read_in_windows(
     whole = torch.cat([before, ids], 1)
     while done < count or not outputs:
         state = begin_windows(model, state, whole[:, : before.shape[1] + done])
-        room = count - done if model.context is None else model.context - max(state.lengths, default=0)
-        part = slice(done, min(done + room, count))
+        free = count - done if model.context is None else model.context - max(state.lengths, default=0)
+        part = slice(done, min(done + free, count))
         tokens = TokenBatch(ids[:, part])
         if targets is None:
             output, after = model.forward(tokens, state)
@@ -43,7 +43,7 @@ def read_in_windows(
 
 
 def begin_windows(model: Any, state: State, read: Int[Tensor, "B L"]) -> State:
-    """The state in which every sequence has room: where a window is full, the next one, with the last half read."""
+    """The state in which every sequence may be continued: where a window is full, the next one with the last half."""
     full = [row for row, length in enumerate(state.lengths) if model.context is not None and length >= model.context]
     if not full:
         return state
@@ -51,7 +51,7 @@ def begin_windows(model: Any, state: State, read: Int[Tensor, "B L"]) -> State:
     begun = model.init_state(len(full))
     if half:
         _, begun = model.forward(TokenBatch(read[full, read.shape[1] - half :]), begun)
-    place = {row: at for at, row in enumerate(full)}
-    rows = [begun.select([place[row]]) if row in place else state.select([row]) for row in range(len(state.lengths))]
+    index = {row: at for at, row in enumerate(full)}
+    rows = [begun.select([index[row]]) if row in index else state.select([row]) for row in range(len(state.lengths))]
     joined: State = type(begun).join(rows)
     return joined

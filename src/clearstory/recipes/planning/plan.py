@@ -141,10 +141,16 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
     174604259328
     """
     recipe = model if isinstance(model, PlanRecipe) else build_settings(PlanRecipe, {"model": model, **settings})
-    from clearstory.models.families import preset
+    from clearstory.models.families import family_of, preset
 
     config = recipe.model.config(vocab=preset(recipe.model.name).vocab, parameters=recipe.parameters)
     name = recipe.model.name
+    if config.family == "mixture":
+        networks = [expert for expert in config.experts if family_of(preset(expert)).scale is not None]
+        raise CannotDo(
+            f"{name} is a mixture of {', '.join(config.experts)}, which share the time of one run; plan a network "
+            f"alone: clearstory plan {(networks or ['clear'])[0]}"
+        )
     notes: tuple[str, ...] = (PRESET_NOTES[name],) if name in PRESET_NOTES else ()
     if config.architecture == "encoder-decoder":
         notes = (*notes, ENCODER_DECODER_NOTE)

@@ -28,7 +28,8 @@ class ModelChoice:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = preset(self.name).__dataclass_fields__
+        fields = preset(self.name).__dataclass_fields__
+        known = [name for name, each in fields.items() if not each.metadata.get("derived")]
         for key in self.overrides:
             if key not in known:
                 raise UnknownName(f"{self.name} has no setting called 'model.{key}'; {nearest(key, known)}")
