@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -234,12 +235,14 @@ def pooled_patterns(
     255 is a weight of 1. For 512 tokens, 30 layers of 9 heads take 0.4 MB instead of 283, and the weights of no two
     layers are in memory at once.
     """
-
-    def pool(pattern: Tensor) -> Tensor:
-        size = (min(cells, pattern.shape[-2]), min(cells, pattern.shape[-1]))
-        return (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8)
-
+    pool = partial(pool_pattern, cells=cells)
     return torch.stack(attention_patterns(model, passage, attention_sites(model, part), pool))
+
+
+def pool_pattern(pattern: Float[Tensor, "B H T S"], cells: int) -> Tensor:
+    """One layer's patterns, max-pooled to at most `cells` rows and columns, uint8; 255 is a weight of 1."""
+    size = (min(cells, pattern.shape[-2]), min(cells, pattern.shape[-1]))
+    return (F.adaptive_max_pool2d(pattern.float(), size) * 255).round().to(torch.uint8)
 
 
 def linear_weight(linear: nn.Module) -> tuple[Tensor, Tensor | None]:

@@ -32,7 +32,7 @@ from clearstory.lens.hooks.attention_sites import (
     AttentionSite,
     attention_patterns,
     attention_sites,
-    pooled_patterns,
+    pool_pattern,
 )
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.views import Cell, Report, Table, Tile, TileGrid
@@ -77,8 +77,17 @@ def head_types(
     cross-attention, after it has generated `target`.
     """
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
-    measured = measure_heads(model, tokenizer, passage, part)
-    thumbnails = pooled_patterns(model, passage, part, THUMBNAIL_CELLS).tolist()
+    sites, pooled = attention_sites(model, part), list[Tensor]()
+
+    def pattern_pass(measure: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        def measure_and_pool(pattern: Tensor) -> Tensor:
+            pooled.append(pool_pattern(pattern, THUMBNAIL_CELLS)[0])
+            return measure(pattern)
+
+        return attention_patterns(model, passage, sites, measure_and_pool)
+
+    measured = measure_heads(model, tokenizer, passage, part, pattern_pass=pattern_pass)
+    thumbnails = [each.tolist() for each in pooled]
     tiles = tuple(
         tuple(
             Tile(name, type_score(measured, layer, head), tuple(map(tuple, thumbnails[layer][head])))

@@ -308,10 +308,14 @@ def strongest_neurons(
             if step.kind != "feed-forward" or (layer is not None and step.layer != layer % layers):
                 continue
             activations = recorded[f"{step.output}.neurons"][0, -1].double()
-            added = cast(FeedForward, step.module).down.weight.double().T * activations[:, None]
-            sizes = (path.propagate(index, added) @ output_vector).abs() if by_contribution else added.norm(dim=1)
+            weight = cast(FeedForward, step.module).down.weight
+            if by_contribution:
+                sizes = (path.propagate(index, weight.double().T * activations[:, None]) @ output_vector).abs()
+            else:
+                sizes = weight.norm(dim=0).double() * activations.abs()
             for size, neuron in zip(*sizes.topk(min(top, len(sizes))), strict=True):
-                found.append((float(size), index, int(neuron), float(activations[neuron]), added[neuron]))
+                activation = activations[neuron]
+                found.append((float(size), index, int(neuron), float(activation), weight[:, neuron] * activation))
         found = sorted(found, key=lambda row: -row[0])[:top]
         vectors = torch.stack([path.propagate(index, vector) for _, index, _, _, vector in found])
         logits = vectors @ output_vectors(model, range(model.vocab)).T

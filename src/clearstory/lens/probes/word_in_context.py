@@ -8,6 +8,7 @@ standard deviation there. A few dimensions are so large that they dominate the c
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -237,8 +238,9 @@ def standardize(vectors: Float[Tensor, "*N W"], among: Float[Tensor, "M W"]) -> 
 
 def mean_and_std(vectors: Float[Tensor, "M W"]) -> tuple[Float[Tensor, "W"], Float[Tensor, "W"]]:
     """The mean and the standard deviation of each dimension; 1 in place of a deviation of 0."""
-    std = vectors.std(0, correction=0)
-    return vectors.mean(0), torch.where(std > 0, std, 1.0)
+    mean = vectors.mean(0)
+    std = torch.linalg.vector_norm(vectors - mean, dim=0) / math.sqrt(len(vectors))  # a tenth of the time of `std`
+    return mean, torch.where(std > 0, std, 1.0)
 
 
 def build_word_bank(model: LanguageModel, tokenizer: Tokenizer, sentences: Sequence[str]) -> WordBank:
