@@ -72,6 +72,12 @@ def test_odd_values_are_settings_or_refused_in_a_sentence(name: str) -> None:
         assert len(sentence) < 6000, words
 
 
+@pytest.mark.parametrize("words", [["generate", "\udcff"], ["doctor", "--measure=\udcff"]])
+def test_what_is_not_unicode_is_printed_escaped(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) in (1, 2)
+    assert "\\udcff" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_odd_values_end_in_an_exit_status(

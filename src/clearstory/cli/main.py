@@ -169,15 +169,16 @@ def print_error(sentence: str, status: int) -> int:
 
 
 def prepare_output() -> None:
-    """Open streams that the shell has closed (>&-) on nothing, and let standard output escape what it cannot encode.
+    """Open streams that the shell has closed (>&-) on nothing, and let all escape what they cannot encode.
 
     The name of a file that is not UTF-8, for example, is printed as \\udcff, which is its spelling in JSON, too.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # for the whole program
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = show_warning
 
 

@@ -203,9 +203,7 @@ def cache_folder(settings: DataSettings) -> Path:
         return settings.cache.expanduser()
     folder = user_cache_folder()
     if folder is None:
-        raise BadSetting(
-            "there is no home folder to cache encoded text in; choose a folder with --data.cache"
-        )
+        raise BadSetting("there is no home folder to cache encoded text in; choose a folder with --data.cache")
     return folder
 
 

@@ -319,7 +319,9 @@ class Tokenizer:
     @cached_property
     def plain_added_names(self) -> frozenset[str]:
         """Strings of the added tokens that take no white space around them."""
-        return frozenset(token["content"] for token in self._added if not token.get("lstrip") and not token.get("rstrip"))
+        return frozenset(
+            token["content"] for token in self._added if not token.get("lstrip") and not token.get("rstrip")
+        )
 
     @cached_property
     def cuts_at_special_tokens(self) -> bool:
