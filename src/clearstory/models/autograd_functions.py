@@ -27,28 +27,31 @@ class Linear(nn.Linear):
 
 
 class _RMS(torch.autograd.Function):
-    """x / rms(x) · gain in three passes, where PyTorch's composite takes six and saves more for the backward pass."""
+    """x / rms(x) · gain in three passes, where PyTorch's composite takes six and saves more for the backward pass.
+
+    In fp32 for a bf16 x too: with vectors of 16, a factor for each takes 0.01 ms in fp32 and 0.18 in bf16.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor, eps: float) -> Tensor:
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).square_()
-        scale = square.div_(x.shape[-1]).add_(eps).rsqrt_().to(x.dtype)
+        wide = x.float() if x.dtype == torch.bfloat16 else x
+        square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        scale = square.div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, gain, scale)
-        out: Tensor = (x * scale).mul_(gain.to(x.dtype))
+        out: Tensor = (wide * scale).mul_(gain.to(wide.dtype)).to(x.dtype)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (grad,) = grads
         x, gain, scale = ctx.saved_tensors
-        unit = x * scale
+        grad = grads[0].to(scale.dtype)
+        unit = x * scale  # in the dtype of the scale
         product = grad * unit
         gain_grad = product.flatten(0, -2).sum(0).to(gain.dtype)
         # d/dx of x / rms(x): the part of the gradient along x is taken out.
-        gain = gain.to(x.dtype)
+        gain = gain.to(scale.dtype)
         along = (product @ gain).div_(-x.shape[-1]).unsqueeze(-1)
-        return unit.mul_(along).addcmul_(grad, gain).mul_(scale), gain_grad, None
+        return unit.mul_(along).addcmul_(grad, gain).mul_(scale).to(x.dtype), gain_grad, None
 
 
 class RMSNorm(nn.Module):
@@ -79,7 +82,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class _Rotate(torch.autograd.Function):
-    """Rotation by halves in place, without concatenation: 0.25 ms where torch.cat takes 0.83."""
+    """Rotation by halves, its backward pass the rotation by the opposite angle."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -94,12 +97,11 @@ class _Rotate(torch.autograd.Function):
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(a, b) -> (a cos - b sin, b cos + a sin) for the halves a and b of the last dimension."""
-    half = x.shape[-1] // 2
-    a, b = x[..., :half], x[..., half:]
-    out = torch.empty_like(x)
-    torch.mul(a, cos, out=out[..., :half]).addcmul_(b, sin, value=-1)
-    torch.mul(b, cos, out=out[..., half:]).addcmul_(a, sin)
-    return out
+    # Tables for all heads, so that one loop runs over heads and their elements: loops over the 8 elements of half a
+    # head of 16 take 4 times as long.
+    heads = *cos.shape[:-2], *x.shape[-2:]
+    cos, sin = (torch.cat(pair, -1).expand(heads).contiguous() for pair in ((cos, cos), (-sin, sin)))
+    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def rotate(x: Float[Tensor, "B T H D"], rotary: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H D"]:
