@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput, MissingExtra
 
+IGNORE_INDEX = -100
+"""Target that is not scored: padding, or a token given as context only. PyTorch's own convention."""
+
 NATS_PER_BIT = math.log(2)
 
 LIKELIHOOD = "likelihood"

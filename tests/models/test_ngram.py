@@ -229,7 +229,7 @@ def test_keys_are_found(size: int, scale: int) -> None:
     keys = np.unique(random.integers(0, 9000, 3000)) * scale
     wanted = random.integers(-1, 9100, size) * scale
     places = {key: place for place, key in enumerate(keys.tolist())}
-    found = find_keys(torch.from_numpy(keys), torch.from_numpy(wanted))
+    found = find_keys(keys, wanted)
     assert found.tolist() == [places.get(key, -1) for key in wanted.tolist()]
 
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clearstory.metrics import IGNORE_INDEX as IGNORE_INDEX
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.byte_attribution import TokenSequences as TokenSequences
 
@@ -138,10 +139,6 @@ class CountModel(Protocol):
 
     def fit(self, dataset: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Fit the model in place, yielding after each round; `done` rounds were finished before."""
-
-
-IGNORE_INDEX = -100
-"""Target that is not scored: padding, or a token given as context only. PyTorch's own convention."""
 
 
 def reads_source(model: object) -> bool:

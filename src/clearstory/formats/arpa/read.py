@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-import torch
 
 from clearstory.errors import CorruptFile
 from clearstory.formats.arpa.lines import Floats, Integers, LineReader, shorten
@@ -232,7 +231,7 @@ class ArpaReader:
         for table, column in zip(shorter[1:], ids[1:-1], strict=True):
             assert table.keys is not None
             wanted = np.where(rows >= 0, rows * len(self.words) + column, -1)
-            rows = find_keys(torch.from_numpy(table.keys), torch.from_numpy(wanted)).numpy()
+            rows = find_keys(table.keys, wanted)
         return rows
 
 

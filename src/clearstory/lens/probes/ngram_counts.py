@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
 
 from clearstory.errors import BadInput, BadSetting
@@ -228,7 +229,7 @@ def find_order(model: NGram, context_rows: Sequence[int], id: int) -> tuple[int,
     for length in range(len(context_rows) - 1, 0, -1):
         if context_rows[length] < 0:
             continue
-        row = int(model.find_rows(length + 1, torch.tensor([context_rows[length]]), torch.tensor([id]))[0])
+        row = int(model.lookup().find_rows(length + 1, np.array([context_rows[length]]), np.array([id]))[0])
         if row >= 0:
             return length + 1, ngram_count(model, length + 1, row), skipped
         log_backoff = float(model.table(length).log_backoffs[context_rows[length]])

@@ -1,7 +1,6 @@
 """NGram: predicts the next token from the longest counted n-gram that the last tokens match.
 
-Each order has one table, a trie laid flat (see counting.py), with two logarithms a row: the probability of the last
-token given those before, and the backoff weight of the row as a context.
+The module over `NGramTables`, which looks n-grams up.
 """
 
 from __future__ import annotations
@@ -10,23 +9,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clearstory.errors import VocabularyMismatch
-from clearstory.models.base import IGNORE_INDEX, FitProgress, TokenBatch, TokenSequences
-from clearstory.models.capabilities import Capability
+from clearstory.models.base import FitProgress, TokenBatch, TokenSequences
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import SORT_MEMORY_MB, chunk_tokens, count_ngrams
 from clearstory.models.ngram.estimation import SmoothedOrder, estimate
-from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.smoothing import smoothing_method
 from clearstory.models.ngram.sorted_runs import CountTable
 from clearstory.models.ngram.state import NGramState
+from clearstory.models.ngram.tables import NGramTables
 
 
 class OrderTable(nn.Module):
@@ -60,8 +57,8 @@ class NGram(nn.Module):
     [0.125, 0.7916..., 0.0833...]
     """
 
-    capabilities = frozenset({Capability.CAUSAL, Capability.COUNT_FITTED, Capability.NGRAM_COUNTS})
-    chunk_tokens = 2**15  # tokens scored at a time: long batches are sorted before they are looked up
+    capabilities = NGramTables.capabilities
+    chunk_tokens = NGramTables.chunk_tokens
 
     def __init__(self, config: NGramConfig) -> None:
         super().__init__()
@@ -69,6 +66,7 @@ class NGram(nn.Module):
         self.context: int | None = None  # it uses the last few tokens only, at no cost for the others
         self.compute_dtype: torch.dtype | None = None  # ignored: nothing is multiplied
         self.sort_memory_mb = SORT_MEMORY_MB
+        self.copied: tuple[Any, NGramTables] | None = None  # of tables on another device
         self.allocate(config)
         self.table(1).log_probs.fill_(-math.log(self.vocab))
 
@@ -162,58 +160,36 @@ class NGram(nn.Module):
         Raises VocabularyMismatch for an id outside the vocabulary.
         """
         before = self.init_state(len(tokens.ids)) if state is None else state
-        contexts = self.context_rows(self.with_history(before, tokens))
-        count = tokens.ids.shape[1]
+        tables, ids = self.lookup(), to_numpy(tokens.ids)
+        contexts = tables.context_rows(tables.with_history(before.to_last_ids(), ids))
+        rows = [np.zeros_like(ids), *(each[:, each.shape[1] - ids.shape[1] :] for each in contexts)]
         # Integers as float64, which holds them exactly.
-        rows = [torch.zeros_like(tokens.ids, device=before.ids.device)]
-        rows += [each[:, each.shape[1] - count :] for each in contexts]
-        hidden = torch.stack(rows, -1).double()
+        hidden = torch.from_numpy(np.stack(rows, -1).astype(np.float64)).to(before.ids.device)
         return hidden, None if state is None else self.next_state(before, tokens)
-
-    def with_history(self, before: NGramState, tokens: TokenBatch) -> Int[Tensor, "B L"]:
-        """The last order − 1 ids of each sequence, followed by its new ones."""
-        ids = tokens.ids.to(before.ids.device)
-        self.check_ids(ids)
-        return torch.cat([before.ids, ids], 1)
 
     def next_state(self, before: NGramState, tokens: TokenBatch) -> NGramState:
         """The state after the new tokens."""
-        ids, reach = torch.cat([before.ids, tokens.ids.to(before.ids.device)], 1), self.config.order - 1
-        if tokens.lengths is None:
-            new = [tokens.ids.shape[1]] * len(ids)
-            last = ids[:, ids.shape[1] - reach :]
-        else:
-            new = tokens.lengths.tolist()
-            last = ids.gather(1, tokens.lengths.to(ids.device)[:, None] + torch.arange(reach, device=ids.device))
-        return NGramState(last, tuple(old + more for old, more in zip(before.n_read, new, strict=True)))
+        lengths = None if tokens.lengths is None else to_numpy(tokens.lengths)
+        after = self.lookup().next_state(before.to_last_ids(), to_numpy(tokens.ids), lengths)
+        return before.after(after, [tokens.ids.shape[1]] * len(tokens.ids) if lengths is None else lengths.tolist())
 
-    def usable_history(self, ids: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-        """How many tokens, each position's own included, an n-gram ending there may span: not past a text's start."""
-        positions = torch.arange(1, ids.shape[1] + 1, device=ids.device).expand_as(ids)
-        # Nothing precedes the sequence; the token that starts a text belongs to the n-grams after it.
-        ends = torch.where(ids < 0, positions, 0)
-        if self.config.bos_token_id is not None:
-            ends = torch.where(ids == self.config.bos_token_id, positions - 1, ends)
-        return positions - ends.cummax(1).values if ids.shape[1] else positions
-
-    def context_rows(self, ids: Int[Tensor, "B L"]) -> list[Int[Tensor, "B L"]]:
-        """For k from 1 to order − 1, the row in table k of the k tokens that end at each position; −1 for none."""
-        history = self.usable_history(ids)
-        rows = self.ngram_rows(ids, history, self.config.order - 1)
-        return [each.where(history >= length, -1) for length, each in enumerate(rows, start=1)]
-
-    def ngram_rows(self, ids: Int[Tensor, "B L"], history: Int[Tensor, "B L"], order: int) -> list[Int[Tensor, "B L"]]:
-        """For k up to `order`, the row of the k-gram that ends at each position, within the usable history."""
-        out = [ids][:order]
-        for length in range(2, order + 1):
-            before = shifted(out[-1].where(history >= length - 1, -1))
-            out.append(self.find_rows(length, before, ids))
-        return out
-
-    def find_rows(self, order: int, before: Int[Tensor, "*D"], last: Int[Tensor, "*D"]) -> Int[Tensor, "*D"]:
-        """Rows of n-grams, by the row of their beginning and their last token; −1 where there is none."""
-        wanted = torch.where((before >= 0) & (last >= 0), before * self.vocab + last, -1)
-        return find_keys(self.table(order).keys, wanted.flatten()).view(wanted.shape)
+    def lookup(self) -> NGramTables:
+        """The tables as numpy arrays, which share memory with the buffers; copies of those on other devices."""
+        orders = [self.table(order) for order in range(1, self.config.order + 1)]
+        tensors = [tensor for table in orders for tensor in (table.keys, table.log_probs, table.log_backoffs)]
+        shared = self.device.type == "cpu" and self.dtype in (torch.float32, torch.float64)
+        key = None if shared else tuple(version_of(tensor) for tensor in tensors if tensor is not None)
+        if key is None or self.copied is None or self.copied[0] != key:
+            tables = NGramTables(
+                config=self.config,
+                keys=[to_numpy(table.keys) for table in orders[1:]],
+                log_probs=[to_numpy(table.log_probs) for table in orders],
+                log_backoffs=[to_numpy(table.log_backoffs) for table in orders[:-1]],
+            )
+            if key is None:
+                return tables
+            self.copied = (key, tables)
+        return self.copied[1]
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Log-probabilities of the next token, (..., V); they are normalised already."""
@@ -252,8 +228,8 @@ class NGram(nn.Module):
         log_probs[contexts_of_rows, table.keys[rows] % self.vocab] = table.log_probs[rows]
 
     def back_off(self, log_backoffs: Tensor, shorter: Tensor) -> Tensor:
-        """Log-probability of tokens unseen after a context, from its backoff weight and the shorter context's."""
-        if self.config.smoothing == "laplace":  # the weight is the probability itself; 0 where nothing follows
+        """As `NGramTables.back_off`."""
+        if self.config.smoothing == "laplace":
             return torch.where(log_backoffs < 0, log_backoffs, shorter)
         return shorter + log_backoffs
 
@@ -262,50 +238,9 @@ class NGram(nn.Module):
     ) -> tuple[Float[Tensor, "B T"], NGramState | None]:
         """Negative log-likelihood of each target in nats, (B, T); 0 where it is IGNORE_INDEX. Looked up, not summed."""
         before = self.init_state(len(tokens.ids)) if state is None else state
-        ids = self.with_history(before, tokens)
-        wanted = targets.to(ids.device)
-        scored = wanted != IGNORE_INDEX
-        count = wanted.shape[1]
-        wanted = wanted.where(scored, 0)
-        self.check_ids(wanted)
-        contexts, found = self.find_matches(ids, wanted, scored)
-        log_probs = self.table(1).log_probs[wanted]
-        for order, (context, rows) in enumerate(zip(contexts, found, strict=True), start=2):
-            log_backoffs = take_rows(self.table(order - 1).log_backoffs, context[:, -count:], 0.0)
-            log_probs = self.back_off(log_backoffs, log_probs)
-            log_probs = torch.where(rows >= 0, take_rows(self.table(order).log_probs, rows, 0.0), log_probs)
-        nll = torch.where(scored, -log_probs, 0)
-        return nll, None if state is None else self.next_state(before, tokens)
-
-    def find_matches(
-        self, ids: Int[Tensor, "B L"], wanted: Int[Tensor, "B T"], scored: Bool[Tensor, "B T"]
-    ) -> tuple[list[Int[Tensor, "B L"]], list[Int[Tensor, "B T"]]]:
-        """For orders from 2: the row of each context, and of the n-gram that it makes with its target."""
-        count, order = wanted.shape[1], self.config.order
-        if not count or bool(((wanted[:, :-1] != ids[:, ids.shape[1] - count + 1 :]) & scored[:, :-1]).any()):
-            contexts = self.context_rows(ids)
-            return contexts, [
-                self.find_rows(length, context[:, -count:], wanted) for length, context in enumerate(contexts, start=2)
-            ]
-        # Each target is the next token read: then each n-gram that is found is the next one's beginning.
-        ids = torch.cat([ids, wanted[:, -1:].where(scored[:, -1:], -1)], 1)
-        history = self.usable_history(ids)
-        rows = self.ngram_rows(ids, history, order)
-        contexts = [each.where(history >= length, -1)[:, :-1] for length, each in enumerate(rows[:-1], start=1)]
-        return contexts, [each[:, -count:] for each in rows[1:]]
-
-    def check_ids(self, ids: Tensor) -> None:
-        """Raises VocabularyMismatch for an id outside the vocabulary."""
-        if ids.numel() and not ids.is_meta and not 0 <= (worst := int(ids.max())) < self.vocab:
-            raise VocabularyMismatch(
-                f"token id {worst:,} lies outside the model's vocabulary of {self.vocab:,}; "
-                "open the tokenizer saved beside the model"
-            )
-
-
-def shifted(rows: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
-    """Each value moved one position to the right; −1 at the first."""
-    return torch.cat([torch.full_like(rows[:, :1], -1), rows[:, :-1]], 1)
+        nll, _ = self.lookup().token_nll(to_numpy(tokens.ids), None, to_numpy(targets), before.to_last_ids())
+        nats = torch.from_numpy(nll).to(before.ids.device, self.dtype)
+        return nats, None if state is None else self.next_state(before, tokens)
 
 
 def take_rows(values: Float[Tensor, "R"], rows: Int[Tensor, "*D"], missing: float) -> Float[Tensor, "*D"]:
@@ -313,3 +248,14 @@ def take_rows(values: Float[Tensor, "R"], rows: Int[Tensor, "*D"], missing: floa
     if not len(values):
         return values.new_full(rows.shape, missing)
     return values[rows.clamp(min=0)].where(rows >= 0, missing)
+
+
+def to_numpy(tensor: Tensor) -> Any:
+    """A tensor as an array; it shares the memory of one on the processor."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).numpy()
+
+
+def version_of(tensor: Tensor) -> tuple[int, int]:
+    """The address of a tensor and how often it was written."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from clearstory.models.ngram.tables import LastIds
+
 
 @dataclass(frozen=True)
 class NGramState:
@@ -37,6 +39,15 @@ class NGramState:
     def detach(self) -> Self:
         """The state itself: ids have no gradients."""
         return self
+
+    def to_last_ids(self) -> LastIds:
+        """The ids as NGramTables reads them."""
+        return LastIds(self.ids.cpu().numpy())
+
+    def after(self, last: LastIds, new: Sequence[int]) -> Self:
+        """The state with these last ids, after `new` more tokens of each sequence."""
+        read = tuple(old + more for old, more in zip(self.n_read, new, strict=True))
+        return replace(self, ids=torch.from_numpy(last.ids).to(self.ids.device), n_read=read)
 
     def tensors(self) -> dict[str, Tensor]:
         """The ids and the number of tokens processed."""
