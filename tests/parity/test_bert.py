@@ -79,9 +79,13 @@ def heard(model: Encoder, tokens: TokenBatch, segments: Tensor, real: Tensor) ->
     """What each block hands on where there is no padding, and all answers."""
     out: list[Tensor] = []
     hooks = [block.register_forward_hook(lambda module, inside, x: out.append(x[real])) for block in model.blocks]
-    hidden = model.encode(tokens, segments)
+    model.packs_sequences = False  # blocks get the padded batch
+    padded = model.encode(tokens, segments)
     for hook in hooks:
         hook.remove()
+    model.packs_sequences = True
+    hidden = model.encode(tokens, segments)
+    assert torch.allclose(hidden[real], padded[real], atol=1e-5 if hidden.dtype == torch.float32 else 1e-12)
     out += [model.pool(hidden)] if model.pooler is not None else []
     out += [model.logits(hidden)[real]] if model.mlm_transform is not None else []
     if model.classifier is not None:

@@ -100,9 +100,12 @@ def layers_of_ours(model: EncoderDecoder, ids: Tensor) -> list[Tensor]:
         blocks = list(stack.blocks)
         places += blocks if stack.norm is None else [*blocks[:-1], stack.norm]
     hooks = [place.register_forward_hook(lambda module, inside, out: heard.append(out)) for place in places]
-    hidden, _ = model.forward(TokenBatch(ids), source=TokenBatch.from_sequences(SOURCES))
+    model.encoder.packs_sequences = False  # blocks get the padded batch
+    model.forward(TokenBatch(ids), source=TokenBatch.from_sequences(SOURCES))
     for hook in hooks:
         hook.remove()
+    model.encoder.packs_sequences = True
+    hidden, _ = model.forward(TokenBatch(ids), source=TokenBatch.from_sequences(SOURCES))
     return [*unpadded(heard, len(model.encoder.blocks)), model.logits(hidden)]
 
 

@@ -263,6 +263,8 @@ def install_stack(stack: Stack, prefix: str, hooks: ActivationHooks) -> None:
     def drop(drop: Callable[..., Tensor], x: Tensor) -> Tensor:
         return hooks(f"{prefix}embedding_output", drop(x))
 
+    hooks.installed.callback(setattr, stack, "packs_sequences", stack.packs_sequences)
+    stack.packs_sequences = False
     hooks.installed.enter_context(wrapped_method(stack.embed_inputs, embed))
     hooks.installed.enter_context(wrapped_method(stack.apply_dropout, drop))
     for layer, block in enumerate(stack.blocks):

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.models import autograd_functions
-from clearstory.models.autograd_functions import Linear, RMSNorm, rotate
+from clearstory.models.autograd_functions import Linear, RMSNorm, joined_linear, rotate
 from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.packed_sequences import PackedSequences
 
-Bias = Tensor | list[Tensor] | None
+Bias = Tensor | list[Tensor] | PackedSequences | None
 """What is added to attention scores before the softmax, -inf where attention is not allowed: (1 | B, 1 | H, T, S) for
-the whole batch, or (H, new, kept) for each sequence of a cache. None: nothing."""
+the whole batch, or (H, new, kept) for each sequence of a cache. None: nothing. Packed sequences: each token attends to
+its own sequence."""
 
 Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]]
 """What cross-attention reads: the encoder's hidden states (B, S, W) with the bias of their padding; or, for each
@@ -56,7 +58,10 @@ class Attention(nn.Module):
         bias: Bias = None,
     ) -> Float[Tensor, "B T W"]:
         """Self-attention of x, (B, T, W); with `caches`, over each sequence's cached keys and values as well."""
-        q, (k, v) = self.queries(x, rotary), self.keys_and_values(x, rotary)
+        projected = joined_linear(x, (self.query, self.key, self.value))
+        q, (k, v) = self.query_heads(projected[0], rotary), self.key_value_heads(projected[1], projected[2], rotary)
+        if isinstance(bias, PackedSequences):
+            return self.project_output(bias.attend(self.attend, q, k, v))
         if caches is None:
             assert not isinstance(bias, list)
             return self.project_output(self.attend(q, k, v, bias))
@@ -76,8 +81,12 @@ class Attention(nn.Module):
 
     def queries(self, x: Tensor, rotary: RotaryAngles | None) -> Float[Tensor, "B H T D"]:
         """Queries of every head, (B, H, T, D)."""
+        return self.query_heads(self.query(x), rotary)
+
+    def query_heads(self, projected: Tensor, rotary: RotaryAngles | None) -> Float[Tensor, "B H T D"]:
+        """Queries of every head, (B, H, T, D), from the query layer's output, (B, T, H · D)."""
         # -1, not heads: under tensor parallelism each rank holds only its share.
-        q = self.query(x).unflatten(-1, (-1, self.head_dim))
+        q = projected.unflatten(-1, (-1, self.head_dim))
         if self.query_norm is not None:
             q = self.query_norm(q)
         if rotary is not None:
@@ -89,8 +98,12 @@ class Attention(nn.Module):
         self, x: Tensor, rotary: RotaryAngles | None
     ) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
         """Keys and values of every key-value head, each (B, kv_heads, T, D)."""
-        k = self.key(x).unflatten(-1, (-1, self.head_dim))
-        v = self.value(x).unflatten(-1, (-1, self.head_dim))
+        return self.key_value_heads(self.key(x), self.value(x), rotary)
+
+    def key_value_heads(self, keys: Tensor, values: Tensor, rotary: RotaryAngles | None) -> tuple[Tensor, Tensor]:
+        """Keys and values of every key-value head, each (B, kv_heads, T, D), from their layers' outputs."""
+        k = keys.unflatten(-1, (-1, self.head_dim))
+        v = values.unflatten(-1, (-1, self.head_dim))
         if self.key_norm is not None:
             k = self.key_norm(k)
         if rotary is not None:

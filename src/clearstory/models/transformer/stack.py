@@ -21,6 +21,7 @@ from clearstory.models.transformer.attention import RotaryAngles, Source
 from clearstory.models.transformer.block import Block, make_norm
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.packed_sequences import PackedSequences
 from clearstory.models.transformer.positions import RelativePositionBias, Rotary, sinusoidal_embedding
 
 Initialization = Literal["normal", "zero"]
@@ -93,6 +94,7 @@ class Stack(CompilableStack):
         self.config = c
         self.vocab = c.vocab
         self.context: int | None = c.context
+        self.packs_sequences = True  # False: activations have the shape of the padded batch
         self.compute_dtype: torch.dtype | None = None  # of the residual stream; None: that of the weights
         if embed:
             self.embedding = nn.Embedding(c.vocab, c.width)
@@ -141,6 +143,12 @@ class Stack(CompilableStack):
         `lengths` of the sequences masks their padding; a causal stack needs none.
         """
         count = x.shape[1]
+        if lengths is not None and source is None and self.packs_sequences and self.can_pack(x):
+            packed = PackedSequences(lengths, count)
+            x = packed.pack(x)
+            for block in self.blocks:
+                x = block(x, None, None, packed)
+            return packed.unpack(x if self.norm is None else self.norm(x))
         rotary = None if self.rotary is None else self.rotary.cos_sin(slice(0, count), x.dtype)
         bias = None if lengths is None else padding_mask(lengths, count, x.dtype)
         if self.relative_position_bias is not None:
@@ -149,6 +157,13 @@ class Stack(CompilableStack):
         for block in self.blocks:
             x = block(x, rotary, None, bias, source)
         return x if self.norm is None else self.norm(x)
+
+    def can_pack(self, x: Tensor) -> bool:
+        """Whether padding is left out: on a CPU, where positions have no part in attention. On a GPU, and in compiled
+        code, one call for each length takes longer.
+        """
+        in_attention = self.rotary is not None or self.relative_position_bias is not None
+        return x.device.type == "cpu" and not in_attention and not torch.compiler.is_compiling()
 
     def run_blocks_with_cache(
         self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], positions: Int[Tensor, "B T"]

@@ -1,0 +1,50 @@
+"""Packed sequences: the tokens of a padded batch in one row, so that no layer computes padding.
+
+Linear layers, norms and activations treat each token alone; only attention has to know where a sequence ends. A batch
+of sentences of mixed lengths is a third padding, and a mask keeps the attention kernel off its fast path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class PackedSequences:
+    """Where the tokens of a padded batch are in one row: sequences of equal length are beside each other.
+
+    >>> packed = PackedSequences(torch.tensor([2, 1]), 2)
+    >>> row = packed.pack(torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]]))
+    >>> row.flatten().tolist(), packed.unpack(row).flatten().tolist()
+    ([3.0, 1.0, 2.0], [1.0, 2.0, 3.0, 0.0])
+    """
+
+    def __init__(self, lengths: Int[Tensor, "B"], count: int) -> None:
+        self.shape = len(lengths), count
+        by_length = sorted((length, row) for row, length in enumerate(lengths.tolist()))
+        self.groups = [(length, len(list(rows))) for length, rows in groupby(length for length, _ in by_length)]
+        self.positions = torch.cat([torch.arange(length) + row * count for length, row in by_length])
+
+    def pack(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "1 N W"]:
+        """The tokens without the padding."""
+        return x.flatten(0, 1).index_select(0, self.positions).unsqueeze(0)
+
+    def unpack(self, x: Float[Tensor, "1 N W"]) -> Float[Tensor, "B T W"]:
+        """The padded batch; padding is 0."""
+        padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
+        return padded.index_copy(0, self.positions, x.squeeze(0)).unflatten(0, self.shape)
+
+    def attend(
+        self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor
+    ) -> Float[Tensor, "1 H N D"]:
+        """Head outputs by `attend` for the sequences of each length, (B, H, T, D) without padding."""
+        sizes = [length * rows for length, rows in self.groups]
+        outputs = []
+        for (_, rows), *parts in zip(self.groups, *(x.squeeze(0).split(sizes, 1) for x in (q, k, v)), strict=True):
+            out = attend(*(part.unflatten(1, (rows, -1)).transpose(0, 1) for part in parts))
+            outputs.append(out.transpose(0, 1).flatten(1, 2))
+        return torch.cat(outputs, 1).unsqueeze(0)
