@@ -8,7 +8,8 @@ Milliseconds below: one thread of an AVX-512 machine with bf16, tokens x width o
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,32 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         return linear(x, self.weight, self.bias)
+
+
+def joined_linear(x: Float[Tensor, "*D I"], layers: Sequence[nn.Module]) -> Sequence[Tensor]:
+    """Outputs of several linear layers of one input; in training on a CPU by one product with their weights joined."""
+    if not can_join(x, layers):
+        return [layer(x) for layer in layers]
+    plain = cast("Sequence[Linear]", layers)
+    weight = torch.cat([layer.weight for layer in plain])
+    bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain])
+    return torch.split(linear(x, weight, bias), [layer.out_features for layer in plain], -1)
+
+
+def can_join(x: Tensor, layers: Sequence[nn.Module]) -> bool:
+    """Whether layers are trained together: none is wrapped, sharded, frozen or watched by a hook."""
+    return (
+        torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and all(
+            type(layer) is Linear
+            and type(layer.weight) is nn.Parameter
+            and layer.weight.requires_grad
+            and not (layer._forward_hooks or layer._forward_pre_hooks)
+            for layer in layers
+        )
+    )
 
 
 class _RMS(torch.autograd.Function):

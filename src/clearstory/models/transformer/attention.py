@@ -86,7 +86,7 @@ class Attention(nn.Module):
     def query_heads(self, projected: Tensor, rotary: RotaryAngles | None) -> Float[Tensor, "B H T D"]:
         """Queries of every head, (B, H, T, D), from the query layer's output, (B, T, H · D)."""
         # -1, not heads: under tensor parallelism each rank holds only its share.
-        q = projected.unflatten(-1, (-1, self.head_dim))
+        q = torch.unflatten(projected, -1, (-1, self.head_dim))
         if self.query_norm is not None:
             q = self.query_norm(q)
         if rotary is not None:
@@ -102,8 +102,8 @@ class Attention(nn.Module):
 
     def key_value_heads(self, keys: Tensor, values: Tensor, rotary: RotaryAngles | None) -> tuple[Tensor, Tensor]:
         """Keys and values of every key-value head, each (B, kv_heads, T, D), from their layers' outputs."""
-        k = keys.unflatten(-1, (-1, self.head_dim))
-        v = values.unflatten(-1, (-1, self.head_dim))
+        k = torch.unflatten(keys, -1, (-1, self.head_dim))
+        v = torch.unflatten(values, -1, (-1, self.head_dim))
         if self.key_norm is not None:
             k = self.key_norm(k)
         if rotary is not None:

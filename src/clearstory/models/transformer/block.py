@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh
+from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh, joined_linear
 from clearstory.models.transformer.attention import Attention, Bias, LayerCache, RotaryAngles, Source
 from clearstory.models.transformer.config import TransformerConfig
 
@@ -46,7 +46,8 @@ class FeedForward(nn.Module):
         """The layer's output, (B, T, W)."""
         if self.gate is None:
             return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]  # nn.Module returns Any
-        return self.down(self.activation(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]  # the same
+        gate, up = joined_linear(x, (self.gate, self.up))
+        return self.down(self.activation(gate) * up)  # type: ignore[no-any-return]  # the same
 
 
 class Block(nn.Module):
