@@ -24,7 +24,6 @@ from clearstory.durable import (
     write_text,
 )
 from clearstory.errors import BadInput, CannotDo, ModelWarning, VocabularyMismatch
-from clearstory.formats.arpa.read import is_arpa, read_arpa
 from clearstory.formats.finite import check_finite_to_save
 from clearstory.formats.generation_json import (
     GENERATION_FILE,
@@ -33,7 +32,6 @@ from clearstory.formats.generation_json import (
     read_generation_config,
     special_token_ids,
 )
-from clearstory.formats.gguf.read import is_gguf, read_gguf
 from clearstory.formats.hf.config_json import (
     FolderFormat,
     detect_format,
@@ -43,14 +41,6 @@ from clearstory.formats.hf.config_json import (
 )
 from clearstory.formats.hf.load_weights import load_model, state_to_store, stored_config, verify_saved
 from clearstory.formats.hf.safetensors_io import SHARD_BYTES, write_weights
-from clearstory.formats.llama2c import (
-    find_tokenizer_bin,
-    may_be_llama2c,
-    read_llama2c,
-    read_llama2c_config,
-    read_llama2c_tokenizer,
-)
-from clearstory.formats.lora.adapters import find_base_folder, merge_adapter, read_metadata, update_adapter_card
 from clearstory.formats.model_card import ModelCard, read_card, readme
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.formats.native import NATIVE
@@ -204,6 +194,8 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
     """Replace the model card of a saved model or adapter; its weights are unchanged."""
     folder = Path(folder)
     if not (folder / "config.json").is_file():
+        from clearstory.formats.lora.adapters import update_adapter_card
+
         update_adapter_card(folder, card)
         return
     external = read_json(folder / "config.json")
@@ -213,17 +205,23 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
     replace_files(folder, {"config.json": text[0].encode(), "README.md": text[1].encode()})
 
 
-def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedModel:
+def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_blocks: bool = False) -> OpenedModel:
     """The model at a path: a model folder (ours or transformers'), a LoRA adapter of peft whose base model is present
     (merged), a run folder, or a file (.arpa, .gguf, or a .bin of llama2.c).
 
     float16, bfloat16 and quantized weights are converted to float32, others are kept; with `dtype`, all are converted
-    to it. No code in the folder is run. Raises BadInput, UnknownName, CorruptFile and VocabularyMismatch.
+    to it. With `keep_blocks`, the weights of a .gguf file stay quantized in memory, for `inference_model`; they are
+    dequantized at each access. No code in the folder is run. Raises BadInput, UnknownName, CorruptFile and
+    VocabularyMismatch.
     """
     cast = widen if dtype is None else lambda tensor: convert(tensor, dtype)
     if (file := Path(path).expanduser()).is_file():
-        for matches, open_file in FILE_FORMATS:
-            if matches(file) and (opened := open_file(file, cast)) is not None:
+        if keep_blocks and dtype is None and file.name.endswith(".gguf"):
+            opened = open_gguf(file, cast, keep_blocks=True)
+            check_tokenizer(opened.model, opened.tokenizer)
+            return opened
+        for endings, open_file in FILE_FORMATS.items():
+            if file.name.endswith(endings) and (opened := open_file(file, cast)) is not None:
                 check_tokenizer(opened.model, opened.tokenizer)
                 return opened
     folder = resolve_model_path(path)
@@ -251,6 +249,8 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None) -> OpenedM
 
 def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     """The base model of a LoRA adapter, with the adapter merged into it."""
+    from clearstory.formats.lora.adapters import find_base_folder, merge_adapter, read_metadata
+
     base = open_model(find_base_folder(folder), dtype=dtype)
     # The hash of the base is of its stored dtype: with another, it cannot be compared.
     model = merge_adapter(folder, base.model, same_base=dtype is None)
@@ -262,21 +262,32 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
 
 def open_arpa(file: Path, cast: Cast) -> OpenedModel:
     """An n-gram model in ARPA format."""
+    from clearstory.formats.arpa.read import read_arpa
+
     model, tokenizer = read_arpa(file)
     model = model.to(cast(torch.zeros(1)).dtype)
     card = ModelCard(name=file.name, family="ngram", parameters=count_parameters(model))
     return OpenedModel(model, tokenizer, card, generation_config=default_generation_config(tokenizer))
 
 
-def open_gguf(file: Path, cast: Cast) -> OpenedModel:
+def open_gguf(file: Path, cast: Cast, *, keep_blocks: bool = False) -> OpenedModel:
     """A model in GGUF format (llama.cpp)."""
-    gguf = read_gguf(file, cast)
-    card = ModelCard(name=gguf.name, parameters=count_parameters(gguf.model))
+    from clearstory.formats.gguf.read import read_gguf
+
+    gguf = read_gguf(file, cast, keep_blocks=keep_blocks)
+    card = ModelCard(name=gguf.name, parameters=count_parameters(gguf.model) + gguf.parameters_in_blocks)
     return OpenedModel(gguf.model, gguf.tokenizer, card, generation_config=gguf.generation_config)
 
 
 def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
     """A llama2.c checkpoint with the tokenizer stored beside it; None for a .bin file of another kind."""
+    from clearstory.formats.llama2c import (
+        find_tokenizer_bin,
+        read_llama2c,
+        read_llama2c_config,
+        read_llama2c_tokenizer,
+    )
+
     config = read_llama2c_config(file)
     if config is None:
         return None
@@ -287,12 +298,12 @@ def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
     return OpenedModel(model, tokenizer, card, generation_config=generation_config)
 
 
-FILE_FORMATS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Cast], OpenedModel | None]], ...] = (
-    (is_arpa, open_arpa),
-    (is_gguf, open_gguf),
-    (may_be_llama2c, open_llama2c),
-)
-"""Single-file formats: a test of the file name, and the function that opens it."""
+FILE_FORMATS: dict[tuple[str, ...], Callable[[Path, Cast], OpenedModel | None]] = {
+    (".arpa", ".arpa.gz"): open_arpa,
+    (".gguf",): open_gguf,
+    (".bin",): open_llama2c,
+}
+"""Single-file formats: endings of the file's name, and the function that opens it. Each is imported when it is met."""
 
 
 def widen(tensor: Tensor) -> Tensor:

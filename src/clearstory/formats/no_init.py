@@ -54,7 +54,11 @@ def empty_state_dict(config: Config) -> dict[str, Tensor]:
 
 def build_with_weights(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
     """A model in evaluation mode with the given weights, which must be complete."""
-    model = build_empty(config)
+    return load_weights(build_empty(config), weights)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A model of `build_empty` in evaluation mode, after its weights, which must be complete, were put in place."""
     model.load_state_dict(dict(weights), assign=True)
     missing = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]
     assert not missing, f"without data: {missing}"

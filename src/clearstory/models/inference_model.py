@@ -6,7 +6,7 @@ Decoding reads every weight for each token, so its speed is that of reading memo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,8 @@ from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, output_weight, reads_source
 from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.cross_entropy import CHUNK_LOGITS
+from clearstory.models.matmul.block_linear import BlockQuantizedLinear
+from clearstory.models.matmul.fastest_precision import fastest_precision
 from clearstory.models.matmul.packed import is_available, pack_linear
 from clearstory.models.precision import PackedPrecision, Precision
 from clearstory.models.shallow_copy import shallow_copy
@@ -46,19 +48,44 @@ def inference_model(model: LanguageModel, precision: Precision = "auto", batch_s
             f"{precision} weights are packed for the processor, and the model is on {weight.device}; use --device cpu, "
             "or open it without --precision"
         )
-    chosen: PackedPrecision = choose_precision(batch_size) if precision == "auto" else precision
-
-    def make(linear: nn.Linear) -> nn.Module:
-        # The unembedding decides between near-equal tokens: with int4 it is int8, at a fifth of the cost in bits.
-        is_unembedding = linear.out_features == model.vocab
-        return pack_linear([linear], "int8" if chosen == "int4" and is_unembedding and is_available("int8") else chosen)
-
-    return InferenceView(model, make)
+    make = linear_packer(model, precision)
+    return InferenceView(model, lambda linear: make([linear]))
 
 
-def choose_precision(batch_size: int) -> PackedPrecision:
-    """The fastest of fp32, fp16 and bf16 for this many rows on this machine."""
-    return "fp16" if is_available("fp16") else "fp32"
+def linear_packer(model: LanguageModel, precision: Precision) -> Callable[[Sequence[nn.Linear]], nn.Module]:
+    """A function that packs linear layers of one input, in a precision or as the file holds them under "auto".
+
+    Weights that are in blocks of 4 or 8 bits stay so under "auto". With layers in int4 the unembedding is int8: it
+    decides between near-equal tokens.
+    """
+    in_blocks = has_blocks(model)
+    chosen: PackedPrecision = fastest_precision() if precision == "auto" else precision
+
+    def pack(linears: Sequence[nn.Linear]) -> nn.Module:
+        exact = {precision_of_blocks(each) for each in linears}
+        wanted = chosen
+        if precision == "auto" and len(exact) == 1:
+            wanted = exact.pop() or chosen
+        is_unembedding = linears[0].out_features == model.vocab
+        if is_unembedding and (chosen == "int4" or (precision == "auto" and in_blocks)):
+            wanted = "int8"
+        if precision in ("auto", "int4") and not is_available(wanted):
+            wanted = chosen
+        return pack_linear(linears, wanted)
+
+    return pack
+
+
+def has_blocks(model: object) -> bool:
+    """Whether weights of a model are in the blocks of a file, and are dequantized at each access until packed."""
+    return isinstance(model, nn.Module) and any(isinstance(each, BlockQuantizedLinear) for each in model.modules())
+
+
+def precision_of_blocks(linear: nn.Linear) -> PackedPrecision | None:
+    """The precision that holds a layer's blocks; None for plain weights."""
+    if not isinstance(linear, BlockQuantizedLinear):
+        return None
+    return "int8" if linear.format.int4_groups is None else "int4"
 
 
 class InferenceView(nn.Module):
@@ -75,7 +102,12 @@ class InferenceView(nn.Module):
         made: dict[int, nn.Module] = {}
 
         def replace(name: str, module: nn.Module) -> nn.Module | None:
-            return made.setdefault(id(module.weight), make(module)) if isinstance(module, nn.Linear) else None
+            if not isinstance(module, nn.Linear):
+                return None
+            shared = module.blocks if isinstance(module, BlockQuantizedLinear) else module.weight
+            if id(shared) not in made:
+                made[id(shared)] = make(module)
+            return made[id(shared)]
 
         self.base_model = shallow_copy(cast(nn.Module, model), replace)
         bias = cast(Any, model).unembedding_bias if reads_source(model) else None

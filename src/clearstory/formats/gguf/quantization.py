@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clearstory.errors import MissingExtra
+from clearstory.models.matmul.block_linear import BlockFormat, Int4Groups
 
 Blocks = UInt8[Tensor, "N K"]
 
@@ -121,3 +122,42 @@ QUANTIZATION_TYPES: dict[int, QuantizationType] = {
 """By their code in a file."""
 
 SUPPORTED_TYPES = ", ".join(each.name for each in QUANTIZATION_TYPES.values())
+
+
+def q4_0_groups(rows: UInt8[Tensor, "O K"]) -> Int4Groups:
+    """Q4_0 as groups: (integer - 8) · scale."""
+    blocks = rows.view(-1, 18)
+    scale = as_float16(blocks[:, :2]).view(len(rows), -1)
+    return Int4Groups(unpack_nibbles(blocks[:, 2:]).view(len(rows), -1), scale, torch.zeros_like(scale))
+
+
+def q4_1_groups(rows: UInt8[Tensor, "O K"]) -> Int4Groups:
+    """Q4_1 as groups: integer · scale + least = (integer - 8) · scale + (least + 8 · scale)."""
+    blocks = rows.view(-1, 20)
+    scale, least = (as_float16(blocks[:, at : at + 2]).view(len(rows), -1) for at in (0, 2))
+    return Int4Groups(unpack_nibbles(blocks[:, 4:]).view(len(rows), -1), scale, least + 8 * scale)
+
+
+def rows_reader(type: QuantizationType) -> Callable[[Tensor], Tensor]:
+    """From rows of blocks, (O, bytes), to numbers, (O, I)."""
+    return lambda rows: type.dequantize(rows.flatten(), (len(rows), -1))
+
+
+BLOCK_FORMATS: dict[str, BlockFormat] = {
+    "Q4_0": BlockFormat("Q4_0", rows_reader(QUANTIZATION_TYPES[2]), q4_0_groups),
+    "Q4_1": BlockFormat("Q4_1", rows_reader(QUANTIZATION_TYPES[3]), q4_1_groups),
+    "Q8_0": BlockFormat("Q8_0", rows_reader(QUANTIZATION_TYPES[8])),
+}
+"""Formats in which weights can stay in memory, by name."""
+
+
+def block_format(row_bytes: int, numbers: int) -> BlockFormat:
+    """The format of rows of so many bytes and numbers: the three take 18, 20 and 34 bytes for 32 numbers."""
+    by_bytes = {each.block_bytes: each.name for each in QUANTIZATION_TYPES.values() if each.name in BLOCK_FORMATS}
+    return BLOCK_FORMATS[by_bytes[row_bytes * 32 // numbers]]
+
+
+def block_scales(raw: UInt8[Tensor, "B"], type: QuantizationType) -> Float[Tensor, "N"]:
+    """The scales, and the offsets where there are any, of all blocks."""
+    blocks = raw.view(-1, type.block_bytes)
+    return as_float16(blocks[:, :2]) if type.name != "Q4_1" else torch.cat((as_float16(blocks[:, :2]), as_float16(blocks[:, 2:4])))

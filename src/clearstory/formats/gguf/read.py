@@ -15,9 +15,17 @@ from clearstory.formats.generation_json import gguf_generation_config
 from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, detect_architecture, prefix_errors
 from clearstory.formats.gguf.checksum import verify_checksum
 from clearstory.formats.gguf.header import GGUFHeader
+from clearstory.formats.gguf.quantization import BLOCK_FORMATS, block_format, block_scales
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
-from clearstory.formats.no_init import MAX_ROTARY_ANGLES, build_with_weights, empty_state_dict
+from clearstory.formats.no_init import (
+    MAX_ROTARY_ANGLES,
+    build_empty,
+    build_with_weights,
+    empty_state_dict,
+    load_weights,
+)
 from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.matmul.block_linear import BlockQuantizedLinear
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
@@ -34,14 +42,23 @@ class GGUFModel:
     name: str
     generation_config: GenerationConfig
 
+    @property
+    def parameters_in_blocks(self) -> int:
+        """Number of weights that are in blocks, and so are no parameters of the module."""
+        in_blocks = (each for each in self.model.modules() if isinstance(each, BlockQuantizedLinear))
+        return sum(each.in_features * each.out_features for each in in_blocks)
+
 
 def is_gguf(path: Path) -> bool:
     """Whether a file's name ends in .gguf."""
     return path.name.endswith(".gguf")
 
 
-def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
+def read_gguf(path: Path, cast: Callable[[Tensor], Tensor], *, keep_blocks: bool = False) -> GGUFModel:
     """The model of a file. `cast` is applied to every weight when it is read.
+
+    `keep_blocks`: the linear layers of blocks in Q4_0, Q4_1 or Q8_0 are BlockQuantizedLinear, whose weights stay in the
+    file's memory map: for `inference_model`.
 
     Raises BadInput, UnknownName and CorruptFile, with the file's name in the message.
     """
@@ -53,12 +70,42 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor]) -> GGUFModel:
     zeros = absent_biases(header, expected) if architecture.optional_biases else {}
     check_tensors(header, {name: each for name, each in expected.items() if name not in zeros})
     check = finite_check(path, config, skip=verified)
-    weights = {name: check(name, cast(zeros[name] if name in zeros else header.tensor(name))) for name in expected}
-    model = build_with_weights(config, dict(weight_map.to_native(weights)))
+
+    def read(name: str) -> Tensor:
+        if name in zeros:
+            return cast(zeros[name])
+        if not keep_blocks or not stays_in_blocks(header, name):
+            return check(name, cast(header.tensor(name)))
+        check(name, block_scales(header.raw(name), header.tensors[name].type))
+        return header.raw(name).view(header.tensors[name].shape[0], -1)
+
+    model = build_with_blocks(config, dict(weight_map.to_native({name: read(name) for name in expected})))
     name = header.metadata.get("general.name")
     tokenizer = read_gguf_tokenizer(path, header.metadata)
     generation_config = gguf_generation_config(header.metadata, tokenizer)
     return GGUFModel(model, tokenizer, name if isinstance(name, str) else path.stem, generation_config)
+
+
+def stays_in_blocks(header: GGUFHeader, name: str) -> bool:
+    """Whether a tensor is a matrix of a layer in a format in which weights can stay in memory."""
+    location = header.tensors[name]
+    return name.startswith("blk.") and len(location.shape) == 2 and location.type.name in BLOCK_FORMATS
+
+
+def build_with_blocks(config: TransformerConfig, weights: dict[str, Tensor]) -> nn.Module:
+    """A model in evaluation mode with the given weights, of which those in bytes are rows of blocks."""
+    in_blocks = {name: each for name, each in weights.items() if each.dtype == torch.uint8}
+    if not in_blocks:
+        return build_with_weights(config, weights)
+    model = build_empty(config)
+    for name, blocks in in_blocks.items():
+        path = name.removesuffix(".weight")
+        linear = model.get_submodule(path)
+        assert isinstance(linear, nn.Linear)
+        format = block_format(blocks.shape[1], linear.in_features)
+        made = BlockQuantizedLinear(blocks, format, linear.in_features, weights.get(f"{path}.bias"))
+        model.set_submodule(path, made)
+    return load_weights(model, {name: each for name, each in weights.items() if name not in in_blocks})
 
 
 def read_gguf_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:

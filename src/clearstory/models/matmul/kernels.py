@@ -72,16 +72,24 @@ else:
 """A packed matrix of 8-bit integers."""
 
 
-def pack_int8_weight(weight: Float[Tensor, "O I"], steps: int) -> Int8Weight:
-    """Weights rounded to a 127th of the largest in each row, and packed, for `linear_int8_weight`."""
-    scales = (weight.abs().amax(1) / 127).clamp_(min=1e-30)
-    integers = (weight / scales[:, None]).round_().to(torch.int8)
+def pack_int8_weight(weight: Float[Tensor, "O I"], columns: Float[Tensor, "I"] | None, steps: int) -> Int8Weight:
+    """Weights, over `columns`, rounded to a 127th of the largest in each row, and packed, for `linear_int8_weight`."""
+    integers = torch.empty(weight.shape, dtype=torch.int8)
+    scales = weight.new_empty(len(weight))
+    for part, rounded, scale in zip(*(each.split(PART) for each in (weight, integers, scales)), strict=True):
+        part = part if columns is None else part / columns
+        torch.div(part.abs().amax(1), 127, out=scale).clamp_(min=1e-30)
+        rounded.copy_((part / scale[:, None]).round_())
     with warnings.catch_warnings():
         # torch deprecates quantized tensors and has nothing yet that is as fast on a CPU.
         warnings.simplefilter("ignore", UserWarning)
         zeros = torch.zeros(len(scales), dtype=torch.long)
-        rounded = torch._make_per_channel_quantized_tensor(integers, scales.double() / steps, zeros, 0)
-        return torch.ops.quantized.linear_prepack(rounded, None)
+        quantized = torch._make_per_channel_quantized_tensor(integers, scales.double() / steps, zeros, 0)
+        return torch.ops.quantized.linear_prepack(quantized, None)
+
+
+PART = 2048
+"""Rows that are rounded at a time, so that the temporary memory of a large matrix is small."""
 
 
 def linear_int8_weight(

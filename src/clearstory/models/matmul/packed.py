@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models.matmul import kernels
+from clearstory.models.matmul.block_linear import BlockQuantizedLinear, Int4Groups, joined_int4_groups
 from clearstory.models.precision import PackedPrecision
 
 
@@ -33,6 +34,9 @@ def pack_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> Pac
         raise CannotDo(
             f"this build of torch has no {precision} kernels for this processor; open the model with --precision fp32"
         )
+    in_blocks = [each for each in linears if isinstance(each, BlockQuantizedLinear)]
+    if precision == "int4" and len(in_blocks) == len(linears) and (groups := joined_int4_groups(in_blocks)):
+        return LinearInt4.from_groups(groups, joined_bias(linears))
     weight = linears[0].weight.data if len(linears) == 1 else torch.cat([each.weight.data for each in linears])
     weight = weight.float()
     if precision == "fp16" and not fits_fp16(weight):
@@ -128,7 +132,7 @@ class LinearInt8(PackedLinear):
         columns = column_magnitudes(weight)
         # Products within a factor of two of each other lose nothing in 8 bits.
         self.columns = None if bool((columns.log2().abs() <= 1).all()) else columns
-        self.packed = kernels.pack_int8_weight(weight if self.columns is None else weight / columns, self.steps)
+        self.packed = kernels.pack_int8_weight(weight, self.columns, self.steps)
         self.planes = kernels.int8_planes(self.steps)
         self.product = kernels.scripted(kernels.linear_int8_weight)
 
@@ -142,16 +146,30 @@ class LinearInt4(PackedLinear):
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
-        # The kernel takes groups of 32 inputs, and outputs by 16.
         self.padding = -self.in_features % GROUP
-        self.columns = column_magnitudes(weight)
-        padded = F.pad(weight / self.columns, (0, self.padding, 0, -self.out_features % 16))
-        integers, self.scales = quantize_groups(padded)
-        self.packed = kernels.pack_int4_weight(integers)
+        self.columns: Tensor | None = column_magnitudes(weight)
+        self.pack(quantize_groups(F.pad(weight / self.columns, (0, self.padding))))
+
+    @classmethod
+    def from_groups(cls, groups: Int4Groups, bias: Float[Tensor, "O"] | None) -> LinearInt4:
+        """A layer whose weights are in groups of 32 already: only scales and offsets are rounded, to bf16."""
+        made = cls.__new__(cls)
+        PackedLinear.__init__(made, groups.integers, bias)
+        made.padding, made.columns = 0, None
+        made.pack(groups)
+        return made
+
+    def pack(self, groups: Int4Groups) -> None:
+        """Pack groups for the kernel, which takes outputs by 16."""
+        missing = (0, 0, 0, -self.out_features % 16)
+        self.packed = kernels.pack_int4_weight(F.pad(groups.integers, missing))
+        scales = torch.stack((F.pad(groups.scale, missing), F.pad(groups.offset, missing)), -1)
+        self.scales = scales.transpose(0, 1).bfloat16().contiguous()
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""
-        x = x * self.columns
+        if self.columns is not None:
+            x = x * self.columns
         rows = (F.pad(x, (0, self.padding)) if self.padding else x).bfloat16()
         out = kernels.linear_int4_weight(rows, self.packed, GROUP, self.scales)[:, : self.out_features].float()
         return out if self.bias is None else out.add_(self.bias)
@@ -163,7 +181,7 @@ def column_magnitudes(weight: Float[Tensor, "O I"]) -> Float[Tensor, "I"]:
     Where an input is large and its weights small, as with outliers of a residual stream, all products have a like size,
     and rounding weights that were divided by this costs each of them alike.
     """
-    magnitudes = weight.square().mean(0).sqrt_()
+    magnitudes = torch.linalg.vector_norm(weight, dim=0)
     return torch.exp2((magnitudes / magnitudes.median()).nan_to_num_(1).clamp_(2**-16, 2**16).log2_().round_())
 
 
@@ -174,26 +192,29 @@ SHRINKS = (1.0, 0.92, 0.84)
 """Spans that are tried for a group, as a share of that from its least to its largest weight."""
 
 
-def quantize_groups(weight: Float[Tensor, "O I"]) -> tuple[Tensor, Tensor]:
-    """Integers 0 to 15, (O, I), and the scale and offset of each group of 32, (I/32, O, 2) bf16, of least square error.
+def quantize_groups(weight: Float[Tensor, "O I"]) -> Int4Groups:
+    """The groups of 32 of least square error, with scales and offsets that bf16 holds.
 
-    A weight is (integer - 8) · scale + offset. Of each span in `SHRINKS` about the middle of the group, the one of
-    least error is taken: a few large weights are cut off where the others gain more.
+    Of each span in `SHRINKS` about the middle of a group, the one of least error is taken: a few large weights are cut
+    off where the others gain more.
     """
     groups = weight.view(len(weight), -1, GROUP)
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    best: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+    least = torch.full_like(low, float("inf"))
+    best = Int4Groups(torch.zeros_like(groups), torch.ones_like(low), torch.zeros_like(low))
     for shrink in SHRINKS:
         scale = ((high - low) * (shrink / 15)).clamp_(min=1e-30).bfloat16().float()
         offset = ((high + low) / 2 + scale / 2).bfloat16().float()
         integers = ((groups - offset) / scale + 8).round_().clamp_(0, 15)
         error = ((integers - 8) * scale + offset - groups).square_().sum(-1, keepdim=True)
-        found = (error, integers, scale, offset)
-        best = found if best is None else tuple(torch.where(error < best[0], new, old) for new, old in zip(found, best, strict=True))  # type: ignore[assignment]
-    assert best is not None
-    _, integers, scale, offset = best
-    scales = torch.cat((scale, offset), -1).transpose(0, 1).contiguous().bfloat16()
-    return integers.view_as(weight), scales
+        better = error < least
+        least = torch.where(better, error, least)
+        best = Int4Groups(
+            torch.where(better, integers, best.integers),
+            torch.where(better, scale, best.scale),
+            torch.where(better, offset, best.offset),
+        )
+    return Int4Groups(best.integers.view_as(weight), best.scale.squeeze(-1), best.offset.squeeze(-1))
 
 
 PACKED: dict[PackedPrecision, type[PackedLinear]] = {

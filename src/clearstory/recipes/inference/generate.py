@@ -16,7 +16,7 @@ from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.inference_model import inference_model
+from clearstory.models.inference_model import has_blocks, inference_model
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import PromptOptions, Truncation, is_chat
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
@@ -26,7 +26,7 @@ from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.text.tokenizers import Tokenizer
 
-MIN_TOKENS_FOR_PACKING = 32
+MIN_TOKENS_FOR_PACKING = 64
 """Tokens to generate from which packing the weights takes less time than it saves."""
 
 BEAM_BATCH_SIZE = 16
@@ -202,7 +202,8 @@ def stream_generate(
     seed `seed` + i, so its completion does not depend on the other prompts. Beam search yields no chunks: no part of a
     beam is final before its end. If the number of beams is the model's default, only the best beam is returned.
     """
-    network, tokenizer, config = load_generator(model, device)
+    keep_blocks = precision in ("auto", "int8", "int4")
+    network, tokenizer, config = load_generator(model, device, keep_blocks=keep_blocks)
     if not has_capability(network, Capability.CAUSAL):
         raise CannotDo(
             f"this model ({family_name(network)}) does not generate text; use clearstory fill-mask to fill a [MASK], "
@@ -222,7 +223,7 @@ def stream_generate(
         for note in notes_on(prompt_format, tokenizer, config):
             on_note(note)
     batch_size = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), BEAM_BATCH_SIZE)
-    if precision != "auto" or sampling.max_tokens >= MIN_TOKENS_FOR_PACKING:
+    if precision != "auto" or sampling.max_tokens >= MIN_TOKENS_FOR_PACKING or has_blocks(network):
         network = inference_model(network, precision, batch_size)
     started = time.perf_counter()
     completions: list[Completion] = []

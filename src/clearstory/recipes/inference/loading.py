@@ -48,16 +48,16 @@ def load_model_and_tokenizer(
 
 
 def load_generator(
-    model: str | Path | ModelWithTokenizer, device: str | None = None
+    model: str | Path | ModelWithTokenizer, device: str | None = None, *, keep_blocks: bool = False
 ) -> tuple[LanguageModel, Tokenizer, GenerationConfig]:
     """The model and its tokenizer, and its generation config; without one, its texts end with the tokenizer's eos.
 
-    Raises the errors of `load_model_and_tokenizer`.
+    `keep_blocks`: as in `open_model`, for a model on the processor. Raises the errors of `load_model_and_tokenizer`.
     """
     if isinstance(model, str | Path):
         from clearstory.formats.folders import open_model
 
-        model = open_model(model)
+        model = open_model(model, keep_blocks=keep_blocks and device in (None, "cpu"))
     network, tokenizer = load_model_and_tokenizer(model, device)
     end = tokenizer.eos_token_id
     default = GenerationConfig(eos_token_ids=() if end is None else (end,))
