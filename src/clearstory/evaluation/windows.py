@@ -9,19 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from clearstory.errors import BadSetting
-from clearstory.metrics import Score
-from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, TokenSequences
+from clearstory.metrics import IGNORE_INDEX, Score
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.text.byte_attribution import ByteAttribution
+from clearstory.models.ngram.tables import NGramTables
+from clearstory.text.byte_attribution import ByteAttribution, TokenSequences
+
+if TYPE_CHECKING:  # it imports torch, which tables of n-grams do without
+    from clearstory.models.base import LanguageModel
 
 WindowMode = Literal["strided", "blocks"]
+
+Ids = npt.NDArray[np.int64]
 
 CHUNK_TOKENS = 256
 """Tokens read at a time by a model without a context; n-gram models have their own `chunk_tokens`. The state is carried
@@ -48,7 +52,7 @@ class TokenNll:
 
 
 def score_dataset(
-    model: LanguageModel,
+    model: LanguageModel | NGramTables,
     dataset: TokenSequences,
     *,
     context: int | None = None,
@@ -73,7 +77,7 @@ def score_dataset(
 
 
 def iter_scores(
-    model: LanguageModel,
+    model: LanguageModel | NGramTables,
     dataset: TokenSequences,
     *,
     context: int | None = None,
@@ -120,7 +124,7 @@ def iter_scores(
 
 
 def iter_token_nll(
-    model: LanguageModel,
+    model: LanguageModel | NGramTables,
     dataset: TokenSequences,
     *,
     context: int | None = None,
@@ -134,18 +138,16 @@ def iter_token_nll(
     length, stride = window_length_and_stride(model, context, windows, stride)
     if batch_size < 1:
         raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
-    weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
-    device = torch.device("cpu") if weight is None else weight.device
     documents = ShiftedDocuments(dataset, start_token_id)
     if length is None:
-        yield from score_whole_documents(model, documents, batch_size, device, limit)
+        yield from score_whole_documents(model, documents, batch_size, limit)
         return
     for batch in batch_windows(iter_windows(documents, length, stride, limit), batch_size):
-        yield from score_windows(model, documents, batch, device, None)[0]
+        yield from score_windows(model, documents, batch, None)[0]
 
 
 def window_length_and_stride(
-    model: LanguageModel, context: int | None, windows: WindowMode, stride: int | None
+    model: LanguageModel | NGramTables, context: int | None, windows: WindowMode, stride: int | None
 ) -> tuple[int | None, int]:
     """Length and stride of the windows in tokens; (None, 0) for a model without a context, which reads whole documents.
 
@@ -196,14 +198,19 @@ class ShiftedDocuments:
         return int(self.dataset.starts[document]) + (self.start_token_id is None)
 
     def inputs_and_targets(self, document: int, start: int, stop: int) -> tuple[list[int], list[int]]:
-        """Inputs and targets start:stop of a document."""
+        """Inputs and targets start:stop of a document, stop above start."""
+        inputs, targets = self.arrays(document, start, stop)
+        return inputs.tolist(), targets.tolist()
+
+    def arrays(self, document: int, start: int, stop: int) -> tuple[Ids, Ids]:
+        """As `inputs_and_targets`, each (stop − start,)."""
         first = self.first_target(document)
-        targets = [int(id) for id in self.dataset.ids[first + start : first + stop]]
+        targets = np.asarray(self.dataset.ids[first + start : first + stop], np.int64)
         if self.start_token_id is not None and start == 0:
             before = self.start_token_id
         else:
             before = int(self.dataset.ids[first + start - 1])
-        return [before, *targets[:-1]], targets
+        return np.concatenate([[before], targets[:-1]]), targets
 
 
 def iter_windows(documents: ShiftedDocuments, length: int, stride: int, limit: int | None) -> Iterator[Window]:
@@ -234,38 +241,36 @@ def batch_windows(windows: Iterator[Window], batch_size: int) -> Iterator[list[W
     yield from waiting.values()
 
 
-@torch.no_grad()
 def score_windows(
-    model: LanguageModel,
-    documents: ShiftedDocuments,
-    windows: Sequence[Window],
-    device: torch.device,
-    state: State | None,
-) -> tuple[list[TokenNll], State | None]:
+    model: LanguageModel | NGramTables, documents: ShiftedDocuments, windows: Sequence[Window], state: Any
+) -> tuple[list[TokenNll], Any]:
     """Negative log-likelihoods of one batch of windows read after `state`, and the state after them."""
-    inputs: list[list[int]] = []
-    scored: list[list[int]] = []
-    for window in windows:
-        ids, targets = documents.inputs_and_targets(window.document, window.start, window.stop)
+    longest = max(window.stop - window.start for window in windows)
+    ids, targets = np.zeros((len(windows), longest), np.int64), np.full((len(windows), longest), IGNORE_INDEX)
+    lengths = np.array([window.stop - window.start for window in windows])
+    for row, (window, length) in enumerate(zip(windows, lengths.tolist(), strict=True)):
+        inputs, wanted = documents.arrays(window.document, window.start, window.stop)
+        ids[row, :length] = inputs
         n_context = window.first_scored - window.start
-        inputs.append(ids)
-        scored.append([IGNORE_INDEX] * n_context + targets[n_context:])
-    tokens = TokenBatch.from_sequences(inputs, device)
-    longest = max(map(len, scored))
-    padded = [row + [IGNORE_INDEX] * (longest - len(row)) for row in scored]
-    nats, state = model.token_nll(tokens, torch.tensor(padded, device=device), state)
+        targets[row, n_context:length] = wanted[n_context:]
+    padded = None if (lengths == longest).all() else lengths
+    if isinstance(model, NGramTables):
+        nats, state = model.token_nll(ids, padded, targets, state)
+    else:
+        from clearstory.evaluation.forward_pass import token_nll  # imports torch
+
+        nats, state = token_nll(model, ids, padded, targets, state)
     # Summed in float64: in fp32 the 10 millionth token would be rounded to whole nats.
-    values = nats.double().cpu().numpy()
+    values = nats.astype(np.float64)
     parts = []
-    for row, (window, ids) in enumerate(zip(windows, scored, strict=True)):
-        n_context = window.first_scored - window.start
+    for row, (window, length) in enumerate(zip(windows, lengths.tolist(), strict=True)):
         start = documents.first_target(window.document) + window.first_scored
-        parts.append(TokenNll(start, values[row, n_context : len(ids)]))
+        parts.append(TokenNll(start, values[row, window.first_scored - window.start : length]))
     return parts, state
 
 
 def score_whole_documents(
-    model: LanguageModel, documents: ShiftedDocuments, batch_size: int, device: torch.device, limit: int | None
+    model: LanguageModel | NGramTables, documents: ShiftedDocuments, batch_size: int, limit: int | None
 ) -> Iterator[TokenNll]:
     """Documents in parallel by a model without a context, chunk by chunk, with each one's state carried over."""
     chunk = int(cast(Any, model).chunk_tokens) if has_capability(model, Capability.NGRAM_COUNTS) else CHUNK_TOKENS
@@ -273,16 +278,14 @@ def score_whole_documents(
     # One window for each document puts documents of similar lengths into a batch.
     whole = (Window(d, 0, 0, size) for d in range(len(documents)) if (size := documents.n_targets(d)))
     for group in batch_windows(whole, batch_size):
-        state: State | None = model.init_state(len(group))
+        state: Any = model.init_state(len(group))
         for start in range(0, max(window.stop for window in group), chunk):
             unfinished = [index for index, window in enumerate(group) if start < window.stop]
             if len(unfinished) < len(group):
-                assert state is not None
                 group, state = [group[index] for index in unfinished], state.select(unfinished)
             chunks = [Window(each.document, start, start, min(start + chunk, each.stop)) for each in group]
-            parts, after = score_windows(model, documents, chunks, device, state)
-            assert after is not None
-            state = after.detach()
+            parts, state = score_windows(model, documents, chunks, state)
+            state = state.detach()
             yield from parts
             n_scored += sum(len(part.nats) for part in parts)
             if limit is not None and n_scored >= limit:
