@@ -51,7 +51,7 @@ def doctor(*, measure: bool = True) -> DoctorReport:
     """
     findings = [check_python(), check_torch(), check_processor(), check_memory(), check_disk()]
     if measure:
-        findings.append(measure_speed())
+        findings += [measure_speed(), check_matmul_backend()]
     return DoctorReport((*findings, check_accelerator(measure), check_compiler(), *check_extras(), check_corpora()))
 
 
@@ -149,6 +149,23 @@ def measure_speed() -> Finding:
             "speed", "note", f"{sentence}; one thread is faster than all, so other processes are running", values
         )
     return Finding("speed", "good", sentence, values)
+
+
+def check_matmul_backend() -> Finding:
+    """Speeds of fp32 matrix products by backend, as measured once on this machine, and the backend that is used."""
+    import torch
+
+    from clearstory.models.matmul.backend import matmul_backend, measured_speeds
+
+    speeds, chosen = measured_speeds(torch.get_num_threads()), matmul_backend()
+    values = {"backend": chosen, "gflops": speeds}
+    if not speeds:
+        return Finding("matmul", "note", "this torch was built without oneDNN: fp32 products are PyTorch's own", values)
+    by_product = ", ".join(
+        f"{product.replace('_', ' ')} {each['mkl']:,.0f} and {each['onednn']:,.0f}" for product, each in speeds.items()
+    )
+    sentence = f"fp32 products use the backend {chosen}; GFLOP/s by mkl and by onednn: {by_product}"
+    return Finding("matmul", "good", sentence, values)
 
 
 def check_accelerator(measure: bool) -> Finding:

@@ -56,8 +56,8 @@ class TrainingSettings:
             averaged model is evaluated and saved; 0 uses the last weights.
         patience: evaluations without a lower validation loss before training stops early; 0 never stops early.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
-        matmul: fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (weights' gradients by mkl, all else by
-            onednn), or auto: the fastest as measured on this machine.
+        matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
+            weights, else onednn), or auto: the fastest as measured on this machine.
         compile: use torch.compile: on, off, or auto: decided by the planned length of the run.
         device: cpu, cuda, mps, or auto.
         threads: CPU threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.

@@ -138,11 +138,15 @@ MAX_BYTES = 2**20
 
 def are_speeds(value: Any) -> bool:
     """Whether a value read from the cache is a table of speeds."""
-    return isinstance(value, dict) and value.keys() == set(PRODUCTS) and all(
-        isinstance(each, dict)
-        and each.keys() == {"mkl", "onednn"}
-        and all(isinstance(speed, int | float) and 0 < speed < 1e9 for speed in each.values())
-        for each in value.values()
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(PRODUCTS)
+        and all(
+            isinstance(each, dict)
+            and each.keys() == {"mkl", "onednn"}
+            and all(isinstance(speed, int | float) and 0 < speed < 1e9 for speed in each.values())
+            for each in value.values()
+        )
     )
 
 

@@ -76,10 +76,11 @@ def pack_int8_weight(weight: Float[Tensor, "O I"], columns: Float[Tensor, "I"] |
     """Weights, over `columns`, rounded to a 127th of the largest in each row, and packed, for `linear_int8_weight`."""
     integers = torch.empty(weight.shape, dtype=torch.int8)
     scales = weight.new_empty(len(weight))
-    for part, rounded, scale in zip(*(each.split(PART) for each in (weight, integers, scales)), strict=True):
-        part = part if columns is None else part / columns
-        torch.div(part.abs().amax(1), 127, out=scale).clamp_(min=1e-30)
-        rounded.copy_((part / scale[:, None]).round_())
+    for start in range(0, len(weight), PART):
+        rows = slice(start, start + PART)
+        part = weight[rows] if columns is None else weight[rows] / columns
+        scales[rows] = (part.abs().amax(1) / 127).clamp_(min=1e-30)
+        integers[rows] = (part / scales[rows, None]).round_()
     with warnings.catch_warnings():
         # torch deprecates quantized tensors and has nothing yet that is as fast on a CPU.
         warnings.simplefilter("ignore", UserWarning)

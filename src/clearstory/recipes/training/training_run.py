@@ -19,8 +19,8 @@ from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_a
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
 from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
