@@ -19,14 +19,14 @@ from clearstory.training.optimizers import AdamW
 HELD_OUT_SHARE = 0.05
 """Share of the training text that no expert reads until the gate is fitted."""
 
-HELD_OUT_TOKENS = 2**15
+HELD_OUT_TOKENS = 2**14
 """The most tokens held out: the gate has a few hundred weights."""
 
-PIECE = 2**12
+PIECE = 2**11
 """Longer documents are read in pieces of so many tokens, side by side."""
 
-CHUNK_TOKENS = 2**9
-"""Tokens read at a time."""
+BATCH_DOCUMENTS, CHUNK_TOKENS = 8, 2**8
+"""Documents read side by side, and tokens of each at a time."""
 
 LEARNING_RATE = 0.02
 STEPS = 400
@@ -76,15 +76,17 @@ def take_documents(ids: Any, starts: Any, chosen: Any) -> DocumentPart:
 
 
 @torch.no_grad()
-def fit_gate(model: Mixture, held_out: DocumentPart, start_token_id: int | None, limit: int | None = None) -> int:
-    """Fit the gate on held-out documents, on about `limit` tokens of them; returns the number of tokens read."""
+def fit_gate(
+    model: Mixture, held_out: DocumentPart, start_token_id: int | None, limit: int | None = None, steps: int = STEPS
+) -> int:
+    """Fit the gate in so many steps on held-out documents, or on about `limit` tokens of them; returns their number."""
     model.eval()
     model.compute_dtype = None
     examples = gate_examples(model, held_out, start_token_id, limit)
     if not examples:
         return 0
     features, log_probs, possible = (torch.cat(parts) for parts in zip(*examples, strict=True))
-    maximise_likelihood(model.gate, features, log_probs, possible)
+    maximise_likelihood(model.gate, features, log_probs, possible, steps)
     return len(features)
 
 
@@ -93,20 +95,25 @@ def gate_examples(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """For the tokens of each piece: features, log-probabilities under each component, and which have any."""
     documents = ShiftedDocuments(held_out, start_token_id)
-    examples, count = [], 0
+    sizes, left = {}, len(held_out) if limit is None else limit
     for document in range(len(documents)):
-        size = documents.n_targets(document)
-        if not size or (limit is not None and count >= limit):
-            continue
-        size = size if limit is None else min(size, limit - count)
-        inputs, targets = documents.inputs_and_targets(document, 0, size)
-        state = model.init_state(1)
-        for start in range(0, size, CHUNK_TOKENS):
+        if size := min(documents.n_targets(document), left):
+            sizes[document], left = size, left - size
+    # Those of similar lengths side by side, padded: what follows a document is read and not used.
+    order = sorted(sizes, key=lambda document: -sizes[document])
+    examples = []
+    for group in (order[at : at + BATCH_DOCUMENTS] for at in range(0, len(order), BATCH_DOCUMENTS)):
+        longest = sizes[group[0]]
+        pairs = [documents.inputs_and_targets(each, 0, sizes[each]) for each in group]
+        padded = [[row + [0] * (longest - len(row)) for row in side] for side in zip(*pairs, strict=True)]
+        inputs, targets = (torch.tensor(side, device=model.device) for side in padded)
+        state = model.init_state(len(group))
+        for start in range(0, longest, CHUNK_TOKENS):
             part = slice(start, start + CHUNK_TOKENS)
-            ids, wanted = (torch.tensor([each[part]], device=model.device) for each in (inputs, targets))
-            log_probs, features, possible, state = model.component_log_probs(ids, wanted, state)
-            examples.append((features[0], log_probs[0], possible[0]))
-        count += size
+            log_probs, features, possible, state = model.component_log_probs(inputs[:, part], targets[:, part], state)
+            for row, document in enumerate(group):
+                kept = slice(0, max(0, sizes[document] - start))
+                examples.append((features[row, kept], log_probs[row, kept], possible[row, kept]))
     return examples
 
 

