@@ -20,6 +20,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.inference_model import inference_model
+from clearstory.models.matmul.packed import is_available
 from clearstory.recipes.inference.generate import Generation, stream_generate
 from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate
@@ -200,6 +201,14 @@ def test_texts_are_translated_in_the_order_given(opened: OpenedModel, tmp_path: 
     decoder = OpenedModel(build(replace(TINY_GPT2, vocab=257)), opened.tokenizer, ModelCard())
     with pytest.raises(CannotDo, match="train one with: clearstory train"):
         translate(decoder, "x")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_texts_are_translated_in_each_precision(opened: OpenedModel, precision: Any) -> None:
+    if not is_available(precision):
+        pytest.skip(f"no {precision} kernels here")
+    plain, rounded = (translate(opened, "bb", max_tokens=5, precision=each).texts[0] for each in ("auto", precision))
+    assert rounded.score == pytest.approx(plain.score, rel=1e-5 if precision == "fp32" else 0.1)
 
 
 def test_logits_of_an_encoder_decoder_need_its_source(opened: OpenedModel) -> None:

@@ -282,7 +282,7 @@ STEPPING = (
 )  # fmt: skip
 WRITING = (
     "prompt", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "beam", "seed", "int8",
-    "device",
+    "precision", "device",
 )  # fmt: skip
 
 OBSERVED: dict[str, Observation] = {
@@ -357,7 +357,7 @@ OBSERVED: dict[str, Observation] = {
     "GenerateRecipe.ignore_eos": partial(observe_generate, ignore_eos=False, max_tokens=100),
     "GenerateRecipe.truncate": partial(observe_generate, prompt="the cat sat on"),
     **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("model", "text", "windows", "batch_size", "limit")},
-    **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("stride", "int8", "device")},
+    **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("stride", "int8", "precision", "device")},
     "EvaluateRecipe.task": observe_evaluate,
     "FillMaskRecipe.model": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
     "FillMaskRecipe.text": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
@@ -397,6 +397,7 @@ OBSERVED: dict[str, Observation] = {
             "length_penalty": "test_texts_are_translated_in_the_order_given",
             "max_tokens": "test_texts_are_translated_in_the_order_given",
             "truncate": "test_texts_are_translated_in_the_order_given",
+            "precision": "test_texts_are_translated_in_each_precision[int8]",
         }.items()
     },
     "TranslateRecipe.errors": "flow/test_seq2seq_models.py::test_translations_of_files_and_what_is_refused",

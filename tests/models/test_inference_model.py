@@ -17,7 +17,7 @@ from clearstory.models.inference_model import InferenceView, inference_model
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))
-PRECISIONS = {"fp32": 1e-5, "fp16": 2e-3, "bf16": 0.04, "int8": 0.03, "int4": 0.3}
+PRECISIONS = {"fp32": 1e-5, "fp16": 6e-3, "bf16": 0.04, "int8": 0.03, "int4": 0.3}
 """The most that logits differ, as a share of the largest logit: twice what was seen of these models."""
 WIRINGS = {
     "gpt2": TINY_GPT2,

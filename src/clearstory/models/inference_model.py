@@ -23,7 +23,8 @@ from clearstory.models.matmul.fastest_precision import fastest_precision
 from clearstory.models.matmul.packed import PackedLinear, is_available, pack_linear
 from clearstory.models.precision import PackedPrecision, Precision
 from clearstory.models.shallow_copy import shallow_copy
-from clearstory.models.transformer.inference import LinearPacker, inference_form
+from clearstory.models.transformer.decoder import Transformer
+from clearstory.models.transformer.inference import DecoderForInference, JoinedLinearFactory, can_join
 
 MIN_STEPS_FOR_PACKING = 64
 """Decoding steps from which packing weights in fp16 takes less time than it saves: 9 ns a weight, beside about 0.13 ns
@@ -58,7 +59,7 @@ def inference_model(
     return InferenceView(model, linear_packer(model, precision))
 
 
-def linear_packer(model: LanguageModel, precision: Precision) -> LinearPacker:
+def linear_packer(model: LanguageModel, precision: Precision) -> JoinedLinearFactory:
     """A function that packs linear layers of one input, in a precision or as the file holds them under "auto".
 
     Weights that are in blocks of 4 or 8 bits stay so under "auto". With layers in int4 the unembedding is int8: it
@@ -111,7 +112,7 @@ class InferenceView(nn.Module):
     Raises CannotDo for a model without output embeddings.
     """
 
-    def __init__(self, model: LanguageModel, pack: LinearPacker) -> None:
+    def __init__(self, model: LanguageModel, pack: JoinedLinearFactory) -> None:
         super().__init__()
         weight = output_weight(model)
         if weight is None:
@@ -120,13 +121,17 @@ class InferenceView(nn.Module):
 
         def replace(name: str, module: nn.Module) -> nn.Module | None:
             if not isinstance(module, nn.Linear):
-                return inference_form(module, pack)
+                return None
             shared = module.blocks if isinstance(module, BlockQuantizedLinear) else module.weight
             if id(shared) not in made:
                 made[id(shared)] = pack([module])
             return made[id(shared)]
 
-        self.base_model = shallow_copy(cast(nn.Module, model), replace)
+        self.base_model: Any = (
+            DecoderForInference(cast(Transformer, model), pack)
+            if can_join(model)
+            else shallow_copy(cast(nn.Module, model), replace)
+        )
         bias = cast(Any, model).unembedding_bias if reads_source(model) else None
         self.unembed = made.get(id(weight)) or pack([linear_from_weight(weight, bias)])
         self.width = weight.shape[1]

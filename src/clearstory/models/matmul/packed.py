@@ -67,6 +67,8 @@ def fits_fp16(weight: Tensor) -> bool:
 class PackedLinear(nn.Module):
     """A linear layer with packed weights: (..., in) -> (..., out) in the dtype of the input."""
 
+    precision: PackedPrecision
+
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -86,6 +88,8 @@ class PackedLinear(nn.Module):
 class LinearFp32(PackedLinear):
     """A linear layer with fp32 weights in oneDNN's blocks."""
 
+    precision = "fp32"
+
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
         # Blocks packed for eight rows serve one to thirty-two well.
@@ -100,6 +104,8 @@ class LinearFp32(PackedLinear):
 class LinearBf16(PackedLinear):
     """A linear layer in bf16: weights, inputs and outputs."""
 
+    precision = "bf16"
+
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, None if bias is None else bias.bfloat16())
         self.weight = weight.bfloat16()
@@ -111,6 +117,8 @@ class LinearBf16(PackedLinear):
 
 class LinearFp16(PackedLinear):
     """A linear layer with fp16 weights; inputs and sums are fp32."""
+
+    precision = "fp16"
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
@@ -124,6 +132,8 @@ class LinearFp16(PackedLinear):
 
 class LinearInt8(PackedLinear):
     """A linear layer with int8 weights and a scale for each output; inputs have 15 bits, 13 without VNNI."""
+
+    precision = "int8"
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
@@ -143,6 +153,8 @@ class LinearInt8(PackedLinear):
 
 class LinearInt4(PackedLinear):
     """A linear layer with int4 weights, a scale and an offset for each 32 inputs; inputs and outputs are bf16."""
+
+    precision = "int4"
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)

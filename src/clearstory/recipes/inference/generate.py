@@ -16,7 +16,7 @@ from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.inference_model import has_blocks, inference_model
+from clearstory.models.inference_model import inference_model, precision_note
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import PromptOptions, Truncation, is_chat
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
@@ -25,9 +25,6 @@ from clearstory.recipes.notebook_html import html_completion
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.text.tokenizers import Tokenizer
-
-MIN_TOKENS_FOR_PACKING = 64
-"""Tokens to generate from which packing the weights takes less time than it saves."""
 
 BEAM_BATCH_SIZE = 16
 """Prompts whose beams are searched in one batch."""
@@ -223,8 +220,10 @@ def stream_generate(
         for note in notes_on(prompt_format, tokenizer, config):
             on_note(note)
     batch_size = len(prompts) if sampling.beam == 1 else sampling.beam * min(len(prompts), BEAM_BATCH_SIZE)
-    if precision != "auto" or sampling.max_tokens >= MIN_TOKENS_FOR_PACKING or has_blocks(network):
-        network = inference_model(network, precision, batch_size)
+    network = inference_model(network, precision, batch_size, steps=sampling.max_tokens)
+    rounded = precision_note(network) if precision == "auto" else None
+    if on_note is not None and rounded is not None:
+        on_note(rounded)
     started = time.perf_counter()
     completions: list[Completion] = []
     if sampling.beam > 1:

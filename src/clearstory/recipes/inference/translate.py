@@ -99,7 +99,9 @@ def translate(
         length_penalty = 1.0 if config.length_penalty is None else config.length_penalty
     prompt_format = PromptFormat.of(network, tokenizer, truncate, generation_config=config)
     sources = [prompt_format.encode(tokenizer, source)[1] or [] for source in inputs]
-    network = inference_model(network, precision, beam * min(len(inputs), BATCH_SIZE))
+    batches = -(-len(inputs) // BATCH_SIZE)
+    steps = (max_tokens or max(map(len, sources)) + EXTRA_TOKENS) * batches
+    network = inference_model(network, precision, beam * min(len(inputs), BATCH_SIZE), steps)
     started = time.perf_counter()
     results: dict[int, TranslatedText] = {}
     # The longest first, so that the estimate of the remaining time is not too short.
