@@ -20,6 +20,7 @@ from clearstory.evaluation.windows import iter_token_nll
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.lens.probes.experts import experts
+from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
 from clearstory.models.mixture.cache import ORDERS, cache_log_probs, cached_matches, history_length
 from clearstory.models.mixture.config import MixtureConfig
@@ -206,13 +207,14 @@ def test_a_trained_mixture_opens_generates_and_is_inspected(tmp_path: Path) -> N
     assert evaluate(opened, str(file), limit=500).bits_per_byte > 0
     assert len(generate(opened, "the cat", max_tokens=40, seed=1).text) > 7
     view = experts(opened.model, opened.tokenizer, "the cat sat on a mat")  # type: ignore[arg-type]
-    weights = [column for column in view.columns if column.startswith("weight")]
-    for row in range(len(view.rows)):
-        values: dict[str, Any] = dict(zip(view.columns, view.rows[row], strict=True))
-        assert sum(values[name] for name in weights) == pytest.approx(1)
-        names = [name.removeprefix("weight ") for name in weights]
-        total = sum(values[f"weight {name}"] * values[f"p {name}"] for name in names)
-        assert values["probability"] == pytest.approx(total)
+    weights, probs = view.panels
+    assert isinstance(weights, Table)
+    assert isinstance(probs, Table)
+    for shown, alone in zip(weights.rows, probs.rows, strict=True):
+        values: list[Any] = list(shown[3:])
+        assert sum(values) == pytest.approx(1)
+        given: list[Any] = list(alone[1:])
+        assert shown[1] == pytest.approx(sum(w * p for w, p in zip(values, given, strict=True)))
     for target in ("a.gguf", "a.arpa"):
         with pytest.raises(ClearstoryError) as refused:
             convert(tmp_path / "run", tmp_path / target)

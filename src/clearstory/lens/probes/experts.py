@@ -13,14 +13,16 @@ import torch
 from clearstory.errors import BadInput
 from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.hooks.passage import start_before
-from clearstory.lens.views import Cell, Table
+from clearstory.lens.views import Cell, Report, Table
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.mixture.model import Mixture
 from clearstory.models.prompts import PromptOptions, encode_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 
-def experts(model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()) -> Table:
+def experts(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()
+) -> Report:
     """For every token of a text: its probability, the component of the mixture that most of it comes from, and of each
     component the weight and the probability of the token.
 
@@ -39,18 +41,24 @@ def experts(model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: Pr
     probs = log_probs.double().exp()[0]
     shares = weights * probs
     names = mixture.component_names
-    rows: list[tuple[Cell, ...]] = []
-    for at, id in enumerate(ids[1:]):
-        pairs = [number for pair in zip(weights[at].tolist(), probs[at].tolist(), strict=True) for number in pair]
-        main = names[int(shares[at].argmax())]
-        rows.append((tokenizer.display_token(id), float(shares[at].sum()), main, *pairs))
-    columns = [f"{what} {name}" for name in names for what in ("weight", "p")]
-    return Table(
+    main = [names[number] for number in shares.argmax(-1).tolist()]
+    tokens = [tokenizer.display_token(id) for id in ids[1:]]
+    weight_rows: list[tuple[Cell, ...]] = []
+    for token, share, name, row in zip(tokens, shares.sum(-1).tolist(), main, weights.tolist(), strict=True):
+        weight_rows.append((token, share, name, *row))
+    prob_rows: list[tuple[Cell, ...]] = [(token, *row) for token, row in zip(tokens, probs.tolist(), strict=True)]
+    means = dict(zip(names, weights.mean(0).tolist(), strict=True))
+    return Report(
         title="Experts: which part of the mixture predicted each token",
-        columns=("token", "probability", "most from", *columns),
-        rows=tuple(rows),
-        bar="probability",
-        caption=experts_caption([str(row[2]) for row in rows], dict(zip(names, weights.mean(0).tolist(), strict=True))),
+        panels=(
+            Table(
+                title="Probability of each token, where most of it comes from, and weights",
+                columns=("token", "probability", "most from", *names),
+                rows=tuple(weight_rows),
+                caption=experts_caption(main, means),
+            ),
+            Table(title="Probability under each alone", columns=("token", *names), rows=tuple(prob_rows)),
+        ),
     )
 
 
