@@ -346,8 +346,8 @@ def install_attention(attention: Attention, name: str, hooks: ActivationHooks) -
         return project(hooks(f"{name}.head_outputs", head_outputs))
 
     wrappers: list[tuple[Callable[..., Any], Callable[..., Any]]] = [
-        (attention.queries, queries),
-        (attention.keys_and_values, keys_and_values),
+        (attention.query_heads, queries),
+        (attention.key_value_heads, keys_and_values),
         (attention.attend, attend),
         (attention.attend_with_cache, attend_with_cache),
         (attention.project_output, project),
