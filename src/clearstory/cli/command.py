@@ -34,7 +34,7 @@ class Command:
         further_examples: more of them.
         common: keys of the settings in sections that the short help page shows.
         build: makes the recipe from the given values; `build_settings` by default.
-        needs_torch: whether it computes with torch.
+        needs_torch: whether it computes with torch; a function of the settings where that depends on them.
     """
 
     recipe: type[Any]
@@ -43,7 +43,7 @@ class Command:
     further_examples: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
     build: Callable[[Mapping[str, Any]], Any] | None = None
-    needs_torch: bool = True
+    needs_torch: bool | Callable[[Any], bool] = True
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,11 @@ def prepare_command(command: Command, words: Sequence[str]) -> Callable[[], None
         return lambda: print(to_yaml(recipe), end="")
 
     def run() -> None:
-        if command.needs_torch and "torch" not in sys.modules:
+        given = replace_standard_input(recipe)
+        needs_torch = command.needs_torch if isinstance(command.needs_torch, bool) else command.needs_torch(given)
+        if needs_torch and "torch" not in sys.modules:
             import_torch()
-        result = command.run(replace_standard_input(recipe), output)
+        result = command.run(given, output)
         if output.json and result is not None:
             output.print_json(result)
 

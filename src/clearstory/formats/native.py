@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from clearstory.errors import BadInput, UnknownName, nearest
 from clearstory.formats.hf.config_keys import (
@@ -20,11 +20,13 @@ from clearstory.formats.hf.config_keys import (
     check_int,
     reject,
 )
-from clearstory.formats.hf.weight_map import Identity, WeightMap
 from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
 from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import MAX_ROWS
+
+if TYPE_CHECKING:
+    from clearstory.formats.hf.weight_map import WeightMap
 
 FAMILY_CONFIGS: dict[str, type[Any]] = {family.name: family.config for family in FAMILIES}
 """From the name of a model class to its config type."""
@@ -89,6 +91,8 @@ class NativeFormat:
 
     def weight_map(self, config: Config) -> WeightMap:
         """The identity."""
+        from clearstory.formats.hf.weight_map import Identity, WeightMap  # imports torch
+
         return WeightMap((Identity(),))
 
 

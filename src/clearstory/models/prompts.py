@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow, VocabularyMismatch
 from clearstory.models.base import LanguageModel, reads_source
@@ -16,27 +16,12 @@ from clearstory.text.chat_prompt import encode_chat_prompt, has_chat_template
 from clearstory.text.encoding import EncodedText, encode_parsing, encode_text
 from clearstory.text.sentinels import sentinels
 from clearstory.text.special_tokens import cls_and_sep_ids
+from clearstory.text.start_tokens import HasStartTokens as HasStartTokens
+from clearstory.text.start_tokens import bos_or_eos_token_id as bos_or_eos_token_id
 from clearstory.text.tokenizers import Tokenizer
 
 Truncation = Literal["left"]
 """How a prompt longer than the context is shortened: "left" drops its beginning."""
-
-
-class HasStartTokens(Protocol):
-    """The part of a tokenizer that names the tokens at which texts start and end."""
-
-    @property
-    def bos_token_id(self) -> int | None:
-        """The token that starts a text."""
-
-    @property
-    def eos_token_id(self) -> int | None:
-        """The token that ends a document."""
-
-
-def bos_or_eos_token_id(tokenizer: HasStartTokens) -> int | None:
-    """The token that precedes a text: bos where the tokenizer has one, else eos, which ends the text before."""
-    return tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
 
 
 def find_start_token_id(config: Config, tokenizer: HasStartTokens) -> int | None:

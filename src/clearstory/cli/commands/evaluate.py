@@ -98,4 +98,16 @@ def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     return asdict(score)
 
 
-COMMAND = Command(recipe=EvaluateRecipe, run=run, example="clearstory evaluate runs/book another-book.txt")
+def needs_torch(recipe: EvaluateRecipe) -> bool:
+    """Whether the model is any but an n-gram model, whose tables numpy reads."""
+    from clearstory.formats.ngram_tables import is_ngram_model
+
+    return recipe.task == "tag" or recipe.device not in (None, "cpu") or not is_ngram_model(recipe.model)
+
+
+COMMAND = Command(
+    recipe=EvaluateRecipe,
+    run=run,
+    example="clearstory evaluate runs/book another-book.txt",
+    needs_torch=needs_torch,
+)

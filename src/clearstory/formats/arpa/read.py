@@ -23,9 +23,9 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -34,9 +34,11 @@ from clearstory.formats.arpa.lines import Floats, Integers, LineReader, shorten
 from clearstory.models.ngram.config import MAX_ORDER, MAX_ROWS, NGramConfig
 from clearstory.models.ngram.estimation import SmoothedOrder
 from clearstory.models.ngram.lookup import find_keys
-from clearstory.models.ngram.model import NGram
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.word_tokenizer import UNKNOWN, word_level_json
+
+if TYPE_CHECKING:
+    from clearstory.models.ngram.model import NGram
 
 BOS, EOS = "<s>", "</s>"
 
@@ -62,6 +64,14 @@ def is_gzip(path: Path) -> bool:
 
 def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
     """The model of a file, and a word tokenizer. Raises CorruptFile with the line and the reason."""
+    from clearstory.models.ngram.model import NGram  # imports torch
+
+    config, orders, tokenizer = read_arpa_orders(path)
+    return NGram(replace(config, sizes=())).fill(orders), tokenizer
+
+
+def read_arpa_orders(path: Path) -> tuple[NGramConfig, list[SmoothedOrder], Tokenizer]:
+    """The config, tables and word tokenizer of a file. Raises CorruptFile with the line and the reason."""
     try:
         with gzip.open(path, "rb") if is_gzip(path) else open(path, "rb") as file:
             reader = ArpaReader(LineReader(path, file))
@@ -73,11 +83,15 @@ def read_arpa(path: Path) -> tuple[NGram, Tokenizer]:
     except (EOFError, OSError, zlib.error) as error:
         raise CorruptFile(f"{path} cannot be decompressed ({error}); copy it again") from None
     config = NGramConfig(
-        vocab=len(reader.words), order=len(sizes), smoothing="given", bos_token_id=EOS_ID, counts=False
+        vocab=len(reader.words),
+        order=len(sizes),
+        smoothing="given",
+        bos_token_id=EOS_ID,
+        counts=False,
+        sizes=tuple(len(order.log_probs) for order in orders[1:]),
     )
     special_tokens = {"unk_token": UNKNOWN, "eos_token": EOS, "bos_token": None, "pad_token": None}
-    tokenizer = Tokenizer(word_level_json(reader.words, EOS), special_tokens)
-    return NGram(config).fill(orders), tokenizer
+    return config, orders, Tokenizer(word_level_json(reader.words, EOS), special_tokens)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from clearstory.errors import VocabularyMismatch
 from clearstory.metrics import IGNORE_INDEX
 from clearstory.models.capabilities import Capability
 from clearstory.models.ngram.config import NGramConfig
-from clearstory.models.ngram.estimation import Logs
+from clearstory.models.ngram.estimation import Logs, SmoothedOrder
 from clearstory.models.ngram.lookup import find_keys
 from clearstory.models.ngram.sorted_runs import Int64s
 
@@ -60,6 +60,16 @@ class NGramTables:
     capabilities = frozenset({Capability.CAUSAL, Capability.COUNT_FITTED, Capability.NGRAM_COUNTS})
     context = None  # it uses the last few tokens only, at no cost for the others
     chunk_tokens = 2**15  # tokens scored at a time: long batches are sorted before they are looked up
+
+    @classmethod
+    def from_orders(cls, config: NGramConfig, orders: Sequence[SmoothedOrder]) -> NGramTables:
+        """The tables of smoothed orders, with logarithms in float32."""
+        return cls(
+            config=config,
+            keys=[order.keys for order in orders if order.keys is not None],
+            log_probs=[order.log_probs.astype(np.float32) for order in orders],
+            log_backoffs=[order.log_backoffs.astype(np.float32) for order in orders if order.log_backoffs is not None],
+        )
 
     @property
     def vocab(self) -> int:

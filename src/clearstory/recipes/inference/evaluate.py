@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
+from clearstory.formats.ngram_tables import open_ngram_tables
 from clearstory.metrics import Score
-from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.inference_model import inference_model
+from clearstory.models.ngram.tables import NGramTables
 from clearstory.models.precision import Precision, resolve_precision
-from clearstory.models.prompts import bos_or_eos_token_id
-from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation, evaluate_encoder
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.notebook_html import html_table
 from clearstory.text.document import Document
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import ReadSettings
+from clearstory.text.start_tokens import bos_or_eos_token_id
 from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.objectives.table import objective_spec, resolve_objective
 from clearstory.training.settings import TrainingSettings
+
+if TYPE_CHECKING:  # they import torch, which n-gram models are evaluated without
+    from clearstory.models.base import LanguageModel
+    from clearstory.models.transformer.encoder import Encoder
+    from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
+    from clearstory.recipes.inference.loading import ModelWithTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,7 @@ def evaluate(
     Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.
     """
     chosen = resolve_precision(precision, int8)
-    network, tokenizer = load_model_and_tokenizer(model, device)
+    network, tokenizer = open_to_evaluate(model, chosen, device)
     paths = [sources] if isinstance(sources, str | Path) else sources
     notes = ReadNotes()
     evaluation: Evaluation | EncoderEvaluation
@@ -140,12 +144,14 @@ def evaluate(
     if has_capability(network, Capability.SOURCE):
         evaluation = evaluate_seq2seq(cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit, notes)
     elif has_capability(network, Capability.BIDIRECTIONAL):
+        from clearstory.recipes.inference.evaluate_encoder import evaluate_encoder
+
         require(network, Capability.MLM_HEAD)
         encoder = cast("Encoder", network)
         evaluation = evaluate_encoder(encoder, tokenizer, documents, limit=limit, on_progress=on_progress)
     else:
         evaluation = evaluate_causal(
-            network if chosen == "auto" else inference_model(network, chosen, batch_size),
+            network if chosen == "auto" else with_precision(network, chosen, batch_size),
             tokenizer,
             documents,
             windows=windows,
@@ -155,6 +161,35 @@ def evaluate(
             on_progress=on_progress,
         )
     return replace(evaluation, note=notes.text)
+
+
+def open_to_evaluate(
+    model: str | Path | ModelWithTokenizer, precision: Precision, device: str | None
+) -> tuple[LanguageModel | NGramTables, Tokenizer]:
+    """The model and its tokenizer; of a path to an n-gram model its tables, which need no torch."""
+    if isinstance(model, str | Path) and precision == "auto" and device in (None, "cpu"):
+        opened = open_ngram_tables(model)
+        if opened is not None:
+            return opened.model, opened.tokenizer
+    from clearstory.recipes.inference.loading import load_model_and_tokenizer
+
+    return load_model_and_tokenizer(model, device)
+
+
+def with_precision(model: LanguageModel | NGramTables, precision: Precision, batch_size: int) -> LanguageModel:
+    """The model with weights of another precision."""
+    from clearstory.models.inference_model import inference_model
+
+    return inference_model(cast("LanguageModel", model), precision, batch_size)
+
+
+def without_gradients(model: object) -> AbstractContextManager[None]:
+    """A block in which a model computes without gradients or dropout; tables have neither."""
+    if isinstance(model, NGramTables):
+        return nullcontext()
+    from clearstory.models.base import inference_mode
+
+    return inference_mode(model)
 
 
 def evaluate_seq2seq(
@@ -189,7 +224,7 @@ def evaluate_seq2seq(
     name = resolve_objective("auto", model.config.architecture, pairs)
     objective, _ = objective_spec(name).make(tokenizer, TrainingSettings()).configure(model.config)
     started = time.perf_counter()
-    with inference_mode(model):
+    with without_gradients(model):
         validation = objective.validate(model, dataset, model.config.context, limit)
     count = dataset.documents // 2 if pairs else dataset.documents
     return Evaluation(
@@ -205,7 +240,7 @@ def evaluate_seq2seq(
 
 
 def evaluate_causal(
-    model: LanguageModel,
+    model: LanguageModel | NGramTables,
     tokenizer: Tokenizer,
     documents: Iterable[Document],
     *,
@@ -249,7 +284,7 @@ def evaluate_causal(
 
 
 def score_text(
-    model: LanguageModel,
+    model: LanguageModel | NGramTables,
     dataset: TokenDataset,
     *,
     on_progress: Callable[[int, int], None] | None = None,
@@ -259,7 +294,7 @@ def score_text(
     """Sums of nats, tokens and bytes of a dataset; `options` are those of `evaluation.windows.iter_scores`."""
     total = len(dataset) if limit is None else min(limit, len(dataset))
     score = Score()
-    with inference_mode(model):
+    with without_gradients(model):
         for part in iter_scores(model, dataset, limit=limit, **options):
             score += part
             if on_progress is not None:
