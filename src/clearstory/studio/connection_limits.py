@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 REQUEST_SECONDS = 15.0
 """Seconds in which a request must arrive, header and body; the largest body is 1 MiB."""
@@ -30,18 +32,46 @@ MAX_HEADER_BYTES = 2**16
 """The largest header of a request."""
 
 
+class WaitingConnections:
+    """The connections of one server that wait for a request, the longest first, and how many are being closed.
+
+    Beyond MAX_CONNECTIONS each new one closes another: finding it must not take the time of all.
+    """
+
+    def __init__(self) -> None:
+        self.order: dict[TimedProtocol, None] = {}
+        self.aborted = 0
+
+    def close_oldest(self, newest: TimedProtocol) -> None:
+        """Close the connection that has waited longest, if any other than `newest` does."""
+        while (oldest := next((each for each in self.order if each is not newest), None)) is not None:
+            del self.order[oldest]
+            if not oldest.transport.is_closing():
+                self.aborted += 1
+                oldest.was_aborted = True
+                oldest.transport.abort()
+                return
+
+
+WAITING: WeakKeyDictionary[ServerState, WaitingConnections] = WeakKeyDictionary()
+"""The waiting connections of each server of this process."""
+
+
 class TimedProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol with a time limit for each request to arrive and for each response to be read."""
 
+    was_aborted = False
+    waiting: WaitingConnections
     request_timer: asyncio.TimerHandle | None = None
     send_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start the time limit of the first request, and make room if too many connections are open."""
         super().connection_made(transport)
+        self.waiting = WAITING.setdefault(self.server_state, WaitingConnections())
         self.start_request_timer()
-        if len(self.connections) > MAX_CONNECTIONS:
-            self.make_room()
+        if len(self.connections) - self.waiting.aborted > MAX_CONNECTIONS:
+            self.waiting.close_oldest(self)
 
     def data_received(self, data: bytes) -> None:
         """Stop the time limit once the request is complete; start it when a new one begins."""
@@ -56,7 +86,15 @@ class TimedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all time limits."""
         self.stop_timers()
+        self.waiting.order.pop(self, None)
+        self.waiting.aborted -= self.was_aborted
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """The connection waits for its next request."""
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None and not self.transport.is_closing():
+            self.waiting.order[self] = None
 
     def pause_writing(self) -> None:
         """The client reads more slowly than the response is written: start the time limit for it."""
@@ -71,6 +109,8 @@ class TimedProtocol(H11Protocol):
     def start_request_timer(self) -> None:
         """Start the time limit of the request, unless it runs already: a byte now and then does not extend it."""
         if self.request_timer is None:
+            self.waiting.order.pop(self, None)
+            self.waiting.order[self] = None
             self.request_timer = self.loop.call_later(REQUEST_SECONDS, self.close_slow)
 
     def close_slow(self) -> None:
@@ -89,27 +129,14 @@ class TimedProtocol(H11Protocol):
         super().timeout_keep_alive_handler()
         self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
 
-    def make_room(self) -> None:
-        """Beyond MAX_CONNECTIONS, close the connection whose time limit ends first: the longest without a request."""
-        others = [each for each in self.connections if isinstance(each, TimedProtocol) and each is not self]
-        others = [each for each in others if not each.transport.is_closing()]
-        waiting = [each for each in others if each.deadline is not None]
-        if len(others) >= MAX_CONNECTIONS and waiting:
-            min(waiting, key=lambda each: each.deadline or 0.0).transport.abort()
-
-    @property
-    def deadline(self) -> float | None:
-        """When this connection will be closed unless something arrives; None while a request is computed."""
-        timers = [each.when() for each in (self.request_timer, self.timeout_keep_alive_task) if each is not None]
-        return min(timers, default=None)
-
     def stop_timers(self) -> None:
         """Stop all time limits."""
         self.stop_request_timer()
         self.stop_send_timer()
 
     def stop_request_timer(self) -> None:
-        """Stop the time limit of the request."""
+        """Stop the time limit of the request, which has arrived."""
+        self.waiting.order.pop(self, None)
         if self.request_timer is not None:
             self.request_timer.cancel()
             self.request_timer = None

@@ -113,22 +113,21 @@ class ModelCache:
         path = resolve_name(self.root, name)
         refuse_irregular_files(weights_of_step(path))
         signature = file_signature(path)
-        cached = self.models.get(name)
+        # Taken out while it is used here: the thread of another model may evict this one at any moment.
+        cached = self.models.pop(name, None)
         if cached is None or cached.signature != signature:
-            self.models.pop(name, None)
             opened = open_model(path)
             opened.model.eval()
             cached = CachedModel(opened, signature, model_bytes(opened))
-            self.models[name] = cached
-            self.evict(name)
-        self.models.move_to_end(name)
+        self.models[name] = cached
+        self.evict(name)
         mark_used(self.root, name)
         return cached.opened
 
     def evict(self, newest: str) -> None:
         """Remove the least recently used models until the rest fits into `max_bytes`."""
         while sum(each.bytes for each in list(self.models.values())) > self.max_bytes and len(self.models) > 1:
-            oldest = next(iter(self.models))
+            oldest = next(iter(list(self.models)))
             if oldest == newest:
                 break
             self.models.pop(oldest, None)

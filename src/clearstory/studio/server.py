@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     import uvicorn
 
 
+QUEUED_CONNECTIONS = 512
+"""Connections that the operating system holds until they are accepted."""
+
+ACCEPTED_AT_A_TIME = 16
+"""Connections that are accepted before requests of others are answered: of 650 at once, all took half a second."""
+
+
 @dataclass(frozen=True)
 class BoundAddress:
     """The address that a studio listens at.
@@ -84,7 +91,9 @@ def serve(address: BoundAddress, folder: Path, ready: Callable[[], None] = lambd
     # Models compute in threads; with Python's 5 ms, a request that needs several turns waits for tens of milliseconds.
     sys.setswitchinterval(0.001)
     server = make_server(address, folder)
-    address.listener.listen(512)  # from here on a browser's connection waits for a response instead of being refused
+    address.listener.listen(
+        QUEUED_CONNECTIONS
+    )  # from here on a browser's connection waits for a response instead of being refused
     ready()
     server.run(sockets=[address.listener])
     # uvicorn returns only after Ctrl-C; a process started in the background would otherwise not receive it.
@@ -95,6 +104,14 @@ def make_server(address: BoundAddress, folder: Path) -> uvicorn.Server:
     """The server of a studio over a folder, with limits on its connections."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """A server whose queue is longer than what it accepts at a time."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            for each in sockets or ():
+                each.listen(QUEUED_CONNECTIONS)
+
     from clearstory.studio.app import studio_app
     from clearstory.studio.connection_limits import IDLE_SECONDS, MAX_HEADER_BYTES, TimedProtocol
 
@@ -102,6 +119,6 @@ def make_server(address: BoundAddress, folder: Path) -> uvicorn.Server:
     config = uvicorn.Config(
         app, http=TimedProtocol, ws="none", loop="asyncio", log_level="error", access_log=False, server_header=False,
         timeout_graceful_shutdown=2, timeout_keep_alive=IDLE_SECONDS, h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        proxy_headers=False,
+        proxy_headers=False, backlog=ACCEPTED_AT_A_TIME,
     )  # fmt: skip
-    return uvicorn.Server(config)
+    return Server(config)
