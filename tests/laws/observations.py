@@ -38,6 +38,7 @@ ODD = {
     "training.device": "meta",
     "training.threads": "1",
     "training.precision": "bf16",
+    "precision": "bf16",
     "training.optimizer": "muon",
     "training.epsilon": "0.0625",
     "view": "odd",
@@ -397,7 +398,7 @@ OBSERVED: dict[str, Observation] = {
             "length_penalty": "test_texts_are_translated_in_the_order_given",
             "max_tokens": "test_texts_are_translated_in_the_order_given",
             "truncate": "test_texts_are_translated_in_the_order_given",
-            "precision": "test_texts_are_translated_in_each_precision[int8]",
+            "precision": "test_texts_are_translated_in_each_precision",
         }.items()
     },
     "TranslateRecipe.errors": "flow/test_seq2seq_models.py::test_translations_of_files_and_what_is_refused",

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from clearstory.errors import CannotDo
-from clearstory.generation.engine import generate
+from clearstory.generation.engine import Engine, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
 from clearstory.models.build import build
-from clearstory.models.inference_model import InferenceView, inference_model
+from clearstory.models.inference_model import (
+    MIN_STEPS_FOR_PACKING,
+    InferenceView,
+    inference_model,
+    precision_note,
+)
+from clearstory.models.matmul.fastest_precision import (
+    CACHE_FILE,
+    are_times,
+    decoding_times,
+    fastest_precision,
+    measure_decoding_times,
+)
+from clearstory.models.matmul.packed import is_available
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))
@@ -49,6 +63,8 @@ def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_a_layout_computes_as_its_model(wiring: str, name: Any) -> None:
+    if not is_available(name):
+        pytest.skip(f"no {name} kernels here")
     tolerance, model = PRECISIONS[name], made(wiring, shaken=name in ("fp32", "fp16"))
     view = inference_model(model, name)
     assert isinstance(view, InferenceView)
@@ -72,6 +88,8 @@ def test_a_layout_computes_as_its_model(wiring: str, name: Any) -> None:
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_a_layout_is_never_saved_and_its_model_unchanged(wiring: str, name: Any) -> None:
+    if not is_available(name):
+        pytest.skip(f"no {name} kernels here")
     model = made(wiring)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     view: Any = inference_model(model, name)
@@ -82,6 +100,67 @@ def test_a_layout_is_never_saved_and_its_model_unchanged(wiring: str, name: Any)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(weight.requires_grad for weight in model.parameters())
     assert not any(weight.requires_grad for weight in view.parameters())
+
+
+@pytest.mark.parametrize("name", ["fp16", "int8", "int4"])
+def test_greedy_texts_are_the_same_at_any_batch_size(wiring: str, name: Any) -> None:
+    if not is_available(name):
+        pytest.skip(f"no {name} kernels here")
+    view = inference_model(made(wiring), name)
+    prompts = [IDS[0, : 1 + count % 5].tolist() + [count] for count in range(8)]
+
+    def texts(prompts: list[list[int]]) -> list[list[int]]:
+        engine = Engine(view)
+        numbers = [engine.add(prompt, Sampling(max_tokens=8, temperature=0)) for prompt in prompts]
+        found: dict[int, list[int]] = {number: [] for number in numbers}
+        while engine.has_unfinished:
+            for output in engine.next_tokens():
+                found[output.request].append(output.token.id)
+        return [found[number] for number in numbers]
+
+    together = texts(prompts)
+    assert texts(prompts[:3]) == together[:3]
+    assert [texts([prompt])[0] for prompt in prompts] == together
+
+
+def test_auto_takes_what_is_fastest_here_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("gpt2")
+    assert inference_model(model, steps=MIN_STEPS_FOR_PACKING - 1) is model
+    for fastest in ("fp32", "fp16"):
+        if not is_available(fastest):  # type: ignore[arg-type]  # a str
+            continue
+        monkeypatch.setattr("clearstory.models.inference_model.fastest_precision", lambda fastest=fastest: fastest)
+        note = precision_note(inference_model(model))
+        assert (note is None) if fastest == "fp32" else (note is not None and "weights are fp16" in note)
+
+
+def test_the_fastest_precision_is_one_for_all_batch_sizes_and_measured_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = "clearstory.models.matmul.fastest_precision"
+    monkeypatch.setattr(f"{module}.durable.user_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(f"{module}.is_available", lambda precision: True)
+    tables = iter(
+        [
+            {"1": {"fp32": 20.0, "fp16": 10.0}, "8": {"fp32": 30.0, "fp16": 35.0}},
+            {"1": {"fp32": 20.0, "fp16": 19.0}, "8": {"fp32": 30.0, "fp16": 29.0}},
+        ]
+    )
+    monkeypatch.setattr(f"{module}.measure_decoding_times", lambda: next(tables))
+    decoding_times.cache_clear()
+    assert fastest_precision() == "fp16"
+    decoding_times.cache_clear()
+    assert fastest_precision() == "fp16"
+    (tmp_path / CACHE_FILE).write_text('{"a": 1}')
+    decoding_times.cache_clear()
+    assert fastest_precision() == "fp32"
+    decoding_times.cache_clear()
+
+
+def test_both_precisions_are_measured_here() -> None:
+    if not is_available("fp16"):
+        pytest.skip("no fp16 kernels here")
+    assert are_times(measure_decoding_times())
 
 
 def test_where_nothing_is_gained_the_model_itself_is_returned(wiring: str) -> None:

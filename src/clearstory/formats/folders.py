@@ -7,6 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,11 +217,9 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_block
     """
     cast = widen if dtype is None else lambda tensor: convert(tensor, dtype)
     if (file := Path(path).expanduser()).is_file():
-        if keep_blocks and dtype is None and file.name.endswith(".gguf"):
-            opened = open_gguf(file, cast, keep_blocks=True)
-            check_tokenizer(opened.model, opened.tokenizer)
-            return opened
         for endings, open_file in FILE_FORMATS.items():
+            if open_file is open_gguf and keep_blocks and dtype is None:
+                open_file = partial(open_gguf, keep_blocks=True)
             if file.name.endswith(endings) and (opened := open_file(file, cast)) is not None:
                 check_tokenizer(opened.model, opened.tokenizer)
                 return opened

@@ -160,4 +160,8 @@ def block_format(row_bytes: int, numbers: int) -> BlockFormat:
 def block_scales(raw: UInt8[Tensor, "B"], type: QuantizationType) -> Float[Tensor, "N"]:
     """The scales, and the offsets where there are any, of all blocks."""
     blocks = raw.view(-1, type.block_bytes)
-    return as_float16(blocks[:, :2]) if type.name != "Q4_1" else torch.cat((as_float16(blocks[:, :2]), as_float16(blocks[:, 2:4])))
+    return (
+        as_float16(blocks[:, :2])
+        if type.name != "Q4_1"
+        else torch.cat((as_float16(blocks[:, :2]), as_float16(blocks[:, 2:4])))
+    )

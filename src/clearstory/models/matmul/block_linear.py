@@ -43,7 +43,9 @@ class BlockFormat:
 class BlockQuantizedLinear(nn.Linear):
     """A linear layer whose weight is in blocks, and dequantized at each access."""
 
-    def __init__(self, blocks: UInt8[Tensor, "O K"], format: BlockFormat, in_features: int, bias: Tensor | None) -> None:
+    def __init__(
+        self, blocks: UInt8[Tensor, "O K"], format: BlockFormat, in_features: int, bias: Tensor | None
+    ) -> None:
         nn.Module.__init__(self)
         self.blocks, self.format = blocks, format
         self.in_features, self.out_features = in_features, len(blocks)
@@ -61,4 +63,6 @@ def joined_int4_groups(linears: list[BlockQuantizedLinear]) -> Int4Groups | None
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts):
         return None
-    return Int4Groups(*(torch.cat(each) for each in zip(*((p.integers, p.scale, p.offset) for p in whole), strict=True)))
+    return Int4Groups(
+        *(torch.cat(each) for each in zip(*((p.integers, p.scale, p.offset) for p in whole), strict=True))
+    )

@@ -137,8 +137,7 @@ class LinearInt8(PackedLinear):
 
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
-        # Without VNNI the kernel sums pairs of products in 16 bits, which only 7-bit inputs do not overflow.
-        self.steps = 127 if torch.cpu._is_vnni_supported() else 63
+        self.steps = int8_steps()
         columns = column_magnitudes(weight)
         # Products within a factor of two of each other lose nothing in 8 bits.
         self.columns = None if bool((columns.log2().abs() <= 1).all()) else columns
@@ -149,6 +148,13 @@ class LinearInt8(PackedLinear):
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""
         return self.product(x, self.packed, self.bias, self.columns, self.steps, self.planes)
+
+
+def int8_steps() -> int:
+    """The largest integer that the kernel may be given: without VNNI it sums pairs of products in 16 bits, which only
+    7-bit inputs do not overflow.
+    """
+    return 127 if torch.cpu._is_vnni_supported() else 63
 
 
 class LinearInt4(PackedLinear):

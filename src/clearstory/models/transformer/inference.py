@@ -188,8 +188,8 @@ class FastRMSNorm(nn.Module):
 
 
 def fast_norm(norm: nn.Module) -> nn.Module:
-    """A norm for inference: `FastRMSNorm` for an RMS norm, else the norm itself."""
-    return FastRMSNorm(norm.weight, norm.eps) if isinstance(norm, RMSNorm) else norm
+    """A norm for inference: `FastRMSNorm` for an RMS norm, else a copy that shares its weights."""
+    return FastRMSNorm(norm.weight, norm.eps) if isinstance(norm, RMSNorm) else shallow_copy(norm, lambda *_: None)
 
 
 class Attend(Protocol):
