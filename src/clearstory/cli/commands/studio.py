@@ -28,4 +28,4 @@ def run(recipe: StudioRecipe, output: Output) -> Mapping[str, Any] | None:
     return None
 
 
-COMMAND = Command(recipe=StudioRecipe, run=run, example="clearstory studio runs --port 0")
+COMMAND = Command(recipe=StudioRecipe, run=run, example="clearstory studio runs --port 0", needs_torch=False)
