@@ -16,11 +16,10 @@ from clearstory.errors import BadInput
 from clearstory.text import segment_encoding
 from clearstory.text.pretokenizers import BYTE_LEVEL, BYTE_LEVEL_NO_REGEX, CL100K, PRETOKENIZERS, sequence, split_step
 from clearstory.text.segment_encoding import (
-    CHUNK,
     JOINED_LINE_ENDS,
     SEPARATE_LINE_ENDS,
     SPACE,
-    SegmentEncoder,
+    SegmentIds,
     pattern_for,
 )
 from clearstory.text.token_dataset import encode_text
@@ -137,13 +136,12 @@ def test_white_space_is_what_the_library_takes_for_it() -> None:
 
 
 def test_the_cache_is_bounded() -> None:
-    encoder = SegmentEncoder(SEPARATE_LINE_ENDS, lambda texts: [[len(text)] for text in texts], np.dtype(np.uint32))
-    words = [f" w{number}" for number in range(segment_encoding.CACHED_SEGMENTS + 1000)]
-    [ids] = encoder.encode(["".join(words)])
-    assert ids.tolist() == [len(word) for word in words]
-    assert len(encoder.known) <= segment_encoding.CACHED_SEGMENTS
-    encoder.encode(["x" * 100 + " " + "y" * CHUNK])
-    assert max(map(len, encoder.known)) <= segment_encoding.CACHED_CHARACTERS
+    ids_of = SegmentIds(lambda text: [len(text)], "I")
+    for number in range(segment_encoding.CACHED_SEGMENTS + 1000):
+        assert ids_of[f"w{number}"] == np.uint32(len(str(number)) + 1).tobytes()
+    assert len(ids_of) == 1000
+    assert ids_of["x" * 100] == np.uint32(100).tobytes()
+    assert "x" * 100 not in ids_of
 
 
 @pytest.mark.parametrize(

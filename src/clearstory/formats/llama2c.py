@@ -32,11 +32,6 @@ MAX_PIECE_BYTES = 4096
 UNKNOWN, BOS, EOS = "<unk>", "<s>", "</s>"
 
 
-def may_be_llama2c(path: Path) -> bool:
-    """Whether a file's name ends in .bin; `read_llama2c_config` distinguishes other .bin files."""
-    return path.suffix == ".bin"
-
-
 def read_llama2c_config(path: Path) -> TransformerConfig | None:
     """The config in a checkpoint's header; None if the file's size does not match it, as for other .bin files."""
     size = path.stat().st_size

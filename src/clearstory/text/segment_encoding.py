@@ -16,6 +16,7 @@ the version of Unicode, and a combining mark belongs to the character before it.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -76,9 +77,6 @@ CHUNK = 1 << 17
 CACHED_SEGMENTS, CACHED_CHARACTERS = 1 << 17, 64
 """Segments kept, about 200 bytes each, and the longest that is kept."""
 
-LIBRARY_BATCH = 1 << 12
-"""Segments encoded per call: the library needs about a kilobyte for each."""
-
 BERT_NORMALIZER = "BertNormalizer"
 
 
@@ -116,64 +114,45 @@ def is_plain_token(token: Mapping[str, Any]) -> bool:
     return not token.get("special")
 
 
-class SegmentEncoder:
-    """Encodes texts by segments; the ids of segments that were met are kept.
+class SegmentIds(dict[str, bytes]):
+    """The bytes of the ids of segments; those that are looked up for the first time are encoded.
+
+    Args:
+        encode: token ids of a segment, by the library.
+        typecode: type of the ids, as in `array`.
+    """
+
+    def __init__(self, encode: Callable[[str], Sequence[int]], typecode: str) -> None:
+        super().__init__()
+        self.encode, self.typecode = encode, typecode
+
+    def __missing__(self, segment: str) -> bytes:
+        """Encode a segment, and keep its ids unless it is long."""
+        ids = array(self.typecode, self.encode(segment)).tobytes()
+        if len(segment) <= CACHED_CHARACTERS:
+            if len(self) >= CACHED_SEGMENTS:
+                self.clear()
+            self[segment] = ids
+        return ids
+
+
+def segment_encoder(
+    pattern: re.Pattern[str], encode: Callable[[str], Sequence[int]], dtype: np.dtype[np.unsignedinteger[Any]]
+) -> Callable[[Sequence[str]], list[Ids]]:
+    """A function that encodes texts by segments to arrays of ids.
 
     Args:
         pattern: the expression of segments, see `pattern_for`.
-        encode_batch: token ids of each of several texts, by the library.
+        encode: token ids of a segment, by the library.
         dtype: type of the ids.
     """
+    ids_of = SegmentIds(encode, dtype.char).__getitem__
 
-    def __init__(
-        self,
-        pattern: re.Pattern[str],
-        encode_batch: Callable[[Sequence[str]], Sequence[Sequence[int]]],
-        dtype: np.dtype[np.unsignedinteger[Any]],
-    ) -> None:
-        self.pattern, self.encode_batch, self.dtype = pattern, encode_batch, dtype
-        self.known: dict[str, bytes] = {}
+    def encode_text(text: str) -> Ids:
+        parts = (b"".join(map(ids_of, pattern.findall(chunk))) for chunk in chunks(text, CUT))
+        return np.frombuffer(b"".join(parts), dtype)
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Token ids of each text."""
-        found: list[Ids] = []
-        for group in groups(texts):
-            if len(group) == 1:
-                data = b"".join(self.encode_group([chunk])[0] for chunk in chunks(group[0], CUT))
-                found.append(np.frombuffer(data, self.dtype))
-            else:
-                found += [np.frombuffer(data, self.dtype) for data in self.encode_group(group)]
-        return found
-
-    def encode_group(self, texts: Sequence[str]) -> list[bytes]:
-        """The bytes of the ids of texts that are short together."""
-        split = [self.pattern.findall(text) for text in texts]
-        known, different = self.known, set[str]().union(*split)
-        new = list(different.difference(known))
-        if len(known) + len(new) > CACHED_SEGMENTS:
-            known.clear()
-            new = list(different)
-        for start in range(0, len(new), LIBRARY_BATCH):
-            batch = new[start : start + LIBRARY_BATCH]
-            for segment, ids in zip(batch, self.encode_batch(batch), strict=True):
-                known[segment] = np.array(ids, self.dtype).tobytes()
-        joined = [b"".join(map(known.__getitem__, segments)) for segments in split]
-        for segment in new:
-            if len(segment) > CACHED_CHARACTERS:
-                del known[segment]
-        return joined
-
-
-def groups(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """The texts, in groups of about CHUNK characters; a long text is a group of its own."""
-    start = size = 0
-    for index, text in enumerate(texts):
-        if index > start and size + len(text) > CHUNK:
-            yield texts[start:index]
-            start, size = index, 0
-        size += len(text) + 1
-    if start < len(texts):
-        yield texts[start:]
+    return lambda texts: [encode_text(text) for text in texts]
 
 
 def chunks(text: str, cut: re.Pattern[str], size: int | None = None) -> Iterator[str]:

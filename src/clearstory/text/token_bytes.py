@@ -58,8 +58,11 @@ def bytes_of_token(piece: str, style: Style) -> bytes:
     >>> bytes_of_token("##ing", "wordpiece")
     b'ing'
     """
-    if style == "byte-level" and all(character in BYTE_ALPHABET for character in piece):
-        return bytes(BYTE_ALPHABET[character] for character in piece)
+    if style == "byte-level":
+        try:
+            return bytes(map(BYTE_ALPHABET.__getitem__, piece))
+        except KeyError:  # not of the alphabet: an added token
+            return piece.encode()
     if style == "sentencepiece":
         byte = BYTE_PIECE.fullmatch(piece)
         return bytes([int(byte[1], 16)]) if byte else piece.replace("▁", " ").replace(HIDDEN_MARK, "").encode()

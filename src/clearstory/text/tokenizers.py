@@ -22,7 +22,7 @@ from clearstory.errors import CorruptFile, VocabularyMismatch
 from clearstory.text.array_encoding import ArrayEncoder, by_line, character_encoder
 from clearstory.text.backend import HiddenSpecialTokens, build_backend, hide_special_tokens
 from clearstory.text.limited_backend import call_library
-from clearstory.text.segment_encoding import Ids, SegmentEncoder, pattern_for
+from clearstory.text.segment_encoding import Ids, pattern_for, segment_encoder
 from clearstory.text.token_bytes import bytes_of_token, printable_token, token_style
 from clearstory.text.tokenizer_files import TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_NAMES, read_tokenizer_files
 from clearstory.text.tokenizer_limits import check_size
@@ -187,13 +187,13 @@ class Tokenizer:
             "characters",
         ):  # their decoder adds characters that no token contains
             return self.decode(known).encode()
-        text = b"".join(self._bytes[id] for id in known)
+        text = b"".join(map(self._bytes_of, known))
         return text.removeprefix(b" ") if begins and self._strips_prefix_space else text
 
     def token_bytes(self, id: int) -> bytes:
         """Bytes of text of a single token; empty for special tokens."""
         [id] = self._check_ids([id])
-        return self._bytes[id]
+        return self._bytes_of(id)
 
     def display_token(self, id: int) -> str:
         """Printable form of one token: ␣ for a space, ↵ for a line feed, ⇥ for a tab, <0xE3> for a byte that is not
@@ -213,7 +213,7 @@ class Tokenizer:
         token = self._tokens[id] or f"<{id}>"
         if id in self._special or self._style == "wordpiece":
             return token
-        return printable_token(self._bytes[id]) or token
+        return printable_token(self._bytes_of(id)) or token
 
     def is_lossless(self, text: str) -> bool:
         """Whether decoding the ids of `text` gives exactly `text`."""
@@ -358,10 +358,8 @@ class Tokenizer:
         if pattern is None:
             return None
 
-        def encode_batch(segments: Sequence[str]) -> list[list[int]]:
-            return [one.ids for one in self._backend.encode_batch_fast(segments, add_special_tokens=False)]
-
-        return SegmentEncoder(pattern, encode_batch, self.id_dtype).encode
+        backend = self._backend.backend  # its failures are turned into errors once for all texts
+        return segment_encoder(pattern, lambda one: backend.encode(one, add_special_tokens=False).ids, self.id_dtype)
 
     @cached_property
     def _parsed_names(self) -> frozenset[str]:
@@ -421,14 +419,19 @@ class Tokenizer:
     @cached_property
     def _bytes(self) -> list[bytes]:
         """Bytes of text of each id."""
-        # Added tokens are matched in the raw text, so they are stored unescaped.
-        added = {self.ids[token["content"]] for token in self._added}
-        return [
-            b""
-            if token is None or id in self._special
-            else bytes_of_token(token, "plain" if id in added else self._style)
-            for id, token in enumerate(self._tokens)
-        ]
+        return [self._bytes_of(id) for id in range(self.vocab)]
+
+    def _bytes_of(self, id: int) -> bytes:
+        """Bytes of text of an id of the vocabulary."""
+        token = self._tokens[id]
+        if token is None or id in self._special:
+            return b""
+        return bytes_of_token(token, "plain" if id in self._added_ids else self._style)
+
+    @cached_property
+    def _added_ids(self) -> frozenset[int]:
+        """Ids of added tokens: they are matched in the raw text, so they are stored unescaped."""
+        return frozenset(self.ids[token["content"]] for token in self._added)
 
     def _role(self, role: str) -> int | None:
         if f"{role}_token" in self.config:
