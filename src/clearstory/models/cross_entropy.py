@@ -66,7 +66,7 @@ def chunked_cross_entropy(
     equal_weights = not want_grad or (upstream is None and bool((targets != IGNORE_INDEX).all()))
     loss = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype != torch.float64 else torch.float64)
     hidden_grad = torch.empty_like(hidden) if want_grad else None
-    weight_grad = torch.zeros_like(weight) if want_grad else None
+    weight_grad = torch.empty_like(weight) if want_grad else None
     for start in range(0, hidden.shape[0], step):
         chunk_slice = slice(start, start + step)
         chunk, target = hidden[chunk_slice], targets[chunk_slice]
@@ -90,7 +90,9 @@ def chunked_cross_entropy(
             logits_grad *= weighting.unsqueeze(1)
         logits_grad = logits_grad.to(chunk.dtype)
         hidden_grad[chunk_slice] = matmul(logits_grad, weight)
-        add_weight_gradient(weight_grad, logits_grad, chunk)
+        add_weight_gradient(weight_grad, logits_grad, chunk, first=start == 0)
+    if weight_grad is not None and not len(hidden):
+        weight_grad.zero_()
     return loss, hidden_grad, weight_grad
 
 

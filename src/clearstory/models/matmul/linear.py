@@ -43,11 +43,15 @@ def weight_gradient(grad: Float[Tensor, "N O"], x: Float[Tensor, "N I"]) -> Floa
     return torch.mm(grad.t(), x)
 
 
-def add_weight_gradient(total: Float[Tensor, "O I"], grad: Float[Tensor, "N O"], x: Float[Tensor, "N I"]) -> None:
-    """Add gᵀ x to `total`."""
+def add_weight_gradient(
+    total: Float[Tensor, "O I"], grad: Float[Tensor, "N O"], x: Float[Tensor, "N I"], *, first: bool = False
+) -> None:
+    """Add gᵀ x to `total`; with `first`, `total` holds nothing yet."""
     if not (backend.matmul_backend() == "onednn" and uses_onednn(grad, x)):
-        total.addmm_(grad.t(), x)
+        total.addmm_(grad.t(), x, beta=0 if first else 1)
         return
+    if first:
+        total.zero_()
     # oneDNN adds nothing to what is there; in blocks, the product is still in cache when it is added.
     for start in range(0, len(total), ADDED_ROWS):
         rows = slice(start, start + ADDED_ROWS)
