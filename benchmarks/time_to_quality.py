@@ -25,7 +25,8 @@ RUNS: dict[str, tuple[str, ...]] = {
     "nanogpt-char": ("--model", "nanogpt-char", "--steps", "2000", "--training.precision", "fp32"),
     "clear": (
         *("--model", "clear", "--tokenizer", "characters", "--model.layers", "2", "--model.width", "128"),
-        *("--model.heads", "8", "--model.kv_heads", "1", "--model.intermediate_size", "256", "--model.context", "64"),
+        *("--model.heads", "4", "--model.head_dim", "32", "--model.kv_heads", "1"),
+        *("--model.intermediate_size", "256", "--model.context", "64"),
         *("--training.batch_size", "12", "--steps", "350"),
     ),
     "recall, fast": ("--model", "recall", "--steps", "250"),
