@@ -143,14 +143,14 @@ GROUPS = (
 
 @lru_cache(maxsize=8)
 def list_parameter_groups(config: Any) -> tuple[ParameterGroup, ...]:
-    """The parameter groups of a model, attention split by head.
+    """The parameter groups of a model, attention split by head; none of a mixture, whose experts have their own.
 
     >>> from clearstory.models.transformer.presets import GPT2
     >>> list_parameter_groups(GPT2)[2]
     ParameterGroup(name='query', group='attention', symbol='W_q', shape=(768, 64), count_per_layer=12, layers=12)
     """
     found: dict[tuple[str, str, str, tuple[int, ...]], tuple[int, set[str]]] = {}
-    for name, shape in parameter_shapes(config):
+    for name, shape in parameter_shapes(config) if config.family != "mixture" else ():
         group, label, symbol, split = classify_parameter(name)
         one, count = split(shape, config)
         key = (group, label, symbol, one)

@@ -77,8 +77,11 @@ def plan_steps_by_time(run: TrainingRun) -> float | None:
     Raises BadSetting where the first step does not fit.
     """
     trainer, budget = run.trainer, run.budget
+    started, elapsed = time.perf_counter(), budget.elapsed()
     step_seconds = measure_step_time(run)
-    budget.reserve = final_evaluation_seconds(run) + trainer.final_seconds
+    # Of the clock's seconds on a busy machine, only some are of this process.
+    share = (budget.elapsed() - elapsed) / (time.perf_counter() - started) if budget.counts_cpu_time else 1.0
+    budget.reserve = final_evaluation_seconds(run) + share * trainer.final_seconds
     fits = budget.remaining() >= (step_seconds or 0.0)
     if not fits and trainer.step == 0:
         minutes, cpu_seconds = run.recipe.minutes, run.recipe.cpu_seconds
