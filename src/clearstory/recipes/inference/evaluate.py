@@ -18,6 +18,8 @@ from clearstory.metrics import Score
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.ngram.tables import NGramTables
 from clearstory.models.precision import Precision, resolve_precision
+from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
+from clearstory.recipes.inference.model_argument import ModelWithTokenizer
 from clearstory.recipes.notebook_html import html_table
 from clearstory.text.document import Document
 from clearstory.text.documents import is_parallel, read_documents
@@ -34,8 +36,6 @@ if TYPE_CHECKING:  # they import torch, which n-gram models are evaluated withou
     from clearstory.models.base import LanguageModel
     from clearstory.models.transformer.encoder import Encoder
     from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
-    from clearstory.recipes.inference.loading import ModelWithTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 
@@ -13,19 +13,8 @@ from clearstory.models.capabilities import Capability, family_name, has_capabili
 from clearstory.models.device import resolve_device
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.transformer.encoder import Encoder
+from clearstory.recipes.inference.model_argument import ModelWithTokenizer as ModelWithTokenizer
 from clearstory.text.tokenizers import Tokenizer
-
-
-class ModelWithTokenizer(Protocol):
-    """A loaded model with its tokenizer, such as `clearstory.open` returns."""
-
-    @property
-    def model(self) -> LanguageModel:
-        """A LanguageModel or an Encoder."""
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer; None for a model folder without one."""
 
 
 def load_model_and_tokenizer(
