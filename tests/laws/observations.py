@@ -335,6 +335,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.patience": "flow/test_train.py::test_patience_stops_early_and_the_best_model_is_kept",
     "TrainRecipe.training.compile": "flow/test_train.py::test_compile_follows_its_setting",
     "TrainRecipe.training.device": "flow/test_bad_input.py::test_contradicting_settings",
+    "TrainRecipe.training.sort_memory": "models/test_ngram.py::test_the_memory_setting_bounds_what_is_sorted_at_once",
     "TrainRecipe.training.threads": "flow/test_train.py::test_the_threads_setting_is_used",
     "TrainRecipe.training.batch_tokens": "training/test_seq2seq.py::"
     "test_batches_are_limited_by_tokens_and_of_even_sizes",

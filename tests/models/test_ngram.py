@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from random import Random
@@ -14,12 +17,16 @@ import numpy as np
 import pytest
 import torch
 
+import clearstory
 from clearstory.errors import BadSetting, CannotDo, UnknownName, VocabularyMismatch
 from clearstory.evaluation.windows import score_dataset
+from clearstory.formats.arpa.write import write_arpa
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.model_card import ModelCard
+from clearstory.formats.ngram_tables import is_ngram_model, open_ngram_tables
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.build import build, count_parameters
+from clearstory.models.ngram import counting
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.ngram.counting import count_ngrams as count_rows
 from clearstory.models.ngram.lookup import find_keys
@@ -31,6 +38,8 @@ from clearstory.text.corpus import Corpus
 from clearstory.text.token_dataset import encode_text
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training.base import load_weights
+from clearstory.training.count_trainer import CountTrainer
+from clearstory.training.settings import TrainingSettings
 from tiny import VOCAB, counted
 from trained import words
 
@@ -408,3 +417,58 @@ def test_perplexity_is_that_of_kenlm(settings: tuple[int, tuple[int, ...]], perp
     assert list(model.fit(encode_text(tokenizer, [train])))[-1].note is None
     found = score_dataset(model, encode_text(tokenizer, [held]), start_token_id=tokenizer.eos_token_id)
     assert found.perplexity == pytest.approx(perplexity, rel=2e-6)
+
+
+def test_the_memory_setting_bounds_what_is_sorted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [text(3000), text(2000, seed=5)]
+    models, longest = [], []
+    sort = counting.TextCounter.sort_chunk
+
+    def watched(self: Any, shorter: Any, order: int) -> Any:
+        longest[-1] = max(longest[-1], len(shorter.ends))
+        return sort(self, shorter, order)
+
+    monkeypatch.setattr(counting.TextCounter, "sort_chunk", watched)
+    for megabytes in (1, 256):
+        longest.append(0)
+        monkeypatch.setattr(counting, "TOKEN_BYTES", 700)  # as if a token took so much: a megabyte holds 1,497
+        model = build(NGramConfig(vocab=VOCAB, order=4, bos_token_id=2))
+        trainer = CountTrainer(model, rows(*documents), TrainingSettings(sort_memory=megabytes), steps=4)
+        assert len(list(trainer)) == 4
+        models.append(model.state_dict())
+    assert longest[0] <= 1498
+    assert longest[1] > 4000
+    assert models[0].keys() == models[1].keys()
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_a_saved_model_is_evaluated_without_torch(tmp_path: Any) -> None:
+    train, held_out = words(4000), words(700, seed=9)
+    tokenizer = train_tokenizer("words", [train])
+    dataset = encode_text(tokenizer, [train])
+    model = build(NGramConfig(vocab=tokenizer.vocab, order=4, bos_token_id=tokenizer.eos_token_id))
+    assert list(model.fit(dataset))
+    save_model(tmp_path / "model", model, tokenizer, ModelCard(name="counts", family="ngram"))
+    write_arpa(tmp_path / "counts.arpa", model, tokenizer)
+    texts = [held_out, "", held_out[:90]]
+    module = clearstory.evaluate(open_model(tmp_path / "model"), texts=texts)
+    assert clearstory.evaluate(tmp_path / "model", texts=texts).score == module.score
+    code = (
+        "import sys, json, clearstory; found = clearstory.evaluate(sys.argv[1], texts=json.loads(sys.argv[2]));"
+        "assert 'torch' not in sys.modules; print(found.score.nats, found.score.tokens)"
+    )
+    for name in ("model", "counts.arpa"):
+        command = [sys.executable, "-c", code, str(tmp_path / name), json.dumps(texts)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert float(printed[0]) == pytest.approx(module.score.nats, rel=1e-6)
+        assert int(printed[1]) == module.score.tokens
+
+
+def test_a_folder_that_is_not_as_saved_is_opened_tensor_by_tensor(tmp_path: Any) -> None:
+    model = counted()
+    folder = save_model(tmp_path / "model", model, None, ModelCard(name="counts", family="ngram"))
+    assert is_ngram_model(folder)
+    assert not is_ngram_model(tmp_path / "nothing")
+    assert open_ngram_tables(folder) is None  # no tokenizer: open_model says so
+    (folder / "checksums.json").unlink()
+    assert open_ngram_tables(folder) is None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.models.base import CountModel, FitProgress, LanguageModel, TokenSequences
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.device import deterministic
 from clearstory.training.base import StepResult, load_weights
 from clearstory.training.settings import TrainingSettings
@@ -33,6 +34,8 @@ class CountTrainer:
         self.count_model.check_data(dataset)
         self.dataset = dataset
         self.settings = settings
+        if has_capability(model, Capability.NGRAM_COUNTS):
+            cast(Any, model).sort_memory_mb = settings.sort_memory
         self.context = settings.context or cast(LanguageModel, model).context or 256
         self.step = 0
         self.tokens = 0

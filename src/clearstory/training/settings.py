@@ -60,6 +60,8 @@ class TrainingSettings:
             weights, else onednn), or auto: the fastest as measured on this machine.
         compile: use torch.compile: on, off, or auto: decided by the planned length of the run.
         device: cpu, cuda, mps, or auto.
+        sort_memory: megabytes in which n-grams are sorted while they are counted (-S of KenLM's lmplz); what does not
+            fit is sorted in runs on disk, which are merged.
         threads: CPU threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
         initialization: initial weights: normal as in GPT-2, or zero: the output projections of every block are zero, so
             that each block begins as the identity.
@@ -100,6 +102,7 @@ class TrainingSettings:
     matmul: Literal["auto", "mkl", "onednn", "mixed"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     device: str = "auto"
+    sort_memory: int = 256
     threads: int = 0
     initialization: Literal["normal", "zero"] = "normal"
     seed: int = 0
@@ -110,7 +113,7 @@ class TrainingSettings:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
             "batch_tokens", "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints",
-            "weight_checkpoints", "sample_steps", "patience", "threads", "seed",
+            "weight_checkpoints", "sample_steps", "patience", "sort_memory", "threads", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0")

@@ -90,6 +90,7 @@ class TrainingKeywords(TypedDict, total=False):
     matmul: Literal["auto", "mkl", "onednn", "mixed"]
     compile: Literal["auto", "on", "off"]
     device: str
+    sort_memory: int
     threads: int
     initialization: Literal["normal", "zero"]
     seed: int
