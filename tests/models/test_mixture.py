@@ -215,9 +215,9 @@ def test_a_trained_mixture_opens_generates_and_is_inspected(tmp_path: Path) -> N
         assert sum(values) == pytest.approx(1)
         given: list[Any] = list(alone[1:])
         assert shown[1] == pytest.approx(sum(w * p for w, p in zip(values, given, strict=True)))
-    for target in ("a.gguf", "a.arpa"):
+    for name, to in (("a.gguf", None), ("a.arpa", None), ("a", "onnx")):
         with pytest.raises(ClearstoryError) as refused:
-            convert(tmp_path / "run", tmp_path / target)
+            convert(tmp_path / "run", tmp_path / name, to)  # type: ignore[arg-type]  # what is typed
         assert "\n" not in str(refused.value)
 
 

@@ -37,6 +37,7 @@ from clearstory.formats.output_folder import check_writable
 from clearstory.models.base import inference_mode
 from clearstory.models.build import count_parameters
 from clearstory.models.hmm.model import HMM
+from clearstory.models.mixture.model import Mixture
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.decoder import Transformer
@@ -192,6 +193,11 @@ def hmm_graphs(model: HMM) -> Iterator[OnnxGraph]:
     raise CannotDo("hidden Markov models cannot be exported to ONNX; supported: Transformers and recurrent models")
 
 
+def mixture_graphs(model: Mixture) -> Iterator[OnnxGraph]:
+    """Raises CannotDo."""
+    raise CannotDo("mixtures cannot be exported to ONNX; supported: Transformers and recurrent models")
+
+
 GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
     Transformer: decoder_graphs,
     Encoder: encoder_graphs,
@@ -199,6 +205,7 @@ GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
     Recurrent: recurrent_graphs,
     NGram: ngram_graphs,
     HMM: hmm_graphs,
+    Mixture: mixture_graphs,
 }
 """From the type of a model to a function that yields its graphs, or raises CannotDo."""
 
