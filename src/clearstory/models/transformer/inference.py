@@ -113,7 +113,7 @@ class DecoderForInference(nn.Module):
             turns = torch.complex(cos, sin)  # (N, 1, D / 2)
         for layer, block in enumerate(self.blocks):
             x = cast(JoinedBlock, block).run(x, turns, layer, attend)
-        return x if self.norm is None else self.norm(x)
+        return x if self.norm is None else cast(Tensor, self.norm(x))
 
 
 class JoinedBlock(nn.Module):
@@ -133,8 +133,9 @@ class JoinedBlock(nn.Module):
         self.attention_norm, self.feed_forward_norm = map(fast_norm, (block.attention_norm, block.feed_forward_norm))
         self.head_norm: FastRMSNorm | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
-            gains = [attention.query_norm.weight] * self.heads + [attention.key_norm.weight] * self.kv_heads
-            self.head_norm = FastRMSNorm(torch.stack(gains), attention.query_norm.eps)
+            query, key = attention.query_norm.weight.data, attention.key_norm.weight.data
+            gains = torch.stack([query] * self.heads + [key] * self.kv_heads)
+            self.head_norm = FastRMSNorm(gains, attention.query_norm.eps)
 
     def run(self, x: Float[Tensor, "N W"], turns: Tensor | None, layer: int, attend: Attend) -> Float[Tensor, "N W"]:
         """The residual stream after this block; x may be overwritten."""
@@ -143,7 +144,7 @@ class JoinedBlock(nn.Module):
             x += self.feed_forward(self.feed_forward_norm(x))
             return x
         x = self.attention_norm(x + self.attend(x, turns, layer, attend))
-        return self.feed_forward_norm(x + self.feed_forward(x))
+        return cast(Tensor, self.feed_forward_norm(x + self.feed_forward(x)))
 
     def attend(self, x: Float[Tensor, "N W"], turns: Tensor | None, layer: int, attend: Attend) -> Float[Tensor, "N W"]:
         """Output of the attention sublayer."""
@@ -184,7 +185,8 @@ class FastRMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """Over the last dimension."""
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return (x / length.hypot_(self.root_eps)).mul_(self.gain)
+        out: Tensor = (x / length.hypot_(self.root_eps)).mul_(self.gain)
+        return out
 
 
 def fast_norm(norm: nn.Module) -> nn.Module:
@@ -251,7 +253,7 @@ class WholeSequences:
         """Head outputs; keys and values are read where they were computed."""
         c = self.config
         batch = heads.view(self.batch_size, -1, *heads.shape[1:]).transpose(1, 2)
-        q, k, v = batch.split((c.heads, c.kv_heads, c.kv_heads), 1)
+        q, k, v = torch.split(batch, [c.heads, c.kv_heads, c.kv_heads], 1)
         for row, keys, values in zip(self.rows, k, v, strict=bool(self.rows)):
             row.buffer.data[layer, 0, :, : row.kept] = keys
             row.buffer.data[layer, 1, :, : row.kept] = values
@@ -282,7 +284,7 @@ class MixedSequences:
             if not new:
                 continue
             cached = row.buffer.data[layer, :, :, : row.kept]
-            cached[:, :, row.kept - new :] = batch[i, c.heads :, :new].unflatten(0, (2, c.kv_heads))
+            cached[:, :, row.kept - new :] = batch[i, c.heads :, :new].reshape(2, c.kv_heads, new, c.head_dim)
             q = batch[i, : c.heads, :new] * self.scale
             out[i, :new] = attend_sequence(q, cached[0], cached[1], c.sliding_window).transpose(0, 1)
         return out.view(len(heads), -1)
