@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import data_file, print_result, run_clearstory
 
-MODELS = ("ngram", "clear", "mix:cache=0", "mix")
+MODELS = ("ngram", "clear", "mix")
 KEYS = ("model", "summary", "tokenizer", "cpu_seconds", "epochs", "bits_per_byte", "interval", "note")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from common import data_file, print_result, run_clearstory
 
-MODELS = ("ngram", "ngram:order=8@characters", "hmm", "rnn", "gru", "lstm", "clear", "gpt2", "recall")
+MODELS = ("ngram", "ngram:order=8@characters", "hmm", "rnn", "gru", "lstm", "clear", "gpt2", "recall", "mix")
 
 RESULT_KEYS = (
     "model", "family", "summary", "tokenizer", "parameters", "bytes_on_disk", "cpu_seconds", "epochs",
