@@ -6,8 +6,7 @@ the white space that follows, and nothing before such a cut depends on what foll
     He said, "don't"⏎⏎  He left.     →     He| said|,| "don't"|⏎⏎  He| left|.
 
 So the ids of the text are those of its segments, joined. A few regular expressions find the segments, and the library
-encodes those that are new. Twenty megabytes of English have 4 million segments, of which 85,000 are different
-(benchmarks/results/tokenizing.json).
+encodes those that are new. Twenty megabytes of English have 4 million segments, of which 85,000 are different.
 
 Segments end only between ASCII characters, or before ASCII white space: which other characters are letters depends on
 the version of Unicode, and a combining mark belongs to the character before it.
