@@ -4,7 +4,8 @@
 
 PYTHON is an interpreter with llama-cpp-python. The model is written as an f32 file, from which llama.cpp makes the
 others. Both decode the same random prompts greedily, alternately, each precision beside the format of like size.
-Numbers are medians of CPU milliseconds: of the prompt up to the first token, and of each further token of the whole batch.
+Numbers are medians of CPU milliseconds: of the prompt up to the first token, and of each further token of the whole
+batch.
 `times_as_fast` is the median over rounds of llama.cpp's time for a further token over ours.
 """
 

@@ -137,7 +137,10 @@ class InferenceView(nn.Module):
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context
-        self.capabilities: frozenset[Capability] = model.capabilities - {Capability.GRADIENTS}
+        # Views of attention and hidden states need the modules of the model itself.
+        joined = isinstance(self.base_model, DecoderForInference)
+        hidden = {Capability.ATTENTION, Capability.HIDDEN_STATES, Capability.EMBEDDINGS} if joined else set()
+        self.capabilities: frozenset[Capability] = model.capabilities - {Capability.GRADIENTS} - hidden
         self.requires_grad_(False)
         self.eval()
 

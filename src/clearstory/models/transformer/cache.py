@@ -50,8 +50,8 @@ class RowCache:
         if self.buffer.filled != self.kept or self.kept + count > capacity:
             keep = self.kept if window is None else min(self.kept, window - 1)
             data = self.buffer.data
-            # Doubling keeps the copies' cost constant per token; at 4,000 tokens it would hold as many empty slots (180 MB
-            # of SmolLM2-135M), so at most 512 are added.
+            # Doubling keeps the copies' cost constant per token; at 4,000 tokens it would hold as many empty slots (180
+            # MB of SmolLM2-135M), so at most 512 are added.
             needed = keep + count
             wider = data.new_empty(*data.shape[:3], max(needed + min(needed, 512), 64), data.shape[4])
             wider[:, :, :, :keep] = data[:, :, :, self.kept - keep : self.kept]
