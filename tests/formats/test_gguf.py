@@ -13,7 +13,7 @@ import pytest
 import torch
 from ggufs import BASE, GGUF_ARCHITECTURES, LLAMA, TEXT, WIRINGS, bpe, packed, saved, shaken, written
 
-from clearstory.errors import BadInput, BadSetting, CannotDo, FolderExists, UnknownName
+from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, FolderExists, UnknownName
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.formats.gguf.architectures import choose_architecture
 from clearstory.formats.gguf.header import GGUFHeader
@@ -24,6 +24,9 @@ from clearstory.formats.rotary_layout import halves_to_pairs, pairs_to_halves
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
 from clearstory.models.families import PRESETS
+from clearstory.models.inference_model import inference_model, precision_of_blocks
+from clearstory.models.matmul.block_linear import BlockQuantizedLinear
+from clearstory.models.matmul.packed import is_available, pack_linear
 from clearstory.models.transformer.positions import rope_scaling_divisors
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.evaluate import evaluate
@@ -335,4 +338,48 @@ def test_biases_of_queries_and_keys_alone_are_read(tmp_path: Path) -> None:
                 weight.zero_()
     opened = open_model(tmp_path / "some.gguf")
     ids = torch.tensor([[5, 17, 3, 42, 8, 29]])
-    assert torch.equal(opened.logits(ids), model.logits(model.forward(TokenBatch(ids))[0]))
+    assert torch.equal(opened.logits(ids), OpenedModel(model, None, ModelCard()).logits(ids))
+
+
+@pytest.mark.parametrize("dtype", ["q4_0", "q4_1", "q8_0"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_weights_stay_in_blocks_until_they_are_packed(name: str, dtype: str, tmp_path: Path) -> None:
+    codes = {"q4_0": 2, "q4_1": 3}
+    with (
+        mock.patch.dict("clearstory.formats.gguf.write.DTYPE_CODES", codes),
+        mock.patch.dict("clearstory.formats.gguf.write.FILE_TYPES", codes),
+    ):
+        written(tmp_path / "model.gguf", WIRINGS[name], dtype=dtype)
+    plain, kept = (open_model(tmp_path / "model.gguf", keep_blocks=each) for each in (False, True))
+    assert kept.card.parameters == plain.card.parameters
+    in_blocks = {path: each for path, each in kept.model.named_modules() if isinstance(each, BlockQuantizedLinear)}
+    assert len(in_blocks) >= 8
+    for path, linear in in_blocks.items():
+        exact = plain.model.get_submodule(path)
+        assert torch.equal(linear.weight, exact.weight), path
+        precision = precision_of_blocks(linear)
+        assert precision == f"int{dtype[1]}"
+        if is_available(precision):
+            x = torch.randn(3, linear.in_features, generator=torch.Generator().manual_seed(1))
+            error = pack_linear([linear], precision)(x) - exact(x)
+            # Scales, inputs and outputs are rounded to bf16, but the integers are the file's.
+            assert error.norm() <= 0.01 * exact(x).norm(), path
+    ids = TokenBatch(torch.tensor(ROWS))
+    view = inference_model(kept.model)
+    logits = plain.logits(ROWS)
+    assert (view.logits(view.forward(ids)[0]) - logits).abs().max() <= 0.05 * logits.abs().max()
+    text = generate(str(tmp_path / "model.gguf"), "ab", max_tokens=3, temperature=0).completions[0]
+    assert 1 <= len(text.ids) <= 3
+
+
+def test_blocks_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "model.gguf", WIRINGS["llama"], dtype="q8_0")
+    at = GGUFHeader.read(tmp_path / "model.gguf").tensors["blk.0.attn_q.weight"].start
+    raw = bytearray((tmp_path / "model.gguf").read_bytes())
+    raw[at : at + 2] = b"\x00\x7e"  # NaN
+    (tmp_path / "model.gguf").write_bytes(raw)
+    with (
+        mock.patch("clearstory.formats.gguf.read.verify_checksum", return_value=False),
+        pytest.raises(CorruptFile, match=r"blk.0.attn_q.weight with the value nan"),
+    ):
+        open_model(tmp_path / "model.gguf", keep_blocks=True)

@@ -107,7 +107,7 @@ def test_greedy_texts_are_the_same_at_any_batch_size(wiring: str, name: Any) -> 
     if not is_available(name):
         pytest.skip(f"no {name} kernels here")
     view = inference_model(made(wiring), name)
-    prompts = [IDS[0, : 1 + count % 5].tolist() + [count] for count in range(8)]
+    prompts = [[*IDS[0, : 1 + count % 5].tolist(), count] for count in range(8)]
 
     def texts(prompts: list[list[int]]) -> list[list[int]]:
         engine = Engine(view)

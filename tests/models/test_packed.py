@@ -1,4 +1,4 @@
-"""Packed linear layers: what each precision rounds, rows that do not depend on each other, processors without kernels."""
+"""Packed linear layers: what each precision rounds, independent rows, and processors without kernels."""
 
 from __future__ import annotations
 
