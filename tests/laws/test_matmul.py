@@ -120,6 +120,23 @@ def test_layers_trained_by_one_product_give_their_own_numbers(name: str, bias: b
     assert max(difference(one, other.double()) for one, other in zip(ours, expected, strict=True)) < 1e-5
 
 
+def test_joined_weights_are_not_kept_and_their_gradients_have_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    layers, x = [Linear(24, size, bias=False) for size in (24, 8)], random(16, 24)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        out = torch.cat(list(joined_linear(x, layers)), -1)
+    sources = {each.data_ptr() for each in (x, *(layer.weight for layer in layers))}
+    assert {each.data_ptr() for each in kept} == sources
+    exact, *weights = (each.detach().double().requires_grad_() for each in (x, *(layer.weight for layer in layers)))
+    second = []
+    for result, source in ((out, x), (F.linear(exact, torch.cat(weights)), exact)):
+        (first,) = torch.autograd.grad(result.square().sum(), source, create_graph=True)
+        wanted = layers[1].weight if source is x else weights[1]
+        second += torch.autograd.grad(first.square().sum(), wanted)
+    assert difference(*second) < 1e-5
+
+
 def test_a_layer_with_a_hook_is_computed_by_itself() -> None:
     layers = [Linear(4, 4), Linear(4, 4)]
     seen: list[Tensor] = []

@@ -127,12 +127,7 @@ def test_precisions_without_kernels_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(pack_linear([linear], "fp32")(x), linear(x))
 
 
-def test_the_operators_that_kernels_name_exist_in_this_torch() -> None:
-    """If this fails, torch has dropped them: see kernels.py for another way, or let the precision fall back."""
-    if "fbgemm" in torch.backends.quantized.supported_engines:
-        assert hasattr(torch.ops.aten, "fbgemm_linear_fp16_weight_fp32_activation")
-        assert hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
-    assert hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
+def test_functions_are_scripted_by_this_torch() -> None:
     assert kernels.scripted(kernels.linear_int8_weight) is not kernels.linear_int8_weight
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.matmul.linear import linear
+from clearstory.models.matmul.linear import linear, linear_of_joined
 
 
 class Linear(nn.Linear):
@@ -32,9 +32,9 @@ def joined_linear(x: Float[Tensor, "*D I"], layers: Sequence[nn.Module]) -> Sequ
     if not can_join(x, layers):
         return [layer(x) for layer in layers]
     plain = cast("Sequence[Linear]", layers)
-    weight = torch.cat([layer.weight for layer in plain])
     bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain])
-    return torch.split(linear(x, weight, bias), [layer.out_features for layer in plain], -1)
+    out = linear_of_joined(x, [layer.weight for layer in plain], bias)
+    return torch.split(out, [layer.out_features for layer in plain], -1)
 
 
 def can_join(x: Tensor, layers: Sequence[nn.Module]) -> bool:

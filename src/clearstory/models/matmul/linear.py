@@ -6,6 +6,7 @@ PyTorch's own: other dtypes and devices, a few rows, compiled code, functorch's 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,9 +27,20 @@ def linear(
     if not uses_onednn(x, weight):
         return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        out: Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch's
+        out: Tensor = _Linear.apply(x, bias, weight)  # type: ignore[no-untyped-call]  # torch's
         return out
     return kernels.onednn_linear(x, weight, bias)
+
+
+def linear_of_joined(x: Float[Tensor, "*D I"], weights: Sequence[Tensor], bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b, (..., O), for the rows of all weights.
+
+    In fp32 the joined weights are not kept for the backward pass, which joins them again.
+    """
+    if not is_plain_fp32(x, weights[0]):
+        return linear(x, torch.cat(list(weights)), bias)
+    out: Tensor = _Linear.apply(x, bias, *weights)  # type: ignore[no-untyped-call]  # torch's
+    return out
 
 
 def matmul(a: Float[Tensor, "N K"], b: Float[Tensor, "K M"]) -> Float[Tensor, "N M"]:
@@ -63,11 +75,14 @@ ADDED_ROWS = 1024
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies these: plain fp32 tensors on a CPU, of enough rows, outside any transformation."""
+    return backend.matmul_backend() != "mkl" and x.numel() >= MIN_ROWS * x.shape[-1] > 0 and is_plain_fp32(x, weight)
+
+
+def is_plain_fp32(x: Tensor, weight: Tensor) -> bool:
+    """Whether these are plain fp32 tensors on a CPU, outside any transformation."""
     return (
-        backend.matmul_backend() != "mkl"
-        and x.dtype == weight.dtype == torch.float32
+        x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
-        and x.numel() >= MIN_ROWS * x.shape[-1] > 0
         and type(x) in PLAIN
         and type(weight) in PLAIN
         and not torch.compiler.is_compiling()
@@ -81,22 +96,34 @@ PLAIN = (Tensor, nn.Parameter)
 
 
 class _Linear(torch.autograd.Function):
-    """x Wᵀ + b and its gradients by oneDNN; gradients of gradients by PyTorch's own products."""
+    """x Wᵀ + b and its gradients by the backend; gradients of gradients by PyTorch's own products. W has the rows of
+    one weight or several.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return kernels.onednn_linear(x, weight, bias)
+    def forward(ctx: Any, x: Tensor, bias: Tensor | None, *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *weights)
+        return linear(x, join(weights), bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        x, weight = ctx.saved_tensors
+        x, *weights = ctx.saved_tensors
         flat, flat_x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        want_x, want_weight, want_bias = ctx.needs_input_grad
+        want_x, want_bias, *want_weights = ctx.needs_input_grad
+        x_grad: Tensor | None
+        weight_grad: Tensor | None
         if torch.is_grad_enabled():  # create_graph: what is computed here must be differentiable itself
-            x_grad, weight_grad = flat @ weight, flat.t() @ flat_x
+            x_grad, weight_grad = flat @ join(weights), flat.t() @ flat_x
         else:
-            x_grad = matmul(flat, weight) if want_x else None
-            weight_grad = weight_gradient(flat, flat_x) if want_weight else None
-        return None if x_grad is None else x_grad.view_as(x), weight_grad, flat.sum(0) if want_bias else None
+            x_grad = matmul(flat, join(weights)) if want_x else None
+            weight_grad = weight_gradient(flat, flat_x) if any(want_weights) else None
+        weight_grads: Sequence[Tensor | None] = [None] * len(weights)
+        if weight_grad is not None:
+            weight_grads = torch.split(weight_grad, [len(weight) for weight in weights])
+        return None if x_grad is None else x_grad.view_as(x), flat.sum(0) if want_bias else None, *weight_grads
+
+
+def join(weights: Sequence[Tensor]) -> Tensor:
+    """The rows of all weights."""
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))

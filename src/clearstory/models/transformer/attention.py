@@ -58,8 +58,11 @@ class Attention(nn.Module):
         bias: Bias = None,
     ) -> Float[Tensor, "B T W"]:
         """Self-attention of x, (B, T, W); with `caches`, over each sequence's cached keys and values as well."""
-        projected = joined_linear(x, (self.query, self.key, self.value))
-        q, (k, v) = self.query_heads(projected[0], rotary), self.key_value_heads(projected[1], projected[2], rotary)
+        queries, keys, values = joined_linear(x, (self.query, self.key, self.value))
+        if rotary is not None and self.query_norm is None:
+            # Rotated queries and keys are copies; a view of the values would keep all three for the backward pass.
+            values = values.contiguous()
+        q, (k, v) = self.query_heads(queries, rotary), self.key_value_heads(keys, values, rotary)
         if isinstance(bias, PackedSequences):
             return self.project_output(bias.attend(self.attend, q, k, v))
         if caches is None:
