@@ -138,7 +138,7 @@ class LinearInt8(PackedLinear):
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
         self.steps = int8_steps()
-        columns = column_magnitudes(weight)
+        columns = column_magnitudes(weight, 0.5)
         # Products within a factor of two of each other lose nothing in 8 bits.
         self.columns = None if bool((columns.log2().abs() <= 1).all()) else columns
         self.packed = kernels.pack_int8_weight(weight, self.columns, self.steps)
@@ -165,7 +165,7 @@ class LinearInt4(PackedLinear):
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
         self.padding = -self.in_features % GROUP
-        self.columns: Tensor | None = column_magnitudes(weight)
+        self.columns: Tensor | None = column_magnitudes(weight, 0.75)
         self.pack(quantize_groups(F.pad(weight / self.columns, (0, self.padding))))
 
     @classmethod
@@ -193,14 +193,16 @@ class LinearInt4(PackedLinear):
         return out if self.bias is None else out.add_(self.bias)
 
 
-def column_magnitudes(weight: Float[Tensor, "O I"]) -> Float[Tensor, "I"]:
-    """The root mean square of each column over their median, as a power of two, so that dividing loses no digit.
+def column_magnitudes(weight: Float[Tensor, "O I"], power: float) -> Float[Tensor, "I"]:
+    """The norm of each column over their median, to this power: what columns are divided by, and inputs multiplied.
 
-    Where an input is large and its weights small, as with outliers of a residual stream, all products have a like size,
-    and rounding weights that were divided by this costs each of them alike.
+    Where an input is large and its weights small, as with outliers of a residual stream, products then have a like
+    size, and rounding the divided weights costs each of them alike. In int8 the root is best: SmolLM2 loses 0.08 % of
+    its bits, with the first power 0.32 %, with none 0.11 %, where outliers of 100 cost 0.24 %. In int4 0.75 is.
     """
     magnitudes = torch.linalg.vector_norm(weight, dim=0)
-    return torch.exp2((magnitudes / magnitudes.median()).nan_to_num_(1).clamp_(2**-16, 2**16).log2_().round_())
+    factors: Tensor = (magnitudes / magnitudes.median()).nan_to_num_(1).clamp_(2**-16, 2**16).pow_(power)
+    return factors
 
 
 GROUP = 32
