@@ -149,7 +149,7 @@ def generate(
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
         truncate: "left" drops the beginning of a prompt that is longer than the context; None raises ContextOverflow.
         ignore_eos: continue after the end tokens.
-        precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the fastest of the first three here.
+        precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the faster of fp32 and fp16 here.
         int8: another spelling of the precision int8.
         device: cpu, cuda, mps or auto.
         on_text: called with each TextChunk as soon as its text is final; see `stream_generate` for an iterator.

@@ -40,7 +40,7 @@ class GenerateRecipe:
         truncate: left drops the beginning of a prompt that exceeds the context; default: raise an error.
         ignore_eos: continue after the end-of-text tokens.
         text_field: field (jsonl) or column (parquet) with the prompts.
-        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the fastest of the first three here.
+        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
         int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
     """
@@ -185,7 +185,7 @@ class TranslateRecipe:
         max_tokens: maximum number of tokens of a translation; default: the model's, else 50 more than its source.
         truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
-        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the fastest of the first three here.
+        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
         device: cpu, cuda or mps; default: cpu.
     """
 
