@@ -93,6 +93,41 @@ def reusing_memory() -> Iterator[None]:
         malloc_trim(0)
 
 
+@contextmanager
+def on_huge_pages(n_bytes: int) -> Iterator[None]:
+    """Context in which up to `n_bytes` of new tensors lie on pages of 2 MB (Linux with GNU's C library only).
+
+    For weights that are read once a token: with pages of 4 KB, finding their addresses takes a quarter of the time.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        mallopt, malloc, free, madvise = libc.mallopt, libc.malloc, libc.free, libc.madvise
+    except (OSError, TypeError, AttributeError):  # another C library, or another system
+        yield
+        return
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    free.argtypes, madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    # malloc.h: M_MMAP_MAX is -4, by default 65,536, M_TRIM_THRESHOLD -1. Memory is taken at the end of the heap, its
+    # pages are asked for before they are touched, and what is allocated next lies there.
+    mallopt(-4, 0)
+    mallopt(-1, 2**31 - 1)
+    size = n_bytes + 2 * HUGE_PAGE
+    try:
+        block = malloc(size)
+        if block:
+            start = -(-block // HUGE_PAGE) * HUGE_PAGE
+            madvise(start, (block + size - start) // HUGE_PAGE * HUGE_PAGE, 14)  # mman.h: MADV_HUGEPAGE
+            free(block)
+        yield
+    finally:
+        mallopt(-4, 65_536)
+        mallopt(-1, 2**17)
+
+
+HUGE_PAGE = 2**21
+"""Bytes of a huge page of x86."""
+
+
 def matmul_gflops(
     dtype: torch.dtype = torch.float32,
     size: int = 512,

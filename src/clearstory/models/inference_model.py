@@ -18,6 +18,7 @@ from clearstory.errors import CannotDo
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, State, TokenBatch, output_weight, reads_source
 from clearstory.models.capabilities import Capability, family_name
 from clearstory.models.cross_entropy import CHUNK_LOGITS
+from clearstory.models.device import on_huge_pages
 from clearstory.models.matmul.block_linear import BlockQuantizedLinear
 from clearstory.models.matmul.fastest_precision import fastest_precision
 from clearstory.models.matmul.packed import PackedLinear, is_available, pack_linear
@@ -56,7 +57,17 @@ def inference_model(
             f"{precision} weights are packed for the processor, and the model is on {weight.device}; use --device cpu, "
             "or open it without --precision"
         )
-    return InferenceView(model, linear_packer(model, precision))
+    pack = linear_packer(model, precision)
+    with on_huge_pages(4 * n_linear_weights(model)):
+        return InferenceView(model, pack)
+
+
+def n_linear_weights(model: object) -> int:
+    """Number of weights of a model's linear layers and unembedding."""
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    weight = output_weight(model)
+    layers = sum(each.in_features * each.out_features for each in modules if isinstance(each, nn.Linear))
+    return layers + (0 if weight is None else weight.numel())
 
 
 def linear_packer(model: LanguageModel, precision: Precision) -> JoinedLinearFactory:

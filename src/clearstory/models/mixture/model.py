@@ -51,6 +51,7 @@ class Mixture(nn.Module):
     """
 
     capabilities = frozenset({Capability.CAUSAL, Capability.EXPERTS})
+    chunk_tokens = 2**13  # tokens of a text scored at a time: windows are read side by side
 
     def __init__(self, config: MixtureConfig) -> None:
         super().__init__()

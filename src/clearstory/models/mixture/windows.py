@@ -13,7 +13,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from clearstory.models.base import State, TokenBatch
+from clearstory.models.base import IGNORE_INDEX, State, TokenBatch
+
+WINDOW_TOKENS = 2**12
+"""Tokens in the windows that are read side by side."""
 
 
 def read_in_windows(
@@ -27,6 +30,10 @@ def read_in_windows(
     done, count = 0, ids.shape[1]
     whole = torch.cat([before, ids], 1)
     while done < count or not outputs:
+        if windows := windows_to_skip(model, state, count - done):
+            start = before.shape[1] + done
+            outputs.append(read_full_windows(model, whole, start, windows, None if targets is None else targets[:, done:]))
+            done += outputs[-1].shape[1]
         state = begin_windows(model, state, whole[:, : before.shape[1] + done])
         free = count - done if model.context is None else model.context - max(state.lengths, default=0)
         part = slice(done, min(done + free, count))
@@ -40,6 +47,37 @@ def read_in_windows(
         outputs.append(output)
         done = part.stop
     return torch.cat(outputs, 1), state
+
+
+def windows_to_skip(model: Any, state: State, count: int) -> int:
+    """How many windows of every sequence lie within the next `count` tokens and end before the last of them."""
+    if model.context is None or set(state.lengths) != {model.context}:
+        return 0
+    return max(0, count - 1) // (model.context - model.context // 2)
+
+
+@torch.no_grad()
+def read_full_windows(
+    model: Any, ids: Int[Tensor, "B L"], start: int, count: int, targets: Tensor | None
+) -> Tensor:
+    """What `read_in_windows` returns for the tokens of `count` windows from `start` on, read side by side.
+
+    Their states are left out, since the next window is read from its ids.
+    """
+    half = model.context // 2
+    stride = model.context - half
+    windows = ids[:, start - half : start + count * stride].unfold(1, model.context, stride).flatten(0, 1)
+    wanted = None if targets is None else targets[:, : count * stride].unflatten(1, (count, stride)).flatten(0, 1)
+    outputs = []
+    for part in torch.arange(len(windows)).split(max(1, WINDOW_TOKENS // model.context)):
+        tokens = TokenBatch(windows[part])
+        if wanted is None:
+            output, _ = model.forward(tokens)
+        else:
+            ignored = wanted.new_full((len(part), half), IGNORE_INDEX)
+            output, _ = model.token_nll(tokens, torch.cat([ignored, wanted[part]], 1))
+        outputs.append(output[:, half:])
+    return torch.cat(outputs).unflatten(0, (len(ids), count)).flatten(1, 2)
 
 
 def begin_windows(model: Any, state: State, read: Int[Tensor, "B L"]) -> State:

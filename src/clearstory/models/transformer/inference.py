@@ -13,8 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Protocol, cast
+from typing import List, Optional, Protocol, cast  # noqa: UP035  # TorchScript reads them
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 
 from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.base import TokenBatch
+from clearstory.models.matmul.kernels import scripted
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.attention import attend_sequence, causal_mask
 from clearstory.models.transformer.block import Block
@@ -128,7 +128,7 @@ class JoinedBlock(nn.Module):
         gate = [] if feed_forward.gate is None else [feed_forward.gate]
         self.gate_up = make_linear([*gate, feed_forward.up])
         self.down = make_linear([feed_forward.down])
-        self.activation = partial(F.silu, inplace=True) if config.activation == "silu" else feed_forward.activation
+        self.activation, self.is_silu = feed_forward.activation, config.activation == "silu"
         self.gated, self.norm_first = bool(gate), block.norm_first
         self.attention_norm, self.feed_forward_norm = map(fast_norm, (block.attention_norm, block.feed_forward_norm))
         self.head_norm: FastRMSNorm | None = None
@@ -149,6 +149,8 @@ class JoinedBlock(nn.Module):
     def attend(self, x: Float[Tensor, "N W"], turns: Tensor | None, layer: int, attend: Attend) -> Float[Tensor, "N W"]:
         """Output of the attention sublayer."""
         projected: Tensor = self.query_key_value(x)
+        if isinstance(attend, SingleTokens) and self.head_norm is None:
+            return self.output(attend.rotated(layer, projected, turns))  # type: ignore[no-any-return]  # the same
         rotated = self.heads + self.kv_heads
         if turns is not None or self.head_norm is not None:
             part = projected.narrow(-1, 0, rotated * self.head_dim)
@@ -169,6 +171,8 @@ class JoinedBlock(nn.Module):
         """Output of the feed-forward sublayer."""
         if not self.gated:
             return self.down(self.activation(self.gate_up(x)))  # type: ignore[no-any-return]  # nn.Module returns Any
+        if self.is_silu:
+            return self.down(scripted(silu_gated)(self.gate_up(x)))  # type: ignore[no-any-return]  # the same
         gate, up = self.gate_up(x).chunk(2, -1)
         return self.down(self.activation(gate).mul_(up))  # type: ignore[no-any-return]  # the same
 
@@ -184,9 +188,19 @@ class FastRMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """Over the last dimension."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        out: Tensor = (x / length.hypot_(self.root_eps)).mul_(self.gain)
-        return out
+        return scripted(rms_norm)(x, self.gain, self.root_eps)
+
+
+def rms_norm(x: Tensor, gain: Tensor, root_eps: Tensor) -> Tensor:
+    """x times the gain over the root of x·x + ε, for a gain times √n and the root of n ε."""
+    length = torch.linalg.vector_norm(x, 2.0, [-1], True)
+    return (x / length.hypot_(root_eps)).mul_(gain)
+
+
+def silu_gated(joined: Tensor) -> Tensor:
+    """silu(gate) · up, from the two joined, (..., 2 F) -> (..., F)."""
+    gate, up = joined.chunk(2, -1)
+    return torch.ops.aten.silu(gate).mul_(up)
 
 
 def fast_norm(norm: nn.Module) -> nn.Module:
@@ -217,29 +231,67 @@ class SingleTokens:
 
     def __init__(self, config: TransformerConfig, rows: Sequence[RowCache]) -> None:
         c = config
-        self.groups = (len(rows), c.kv_heads, c.heads // c.kv_heads, c.head_dim)
-        self.cached = (len(rows), 2, c.kv_heads, c.head_dim)
-        self.heads = c.heads
+        self.heads, self.head_dim = c.heads, c.head_dim
         self.scale = score_scale(c)
-        self.unused = torch.empty(())
-        self.rows = []
+        keys, values, slots = [], [], []
         for row in rows:
             start = 0 if c.sliding_window is None else max(0, row.kept - c.sliding_window)
             data = row.buffer.data
             visible = data[:, :, :, start : row.kept]
-            slots = data[:, :, :, row.kept - 1].unbind()
-            self.rows.append((slots, visible[:, 0].mT.unbind(), visible[:, 1].unbind()))
+            slots.append(data[:, :, :, row.kept - 1].unbind())
+            keys.append(visible[:, 0].mT.unbind())
+            values.append(visible[:, 1].unbind())
+        # Layer by layer, of all sequences.
+        self.layers = [
+            ([each[i] for each in slots], [each[i] for each in keys], [each[i] for each in values])
+            for i in range(c.layers)
+        ]
 
     def __call__(self, layer: int, heads: Float[Tensor, "N Q D"], /) -> Float[Tensor, "N W"]:
         """Head outputs; heads that share a key are the query positions of one product."""
-        queries = heads[:, : self.heads].view(self.groups)
-        new = heads[:, self.heads :].view(self.cached)
-        outputs = []
-        for (slots, keys, values), query, pair in zip(self.rows, queries.unbind(), new.unbind(), strict=True):
-            slots[layer].copy_(pair)
-            scores = torch.baddbmm(self.unused, query, keys[layer], beta=0, alpha=self.scale)
-            outputs.append(torch.bmm(torch.softmax(scores, -1), values[layer]))
-        return (outputs[0] if len(outputs) == 1 else torch.stack(outputs)).view(len(heads), -1)
+        return self.rotated(layer, heads.flatten(1), None)
+
+    def rotated(self, layer: int, projected: Float[Tensor, "N K"], turns: Tensor | None) -> Float[Tensor, "N W"]:
+        """Head outputs from queries, keys and values side by side, after queries and keys are rotated."""
+        slots, keys, values = self.layers[layer]
+        out: Tensor = scripted(attend_single_tokens)(
+            projected, turns, slots, keys, values, self.heads, self.head_dim, self.scale
+        )
+        return out
+
+
+def attend_single_tokens(
+    projected: Tensor,
+    turns: Optional[Tensor],  # noqa: UP045  # TorchScript reads it
+    slots: List[Tensor],  # noqa: UP006
+    keys: List[Tensor],  # noqa: UP006
+    values: List[Tensor],  # noqa: UP006
+    heads: int,
+    head_dim: int,
+    scale: float,
+) -> Tensor:
+    """Head outputs of one token of each sequence, (N, heads · D), from queries, keys and values side by side, (N, K).
+
+    Pairs (i, i + half) of rotated queries and keys are written side by side: their products are the same. Writes the
+    new key and value into each sequence's slot, (2, kv_heads, D). Keys are (kv_heads, D, kept), values (kv_heads, kept,
+    D); heads that share a key are the query positions of one product.
+    """
+    n_keys = (projected.size(1) // head_dim - heads) // 2
+    if turns is not None:
+        part = projected[:, : (heads + n_keys) * head_dim]
+        halves = part.view(projected.size(0), heads + n_keys, 2, head_dim // 2)
+        turned = torch.complex(halves[:, :, 0], halves[:, :, 1]).mul_(turns)
+        part.copy_(torch.view_as_real(turned).view(part.size(0), -1))
+    queries = projected[:, : heads * head_dim].view(-1, n_keys, heads // n_keys, head_dim)
+    new = projected[:, heads * head_dim :].view(-1, 2, n_keys, head_dim)
+    unused = projected.new_empty([])
+    outputs: List[Tensor] = []  # noqa: UP006
+    for i in range(len(slots)):
+        slots[i].copy_(new[i])
+        scores = torch.baddbmm(unused, queries[i], keys[i], beta=0, alpha=scale)
+        outputs.append(torch.bmm(torch.softmax(scores, -1), values[i]))
+    out = outputs[0] if len(outputs) == 1 else torch.stack(outputs)
+    return out.view(projected.size(0), -1)
 
 
 class WholeSequences:
