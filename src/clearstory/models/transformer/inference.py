@@ -188,19 +188,22 @@ class FastRMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """Over the last dimension."""
-        return scripted(rms_norm)(x, self.gain, self.root_eps)
+        out: Tensor = scripted(rms_norm)(x, self.gain, self.root_eps)
+        return out
 
 
 def rms_norm(x: Tensor, gain: Tensor, root_eps: Tensor) -> Tensor:
     """x times the gain over the root of x·x + ε, for a gain times √n and the root of n ε."""
     length = torch.linalg.vector_norm(x, 2.0, [-1], True)
-    return (x / length.hypot_(root_eps)).mul_(gain)
+    out: Tensor = (x / length.hypot_(root_eps)).mul_(gain)
+    return out
 
 
 def silu_gated(joined: Tensor) -> Tensor:
     """silu(gate) · up, from the two joined, (..., 2 F) -> (..., F)."""
     gate, up = joined.chunk(2, -1)
-    return torch.ops.aten.silu(gate).mul_(up)
+    out: Tensor = torch.ops.aten.silu(gate).mul_(up)
+    return out
 
 
 def fast_norm(norm: nn.Module) -> nn.Module:
