@@ -22,7 +22,14 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.lens.probes.experts import experts
 from clearstory.lens.views import Table
 from clearstory.models.base import TokenBatch
-from clearstory.models.mixture.cache import ORDERS, cache_log_probs, cached_matches, history_length
+from clearstory.models.mixture.cache import (
+    ORDERS,
+    cache_counts,
+    cache_log_probs,
+    cached_matches,
+    count_matches,
+    history_length,
+)
 from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.mixture.gate import Gate
 from clearstory.recipes.conversion.convert import convert
@@ -62,6 +69,39 @@ def test_the_cache_holds_the_shares_of_the_last_tokens(size: int) -> None:
             wanted = cached_by_hand(text[: position + 1], size, order)
             got = probs[position, :, order - 1].tolist()
             assert got == pytest.approx([wanted.get(id, 0.0) for id in range(4)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64])
+def test_counts_by_numbered_n_grams_equal_those_by_comparison(size: int) -> None:
+    random = torch.Generator().manual_seed(size)
+    new, reach = 30, history_length(size)
+    ids = torch.randint(3, (4, reach + new), generator=random)
+    for row, missing in enumerate((0, reach // 2, reach, reach)):
+        ids[row, :missing] = -1
+    targets = torch.randint(4, (4, new), generator=random)
+    targets[1, 5] = -100
+    cached, depth = cached_matches(ids, size, new)
+    counts, hits = count_matches(ids, targets, size)
+    assert_close(counts, cache_counts(depth), check_dtype=False)
+    assert_close(hits, cache_counts(depth.where(cached == targets[..., None], -1)), check_dtype=False)
+
+
+def test_windows_side_by_side_equal_windows_one_by_one() -> None:
+    model: Any = mixed(8, clear=replace(TINY_CLEAR, context=7), ngram=TINY_NGRAM).requires_grad_(False)
+    ids = torch.randint(VOCAB, (2, 61), generator=torch.Generator().manual_seed(2))
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    nats, after = model.token_nll(TokenBatch(inputs), targets, model.init_state(2))
+    hidden, _ = model.forward(TokenBatch(inputs), model.init_state(2))
+    state, one_by_one, hiddens = model.init_state(2), [], []
+    for at in range(inputs.shape[1]):
+        part = TokenBatch(inputs[:, at : at + 1])
+        hiddens.append(model.forward(part, state)[0])
+        each, state = model.token_nll(part, targets[:, at : at + 1], state)
+        one_by_one.append(each)
+    assert_close(nats, torch.cat(one_by_one, 1), rtol=1e-9, atol=1e-9)
+    assert_close(hidden, torch.cat(hiddens, 1), rtol=1e-9, atol=1e-9)
+    more = TokenBatch(ids[:, -1:])
+    assert_close(model.forward(more, after)[0], model.forward(more, state)[0], rtol=1e-9, atol=1e-9)
 
 
 def test_a_probability_is_the_sum_of_weight_times_probability() -> None:

@@ -28,8 +28,8 @@ WindowMode = Literal["strided", "blocks"]
 Ids = npt.NDArray[np.int64]
 
 CHUNK_TOKENS = 256
-"""Tokens read at a time by a model without a context; n-gram models have their own `chunk_tokens`. The state is carried
-over, so results do not depend on it.
+"""Tokens of each document read at a time by a model without a context; n-gram models have their own `chunk_tokens`, and
+mixtures divide theirs among the documents of a batch. The state is carried over, so results do not depend on it.
 """
 
 
@@ -273,11 +273,11 @@ def score_whole_documents(
     model: LanguageModel | NGramTables, documents: ShiftedDocuments, batch_size: int, limit: int | None
 ) -> Iterator[TokenNll]:
     """Documents in parallel by a model without a context, chunk by chunk, with each one's state carried over."""
-    chunk = int(cast(Any, model).chunk_tokens) if has_capability(model, Capability.NGRAM_COUNTS) else CHUNK_TOKENS
     n_scored = 0
     # One window for each document puts documents of similar lengths into a batch.
     whole = (Window(d, 0, 0, size) for d in range(len(documents)) if (size := documents.n_targets(d)))
     for group in batch_windows(whole, batch_size):
+        chunk = document_chunk(model, len(group))
         state: Any = model.init_state(len(group))
         for start in range(0, max(window.stop for window in group), chunk):
             unfinished = [index for index, window in enumerate(group) if start < window.stop]
@@ -290,6 +290,15 @@ def score_whole_documents(
             n_scored += sum(len(part.nats) for part in parts)
             if limit is not None and n_scored >= limit:
                 return
+
+
+def document_chunk(model: LanguageModel | NGramTables, documents: int) -> int:
+    """Tokens of each document that a model without a context reads at a time."""
+    if has_capability(model, Capability.NGRAM_COUNTS):
+        return int(cast(Any, model).chunk_tokens)
+    if has_capability(model, Capability.EXPERTS):
+        return max(CHUNK_TOKENS, int(cast(Any, model).chunk_tokens) // documents)
+    return CHUNK_TOKENS
 
 
 def has_targets(dataset: TokenSequences, start_token_id: int | None) -> bool:

@@ -51,11 +51,43 @@ def cache_counts(depth: Int[Tensor, "*D C"]) -> Int[Tensor, "*D K"]:
     return torch.stack([each.sum(-1, dtype=torch.int32) for each in follows], -1)
 
 
-def target_counts(
-    cached: Int[Tensor, "*D C"], depth: Int[Tensor, "*D C"], targets: Int[Tensor, "*D"]
-) -> Int[Tensor, "*D K"]:
-    """For each order from 1: how often the target follows its context in the cache, (..., K)."""
-    return cache_counts(depth.where(cached == targets[..., None], -1))
+def count_matches(
+    ids: Int[Tensor, "B L"], targets: Int[Tensor, "B T"], size: int
+) -> tuple[Int[Tensor, "B T K"], Int[Tensor, "B T K"]]:
+    """For each of the last T positions and each order from 1: how many tokens of its cache follow its context, as
+    `cache_counts` of `cached_matches`, and how many of these are its target.
+
+    No token is compared with the cache: n-grams are numbered, and their positions found in sorted ones.
+    """
+    new = targets.shape[1]
+    ids = ids[:, ids.shape[1] - new - history_length(size) :]
+    last = slice(ids.shape[1] - new, None)
+    base = int(torch.cat([ids, targets], 1).max().clamp(min=0)) + 1
+    # Numbers of the n-grams that end at each position, −1 for none; at first of the empty ones, one a sequence.
+    ngrams = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
+    totals, hits = [(ids >= 0).cumsum(1)[:, last].clamp(max=size)], []
+    for order in range(ORDERS):
+        contexts = ngrams[:, last]
+        if order:
+            totals.append(count_recent(ngrams, contexts, size, 1))
+            ngrams = torch.cat([torch.full_like(ngrams[:, :1], -1), ngrams[:, :-1]], 1)
+        longer = (ngrams * base + ids).where((ngrams >= 0) & (ids >= 0), -1)
+        values, numbers = longer.unique(return_inverse=True)
+        wanted = (contexts * base + targets).where((contexts >= 0) & (targets >= 0), -1)
+        found = torch.searchsorted(values, wanted).clamp(max=len(values) - 1)
+        ngrams = numbers.where(longer >= 0, -1)
+        hits.append(count_recent(ngrams, found.where((values[found] == wanted) & (wanted >= 0), -1), size, 0))
+    return torch.stack(totals, -1), torch.stack(hits, -1)
+
+
+def count_recent(ngrams: Int[Tensor, "B L"], wanted: Int[Tensor, "B T"], size: int, back: int) -> Int[Tensor, "B T"]:
+    """For each of the last T positions: how often its wanted number is among the last `size`, `back` before it."""
+    length = ngrams.shape[1]
+    positions = torch.arange(length, device=ngrams.device)
+    ends = (ngrams * length + positions)[ngrams >= 0].sort().values
+    last = wanted * length + positions[length - wanted.shape[1] :] - back
+    count = torch.searchsorted(ends, last, right=True) - torch.searchsorted(ends, last - size, right=True)
+    return count.where(wanted >= 0, 0)
 
 
 def cache_log_probs(cached: Int[Tensor, "N C"], depth: Int[Tensor, "N C"], vocab: int) -> Float[Tensor, "N V K"]:

@@ -23,8 +23,8 @@ from clearstory.models.mixture.cache import (
     cache_features,
     cache_log_probs,
     cached_matches,
+    count_matches,
     history_length,
-    target_counts,
 )
 from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.mixture.gate import Gate
@@ -203,9 +203,8 @@ class Mixture(nn.Module):
                 features.append(context_features(model, model.forward(TokenBatch(ids), state)[0]))
         possible = [torch.ones_like(each, dtype=torch.bool) for each in log_probs]
         if self.fitted_config.cache:
-            cached, depth = cached_matches(whole, self.fitted_config.cache, ids.shape[1])
-            counts = cache_counts(depth)
-            log_probs.append((target_counts(cached, depth, targets).to(dtype) / counts.clamp(min=1)).log())
+            counts, hits = count_matches(whole, targets, self.fitted_config.cache)
+            log_probs.append((hits.to(dtype) / counts.clamp(min=1)).log())
             features.append(cache_features(counts))
             possible.append(counts > 0)
         return torch.cat(log_probs, -1), torch.cat(features, -1), torch.cat(possible, -1), after

@@ -32,7 +32,9 @@ def read_in_windows(
     while done < count or not outputs:
         if windows := windows_to_skip(model, state, count - done):
             start = before.shape[1] + done
-            outputs.append(read_full_windows(model, whole, start, windows, None if targets is None else targets[:, done:]))
+            outputs.append(
+                read_full_windows(model, whole, start, windows, None if targets is None else targets[:, done:])
+            )
             done += outputs[-1].shape[1]
         state = begin_windows(model, state, whole[:, : before.shape[1] + done])
         free = count - done if model.context is None else model.context - max(state.lengths, default=0)
@@ -57,9 +59,7 @@ def windows_to_skip(model: Any, state: State, count: int) -> int:
 
 
 @torch.no_grad()
-def read_full_windows(
-    model: Any, ids: Int[Tensor, "B L"], start: int, count: int, targets: Tensor | None
-) -> Tensor:
+def read_full_windows(model: Any, ids: Int[Tensor, "B L"], start: int, count: int, targets: Tensor | None) -> Tensor:
     """What `read_in_windows` returns for the tokens of `count` windows from `start` on, read side by side.
 
     Their states are left out, since the next window is read from its ids.
