@@ -72,7 +72,7 @@ def count_matches(
             totals.append(count_recent(ngrams, contexts, size, 1))
             ngrams = torch.cat([torch.full_like(ngrams[:, :1], -1), ngrams[:, :-1]], 1)
         longer = (ngrams * base + ids).where((ngrams >= 0) & (ids >= 0), -1)
-        values, numbers = longer.unique(return_inverse=True)
+        values, numbers = torch.unique(longer, return_inverse=True)
         wanted = (contexts * base + targets).where((contexts >= 0) & (targets >= 0), -1)
         found = torch.searchsorted(values, wanted).clamp(max=len(values) - 1)
         ngrams = numbers.where(longer >= 0, -1)

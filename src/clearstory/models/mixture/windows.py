@@ -55,7 +55,8 @@ def windows_to_skip(model: Any, state: State, count: int) -> int:
     """How many windows of every sequence lie within the next `count` tokens and end before the last of them."""
     if model.context is None or set(state.lengths) != {model.context}:
         return 0
-    return max(0, count - 1) // (model.context - model.context // 2)
+    context = int(model.context)
+    return max(0, count - 1) // (context - context // 2)
 
 
 @torch.no_grad()
@@ -67,9 +68,9 @@ def read_full_windows(model: Any, ids: Int[Tensor, "B L"], start: int, count: in
     half = model.context // 2
     stride = model.context - half
     windows = ids[:, start - half : start + count * stride].unfold(1, model.context, stride).flatten(0, 1)
-    wanted = None if targets is None else targets[:, : count * stride].unflatten(1, (count, stride)).flatten(0, 1)
+    wanted = None if targets is None else targets[:, : count * stride].reshape(-1, stride)
     outputs = []
-    for part in torch.arange(len(windows)).split(max(1, WINDOW_TOKENS // model.context)):
+    for part in torch.split(torch.arange(len(windows)), max(1, WINDOW_TOKENS // model.context)):
         tokens = TokenBatch(windows[part])
         if wanted is None:
             output, _ = model.forward(tokens)
@@ -77,7 +78,8 @@ def read_full_windows(model: Any, ids: Int[Tensor, "B L"], start: int, count: in
             ignored = wanted.new_full((len(part), half), IGNORE_INDEX)
             output, _ = model.token_nll(tokens, torch.cat([ignored, wanted[part]], 1))
         outputs.append(output[:, half:])
-    return torch.cat(outputs).unflatten(0, (len(ids), count)).flatten(1, 2)
+    output = torch.cat(outputs)
+    return output.reshape(len(ids), count * stride, *output.shape[2:])
 
 
 def begin_windows(model: Any, state: State, read: Int[Tensor, "B L"]) -> State:
