@@ -33,9 +33,11 @@ def main() -> None:
         "1", "--out", str(args.folder / f"{args.text}-{args.cpu_seconds}"), "--resume",
     )  # fmt: skip
     models = [{key: model.get(key) for key in KEYS} for model in leaderboard["models"]]
-    mixture = next(each["bits_per_byte"] for each in models if each["model"] == "mix")
-    alone = min(each["bits_per_byte"] for each in models if not each["model"].startswith("mix"))
-    below = {"best_alone": alone, "mix": mixture, "below_percent": 100 * (1 - mixture / alone)}
+    trained = {each["model"]: each["bits_per_byte"] for each in models if each["bits_per_byte"] is not None}
+    alone = min((bits for name, bits in trained.items() if not name.startswith("mix")), default=None)
+    below = {"best_alone": alone, "mix": trained.get("mix")}
+    if alone is not None and "mix" in trained:
+        below["below_percent"] = 100 * (1 - trained["mix"] / alone)
     print_result({"text": args.text, "cpu_seconds": args.cpu_seconds, **below, "models": models})
 
 
