@@ -19,6 +19,8 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     if function.__module__.endswith(".settings"):
         return function
     hints = getattr(function, "__annotations__", {})
+    if any(type(hint).__name__ == "ScriptClass" for hint in hints.values()):  # functions in TorchScript check these
+        return function
     for name, hint in hints.items():
         if uncheckable(hint):
             hints[name] = Any

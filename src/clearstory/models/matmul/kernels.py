@@ -5,13 +5,14 @@ Each library has a function that says whether its operators exist in this build 
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 # oneDNN, fp32: a second implementation beside `F.linear`, which calls the BLAS that torch was built with (MKL on x86).
@@ -134,7 +135,7 @@ def scripted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
-            return cast("Callable[..., Tensor]", torch.jit.script(function))
+            return cast("Callable[..., Tensor]", torch.jit.script(inspect.unwrap(function)))
         except (AttributeError, RuntimeError):
             return function
 
@@ -147,7 +148,7 @@ def has_int4_weights() -> bool:
     return hasattr(torch.ops.aten, "_weight_int4pack_mm_for_cpu")
 
 
-def pack_int4_weight(integers: Int[Tensor, "O I"]) -> Tensor:
+def pack_int4_weight(integers: Shaped[Tensor, "O I"]) -> Tensor:
     """Integers 0 to 15 packed in fours, for `linear_int4_weight`. O must be a multiple of 16, I of 2."""
     return cast(Tensor, torch.ops.aten._convert_weight_to_int4pack_for_cpu.default(integers.int(), 1))
 

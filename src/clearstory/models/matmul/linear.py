@@ -75,7 +75,9 @@ ADDED_ROWS = 1024
 
 def uses_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN multiplies these: plain fp32 tensors on a CPU, of enough rows, outside any transformation."""
-    return backend.matmul_backend() != "mkl" and x.numel() >= MIN_ROWS * x.shape[-1] > 0 and is_plain_fp32(x, weight)
+    if backend.matmul_backend() == "mkl" or not is_plain_fp32(x, weight):
+        return False
+    return x.numel() >= MIN_ROWS * x.shape[-1] > 0
 
 
 def is_plain_fp32(x: Tensor, weight: Tensor) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import List, Optional, Protocol, cast  # noqa: UP035  # TorchScript reads them
+from typing import Optional, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -267,9 +267,9 @@ class SingleTokens:
 def attend_single_tokens(
     projected: Tensor,
     turns: Optional[Tensor],  # noqa: UP045  # TorchScript reads it
-    slots: List[Tensor],  # noqa: UP006
-    keys: List[Tensor],  # noqa: UP006
-    values: List[Tensor],  # noqa: UP006
+    slots: list[Tensor],
+    keys: list[Tensor],
+    values: list[Tensor],
     heads: int,
     head_dim: int,
     scale: float,
@@ -289,7 +289,7 @@ def attend_single_tokens(
     queries = projected[:, : heads * head_dim].view(-1, n_keys, heads // n_keys, head_dim)
     new = projected[:, heads * head_dim :].view(-1, 2, n_keys, head_dim)
     unused = projected.new_empty([])
-    outputs: List[Tensor] = []  # noqa: UP006
+    outputs: list[Tensor] = []
     for i in range(len(slots)):
         slots[i].copy_(new[i])
         scores = torch.baddbmm(unused, queries[i], keys[i], beta=0, alpha=scale)

@@ -36,7 +36,7 @@ class PackedSequences:
     def unpack(self, x: Float[Tensor, "1 N W"]) -> Float[Tensor, "B T W"]:
         """The padded batch; padding is 0."""
         padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
-        return padded.index_copy(0, self.positions, x.squeeze(0)).unflatten(0, self.shape)
+        return torch.unflatten(padded.index_copy(0, self.positions, x.squeeze(0)), 0, self.shape)
 
     def attend(
         self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor
@@ -44,7 +44,9 @@ class PackedSequences:
         """Head outputs by `attend` for the sequences of each length, (B, H, T, D) without padding."""
         sizes = [length * rows for length, rows in self.groups]
         outputs = []
-        for (_, rows), *parts in zip(self.groups, *(x.squeeze(0).split(sizes, 1) for x in (q, k, v)), strict=True):
-            out = attend(*(part.unflatten(1, (rows, -1)).transpose(0, 1) for part in parts))
+        for (_, rows), *parts in zip(
+            self.groups, *(torch.split(x.squeeze(0), sizes, 1) for x in (q, k, v)), strict=True
+        ):
+            out = attend(*(torch.unflatten(part, 1, (rows, -1)).transpose(0, 1) for part in parts))
             outputs.append(out.transpose(0, 1).flatten(1, 2))
         return torch.cat(outputs, 1).unsqueeze(0)
