@@ -157,7 +157,7 @@ def block_format(row_bytes: int, numbers: int) -> BlockFormat:
     return BLOCK_FORMATS[by_bytes[row_bytes * 32 // numbers]]
 
 
-def block_scales(raw: UInt8[Tensor, "B"], type: QuantizationType) -> Float[Tensor, "N"]:
+def block_scales(raw: UInt8[Tensor, "B"], type: QuantizationType) -> Float[Tensor, "N 1"]:
     """The scales, and the offsets where there are any, of all blocks."""
     blocks = raw.view(-1, type.block_bytes)
     return (
