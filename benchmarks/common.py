@@ -18,7 +18,7 @@ def machine_info() -> dict[str, Any]:
     """The machine that the results were measured on."""
     import torch
 
-    from clearstory.models.matmul.backend import processor_name
+    from clearstory.models.matmul.measurement_cache import processor_name
 
     return {
         "processor": processor_name(),

@@ -19,7 +19,7 @@ from clearstory.models.autograd_functions import Linear, joined_linear
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.cross_entropy import linear_cross_entropy
-from clearstory.models.matmul import backend, kernels
+from clearstory.models.matmul import backend, kernels, measurement_cache
 from clearstory.models.matmul.linear import linear
 from clearstory.recipes.training.loop import train
 from clearstory.training.objectives.causal import Causal
@@ -221,7 +221,7 @@ def test_the_measurement_is_made_once_a_machine(monkeypatch: pytest.MonkeyPatch,
     cached.parent.write_text("a file where the folder should be")
     assert measure(1) == table
     monkeypatch.setenv("XDG_CACHE_HOME", "")
-    monkeypatch.setattr(backend.durable, "user_cache_folder", lambda: None)
+    monkeypatch.setattr(measurement_cache.durable, "user_cache_folder", lambda: None)
     assert measure(1) == table
 
 

@@ -22,11 +22,11 @@ from clearstory.models.inference_model import (
 )
 from clearstory.models.matmul.fastest_precision import (
     CACHE_FILE,
-    are_times,
     decoding_times,
     fastest_precision,
     measure_decoding_times,
 )
+from clearstory.models.matmul.measurement_cache import is_table
 from clearstory.models.matmul.packed import is_available
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
@@ -138,7 +138,7 @@ def test_the_fastest_precision_is_one_for_all_batch_sizes_and_measured_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     module = "clearstory.models.matmul.fastest_precision"
-    monkeypatch.setattr(f"{module}.durable.user_cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("clearstory.durable.user_cache_folder", lambda: tmp_path)
     monkeypatch.setattr(f"{module}.is_available", lambda precision: True)
     tables = iter(
         [
@@ -160,7 +160,7 @@ def test_the_fastest_precision_is_one_for_all_batch_sizes_and_measured_once(
 def test_both_precisions_are_measured_here() -> None:
     if not is_available("fp16"):
         pytest.skip("no fp16 kernels here")
-    assert are_times(measure_decoding_times())
+    assert is_table(measure_decoding_times(), ("1", "8"), ("fp32", "fp16"))
 
 
 def test_where_nothing_is_gained_the_model_itself_is_returned(wiring: str) -> None:

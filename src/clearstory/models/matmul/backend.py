@@ -8,21 +8,19 @@ in about a tenth of a second, and the result is kept beside the cached token ids
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory import durable
-from clearstory.errors import BadSetting, ClearstoryError
+from clearstory.errors import BadSetting
 from clearstory.models.matmul import kernels
+from clearstory.models.matmul.measurement_cache import Table, measured_once
 
 MatmulBackend = Literal["mkl", "onednn", "mixed"]
 """mkl: PyTorch's own F.linear and mm. onednn: all three products of a linear layer by oneDNN. mixed: x Wᵀ and g W by
@@ -30,7 +28,7 @@ oneDNN, and gᵀ x, the weight's gradient, by mm."""
 
 BACKENDS: tuple[MatmulBackend, ...] = get_args(MatmulBackend)
 
-Speeds = Mapping[str, Mapping[str, float]]
+Speeds = Table
 """GFLOP/s by product (forward, input_gradient, weight_gradient) and library (mkl, onednn)."""
 
 SHAPE, ROUNDS = (384, 256, 512), 12
@@ -104,51 +102,10 @@ def measured_speeds(threads: int) -> Speeds:
     """Speeds of both libraries with so many threads: from the cache of this machine, or measured now and kept there."""
     if not kernels.has_onednn():
         return {}
-    key = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {threads} threads"
-    folder = durable.user_cache_folder()
-    known = read_speeds(folder)
-    if key in known:
-        return known[key]
-    speeds = measure_speeds()
-    # Another process may have measured meanwhile: both then use one result.
-    known = read_speeds(folder)
-    if folder is not None and key not in known:
-        with suppress(ClearstoryError, OSError):  # a cache that cannot be written costs a tenth of a second
-            durable.make_folder(folder)
-            durable.write_json(folder / CACHE_FILE, {**known, key: speeds})
-    return known.get(key, speeds)
+    return measured_once(CACHE_FILE, threads, PRODUCTS, ("mkl", "onednn"), measure_speeds)
 
 
 CACHE_FILE = "matmul.json"
-
-
-def read_speeds(folder: Path | None) -> dict[str, Speeds]:
-    """The speeds in the cache by machine; without those that are damaged."""
-    if folder is None:
-        return {}
-    try:
-        saved: Any = durable.parse_json(durable.read_file(folder / CACHE_FILE, MAX_BYTES), folder / CACHE_FILE)
-        return {key: speeds for key, speeds in saved.items() if are_speeds(speeds)}
-    except (ClearstoryError, OSError, ValueError, AttributeError):
-        return {}
-
-
-MAX_BYTES = 2**20
-
-
-def are_speeds(value: Any) -> bool:
-    """Whether a value read from the cache is a table of speeds."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == set(PRODUCTS)
-        and all(
-            isinstance(each, dict)
-            and each.keys() == {"mkl", "onednn"}
-            and all(isinstance(speed, int | float) and 0 < speed < 1e9 for speed in each.values())
-            for each in value.values()
-        )
-    )
-
 
 PRODUCTS = "forward", "input_gradient", "weight_gradient"
 
@@ -178,13 +135,3 @@ def measure_speeds() -> Speeds:
         product: {library: round(gflop / best[product, library], 1) for library in ("mkl", "onednn")}
         for product in PRODUCTS
     }
-
-
-@cache
-def processor_name() -> str:
-    """The CPU's model name, or the architecture where the system does not report it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

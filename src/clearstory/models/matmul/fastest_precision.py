@@ -9,22 +9,16 @@ cached token ids.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from clearstory import durable
-from clearstory.errors import ClearstoryError
-from clearstory.models.matmul.backend import MAX_BYTES, processor_name
+from clearstory.models.matmul.measurement_cache import Table, measured_once
 from clearstory.models.matmul.packed import is_available, pack_linear
 from clearstory.models.precision import PackedPrecision
 
-Times = Mapping[str, Mapping[str, float]]
+Times = Table
 """Microseconds by number of rows (1, 8) and precision (fp32, fp16)."""
 
 CANDIDATES: tuple[PackedPrecision, ...] = ("fp32", "fp16")
@@ -56,40 +50,10 @@ def decoding_times(threads: int) -> Times:
     """
     if not all(is_available(each) for each in CANDIDATES):
         return {}
-    key = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {threads} threads"
-    folder = durable.user_cache_folder()
-    known = read_times(folder)
-    if key not in known:
-        known = {**read_times(folder), key: measure_decoding_times()}
-        if folder is not None:
-            with suppress(ClearstoryError, OSError):  # a cache that cannot be written costs a fifth of a second
-                durable.make_folder(folder)
-                durable.write_json(folder / CACHE_FILE, known)
-    return known[key]
+    return measured_once(CACHE_FILE, threads, [str(rows) for rows in ROWS], CANDIDATES, measure_decoding_times)
 
 
 CACHE_FILE = "precision.json"
-
-
-def read_times(folder: Path | None) -> dict[str, Times]:
-    """The times in the cache by machine; without those that are damaged."""
-    if folder is None:
-        return {}
-    try:
-        saved: Any = durable.parse_json(durable.read_file(folder / CACHE_FILE, MAX_BYTES), folder / CACHE_FILE)
-        return {key: times for key, times in saved.items() if are_times(times)}
-    except (ClearstoryError, OSError, ValueError, AttributeError):
-        return {}
-
-
-def are_times(value: Any) -> bool:
-    """Whether a value read from the cache is a table of times."""
-    return (
-        isinstance(value, dict)
-        and value.keys() == {str(rows) for rows in ROWS}
-        and all(isinstance(each, dict) and each.keys() == set(CANDIDATES) for each in value.values())
-        and all(isinstance(time, int | float) and 0 < time < 1e9 for each in value.values() for time in each.values())
-    )
 
 
 @torch.inference_mode()

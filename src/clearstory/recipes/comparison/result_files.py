@@ -27,7 +27,7 @@ from clearstory.evaluation.units import EvalText
 from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views.formatting import format_number
 from clearstory.metrics import LIKELIHOOD, PSEUDO_LIKELIHOOD
-from clearstory.models.matmul.backend import processor_name
+from clearstory.models.matmul.measurement_cache import processor_name
 from clearstory.recipes.comparison.leaderboard import (
     Leaderboard,
     LeaderboardEntry,

@@ -217,7 +217,7 @@ def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Map
     """Write config.yaml, and environment.json with the fingerprints of tokenizer, corpus and initial model."""
     import torch
 
-    from clearstory.models.matmul.backend import processor_name
+    from clearstory.models.matmul.measurement_cache import processor_name
 
     environment = durable.json_text(
         {
