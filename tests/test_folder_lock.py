@@ -162,3 +162,25 @@ def test_a_lock_file_that_is_a_link_or_a_folder_is_refused_and_the_target_of_a_l
         with pytest.raises(BadInput, match="not a regular file"), durable.lock_folder(tmp_path / name):
             pass
     assert (tmp_path / "precious").read_text() == "text"
+
+
+def test_threads_that_make_and_remove_one_folder_meet_no_error_but_that_it_is_in_use(tmp_path: Path) -> None:
+    folder, entered, wrong = tmp_path / "parent" / "launch", [0], []
+
+    def enter() -> None:
+        for _ in range(300):
+            try:
+                with durable.lock_folder(folder):
+                    entered[0] += 1
+            except FolderInUse:
+                pass
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=enter) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert entered[0] > 0

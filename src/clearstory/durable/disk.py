@@ -19,6 +19,9 @@ except ImportError:  # Windows has no flock; there an open file cannot be delete
 hooks: list[Callable[[str, Path], None]] = []
 """Called with a label and a path before each disk operation; tests make writing fail or stop there."""
 
+FOLDER_ATTEMPTS = 100
+"""Attempts at a folder that others remove meanwhile; what cannot be made at all fails as often, within 10 ms."""
+
 UMASK = os.umask(0o022)
 os.umask(UMASK)  # the only way to read it is to set it
 
@@ -32,6 +35,20 @@ def call_hooks(label: str, path: Path) -> None:
 def absolute_path(path: Path | str) -> Path:
     """The absolute path, so that it has a name and a parent; links are kept."""
     return Path(os.path.abspath(path))
+
+
+def make_missing_folders(path: Path) -> None:
+    """Make a folder and its parents where they are missing, also while other processes remove empty ones.
+
+    `Path.mkdir` alone fails with FileExistsError where a folder vanishes between its attempt and its check.
+    """
+    for attempt in range(FOLDER_ATTEMPTS):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        except (FileExistsError, FileNotFoundError):
+            if attempt == FOLDER_ATTEMPTS - 1:
+                raise
 
 
 def check_space(folder: Path | str, need: int) -> None:

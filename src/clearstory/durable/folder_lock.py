@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from clearstory.durable.disk import call_hooks
+from clearstory.durable.disk import call_hooks, make_missing_folders
 from clearstory.durable.disk_errors import translate_disk_errors
 from clearstory.errors import BadInput, FolderInUse
 
@@ -53,7 +54,7 @@ def lock_folder(folder: Path | str) -> Iterator[FolderLock]:
     folder = Path(os.path.abspath(folder))
     with translate_disk_errors(folder):
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_missing_folders(folder)
         handle, supported = _acquire(folder)
     try:
         note = None if supported else f"the disk of {folder} has no locks; let no other process write there"
@@ -83,12 +84,15 @@ def _acquire(folder: Path) -> tuple[int, bool]:
     path = folder / LOCK_FILE
     while True:
         call_hooks("lock", path)
-        if path.is_symlink() or (path.exists() and not path.is_file()):  # a link's target would be overwritten
+        regular = True
+        with contextlib.suppress(FileNotFoundError):
+            regular = stat.S_ISREG(os.lstat(path).st_mode)  # one call: another process may remove the file meanwhile
+        if not regular:  # a link's target would be overwritten
             raise BadInput(f"{path} is not a regular file, and the folder's lock is to be one; delete it")
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:  # the one before has just removed the folder, which was empty
-            folder.mkdir(parents=True, exist_ok=True)
+            make_missing_folders(folder)
             continue
         locked = _lock(handle)
         if locked is False:

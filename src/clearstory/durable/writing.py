@@ -22,6 +22,7 @@ from clearstory.durable.disk import (
     flush_folder,
     flush_tree,
     locked,
+    make_missing_folders,
     remove,
 )
 from clearstory.durable.disk_errors import translate_disk_errors
@@ -164,7 +165,7 @@ def make_folder(path: Path | str) -> None:
     path = absolute_path(path)
     with translate_disk_errors(path):
         call_hooks("make", path)
-        path.mkdir(parents=True, exist_ok=True)
+        make_missing_folders(path)
 
 
 def current_path(path: Path | str) -> Path:
