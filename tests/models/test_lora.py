@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from clearstory.errors import BadSetting, CannotDo, CheckpointMismatch, UnknownName
 from clearstory.models.base import TokenBatch
 from clearstory.models.families import PRESETS
-from clearstory.models.lora import LoRALinear, adapt, linear_layers, lora_layers, merge_lora
+from clearstory.models.lora import LoRALinear, adapt, adaptable_layers, lora_layers, merge_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
@@ -167,7 +167,7 @@ def test_a_shallow_copy_has_no_hooks_and_keeps_shared_parameters_shared() -> Non
     first(torch.ones(1, 2))
     assert heard == [1]
     assert second[0].weight is second[1].weight
-    assert len(linear_layers(second)) == 2
+    assert len(adaptable_layers(second)) == 2
 
 
 def trainer(model: Any, steps: int = 6, **settings: Any) -> Trainer:

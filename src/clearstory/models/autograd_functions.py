@@ -29,7 +29,7 @@ class Linear(nn.Linear):
 
 def joined_linear(x: Float[Tensor, "*D I"], layers: Sequence[nn.Module]) -> Sequence[Tensor]:
     """Outputs of several linear layers of one input; in training on a CPU by one product with their weights joined."""
-    if not can_join(x, layers):
+    if not can_train_joined(x, layers):
         return [layer(x) for layer in layers]
     plain = cast("Sequence[Linear]", layers)
     bias = None if plain[0].bias is None else torch.cat([layer.bias for layer in plain])
@@ -37,8 +37,8 @@ def joined_linear(x: Float[Tensor, "*D I"], layers: Sequence[nn.Module]) -> Sequ
     return torch.split(out, [layer.out_features for layer in plain], -1)
 
 
-def can_join(x: Tensor, layers: Sequence[nn.Module]) -> bool:
-    """Whether layers are trained together: none is wrapped, sharded, frozen or watched by a hook."""
+def can_train_joined(x: Tensor, layers: Sequence[nn.Module]) -> bool:
+    """Whether layers are trained by one joined product: none is wrapped, sharded, frozen or watched by a hook."""
     return (
         torch.is_grad_enabled()
         and x.device.type == "cpu"

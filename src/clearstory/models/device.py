@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -77,20 +77,16 @@ def reusing_memory() -> Iterator[None]:
     Each training step frees and takes the same tensors, and memory that went back to the system returns page by page:
     4 to 10 % of a step in fp32 of 1 to 10 million parameters.
     """
-    try:
-        libc = ctypes.CDLL(None)
-        mallopt, malloc_trim = libc.mallopt, libc.malloc_trim
-    except (OSError, TypeError, AttributeError):  # another C library, or another system
+    libc = gnu_c_library()
+    if libc is None:
         yield
         return
-    # malloc.h: M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD -3, of at most 32 MB. Its defaults: 128 KB both.
-    mallopt(-1, 2**30)
-    mallopt(-3, 2**25)
     try:
-        yield
+        # At most 32 MB for the second, which stays afterwards: malloc itself raises it up to that until it is set.
+        with malloc_options(libc, {M_TRIM_THRESHOLD: 2**30, M_MMAP_THRESHOLD: 2**25}):
+            yield
     finally:
-        mallopt(-1, 2**17)
-        malloc_trim(0)
+        libc.malloc_trim(0)
 
 
 @contextmanager
@@ -99,29 +95,63 @@ def on_huge_pages(n_bytes: int) -> Iterator[None]:
 
     For weights that are read once a token: with pages of 4 KB, finding their addresses takes a quarter of the time.
     """
-    try:
-        libc = ctypes.CDLL(None)
-        mallopt, malloc, free, madvise = libc.mallopt, libc.malloc, libc.free, libc.madvise
-    except (OSError, TypeError, AttributeError):  # another C library, or another system
+    libc = gnu_c_library()
+    if libc is None:
         yield
         return
-    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    free.argtypes, madvise.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    # malloc.h: M_MMAP_MAX is -4, by default 65,536, M_TRIM_THRESHOLD -1. Memory is taken at the end of the heap, its
-    # pages are asked for before they are touched, and what is allocated next lies there.
-    mallopt(-4, 0)
-    mallopt(-1, 2**31 - 1)
-    size = n_bytes + 2 * HUGE_PAGE
-    try:
-        block = malloc(size)
+    # Memory is taken at the end of the heap, its pages are asked for before they are touched, and what is allocated
+    # next lies there.
+    with malloc_options(libc, {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1}):
+        size = n_bytes + 2 * HUGE_PAGE
+        block = libc.malloc(size)
         if block:
             start = -(-block // HUGE_PAGE) * HUGE_PAGE
-            madvise(start, (block + size - start) // HUGE_PAGE * HUGE_PAGE, 14)  # mman.h: MADV_HUGEPAGE
-            free(block)
+            libc.madvise(start, (block + size - start) // HUGE_PAGE * HUGE_PAGE, 14)  # mman.h: MADV_HUGEPAGE
+            libc.free(block)
+        yield
+
+
+def gnu_c_library() -> Any:
+    """The C library of this process if it is GNU's, which has mallopt; else None."""
+    try:
+        libc: Any = ctypes.CDLL(None)
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.free.argtypes = [ctypes.c_void_p]
+        libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        return libc if libc.mallopt and libc.malloc_trim else None
+    except (OSError, TypeError, AttributeError):
+        return None
+
+
+# malloc.h; the defaults are glibc's, in bytes, and for M_MMAP_MAX the number of blocks.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+MALLOC_DEFAULTS = {M_TRIM_THRESHOLD: 2**17, M_MMAP_MAX: 65_536}
+
+_malloc_options: list[Mapping[int, int]] = []
+
+
+@contextmanager
+def malloc_options(libc: Any, options: Mapping[int, int]) -> Iterator[None]:
+    """Context with these options of malloc; afterwards those of the contexts that are still open apply, the last
+    entered before others, or else the defaults. C has no function that reads an option.
+    """
+
+    def apply() -> None:
+        for option in options:
+            value = next((each[option] for each in reversed(_malloc_options) if option in each), None)
+            value = MALLOC_DEFAULTS.get(option) if value is None else value
+            if value is not None:
+                libc.mallopt(option, value)
+
+    entered = dict(options)
+    _malloc_options.append(entered)
+    apply()
+    try:
         yield
     finally:
-        mallopt(-4, 65_536)
-        mallopt(-1, 2**17)
+        # Not the last one: contexts of two threads may end in any order.
+        _malloc_options[:] = [each for each in _malloc_options if each is not entered]
+        apply()
 
 
 HUGE_PAGE = 2**21

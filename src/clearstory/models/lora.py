@@ -109,7 +109,7 @@ def adapt(
         raise BadSetting("lora.rank is 0; a model is adapted with a rank of at least 1")
     if lora_layers(model):
         raise CannotDo("this model has LoRA layers already; merge them first, or continue to train them")
-    layers = linear_layers(model)
+    layers = adaptable_layers(model)
     if not layers:
         raise CannotDo(f"this model ({family_name(model)}) has no linear layers for LoRA to adapt; train it as a whole")
     for target in targets:
@@ -153,7 +153,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: each for name, each in model.named_modules() if isinstance(each, LoRALinear)}
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def adaptable_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """The linear layers that a model calls, by name; without its unembedding, which is multiplied in chunks instead."""
     unembedding = output_weight(model)
     return {

@@ -27,7 +27,7 @@ from clearstory.formats.model_card import ModelCard, adapter_readme
 from clearstory.formats.native import NATIVE
 from clearstory.formats.output_folder import check_writable
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.lora import LoRALinear, linear_layers, lora_layers, merge_lora, remove_lora
+from clearstory.models.lora import LoRALinear, adaptable_layers, lora_layers, merge_lora, remove_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.text.tokenizers import Tokenizer
 
@@ -159,7 +159,7 @@ def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any,
     base_config: Any = model.config
     by_name = {linear.hf_name: linear for linear in fused}
     matrices, whole = read_matrices(folder, config, by_name, base_config)
-    linears = linear_layers(remove_lora(model))
+    linears = adaptable_layers(remove_lora(model))
     adapters: dict[str, LoRALinear] = {}
     for linear in fused:
         if linear.hf_name not in matrices:
@@ -178,7 +178,7 @@ def model_fused_linears(model: nn.Module) -> tuple[str, list[FusedLinear]]:
     config: Any = model.config
     form, extra = format_of_model(model)
     return form.name, fused_linears(
-        weight_map_of(form, stored_config(config, extra)), linear_layers(remove_lora(model))
+        weight_map_of(form, stored_config(config, extra)), adaptable_layers(remove_lora(model))
     )
 
 
