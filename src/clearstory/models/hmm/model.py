@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import VocabularyMismatch
 from clearstory.models.base import IGNORE_INDEX, FitProgress, TokenBatch, TokenSequences
+from clearstory.models.batched_state import BatchedState
 from clearstory.models.capabilities import Capability
 from clearstory.models.hmm import baum_welch
 from clearstory.models.hmm.chain import (
@@ -30,31 +31,10 @@ from clearstory.models.hmm.tag_counts import TaggedTokens, fit_tag_counts
 
 
 @dataclass(frozen=True)
-class FilteringState:
+class FilteringState(BatchedState):
     """The State of a hidden Markov model: P(next hidden state | tokens so far), `next` (B, S)."""
 
     next: Tensor
-    n_read: tuple[int, ...]  # tokens processed in each sequence
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of tokens processed in each sequence."""
-        return list(self.n_read)
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """The state of these sequences, in this order."""
-        # A tensor, since indexing with an empty list would ask for floats.
-        indices = torch.tensor(list(rows), dtype=torch.long, device=self.next.device)
-        return replace(self, next=self.next[indices], n_read=tuple(self.n_read[row] for row in rows))
-
-    @classmethod
-    def join(cls, states: Sequence[Self]) -> Self:
-        """One state with the sequences of several, whose lengths may differ."""
-        return cls(torch.cat([state.next for state in states]), tuple(n for state in states for n in state.n_read))
-
-    def detach(self) -> Self:
-        """The same state without its gradient history."""
-        return replace(self, next=self.next.detach())
 
     def tensors(self) -> dict[str, Tensor]:
         """The distributions and the number of tokens processed."""
@@ -182,7 +162,7 @@ class HMM(nn.Module):
     def init_state(self, batch_size: int = 1) -> FilteringState:
         """The initial distribution of `batch_size` empty sequences."""
         initial = self.probabilities().initial
-        return FilteringState(initial.expand(batch_size, -1), (0,) * batch_size)
+        return FilteringState(initial.expand(batch_size, -1), n_read=(0,) * batch_size)
 
     def forward(
         self, tokens: TokenBatch, state: FilteringState | None = None
@@ -215,7 +195,7 @@ class HMM(nn.Module):
         """The state after each sequence's last token, from the distributions after every token."""
         every = torch.cat([state.next.unsqueeze(1), after], 1)  # a sequence may have no new token
         rows = torch.arange(len(every), device=after.device)
-        return FilteringState(every[rows, tokens.last_positions() + 1], self.new_lengths(state, tokens))
+        return FilteringState(every[rows, tokens.last_positions() + 1], n_read=self.new_lengths(state, tokens))
 
     def new_lengths(self, state: FilteringState, tokens: TokenBatch) -> tuple[int, ...]:
         """Number of tokens processed in each sequence, the new ones included."""
@@ -250,7 +230,7 @@ class HMM(nn.Module):
         after = propagate(chain, filtered[rows, last], tokens.ids[rows, last])
         if tokens.lengths is not None:
             after = torch.where(tokens.lengths[:, None] > 0, after, before)
-        return nll_of(probs, targets), FilteringState(after, self.new_lengths(state, tokens))
+        return nll_of(probs, targets), FilteringState(after, n_read=self.new_lengths(state, tokens))
 
     def compile(self, *_: object, **__: object) -> None:
         """Does nothing: time steps depend on each other, and each is one matrix product."""

@@ -122,7 +122,7 @@ class Mixture(nn.Module):
     def init_state(self, batch_size: int = 1) -> MixtureState:
         """The state of `batch_size` empty sequences."""
         ids = torch.full((batch_size, self.reach), -1, device=self.device)
-        return MixtureState(tuple(each.init_state(batch_size) for each in self.models), ids, (0,) * batch_size)
+        return MixtureState(tuple(each.init_state(batch_size) for each in self.models), ids, n_read=(0,) * batch_size)
 
     def forward(
         self, tokens: TokenBatch, state: MixtureState | None = None
@@ -153,7 +153,7 @@ class Mixture(nn.Module):
             states.append(after)
         whole = torch.cat([before.ids, ids], 1)
         n_read = tuple(count + ids.shape[1] for count in before.n_read)
-        return outputs, MixtureState(tuple(states), whole[:, ids.shape[1] :], n_read), whole
+        return outputs, MixtureState(tuple(states), whole[:, ids.shape[1] :], n_read=n_read), whole
 
     def read_padded(
         self, tokens: TokenBatch, targets: Tensor | None, before: MixtureState, state: MixtureState | None

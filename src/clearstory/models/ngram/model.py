@@ -150,7 +150,7 @@ class NGram(nn.Module):
     def init_state(self, batch_size: int = 1) -> NGramState:
         """The state of `batch_size` empty sequences."""
         ids = torch.full((batch_size, self.config.order - 1), -1, device=self.device)
-        return NGramState(ids, (0,) * batch_size)
+        return NGramState(ids, n_read=(0,) * batch_size)
 
     def forward(
         self, tokens: TokenBatch, state: NGramState | None = None

@@ -10,35 +10,15 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from clearstory.models.batched_state import BatchedState
 from clearstory.models.ngram.tables import LastIds
 
 
 @dataclass(frozen=True)
-class NGramState:
+class NGramState(BatchedState):
     """The State of an n-gram model: the last order − 1 ids of each sequence, −1 where it is shorter."""
 
     ids: Int[Tensor, "B C"]
-    n_read: tuple[int, ...]  # tokens processed in each sequence
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of tokens processed in each sequence."""
-        return list(self.n_read)
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """The state of these sequences, in this order."""
-        # A tensor, since indexing with an empty list would ask for floats.
-        indices = torch.tensor(list(rows), dtype=torch.long, device=self.ids.device)
-        return replace(self, ids=self.ids[indices], n_read=tuple(self.n_read[row] for row in rows))
-
-    @classmethod
-    def join(cls, states: Sequence[Self]) -> Self:
-        """One state with the sequences of several."""
-        return cls(torch.cat([state.ids for state in states]), tuple(n for state in states for n in state.n_read))
-
-    def detach(self) -> Self:
-        """The state itself: ids have no gradients."""
-        return self
 
     def to_last_ids(self) -> LastIds:
         """The ids as NGramTables reads them."""

@@ -12,7 +12,7 @@ oneDNN repacks the weights at every call, which a single token does not repay.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from clearstory.models.autograd_functions import Linear
+from clearstory.models.batched_state import BatchedState
 from clearstory.models.recurrent.config import GATES, Cell
 
 KERNELS: dict[Cell, Any] = {"rnn": torch.rnn_tanh, "gru": torch.gru, "lstm": torch.lstm}
@@ -155,43 +156,11 @@ def keep_ended(after: CellState, before: CellState, active: Tensor) -> CellState
 
 
 @dataclass(frozen=True)
-class RecurrentState:
+class RecurrentState(BatchedState):
     """The State of a recurrent model: hidden states (B, units) of each layer, and cell states of an LSTM."""
 
     hidden: tuple[Tensor, ...]
     cells: tuple[Tensor, ...]
-    n_read: tuple[int, ...]  # tokens processed in each sequence
-
-    @property
-    def lengths(self) -> list[int]:
-        """Number of tokens processed in each sequence."""
-        return list(self.n_read)
-
-    def select(self, rows: Sequence[int]) -> Self:
-        """The state of these sequences, in this order."""
-        # A tensor, since indexing with an empty list would ask for floats.
-        indices = torch.tensor(list(rows), dtype=torch.long, device=self.hidden[0].device)
-        return replace(
-            self,
-            hidden=tuple(each[indices] for each in self.hidden),
-            cells=tuple(each[indices] for each in self.cells),
-            n_read=tuple(self.n_read[row] for row in rows),
-        )
-
-    @classmethod
-    def join(cls, states: Sequence[Self]) -> Self:
-        """One state with the sequences of several, whose lengths may differ."""
-        return cls(
-            tuple(map(torch.cat, zip(*(state.hidden for state in states), strict=True))),
-            tuple(map(torch.cat, zip(*(state.cells for state in states), strict=True))),
-            tuple(count for state in states for count in state.n_read),
-        )
-
-    def detach(self) -> Self:
-        """The same state without its gradient history: truncated backpropagation through time."""
-        return replace(
-            self, hidden=tuple(each.detach() for each in self.hidden), cells=tuple(each.detach() for each in self.cells)
-        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Each layer's vectors, and the number of tokens processed."""

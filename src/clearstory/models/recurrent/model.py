@@ -86,7 +86,7 @@ class Recurrent(nn.Module):
     def init_state(self, batch_size: int = 1) -> RecurrentState:
         """The zero state of `batch_size` empty sequences."""
         zeros = tuple(self.embedding.weight.new_zeros(batch_size, units) for units in self.config.units)
-        return RecurrentState(zeros, zeros if self.config.cell == "lstm" else (), (0,) * batch_size)
+        return RecurrentState(zeros, zeros if self.config.cell == "lstm" else (), n_read=(0,) * batch_size)
 
     def forward(
         self, tokens: TokenBatch, state: RecurrentState | None = None
@@ -113,7 +113,7 @@ class Recurrent(nn.Module):
         return out, RecurrentState(
             tuple(each.hidden for each in after),
             tuple(each.cell for each in after if each.cell is not None),
-            tuple(old + more for old, more in zip(state.n_read, new, strict=True)),
+            n_read=tuple(old + more for old, more in zip(state.n_read, new, strict=True)),
         )
 
     def embed_tokens(self, ids: Int[Tensor, "T B"]) -> Float[Tensor, "T B W"]:
