@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from clearstory.models import autograd_functions
 from clearstory.models.autograd_functions import Linear, RMSNorm, joined_linear, rotate
+from clearstory.models.transformer.batched_cache import BatchedLayer
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.packed_sequences import PackedSequences
 
@@ -20,9 +21,9 @@ Bias = Tensor | list[Tensor] | PackedSequences | None
 the whole batch, or (H, new, kept) for each sequence of a cache. None: nothing. Packed sequences: each token attends to
 its own sequence."""
 
-Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]]
+Source = tuple[Tensor, Tensor | None] | list[tuple[Tensor, Tensor]] | BatchedLayer
 """What cross-attention reads: the encoder's hidden states (B, S, W) with the bias of their padding; or, for each
-sequence of a cache, one layer's keys and values, (kv_heads, S, head_dim)."""
+sequence of a cache, one layer's keys and values, (kv_heads, S, head_dim); or those of all sequences in one tensor."""
 
 RotaryAngles = tuple[Tensor, Tensor]
 """Cosines and sines of the positions' angles, from `Rotary.cos_sin`."""
@@ -30,6 +31,9 @@ RotaryAngles = tuple[Tensor, Tensor]
 LayerCache = tuple[Tensor, Tensor, Tensor]
 """One sequence's keys and values in one layer, each (kv_heads, kept, head_dim), and the slot at the end of both for the
 new tokens, (2, kv_heads, new, head_dim), which attention fills."""
+
+LayerCaches = list[LayerCache] | BatchedLayer
+"""One layer's caches of all sequences: one by one, or in one tensor."""
 
 
 class Attention(nn.Module):
@@ -54,7 +58,7 @@ class Attention(nn.Module):
         self,
         x: Float[Tensor, "B T W"],
         rotary: RotaryAngles | None,
-        caches: list[LayerCache] | None = None,
+        caches: LayerCaches | None = None,
         bias: Bias = None,
     ) -> Float[Tensor, "B T W"]:
         """Self-attention of x, (B, T, W); with `caches`, over each sequence's cached keys and values as well."""
@@ -65,6 +69,9 @@ class Attention(nn.Module):
         q, (k, v) = self.query_heads(queries, rotary), self.key_value_heads(keys, values, rotary)
         if isinstance(bias, PackedSequences):
             return self.project_output(bias.attend(self.attend, q, k, v))
+        if isinstance(caches, BatchedLayer):
+            caches.append(k, v)
+            return self.project_output(caches.attend(q))
         if caches is None:
             assert not isinstance(bias, list)
             return self.project_output(self.attend(q, k, v, bias))
@@ -74,6 +81,8 @@ class Attention(nn.Module):
     def cross_attend(self, x: Float[Tensor, "B T W"], source: Source) -> Float[Tensor, "B T W"]:
         """Cross-attention, (B, T, W): queries from x, keys and values from the source."""
         q = self.queries(x, None)
+        if isinstance(source, BatchedLayer):
+            return self.project_output(source.attend(q))
         if isinstance(source, list):
             pairs = zip(q.unbind(), source, strict=True)
             return self.project_output(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh, joined_linear
-from clearstory.models.transformer.attention import Attention, Bias, LayerCache, RotaryAngles, Source
+from clearstory.models.transformer.attention import Attention, Bias, LayerCaches, RotaryAngles, Source
 from clearstory.models.transformer.config import TransformerConfig
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -68,7 +68,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T W"],
         rotary: RotaryAngles | None,
-        caches: list[LayerCache] | None = None,
+        caches: LayerCaches | None = None,
         bias: Bias = None,
         source: Source | None = None,
     ) -> Float[Tensor, "B T W"]:

@@ -124,14 +124,18 @@ class EncoderDecoder(CompilableStack):
         hidden = self.encode(source)
         bias = None if source.lengths is None else padding_mask(source.lengths, source.ids.shape[1], hidden.dtype)
         encoded: Source = (hidden, bias)
-        x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(ids), slice(0, ids.shape[1])))
+        x = self.embed_target(ids, slice(0, ids.shape[1]))
         return self.scale_hidden(self.decoder.run_blocks(x, source=encoded))
+
+    def embed_target(self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"] | slice) -> Float[Tensor, "B T W"]:
+        """Input of the decoder's first block, (B, T, W)."""
+        return self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(ids), positions))
 
     @torch.no_grad()
     def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
         """Decoder hidden states of new tokens after each sequence's cached ones, and the extended cache."""
         rows, new, positions = self.decoder.extend_caches(tokens, state.rows)
-        x = self.decoder.apply_dropout(self.decoder.embed_inputs(self.embedding(tokens.ids), positions))
+        x = self.embed_target(tokens.ids, positions)
         hidden = self.decoder.run_blocks_with_cache(x, rows, new, positions)
         return self.scale_hidden(hidden), replace(state, rows=rows)
 

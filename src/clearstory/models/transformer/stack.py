@@ -18,6 +18,7 @@ from clearstory.errors import ContextOverflow, VocabularyMismatch
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.attention import RotaryAngles, Source
+from clearstory.models.transformer.batched_cache import BatchedLayer
 from clearstory.models.transformer.block import Block, make_norm
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.transformer.config import TransformerConfig
@@ -177,6 +178,19 @@ class Stack(CompilableStack):
         sources = cross_sources(rows)
         for index, (block, caches) in enumerate(zip(self.blocks, layers, strict=True)):
             x = block(x, rotary, list(caches), bias, None if sources is None else sources[index])
+        return x if self.norm is None else self.norm(x)
+
+    def run_blocks_batched(
+        self,
+        x: Float[Tensor, "R 1 W"],
+        layers: Sequence[BatchedLayer],
+        positions: Int[Tensor, "R 1"],
+        sources: Sequence[BatchedLayer] | None = None,
+    ) -> Float[Tensor, "R 1 W"]:
+        """Output of all blocks and the final norm for one token of each sequence of a batched cache, (R, 1, W)."""
+        rotary = None if self.rotary is None else self.rotary.cos_sin(positions, x.dtype)
+        for index, block in enumerate(self.blocks):
+            x = block(x, rotary, layers[index], None, None if sources is None else sources[index])
         return x if self.norm is None else self.norm(x)
 
     def extend_caches(
