@@ -28,6 +28,8 @@ TINY_CLEAR = replace(
 )
 TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 
+TINY_RECALL_SUBWORDS = replace(TINY_RECALL, recall_dim=3)
+
 TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden_size=10, layers=2)
 
 TINY_HMM = HMMConfig(vocab=VOCAB, states=12)
@@ -81,6 +83,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "grouped": lambda: shaken(replace(TINY_CLEAR, kv_heads=2)),
     "windowed": lambda: shaken(replace(TINY_CLEAR, sliding_window=5)),
     "recalling": lambda: shaken(TINY_RECALL),
+    "recalling-subwords": lambda: shaken(TINY_RECALL_SUBWORDS),
     "placeless": lambda: shaken(replace(TINY_GPT2, positions="none", tie_embeddings=False)),
     "rnn": lambda: shaken(replace(TINY_LSTM, cell="rnn")),
     "gru": lambda: shaken(replace(TINY_LSTM, cell="gru", tie_embeddings=False)),

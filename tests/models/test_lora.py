@@ -30,6 +30,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "grouped": ("blocks.1.*",),
     "windowed": ("key",),
     "recalling": ("query", "input_projection", "order_weights"),
+    "recalling-subwords": ("output_projection",),
     "placeless": ("up",),
     "rnn": ("input", "recurrent"),
     "gru": ("recurrent",),

@@ -214,13 +214,17 @@ def add_unembedding(
 
 
 def hashed_ngram_columns(column: FigureColumn, model: Transformer) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
-    """A decoder with hashed n-grams, which are added to the embedding output and to the logits."""
+    """A decoder with hashed n-grams, which are added to the embedding output, and to the logits or the hidden states."""
     first = column.boxes[0]
     inputs = column.add_sum()
     add_blocks(column, model)
-    add_unembedding(column, model, softmax=False)
-    logits = column.add_sum()
-    column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
+    if model.has_hashed_logits:
+        add_unembedding(column, model, softmax=False)
+        output = column.add_sum()
+        column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
+    else:
+        output = column.add_sum()
+        add_unembedding(column, model)
     side = FigureColumn(column.x + COLUMN_WIDTH + GAP, SIDE_WIDTH)
     side.top = inputs + 3
     orders = ", ".join(map(str, model.config.recall))
@@ -228,7 +232,7 @@ def hashed_ngram_columns(column: FigureColumn, model: Transformer) -> tuple[list
     paths = (
         ((first.x + COLUMN_WIDTH - 1, first.y + 1), (side.middle, first.y + 1), (side.middle, box.y + box.height)),
         ((box.x, inputs), (column.middle + 2, inputs)),
-        ((side.middle, box.y), (side.middle, logits), (column.middle + 2, logits)),
+        ((side.middle, box.y), (side.middle, output), (column.middle + 2, output)),
     )
     return [column, side], tuple(map(Arrow, paths))
 

@@ -36,6 +36,7 @@ from clearstory.models.capabilities import Capability
 from clearstory.models.prompts import PromptOptions, Truncation, prepare_prompt
 from clearstory.models.transformer.attention import Attention
 from clearstory.models.transformer.block import FeedForward
+from clearstory.models.transformer.decoder import Transformer
 from clearstory.text.tokenizers import Tokenizer
 
 
@@ -121,13 +122,15 @@ def attribute_logits(
     prefix, _ = output_stack(model)
     head_outputs = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
     head_outputs = head_outputs[: 1 + bool(prefix)]
-    with inference_mode(model), record_activations(model, *residual_path_activations(model), *head_outputs) as recorded:
+    has_hashed_ngrams = Capability.HASHED_NGRAMS in model.capabilities
+    final_norm = ["norm"] * (has_hashed_ngrams and network.norm is not None)
+    names = [*residual_path_activations(model), *head_outputs, *final_norm]
+    with inference_mode(model), record_activations(model, *names) as recorded:
         hidden = passage.forward(model)[position]
         logits = model.logits(hidden)
         ids = [int(logits.argmax())] if words is None else list(words)
         path = residual_path(model, recorded, position)
         vectors = output_vectors(model, ids)
-        width = vectors.shape[1]
         known = [
             *(
                 (part, path.propagate(index, vector) @ vectors.T)
@@ -137,10 +140,18 @@ def attribute_logits(
         ]
         if (bias := getattr(network, "unembedding_bias", None)) is not None:
             known.append((LogitPart("output biases"), bias[ids].double()))
-        if len(hidden) > width:
-            known.append((LogitPart("hashed n-grams"), hidden[width:][ids].double()))
+        if has_hashed_ngrams:
+            own = recorded["norm" if final_norm else path.sublayers[-1].residual][0, position]
+            known.append((LogitPart("hashed n-grams"), logits_beside(network, hidden, own)[ids]))
     parts, values = zip(*known, strict=True)
     return LogitAttribution(tuple(ids), parts, torch.stack(values), logits[ids].double())
+
+
+def logits_beside(network: Transformer, hidden: Float[Tensor, "K"], own: Float[Tensor, "W"]) -> Float[Tensor, "V"]:
+    """What hashed n-grams add to the logits, from hidden states with it and the network's own, in float64."""
+    if network.has_hashed_logits:
+        return hidden[len(own) :].double()
+    return (hidden.double() - own.double()) @ network.output_weight.double().T
 
 
 def stream_parts(

@@ -259,7 +259,7 @@ def hidden_size(model: Any) -> int:
         return int(model.config.width)
     if has_capability(model, Capability.RECURRENT_STATE):
         return int(model.output_embeddings.shape[-1])
-    return int(model.config.width) + (model.vocab if has_capability(model, Capability.HASHED_NGRAMS) else 0)
+    return int(model.config.width) + (model.vocab if getattr(model, "has_hashed_logits", False) else 0)
 
 
 def output_dtype(model: Any) -> torch.dtype:

@@ -61,8 +61,10 @@ class TransformerConfig:
         label_level: what is labelled, each text (from the pooler) or each token.
         sliding_window: tokens that each token attends to, itself included; None for the whole context.
         dropout: dropout rate of embeddings and sublayer outputs in training.
-        recall: orders of the hashed n-grams whose learned logits are added to the network's; empty for none.
+        recall: orders of the hashed n-grams whose learned predictions are added to the network's; empty for none.
         recall_rows: rows of each order's table of hashed n-grams.
+        recall_dim: numbers in a row of these tables, a vector added to hidden states by a projection; 0 for a logit of
+            every token, which pays at small vocabularies.
     """
 
     architecture: Architecture = "decoder"
@@ -102,6 +104,7 @@ class TransformerConfig:
     dropout: float = 0.0
     recall: tuple[int, ...] = ()
     recall_rows: int = 0
+    recall_dim: int = 0
 
     @property
     def family(self) -> str:
@@ -177,10 +180,13 @@ class TransformerConfig:
             min(self.recall) < 2 or list(self.recall) != sorted(set(self.recall)) or self.recall[-1] > 32
         ):
             raise BadSetting(f"model.recall is {self.recall}; give rising orders from 2 to 32")
-        if self.recall and not 1 <= self.recall_rows * len(self.recall) * self.vocab <= 2**31:
+        if not 0 <= self.recall_dim <= 2**16:
+            raise BadSetting(f"model.recall_dim is {self.recall_dim:,}; it must lie between 0 and {2**16:,}")
+        row = self.recall_dim or self.vocab
+        if self.recall and not 1 <= self.recall_rows * len(self.recall) * row <= MAX_TABLE_NUMBERS:
             raise BadSetting(
-                f"{len(self.recall)} tables of {self.recall_rows:,} rows of {self.vocab:,} tokens are none or too many "
-                "numbers; set model.recall_rows, and use a small vocabulary: characters or bytes"
+                f"{len(self.recall)} tables of {self.recall_rows:,} rows of {row:,} numbers are none or more than "
+                f"{MAX_TABLE_NUMBERS:,} numbers; set model.recall_rows, or model.recall_dim for shorter rows"
             )
 
     def _check_heads(self) -> None:
@@ -205,6 +211,9 @@ class TransformerConfig:
                 "true, or model.label_level to token"
             )
 
+
+MAX_TABLE_NUMBERS = 2**31
+"""Numbers in all tables of hashed n-grams: 8 GB in fp32."""
 
 MAX_LABELS = 2**16
 """The largest known label sets have some thirty thousand labels."""

@@ -37,7 +37,7 @@ class Transformer(Stack):
         super().__init__(config, config.layers)
         c = config
         self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
-        self.recall = HashedNGrams(c.recall, c.recall_rows, c.vocab, c.width) if c.recall else None
+        self.recall = HashedNGrams(c.recall, c.recall_rows, c.vocab, c.width, c.recall_dim) if c.recall else None
         self.reset()
 
     def reset(self, initialization: Initialization = "normal") -> None:
@@ -51,6 +51,11 @@ class Transformer(Stack):
         """Capabilities of a decoder; hashed n-grams where the config has them."""
         always = TRANSFORMER_CAPABILITIES | {Capability.CAUSAL}
         return always | {Capability.HASHED_NGRAMS} if self.config.recall else always
+
+    @property
+    def has_hashed_logits(self) -> bool:
+        """Whether logits of hashed n-grams follow the hidden states."""
+        return bool(self.config.recall) and not self.config.recall_dim
 
     @property
     def output_weight(self) -> Float[Tensor, "V W"]:
@@ -67,8 +72,9 @@ class Transformer(Stack):
     ) -> tuple[Float[Tensor, "B T W"], KVCache | None]:
         """Hidden states after each token, (B, T, W), and the KV cache after the last; without a state, None.
 
-        With hashed n-grams (`recall`) their logits follow each hidden state: (B, T, W + V). Raises ContextOverflow when
-        a sequence outgrows the context, VocabularyMismatch for an id outside the vocabulary.
+        The logits of hashed n-grams (`recall`) follow each hidden state, (B, T, W + V); with `recall_dim` the hidden
+        state itself has what they add. Raises ContextOverflow when a sequence outgrows the context, VocabularyMismatch
+        for an id outside the vocabulary.
         """
         if state is None:
             self.check_ids(tokens.ids, tokens.ids.shape[1])
@@ -99,8 +105,8 @@ class Transformer(Stack):
     def look_up_hashed_ngrams(
         self, ids: Tensor, before: Sequence[RowCache], after: Sequence[RowCache], new: Sequence[int]
     ) -> tuple[tuple[RowCache, ...], Tensor]:
-        """The caches with their recent ids, and the stored logits of the n-grams ending in the new tokens, which may
-        start before them, (B, T, orders, V).
+        """The caches with their recent ids, and the stored rows of the n-grams ending in the new tokens, which may
+        start before them, (B, T, orders, R).
         """
         assert self.recall is not None
         reach = max(self.recall.orders) - 1
@@ -113,10 +119,10 @@ class Transformer(Stack):
         return tuple(rows), torch.stack(stored)
 
     def append_hashed_logits(self, x: Float[Tensor, "B T W"], stored: Tensor | None) -> Float[Tensor, "B T K"]:
-        """Hidden states followed by the logits of hashed n-grams, K = W + V; without hashed n-grams x itself, K = W."""
-        if self.recall is None or stored is None:
-            return x
-        return torch.cat([x.to(stored.dtype), self.recall.logits(stored, x)], -1)
+        """Hidden states followed by the logits of hashed n-grams, K = W + V; or with what short rows add to them, K = W;
+        without hashed n-grams x itself.
+        """
+        return x if self.recall is None or stored is None else self.recall.add_to_hidden(x, stored)
 
     def embed_tokens(
         self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "B T"] | slice, stored: Tensor | None = None
@@ -129,7 +135,7 @@ class Transformer(Stack):
 
     def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
         """Logits of the next token for these hidden states, (..., V)."""
-        if self.recall is None:
+        if not self.has_hashed_logits:
             return cross_entropy.output_logits(hidden, self.output_weight)
         own, hashed = hidden[..., : self.config.width], hidden[..., self.config.width :]
         return cross_entropy.output_logits(own, self.output_weight) + hashed
@@ -139,7 +145,7 @@ class Transformer(Stack):
     ) -> tuple[Float[Tensor, "B T"], KVCache | None]:
         """Negative log-likelihood of each target in nats, (B, T); 0 where it is IGNORE_INDEX."""
         hidden, state = self.forward(tokens, state)
-        if self.recall is not None:  # for small vocabularies, whose logits may be held at once
+        if self.has_hashed_logits:  # for small vocabularies, whose logits may be held at once
             logits = self.logits(hidden).flatten(0, 1)
             nll = F.cross_entropy(logits, targets.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
             return nll.view(targets.shape), state

@@ -229,6 +229,13 @@ RECALL = replace(
     recall_rows=2**17,
 )
 
+# The same for subwords: `clear`, at the size that `clear` has, with tables of 50 MB. Orders, rows and their size were
+# chosen on presidents' addresses.
+RECALL_SUBWORDS = replace(CLEAR, recall=(2, 3, 4), recall_rows=2**16, recall_dim=64)
+
+MAX_VOCAB_OF_HASHED_LOGITS = 1024
+"""The largest vocabulary for which `recall` stores a logit of every token, beside its own small network."""
+
 TRANSFORMER_PRESETS: dict[str, TransformerConfig] = {
     "gpt2": GPT2,
     "gpt2-medium": _heads(GPT2, width=1024, heads=16, layers=24),
@@ -267,7 +274,7 @@ TRANSFORMER_USES: dict[str, str] = {
     name: use
     for prefix, use in {
         "clear": "start here: trains on your text in minutes on a CPU, at the size that the time allows",
-        "recall": "characters and bytes, in minutes on a CPU: hashed n-grams beside a small network",
+        "recall": "characters, bytes and subwords, in minutes on a CPU: hashed n-grams beside a small network",
         "clear-translate": "translation and other pairs of texts, in minutes on a CPU",
         "nanogpt-char": "nanoGPT's model of characters, on a CPU",
         "gpt2": "GPT-2 and its published weights",

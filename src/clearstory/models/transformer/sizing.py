@@ -43,7 +43,8 @@ def parameter_count(config: TransformerConfig) -> int:
     )
     total += len(c.labels) * (c.width + 1)
     if c.recall:
-        total += len(c.recall) * (c.recall_rows * c.vocab + c.width + 1 + c.vocab * c.width)
+        row = c.recall_dim or c.vocab
+        total += len(c.recall) * (c.recall_rows * row + c.width + 1 + row * c.width) + c.recall_dim * c.width
     return total
 
 

@@ -147,8 +147,9 @@ class TrainingContext:
         config: Any = choice.config(vocab=tokenizer.vocab)
         if config.family == "mixture":
             return {"parameters": self.recipe.parameters}  # `train` sizes its experts
+        sized_as_clear = choice.is_sized_as_clear(tokenizer.vocab)
         if spec.full_size:
-            return {"parameters": DEFAULT_PARAMETERS if spec.preset == "clear" else None}
+            return {"parameters": DEFAULT_PARAMETERS if sized_as_clear else None}
         values: dict[str, Any] = {}
         model = build(config, device="meta")
         is_transformer = has_capability(model, Capability.ATTENTION)
@@ -165,7 +166,7 @@ class TrainingContext:
         inner = parameters_for_budget(seconds, speed, len(dataset), dataset.text_bytes)
         if is_transformer:
             values["model.dropout"] = dropout_for_budget(seconds, speed, inner, len(dataset))
-        if spec.preset == "clear":
+        if sized_as_clear:
             return values  # `train` sizes it by the same rule
         return values | {"parameters": parameters_for_inner(config, inner)}
 

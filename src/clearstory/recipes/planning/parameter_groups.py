@@ -119,6 +119,7 @@ NAME_PATTERNS = (
     NamePattern(r"recall\.table\.weight", "recall", "rows"),
     NamePattern(r"recall\.order_weights\.(weight|bias)", "recall", "trust", "", transposed),
     NamePattern(r"recall\.input_projection\.weight", "recall", "into the stream", "", transposed),
+    NamePattern(r"recall\.output_projection\.weight", "recall", "into the output", "", transposed),
     NamePattern(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", split_gates),
     NamePattern(r"layers\.\d+\.recurrent\.weight", "cells", "from memory", "U", split_gates),
     NamePattern(r"layers\.\d+\.(input|recurrent)\.bias", "cells", "biases", "", split_gates),

@@ -10,6 +10,7 @@ from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
 from clearstory.models.families import CONFIG_TYPES, PRESET_TOKENIZERS, family_of, preset, scale_config
 from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.presets import MAX_VOCAB_OF_HASHED_LOGITS, RECALL_SUBWORDS
 from clearstory.models.transformer.sizing import DEFAULT_PARAMETERS, clear_config
 
 
@@ -63,7 +64,7 @@ class ModelChoice:
         >>> ModelChoice(name="gpt2", overrides={"width": 384}).config(vocab=50_257).heads
         6
         """
-        config: Any = preset(self.name)
+        config = self.preset_config(vocab)
         if config.family == "mixture":
             return self.mixture_config(replace(config, **{"vocab": vocab, **self.overrides}), context, parameters)
         if config.family != "transformer":
@@ -74,12 +75,25 @@ class ModelChoice:
         if context is not None and "context" not in self.overrides:
             base = replace(base, context=context)
         default_size = not any(key in SIZE_FIELDS for key in self.overrides)
-        if self.name == "clear" and (default_size or parameters is not None):
+        if self.is_sized_as_clear(vocab) and (default_size or parameters is not None):
             shape = clear_config(parameters or DEFAULT_PARAMETERS, vocab, base.context)
             base = replace(base, **{key: getattr(shape, key) for key in SIZE_FIELDS})
         elif parameters is not None:
             base = scale_config(base, parameters)
         return resize_config(base, {key: value for key, value in self.overrides.items() if key in SIZE_FIELDS})
+
+    def preset_config(self, vocab: int) -> Any:
+        """The config of the preset; at large vocabularies that of `recall` for subwords."""
+        is_recall = self.name == "recall" and vocab > MAX_VOCAB_OF_HASHED_LOGITS
+        return RECALL_SUBWORDS if is_recall else preset(self.name)
+
+    def is_sized_as_clear(self, vocab: int) -> bool:
+        """Whether the network is `clear`'s, whose size follows from the number of parameters or the time limit.
+
+        >>> [ModelChoice(name="recall").is_sized_as_clear(vocab) for vocab in (67, 4096)]
+        [False, True]
+        """
+        return self.name == "clear" or self.preset_config(vocab) is RECALL_SUBWORDS
 
     def mixture_config(self, config: Any, context: int | None, parameters: int | None) -> Any:
         """The config of a mixture with those of its experts; `parameters` is the size of each network."""

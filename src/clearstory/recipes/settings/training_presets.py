@@ -137,7 +137,10 @@ LORA_FINE_TUNING: dict[str, Any] = {
 byte at 1e-3, 3e-3 and 1e-2.
 """
 
-BASE_WIDTHS = {"clear": ("width", 192), "clear-translate": ("width", 192), "rnn": ("hidden_size", 512)}
+BASE_WIDTHS = {
+    **dict.fromkeys(("clear", "recall", "clear-translate"), ("width", 192)),
+    "rnn": ("hidden_size", 512),
+}
 """The config field with the width of a preset's model, and the largest width for its full learning rates."""
 
 

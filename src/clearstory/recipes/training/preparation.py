@@ -193,13 +193,13 @@ def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> 
 
 
 def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget) -> TrainRecipe:
-    """The recipe with size, context and dropout of `clear` chosen by the time limit, where no size is given."""
+    """The recipe with size, context and dropout of `clear` or `recall` for subwords chosen by the time limit, where no size is given."""
     settings = recipe.training
     if recipe.init or recipe.time_limit is None or recipe.parameters is not None:
         return recipe
     if recipe.model.family == "mixture":
         return resolve_experts_size(recipe, tokenizer, dataset, budget)
-    if recipe.model.name != "clear":
+    if not recipe.model.is_sized_as_clear(tokenizer.vocab):
         return recipe
     seconds, flops_per_second, tokens = 0.9 * budget.remaining(), training_speed(settings), len(dataset.ids)
     flops_per_second /= settings.threads if budget.counts_cpu_time else 1

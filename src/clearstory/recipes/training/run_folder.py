@@ -181,7 +181,7 @@ def resume_recipe(folder: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
         before, now = old.get(key), new.get(key)
         resolved = (
             key in RESOLVED_BY_RUN
-            or (saved.model.name == "clear" and key.startswith("model."))
+            or (saved.model.name in ("clear", "recall") and key.startswith("model."))
             or (key in LEARNING_RATES and (saved.init or saved.model.name in BASE_WIDTHS))
         )
         unset = now == defaults.get(key) and (resolved or not recipe.text)
