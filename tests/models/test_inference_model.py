@@ -21,12 +21,12 @@ from clearstory.models.inference_model import (
     precision_note,
 )
 from clearstory.models.matmul.fastest_precision import (
-    CACHE_FILE,
+    TIMES_FILE,
     decoding_times,
     fastest_precision,
     measure_decoding_times,
 )
-from clearstory.models.matmul.measurement_cache import is_table
+from clearstory.models.matmul.measurement_cache import Measurement
 from clearstory.models.matmul.packed import is_available
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
@@ -146,12 +146,12 @@ def test_the_fastest_precision_is_one_for_all_batch_sizes_and_measured_once(
             {"1": {"fp32": 20.0, "fp16": 19.0}, "8": {"fp32": 30.0, "fp16": 29.0}},
         ]
     )
-    monkeypatch.setattr(f"{module}.measure_decoding_times", lambda: next(tables))
+    monkeypatch.setattr(f"{module}.measure_decoding_times", lambda: Measurement(next(tables), 1.0))
     decoding_times.cache_clear()
     assert fastest_precision() == "fp16"
     decoding_times.cache_clear()
     assert fastest_precision() == "fp16"
-    (tmp_path / CACHE_FILE).write_text('{"a": 1}')
+    (tmp_path / TIMES_FILE.name).write_text('{"a": 1}')
     decoding_times.cache_clear()
     assert fastest_precision() == "fp32"
     decoding_times.cache_clear()
@@ -160,7 +160,7 @@ def test_the_fastest_precision_is_one_for_all_batch_sizes_and_measured_once(
 def test_both_precisions_are_measured_here() -> None:
     if not is_available("fp16"):
         pytest.skip("no fp16 kernels here")
-    assert is_table(measure_decoding_times(), ("1", "8"), ("fp32", "fp16"))
+    assert TIMES_FILE.is_table(measure_decoding_times().table)
 
 
 def test_where_nothing_is_gained_the_model_itself_is_returned(wiring: str) -> None:

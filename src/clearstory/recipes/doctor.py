@@ -44,14 +44,15 @@ class DoctorReport:
 
 
 def doctor(*, measure: bool = True) -> DoctorReport:
-    """Check what matters for training on this machine. `measure` times matrix products, which takes two seconds.
+    """Check what matters on this machine. `measure` times matrix products, which takes two seconds, and replaces the
+    speeds in the cache folder, by which `auto` chooses.
 
     >>> [finding.subject for finding in doctor(measure=False).findings][:3]
     ['python', 'torch', 'processor']
     """
     findings = [check_python(), check_torch(), check_processor(), check_memory(), check_disk()]
     if measure:
-        findings += [measure_speed(), check_matmul_backend()]
+        findings += [measure_speed(), measure_kernels_again(), check_matmul_backend(), check_decoding_precision()]
     return DoctorReport((*findings, check_accelerator(measure), check_compiler(), *check_extras(), check_corpora()))
 
 
@@ -151,8 +152,28 @@ def measure_speed() -> Finding:
     return Finding("speed", "good", sentence, values)
 
 
+def measure_kernels_again() -> Finding:
+    """Replace the speeds in the cache folder by new ones, unless other processes disturbed their measurement."""
+    from clearstory.models.matmul.backend import measure_speeds_again
+    from clearstory.models.matmul.fastest_precision import measure_decoding_times_again
+
+    results = [each for each in (measure_speeds_again(), measure_decoding_times_again()) if each is not None]
+    kept = [file for _, file in results if file is not None]
+    share = min((measurement.cpu_share for measurement, _ in results), default=1.0)
+    values = {"files": [str(file) for file in kept], "cpu_share": round(share, 2)}
+    if not results:
+        return Finding("kernels", "good", "this torch has one kernel for each product: nothing is chosen", values)
+    if len(kept) == len(results):
+        names = " and ".join(file.name for file in kept)
+        return Finding("kernels", "good", f"measured anew; {names} in {kept[0].parent} replaced", values)
+    if all(measurement.is_reliable for measurement, _ in results):
+        return Finding("kernels", "note", "measured anew, but the cache folder cannot be written", values)
+    sentence = f"measured anew, but other processes left {share:.0%} of the CPU time: earlier speeds are kept"
+    return Finding("kernels", "note", f"{sentence}; run doctor again on a quiet machine", values)
+
+
 def check_matmul_backend() -> Finding:
-    """Speeds of fp32 matrix products by backend, as measured once on this machine, and the backend that is used."""
+    """The measured speeds of fp32 matrix products by backend, and the backend that is used."""
     import torch
 
     from clearstory.models.matmul.backend import matmul_backend, measured_speeds
@@ -166,6 +187,24 @@ def check_matmul_backend() -> Finding:
     )
     sentence = f"fp32 products use the backend {chosen}; GFLOP/s by mkl and by onednn: {by_product}"
     return Finding("matmul", "good", sentence, values)
+
+
+def check_decoding_precision() -> Finding:
+    """The measured times of products of few rows by precision, and the precision that `auto` decodes in."""
+    import torch
+
+    from clearstory.models.matmul.fastest_precision import decoding_times, fastest_precision
+
+    times, chosen = decoding_times(torch.get_num_threads()), fastest_precision()
+    values = {"precision": chosen, "microseconds": times}
+    if not times:
+        return Finding("decoding", "note", "this torch has no fp16 kernels: --precision auto means fp32", values)
+    by_rows = ", ".join(
+        f"{rows} {'row' if rows == '1' else 'rows'} {each['fp32']:,.0f} and {each['fp16']:,.0f}"
+        for rows, each in times.items()
+    )
+    sentence = f"--precision auto means {chosen}; microseconds of a product in fp32 and in fp16: {by_rows}"
+    return Finding("decoding", "good", sentence, values)
 
 
 def check_accelerator(measure: bool) -> Finding:

@@ -7,11 +7,10 @@ in about a tenth of a second, and the result is kept beside the cached token ids
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -20,7 +19,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
 from clearstory.models.matmul import kernels
-from clearstory.models.matmul.measurement_cache import Table, measured_once
+from clearstory.models.matmul.measurement_cache import Measurement, MeasurementFile, Table, fastest_of
 
 MatmulBackend = Literal["mkl", "onednn", "mixed"]
 """mkl: PyTorch's own F.linear and mm. onednn: all three products of a linear layer by oneDNN. mixed: x Wᵀ and g W by
@@ -97,21 +96,21 @@ def library_of(backend: MatmulBackend, product: str) -> str:
     return backend
 
 
+PRODUCTS = "forward", "input_gradient", "weight_gradient"
+
+SPEEDS_FILE = MeasurementFile("matmul.json", rows=PRODUCTS, columns=("mkl", "onednn"))
+
+
 @cache
 def measured_speeds(threads: int) -> Speeds:
     """Speeds of both libraries with so many threads: from the cache of this machine, or measured now and kept there."""
     if not kernels.has_onednn():
         return {}
-    return measured_once(CACHE_FILE, threads, PRODUCTS, ("mkl", "onednn"), measure_speeds)
+    return SPEEDS_FILE.once(threads, measure_speeds)
 
 
-CACHE_FILE = "matmul.json"
-
-PRODUCTS = "forward", "input_gradient", "weight_gradient"
-
-
-def measure_speeds() -> Speeds:
-    """GFLOP/s of the three products of a linear layer by both libraries: the best of all, alternating."""
+def measure_speeds() -> Measurement:
+    """GFLOP/s of the three products of a linear layer by both libraries."""
     rows, inputs, outputs = SHAPE
     # Not random: the global generator must not advance, and the time is the same.
     x, w, g = torch.ones(rows, inputs), torch.ones(outputs, inputs), torch.ones(rows, outputs)
@@ -123,15 +122,16 @@ def measure_speeds() -> Speeds:
         ("weight_gradient", "mkl"): lambda: torch.mm(g.t(), x),
         ("weight_gradient", "onednn"): lambda: kernels.onednn_linear(g.t(), x.t()),
     }
-    best = dict.fromkeys(calls, math.inf)
-    with torch.inference_mode():
-        for _ in range(ROUNDS):
-            for name, call in calls.items():
-                started = time.perf_counter()
-                call()
-                best[name] = min(best[name], time.perf_counter() - started)
     gflop = 2 * rows * inputs * outputs / 1e9
-    return {
-        product: {library: round(gflop / best[product, library], 1) for library in ("mkl", "onednn")}
-        for product in PRODUCTS
-    }
+    with torch.inference_mode():
+        return fastest_of(calls, ROUNDS, lambda seconds: gflop / seconds)
+
+
+def measure_speeds_again() -> tuple[Measurement, Path | None] | None:
+    """Speeds measured now, in place of those in the cache, and the file that keeps them; None without oneDNN."""
+    if not kernels.has_onednn():
+        return None
+    result = SPEEDS_FILE.again(torch.get_num_threads(), measure_speeds)
+    measured_speeds.cache_clear()
+    _fastest_here.cache_clear()
+    return result

@@ -8,14 +8,15 @@ cached token ids.
 
 from __future__ import annotations
 
-import time
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from clearstory.models.matmul.measurement_cache import Table, measured_once
-from clearstory.models.matmul.packed import is_available, pack_linear
+from clearstory.models.matmul.measurement_cache import Measurement, MeasurementFile, Table, fastest_of
+from clearstory.models.matmul.packed import PackedLinear, is_available, pack_linear
 from clearstory.models.precision import PackedPrecision
 
 Times = Table
@@ -43,35 +44,48 @@ def fastest_precision() -> PackedPrecision:
     return "fp16" if times and product("fp32") > LEAST_GAIN**2 * product("fp16") else "fp32"
 
 
+TIMES_FILE = MeasurementFile("precision.json", rows=tuple(map(str, ROWS)), columns=CANDIDATES)
+
+
 @cache
 def decoding_times(threads: int) -> Times:
     """Microseconds of a product of one and of eight rows: from the cache of this machine, or measured now; {} where
     there is no choice.
     """
-    if not all(is_available(each) for each in CANDIDATES):
-        return {}
-    return measured_once(CACHE_FILE, threads, [str(rows) for rows in ROWS], CANDIDATES, measure_decoding_times)
+    return TIMES_FILE.once(threads, measure_decoding_times) if has_choice() else {}
 
 
-CACHE_FILE = "precision.json"
+def has_choice() -> bool:
+    """Whether this build of torch has the kernels of all candidates."""
+    return all(map(is_available, CANDIDATES))
 
 
 @torch.inference_mode()
-def measure_decoding_times() -> Times:
-    """Microseconds of a product of one and of eight rows in each precision, the fastest of several rounds."""
+def measure_decoding_times() -> Measurement:
+    """Microseconds of a product of one and of eight rows in each precision."""
     linear = nn.Linear(INPUTS, OUTPUTS, bias=False, device="meta")
     # Not random numbers: the global random generator must not advance.
     linear.weight = nn.Parameter(torch.linspace(-1, 1, INPUTS * OUTPUTS).view(OUTPUTS, INPUTS), requires_grad=False)
     packed = {each: [pack_linear([linear], each) for _ in range(COPIES)] for each in CANDIDATES}
-    times: dict[str, dict[str, float]] = {}
-    for rows in ROWS:
-        x = torch.ones(rows, INPUTS)
-        best = dict.fromkeys(CANDIDATES, float("inf"))
-        for _ in range(ROUNDS):
-            for precision, copies in packed.items():
-                began = time.perf_counter()
-                for each in copies:
-                    each(x)
-                best[precision] = min(best[precision], (time.perf_counter() - began) / COPIES * 1e6)
-        times[str(rows)] = {name: round(value, 1) for name, value in best.items()}
-    return times
+
+    def multiply(x: Tensor, copies: Sequence[PackedLinear]) -> None:
+        for each in copies:
+            each(x)
+
+    calls: dict[tuple[str, str], Callable[[], None]] = {
+        (str(rows), precision): partial(multiply, torch.ones(rows, INPUTS), copies)
+        for rows in ROWS
+        for precision, copies in packed.items()
+    }
+    return fastest_of(calls, ROUNDS, lambda seconds: seconds / COPIES * 1e6)
+
+
+def measure_decoding_times_again() -> tuple[Measurement, Path | None] | None:
+    """Times measured now, in place of those in the cache, and the file that keeps them; None where there is no
+    choice.
+    """
+    if not has_choice():
+        return None
+    result = TIMES_FILE.again(torch.get_num_threads(), measure_decoding_times)
+    decoding_times.cache_clear()
+    return result

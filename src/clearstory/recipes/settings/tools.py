@@ -78,7 +78,8 @@ class DoctorRecipe:
     """Report what this machine can train, and what is missing.
 
     Args:
-        measure: time matrix products, which takes two seconds.
+        measure: time matrix products, which takes two seconds, and replace the speeds in the cache folder by which
+            auto chooses.
     """
 
     measure: bool = True
