@@ -23,7 +23,7 @@ from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import HARDWARE, activation_numbers, cache_numbers, flops_per_token
 from clearstory.recipes.planning.parameter_groups import classify_parameter, list_parameter_groups, parameter_formula
 from clearstory.recipes.planning.plan import PRESET_NOTES, ModelPlan, plan
-from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, TINY_RECALL_SUBWORDS
 
 PLANNED = [name for name, config in PRESETS.items() if list_parameter_groups(config)]
 
@@ -238,7 +238,7 @@ def test_an_encoder_has_no_cache_and_a_decoder_one_for_both_attentions() -> None
 def test_flops_equal_those_of_torch() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    for config in (TINY_GPT2, replace(TINY_CLEAR, kv_heads=2), TINY_RECALL):
+    for config in (TINY_GPT2, replace(TINY_CLEAR, kv_heads=2), TINY_RECALL, TINY_RECALL_SUBWORDS):
         model = build(config, seed=0)
         counter = FlopCounterMode(display=False)
         math = torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)

@@ -64,7 +64,11 @@ def test_micro_batches_give_the_loss_of_one(config: Any, optimizer: Any) -> None
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
-@pytest.mark.parametrize("config", [replace(TINY, dropout=0.1), TINY_LSTM], ids=["clear", "lstm"])
+@pytest.mark.parametrize(
+    "config",
+    [replace(TINY, dropout=0.1), TINY_LSTM, replace(TINY, recall=(2, 3), recall_rows=16, recall_dim=3)],
+    ids=["clear", "lstm", "recall"],
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(config: Any, optimizer: Any, precision: Any) -> None:
     settings = replace(
         SETTINGS, context=8, optimizer=optimizer, gradient_accumulation_steps=2, precision=precision, weight_average=0.9

@@ -214,7 +214,7 @@ def add_unembedding(
 
 
 def hashed_ngram_columns(column: FigureColumn, model: Transformer) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
-    """A decoder with hashed n-grams, which are added to the embedding output, and to the logits or the hidden states."""
+    """A decoder with hashed n-grams, which are added to the embedding output and to the logits or hidden states."""
     first = column.boxes[0]
     inputs = column.add_sum()
     add_blocks(column, model)

@@ -119,8 +119,9 @@ class Transformer(Stack):
         return tuple(rows), torch.stack(stored)
 
     def append_hashed_logits(self, x: Float[Tensor, "B T W"], stored: Tensor | None) -> Float[Tensor, "B T K"]:
-        """Hidden states followed by the logits of hashed n-grams, K = W + V; or with what short rows add to them, K = W;
-        without hashed n-grams x itself.
+        """Hidden states followed by the logits of hashed n-grams, K = W + V, or with what short rows add to it, K = W.
+
+        Without hashed n-grams x itself.
         """
         return x if self.recall is None or stored is None else self.recall.add_to_hidden(x, stored)
 

@@ -93,7 +93,7 @@ class HashedNGrams(nn.Module):
         return weighted
 
     def add_to_hidden(self, hidden: Float[Tensor, "B T W"], stored: Float[Tensor, "B T N R"]) -> Float[Tensor, "B T K"]:
-        """Hidden states with the orders' predictions: h + P Σ w_n r_n, K = W, or h followed by their logits, K = W + V."""
+        """Hidden states with the orders' predictions: h + P Σ w_n r_n, K = W; or h followed by logits, K = W + V."""
         weighted = self.weighted_sum(stored, hidden)
         if self.output_projection is None:
             return torch.cat([hidden.to(stored.dtype), weighted], -1)

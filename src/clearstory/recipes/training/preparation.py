@@ -193,7 +193,9 @@ def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> 
 
 
 def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget) -> TrainRecipe:
-    """The recipe with size, context and dropout of `clear` or `recall` for subwords chosen by the time limit, where no size is given."""
+    """The recipe with size, context and dropout of `clear`, or of `recall` for subwords, chosen by the time limit,
+    where no size is given.
+    """
     settings = recipe.training
     if recipe.init or recipe.time_limit is None or recipe.parameters is not None:
         return recipe
