@@ -17,9 +17,10 @@ from torch import Generator, Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.generation.constraints import EndTokens, TokenConstraints, end_token_ids
+from clearstory.generation.decoding_batch import decoding_batch
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
+from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
 
 PREFILL_TOKENS = 4096
@@ -167,13 +168,14 @@ class Engine:
     max_running: int = 64
     suppress_tokens: tuple[int, ...] = ()
     waiting: deque[GenerationRequest] = field(default_factory=deque)
-    running: list[GenerationRequest] = field(default_factory=list)  # their states are in `state`, in this order
-    state: State | None = None
+    running: list[GenerationRequest] = field(default_factory=list)  # in the order of `batch`
     n_requests: int = 0
+    _batched: bool | None = None  # see `decoding_batch`
 
     def __post_init__(self) -> None:
         if self.max_running < 1:
             raise BadSetting(f"max_running is {self.max_running}; an engine runs at least 1 request at once")
+        self.batch = decoding_batch(self.model, self._batched)
 
     @property
     def has_unfinished(self) -> bool:
@@ -242,66 +244,44 @@ class Engine:
         return torch.stack([each.constrain(row) for each, row in zip(self.running, logits, strict=True)])
 
     def retain(self, kept: Sequence[bool]) -> None:
-        """Remove the other running requests, and their states."""
-        if all(kept):
-            return
-        indices = [index for index, keep in enumerate(kept) if keep]
-        self.running = [self.running[index] for index in indices]
-        self.state = self.state.select(indices) if self.state is not None and indices else None
+        """Remove the other running requests from the batch."""
+        if not all(kept):
+            self.select([index for index, keep in enumerate(kept) if keep])
+
+    def select(self, indices: Sequence[int]) -> None:
+        """Keep these of the running requests."""
+        if len(indices) < len(self.running):
+            self.running = [self.running[index] for index in indices]
+            self.batch.select(indices)
 
     def forward(self) -> Tensor | None:
         """Let every request read its unread tokens; hidden states after the last of each, (R, W)."""
-        vectors: list[Tensor] = []
-        states: list[State] = []
-        order: list[GenerationRequest] = []
         continuing, restarting = self.split_by_context()
-        if continuing:
-            assert self.state is not None
-            state = self.state if len(continuing) == len(self.running) else self.state.select(continuing)
-            requests = [self.running[index] for index in continuing]
-            ids = torch.tensor([request.unread for request in requests], device=self.device)
-            hidden, after = self.model.forward(TokenBatch(ids), state)
-            assert after is not None
-            vectors, states, order = [hidden[:, -1]], [after], requests
-        n_joining = min(len(self.waiting), self.max_running - len(self.running))
+        self.select(continuing)
+        vectors = []
+        if self.running:
+            vectors.append(self.batch.step([request.unread[0] for request in self.running]))
+        n_joining = min(len(self.waiting), self.max_running - len(self.running) - len(restarting))
         prefilling = restarting + [self.waiting.popleft() for _ in range(n_joining)]
         for group in group_by_length(prefilling):
-            tokens = TokenBatch.from_sequences([request.unread for request in group], self.device)
-            start = initial_state(self.model, len(group), [request.source for request in group], self.device)
-            hidden, after = self.model.forward(tokens, start)
-            assert after is not None
-            vectors.append(hidden[torch.arange(len(group), device=hidden.device), tokens.last_positions()])
-            states.append(after)
-            order += group
-        if not order:
+            vectors.append(self.batch.add([request.unread for request in group], [request.source for request in group]))
+            self.running = self.running + group
+        if not vectors:
             return None
-        self.running = order
-        self.state = states[0] if len(states) == 1 else type(states[0]).join(states)
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
     def split_by_context(self) -> tuple[list[int], list[GenerationRequest]]:
-        """Indices of the requests that continue from their state; and those with a full context, set to read again."""
+        """Indices of the requests that continue; and those with a full context, set to read its end again."""
         context = self.model.context
-        if context is None or self.state is None:
-            return list(range(len(self.running))), []
         continuing: list[int] = []
         restarting: list[GenerationRequest] = []
-        for index, (request, length) in enumerate(zip(self.running, self.state.lengths, strict=True)):
-            if length < context:
+        for index, (request, length) in enumerate(zip(self.running, self.batch.lengths, strict=True)):
+            if context is None or length < context:
                 continuing.append(index)
             else:
                 request.unread = keep_recent_half(request.ids, context)
                 restarting.append(request)
         return continuing, restarting
-
-    @property
-    def device(self) -> torch.device:
-        """The model's device."""
-        if isinstance(self.model, torch.nn.Module):
-            weight = next(iter(self.model.parameters()), None)
-            if weight is not None:
-                return weight.device
-        return torch.device("cpu")
 
 
 def group_by_length(requests: Sequence[GenerationRequest]) -> Iterator[list[GenerationRequest]]:

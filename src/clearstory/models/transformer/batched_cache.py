@@ -44,8 +44,8 @@ class BatchedLayer:
         self.values.scatter_(2, at, v)
 
     def attend(self, q: Float[Tensor, "R H 1 D"]) -> Float[Tensor, "R H 1 D"]:
-        """Head outputs of one query of each row, (R, H, 1, D); heads that share a key are the queries of one product."""
-        shared = q.squeeze(2).unflatten(1, (self.keys.shape[1], -1))
+        """Head outputs of one query of each row, (R, H, 1, D); heads that share a key are queries of one product."""
+        shared = torch.unflatten(q.squeeze(2), 1, (self.keys.shape[1], -1))
         out = F.scaled_dot_product_attention(shared, self.keys, self.values, attn_mask=self.bias)
         return out.flatten(1, 2).unsqueeze(2)
 
@@ -89,8 +89,9 @@ class BatchedKVCache:
         if before.shape[0] == 0:
             assert like is not None, "an empty cache has no shape yet"
             before = like.unsqueeze(2)[:, :, :0, :, :0]
-        # Zeros, not uninitialised memory: a hidden value has weight 0, and 0 times infinity is not a number.
-        self.data = before.new_zeros(*before.shape[:2], slots, before.shape[3], capacity, before.shape[5])
+        with torch.inference_mode(False):  # a tensor that may be written to in any mode
+            # Zeros, not uninitialised memory: a hidden value has weight 0, and 0 times infinity is not a number.
+            self.data = before.new_zeros(*before.shape[:2], slots, before.shape[3], capacity, before.shape[5])
         # No slot has wrapped around yet: only a cache of its largest capacity does.
         self.data[:, :, : before.shape[2], :, : before.shape[4]] = before
         return True
@@ -121,7 +122,7 @@ class BatchedKVCache:
         hidden = torch.zeros(visible.shape, dtype=self.data.dtype, device=visible.device)
         mask = hidden.masked_fill_(~visible, -torch.inf)[:, None, None]
         if bias is not None:
-            mask = mask + bias.to(mask.dtype).unflatten(1, (self.data.shape[3], -1))
+            mask = mask + torch.unflatten(bias.to(mask.dtype), 1, (self.data.shape[3], -1))
         indices = None if positions is None else positions.squeeze(1) % self.capacity
         rows = self.data[:, :, : len(visible)]
         return [BatchedLayer(keys, values, mask, indices) for keys, values in rows.unbind()]

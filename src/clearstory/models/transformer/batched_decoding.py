@@ -7,8 +7,7 @@ others. Unlike a State this is no value: each step changes it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,16 +16,13 @@ from torch import Tensor
 
 from clearstory.models.transformer.batched_cache import BatchedKVCache, BatchedLayer, power_of_two
 from clearstory.models.transformer.cache import KVCache, RowCache
-from clearstory.models.transformer.cuda_graph import record_graph
+from clearstory.models.transformer.cuda_graph import CUDAGraphs
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.transformer.stack import Stack
 
 MIN_CAPACITY = 256
 """Tokens of a slot at first: attending to hidden ones takes less time than recording a graph for each smaller size."""
-
-STEPS_BEFORE_RECORDING = 2
-"""Steps of one shape before it is recorded, which takes as long as a few steps."""
 
 ID, POSITION, SOURCE_LENGTH, RECENT = range(4)
 """Columns of a step's input, a row for each slot; from RECENT on, the last ids, where hashed n-grams are looked up."""
@@ -64,9 +60,7 @@ class BatchedDecoder:
     Args:
         model: a decoder or encoder-decoder; see `can_batch`.
         capacity: tokens of a slot at first.
-        graphs: whether steps are recorded as CUDA graphs; None: on a CUDA device.
-
-    `eager_reason` says why steps are not recorded, where recording failed.
+        graphs: where steps are recorded, by their number of rows; by default on a CUDA device.
 
     >>> from clearstory.models.base import TokenBatch
     >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
@@ -79,7 +73,7 @@ class BatchedDecoder:
     """
 
     def __init__(
-        self, model: Transformer | EncoderDecoder, capacity: int = MIN_CAPACITY, graphs: bool | None = None
+        self, model: Transformer | EncoderDecoder, capacity: int = MIN_CAPACITY, graphs: CUDAGraphs | None = None
     ) -> None:
         c = model.config
         self.model = model
@@ -91,11 +85,7 @@ class BatchedDecoder:
         self.sources = BatchedKVCache(c.context, 16)
         self.device = model.embedding.weight.device
         self.inputs = torch.zeros(0, RECENT + self.n_recent, dtype=torch.long, device=self.device)
-        self.records = self.device.type == "cuda" if graphs is None else graphs
-        self.eager_reason: str | None = None
-        self.recorded: dict[int, Callable[[], Tensor]] = {}  # by the number of rows
-        self.n_steps: Counter[int] = Counter()  # the same
-        self.graph_pool: object = None
+        self.graphs = CUDAGraphs(self.device) if graphs is None and self.device.type == "cuda" else graphs
 
     @property
     def lengths(self) -> list[int]:
@@ -115,6 +105,7 @@ class BatchedDecoder:
                 self.sources.put(slot, row.source, source_length)
             self.sequences.append(BatchedSequence(slot, row.length, row.recent_ids, source_length))
 
+    @torch.no_grad()
     def select(self, kept: Sequence[int]) -> None:
         """Keep these of the sequences, in this order; the slots of the others become free."""
         self.sequences = [self.sequences[index] for index in kept]
@@ -136,10 +127,11 @@ class BatchedDecoder:
         if first is not None and first.source is not None:
             longest = max(row.source.shape[3] for row in rows if row.source is not None)
             replaced |= self.sources.reserve(slots, longest, first.source)
-        if replaced:  # what was recorded reads the old storage
-            self.inputs = self.inputs.new_zeros(self.cache.slots, self.inputs.shape[1])
-            self.recorded.clear()
-            self.n_steps.clear()
+        if replaced:
+            with torch.inference_mode(False):
+                self.inputs = self.inputs.new_zeros(self.cache.slots, self.inputs.shape[1])
+            if self.graphs is not None:
+                self.graphs.clear()
 
     @torch.no_grad()
     def step(self, ids: Sequence[int]) -> Float[Tensor, "N K"]:
@@ -153,7 +145,7 @@ class BatchedDecoder:
         slots = [each.slot for each in after]
         rows = power_of_two(max(slots) + 1)
         self.inputs[:rows].copy_(self.input_rows(after, ids, rows))
-        hidden = self.run(rows)
+        hidden = self.compute(rows) if self.graphs is None else self.graphs.run(rows, lambda: self.compute(rows))
         self.sequences = after
         if slots == list(range(len(slots))):
             return hidden[: len(slots)]
@@ -173,20 +165,12 @@ class BatchedDecoder:
             table[each.slot] = [new, each.length - 1, each.source_length, *padding, *each.recent_ids]
         return torch.tensor(table)
 
-    def run(self, rows: int) -> Float[Tensor, "R K"]:
-        """Hidden states of the first `rows` slots for the input, (R, K), by a recorded graph where there is one."""
-        self.n_steps[rows] += 1
-        if self.records and rows not in self.recorded and self.n_steps[rows] > STEPS_BEFORE_RECORDING:
-            try:
-                self.graph_pool = self.graph_pool or torch.cuda.graph_pool_handle()
-                self.recorded[rows] = record_graph(lambda: self.compute(rows), self.device, self.graph_pool)
-            except RuntimeError as error:
-                self.records, self.eager_reason = False, str(error).partition("\n")[0]
-        replay = self.recorded.get(rows)
-        return self.compute(rows) if replay is None else replay()
-
     def compute(self, rows: int) -> Float[Tensor, "R K"]:
-        """The same by PyTorch's operations; none waits for a value, and shapes depend on `rows` and capacities only."""
+        """Hidden states of the first `rows` slots for the input, (R, K).
+
+        A computation that can be recorded: none of its operations waits for a value, and shapes depend on `rows` and
+        capacities only.
+        """
         inputs = self.inputs[:rows]
         ids, positions = inputs[:, ID, None], inputs[:, POSITION, None]
         distances = self.cache.distances(positions)

@@ -1,43 +1,90 @@
-"""A computation recorded in a CUDA graph: all its kernels are launched by one call.
+"""CUDA graphs: computations whose kernels are recorded once and then launched by one call.
 
-Decoding one token launches a few hundred kernels of some microseconds, and Python takes longer to launch one than the
-GPU to run it.
+Decoding one token launches a few hundred kernels of some microseconds each, and Python takes longer to launch a kernel
+than the GPU to run it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+CALLS_BEFORE_RECORDING = 2
+"""Calls of a computation before it is recorded, which takes as long as a few calls."""
 
-def record_graph(compute: Callable[[], Tensor], device: torch.device, pool: Any = None) -> Callable[[], Tensor]:
-    """A function that repeats `compute` on a CUDA device: the same kernels on the same memory.
 
-    What changes between two calls must be values of tensors that exist before. The result is the same tensor at each
-    call. Graphs of one `pool` share their memory and must not run at the same time. Raises RuntimeError for what cannot
-    be recorded, such as a computation that waits for a value on the GPU.
+class CUDAGraph:
+    """A recorded computation: the same kernels on the same memory at each call, the result in the same tensor.
+
+    What changes between two calls must be values of tensors that exist before. Raises RuntimeError for what cannot be
+    recorded, such as a computation that waits for a value on the GPU.
+
+    Args:
+        compute: the computation; it is called twice.
+        device: the GPU.
+        pool: memory of other graphs, which it shares; such graphs must not run at the same time.
     """
-    with torch.cuda.device(device):
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
-        try:
-            # Libraries allocate and kernels are loaded at their first use, which cannot be recorded.
-            side.wait_stream(current)
-            with torch.cuda.stream(side):
-                compute()
-            current.wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            # thread_local: other threads may use the GPU meanwhile.
-            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
-                out = compute()
-        finally:
-            # A recording that fails leaves its stream as the current one.
-            torch.cuda.set_stream(current)
 
-    def replay() -> Tensor:
-        graph.replay()
-        return out
+    def __init__(self, compute: Callable[[], Tensor], device: torch.device, pool: Any = None) -> None:
+        with torch.cuda.device(device):
+            current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
+            try:
+                # Libraries allocate and kernels are loaded at their first use, which cannot be recorded.
+                side.wait_stream(current)
+                with torch.cuda.stream(side):
+                    compute()
+                current.wait_stream(side)
+                self.graph = torch.cuda.CUDAGraph()
+                # thread_local: other threads may use the GPU meanwhile.
+                with torch.cuda.graph(self.graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                    self.result = compute()
+            finally:
+                # A recording that fails leaves its stream as the current one.
+                torch.cuda.set_stream(current)
 
-    return replay
+    def __call__(self) -> Tensor:
+        """The result for the present values, which the next call overwrites."""
+        self.graph.replay()
+        return self.result
+
+    @property
+    def pool(self) -> Any:
+        """Its memory, for another graph."""
+        return self.graph.pool()
+
+
+class CUDAGraphs:
+    """Computations by a key, each recorded after its first calls; where recording fails, none is from then on.
+
+    Args:
+        device: the GPU.
+        record: makes a recorded computation; see `CUDAGraph`.
+    """
+
+    def __init__(self, device: torch.device, record: Callable[..., CUDAGraph] = CUDAGraph) -> None:
+        self.device = device
+        self.record = record
+        self.graphs: dict[int, CUDAGraph] = {}
+        self.n_calls: Counter[int] = Counter()
+        self.eager_reason: str | None = None  # why nothing is recorded
+
+    def run(self, key: int, compute: Callable[[], Tensor]) -> Tensor:
+        """The result of `compute`, which must be the same computation for the same key."""
+        self.n_calls[key] += 1
+        if key not in self.graphs and self.eager_reason is None and self.n_calls[key] > CALLS_BEFORE_RECORDING:
+            pool = next((graph.pool for graph in self.graphs.values()), None)
+            try:
+                self.graphs[key] = self.record(compute, self.device, pool)
+            except RuntimeError as error:
+                self.eager_reason = str(error).partition("\n")[0]
+        graph = self.graphs.get(key)
+        return compute() if graph is None else graph()
+
+    def clear(self) -> None:
+        """Forget all graphs: the memory that they use was replaced."""
+        self.graphs.clear()
+        self.n_calls.clear()
