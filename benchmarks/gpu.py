@@ -8,7 +8,8 @@ included. `unsteady` is clearstory without the deterministic kernels that make a
 recurrent: steps of an LSTM of 512 units in fp32 and bf16.
 quality: characters of tinyshakespeare, whole processes; nats on the whole last tenth in blocks of the context. The
 README of nanoGPT gives 1.4697 for 6 layers of width 384, context 256, dropout 0.2, batch size 64, 5,000 steps.
-generation: GPT-2 124M with random weights in bf16, greedy decoding, prompts included; clearstory uses its engine.
+generation: GPT-2 124M with random weights in bf16, greedy decoding, prompts of 32 tokens included; clearstory uses its
+engine, whose steps are recorded in CUDA graphs; also without recording, and over a cache for each sequence.
 --smoke uses tiny sizes, also on a CPU: it only tests that the benchmark runs; its numbers mean nothing.
 """
 
@@ -24,6 +25,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -33,6 +35,7 @@ import torch
 from common import data_file, print_result, run_clearstory
 from transformers_baseline import gpt2_model, gpt2_train_step
 
+from clearstory.generation.decoding_batch import CacheBatch
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.build import build
@@ -257,47 +260,71 @@ def tinyshakespeare_loss(names: list[str], device: str, smoke: bool) -> dict[str
 
 
 def generation_speed(workload: Workload, device: str) -> dict[str, Any]:
-    """Generated tokens per second, prompts included."""
+    """Generated tokens per second, prompts included: by recorded steps, by the same steps without recording, over a
+    cache for each sequence, and by transformers; and what a step alone takes.
+    """
     model = build(workload.config, seed=1, device=device).eval().bfloat16()
     hf_model = gpt2_model(workload.config, device).eval().bfloat16()
     generator, results = torch.Generator().manual_seed(1), {}
     for batch_size in workload.generation_batch_sizes:
-        prompts = torch.randint(
-            1, workload.config.vocab, (batch_size, min(32, workload.context // 2)), generator=generator
-        )
-        device_prompts = prompts.to(device)
-
-        def run_engine(prompts: Any = prompts) -> None:
-            running = Engine(model)
-            for prompt in prompts.tolist():
-                running.add(prompt, Sampling(max_tokens=workload.max_tokens, temperature=0))
-            while running.has_unfinished:
-                running.next_tokens()
-
-        def run_transformers(device_prompts: Any = device_prompts) -> None:
-            hf_model.generate(
-                device_prompts, attention_mask=torch.ones_like(device_prompts), max_new_tokens=workload.max_tokens,
-                min_new_tokens=workload.max_tokens, do_sample=False, pad_token_id=0,
-            )  # fmt: skip
-
-        seconds: dict[str, list[float]] = {"clearstory": [], "transformers": []}
+        shape = batch_size, min(32, workload.context // 2)
+        prompts = torch.randint(1, workload.config.vocab, shape, generator=generator)
+        loops: dict[str, Callable[[], dict[str, Any]]] = {
+            "clearstory": partial(run_engine, model, prompts, workload.max_tokens),
+            "clearstory, not recorded": partial(run_engine, model, prompts, workload.max_tokens, recorded=False),
+            "clearstory, separate caches": partial(run_engine, model, prompts, workload.max_tokens, batched=False),
+            "transformers": partial(run_transformers, hf_model, prompts.to(device), workload.max_tokens),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in loops}
+        notes: dict[str, dict[str, Any]] = {}
         for round_index in range(4):
-            for name, generate in (("clearstory", run_engine), ("transformers", run_transformers)):
+            for name, loop in loops.items():
                 synchronize(device)
                 started = time.perf_counter()
-                generate()
+                notes[name] = loop()
                 synchronize(device)
                 if round_index:
                     seconds[name].append(time.perf_counter() - started)
-        both = zip(seconds["transformers"], seconds["clearstory"], strict=True)
+        base = seconds["transformers"]
         results[f"batch_{batch_size}"] = {
-            **{
-                name: round(batch_size * workload.max_tokens / statistics.median(each))
-                for name, each in seconds.items()
-            },
-            "times_as_fast": round(statistics.median(b / a for b, a in both), 3),
+            name: {
+                "tokens_per_second": round(batch_size * workload.max_tokens / statistics.median(each)),
+                "times_as_fast": round(statistics.median(b / a for a, b in zip(each, base, strict=True)), 3),
+                **notes[name],
+            }
+            for name, each in seconds.items()
         }
     return results
+
+
+def run_engine(
+    model: Any, prompts: Any, max_tokens: int, batched: bool = True, recorded: bool = True
+) -> dict[str, Any]:
+    """Generate greedily; median milliseconds of the steps in the second half, and why none was recorded if so."""
+    engine = Engine(model, _batched=batched)
+    decoder = engine.batch.decoder if isinstance(engine.batch, CacheBatch) else None
+    if decoder is not None and not recorded:
+        decoder.graphs = None
+    for prompt in prompts.tolist():
+        engine.add(prompt, Sampling(max_tokens=max_tokens, temperature=0))
+    steps = []
+    while engine.has_unfinished:
+        started = time.perf_counter()
+        engine.next_tokens()  # returns numbers, and so waits for the GPU
+        steps.append(time.perf_counter() - started)
+    note = {"step_milliseconds": round(1e3 * statistics.median(steps[len(steps) // 2 :]), 3)}
+    if decoder is None or decoder.graphs is None:
+        return note
+    return {**note, "recorded": sorted(decoder.graphs.graphs), "eager_reason": decoder.graphs.eager_reason}
+
+
+def run_transformers(model: Any, prompts: Any, max_tokens: int) -> dict[str, Any]:
+    """The same by transformers."""
+    model.generate(
+        prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=max_tokens, min_new_tokens=max_tokens,
+        do_sample=False, pad_token_id=0,
+    )  # fmt: skip
+    return {}
 
 
 if __name__ == "__main__":

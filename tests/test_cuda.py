@@ -16,6 +16,7 @@ from torch.testing import assert_close
 import clearstory
 from clearstory.errors import CannotDo
 from clearstory.evaluation.windows import score_dataset
+from clearstory.generation.decoding_batch import CacheBatch
 from clearstory.generation.engine import Engine, Token, generate
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
@@ -23,13 +24,15 @@ from clearstory.models.build import build
 from clearstory.models.device import resolve_device
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.inference_model import inference_model
+from clearstory.models.transformer.batched_decoding import BatchedDecoder
+from clearstory.models.transformer.presets import T5_SMALL
 from clearstory.recipes.doctor import doctor
 from clearstory.recipes.planning.plan import plan
 from clearstory.training.count_trainer import CountTrainer
 from clearstory.training.objectives.causal import Causal
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
-from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, VOCAB
+from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, VOCAB, shaken
 
 if not torch.cuda.is_available():
     pytest.skip("there is no GPU that CUDA knows here", allow_module_level=True)
@@ -193,6 +196,90 @@ def test_an_engine_generates_the_same_alone_or_in_a_batch(model: Any) -> None:
     for number, tokens in enumerate(alone):
         assert [token.id for token in answers[number]] == [token.id for token in tokens]
         assert_close([t.logprob for t in answers[number]], [t.logprob for t in tokens], rtol=1e-9, atol=1e-9)
+
+
+DECODERS: dict[str, Any] = {
+    "gpt2": TINY_GPT2,
+    "clear": TINY_CLEAR,
+    "grouped": replace(TINY_CLEAR, context=160, heads=4, kv_heads=2),
+    "windowed": replace(TINY_CLEAR, context=160, sliding_window=5),
+    "recalling": TINY_RECALL,
+    "relative": replace(TINY_GPT2, positions="relative_bias", heads=4, kv_heads=2, head_dim=8),
+    "t5": replace(
+        T5_SMALL, vocab=VOCAB, context=24, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
+    ),
+}
+
+
+def answers(engine: Engine, source: bool) -> dict[int, list[Token]]:
+    """The tokens of requests that arrive one at a time, while others are running."""
+    found: dict[int, list[Token]] = {}
+    late = list(REQUESTS)
+    while late or engine.has_unfinished:
+        if late:
+            prompt, sampling = late.pop(0)
+            found[engine.add([0], sampling, source=prompt) if source else engine.add(prompt, sampling)] = []
+        for output in engine.next_tokens():
+            found[output.request].append(output.token)
+    return found
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_recorded_graph_generates_what_eager_steps_and_separate_caches_do(name: str) -> None:
+    model = shaken(DECODERS[name]).to(DEVICE).requires_grad_(False)
+    recorded, eager, separate = Engine(model), Engine(model), Engine(model, _batched=False)
+    assert isinstance(recorded.batch, CacheBatch)
+    assert isinstance(eager.batch, CacheBatch)
+    eager.batch.decoder.graphs = None
+    wanted = answers(separate, name == "t5")
+    for engine in (eager, recorded):
+        found = answers(engine, name == "t5")
+        for number, tokens in wanted.items():
+            assert [token.id for token in found[number]] == [token.id for token in tokens]
+            assert_close([t.logprob for t in found[number]], [t.logprob for t in tokens], rtol=1e-9, atol=1e-9)
+    graphs = recorded.batch.decoder.graphs
+    assert graphs is not None
+    assert graphs.eager_reason is None
+    assert graphs.graphs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config", [replace(WIDE, dropout=0.0), replace(TINY_GPT2, context=900)], ids=["clear", "gpt2"])
+def test_recorded_steps_equal_eager_ones_in_every_dtype(config: Any, dtype: torch.dtype) -> None:
+    model: Any = build(config, seed=1).to(DEVICE, dtype).eval().requires_grad_(False)
+    recorded, eager = BatchedDecoder(model), BatchedDecoder(model)
+    eager.graphs = None
+    _, state = model.forward(TokenBatch.from_sequences([[1, 2, 3], [4]], DEVICE), model.init_state(2))
+    for decoder in (recorded, eager):
+        decoder.add(state)
+    # Beyond 256 tokens, where one has the context, storage is replaced, and recorded anew.
+    for step in range(min(config.context - 4, 300)):
+        ids = [(5 * step) % VOCAB, (7 * step) % VOCAB]
+        assert_close(recorded.step(ids), eager.step(ids), rtol=1e-3, atol=1e-3)
+    assert recorded.graphs is not None
+    assert sorted(recorded.graphs.graphs) == [2]
+
+
+def test_where_recording_fails_steps_are_eager_and_the_reason_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = shaken(TINY_CLEAR).to(DEVICE).requires_grad_(False)
+    wanted = [token.id for token in generate(model, [3, 1], Sampling(max_tokens=15, temperature=0))]
+    compute = BatchedDecoder.compute
+
+    def waiting(self: BatchedDecoder, rows: int) -> torch.Tensor:
+        int(self.inputs[0, 0])  # cannot be recorded: it waits for the GPU
+        return compute(self, rows)
+
+    monkeypatch.setattr(BatchedDecoder, "compute", waiting)
+    engine, stream = Engine(model), torch.cuda.current_stream()
+    number = engine.add([3, 1], Sampling(max_tokens=15, temperature=0))
+    found = []
+    while engine.has_unfinished:
+        found += [output.token.id for output in engine.next_tokens() if output.request == number]
+    assert found == wanted
+    assert isinstance(engine.batch, CacheBatch)
+    assert engine.batch.decoder.graphs is not None
+    assert engine.batch.decoder.graphs.eager_reason
+    assert torch.cuda.current_stream() == stream
 
 
 @pytest.mark.parametrize("name", ["gpt2", "clear", "windowed", "lstm"])

@@ -69,7 +69,7 @@ class BatchedDecoder:
     >>> _, state = model.forward(TokenBatch.from_sequences([[1, 2, 3], [4]]), model.init_state(2))
     >>> decoder.add(state)
     >>> decoder.step([5, 6]).shape, decoder.lengths
-    (torch.Size([2, 384]), [4, 2])
+    (torch.Size([2, 128]), [4, 2])
     """
 
     def __init__(
