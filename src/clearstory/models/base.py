@@ -166,7 +166,9 @@ def initial_state(
 @contextmanager
 def inference_mode(model: object) -> Iterator[None]:
     """Context in which a model computes without gradients or dropout; each module's mode is restored afterwards."""
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    # A view is never in training mode, and has hundreds of modules to ask at each token.
+    trains = isinstance(model, torch.nn.Module) and getattr(model, "trains", True)
+    modules = cast(torch.nn.Module, model).modules() if trains else ()
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False

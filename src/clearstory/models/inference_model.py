@@ -113,7 +113,7 @@ def precision_of_blocks(linear: nn.Linear) -> PackedPrecision | None:
     """The precision that holds a layer's blocks; None for plain weights."""
     if not isinstance(linear, BlockQuantizedLinear):
         return None
-    return "int8" if linear.format.int4_groups is None else "int4"
+    return linear.format.precision
 
 
 class InferenceView(nn.Module):
@@ -122,6 +122,8 @@ class InferenceView(nn.Module):
 
     Raises CannotDo for a model without output embeddings.
     """
+
+    trains = False
 
     def __init__(self, model: LanguageModel, pack: JoinedLinearFactory) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clearstory.errors import MissingExtra
-from clearstory.models.matmul.block_linear import BlockFormat, Int4Groups
+from clearstory.models.matmul.block_linear import BlockFormat, IntegerGroups
 
 Blocks = UInt8[Tensor, "N K"]
 
@@ -124,18 +124,25 @@ QUANTIZATION_TYPES: dict[int, QuantizationType] = {
 SUPPORTED_TYPES = ", ".join(each.name for each in QUANTIZATION_TYPES.values())
 
 
-def q4_0_groups(rows: UInt8[Tensor, "O K"]) -> Int4Groups:
+def q4_0_groups(rows: UInt8[Tensor, "O K"]) -> IntegerGroups:
     """Q4_0 as groups: (integer - 8) · scale."""
     blocks = rows.view(-1, 18)
     scale = as_float16(blocks[:, :2]).view(len(rows), -1)
-    return Int4Groups(unpack_nibbles(blocks[:, 2:]).view(len(rows), -1), scale, torch.zeros_like(scale))
+    return IntegerGroups("int4", unpack_nibbles(blocks[:, 2:]).view(len(rows), -1), scale, torch.zeros_like(scale))
 
 
-def q4_1_groups(rows: UInt8[Tensor, "O K"]) -> Int4Groups:
+def q4_1_groups(rows: UInt8[Tensor, "O K"]) -> IntegerGroups:
     """Q4_1 as groups: integer · scale + least = (integer - 8) · scale + (least + 8 · scale)."""
     blocks = rows.view(-1, 20)
     scale, least = (as_float16(blocks[:, at : at + 2]).view(len(rows), -1) for at in (0, 2))
-    return Int4Groups(unpack_nibbles(blocks[:, 4:]).view(len(rows), -1), scale, least + 8 * scale)
+    return IntegerGroups("int4", unpack_nibbles(blocks[:, 4:]).view(len(rows), -1), scale, least + 8 * scale)
+
+
+def q8_0_groups(rows: UInt8[Tensor, "O K"]) -> IntegerGroups:
+    """Q8_0 as groups: integer · scale."""
+    blocks = rows.view(-1, 34)
+    scale = as_float16(blocks[:, :2]).view(len(rows), -1)
+    return IntegerGroups("int8", blocks[:, 2:].view(torch.int8).reshape(len(rows), -1), scale, torch.zeros_like(scale))
 
 
 def rows_reader(type: QuantizationType) -> Callable[[Tensor], Tensor]:
@@ -144,9 +151,9 @@ def rows_reader(type: QuantizationType) -> Callable[[Tensor], Tensor]:
 
 
 BLOCK_FORMATS: dict[str, BlockFormat] = {
-    "Q4_0": BlockFormat("Q4_0", rows_reader(QUANTIZATION_TYPES[2]), q4_0_groups),
-    "Q4_1": BlockFormat("Q4_1", rows_reader(QUANTIZATION_TYPES[3]), q4_1_groups),
-    "Q8_0": BlockFormat("Q8_0", rows_reader(QUANTIZATION_TYPES[8])),
+    "Q4_0": BlockFormat("Q4_0", rows_reader(QUANTIZATION_TYPES[2]), q4_0_groups, "int4"),
+    "Q4_1": BlockFormat("Q4_1", rows_reader(QUANTIZATION_TYPES[3]), q4_1_groups, "int4"),
+    "Q8_0": BlockFormat("Q8_0", rows_reader(QUANTIZATION_TYPES[8]), q8_0_groups, "int8"),
 }
 """Formats in which weights can stay in memory, by name."""
 

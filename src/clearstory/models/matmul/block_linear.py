@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
@@ -11,18 +12,25 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Int4Groups:
-    """A matrix as (integer - 8) · scale + offset, with a scale and an offset for each group of inputs.
+class IntegerGroups:
+    """A matrix as (integer - zero) · scale + offset, with a scale and an offset for each group of 32 inputs.
 
     Args:
-        integers: from 0 to 15, (O, I).
+        precision: int4, with integers from 0 to 15 and 8 for zero, or int8, from -127 to 127.
+        integers: (O, I).
         scale: (O, groups).
         offset: (O, groups).
     """
 
+    precision: Literal["int4", "int8"]
     integers: Tensor
     scale: Tensor
     offset: Tensor
+
+    @property
+    def zero(self) -> int:
+        """The integer that stands for the offset alone."""
+        return 8 if self.precision == "int4" else 0
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,14 @@ class BlockFormat:
     Args:
         name: its name, as Q4_1.
         dequantize: from rows of blocks, (O, bytes), to numbers, (O, I).
-        int4_groups: from rows of blocks to the same numbers as groups of 32; None for formats that are not of 4 bits.
+        groups: from rows of blocks to the same numbers as groups of integers.
+        precision: that of the integers.
     """
 
     name: str
     dequantize: Callable[[Tensor], Tensor]
-    int4_groups: Callable[[Tensor], Int4Groups] | None = None
+    groups: Callable[[Tensor], IntegerGroups]
+    precision: Literal["int4", "int8"]
 
 
 class BlockQuantizedLinear(nn.Linear):
@@ -57,12 +67,12 @@ class BlockQuantizedLinear(nn.Linear):
         return self.format.dequantize(self.blocks)
 
 
-def joined_int4_groups(linears: list[BlockQuantizedLinear]) -> Int4Groups | None:
-    """The groups of several layers of one input, joined; None if one is in another format than 4 bits."""
-    parts = [None if each.format.int4_groups is None else each.format.int4_groups(each.blocks) for each in linears]
-    whole = [part for part in parts if part is not None]
-    if len(whole) < len(parts):
+def joined_groups(linears: list[BlockQuantizedLinear]) -> IntegerGroups | None:
+    """The groups of several layers of one input, joined; None if their precisions differ."""
+    if len({each.format.precision for each in linears}) != 1:
         return None
-    return Int4Groups(
-        *(torch.cat(each) for each in zip(*((p.integers, p.scale, p.offset) for p in whole), strict=True))
-    )
+    parts = [each.format.groups(each.blocks) for each in linears]
+    if len(parts) == 1:
+        return parts[0]
+    joined = (torch.cat(each) for each in zip(*((p.integers, p.scale, p.offset) for p in parts), strict=True))
+    return IntegerGroups(linears[0].format.precision, *joined)

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from clearstory.models.matmul.quantization import quantize_rows
+
 # oneDNN, fp32: a second implementation beside `F.linear`, which calls the BLAS that torch was built with (MKL on x86).
 
 
@@ -75,23 +77,13 @@ else:
 
 def pack_int8_weight(weight: Float[Tensor, "O I"], columns: Float[Tensor, "I"] | None, steps: int) -> Int8Weight:
     """Weights, over `columns`, rounded to a 127th of the largest in each row, and packed, for `linear_int8_weight`."""
-    integers = torch.empty(weight.shape, dtype=torch.int8)
-    scales = weight.new_empty(len(weight))
-    for start in range(0, len(weight), PART):
-        rows = slice(start, start + PART)
-        part = weight[rows] if columns is None else weight[rows] / columns
-        scales[rows] = (part.abs().amax(1) / 127).clamp_(min=1e-30)
-        integers[rows] = (part / scales[rows, None]).round_()
+    integers, scales = quantize_rows(weight, columns)
     with warnings.catch_warnings():
         # torch deprecates quantized tensors and has nothing yet that is as fast on a CPU.
         warnings.simplefilter("ignore", UserWarning)
         zeros = torch.zeros(len(scales), dtype=torch.long)
         quantized = torch._make_per_channel_quantized_tensor(integers, scales.double() / steps, zeros, 0)
         return torch.ops.quantized.linear_prepack(quantized, None)
-
-
-PART = 2048
-"""Rows that are rounded at a time, so that the temporary memory of a large matrix is small."""
 
 
 def linear_int8_weight(

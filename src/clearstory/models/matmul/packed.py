@@ -12,7 +12,8 @@ are measured by benchmarks/precision.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -21,7 +22,26 @@ from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models.matmul import kernels
-from clearstory.models.matmul.block_linear import BlockQuantizedLinear, Int4Groups, joined_int4_groups
+from clearstory.models.matmul.block_linear import BlockQuantizedLinear, IntegerGroups, joined_groups
+from clearstory.models.matmul.quantization import (
+    GROUP,
+    column_factors_of_int8,
+    column_magnitudes,
+    quantize_groups,
+    quantize_rows,
+)
+from clearstory.models.native.library import load_library
+from clearstory.models.native.linear import (
+    BLOCK_OUTS,
+    FP16,
+    FP32,
+    INT4_GROUPS,
+    INT8,
+    INT8_GROUPS,
+    NativeMatrix,
+    float_blocks,
+    group_blocks,
+)
 from clearstory.models.precision import PackedPrecision
 
 
@@ -34,14 +54,22 @@ def pack_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> Pac
         raise CannotDo(
             f"this build of torch has no {precision} kernels for this processor; open the model with --precision fp32"
         )
+    if (native := native_linear(linears, precision)) is not None:
+        return native
     in_blocks = [each for each in linears if isinstance(each, BlockQuantizedLinear)]
-    if precision == "int4" and len(in_blocks) == len(linears) and (groups := joined_int4_groups(in_blocks)):
-        return LinearInt4.from_groups(groups, joined_bias(linears))
-    weight = linears[0].weight.data if len(linears) == 1 else torch.cat([each.weight.data for each in linears])
-    weight = weight.float()
+    if precision == "int4" and len(in_blocks) == len(linears) and (groups := joined_groups(in_blocks)):
+        if groups.precision == "int4":
+            return LinearInt4.from_groups(groups, joined_bias(linears))
+    weight = joined_weight(linears)
     if precision == "fp16" and not fits_fp16(weight):
         precision = "fp32"
     return PACKED[precision](weight, joined_bias(linears))
+
+
+def joined_weight(linears: Sequence[nn.Linear]) -> Float[Tensor, "O I"]:
+    """The weights of all layers, fp32."""
+    weight = linears[0].weight.data if len(linears) == 1 else torch.cat([each.weight.data for each in linears])
+    return weight.float()
 
 
 def joined_bias(linears: Sequence[nn.Linear]) -> Float[Tensor, "O"] | None:
@@ -53,7 +81,9 @@ def joined_bias(linears: Sequence[nn.Linear]) -> Float[Tensor, "O"] | None:
 
 
 def is_available(precision: PackedPrecision) -> bool:
-    """Whether this build of torch has the kernels of a precision."""
+    """Whether this machine has the kernels of a precision."""
+    if precision != "bf16" and load_library() is not None:
+        return True
     available = {"fp16": kernels.has_fp16_weights, "int8": kernels.has_int8_weights, "int4": kernels.has_int4_weights}
     return available[precision]() if precision in available else True
 
@@ -83,6 +113,74 @@ class PackedLinear(nn.Module):
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows, fp32."""
         raise NotImplementedError
+
+
+class NativeLinear(PackedLinear):
+    """A linear layer computed by the compiled kernels, whose rows do not depend on each other in any precision."""
+
+    def __init__(self, precision: PackedPrecision, matrix: NativeMatrix, bias: Float[Tensor, "O"] | None) -> None:
+        nn.Module.__init__(self)
+        self.precision: PackedPrecision = precision
+        self.matrix, self.bias = matrix, bias
+        self.out_features, self.in_features = matrix.struct.outs, matrix.struct.ins
+
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
+        return self.matrix.multiply(x)
+
+
+def native_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> NativeLinear | None:
+    """Linear layers of one input as one that the compiled kernels compute; None where there are no such kernels."""
+    if precision == "bf16" or load_library() is None:
+        return None
+    bias = joined_bias(linears)
+    in_blocks = [each for each in linears if isinstance(each, BlockQuantizedLinear)]
+    if precision in ("int4", "int8") and len(in_blocks) == len(linears) and (groups := joined_groups(in_blocks)):
+        if groups.precision == precision:
+            return NativeLinear(precision, groups_matrix(groups, None, bias), bias)
+    weight = joined_weight(linears)
+    if precision == "fp16" and not fits_fp16(weight):
+        precision = "fp32"
+    return NativeLinear(precision, NATIVE[precision](weight, bias), bias)
+
+
+def float_matrix(weight: Float[Tensor, "O I"], bias: Tensor | None, kind: int, dtype: torch.dtype) -> NativeMatrix:
+    """A matrix in fp32 or fp16."""
+    return NativeMatrix(kind, tuple(weight.shape), float_blocks(weight, dtype), bias=bias)
+
+
+def int8_matrix(weight: Float[Tensor, "O I"], bias: Tensor | None) -> NativeMatrix:
+    """A matrix in int8 with a scale for each output."""
+    columns = column_factors_of_int8(weight)
+    integers, scales = quantize_rows(weight, columns)
+    padded = F.pad(scales, (0, -len(scales) % BLOCK_OUTS))
+    return NativeMatrix(INT8, tuple(weight.shape), float_blocks(integers, torch.int8), padded, columns, bias)
+
+
+def int4_matrix(weight: Float[Tensor, "O I"], bias: Tensor | None) -> NativeMatrix:
+    """A matrix in int4 with a scale and an offset for each 32 inputs."""
+    columns = column_magnitudes(weight, 0.75)
+    groups = quantize_groups(F.pad(weight / columns, (0, -weight.shape[1] % GROUP)), torch.float16)
+    return groups_matrix(groups, columns, bias, weight.shape[1])
+
+
+def groups_matrix(
+    groups: IntegerGroups, columns: Tensor | None, bias: Tensor | None, in_features: int | None = None
+) -> NativeMatrix:
+    """A matrix in groups of integers: exactly the numbers of the groups where fp16 holds scales and offsets."""
+    offset = groups.offset - groups.zero * groups.scale
+    four_bits = groups.precision == "int4"
+    blocks = group_blocks(groups.integers, groups.scale, offset, four_bits)
+    shape = (len(groups.integers), in_features or groups.integers.shape[1])
+    return NativeMatrix(INT4_GROUPS if four_bits else INT8_GROUPS, shape, blocks, columns=columns, bias=bias)
+
+
+NATIVE: dict[PackedPrecision, Callable[[Tensor, Tensor | None], NativeMatrix]] = {
+    "fp32": partial(float_matrix, kind=FP32, dtype=torch.float32),
+    "fp16": partial(float_matrix, kind=FP16, dtype=torch.float16),
+    "int8": int8_matrix,
+    "int4": int4_matrix,
+}
 
 
 class LinearFp32(PackedLinear):
@@ -138,9 +236,7 @@ class LinearInt8(PackedLinear):
     def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
         super().__init__(weight, bias)
         self.steps = int8_steps()
-        columns = column_magnitudes(weight, 0.5)
-        # Products within a factor of two of each other lose nothing in 8 bits.
-        self.columns = None if bool((columns.log2().abs() <= 1).all()) else columns
+        self.columns = column_factors_of_int8(weight)
         self.packed = kernels.pack_int8_weight(weight, self.columns, self.steps)
         self.planes = kernels.int8_planes(self.steps)
         self.product = kernels.scripted(kernels.linear_int8_weight)
@@ -166,10 +262,10 @@ class LinearInt4(PackedLinear):
         super().__init__(weight, bias)
         self.padding = -self.in_features % GROUP
         self.columns: Tensor | None = column_magnitudes(weight, 0.75)
-        self.pack(quantize_groups(F.pad(weight / self.columns, (0, self.padding))))
+        self.pack(quantize_groups(F.pad(weight / self.columns, (0, self.padding)), torch.bfloat16))
 
     @classmethod
-    def from_groups(cls, groups: Int4Groups, bias: Float[Tensor, "O"] | None) -> LinearInt4:
+    def from_groups(cls, groups: IntegerGroups, bias: Float[Tensor, "O"] | None) -> LinearInt4:
         """A layer whose weights are in groups of 32 already: only scales and offsets are rounded, to bf16."""
         made = cls.__new__(cls)
         PackedLinear.__init__(made, groups.integers, bias)
@@ -177,7 +273,7 @@ class LinearInt4(PackedLinear):
         made.pack(groups)
         return made
 
-    def pack(self, groups: Int4Groups) -> None:
+    def pack(self, groups: IntegerGroups) -> None:
         """Pack groups for the kernel, which takes outputs by 16."""
         missing = (0, 0, 0, -self.out_features % 16)
         self.packed = kernels.pack_int4_weight(F.pad(groups.integers, missing))
@@ -191,50 +287,6 @@ class LinearInt4(PackedLinear):
         rows = (F.pad(x, (0, self.padding)) if self.padding else x).bfloat16()
         out = kernels.linear_int4_weight(rows, self.packed, GROUP, self.scales)[:, : self.out_features].float()
         return out if self.bias is None else out.add_(self.bias)
-
-
-def column_magnitudes(weight: Float[Tensor, "O I"], power: float) -> Float[Tensor, "I"]:
-    """The norm of each column over their median, to this power: what columns are divided by, and inputs multiplied.
-
-    Where an input is large and its weights small, as with outliers of a residual stream, products then have a like
-    size, and rounding the divided weights costs each of them alike. In int8 the root is best: SmolLM2 loses 0.08 % of
-    its bits, with the first power 0.32 %, with none 0.11 %, where outliers of 100 cost 0.24 %. In int4 0.75 is.
-    """
-    magnitudes = torch.linalg.vector_norm(weight, dim=0)
-    factors: Tensor = (magnitudes / magnitudes.median()).nan_to_num_(1).clamp_(2**-16, 2**16).pow_(power)
-    return factors
-
-
-GROUP = 32
-"""Inputs that share a scale and an offset in int4."""
-
-SHRINKS = (1.0, 0.92, 0.84)
-"""Spans that are tried for a group, as a share of that from its least to its largest weight."""
-
-
-def quantize_groups(weight: Float[Tensor, "O I"]) -> Int4Groups:
-    """The groups of 32 of least square error, with scales and offsets that bf16 holds.
-
-    Of each span in `SHRINKS` about the middle of a group, the one of least error is taken: a few large weights are cut
-    off where the others gain more.
-    """
-    groups = weight.view(len(weight), -1, GROUP)
-    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    least = torch.full_like(low, float("inf"))
-    best = Int4Groups(torch.zeros_like(groups), torch.ones_like(low), torch.zeros_like(low))
-    for shrink in SHRINKS:
-        scale = ((high - low) * (shrink / 15)).clamp_(min=1e-30).bfloat16().float()
-        offset = ((high + low) / 2 + scale / 2).bfloat16().float()
-        integers = ((groups - offset) / scale + 8).round_().clamp_(0, 15)
-        error = ((integers - 8) * scale + offset - groups).square_().sum(-1, keepdim=True)
-        better = error < least
-        least = torch.where(better, error, least)
-        best = Int4Groups(
-            torch.where(better, integers, best.integers),
-            torch.where(better, scale, best.scale),
-            torch.where(better, offset, best.offset),
-        )
-    return Int4Groups(best.integers.view_as(weight), best.scale.squeeze(-1), best.offset.squeeze(-1))
 
 
 PACKED: dict[PackedPrecision, type[PackedLinear]] = {

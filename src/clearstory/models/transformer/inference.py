@@ -24,12 +24,14 @@ from torch.nn import functional as F
 from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.base import TokenBatch
 from clearstory.models.matmul.kernels import scripted
+from clearstory.models.matmul.packed import NativeLinear
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.attention import attend_sequence, causal_mask
 from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.cache import KVCache, RowCache
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.decoder import Transformer
+from clearstory.models.transformer.decoding_step import DecodingStep, StepBlock
 
 JoinedLinearFactory = Callable[[Sequence[nn.Linear]], nn.Module]
 """From linear layers of one input to a module that computes them all, outputs concatenated."""
@@ -77,6 +79,7 @@ class DecoderForInference(nn.Module):
 
         self.stack = cast(Transformer, shallow_copy(model, leave_out))
         self.norm = None if model.norm is None else fast_norm(model.norm)
+        self.step = decoding_step(self.blocks, model)
         self.requires_grad_(False)
         self.eval()
 
@@ -94,27 +97,51 @@ class DecoderForInference(nn.Module):
             self.stack.check_ids(tokens.ids, count)
             positions = torch.arange(count).expand(batch_size, count)
             stored = None if self.stack.recall is None else self.stack.recall(tokens.ids)
-            attend: Attend = WholeSequences(self.config, batch_size, ())
+            attend: Attend | None = WholeSequences(self.config, batch_size, ())
             rows: tuple[RowCache, ...] = ()
         else:
             rows, new, positions = self.stack.extend_caches(tokens, state.rows)
             stored = None
             if self.stack.recall is not None:
                 rows, stored = self.stack.look_up_hashed_ngrams(tokens.ids, state.rows, rows, new)
-            attend = choose_attention(self.config, rows, new, count)
+            attend = None
+            if self.step is None or count > 1 or min(new, default=0) == 0:
+                attend = choose_attention(self.config, rows, new, count)
         x = self.stack.embed_tokens(tokens.ids, positions, stored).flatten(0, 1)
-        x = self.run_blocks(x, positions, attend).view(batch_size, count, -1)
+        if attend is not None:
+            x = self.run_blocks(x, positions, attend)
+        elif self.step is not None:
+            x = self.step(x, self.angles(positions), rows)
+        x = x.view(batch_size, count, -1)
         return self.stack.append_hashed_logits(x, stored), None if state is None else replace(state, rows=rows)
 
     def run_blocks(self, x: Float[Tensor, "N W"], positions: Int[Tensor, "B T"], attend: Attend) -> Tensor:
         """Output of all blocks and the final norm, (N, W)."""
-        turns = None
-        if self.stack.rotary is not None:
-            cos, sin = self.stack.rotary.cos_sin(positions.flatten(), torch.float32)
-            turns = torch.complex(cos, sin)  # (N, 1, D / 2)
+        angles = self.angles(positions)
+        turns = None if angles is None else torch.complex(*angles)[:, None]  # (N, 1, D / 2)
         for layer, block in enumerate(self.blocks):
             x = cast(JoinedBlock, block).run(x, turns, layer, attend)
         return x if self.norm is None else cast(Tensor, self.norm(x))
+
+    def angles(self, positions: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]] | None:
+        """Cosines and sines of the rotations at these positions, for each pair; None without rotary positions."""
+        if self.stack.rotary is None:
+            return None
+        cos, sin = self.stack.rotary.cos_sin(positions.flatten(), torch.float32)
+        return cos.squeeze(-2), sin.squeeze(-2)
+
+
+def decoding_step(blocks: nn.ModuleList, model: Transformer) -> DecodingStep | None:
+    """The step of single tokens in compiled code; None unless the compiled kernels compute all linear layers."""
+    every = []
+    for joined, block in zip(blocks, model.blocks, strict=True):
+        assert isinstance(joined, JoinedBlock) and isinstance(block, Block)
+        layers = (joined.query_key_value, joined.output, joined.gate_up, joined.down)
+        matrices = [each.matrix for each in layers if isinstance(each, NativeLinear)]
+        if len(matrices) < len(layers):
+            return None
+        every.append(StepBlock(block.attention_norm, block.feed_forward_norm, joined.head_gains, matrices))
+    return DecodingStep(model.config, every, model.norm)
 
 
 class JoinedBlock(nn.Module):
@@ -132,11 +159,13 @@ class JoinedBlock(nn.Module):
         self.activation, self.is_silu = feed_forward.activation, config.activation == "silu"
         self.gated, self.norm_first = bool(gate), block.norm_first
         self.attention_norm, self.feed_forward_norm = map(fast_norm, (block.attention_norm, block.feed_forward_norm))
+        self.head_gains: tuple[Tensor, float] | None = None
         self.head_norm: FastRMSNorm | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
             query, key = attention.query_norm.weight.data, attention.key_norm.weight.data
             gains = torch.stack([query] * self.heads + [key] * self.kv_heads)
-            self.head_norm = FastRMSNorm(gains, attention.query_norm.eps)
+            self.head_gains = gains, attention.query_norm.eps
+            self.head_norm = FastRMSNorm(*self.head_gains)
 
     def run(self, x: Float[Tensor, "N W"], turns: Tensor | None, layer: int, attend: Attend) -> Float[Tensor, "N W"]:
         """The residual stream after this block; x may be overwritten."""

@@ -1,0 +1,107 @@
+"""A decoding step in one call of the compiled kernels: one token of each sequence through all blocks, without Python
+or PyTorch between them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clearstory.models.autograd_functions import RMSNorm
+from clearstory.models.native.library import Block, Cache, Decoder, Norm, load_library
+from clearstory.models.native.linear import NativeMatrix
+from clearstory.models.transformer.cache import RowCache
+from clearstory.models.transformer.config import TransformerConfig
+
+ACTIVATIONS = {"gelu": 0, "gelu_tanh": 1, "relu": 2, "silu": 3}
+"""Activation functions; decoder.h."""
+
+RMS_NORM, LAYER_NORM = range(2)
+"""Kinds of norms; decoder.h."""
+
+
+@dataclass(frozen=True)
+class StepBlock:
+    """A block as the kernels read it.
+
+    Args:
+        attention_norm: its norm.
+        feed_forward_norm: its norm.
+        head_norm: gains of all queries and keys, (heads + kv_heads, head_dim), and the epsilon; None without.
+        matrices: query, key and value joined; output; gate and up joined, or up; down.
+    """
+
+    attention_norm: nn.Module
+    feed_forward_norm: nn.Module
+    head_norm: tuple[Tensor, float] | None
+    matrices: Sequence[NativeMatrix]
+
+
+class DecodingStep:
+    """All blocks and the final norm of a decoder; called with one token of each sequence."""
+
+    def __init__(self, config: TransformerConfig, blocks: Sequence[StepBlock], final_norm: nn.Module | None) -> None:
+        library = load_library()
+        assert library is not None, "the kernels are looked for before a step is made"
+        self.run: Any = library.decoder_step
+        # What the structures point to must live as long.
+        self.blocks, self.tensors = blocks, list[Tensor]()
+        structs = (Block * len(blocks))(*(self.block_struct(each) for each in blocks))
+        scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        self.struct = Decoder(
+            config.layers, config.width, config.heads, config.kv_heads, config.head_dim, config.intermediate_size,
+            ACTIVATIONS[config.activation], config.gated, config.norm_first, config.sliding_window or 0, scale,
+            self.norm_struct(final_norm), structs,
+        )  # fmt: skip
+        self.reference = ctypes.byref(self.struct)
+
+    def __call__(
+        self,
+        x: Float[Tensor, "N W"],
+        turns: tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]] | None,
+        rows: Sequence[RowCache],
+    ) -> Float[Tensor, "N W"]:
+        """Output of the final norm for the embeddings x of one new token of each sequence; x may be overwritten.
+
+        `turns` are the cosines and sines of the rotations, for a half of each head; `rows` have a slot for the new
+        token's key and value at their end, which is filled.
+        """
+        x = x.contiguous()
+        cos, sin = (None, None) if turns is None else (turns[0].contiguous(), turns[1].contiguous())
+        caches = (Cache * len(rows))(
+            *(Cache(row.buffer.data.data_ptr(), row.buffer.data.shape[3], row.kept) for row in rows)
+        )
+        angles = [None if each is None else each.data_ptr() for each in (cos, sin)]
+        if self.run(self.reference, x.data_ptr(), len(x), *angles, caches, torch.get_num_threads()):
+            raise MemoryError(f"a decoding step of {len(x)} sequences does not fit into memory")
+        return x
+
+    def block_struct(self, block: StepBlock) -> Block:
+        """A block's structure."""
+        head_norm = Norm(RMS_NORM, None, None, 0.0)
+        if block.head_norm is not None:
+            gains, eps = block.head_norm
+            head_norm = Norm(RMS_NORM, self.address(gains), None, eps)
+        norms = (self.norm_struct(block.attention_norm), self.norm_struct(block.feed_forward_norm), head_norm)
+        return Block(*norms, *(each.struct for each in block.matrices))
+
+    def norm_struct(self, norm: nn.Module | None) -> Norm:
+        """The structure of a norm; without a gain for none."""
+        if norm is None:
+            return Norm(RMS_NORM, None, None, 0.0)
+        if isinstance(norm, RMSNorm):
+            return Norm(RMS_NORM, self.address(norm.weight), None, norm.eps)
+        assert isinstance(norm, nn.LayerNorm), "a decoder has layer norms or RMS norms"
+        bias = None if norm.bias is None else self.address(norm.bias)
+        return Norm(LAYER_NORM, self.address(norm.weight), bias, norm.eps)
+
+    def address(self, tensor: Tensor) -> int:
+        """The address of a tensor's numbers, fp32 and side by side."""
+        self.tensors.append(tensor.detach().float().contiguous())
+        return self.tensors[-1].data_ptr()
