@@ -9,7 +9,13 @@ import pytest
 import torch
 
 from clearstory.errors import BadSetting, Diverged
-from clearstory.generation.sampling import apply_repetition_penalty, filtered_probabilities, sample_tokens
+from clearstory.generation.sampling import (
+    apply_repetition_penalty,
+    filtered_probabilities,
+    rows_to_sample,
+    sample_rows,
+    sample_tokens,
+)
 from clearstory.generation.settings import Sampling
 
 # Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625, out of order.
@@ -132,3 +138,23 @@ def test_logits_that_are_not_finite_are_refused(bad: float) -> None:
 def test_invalid_settings_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(BadSetting):
         Sampling(**bad)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [Sampling(), Sampling(temperature=0.5, top_k=7), Sampling(top_p=0.8, min_p=0.02), Sampling(repetition_penalty=1.3)],
+)
+def test_rows_sampled_together_equal_rows_sampled_alone(settings: Sampling) -> None:
+    logits = 3 * torch.randn(16, 40, generator=generator(1), dtype=torch.float64)
+    penalized = [[row, row + 3] for row in range(16)]
+    together = sample_rows(logits, settings, [generator(seed) for seed in range(16)], penalized)
+    alone = [sample_rows(logits[[row]], settings, [generator(row)], [penalized[row]]) for row in range(16)]
+    assert together.tolist() == torch.cat(alone).tolist()
+    assert len(set(together.tolist())) > 4
+
+
+def test_on_a_gpu_rows_that_differ_in_seed_and_length_are_sampled_together() -> None:
+    settings = [Sampling(seed=1), Sampling(top_k=3), Sampling(seed=2, max_tokens=7, stop=("\n",)), Sampling(top_k=3)]
+    groups = [rows for _, rows in rows_to_sample(settings, torch.device("cuda"))]
+    assert groups == [[0, 2], [1, 3]]
+    assert [rows for _, rows in rows_to_sample(settings, torch.device("cpu"))] == [[0], [1], [2], [3]]

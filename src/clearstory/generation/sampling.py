@@ -6,6 +6,7 @@ Letters in shapes: R rows, V vocabulary, K tokens that remain after the cuts.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -43,29 +44,47 @@ def sample_tokens(
         wide = constrain(wide)
     if suppress_tokens:
         wide = wide.index_fill(-1, torch.tensor(suppress_tokens, device=wide.device), -torch.inf)
-    greedy = all(sampling.temperature == 0 and sampling.repetition_penalty == 1 for sampling in samplings)
-    if greedy:
-        ids = wide.argmax(-1)
-    else:
-        sampled = [sample_token(*row) for row in zip(wide, samplings, generators, penalized, strict=True)]
-        ids = torch.tensor(sampled, device=wide.device)
+    ids = torch.empty(len(wide), dtype=torch.long, device=wide.device)
+    for sampling, rows in rows_to_sample(samplings, wide.device):
+        first, last = rows[0], rows[-1]
+        at = slice(first, last + 1) if last - first + 1 == len(rows) else rows
+        ids[at] = sample_rows(wide[at], sampling, [generators[i] for i in rows], [penalized[i] for i in rows])
     return ids, own.gather(1, ids[:, None]).squeeze(1) - log_totals
 
 
-def sample_token(
-    logits: Float[Tensor, "V"], sampling: Sampling, generator: Generator | None, penalized: Sequence[int]
-) -> int:
-    """The id for one row: repetition penalty, temperature, cuts, and a random draw from what remains."""
-    logits = apply_repetition_penalty(logits, penalized, sampling.repetition_penalty)
+def rows_to_sample(samplings: Sequence[Sampling], device: torch.device) -> list[tuple[Sampling, list[int]]]:
+    """Settings and the rows that are sampled with them at once: all that differ in seed and length only. On a CPU a
+    single row, which stays in its cache (0.2 ms for a row of 50,257 tokens, and 0.8 for each of eight).
+    """
+    if device.type == "cpu" and any(each.temperature > 0 for each in samplings):
+        return [(sampling, [row]) for row, sampling in enumerate(samplings)]
+    found: dict[Sampling, list[int]] = {}
+    for row, sampling in enumerate(samplings):
+        found.setdefault(replace(sampling, seed=None, max_tokens=1, stop=()), []).append(row)
+    return list(found.items())
+
+
+def sample_rows(
+    logits: Float[Tensor, "R V"],
+    sampling: Sampling,
+    generators: Sequence[Generator | None],
+    penalized: Sequence[Sequence[int]],
+) -> Int[Tensor, "R"]:
+    """One id for each row: repetition penalty, temperature, cuts, and a random draw from what remains."""
+    if sampling.repetition_penalty != 1:
+        pairs = zip(logits, penalized, strict=True)
+        logits = torch.stack([apply_repetition_penalty(row, ids, sampling.repetition_penalty) for row, ids in pairs])
     if sampling.temperature == 0:
-        return int(logits.argmax())
+        return logits.argmax(-1)
     # The maximum is subtracted first, so that a temperature near 0 cannot overflow.
-    ids, probabilities = filtered_probabilities((logits - logits.max()) / sampling.temperature, sampling)
+    scaled = (logits - logits.amax(-1, keepdim=True)) / sampling.temperature
+    ids, probabilities, n_kept = filter_rows(scaled, sampling)
     # Inverse of the cumulative distribution, in float64: one random number a token, where torch.multinomial takes V.
-    cumulative = probabilities.double().cumsum(0)
-    threshold = torch.rand((), dtype=torch.float64, generator=generator).to(cumulative.device) * cumulative[-1]
-    index = min(int(torch.searchsorted(cumulative, threshold, right=True)), len(cumulative) - 1)
-    return index if ids is None else int(ids[index])
+    cumulative = probabilities.double().cumsum(-1)
+    random = torch.stack([torch.rand((), dtype=torch.float64, generator=generator) for generator in generators])
+    thresholds = random.to(logits.device)[:, None] * cumulative[:, -1:]
+    indices = torch.minimum(torch.searchsorted(cumulative, thresholds, right=True), n_kept - 1)
+    return (indices if ids is None else ids.gather(1, indices)).squeeze(1)
 
 
 def apply_repetition_penalty(
@@ -90,18 +109,27 @@ def filtered_probabilities(
     Each cut sees the renormalised result of the one before. The likeliest token always remains. Probabilities are not
     renormalised at the end.
     """
+    ids, probabilities, n_kept = filter_rows(logits[None], sampling)
+    return None if ids is None else ids[0, : int(n_kept)], probabilities[0, : int(n_kept)]
+
+
+def filter_rows(
+    logits: Float[Tensor, "R V"], sampling: Sampling
+) -> tuple[Int[Tensor, "R K"] | None, Float[Tensor, "R K"], Int[Tensor, "R 1"]]:
+    """The same for each row: ids, probabilities with 0 for tokens that are cut, and the number of those that remain,
+    which are the first.
+    """
     ids: Tensor | None = None
-    if 0 < sampling.top_k < len(logits):
+    if 0 < sampling.top_k < logits.shape[1]:
         logits, ids = logits.topk(sampling.top_k)
     elif sampling.top_p < 1 or sampling.min_p > 0:
         logits, ids = logits.sort(descending=True, stable=True)
     probabilities = logits.softmax(-1)
-    if ids is None:
-        return None, probabilities
-    keep = torch.ones_like(probabilities, dtype=torch.bool)
-    if sampling.top_p < 1:
-        # A token remains while those before it have not reached p: the fewest that together hold at least p.
-        keep &= probabilities.cumsum(0) - probabilities < sampling.top_p
-    keep &= probabilities >= sampling.min_p * probabilities[0]
-    keep[0] = True
-    return ids[keep], probabilities[keep]
+    if sampling.top_p == 1 and sampling.min_p == 0:
+        return ids, probabilities, torch.full((len(logits), 1), logits.shape[1], device=logits.device)
+    # A token remains while those before it have not reached p: the fewest that together hold at least p.
+    cut = probabilities.cumsum(-1) - probabilities >= sampling.top_p
+    cut |= probabilities < sampling.min_p * probabilities[:, :1]
+    cut[:, 0] = False
+    keep = cut.cumsum(-1) == 0  # rounded sums need not rise
+    return ids, probabilities * keep, keep.sum(-1, keepdim=True)
