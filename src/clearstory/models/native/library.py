@@ -1,6 +1,7 @@
 """The compiled kernels: C sources beside this file, compiled once for each processor by the machine's C compiler.
 
-The library lies in the cache folder, under a digest of the sources, the compiler and the processor's instructions.
+The library lies in the cache folder, under a digest of the sources, the compiler and the processor's instructions, and
+one of its own bytes: a damaged file is not loaded but compiled again, and none that another user could have written.
 Where there is no compiler, or `CLEARSTORY_NATIVE=0` is set, `load_library` returns None and PyTorch's kernels are used.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p
@@ -28,7 +31,7 @@ VARIABLE = "CLEARSTORY_NATIVE"
 COMPILERS = ("cc", "gcc", "clang")
 
 FLAGS = (
-    "-O3", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-w",
+    "-march=native", "-O3", "-std=gnu11", "-shared", "-fPIC", "-w",
     # Loops become vectors; infinities and NaN stay what they are.
     "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
 )  # fmt: skip
@@ -81,10 +84,22 @@ class Cache(Structure):
 
 @dataclass(frozen=True)
 class Kernels:
-    """What `load_library` found: the library, or why there is none."""
+    """What `find_kernels` found.
+
+    Args:
+        library: the compiled kernels; None without.
+        note: a phrase on who compiled them, or why there are none.
+        remedy: what the user can do to have them.
+    """
 
     library: ctypes.CDLL | None
     note: str
+    remedy: str = ""
+
+    @property
+    def has_threads(self) -> bool:
+        """Whether the compiler had OpenMP."""
+        return self.library is not None and bool(self.library.kernels_have_threads())
 
 
 def load_library() -> ctypes.CDLL | None:
@@ -94,34 +109,90 @@ def load_library() -> ctypes.CDLL | None:
 
 @cache
 def find_kernels(setting: str) -> Kernels:
-    """The compiled kernels, compiled now if they are not in the cache folder, and a phrase on where they come from."""
+    """The compiled kernels, compiled now if they are not in the cache folder."""
     if setting == "0":
-        return Kernels(None, f"turned off by {VARIABLE}=0")
-    compiler = next((path for path in map(shutil.which, (os.environ.get("CC", ""), *COMPILERS)) if path), None)
-    if compiler is None:
-        return Kernels(None, "no C compiler found (cc, gcc or clang)")
+        return Kernels(None, f"turned off by {VARIABLE}=0", f"unset {VARIABLE} to use them")
+    command = compiler_command()
+    if not command:
+        return Kernels(None, "no C compiler found (cc, gcc or clang)", "install one, as gcc, to decode faster")
     folder = durable.user_cache_folder()
     if folder is None:
-        return Kernels(None, "no home folder to keep them in")
+        return Kernels(None, "no home folder to keep them in", "set XDG_CACHE_HOME to a folder")
+    folder /= "kernels"
+    name = " ".join(Path(each).name for each in command)
     try:
-        path = folder / "kernels" / f"{library_key(compiler)}.so"
-        if not path.is_file():
-            durable.make_folder(path.parent)
-            compile_library(compiler, path)
-        return Kernels(declare(ctypes.CDLL(str(path))), f"compiled by {Path(compiler).name}")
-    except (OSError, AttributeError, subprocess.SubprocessError, ClearstoryError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return Kernels(None, f"{Path(compiler).name} could not compile them ({reason[-1][:200]})")
+        make_private_folder(folder)
+        key = library_key(command)
+        path = verified_library(folder, key) or compile_library(command, folder, key)
+    except (OSError, ClearstoryError) as error:
+        return Kernels(None, f"{folder} cannot be used ({first_line(error)})", "set XDG_CACHE_HOME to another folder")
+    except subprocess.SubprocessError as error:
+        return Kernels(None, f"{name} could not compile them ({first_line(error)})", "name another compiler in CC")
+    try:
+        return Kernels(declare(ctypes.CDLL(str(path))), f"compiled by {name}")
+    except (OSError, AttributeError) as error:
+        path.unlink(missing_ok=True)
+        return Kernels(None, f"what {name} compiled cannot be loaded ({first_line(error)})", "name another in CC")
 
 
-def library_key(compiler: str) -> str:
+def first_line(error: Exception) -> str:
+    """The beginning of an error's message; its type without one."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def compiler_command() -> list[str]:
+    """The C compiler with its arguments: that of the environment variable CC, else the first of `COMPILERS` on PATH;
+    empty without any.
+    """
+    try:
+        wanted = shlex.split(os.environ.get("CC", ""))
+    except ValueError:  # a quotation without an end
+        wanted = []
+    for command in (wanted, *([each] for each in COMPILERS)):
+        if command and (path := shutil.which(command[0])):
+            return [path, *command[1:]]
+    return []
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make the folder of libraries. Raises PermissionError if another user can write into it: what it holds is run."""
+    durable.make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not is_private(folder):
+        raise PermissionError("other users can write into it")
+
+
+def is_private(path: Path) -> bool:
+    """Whether a file or folder belongs to this user, who alone can write it."""
+    found = path.stat()
+    if not hasattr(os, "geteuid"):  # Windows: a home folder is its user's
+        return True
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def verified_library(folder: Path, key: str) -> Path | None:
+    """The library of a key whose bytes have the digest in its name; others of this key are removed."""
+    for path in sorted(folder.glob(f"{key}-*.so")):
+        if path.is_file() and is_private(path) and path.stem == library_name(key, path):
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def library_name(key: str, path: Path) -> str:
+    """Name of a library: its key, and the digest of its bytes."""
+    return f"{key}-{xxhash.xxh3_128_hexdigest(path.read_bytes())}"
+
+
+def library_key(command: list[str]) -> str:
     """Digest of the sources, the flags, the compiler and the processor's instructions."""
     digest = xxhash.xxh3_128()
     for source in source_files():
         digest.update(source.read_bytes())
-    stat = os.stat(compiler)
-    about = (FLAGS, OPTIONAL_FLAGS, os.path.realpath(compiler), stat.st_size, stat.st_mtime_ns, instruction_sets())
-    digest.update(repr(about).encode())
+    programs = [os.path.realpath(path) for path in map(shutil.which, command) if path]
+    stats = [(each, os.stat(each).st_size, os.stat(each).st_mtime_ns) for each in programs]
+    digest.update(repr((FLAGS, OPTIONAL_FLAGS, command, stats, instruction_sets())).encode())
     return digest.hexdigest()
 
 
@@ -140,22 +211,42 @@ def instruction_sets() -> str:
         return f"{platform.machine()} {platform.processor()} {platform.version()}"
 
 
-def compile_library(compiler: str, path: Path) -> None:
-    """Compile the sources into a shared library. Raises CalledProcessError with the compiler's last message."""
+def compile_library(command: list[str], folder: Path, key: str) -> Path:
+    """Compile the sources into a shared library. Raises CompilerError with the compiler's message."""
     sources = [str(each) for each in source_files() if each.suffix == ".c"]
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / "kernels.so"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / "kernels.so"
         for optional in OPTIONAL_FLAGS:
-            command = [compiler, *FLAGS, *optional, *sources, "-lm", "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=MAX_SECONDS, check=False)
-            if done.returncode == 0:
-                os.replace(made, path)
-                return
-    raise OSError(done.stderr.strip() or f"exit status {done.returncode}")
+            arguments = [*command, *FLAGS, *optional, *sources, "-lm", "-o", str(made)]
+            try:
+                done = subprocess.run(
+                    arguments, capture_output=True, text=True, errors="replace", timeout=MAX_SECONDS, check=False
+                )
+            except OSError as error:
+                raise CompilerError(str(error)) from None
+            if done.returncode == 0 and made.is_file():
+                made.chmod(0o700)
+                path = folder / f"{library_name(key, made)}.so"
+                # Two processes may compile at once: each file is complete before it has its name.
+                made.replace(path)
+                return path
+    raise CompilerError(error_message(done.stderr) or f"exit status {done.returncode} and no library")
+
+
+def error_message(output: str) -> str:
+    """The line of a compiler's output that tells the error."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "")
+
+
+class CompilerError(subprocess.SubprocessError):
+    """The compiler failed."""
 
 
 def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     """The library with the types of its functions."""
+    library.kernels_have_threads.restype = c_int32
+    library.kernels_have_threads.argtypes = []
     library.matrix_product.restype = None
     library.matrix_product.argtypes = [POINTER(Matrix), c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int32]
     library.decoder_step.restype = c_int32

@@ -235,3 +235,11 @@ void matrix_product(const Matrix *m, const float *x, int64_t rows, int64_t x_str
     }
     free(scratch);
 }
+
+int32_t kernels_have_threads(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}

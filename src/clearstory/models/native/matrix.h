@@ -36,4 +36,7 @@ typedef struct {
 void matrix_product(const Matrix *matrix, const float *x, int64_t rows, int64_t x_stride, float *out,
                     int64_t out_stride, int32_t threads);
 
+/* Whether these kernels were compiled with OpenMP; without it they run in one thread. */
+int32_t kernels_have_threads(void);
+
 #endif
