@@ -117,7 +117,7 @@ def test_recall_for_subwords_is_clear_beside_tables_of_bounded_memory() -> None:
         clear = ModelChoice(name="clear").config(vocab=vocab, parameters=4_000_000)
         assert replace(config, recall=(), recall_rows=0, recall_dim=0) == clear
         table: Any = build(config, device="meta")
-        assert 4 * table.recall.table.weight.numel() == 201_326_592
+        assert 4 * table.recall.table.weight.numel() == 50_331_648
     assert ModelChoice(name="recall").config(vocab=67) == RECALL
     assert replace(RECALL_SUBWORDS, recall=(), recall_rows=0, recall_dim=0) == CLEAR
 

@@ -229,9 +229,9 @@ RECALL = replace(
     recall_rows=2**17,
 )
 
-# The same for subwords: `clear`, at its size, with tables of 201 MB in fp32 at any vocabulary. Orders, rows
-# and their size were chosen on presidents' addresses; a quarter of the rows is 0.04 nats per token worse there.
-RECALL_SUBWORDS = replace(CLEAR, recall=(2, 3, 4), recall_rows=2**18, recall_dim=64)
+# The same for subwords: `clear`, at its size, with tables of 50 MB in fp32 at any vocabulary. Orders, rows and their
+# size were chosen on presidents' addresses; four times the rows gain 0.03 nats per token there and lose it to saving.
+RECALL_SUBWORDS = replace(CLEAR, recall=(2, 3, 4), recall_rows=2**16, recall_dim=64)
 
 MAX_VOCAB_OF_HASHED_LOGITS = 1024
 """The largest vocabulary for which `recall` stores a logit of every token, beside its own small network."""
