@@ -127,13 +127,27 @@ def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     # Tables for all heads, so that one loop runs over heads and their elements: loops over the 8 elements of half a
     # head of 16 take 4 times as long.
     heads = *cos.shape[:-2], *x.shape[-2:]
-    cos, sin = (torch.cat(pair, -1).expand(heads).contiguous() for pair in ((cos, cos), (-sin, sin)))
+    cos, sin = (table.expand(heads).contiguous() for table in whole_head_angles(cos, sin))
+    return rotate_whole_heads(x, cos, sin)
+
+
+def whole_head_angles(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines for both halves of a head, (..., D), from those of its pairs, (..., D/2)."""
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def rotate_whole_heads(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x rotated by `whole_head_angles`; without a gradient."""
     return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def rotate(x: Float[Tensor, "B T H D"], rotary: tuple[Tensor, Tensor]) -> Float[Tensor, "B T H D"]:
-    """x rotated by angles given as cosines and sines (..., T, 1, D/2), see `Rotary.cos_sin`; (B, T, H, D)."""
+    """x rotated by angles given as cosines and sines (..., T, 1, D/2), see `Rotary.cos_sin`, or, where no gradient is
+    needed, as `whole_head_angles`; (B, T, H, D).
+    """
     cos, sin = rotary
+    if cos.shape[-1] == x.shape[-1]:
+        return rotate_whole_heads(x, cos, sin)
     if torch.compiler.is_compiling():
         a, b = x.chunk(2, -1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
