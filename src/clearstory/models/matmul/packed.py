@@ -12,6 +12,7 @@ are measured by benchmarks/precision.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -160,6 +161,9 @@ def int8_matrix(weight: Float[Tensor, "O I"], bias: Tensor | None) -> NativeMatr
 def int4_matrix(weight: Float[Tensor, "O I"], bias: Tensor | None) -> NativeMatrix:
     """A matrix in int4 with a scale and an offset for each 32 inputs."""
     columns = column_magnitudes(weight, 0.75)
+    # fp16 holds scales from 6e-5 to 65,504 with all digits: a power of two brings the largest offset to its end.
+    largest = float((weight.abs().amax(0) / columns).amax())
+    columns *= math.ldexp(1.0, math.frexp(largest)[1] - 14)
     groups = quantize_groups(F.pad(weight / columns, (0, -weight.shape[1] % GROUP)), torch.float16)
     return groups_matrix(groups, columns, bias, weight.shape[1])
 

@@ -10,6 +10,7 @@
 #define ROW_CHUNK 64    /* rows of x that stay in the cache while all weights pass */
 #define PREFETCH 8192   /* bytes ahead of the stream, into the second-level cache */
 #define INTEGERS 32767  /* an input is rounded to so many steps of either sign */
+#define EXACT_INS 8192  /* inputs of which a lane has 512 products: 512 * 127 * INTEGERS is below 2^31 */
 
 /* Rows of inputs as the tiles read them: padded, and as integers where the weights are integers. */
 typedef struct {
@@ -75,28 +76,35 @@ ALWAYS void tile_floats(int half, const void *block, Inputs x, int64_t row, int 
 }
 
 ALWAYS void tile_int8(const void *block, const float *scales, Inputs x, int64_t row, int n, int first, floats4 *out) {
-    ints total[ROW_TILE][BLOCK_OUTS] = {0};
+    floats sums[ROW_TILE][BLOCK_OUTS] = {0};
     const int16_t *start = x.integers + row * x.stride;
     const int8_t *w = block;
-    for (int64_t j = 0; j < x.ins; j += LANES, w += LANES * BLOCK_OUTS) {
-        if (first) prefetch(w, LANES * BLOCK_OUTS);
-        shorts in[ROW_TILE];
+    for (int64_t from = 0; from < x.ins; from += EXACT_INS) {
+        const int64_t to = x.ins - from < EXACT_INS ? x.ins : from + EXACT_INS;
+        ints total[ROW_TILE][BLOCK_OUTS] = {0};
+        for (int64_t j = from; j < to; j += LANES, w += LANES * BLOCK_OUTS) {
+            if (first) prefetch(w, LANES * BLOCK_OUTS);
+            shorts in[ROW_TILE];
 #pragma GCC unroll 6
-        for (int a = 0; a < n; a++) in[a] = *(const loose_shorts *)(start + a * x.stride + j);
+            for (int a = 0; a < n; a++) in[a] = *(const loose_shorts *)(start + a * x.stride + j);
 #pragma GCC unroll 4
-        for (int b = 0; b < BLOCK_OUTS; b++) {
-            shorts weights = load_bytes(w + b * LANES);
+            for (int b = 0; b < BLOCK_OUTS; b++) {
+                shorts weights = load_bytes(w + b * LANES);
 #pragma GCC unroll 6
-            for (int a = 0; a < n; a++) total[a][b] = add_products(total[a][b], weights, in[a]);
+                for (int a = 0; a < n; a++) total[a][b] = add_products(total[a][b], weights, in[a]);
+            }
         }
+#pragma GCC unroll 6
+        for (int a = 0; a < n; a++)
+#pragma GCC unroll 4
+            for (int b = 0; b < BLOCK_OUTS; b++) sums[a][b] += __builtin_convertvector(total[a][b], floats);
     }
     floats4 of_outputs;
     memcpy(&of_outputs, scales, sizeof of_outputs);
 #pragma GCC unroll 6
-    for (int a = 0; a < n; a++) {
-        ints4 sums = SUM_FOUR(ints8, ints4, total[a][0], total[a][1], total[a][2], total[a][3]);
-        out[a] = __builtin_convertvector(sums, floats4) * of_outputs * x.scales[row + a];
-    }
+    for (int a = 0; a < n; a++)
+        out[a] = SUM_FOUR(floats8, floats4, sums[a][0], sums[a][1], sums[a][2], sums[a][3]) * of_outputs
+                 * x.scales[row + a];
 }
 
 ALWAYS void tile_groups(int int4, const void *block, Inputs x, int64_t row, int n, int first, floats4 *out) {

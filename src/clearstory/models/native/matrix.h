@@ -5,7 +5,7 @@
    memory is read. Inputs are padded with zeros to a multiple of LANES (PAIR in groups), outputs to one of BLOCK_OUTS.
 
    fp32, fp16   products and sums are fp32
-   int8         inputs are rounded to 15 bits and a sign, with a scale for each row; sums are exact; a scale per output
+   int8         inputs are rounded to 15 bits and a sign, with a scale for each row; products are exact; a scale per output
    groups       int8 or int4 weights as integer * scale + offset, the two in fp16 for each LANES inputs of an output;
                 inputs as for int8. Two groups of each output lie together: integers, then scales, then offsets. In
                 int4 a byte holds an integer of the first group in its lower half, of the second in its upper.
