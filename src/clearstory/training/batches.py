@@ -23,22 +23,14 @@ from clearstory.models.base import TokenBatch, TokenSequences
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Inputs and targets of one forward pass.
+class TensorBatch:
+    """Tensors of one forward pass, each with a row for each sequence. Subclasses add the targets.
 
     Args:
         tokens: input ids, (B, T).
-        targets: target ids, (B, T): the next token, or the original of a masked one; IGNORE_INDEX where none is scored.
-        token_type_ids: 0 for tokens of the first text, 1 for those of the second, (B, T); None without pairs of texts.
-        is_not_next: 1 where the second text does not follow the first, (B,); None without pairs of texts.
-        source: source ids of an encoder-decoder, (B, S).
     """
 
     tokens: TokenBatch
-    targets: Int[Tensor, "B T"]
-    token_type_ids: Int[Tensor, "B T"] | None = None
-    is_not_next: Int[Tensor, "B"] | None = None
-    source: TokenBatch | None = None
 
     def to(self, device: torch.device) -> Self:
         """The batch on `device`."""
@@ -77,8 +69,27 @@ class Batch:
 
     @property
     def n_tokens(self) -> int:
-        """Number of input and source tokens, padding not counted."""
-        return count_tokens(self.tokens) + (0 if self.source is None else count_tokens(self.source))
+        """Number of tokens of all inputs, padding not counted."""
+        values = (getattr(self, field.name) for field in fields(self))
+        return sum(count_tokens(value) for value in values if isinstance(value, TokenBatch))
+
+
+@dataclass(frozen=True)
+class Batch(TensorBatch):
+    """Inputs and targets of one forward pass of a language model.
+
+    Args:
+        tokens: input ids, (B, T).
+        targets: target ids, (B, T): the next token, or the original of a masked one; IGNORE_INDEX where none is scored.
+        token_type_ids: 0 for tokens of the first text, 1 for those of the second, (B, T); None without pairs of texts.
+        is_not_next: 1 where the second text does not follow the first, (B,); None without pairs of texts.
+        source: source ids of an encoder-decoder, (B, S).
+    """
+
+    targets: Int[Tensor, "B T"]
+    token_type_ids: Int[Tensor, "B T"] | None = None
+    is_not_next: Int[Tensor, "B"] | None = None
+    source: TokenBatch | None = None
 
 
 def count_tokens(tokens: TokenBatch) -> int:

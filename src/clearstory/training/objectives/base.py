@@ -32,10 +32,19 @@ LossTerms = dict[str, LossTerm]
 
 @dataclass(frozen=True)
 class Validation:
-    """The result of one evaluation on the validation split: the summed loss, and further metrics by name."""
+    """The result of one evaluation on the validation split: the summed loss, and further metrics by name.
+
+    `selected_by` names the metric by which the best model of a run is selected; None: by the loss.
+    """
 
     score: Score
     metrics: Mapping[str, float] = field(default_factory=dict)
+    selected_by: str | None = None
+
+    @property
+    def criterion(self) -> float:
+        """What the best model of a run has the lowest value of: the loss, or a metric with its sign changed."""
+        return self.score.nats_per_token if self.selected_by is None else -self.metrics[self.selected_by]
 
 
 class Objective(Protocol):

@@ -1,0 +1,1 @@
+"""Tasks that models are fine-tuned for: data, loss, predictions and metrics of each."""

@@ -1,0 +1,172 @@
+"""Task: what a model is fine-tuned for. `TaskObjective` trains it with the same trainer as language modelling.
+
+examples ─► Task.encode ─► rows ─► BucketedBatches ─► Task.batch ─► Task.loss          in training
+                            └────► Task.predict ─► predictions ─► Task.score ─► metrics   in evaluation
+
+A task is made for one tokenizer, one set of labels and one backbone; one file each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import nn
+
+from clearstory.metrics import Score
+from clearstory.tasks.bucketed_batches import BucketedBatches, Row
+from clearstory.training.batches import TensorBatch
+from clearstory.training.objectives.base import LossTerms, Validation
+
+ExampleT = TypeVar("ExampleT")
+InputT = TypeVar("InputT", contravariant=True)
+RowT = TypeVar("RowT", bound=Row)
+PredictionT = TypeVar("PredictionT")
+
+
+class Task(Protocol[InputT, RowT, PredictionT]):
+    """One task: how examples become inputs, what the loss is, what is predicted, and how predictions are scored."""
+
+    @property
+    def name(self) -> str:
+        """Its name on the command line: classify, tag, embed."""
+
+    @property
+    def metric(self) -> str:
+        """The metric of a validation that selects the best model, one of those of `score`; higher is better."""
+
+    @property
+    def loss_unit(self) -> str:
+        """What the loss is a mean over: text, word, pair."""
+
+    def build_model(self, backbone: nn.Module) -> nn.Module:
+        """The backbone with the head that the task trains; a backbone that has the right head already is kept."""
+
+    def encode(self, examples: Sequence[InputT]) -> list[RowT]:
+        """The model's inputs and targets, in the order of the examples; an example may have several rows.
+
+        Raises ContextOverflow for a text that is longer than the context, with its place.
+        """
+
+    def batch(self, rows: Sequence[RowT]) -> TensorBatch:
+        """Rows as one padded batch."""
+
+    def count_targets(self, batch: Any) -> dict[str, int]:
+        """Number of targets of each loss term, known before the forward pass: accumulation is exact."""
+
+    def loss(self, model: nn.Module, batch: Any) -> LossTerms:
+        """The loss terms of one batch, as sums and counts."""
+
+    def predict(self, model: nn.Module, rows: Sequence[RowT]) -> list[PredictionT]:
+        """A prediction for each example, in order, by a model in inference mode."""
+
+    def score(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> dict[str, float]:
+        """Metrics by name, `metric` among them, and "loss", the mean loss; for the examples of these rows."""
+
+
+@dataclass(frozen=True)
+class TaskSplits(Generic[ExampleT]):
+    """The examples of a task, read and split.
+
+    Args:
+        train: training examples.
+        validation: validation examples; empty where nothing is held out.
+        test: test examples, scored once at the end; empty without a test file.
+        labels: label names in the order of their ids; empty for tasks without labels.
+        problem: what is predicted: single_label_classification, multi_label_classification or regression, as
+            `problem_type` of transformers; None for tasks without texts' labels.
+        notes: what was guessed or left out, a sentence each.
+        name: the data in a few words, such as the name of the file.
+        text_bytes: bytes of the training texts in UTF-8.
+    """
+
+    train: Sequence[ExampleT]
+    validation: Sequence[ExampleT]
+    test: Sequence[ExampleT] = ()
+    labels: tuple[str, ...] = ()
+    problem: str | None = None
+    notes: tuple[str, ...] = ()
+    name: str = ""
+    text_bytes: int = 0
+
+
+class EncodedSplit(Generic[RowT]):
+    """The rows of one split, in place of a token dataset: what `TaskObjective` batches and validates."""
+
+    def __init__(self, rows: Sequence[RowT]) -> None:
+        self.rows = rows
+        self.tokens = sum(row.length for row in rows)
+
+    def __len__(self) -> int:
+        return self.tokens
+
+
+@dataclass(frozen=True)
+class TaskObjective:
+    """The training objective of a task: its loss in training, its metrics in validation."""
+
+    task: Task[Any, Any, Any]
+    no_bits_per_byte: str = field(default="a task is scored by its metrics, not by the probability of a text")
+
+    @property
+    def loss_unit(self) -> str:
+        """What the validation loss is a mean over."""
+        return self.task.loss_unit
+
+    def configure(self, config: Any) -> tuple[TaskObjective, Any]:
+        """Both unchanged: the task has been made for the model."""
+        return self, config
+
+    def batches(
+        self,
+        dataset: Any,
+        context: int,
+        batch_size: int,
+        seed: int,
+        stateful: bool = False,
+        align_documents: bool = False,
+    ) -> BucketedBatches[Any]:
+        """Rows of similar length, in an order determined by the seed."""
+        return BucketedBatches(dataset.rows, batch_size, seed, self.task.batch)
+
+    def count_targets(self, batch: Any) -> dict[str, int]:
+        """Number of targets of each loss term."""
+        return self.task.count_targets(batch)
+
+    def loss(self, model: nn.Module, batch: Any, state: None = None) -> tuple[LossTerms, None]:
+        """The loss terms of one batch."""
+        return self.task.loss(model, batch), None
+
+    def validate(
+        self, model: nn.Module, dataset: Any, context: int, limit: int | None = None, spread: bool = True
+    ) -> Validation:
+        """Loss and metrics on a split, or on the first rows of it with about `limit` tokens.
+
+        `spread` changes nothing: the order of a split is random already.
+        """
+        rows = dataset.rows
+        if limit is not None and limit < dataset.tokens:
+            rows = first_rows(rows, limit)
+        metrics = dict(self.task.score(self.task.predict(model, rows), rows))
+        loss = metrics.pop("loss")
+        score = Score(nats=loss * len(rows), tokens=len(rows), bytes=None, reason=self.no_bits_per_byte)
+        return Validation(score, metrics, selected_by=self.task.metric)
+
+    def sample_source(self, dataset: Any, index: int, context: int) -> None:
+        """None: no text is sampled."""
+
+
+def first_rows(rows: Sequence[RowT], limit: int) -> list[RowT]:
+    """The first rows with about `limit` tokens, at least one; an example is kept whole."""
+    total = 0
+    for count, row in enumerate(rows):
+        if total >= limit and (count == 0 or row.example != rows[count - 1].example):
+            return list(rows[:count])
+        total += row.length
+    return list(rows)
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Metrics in one phrase: accuracy 0.893, macro F1 0.892."""
+    return ", ".join(f"{name.replace('_', ' ').replace(' f1', ' F1')} {value:.3f}" for name, value in metrics.items())
