@@ -1,0 +1,55 @@
+"""Settings of labeled data: which columns are read, and what the labels are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from clearstory.errors import BadSetting
+from clearstory.text.settings import ReadSettings
+
+Trees = Literal["phrases", "sentences", "binary-phrases", "binary-sentences"]
+Problem = Literal["auto", "single", "multi", "regression"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings:
+    """How files become labeled examples; a column is a field of jsonl, too.
+
+    Args:
+        text_column: column with the text (or the tokens, or the anchor), by its name, or by its number from 1; found by
+            its usual names if not given.
+        pair_column: column with the second text of a pair (or the positive).
+        negative_column: column with the text that does not belong to the anchor.
+        label_column: column with the label, the tags or the score.
+        split_column: column that says which examples are for training, validation and test.
+        labels: names of the labels in the order of their ids: joined by commas, or a file with a name on each line.
+        problem: whether an example has a single label, multi (several labels) or a number (regression); auto tells by
+            the values.
+        trees: what is read from bracketed trees (.trees): every phrase or the sentences only; binary leaves neutral ones
+            out and joins very negative with negative, very positive with positive.
+        encoding: encoding of text files; auto guesses that of each file that is not UTF-8.
+        errors: what to do with invalid bytes: "strict" refuses the file, "replace" puts U+FFFD there.
+    """
+
+    text_column: str | None = None
+    pair_column: str | None = None
+    negative_column: str | None = None
+    label_column: str | None = None
+    split_column: str | None = None
+    labels: str | None = None
+    problem: Problem = "auto"
+    trees: Trees = "phrases"
+    encoding: str = "utf-8"
+    errors: Literal["strict", "replace"] = "strict"
+
+    def __post_init__(self) -> None:
+        for name, known in (("problem", Problem), ("trees", Trees)):
+            values = known.__args__  # type: ignore[attr-defined]  # of typing.Literal
+            if getattr(self, name) not in values:
+                raise BadSetting(f"{name} is {getattr(self, name)!r}; supported: {', '.join(values)}")
+
+    @property
+    def reading(self) -> ReadSettings:
+        """The settings with which files are read."""
+        return ReadSettings(encoding=self.encoding, errors=self.errors)
