@@ -109,9 +109,7 @@ class Recorder(TorchDispatchMode):
 class RecordedOperations:
     """A computation that repeats the recorded operations; numbers that are no tensors are those of the recording."""
 
-    pool = None
-
-    def __init__(self, compute: Callable[[], Tensor], device: torch.device, pool: Any) -> None:
+    def __init__(self, compute: Callable[[], Tensor], device: torch.device, other: Any) -> None:
         with Recorder() as recorder:
             self.result = compute()
         self.operations = recorder.operations

@@ -6,6 +6,7 @@ than the GPU to run it.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor
 
 CALLS_BEFORE_RECORDING = 2
 """Calls of a computation before it is recorded, which takes as long as a few calls."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""A process records one graph at a time."""
 
 
 class CUDAGraph:
@@ -26,21 +30,24 @@ class CUDAGraph:
     Args:
         compute: the computation; it is called twice.
         device: the GPU.
-        pool: memory of other graphs, which it shares; such graphs must not run at the same time.
+        other: a graph whose memory it shares; the two must not run at the same time.
     """
 
-    def __init__(self, compute: Callable[[], Tensor], device: torch.device, pool: Any = None) -> None:
-        with torch.cuda.device(device):
-            current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's
+    def __init__(self, compute: Callable[[], Tensor], device: torch.device, other: CUDAGraph | None = None) -> None:
+        with torch.cuda.device(device), ONE_AT_A_TIME:
+            current = torch.cuda.current_stream()
+            # Graphs that share memory are recorded on one stream.
+            self.stream: Any = torch.cuda.Stream() if other is None else other.stream  # type: ignore[no-untyped-call]
+            pool = None if other is None else other.graph.pool()
             try:
                 # Libraries allocate and kernels are loaded at their first use, which cannot be recorded.
-                side.wait_stream(current)
-                with torch.cuda.stream(side):
+                self.stream.wait_stream(current)
+                with torch.cuda.stream(self.stream):
                     compute()
-                current.wait_stream(side)
+                current.wait_stream(self.stream)
                 self.graph = torch.cuda.CUDAGraph()
                 # thread_local: other threads may use the GPU meanwhile.
-                with torch.cuda.graph(self.graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                with torch.cuda.graph(self.graph, pool, self.stream, capture_error_mode="thread_local"):
                     self.result = compute()
             finally:
                 # A recording that fails leaves its stream as the current one.
@@ -50,11 +57,6 @@ class CUDAGraph:
         """The result for the present values, which the next call overwrites."""
         self.graph.replay()
         return self.result
-
-    @property
-    def pool(self) -> Any:
-        """Its memory, for another graph."""
-        return self.graph.pool()
 
 
 class CUDAGraphs:
@@ -76,11 +78,11 @@ class CUDAGraphs:
         """The result of `compute`, which must be the same computation for the same key."""
         self.n_calls[key] += 1
         if key not in self.graphs and self.eager_reason is None and self.n_calls[key] > CALLS_BEFORE_RECORDING:
-            pool = next((graph.pool for graph in self.graphs.values()), None)
             try:
-                self.graphs[key] = self.record(compute, self.device, pool)
+                self.graphs[key] = self.record(compute, self.device, next(iter(self.graphs.values()), None))
             except RuntimeError as error:
-                self.eager_reason = str(error).partition("\n")[0]
+                # Where the computation failed, ending the recording failed too.
+                self.eager_reason = str(error.__context__ or error).partition("\n")[0]
         graph = self.graphs.get(key)
         return compute() if graph is None else graph()
 
