@@ -1,0 +1,216 @@
+"""Classification heads over any backbone with hidden states: labels of texts and of tokens.
+
+encoder      pooler (first token, linear layer, tanh) ─► dropout ─► classifier      Devlin et al. 2019, section 4.1
+decoder      hidden state of the last token ─────────► dropout ─► classifier      Radford et al. 2018, section 3.2
+recurrent    output after the last token ─────────────► dropout ─► classifier
+each token   its hidden state ────────────────────────► dropout ─► classifier      Devlin et al. 2019, section 4.3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.errors import BadSetting, CannotDo
+from clearstory.models.autograd_functions import Linear
+from clearstory.models.base import TokenBatch
+from clearstory.models.build import build
+from clearstory.models.capabilities import Capability, family_name, has_capability
+from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType
+from clearstory.models.shallow_copy import shallow_copy
+from clearstory.models.transformer.stack import INIT_STD
+
+HEAD_MODULES = ("pooler", "classifier")
+"""Modules of a head; all others are the backbone's."""
+
+LANGUAGE_MODEL_HEADS = ("unembedding", "unembedding_bias", "mlm_transform", "mlm_transform_norm", "nsp_head", "pooler")
+"""Modules and parameters of language models that a backbone lacks."""
+
+GONE = frozenset(
+    {
+        Capability.CAUSAL,
+        Capability.OUTPUT_EMBEDDINGS,
+        Capability.MLM_HEAD,
+        Capability.NSP_HEAD,
+        Capability.POOLER,
+        Capability.GATES,
+        Capability.RECURRENT_STATE,
+    }
+)
+"""Capabilities of a language model that it has not as a backbone."""
+
+
+class ClassificationHead(nn.Module):
+    """A backbone and a classifier of its hidden states: what both classifiers have in common.
+
+    The config says what is labelled; `SequenceClassifier` and `TokenClassifier` make one.
+    """
+
+    def __init__(self, backbone: nn.Module, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab = config.vocab
+        self.context = config.context
+        self.backbone: Any = backbone
+        self.pooler = Linear(config.width, config.width) if config.pooling == "pooler" else None
+        self.classifier = Linear(config.width, len(config.labels), bias=config.classifier_bias)
+        self.reset_head()
+
+    @torch.no_grad()
+    def reset_head(self) -> None:
+        """Initialise the head: weights N(0, 0.02), biases 0, as in transformers."""
+        for linear in (self.pooler, self.classifier):
+            if linear is not None and not linear.weight.is_meta:
+                nn.init.normal_(linear.weight, std=INIT_STD)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Capabilities of the backbone without those of language models, and those of the head."""
+        pooler = {Capability.POOLER} if self.pooler is not None else set()
+        return (self.backbone.capabilities - GONE) | {Capability.CLASSIFIER} | pooler
+
+    def encode(
+        self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T W"]:
+        """Hidden states of every token, (B, T, W); those of padding are meaningless.
+
+        Token types are read by backbones that have them. Raises ContextOverflow and VocabularyMismatch.
+        """
+        if hasattr(self.backbone, "encode"):
+            types = token_types if self.backbone.config.token_types else None
+            hidden: Tensor = self.backbone.encode(tokens, types)
+        else:
+            hidden, _ = self.backbone.forward(tokens)
+        return hidden[..., : self.config.width]  # behind it may be the logits of hashed n-grams
+
+    def forward(self, tokens: TokenBatch, state: None = None) -> tuple[Float[Tensor, "B T W"], None]:
+        """Hidden states as `encode` returns them, and None. Raises CannotDo if given a state."""
+        if state is not None:
+            raise CannotDo("this model has a classification head: it labels whole texts and continues none")
+        return self.encode(tokens), None
+
+    def class_logits(
+        self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B *positions labels"]:
+        """Logits of the labels: (B, labels) of texts, (B, T, labels) of tokens."""
+        return self.head_logits(self.encode(tokens, token_types), tokens)
+
+    def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B *positions labels"]:
+        """Logits of the labels for hidden states of these tokens."""
+        raise NotImplementedError
+
+    def classify_features(self, features: Float[Tensor, "*D W"]) -> Float[Tensor, "*D labels"]:
+        """Logits of pooled or single hidden states, after dropout in training."""
+        dropped = F.dropout(features, self.config.classifier_dropout, self.training)
+        logits: Tensor = self.classifier(dropped.to(self.classifier.weight.dtype))
+        return logits
+
+    @property
+    def compute_dtype(self) -> torch.dtype | None:
+        """Dtype of the backbone's activations; None for that of the weights."""
+        dtype: torch.dtype | None = self.backbone.compute_dtype
+        return dtype
+
+    @compute_dtype.setter
+    def compute_dtype(self, dtype: torch.dtype | None) -> None:
+        self.backbone.compute_dtype = dtype
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the backbone."""
+        self.backbone.compile(*args, **kwargs)
+
+
+class SequenceClassifier(ClassificationHead):
+    """A model that predicts the labels of a text, or numbers, from one vector.
+
+    A pooler is taken over from the backbone; where it has none, or another pooling is chosen, the head starts anew.
+    Raises CannotDo for a model without hidden states that can be trained.
+
+    Args:
+        backbone: a model of any family trained by gradient descent; its weights are shared, its language modelling
+            heads left out.
+        labels: names of the labels, in the order of the logits.
+        problem_type: what is predicted; `classify` and the loss follow it.
+        pooling: the vector of a text; pooler for encoders, else last.
+        classifier_dropout: dropout rate of the classifier's input; the backbone's own when None.
+
+    >>> from clearstory.models.transformer.presets import BERT_TINY, NANOGPT_CHAR
+    >>> model = SequenceClassifier(build(NANOGPT_CHAR), ("bad", "good"))
+    >>> model.class_logits(TokenBatch.from_sequences([[1, 2, 3], [4]])).shape, model.config.pooling
+    (torch.Size([2, 2]), 'last')
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        labels: Sequence[str],
+        *,
+        problem_type: ProblemType = "single_label_classification",
+        pooling: HeadPooling | None = None,
+        classifier_dropout: float | None = None,
+    ) -> None:
+        raise NotImplementedError
+
+    def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B labels"]:
+        """Logits of the labels, (B, labels), for hidden states of these tokens."""
+        raise NotImplementedError
+
+    def pool(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch | None = None) -> Float[Tensor, "B W"]:
+        """One vector per text, (B, W), as the config pools; mean and last need the tokens for their lengths."""
+        raise NotImplementedError
+
+
+class TokenClassifier(ClassificationHead):
+    """A model that predicts a label of each token from its hidden state.
+
+    Args as those of `SequenceClassifier`.
+    """
+
+    def __init__(self, backbone: nn.Module, labels: Sequence[str], *, classifier_dropout: float | None = None) -> None:
+        raise NotImplementedError
+
+    def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B T labels"]:
+        """Logits of the labels of each token, (B, T, labels)."""
+        return self.classify_features(hidden)
+
+
+def build_classifier(config: ClassifierConfig) -> ClassificationHead:
+    """A new classifier with random weights."""
+    raise NotImplementedError
+
+
+def backbone_of(model: nn.Module) -> Any:
+    """The backbone of a classifier; a model without a head itself."""
+    return model.backbone if isinstance(model, ClassificationHead) else model
+
+
+def bare_backbone(model: nn.Module) -> Any:
+    """A copy of a model without its language modelling heads and its pooler; weights are shared and trainable.
+
+    Raises CannotDo for a model that is fitted by counting, mixes others or reads a source.
+    """
+    raise NotImplementedError
+
+
+def freeze(model: nn.Module, layers: int | Literal["all"]) -> None:
+    """Freeze the embeddings and the first `layers` layers of a model, or "all" of its backbone; heads are trained.
+
+    Raises BadSetting for more layers than there are.
+    """
+    raise NotImplementedError
+
+
+def parameters_by_depth(model: nn.Module) -> list[dict[str, nn.Parameter]]:
+    """Trainable parameters by name, from the bottom up: embeddings, each layer, and the head with the final norm.
+
+    A learning rate that decays by layer multiplies that of each list from the top down (Howard and Ruder 2018).
+    """
+    raise NotImplementedError
