@@ -10,7 +10,11 @@ from torch import nn
 
 from clearstory.models.config import Config
 from clearstory.models.families import family_of
+from clearstory.models.head_config import ClassifierConfig
 from clearstory.models.transformer.stack import Initialization
+
+CLASSIFIER = "clearstory.models.heads:build_classifier"
+"""Of models with a classification head, over a backbone of any family."""
 
 
 def build(
@@ -28,7 +32,7 @@ def build(
         initialization: normal or zero, see `init_weights`.
         device: where the weights are made; on "meta" nothing is allocated.
     """
-    reference = family_of(config).model
+    reference = CLASSIFIER if isinstance(config, ClassifierConfig) else family_of(config).model
     module, _, attribute = (reference if isinstance(reference, str) else reference[config.architecture]).partition(":")
     make = getattr(import_module(module), attribute)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):

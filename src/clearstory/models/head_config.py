@@ -109,9 +109,13 @@ class ClassifierConfig:
         if self.pooling is None and self.problem_type != "single_label_classification":
             raise BadSetting(f"problem_type is {self.problem_type}, and each token has one label; leave it out")
         if self.pooling == "pooler" and self.architecture != "encoder":
-            raise BadSetting(f"pooling is pooler, which an encoder has, and the model is a {self.architecture}; use last")
+            raise BadSetting(
+                f"pooling is pooler, which an encoder has, and the model is a {self.architecture}; use last"
+            )
         if self.pooling == "last" and self.architecture == "encoder":
-            raise BadSetting("pooling is last, and an encoder's last token is no summary of its text; use pooler or mean")
+            raise BadSetting(
+                "pooling is last, and an encoder's last token is no summary of its text; use pooler or mean"
+            )
         if not 0 <= self.classifier_dropout < 1:
             raise BadSetting(f"classifier_dropout is {self.classifier_dropout}; it must be at least 0 and under 1")
 

@@ -8,9 +8,9 @@ each token   its hidden state ────────────────�
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -24,13 +24,22 @@ from clearstory.models.build import build
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType
 from clearstory.models.shallow_copy import shallow_copy
-from clearstory.models.transformer.stack import INIT_STD
+from clearstory.models.transformer.stack import EMBEDDINGS, INIT_STD
 
 HEAD_MODULES = ("pooler", "classifier")
 """Modules of a head; all others are the backbone's."""
 
-LANGUAGE_MODEL_HEADS = ("unembedding", "unembedding_bias", "mlm_transform", "mlm_transform_norm", "nsp_head", "pooler")
+LANGUAGE_MODEL_HEADS = (
+    *("unembedding", "unembedding_bias", "cluster_embeddings"),
+    *("mlm_transform", "mlm_transform_norm", "nsp_head", "pooler"),
+)
 """Modules and parameters of language models that a backbone lacks."""
+
+BARE_ENCODER = {"mlm_transform": False, "pooler": False, "unembed_bias": False, "tie_embeddings": True}
+"""Config fields of an encoder without heads; those of others say nothing about what a backbone has."""
+
+INPUT_MODULES = (*(f"{name}." for name in EMBEDDINGS), "embedding_norm.", "relative_position_bias.", "recall.")
+"""Prefixes of parameters below the first layer."""
 
 GONE = frozenset(
     {
@@ -75,11 +84,10 @@ class ClassificationHead(nn.Module):
     def capabilities(self) -> frozenset[Capability]:
         """Capabilities of the backbone without those of language models, and those of the head."""
         pooler = {Capability.POOLER} if self.pooler is not None else set()
-        return (self.backbone.capabilities - GONE) | {Capability.CLASSIFIER} | pooler
+        own: frozenset[Capability] = self.backbone.capabilities
+        return (own - GONE) | {Capability.CLASSIFIER} | pooler
 
-    def encode(
-        self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None
-    ) -> Float[Tensor, "B T W"]:
+    def encode(self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B T W"]:
         """Hidden states of every token, (B, T, W); those of padding are meaningless.
 
         Token types are read by backbones that have them. Raises ContextOverflow and VocabularyMismatch.
@@ -157,25 +165,53 @@ class SequenceClassifier(ClassificationHead):
         pooling: HeadPooling | None = None,
         classifier_dropout: float | None = None,
     ) -> None:
-        raise NotImplementedError
+        bare = bare_backbone(backbone)
+        config = ClassifierConfig(
+            backbone=bare.config,
+            labels=tuple(labels),
+            pooling=pooling or ("pooler" if bare.config.architecture == "encoder" else "last"),
+            problem_type=problem_type,
+            classifier_dropout=bare.config.dropout if classifier_dropout is None else classifier_dropout,
+        )
+        super().__init__(bare, config)
+        trained = getattr(backbone, "pooler", None)
+        if self.pooler is not None and trained is not None:
+            self.pooler = share_weights(trained)
+        self.train(backbone.training)
 
     def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B labels"]:
         """Logits of the labels, (B, labels), for hidden states of these tokens."""
-        raise NotImplementedError
+        return self.classify_features(self.pool(hidden, tokens))
 
     def pool(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch | None = None) -> Float[Tensor, "B W"]:
-        """One vector per text, (B, W), as the config pools; mean and last need the tokens for their lengths."""
-        raise NotImplementedError
+        """One vector per text, (B, W), as the config pools. Without `tokens` no text is padded."""
+        if self.pooler is not None:
+            return torch.tanh(self.pooler(hidden[:, 0].to(self.pooler.weight.dtype)))
+        last = (tokens or TokenBatch(hidden.new_zeros(hidden.shape[:2], dtype=torch.long))).last_positions()
+        if self.config.pooling == "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        mask = torch.arange(hidden.shape[1], device=hidden.device) <= last[:, None]
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        total = hidden.to(wide).masked_fill(~mask[..., None], 0).sum(1)
+        return (total / mask.sum(1, keepdim=True).clamp(min=1)).to(hidden.dtype)
 
 
 class TokenClassifier(ClassificationHead):
     """A model that predicts a label of each token from its hidden state.
 
     Args as those of `SequenceClassifier`.
+
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
+    >>> model = TokenClassifier(build(NANOGPT_CHAR), ("O", "B-PER", "I-PER"))
+    >>> model.class_logits(TokenBatch.from_sequences([[1, 2, 3], [4]])).shape
+    torch.Size([2, 3, 3])
     """
 
     def __init__(self, backbone: nn.Module, labels: Sequence[str], *, classifier_dropout: float | None = None) -> None:
-        raise NotImplementedError
+        bare = bare_backbone(backbone)
+        dropout: float = bare.config.dropout if classifier_dropout is None else classifier_dropout
+        super().__init__(bare, ClassifierConfig(backbone=bare.config, labels=tuple(labels), classifier_dropout=dropout))
+        self.train(backbone.training)
 
     def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B T labels"]:
         """Logits of the labels of each token, (B, T, labels)."""
@@ -184,7 +220,21 @@ class TokenClassifier(ClassificationHead):
 
 def build_classifier(config: ClassifierConfig) -> ClassificationHead:
     """A new classifier with random weights."""
-    raise NotImplementedError
+    backbone, dropout = build(config.backbone), config.classifier_dropout
+    if config.pooling is None:
+        return TokenClassifier(backbone, config.labels, classifier_dropout=dropout)
+    return SequenceClassifier(
+        backbone,
+        config.labels,
+        problem_type=config.problem_type,
+        pooling=config.pooling,
+        classifier_dropout=dropout,
+    )
+
+
+def share_weights(module: nn.Module) -> Any:
+    """A copy of a module that shares its weights, which are trainable."""
+    return shallow_copy(module, lambda name, each: None).requires_grad_(True).train(module.training)
 
 
 def backbone_of(model: nn.Module) -> Any:
@@ -195,9 +245,22 @@ def backbone_of(model: nn.Module) -> Any:
 def bare_backbone(model: nn.Module) -> Any:
     """A copy of a model without its language modelling heads and its pooler; weights are shared and trainable.
 
-    Raises CannotDo for a model that is fitted by counting, mixes others or reads a source.
+    Of a classifier, the backbone. Raises CannotDo for a model that is fitted by counting, mixes others or reads a
+    source.
     """
-    raise NotImplementedError
+    model = backbone_of(model)
+    if not has_capability(model, Capability.EMBEDDINGS) or has_capability(model, Capability.SOURCE):
+        raise CannotDo(
+            f"this model ({family_name(model)}) gets no classification head, which reads the hidden states of one "
+            "stack of layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
+        )
+    bare = share_weights(model)
+    for name in LANGUAGE_MODEL_HEADS:
+        if getattr(bare, name, None) is not None:
+            setattr(bare, name, None)
+    if bare.config.architecture == "encoder":
+        bare.config = replace(bare.config, **BARE_ENCODER)
+    return bare
 
 
 def freeze(model: nn.Module, layers: int | Literal["all"]) -> None:
@@ -205,12 +268,42 @@ def freeze(model: nn.Module, layers: int | Literal["all"]) -> None:
 
     Raises BadSetting for more layers than there are.
     """
-    raise NotImplementedError
+    depths = parameters_by_depth(model)
+    count = len(depths) - 2
+    if layers != "all" and not 0 <= layers <= count:
+        raise BadSetting(f"freeze is {layers}, and the model has {count} layers; give 0 to {count}, or all")
+    if layers == 0:
+        return
+    frozen = list(backbone_of(model).parameters()) if layers == "all" else []
+    for depth in depths[: 0 if layers == "all" else layers + 1]:
+        frozen += depth.values()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
 
 
 def parameters_by_depth(model: nn.Module) -> list[dict[str, nn.Parameter]]:
     """Trainable parameters by name, from the bottom up: embeddings, each layer, and the head with the final norm.
 
-    A learning rate that decays by layer multiplies that of each list from the top down (Howard and Ruder 2018).
+    A learning rate that decays by layer is multiplied once more for each step down (Howard and Ruder 2018).
+
+    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
+    >>> [len(depth) for depth in parameters_by_depth(SequenceClassifier(build(NANOGPT_CHAR), ("bad", "good")))]
+    [2, 8, 8, 8, 8, 2]
     """
-    raise NotImplementedError
+    backbone = backbone_of(model)
+    prefix = "" if backbone is model else "backbone."
+    stack = next(
+        (name for name in ("blocks", "layers") if isinstance(getattr(backbone, name, None), nn.ModuleList)), ""
+    )
+    count = len(getattr(backbone, stack)) if stack else 0
+    depths: list[dict[str, nn.Parameter]] = [{} for _ in range(count + 2)]
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = name.removeprefix(prefix)
+        if name.startswith(prefix) and inner.startswith(f"{stack}."):
+            depth = 1 + int(inner.split(".")[1])
+        else:
+            depth = 0 if name.startswith(prefix) and inner.startswith(INPUT_MODULES) else -1
+        depths[depth][name] = parameter
+    return depths
