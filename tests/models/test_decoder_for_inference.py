@@ -18,6 +18,8 @@ from clearstory.models.transformer.inference import DecoderForInference, can_joi
 from clearstory.models.transformer.presets import TRANSFORMER_PRESETS
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
+pytestmark = pytest.mark.usefixtures("kernels_by")
+
 GROUPED = replace(TINY_CLEAR, kv_heads=2)
 CONFIGS = {
     "gpt2": TINY_GPT2,

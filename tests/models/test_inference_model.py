@@ -30,6 +30,8 @@ from clearstory.models.matmul.measurement_cache import Measurement
 from clearstory.models.matmul.packed import is_available
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
 
+pytestmark = pytest.mark.usefixtures("kernels_by")
+
 IDS = torch.randint(23, (3, 9), generator=torch.Generator().manual_seed(5))
 PRECISIONS = {"fp32": 1e-5, "fp16": 6e-3, "bf16": 0.04, "int8": 0.03, "int4": 0.3}
 """The most that logits differ, as a share of the largest logit: twice what was seen of these models."""

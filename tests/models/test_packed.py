@@ -11,7 +11,10 @@ from torch import nn
 from clearstory.errors import CannotDo
 from clearstory.models.matmul import kernels, packed
 from clearstory.models.matmul.block_linear import BlockQuantizedLinear
-from clearstory.models.matmul.packed import is_available, pack_linear
+from clearstory.models.matmul.packed import NativeLinear, is_available, pack_linear
+from clearstory.models.native.library import VARIABLE
+
+pytestmark = pytest.mark.usefixtures("kernels_by")
 
 SHAPES = [(64, 48), (96, 100), (33, 7)]
 """(in, out): multiples of the kernels' blocks, and not."""
@@ -68,13 +71,14 @@ def test_a_row_does_not_depend_on_the_other_rows(width: int, out: int, precision
 
 
 @pytest.mark.parametrize("steps", [127, 63], ids=["VNNI", "without VNNI"])
-def test_int8_rounds_only_weights(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_rounds_only_weights(steps: int, kernels_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each input is off by at most 1/(4 (steps + 1)) of a step, a step being the row's largest by `steps`."""
     monkeypatch.setattr(packed, "int8_steps", lambda: steps)
     linear = layer(64, 48, bias=False)
     product = packed_or_skip([linear], "int8")
     x = inputs(9, 64)
-    assert product.columns is None
+    assert isinstance(product, NativeLinear) == (kernels_by == "native")
+    assert packed.column_factors_of_int8(linear.weight) is None
     scale = linear.weight.abs().amax(1, keepdim=True) / 127
     rounded = (linear.weight / scale).round().double() * scale.double()
     step = x.abs().amax(1, keepdim=True).double() / steps / (2 * steps + 2)
@@ -118,9 +122,12 @@ def test_weights_that_fp16_cannot_hold_stay_fp32() -> None:
         assert product.precision == "fp32"
 
 
-def test_precisions_without_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_precisions_without_kernels_are_refused(kernels_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "has_fbgemm", lambda: False)
     monkeypatch.setattr(kernels, "has_int4_weights", lambda: False)
+    if kernels_by == "native":
+        assert all(map(is_available, ("fp16", "int8", "int4")))
+        monkeypatch.setenv(VARIABLE, "0")
     for precision in ("fp16", "int8", "int4"):
         with pytest.raises(CannotDo, match=f"no {precision} kernels .* --precision fp32"):
             pack_linear([layer(64, 48)], precision)  # type: ignore[arg-type]  # a str

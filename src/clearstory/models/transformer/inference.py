@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from clearstory.models.autograd_functions import RMSNorm
 from clearstory.models.base import TokenBatch
 from clearstory.models.matmul.kernels import scripted
-from clearstory.models.matmul.packed import NativeLinear
+from clearstory.models.matmul.packed import NativeLinear, pack_linear
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.attention import attend_sequence, causal_mask
 from clearstory.models.transformer.block import Block
@@ -74,10 +74,13 @@ class DecoderForInference(nn.Module):
             JoinedBlock(cast(Block, block), model.config, make_linear) for block in model.blocks
         )
 
-        def leave_out(name: str, module: nn.Module) -> nn.Module | None:
-            return nn.ModuleList() if module is model.blocks or module is model.unembedding else None
+        def replace_part(name: str, module: nn.Module) -> nn.Module | None:
+            if module is model.blocks or module is model.unembedding:
+                return nn.ModuleList()
+            # Those of hashed n-grams: packed for independent rows, and not rounded.
+            return pack_linear([module], "fp32") if isinstance(module, nn.Linear) else None
 
-        self.stack = cast(Transformer, shallow_copy(model, leave_out))
+        self.stack = cast(Transformer, shallow_copy(model, replace_part))
         self.norm = None if model.norm is None else fast_norm(model.norm)
         self.step = decoding_step(self.blocks, model)
         self.requires_grad_(False)
