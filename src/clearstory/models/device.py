@@ -106,11 +106,21 @@ def on_huge_pages(n_bytes: int) -> Iterator[None]:
         block = libc.malloc(size)
         if block:
             start = -(-block // HUGE_PAGE) * HUGE_PAGE
-            libc.madvise(start, (block + size - start) // HUGE_PAGE * HUGE_PAGE, 14)  # mman.h: MADV_HUGEPAGE
+            libc.madvise(start, (block + size - start) // HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE)
             libc.free(block)
         yield
 
 
+def ask_for_huge_pages(tensor: torch.Tensor) -> None:
+    """Let a new tensor on a CPU, not written yet, lie on pages of 2 MB (Linux with GNU's C library only)."""
+    size = tensor.numel() * tensor.element_size()
+    if size < 2 * HUGE_PAGE or tensor.device.type != "cpu" or (libc := gnu_c_library()) is None:
+        return
+    start = -(-tensor.data_ptr() // HUGE_PAGE) * HUGE_PAGE
+    libc.madvise(start, (tensor.data_ptr() + size - start) // HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE)
+
+
+@cache
 def gnu_c_library() -> Any:
     """The C library of this process if it is GNU's, which has mallopt; else None."""
     try:
@@ -156,6 +166,9 @@ def malloc_options(libc: Any, options: Mapping[int, int]) -> Iterator[None]:
 
 HUGE_PAGE = 2**21
 """Bytes of a huge page of x86."""
+
+MADV_HUGEPAGE = 14
+"""mman.h."""
 
 
 def matmul_gflops(

@@ -7,17 +7,40 @@
 
 #include "vectors.h"
 
+ALWAYS floats all(float number) { return (floats){0} + number; }
+
+/* Lanes of a where the mask is set, of b elsewhere. */
+ALWAYS floats choose(ints mask, floats a, floats b) { return (floats)(((ints)a & mask) | ((ints)b & ~mask)); }
+
 /* e^x to 2e-7 of its size for x up to 88: 2^n e^r with |r| at most ln(2) / 2, and the series of e^r. */
-ALWAYS float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    int32_t n = (int32_t)(x * 1.44269504f + (x < 0 ? -0.5f : 0.5f));
-    float r = x - (float)n * 0.693359375f + (float)n * 2.12194440e-4f;
-    float series = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r / 720)))));
-    int32_t bits = (n + 127) << 23;
-    float power;
-    memcpy(&power, &bits, 4);
-    return series * power;
+ALWAYS floats exponential(floats x) {
+    x = choose(x < all(-87), all(-87), choose(x > all(88), all(88), x));
+    ints n = __builtin_convertvector(x * 1.44269504f + choose(x < all(0), all(-0.5f), all(0.5f)), ints);
+    floats whole = __builtin_convertvector(n, floats);
+    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    floats series = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r / 720)))));
+    return series * (floats)((n + 127) << 23);
 }
+
+/* Applies a function of vectors to all numbers of a row. */
+#define APPLY(function, x, count)                                                          \
+    do {                                                                                   \
+        int64_t i_ = 0;                                                                    \
+        for (; i_ + 16 <= (count); i_ += 16) store((x) + i_, function(load((x) + i_)));    \
+        floats last_ = {0}; /* what is left, padded with zeros */                          \
+        memcpy(&last_, (x) + i_, 4 * ((count) - i_));                                      \
+        last_ = function(last_);                                                           \
+        memcpy((x) + i_, &last_, 4 * ((count) - i_));                                      \
+    } while (0)
+
+ALWAYS floats silu(floats x) { return x / (1.0f + exponential(-x)); }
+
+/* x (1 + tanh u) / 2; Hendrycks and Gimpel 2016. The logistic function of 2 u is (1 + tanh u) / 2. */
+ALWAYS floats gelu_tanh(floats x) {
+    return x / (1.0f + exponential(-1.5957691216f * (x + 0.044715f * x * x * x)));
+}
+
+ALWAYS floats relu(floats x) { return choose(x < all(0), all(0), x); }
 
 static void normalise(const Norm *norm, const float *x, int64_t n, const float *gain, float *out) {
     float mean = 0, squares = 0;
@@ -61,54 +84,122 @@ static void place_heads(const Decoder *d, const Block *block, float *projected, 
 }
 
 #define MAX_SHARING 4 /* query heads of one key that are computed together */
+#define MAX_PARTS 8   /* vectors of 16 in the largest head that is computed by vectors */
+#define PREFETCH 4096 /* bytes ahead of the stream of keys or values */
 
-/* softmax(q K^T scale) V of n query heads that share keys and values, each (count, size). `size` and `n` are constants
-   wherever this is inlined with common ones. */
-ALWAYS void attend(const float *q, int n, const float *keys, const float *values, int64_t count, int64_t size,
-                   float scale, float *scores, float *out) {
-    float largest[MAX_SHARING], total[MAX_SHARING];
-    for (int h = 0; h < n; h++) largest[h] = -INFINITY;
-    for (int64_t t = 0; t < count; t++) {
-        const float *key = keys + t * size;
+/* scores = softmax(q K^T scale) without its division, which `totals` are for; keys and query heads by vectors.
+   `n` and `size` are constants wherever these are inlined. */
+ALWAYS void score_keys(const float *q, int n, const float *keys, int64_t count, int size, float scale, float *scores) {
+    floats query[MAX_SHARING][MAX_PARTS];
+    const int parts = size / 16;
+    for (int h = 0; h < n; h++)
+        for (int i = 0; i < parts; i++) query[h][i] = load(q + h * size + 16 * i);
+    int64_t t = 0;
+    for (; t + 4 <= count; t += 4) {
+        floats products[MAX_SHARING][4] = {0};
+#pragma GCC unroll 8
+        for (int i = 0; i < parts; i++) {
+#pragma GCC unroll 4
+            for (int p = 0; p < 4; p++) {
+                const float *at = keys + (t + p) * size + 16 * i;
+                __builtin_prefetch((const char *)at + PREFETCH, 0, 2);
+                floats key = load(at);
+#pragma GCC unroll 4
+                for (int h = 0; h < n; h++) products[h][p] += query[h][i] * key;
+            }
+        }
+#pragma GCC unroll 4
         for (int h = 0; h < n; h++) {
-            float product = 0;
-            for (int64_t i = 0; i < size; i++) product += q[h * size + i] * key[i];
-            scores[h * count + t] = product * scale;
+            floats4 four = SUM_FOUR(floats8, floats4, products[h][0], products[h][1], products[h][2], products[h][3]);
+            four *= scale;
+            memcpy(scores + h * count + t, &four, sizeof four);
         }
     }
-    for (int h = 0; h < n; h++) {
-        float *s = scores + h * count;
-        for (int64_t t = 0; t < count; t++) largest[h] = s[t] > largest[h] ? s[t] : largest[h];
-        total[h] = 0;
-        for (int64_t t = 0; t < count; t++) s[t] = exponential(s[t] - largest[h]);
-        for (int64_t t = 0; t < count; t++) total[h] += s[t];
-    }
-    float sums[MAX_SHARING][size];
-    for (int h = 0; h < n; h++)
-        for (int64_t i = 0; i < size; i++) sums[h][i] = 0;
-    for (int64_t t = 0; t < count; t++)
-        for (int h = 0; h < n; h++)
-            for (int64_t i = 0; i < size; i++) sums[h][i] += scores[h * count + t] * values[t * size + i];
-    for (int h = 0; h < n; h++)
-        for (int64_t i = 0; i < size; i++) out[h * size + i] = sums[h][i] / total[h];
+    for (; t < count; t++)
+        for (int h = 0; h < n; h++) {
+            floats product = {0}, none = {0};
+            for (int i = 0; i < parts; i++) product += query[h][i] * load(keys + t * size + 16 * i);
+            scores[h * count + t] = SUM_FOUR(floats8, floats4, product, none, none, none)[0] * scale;
+        }
 }
 
+ALWAYS void weigh_values(const float *scores, int n, const float *values, int64_t count, int size,
+                         const float *totals, float *out) {
+    floats sums[MAX_SHARING][MAX_PARTS] = {0};
+    const int parts = size / 16;
+    for (int64_t t = 0; t < count; t++) {
+#pragma GCC unroll 8
+        for (int i = 0; i < parts; i++) {
+            __builtin_prefetch((const char *)(values + t * size + 16 * i) + PREFETCH, 0, 2);
+            floats value = load(values + t * size + 16 * i);
+#pragma GCC unroll 4
+            for (int h = 0; h < n; h++) sums[h][i] += value * scores[h * count + t];
+        }
+    }
+    for (int h = 0; h < n; h++)
+        for (int i = 0; i < parts; i++) store(out + h * size + 16 * i, sums[h][i] / totals[h]);
+}
+
+/* The exponentials of scores less the largest, and their sum. */
+static float exponentials(float *scores, int64_t count) {
+    int64_t t = 0;
+    floats most = all(-INFINITY), sums = {0};
+    for (; t + 16 <= count; t += 16) most = choose(load(scores + t) > most, load(scores + t), most);
+    float largest = -INFINITY, total = 0;
+    for (int i = 0; i < 16; i++) largest = most[i] > largest ? most[i] : largest;
+    for (; t < count; t++) largest = scores[t] > largest ? scores[t] : largest;
+    for (t = 0; t + 16 <= count; t += 16) {
+        floats v = exponential(load(scores + t) - largest);
+        store(scores + t, v);
+        sums += v;
+    }
+    for (int i = 0; i < 16; i++) total += sums[i];
+    for (; t < count; t++) {
+        scores[t] = exponential(all(scores[t] - largest))[0];
+        total += scores[t];
+    }
+    return total;
+}
+
+ALWAYS void attend(const float *q, int n, const float *keys, const float *values, int64_t count, int size,
+                   float scale, float *scores, float *out) {
+    float totals[MAX_SHARING];
+    score_keys(q, n, keys, count, size, scale, scores);
+    for (int h = 0; h < n; h++) totals[h] = exponentials(scores + h * count, count);
+    weigh_values(scores, n, values, count, size, totals, out);
+}
+
+/* The same for a head of any size. */
+static void attend_any_size(const float *q, const float *keys, const float *values, int64_t count, int64_t size,
+                            float scale, float *scores, float *out) {
+    for (int64_t t = 0; t < count; t++) {
+        float product = 0;
+        for (int64_t i = 0; i < size; i++) product += q[i] * keys[t * size + i];
+        scores[t] = product * scale;
+    }
+    const float total = exponentials(scores, count);
+    for (int64_t i = 0; i < size; i++) out[i] = 0;
+    for (int64_t t = 0; t < count; t++)
+        for (int64_t i = 0; i < size; i++) out[i] += scores[t] * values[t * size + i];
+    for (int64_t i = 0; i < size; i++) out[i] /= total;
+}
+
+/* Attention of n query heads that share keys and values, each (count, size). */
 static void attend_heads(const float *q, int64_t n, const float *keys, const float *values, int64_t count,
                          int64_t size, float scale, float *scores, float *out) {
     for (int64_t head = 0; head < n;) {
-        const int64_t left = n - head;
         const float *from = q + head * size;
         float *to = out + head * size;
-#define CASE(heads, dim)                                                         \
-    if (left >= heads && size == dim) {                                          \
-        attend(from, heads, keys, values, count, dim, scale, scores, to);        \
-        head += heads;                                                           \
-        continue;                                                                \
+#define CASE(heads, dim)                                                  \
+    if (n - head >= heads && size == dim) {                               \
+        attend(from, heads, keys, values, count, dim, scale, scores, to); \
+        head += heads;                                                    \
+        continue;                                                         \
     }
-        CASE(4, 64) CASE(3, 64) CASE(2, 64) CASE(1, 64) CASE(4, 128) CASE(2, 128) CASE(1, 128)
-        CASE(4, 32) CASE(1, 32) CASE(1, 96) CASE(1, 80)
+        CASE(4, 64) CASE(3, 64) CASE(2, 64) CASE(1, 64) CASE(2, 128) CASE(1, 128)
+        CASE(4, 32) CASE(1, 32) CASE(1, 96) CASE(1, 80) CASE(1, 16)
 #undef CASE
-        attend(from, 1, keys, values, count, size, scale, scores, to);
+        attend_any_size(from, keys, values, count, size, scale, scores, to);
         head++;
     }
 }
@@ -132,26 +223,18 @@ static void attend_rows(const Decoder *d, int64_t layer, const float *projected,
     (void)threads;
 }
 
-ALWAYS float activate(int64_t activation, float x) {
-    switch (activation) {
-        case GELU: return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-        /* (1 + tanh u) / 2 is the logistic function of 2 u; Hendrycks and Gimpel 2016. */
-        case GELU_TANH: return x / (1.0f + exponential(-1.5957691216f * (x + 0.044715f * x * x * x)));
-        case RELU: return x > 0 ? x : x < 0 ? 0 : x;
-        default: return x / (1.0f + exponential(-x));
-    }
-}
-
 /* act(gate) * up, or act(up), in place: (rows, columns) to the first n of each row. */
 static void activate_rows(const Decoder *d, float *x, int64_t rows) {
     const int64_t n = d->intermediate_size, stride = d->gated ? 2 * n : n;
     for (int64_t r = 0; r < rows; r++) {
         float *row = x + r * stride;
         switch (d->activation) {
-            case GELU: for (int64_t i = 0; i < n; i++) row[i] = activate(GELU, row[i]); break;
-            case GELU_TANH: for (int64_t i = 0; i < n; i++) row[i] = activate(GELU_TANH, row[i]); break;
-            case RELU: for (int64_t i = 0; i < n; i++) row[i] = activate(RELU, row[i]); break;
-            default: for (int64_t i = 0; i < n; i++) row[i] = activate(SILU, row[i]);
+            case GELU:
+                for (int64_t i = 0; i < n; i++) row[i] = 0.5f * row[i] * (1.0f + erff(row[i] * 0.70710678f));
+                break;
+            case GELU_TANH: APPLY(gelu_tanh, row, n); break;
+            case RELU: APPLY(relu, row, n); break;
+            default: APPLY(silu, row, n);
         }
         if (d->gated)
             for (int64_t i = 0; i < n; i++) row[i] *= row[n + i];

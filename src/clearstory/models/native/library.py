@@ -114,7 +114,7 @@ def find_kernels(setting: str) -> Kernels:
         return Kernels(None, f"turned off by {VARIABLE}=0", f"unset {VARIABLE} to use them")
     command = compiler_command()
     if not command:
-        return Kernels(None, "no C compiler found (cc, gcc or clang)", "install one, as gcc, to decode faster")
+        return Kernels(None, "no C compiler found (cc, gcc or clang)", "install one to decode faster (Debian and Ubuntu: apt install gcc)")
     folder = durable.user_cache_folder()
     if folder is None:
         return Kernels(None, "no home folder to keep them in", "set XDG_CACHE_HOME to a folder")

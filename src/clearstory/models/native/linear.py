@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.models.native.library import Matrix, load_library

@@ -171,6 +171,8 @@ static void block_product(const Matrix *m, int64_t number, Inputs x, int64_t row
     const char *block = (const char *)m->blocks + number * block_bytes(m);
     floats4 sums[ROW_TILE];
     int outs = m->outs - number * BLOCK_OUTS < BLOCK_OUTS ? m->outs - number * BLOCK_OUTS : BLOCK_OUTS;
+    floats4 bias = {0};
+    if (m->bias) memcpy(&bias, m->bias + number * BLOCK_OUTS, 4 * outs);
     for (int64_t row = 0; row < rows; row += ROW_TILE) {
         int n = rows - row < ROW_TILE ? rows - row : ROW_TILE;
         switch (n) {
@@ -183,7 +185,9 @@ static void block_product(const Matrix *m, int64_t number, Inputs x, int64_t row
         }
         for (int a = 0; a < n; a++) {
             float *to = out + (row + a) * out_stride + number * BLOCK_OUTS;
-            for (int b = 0; b < outs; b++) to[b] = sums[a][b] + (m->bias ? m->bias[number * BLOCK_OUTS + b] : 0.0f);
+            const floats4 numbers = sums[a] + bias;
+            if (outs == BLOCK_OUTS) memcpy(to, &numbers, sizeof numbers);
+            else memcpy(to, &numbers, 4 * outs);
         }
     }
 }

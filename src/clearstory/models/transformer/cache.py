@@ -14,6 +14,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from clearstory.models.device import ask_for_huge_pages
+
 
 class KVBuffer:
     """Storage for one sequence's keys and values in every layer: (layers, 2, kv_heads, capacity, head_dim)."""
@@ -54,6 +56,7 @@ class RowCache:
             # MB of SmolLM2-135M), so at most 512 are added.
             needed = keep + count
             wider = data.new_empty(*data.shape[:3], max(needed + min(needed, 512), 64), data.shape[4])
+            ask_for_huge_pages(wider)  # it is read at each token
             wider[:, :, :, :keep] = data[:, :, :, self.kept - keep : self.kept]
             buffer = KVBuffer(wider, keep + count)
             return replace(self, buffer=buffer, length=self.length + count, kept=keep + count)
