@@ -50,7 +50,7 @@ def doctor(*, measure: bool = True) -> DoctorReport:
     >>> [finding.subject for finding in doctor(measure=False).findings][:3]
     ['python', 'torch', 'processor']
     """
-    findings = [check_python(), check_torch(), check_processor(), check_memory(), check_disk()]
+    findings = [check_python(), check_torch(), check_processor(), check_memory(), check_disk(), check_native_kernels()]
     if measure:
         findings += [measure_speed(), measure_kernels_again(), check_matmul_backend(), check_decoding_precision()]
     return DoctorReport((*findings, check_accelerator(measure), check_compiler(), *check_extras(), check_corpora()))
@@ -191,11 +191,9 @@ def check_matmul_backend() -> Finding:
 
 def check_decoding_precision() -> Finding:
     """The measured times of products of few rows by precision, and the precision that `auto` decodes in."""
-    import torch
+    from clearstory.models.matmul.fastest_precision import fastest_precision, measured_times
 
-    from clearstory.models.matmul.fastest_precision import decoding_times, fastest_precision
-
-    times, chosen = decoding_times(torch.get_num_threads()), fastest_precision()
+    times, chosen = measured_times(), fastest_precision()
     values = {"precision": chosen, "microseconds": times}
     if not times:
         return Finding("decoding", "note", "this torch has no fp16 kernels: --precision auto means fp32", values)
@@ -205,6 +203,19 @@ def check_decoding_precision() -> Finding:
     )
     sentence = f"--precision auto means {chosen}; microseconds of a product in fp32 and in fp16: {by_rows}"
     return Finding("decoding", "good", sentence, values)
+
+
+def check_native_kernels() -> Finding:
+    """Whether the kernels that read constant weights are compiled, now if they were not; else the reason."""
+    from clearstory.models.native.library import VARIABLE, find_kernels
+
+    found = find_kernels(os.environ.get(VARIABLE, ""))
+    values = {"compiled": found.library is not None, "threads": found.has_threads, "note": found.note}
+    if found.library is None:
+        sentence = f"{found.note}: PyTorch's kernels are used; {found.remedy}"
+        return Finding("native", "note", sentence, values)
+    threads = "with threads" if found.has_threads else "for one thread, because it has no OpenMP"
+    return Finding("native", "good", f"kernels for decoding are {found.note}, {threads}", values)
 
 
 def check_accelerator(measure: bool) -> Finding:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clearstory.models.matmul.measurement_cache import Measurement, MeasurementFile, Table, fastest_of
 from clearstory.models.matmul.packed import PackedLinear, is_available, pack_linear
+from clearstory.models.native.library import load_library
 from clearstory.models.precision import PackedPrecision
 
 Times = Table
@@ -36,7 +37,7 @@ LEAST_GAIN = 1.1
 
 def fastest_precision() -> PackedPrecision:
     """The precision that `auto` stands for: one for all batch sizes, so that a text does not depend on its batch."""
-    times = decoding_times(torch.get_num_threads())
+    times = measured_times()
 
     def product(precision: str) -> float:
         return times["1"][precision] * times["8"][precision]
@@ -47,16 +48,26 @@ def fastest_precision() -> PackedPrecision:
 TIMES_FILE = MeasurementFile("precision.json", rows=tuple(map(str, ROWS)), columns=CANDIDATES)
 
 
-@cache
-def decoding_times(threads: int) -> Times:
-    """Microseconds of a product of one and of eight rows: from the cache of this machine, or measured now; {} where
-    there is no choice.
+def measured_times() -> Times:
+    """Microseconds of a product of one and of eight rows with the kernels and threads in use; {} where there is no
+    choice.
     """
-    return TIMES_FILE.once(threads, measure_decoding_times) if has_choice() else {}
+    return decoding_times(torch.get_num_threads(), kernels_in_use())
+
+
+def kernels_in_use() -> str:
+    """What times are kept for, besides the machine: compiled kernels, or those of PyTorch."""
+    return "" if load_library() is None else "compiled kernels"
+
+
+@cache
+def decoding_times(threads: int, kernels: str) -> Times:
+    """The times of so many threads: from the cache of this machine, or measured now."""
+    return TIMES_FILE.once(threads, measure_decoding_times, kernels) if has_choice() else {}
 
 
 def has_choice() -> bool:
-    """Whether this build of torch has the kernels of all candidates."""
+    """Whether this machine has kernels for all candidates."""
     return all(map(is_available, CANDIDATES))
 
 
@@ -86,6 +97,6 @@ def measure_decoding_times_again() -> tuple[Measurement, Path | None] | None:
     """
     if not has_choice():
         return None
-    result = TIMES_FILE.again(torch.get_num_threads(), measure_decoding_times)
+    result = TIMES_FILE.again(torch.get_num_threads(), measure_decoding_times, kernels_in_use())
     decoding_times.cache_clear()
     return result

@@ -78,9 +78,11 @@ class MeasurementFile:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
 
-    def once(self, threads: int, measure: Callable[[], Measurement]) -> Table:
-        """The table of this machine with so many threads: from the file, or measured now and kept."""
-        key = machine_name(threads)
+    def once(self, threads: int, measure: Callable[[], Measurement], kernels: str = "") -> Table:
+        """The table of this machine with so many threads, and these kernels: from the file, or measured now and
+        kept.
+        """
+        key = machine_name(threads, kernels)
         known = self.read()
         if key in known:
             return known[key]
@@ -91,12 +93,14 @@ class MeasurementFile:
             self.write({**known, key: measurement.table})
         return known.get(key, measurement.table)
 
-    def again(self, threads: int, measure: Callable[[], Measurement]) -> tuple[Measurement, Path | None]:
+    def again(
+        self, threads: int, measure: Callable[[], Measurement], kernels: str = ""
+    ) -> tuple[Measurement, Path | None]:
         """A new measurement, and the file in which it replaces the earlier one; None if it could not be kept."""
         for _ in range(ATTEMPTS):
             measurement = measure()
             if measurement.is_reliable:
-                return measurement, self.write({**self.read(), machine_name(threads): measurement.table})
+                return measurement, self.write({**self.read(), machine_name(threads, kernels): measurement.table})
         return measurement, None
 
     def read(self) -> dict[str, Table]:
@@ -130,10 +134,11 @@ class MeasurementFile:
         )
 
 
-def machine_name(threads: int) -> str:
+def machine_name(threads: int, kernels: str = "") -> str:
     """What measured speeds depend on."""
     capability = torch.backends.cpu.get_cpu_capability()
-    return f"{processor_name()}, {capability}, torch {torch.__version__}, {threads} threads"
+    parts = [processor_name(), capability, f"torch {torch.__version__}", f"{threads} threads", kernels]
+    return ", ".join(each for each in parts if each)
 
 
 @cache
