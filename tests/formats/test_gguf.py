@@ -343,7 +343,9 @@ def test_biases_of_queries_and_keys_alone_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["q4_0", "q4_1", "q8_0"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_weights_stay_in_blocks_until_they_are_packed(name: str, dtype: str, tmp_path: Path) -> None:
+def test_weights_stay_in_blocks_until_they_are_packed(
+    name: str, dtype: str, kernels_by: str, tmp_path: Path
+) -> None:
     codes = {"q4_0": 2, "q4_1": 3}
     with (
         mock.patch.dict("clearstory.formats.gguf.write.DTYPE_CODES", codes),
@@ -362,8 +364,9 @@ def test_weights_stay_in_blocks_until_they_are_packed(name: str, dtype: str, tmp
         if is_available(precision):
             x = torch.randn(3, linear.in_features, generator=torch.Generator().manual_seed(1))
             error = pack_linear([linear], precision)(x) - exact(x)
-            # Scales, inputs and outputs are rounded to bf16, but the integers are the file's.
-            assert error.norm() <= 0.01 * exact(x).norm(), path
+            # The integers are the file's; PyTorch's kernels round scales, inputs and outputs to bf16, the compiled ones
+            # inputs to 15 bits.
+            assert error.norm() <= (0.01 if kernels_by == "torch" else 1e-4) * exact(x).norm(), path
     ids = TokenBatch(torch.tensor(ROWS))
     view = inference_model(kept.model)
     logits = plain.logits(ROWS)

@@ -140,6 +140,7 @@ def test_invalid_sources_are_refused_at_once() -> None:
 
 @pytest.mark.parametrize("name", ["marian", "t5 1.1", "2017"])
 @pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.usefixtures("kernels_by")
 def test_a_decoding_layout_generates_as_its_model(name: str, rows: int) -> None:
     model = shaken(MODELS[name]).float()
     source = TokenBatch.from_sequences(SOURCES[:rows])
@@ -204,6 +205,7 @@ def test_texts_are_translated_in_the_order_given(opened: OpenedModel, tmp_path: 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.usefixtures("kernels_by")
 def test_texts_are_translated_in_each_precision(opened: OpenedModel, precision: Any) -> None:
     if not is_available(precision):
         pytest.skip(f"no {precision} kernels here")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import json
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace

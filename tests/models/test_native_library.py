@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,24 +23,37 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="compilers are scripts her
 def find_again() -> Kernels:
     """What a new process would find."""
     find_kernels.cache_clear()
-    try:
-        return find_kernels("")
-    finally:
-        find_kernels.cache_clear()
+    return find_kernels("")
+
+
+SOURCE = """
+void matrix_product(void) {}
+int decoder_step(void) { return 0; }
+#ifdef _OPENMP
+int kernels_have_threads(void) { return 1; }
+#else
+int kernels_have_threads(void) { return 0; }
+#endif
+"""
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder, and kernels that compile in an instant."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache folder, and kernels without contents, which compile in an instant."""
+    (tmp_path / "kernels.c").write_text(SOURCE)
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(library, "FLAGS", ("-O0", "-march=native", "-std=gnu11", "-shared", "-fPIC", "-w"))
-    return tmp_path
+    monkeypatch.setattr(library, "source_files", lambda: [tmp_path / "kernels.c"])
+    find_kernels.cache_clear()
+    yield tmp_path
+    find_kernels.cache_clear()
 
 
 @pytest.fixture
-def libraries(home: Path, compiled_kernels: None) -> Path:
+def libraries(home: Path) -> Path:
     """The folder of libraries, where there is a compiler."""
+    if not library.compiler_command():
+        pytest.skip("no C compiler here")
     return home / "cache" / "clearstory" / "kernels"
 
 
@@ -66,7 +80,6 @@ def assert_torch_computes(reason: str, *, verdict: str = "note") -> None:
     assert not isinstance(product, NativeLinear)
     x = torch.ones(2, 6)
     assert torch.allclose(product(x), linear(x), atol=1e-6)
-    find_kernels.cache_clear()
 
 
 def test_they_are_compiled_once_and_kept(libraries: Path) -> None:
@@ -102,7 +115,8 @@ def test_turned_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "0")
     assert library.load_library() is None
     finding = check_native_kernels()
-    assert finding.sentence == "turned off by CLEARSTORY_NATIVE=0: PyTorch's kernels are used; unset it to use them"
+    reason, remedy = "turned off by CLEARSTORY_NATIVE=0", "unset CLEARSTORY_NATIVE to use them"
+    assert finding.sentence == f"{reason}: PyTorch's kernels are used; {remedy}"
     assert not (home / "cache").exists()
 
 
@@ -122,7 +136,7 @@ def test_no_compiler(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ('for out in "$@"; do :; done; echo kernels > "$out"', "what compiler compiled cannot be loaded"),
         ('for out in "$@"; do :; done; printf "\\377\\376" >&2; : > "$out"', "cannot be loaded"),
         ("kill -9 $$", "exit status -9"),
-        ("sleep 20", "timed out after 0.2 seconds"),
+        ("sleep 20", "nothing after 0.2 seconds"),
     ],
     ids=["error", "silent", "nothing", "garbage", "empty", "killed", "hangs"],
 )
@@ -144,24 +158,20 @@ def test_a_compiler_that_cannot_be_run(home: Path, monkeypatch: pytest.MonkeyPat
 
 
 @POSIX
-def test_a_library_without_the_functions(home: Path, compiled_kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    (home / "other.c").write_text("int other(void) { return 1; }\n")
-    real = library.compiler_command()[0]
-    script = f'for out in "$@"; do :; done; exec "{real}" -shared -fPIC "{home}/other.c" -o "$out"'
-    monkeypatch.setenv("CC", compiler(home, script))
+def test_a_library_without_the_functions(libraries: Path, home: Path) -> None:
+    (home / "kernels.c").write_text("int other(void) { return 1; }\n")
     assert_torch_computes("cannot be loaded")
 
 
 @POSIX
-def test_a_compiler_without_threads(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_without_threads(libraries: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = library.compiler_command()[0]
     script = f'case "$*" in *-fopenmp*) echo "error: no OpenMP" >&2; exit 1;; esac; exec "{real}" "$@"'
-    monkeypatch.setenv("CC", compiler(libraries.parents[2], script))
+    monkeypatch.setenv("CC", compiler(home, script))
     found = find_again()
     assert found.library is not None
     assert not found.has_threads
     assert "one thread" in check_native_kernels().sentence
-    find_kernels.cache_clear()
 
 
 def test_a_compiler_with_arguments(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +179,6 @@ def test_a_compiler_with_arguments(libraries: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CC", f"env '{real}' -DUNUSED='1 2'")
     assert library.compiler_command()[1:] == [real, "-DUNUSED=1 2"]
     assert find_again().library is not None
-    assert len(list(libraries.iterdir())) == 1
     for unknown in ("no-such-compiler -O1", "'gcc", " "):
         monkeypatch.setenv("CC", unknown)
         assert library.compiler_command() != []
@@ -220,10 +229,11 @@ def test_a_library_that_others_can_write_is_compiled_again(libraries: Path) -> N
     assert all(each.stat().st_mode & 0o022 == 0 for each in libraries.iterdir())
 
 
-def test_two_processes_compile_at_once(libraries: Path, compiled_kernels: None) -> None:
+def test_two_processes_compile_at_once(libraries: Path, home: Path) -> None:
     program = (
+        "from pathlib import Path\n"
         "from clearstory.models.native import library\n"
-        f"library.FLAGS = {library.FLAGS!r}\n"
+        f"library.source_files = lambda: [Path({str(home / 'kernels.c')!r})]\n"
         "found = library.find_kernels('')\n"
         "assert found.library is not None, found.note\n"
     )

@@ -222,6 +222,8 @@ def compile_library(command: list[str], folder: Path, key: str) -> Path:
                 done = subprocess.run(
                     arguments, capture_output=True, text=True, errors="replace", timeout=MAX_SECONDS, check=False
                 )
+            except subprocess.TimeoutExpired:
+                raise CompilerError(f"nothing after {MAX_SECONDS} seconds") from None
             except OSError as error:
                 raise CompilerError(str(error)) from None
             if done.returncode == 0 and made.is_file():
