@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import CheckpointMismatch
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.lora import lora_layers
 from clearstory.training.settings import TrainingSettings
 
 
@@ -102,7 +103,9 @@ class BaseTrainer(Protocol):
 
 
 def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a model that training changes; frozen parameters are in the folder of the base model."""
+    """All tensors of a model; with LoRA only those that training changes, since its base model has the others."""
+    if not lora_layers(model):
+        return model.state_dict()
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
     return {name: value for name, value in model.state_dict().items() if name not in frozen}
 

@@ -8,8 +8,9 @@ arithmetic of AdamW is torch's all the same: its functional form needs no Optimi
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -215,9 +216,14 @@ class OptimizerSet:
         muon = settings.optimizer == "muon"
         inner = [p for name, p in named.items() if muon and p.ndim == 2 and name.startswith(INNER_PREFIXES)]
         rest = [p for p in named.values() if p not in tables and not any(p is each for each in inner)]
+        scales = learning_rate_scales(named, settings.layer_decay)
         groups = [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+            {"params": params, "weight_decay": decay, "scale": scale}
+            for scale in sorted(set(scales.values()))
+            for decay, params in (
+                (settings.weight_decay, [p for p in rest if p.ndim >= 2 and scales[p] == scale]),
+                (0.0, [p for p in rest if p.ndim < 2 and scales[p] == scale]),
+            )
         ]
         first: Optimizer = SGD(groups, settings.learning_rate)
         if settings.optimizer != "sgd":
@@ -237,7 +243,7 @@ class OptimizerSet:
         """One step at this share of each optimizer's peak learning rate; gradients are set to None afterwards."""
         for optimizer, peak, scheduled in self.optimizers:
             for group in optimizer.groups:
-                group["lr"] = peak * factor if scheduled else peak
+                group["lr"] = (peak * factor if scheduled else peak) * group.get("scale", 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -265,6 +271,28 @@ class OptimizerSet:
             optimizer.state.clear()
 
 
+LAYER_NUMBER = re.compile(r"(?:^|\.)(?:blocks|layers)\.(\d+)\.")
+
+
+def learning_rate_scales(named: Mapping[str, Tensor], layer_decay: float) -> dict[Tensor, float]:
+    """The factor of each parameter's learning rate: 1 for what follows the last block, such as a head, `layer_decay`
+    for the last block, its square for the one before, and one power more for the embeddings than for the first block.
+
+    >>> weights = {"embedding.weight": torch.ones(1), "blocks.0.a": torch.ones(1), "blocks.1.a": torch.ones(1)}
+    >>> list(learning_rate_scales(weights, 0.5).values())
+    [0.125, 0.25, 0.5]
+    """
+    numbers = {name: int(match[1]) for name in named if (match := LAYER_NUMBER.search(name))}
+    layers = 1 + max(numbers.values(), default=-1)
+
+    def power(name: str) -> int:
+        if name in numbers:
+            return layers - numbers[name]
+        return layers + 1 if "embedding" in name and "unembedding" not in name else 0
+
+    return {p: layer_decay ** power(name) for name, p in named.items()}
+
+
 def lr_factor(step: int, steps: int, settings: TrainingSettings) -> float:
     """The learning rate at `step` (from 0) of a run of `steps`, as a factor of its peak.
 
@@ -276,8 +304,11 @@ def lr_factor(step: int, steps: int, settings: TrainingSettings) -> float:
     >>> [round(lr_factor(step, 10, linear), 3) for step in (0, 1, 2, 9)]
     [0.5, 1.0, 1.0, 0.125]
     """
+    warmup = settings.warmup_steps
+    if settings.warmup_ratio is not None:
+        warmup = math.ceil(settings.warmup_ratio * steps)
     # At most half of a short run: a warm-up longer than the run would never reach the peak.
-    warmup = min(settings.warmup_steps, steps // 2)
+    warmup = min(warmup, steps // 2)
     if step < warmup:
         return (step + 1) / warmup
     if settings.schedule == "noam":

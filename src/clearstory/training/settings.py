@@ -39,6 +39,9 @@ class TrainingSettings:
         schedule: learning rate after warm-up: cosine, linear, constant, wsd (constant, then linear), or noam:
             proportional to 1/sqrt(step), whatever the number of steps (Vaswani et al. 2017, eq. 3).
         warmup_steps: steps over which the learning rate rises linearly from zero.
+        warmup_ratio: share of the steps over which it rises, instead of warmup_steps.
+        layer_decay: factor of the learning rates of each block and of those below it; below 1, the first blocks and the
+            embeddings are changed least (Howard and Ruder 2018, section 3.2).
         decay_share: share of the steps over which wsd falls.
         final_learning_rate: final learning rate as a share of the peak.
         label_smoothing: share of each target spread over the vocabulary (Szegedy et al. 2016), for objectives with a
@@ -86,6 +89,8 @@ class TrainingSettings:
     epsilon: float = 1e-8
     schedule: Literal["cosine", "linear", "constant", "wsd", "noam"] = "cosine"
     warmup_steps: int = 100
+    warmup_ratio: float | None = None
+    layer_decay: float = 1.0
     decay_share: float = 0.2
     final_learning_rate: float = 0.1
     label_smoothing: float = 0.0
@@ -126,6 +131,10 @@ class TrainingSettings:
         for name in ("final_learning_rate", "decay_share", "weight_average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if not 0 < self.layer_decay <= 1:
+            raise BadSetting(f"training.layer_decay is {self.layer_decay:g}; it must be above 0 and at most 1")
+        if self.warmup_ratio is not None and not 0 <= self.warmup_ratio < 1:
+            raise BadSetting(f"training.warmup_ratio is {self.warmup_ratio:g}; it must be at least 0 and under 1")
         if self.threads > MAX_THREADS:
             raise BadSetting(f"training.threads is {self.threads:,}; it must be at most {MAX_THREADS:,}")
         if not 0 <= self.label_smoothing < 1:

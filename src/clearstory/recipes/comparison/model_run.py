@@ -25,6 +25,7 @@ from clearstory.recipes.inference.generate import generate
 from clearstory.recipes.settings.model_choice import SIZE_FIELDS
 from clearstory.recipes.settings.schema import to_plain
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.settings.training_presets import preset_training_settings
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.recipes.training.events import TrainingResult
 from clearstory.recipes.training.preparation import (
@@ -129,6 +130,9 @@ class TrainingContext:
             "minutes": recipe.minutes,
             "cpu_seconds": recipe.cpu_seconds,
         }
+        # `train` is given the tokenizer's folder, which does not tell its kind.
+        preset_settings = preset_training_settings(spec.preset, self.tokenizer_spec(spec))
+        values |= {key: value for key, value in preset_settings.items() if key == "training.batch_size"}
         values |= {**self.size_settings(spec, tokenizer, dataset), **spec.settings}
         if recipe.minutes is None and recipe.cpu_seconds is None:
             values["steps"] = steps_of_one_epoch(build_train_recipe(values), tokenizer, dataset)

@@ -14,9 +14,10 @@ from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.result_files import FILE_NAMES
 from clearstory.recipes.comparison.settings import CompareRecipe
+from clearstory.recipes.settings.run_recipe import format_setting
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
-from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, format_setting, has_files
+from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_path, has_files
 from clearstory.text.sources import absolute_source
 
 RESUME_SETTINGS = ("out", "resume", "overwrite", "models", "seeds", "data.cache")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.settings.run_recipe import check_no_standard_input
 from clearstory.recipes.settings.schema import (
     check_output_path,
     flatten_keys,
@@ -21,7 +22,7 @@ from clearstory.recipes.settings.schema import (
     setting_table,
     to_plain,
 )
-from clearstory.recipes.settings.training import build_train_recipe, check_no_standard_input
+from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.text.settings import DataSettings
 
 

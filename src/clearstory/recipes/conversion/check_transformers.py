@@ -178,9 +178,11 @@ def compute_outputs(opened: OpenedModel, model: Any, ids: Tensor) -> tuple[Tenso
     ours = opened.model
     if has_capability(ours, Capability.SOURCE):
         return opened.logits(ids, ids.tolist()), model(ids, decoder_input_ids=ids).logits
-    out = model(ids)
     if has_capability(ours, Capability.CLASSIFIER):
-        return ours.class_logits(ours.encode(TokenBatch(ids))), out.logits
+        # Single sequences without padding: transformers takes the last token that is not padding.
+        ids = ids.masked_fill(ids == model.config.pad_token_id, 0) if model.config.pad_token_id else ids.clamp(min=1)
+        return ours.class_logits(TokenBatch(ids)), torch.cat([model(each[None]).logits for each in ids])
+    out = model(ids)
     if has_capability(ours, Capability.BIDIRECTIONAL) and not has_capability(ours, Capability.MLM_HEAD):
         return ours.encode(TokenBatch(ids)), out.last_hidden_state
     # BertForPreTraining has two outputs, and names them.

@@ -1,4 +1,4 @@
-"""Classify: the label of a text, or of each of its words, predicted by an encoder with a classification head."""
+"""Classify: the label of a text, or of each of its words, predicted by a model with a classification head."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import Any
 from torch import Tensor
 
 from clearstory.models.base import TokenBatch, inference_mode
-from clearstory.models.capabilities import Capability
-from clearstory.recipes.inference.embed import TruncationSide, truncate_tokens
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_encoder
+from clearstory.models.head_config import ProblemType
+from clearstory.recipes.inference.embed import TruncationSide, encode_text_ids, truncate_tokens
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
 from clearstory.text.character_encodings import Errors
-from clearstory.text.special_tokens import build_inputs
 
 
 @dataclass(frozen=True)
 class LabelProbability:
-    """A label and its probability."""
+    """A label and its probability; the predicted number, of a model that predicts numbers (regression)."""
 
     label: str
     probability: float
@@ -63,37 +62,49 @@ def classify(
     text_field: str = "text",
     device: str | None = None,
 ) -> list[Classification]:
-    """The labels that an encoder predicts for each text, or for each word of it.
+    """The labels that a model predicts for each text, or for each word of it.
 
-    A text that names a file is replaced by the lines of the file. Raises CannotDo for a model that is not an encoder or
-    has no classification head, ContextOverflow for a text that is too long.
+    Probabilities add up to 1 where one label holds; where several may hold, each is between 0 and 1; a regression's are
+    the predicted numbers. A text that names a file is replaced by the lines of the file. Raises CannotDo for a model
+    without a classification head, ContextOverflow for a text that is too long.
 
     >>> import clearstory
     >>> clearstory.classify("moods", "What a fine day!")[0].labels[0]  # doctest: +SKIP
     LabelProbability(label='joy', probability=0.97)
     """
-    network, tokenizer = load_encoder(model, device, Capability.CLASSIFIER)
-    config = network.config
+    network, tokenizer = load_classifier(model, device)
+    config, weights_device = network.config, next(network.parameters()).device
     inputs = read_texts(texts, errors, text_field)
-    max_tokens, weights_device = config.context - 2, next(network.parameters()).device
-    rows, offsets = [], []
+    rows, offsets, first_tokens = [], [], []
     for text in inputs:
-        ids, spans = tokenizer.encode_with_offsets(text)
-        rows.append(build_inputs(tokenizer, truncate_tokens(ids, max_tokens, truncate))[0])
+        before, ids, after = encode_text_ids(network, tokenizer, text)
+        _, spans = tokenizer.encode_with_offsets(text)
+        max_tokens = len(ids) if config.context is None else config.context - len(before) - len(after)
+        rows.append([*before, *truncate_tokens(ids, max_tokens, truncate), *after])
         offsets.append(truncate_tokens(spans, max_tokens, truncate))
+        first_tokens.append(len(before))
     results: dict[int, Classification] = {}
     with inference_mode(network):
         for batch in batches_by_length(rows, batch_size):
             tokens = TokenBatch.from_sequences([rows[index] for index in batch], weights_device)
-            probabilities = network.class_logits(network.encode(tokens)).double().softmax(-1).cpu()
-            for index, of_text in zip(batch, probabilities, strict=True):
+            predicted = probabilities(network.class_logits(tokens).double(), config.problem_type).cpu()
+            for index, of_text in zip(batch, predicted, strict=True):
                 text, labels = inputs[index], config.labels
                 if config.label_level == "text":
                     results[index] = Classification(text, labels=sorted_labels(labels, of_text))
-                else:  # without [CLS], the first token
-                    words = word_labels(labels, text, offsets[index], of_text[1:])
+                else:
+                    words = word_labels(labels, text, offsets[index], of_text[first_tokens[index] :])
                     results[index] = Classification(text, words=words)
     return [results[index] for index in range(len(inputs))]
+
+
+def probabilities(logits: Tensor, problem_type: ProblemType) -> Tensor:
+    """The probabilities of labels with these logits: a softmax where one holds, else one sigmoid each; a regression's
+    logits are the predicted numbers.
+    """
+    if problem_type == "regression":
+        return logits
+    return logits.sigmoid() if problem_type == "multi_label_classification" else logits.softmax(-1)
 
 
 def sorted_labels(labels: Sequence[str], probabilities: Tensor) -> tuple[LabelProbability, ...]:

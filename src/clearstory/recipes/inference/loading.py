@@ -12,6 +12,7 @@ from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.device import resolve_device
 from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.heads import ClassificationHead
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.recipes.inference.model_argument import ModelWithTokenizer as ModelWithTokenizer
 from clearstory.text.tokenizers import Tokenizer
@@ -66,3 +67,12 @@ def load_encoder(
     for capability in capabilities:
         require(network, capability)
     return cast("Encoder", network), tokenizer
+
+
+def load_classifier(
+    model: str | Path | ModelWithTokenizer, device: str | None = None
+) -> tuple[ClassificationHead, Tokenizer]:
+    """A model with a classification head and its tokenizer. Raises CannotDo for a model without one."""
+    network, tokenizer = load_model_and_tokenizer(model, device)
+    require(network, Capability.CLASSIFIER)
+    return cast("ClassificationHead", network), tokenizer

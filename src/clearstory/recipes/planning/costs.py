@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clearstory.recipes.planning.parameter_groups import LABELS, ParameterGroup
+from clearstory.recipes.planning.parameter_groups import ParameterGroup
 
 ACTIVATION_VECTORS = {"relu": 1, "gelu": 2, "silu": 2, "gelu_tanh": 3}
 """Vectors of feed-forward width that the backward pass of an activation function needs, its output included; relu needs
@@ -122,11 +122,7 @@ def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) 
     queries = sum(group.shape[1] * group.count_per_layer * group.layers for group in groups if group.symbol == "W_q")
     flops: dict[str, int] = {}
     for group in groups:
-        per_token_label = group.name == LABELS and c.label_level == "token"
-        if (group.group not in NOT_MULTIPLIED or per_token_label) and group.name not in (
-            HASHED_NGRAM_TABLE,
-            "distances",
-        ):
+        if group.group not in NOT_MULTIPLIED and group.name not in (HASHED_NGRAM_TABLE, "distances"):
             flops[group.group] = flops.get(group.group, 0) + 2 * group.parameters
             if group.group == "attention":
                 flops |= {QK_PRODUCTS: 2 * queries * attended, WEIGHTED_VALUES: 2 * queries * attended}

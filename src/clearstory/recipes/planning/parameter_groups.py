@@ -92,9 +92,6 @@ class NamePattern:
     split: PieceShape = as_stored
 
 
-LABELS = "labels"
-"""The name of the classification head."""
-
 ATTENTION = r"(?P<which>\w*?)_?attention\."
 
 NAME_PATTERNS = (
@@ -132,7 +129,7 @@ NAME_PATTERNS = (
     NamePattern(r"unembedding_bias", "unembedding", "biases"),
     NamePattern(r"pooler\.(weight|bias)", "heads", "first vector", "", transposed),
     NamePattern(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", transposed),
-    NamePattern(r"classifier\.(weight|bias)", "heads", LABELS, "", transposed),
+    NamePattern(r"classifier\.(weight|bias)", "heads", "labels", "", transposed),
 )
 """The first pattern that matches is used."""
 

@@ -74,6 +74,8 @@ class TrainingKeywords(TypedDict, total=False):
     epsilon: float
     schedule: Literal["cosine", "linear", "constant", "wsd", "noam"]
     warmup_steps: int
+    warmup_ratio: float | None
+    layer_decay: float
     decay_share: float
     final_learning_rate: float
     label_smoothing: float

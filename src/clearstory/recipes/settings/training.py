@@ -1,21 +1,32 @@
 """Settings of training: TrainRecipe and QuickstartRecipe. Imports no torch.
 
 A recipe is merged from layers, later ones overriding earlier ones: the dataclass defaults, the training settings of the
-preset (`PRESET_TRAINING_SETTINGS`), a YAML file, and the command line or the Python call.
+preset (`preset_training_settings`), a YAML file, and the command line or the Python call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.settings.run_recipe import (
+    LENGTH_SETTINGS,
+    check_run_settings,
+    check_same_settings,
+    resumed_from,
+)
 from clearstory.recipes.settings.schema import build_settings, check_output_path, flatten_keys, positional_setting
-from clearstory.recipes.settings.training_presets import FINE_TUNING, LORA_FINE_TUNING, PRESET_TRAINING_SETTINGS
+from clearstory.recipes.settings.training_presets import (
+    BASE_WIDTHS,
+    FINE_TUNING,
+    LORA_FINE_TUNING,
+    preset_training_settings,
+)
 from clearstory.text.settings import DataSettings
 from clearstory.training.objectives.table import ObjectiveName
 from clearstory.training.settings import TrainingSettings
@@ -59,21 +70,9 @@ class TrainRecipe:
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
-        check_output_path(self.out)
-        lengths = [f"{name} is {getattr(self, name):,g}" for name in LENGTH_SETTINGS if getattr(self, name) is not None]
-        if len(lengths) > 1:
-            raise BadSetting(f"{' and '.join(lengths)}; give one of them")
-        for name in ("minutes", "cpu_seconds"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise BadSetting(f"{name} is {value:g}; it must be above 0")
-        if self.steps is not None and self.steps < 1:
-            raise BadSetting(f"steps is {self.steps}; it must be at least 1")
+        check_run_settings(self)
         if self.parameters is not None and self.parameters < 1:
             raise BadSetting(f"parameters is {self.parameters}; it must be at least 1")
-        check_no_standard_input(self.text)
-        if self.resume and self.overwrite:
-            raise BadSetting("resume continues a run and overwrite deletes it; give one of them")
         if self.init is None:
             if self.lora.rank:
                 raise BadSetting(
@@ -95,10 +94,49 @@ class TrainRecipe:
                 "lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank"
             )
 
+    command: ClassVar[str] = "train"
+    """The command that makes and resumes such a run."""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The text; none for a run that is resumed by its folder alone."""
+        return self.text
+
     @property
     def default_name(self) -> str:
         """The preset's name, or the name of the initial model and "-continued"."""
         return self.model.name if self.init is None else f"{Path(self.init).name}-continued"
+
+    def with_absolute_paths(self) -> Self:
+        """The recipe with absolute paths, as it is saved, so that it works from any working directory."""
+        from clearstory.text.sources import absolute_source
+        from clearstory.text.train_tokenizer import KINDS
+
+        tokenizer, cache = self.tokenizer, self.data.cache
+        if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
+            tokenizer = absolute_source(tokenizer)
+        data = replace(self.data, cache=None if cache is None else cache.absolute())
+        init = None if self.init is None else absolute_source(self.init)
+        return replace(self, text=tuple(map(absolute_source, self.text)), init=init, tokenizer=tokenizer, data=data)
+
+    def resumed(self, saved: Mapping[str, Any], folder: Path) -> TrainRecipe:
+        """The saved recipe of a run with the changeable settings of this one. Raises CheckpointMismatch for other
+        changes.
+
+        A call that names the text is a complete recipe; one without a text only names differences from the defaults.
+        """
+        before = build_train_recipe(saved)
+        default = build_train_recipe({"model": self.model.name, "init": self.init, "lora": {"rank": self.lora.rank}})
+
+        def is_resolved(key: str) -> bool:
+            return (
+                key in RESOLVED_BY_RUN
+                or (before.model.name in ("clear", "recall") and key.startswith("model."))
+                or (key in LEARNING_RATES and bool(before.init or before.model.name in BASE_WIDTHS))
+            )
+
+        check_same_settings(folder, before, self, default, is_resolved)
+        return resumed_from(before, self, folder)
 
     @property
     def time_limit(self) -> float | None:
@@ -106,17 +144,21 @@ class TrainRecipe:
         return 60 * self.minutes if self.minutes is not None else self.cpu_seconds
 
 
-def check_no_standard_input(sources: Iterable[str]) -> None:
-    """Raise BadSetting for `-`: the text of a run is read again when the run is resumed."""
-    if "-" in sources:
-        raise BadSetting(
-            "a run is resumed from its text, which standard input cannot give twice; save it to a file first: "
-            "COMMAND > text.txt"
-        )
-
-
-LENGTH_SETTINGS = ("minutes", "cpu_seconds", "steps")
-"""Alternative settings for the length of a run. A layer that sets one of them unsets the others of earlier layers."""
+RESOLVED_BY_RUN = {
+    "training.device",
+    "training.precision",
+    "training.matmul",
+    "training.threads",
+    "training.align_documents",
+    "parameters",
+    "objective",
+    "model.pooler",
+    "data.pairs",
+}
+LEARNING_RATES = {"training.learning_rate", "training.muon_learning_rate"}
+"""Settings that a run resolves itself where they are not set: learning rates where they are scaled by width, and the
+sizes of `clear`.
+"""
 
 
 def build_train_recipe(*layers: Mapping[str, Any]) -> TrainRecipe:
@@ -129,7 +171,7 @@ def build_train_recipe(*layers: Mapping[str, Any]) -> TrainRecipe:
     """
     values = merge_layers(TrainRecipe, *layers)
     if values.get("init") is None:
-        preset = PRESET_TRAINING_SETTINGS.get(str(values.get("model", ModelChoice().name)), {})
+        preset = preset_training_settings(str(values.get("model", ModelChoice().name)), values.get("tokenizer"))
     else:
         preset = FINE_TUNING if str(values.get("lora.rank", 0)) == "0" else LORA_FINE_TUNING
     return build_settings(TrainRecipe, merge_layers(TrainRecipe, preset, values))

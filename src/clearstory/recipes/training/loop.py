@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from clearstory.models.build import count_parameters
 from clearstory.models.device import reusing_memory
 from clearstory.models.lora import remove_lora
 from clearstory.recipes.settings.keywords import TrainKeywords
+from clearstory.recipes.settings.run_recipe import RecipeT
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.events import (
     Evaluated,
@@ -95,17 +96,25 @@ def train_events(recipe: TrainRecipe, *, full_evaluation: bool = True) -> Iterat
     with lock_run_folder(recipe) as (recipe, note):
         folder, recipe = open_run_folder(recipe)
         notes = [each for each in (note, changed_results(folder) if recipe.resume else None) if each is not None]
-        yield from run_events(folder, recipe, budget, full_evaluation, notes)
+        yield from run_events(folder, recipe, budget, prepare_run, full_evaluation, notes)
 
 
 def run_events(
-    folder: RunFolder, recipe: TrainRecipe, budget: TimeBudget, full_evaluation: bool, notes: Sequence[str]
+    folder: RunFolder,
+    recipe: RecipeT,
+    budget: TimeBudget,
+    prepare: Callable[[RunFolder, RecipeT, TimeBudget], TrainingRun],
+    full_evaluation: bool = True,
+    notes: Sequence[str] = (),
 ) -> Iterator[TrainingEvent]:
-    """Events of a training run in a folder that this process may write; `notes` are logged as warnings."""
+    """Events of a training run in a folder that this process may write; `notes` are logged as warnings.
+
+    `prepare` does everything that the run needs before its first step.
+    """
     if recipe.time_limit is not None:
         budget.seconds, budget.counts_cpu_time = recipe.time_limit, recipe.cpu_seconds is not None
     with stop_on_signal() as stop, reusing_memory():
-        run = prepare_run(folder, recipe, budget)
+        run = prepare(folder, recipe, budget)
         run.full_evaluation = full_evaluation
         run.restore_latest_checkpoint()
         try:
@@ -148,6 +157,9 @@ def prepare_run(folder: RunFolder, recipe: TrainRecipe, budget: TimeBudget) -> T
         fingerprints,
         base_folder=None if initial is None else initial.base_folder,
         generation_config=None if initial is None else initial.generation_config,
+        objective=recipe.objective,
+        summary=objective_spec(recipe.objective).summary,
+        next_command=objective_spec(recipe.objective).next_command,
     )
 
 
@@ -181,7 +193,7 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
                 yield run.warn(f"stopped early: no improvement over step {run.best_step:,} in {count} evaluations")
                 trainer.set_total_steps(trainer.step)
                 done = True
-        if is_due(trainer.step, run.recipe.training.sample_steps):
+        if is_due(trainer.step, run.settings.sample_steps):
             yield sample_step(run)
         if run.weights_due(done):  # before the checkpoint, from which a killed run would not go back to them
             yield run.save_weights()
@@ -189,7 +201,8 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
             yield run.save_checkpoint()
         if stop.is_set():
             raise KeyboardInterrupt(
-                f"stopped at step {trainer.step:,}; continue with: clearstory train --resume --out {run.folder.path}"
+                f"stopped at step {trainer.step:,}; continue with: clearstory {run.recipe.command} --resume --out "
+                f"{run.folder.path}"
             )
     if run.best_step < 0:  # a resumed run that had ended without an evaluation
         yield from evaluate_step(run) if run.validates else keep_last_weights(run)
@@ -206,10 +219,10 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
     with trainer.averaged_weights():
         validation = run.evaluate(run.eval_tokens)
         loss, step = validation.score.nats_per_token, trainer.step
-        if is_best := run.best_step < 0 or loss < run.best_loss:
+        if is_best := run.best_step < 0 or validation.criterion < run.best_criterion:
             run.save_best_model(validation)
     if is_best:
-        run.best_loss, run.best_step, run.evaluations_since_best = loss, step, 0
+        run.best_criterion, run.best_step, run.evaluations_since_best = validation.criterion, step, 0
     else:
         run.evaluations_since_best += 1
     run.log(
@@ -246,7 +259,7 @@ def keep_last_weights(run: TrainingRun) -> Iterator[TrainingEvent]:
 
 def sample_step(run: TrainingRun) -> TextSampled:
     """Sample a text from the model, log it, and return it as an event."""
-    trainer, seed = run.trainer, run.recipe.training.seed
+    trainer, seed = run.trainer, run.settings.seed
     with trainer.averaged_weights():
         source = run.validation.sample_source(trainer.step, trainer.context)
         ends = () if run.generation_config is None else run.generation_config.eos_token_ids
@@ -265,7 +278,7 @@ def finish(run: TrainingRun) -> TrainingResult:
     if run.validates:
         with trainer.averaged_weights() if last_is_best else nullcontext():
             validation = run.evaluate(None if run.full_evaluation else FINAL_EVALUATION_TOKENS, mixed_precision=False)
-    score, objective = validation.score if validation else None, objective_spec(run.recipe.objective)
+    score = validation.score if validation else None
     parameters = count_parameters(remove_lora(run.model))
     bits_per_byte = score.bits_per_byte if score else None
     update_model_card(run.folder.model_folder, replace(run.card, parameters=parameters, bits_per_byte=bits_per_byte))
@@ -278,7 +291,7 @@ def finish(run: TrainingRun) -> TrainingResult:
         **run.validation.record(validation),
     )
     if run.prepared.corpus == "digits":
-        save_digit_images(run.model, run.tokenizer, run.folder.path / "digits.png", seed=run.recipe.training.seed)
+        save_digit_images(run.model, run.tokenizer, run.folder.path / "digits.png", seed=run.settings.seed)
     curve = save_learning_curve(run.folder, run.recipe.default_name, run.prepared.corpus)
     durable.record_files(run.folder.path, RESULT_FILES)
     return TrainingResult(
@@ -292,11 +305,11 @@ def finish(run: TrainingRun) -> TrainingResult:
         steps=trainer.step,
         parameters=parameters,
         curve=curve,
-        objective=run.recipe.objective,
+        objective=run.objective,
         reason=score.reason if score else NOT_VALIDATED,
         metrics=validation.metrics if validation else {},
-        summary=objective.summary(validation) if validation else NOT_VALIDATED,
-        next_command=objective.next_command.format(run=run.folder.path),
+        summary=run.summary(validation) if validation else NOT_VALIDATED,
+        next_command=run.next_command.format(run=run.folder.path),
     )
 
 

@@ -23,12 +23,12 @@ from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.inference.evaluate import lossy_tokenizer_reason
+from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.settings.training_presets import expert_settings, scale_learning_rates
 from clearstory.recipes.training.events import RunPrepared
 from clearstory.recipes.training.initial_model import InitialModel
 from clearstory.recipes.training.run_folder import RunFolder, check_same_corpus, check_same_initial_model
-from clearstory.recipes.training.run_length import DEFAULT_STEPS
 from clearstory.recipes.training.tagged_text import add_tags
 from clearstory.recipes.training.time_budget import (
     TimeBudget,
@@ -36,6 +36,7 @@ from clearstory.recipes.training.time_budget import (
     dropout_for_budget,
     parameters_for_budget,
 )
+from clearstory.recipes.training.training_run import DEFAULT_STEPS
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.documents import is_parallel
@@ -60,7 +61,11 @@ ALIGNED_CORPORA = {"digits"}
 
 def resolve_settings(recipe: TrainRecipe) -> TrainRecipe:
     """The recipe with device, precision and number of threads chosen for this machine. Sets torch's threads."""
-    settings = recipe.training
+    return replace(recipe, training=resolve_for_machine(recipe.training))
+
+
+def resolve_for_machine(settings: TrainingSettings) -> TrainingSettings:
+    """The settings with device, precision and number of threads chosen for this machine. Sets torch's threads."""
     device = resolve_device(settings.device, "training.device")
     # With a GPU the number of threads matters little, and is not measured.
     torch.set_num_threads(settings.threads or (fastest_thread_count() if device == "cpu" else torch.get_num_threads()))
@@ -69,11 +74,7 @@ def resolve_settings(recipe: TrainRecipe) -> TrainRecipe:
         fast = bf16_is_fast() if device == "cpu" else device.startswith("cuda") and torch.cuda.is_bf16_supported()
         precision = "bf16" if fast else "fp32"
     matmul = resolve_backend(settings.matmul if device == "cpu" else "mkl", "training.matmul")
-    threads = torch.get_num_threads()
-    return replace(
-        recipe,
-        training=replace(settings, device=device, precision=precision, threads=threads, matmul=matmul),
-    )
+    return replace(settings, device=device, precision=precision, threads=torch.get_num_threads(), matmul=matmul)
 
 
 def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> TrainRecipe:
@@ -100,11 +101,6 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
         raise BadSetting(
             f"training.sample_steps is {recipe.training.sample_steps}, and an encoder generates no text; leave it out, "
             "and try the trained model with: clearstory fill-mask"
-        )
-    if initial is None and recipe.model.overrides.get("labels"):
-        raise BadSetting(
-            f"model.labels are for a classification head, which the objective {recipe.objective} does not train; "
-            "leave them out"
         )
     if initial is None:
         overrides = {**objective.model_defaults, **recipe.model.overrides}
@@ -233,7 +229,7 @@ def resolve_experts_size(
     inner = parameters_for_budget(seconds, speed, len(dataset.ids), dataset.text_bytes)
     dropout = dropout_for_budget(seconds, speed, inner, len(dataset.ids))
     model = replace(recipe.model, overrides={"dropout": dropout, **recipe.model.overrides})
-    if "clear" in config.experts:
+    if any(ModelChoice(name=name).is_sized_as_clear(tokenizer.vocab) for name in config.experts):
         shape = clear_config_by_non_embedding(inner, tokenizer.vocab, context)
         return replace(recipe, model=model, parameters=count_on_paper(shape))
     return replace(recipe, model=model, parameters=parameters_for_inner(networks[0], inner))

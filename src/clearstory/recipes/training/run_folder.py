@@ -23,16 +23,9 @@ from typing import Any
 
 from clearstory import __version__, durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
-from clearstory.recipes.settings.schema import flatten_keys, to_plain
-from clearstory.recipes.settings.training import LENGTH_SETTINGS, TrainRecipe, build_train_recipe
-from clearstory.recipes.settings.training_presets import BASE_WIDTHS
+from clearstory.recipes.settings.run_recipe import RecipeT, RunRecipe
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
-from clearstory.text.sources import absolute_source
-from clearstory.text.train_tokenizer import KINDS
 from clearstory.training import checkpoint
-
-CHANGEABLE_ON_RESUME = {"out", "resume", "overwrite", "minutes", "cpu_seconds", "steps", "data.cache"}
-"""Settings that may differ when a run is resumed: they change where and how long, not what is trained."""
 
 SETTINGS_FILES = ("config.yaml", "environment.json")
 """Files that a run is resumed by."""
@@ -41,22 +34,6 @@ RESULT_FILES = ("metrics.jsonl", "curve.svg", "digits.png")
 """Files of a run's results. A change is reported when the run is resumed."""
 
 MAX_RECORD_BYTES = 2**24
-
-RESOLVED_BY_RUN = {
-    "training.device",
-    "training.precision",
-    "training.matmul",
-    "training.threads",
-    "training.align_documents",
-    "parameters",
-    "objective",
-    "model.pooler",
-    "data.pairs",
-}
-LEARNING_RATES = {"training.learning_rate", "training.muon_learning_rate"}
-"""Settings that a run resolves itself where they are not set: learning rates where they are scaled by width, and the
-sizes of `clear`.
-"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +92,7 @@ class RunFolder:
 
 
 @contextmanager
-def lock_run_folder(recipe: TrainRecipe) -> Iterator[tuple[TrainRecipe, str | None]]:
+def lock_run_folder(recipe: RecipeT) -> Iterator[tuple[RecipeT, str | None]]:
     """A block in which no other process can write the run folder; the recipe with its path, and a note where the disk
     has no locks.
 
@@ -124,10 +101,10 @@ def lock_run_folder(recipe: TrainRecipe) -> Iterator[tuple[TrainRecipe, str | No
     path = recipe.out or Path("runs") / f"{recipe.default_name}-{datetime.now():%Y%m%d-%H%M%S}"
     check_no_file_in_path(path)
     with durable.lock_folder(path) as lock:
-        yield replace(recipe, out=path), lock.note
+        yield with_out(recipe, path), lock.note
 
 
-def open_run_folder(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
+def open_run_folder(recipe: RecipeT) -> tuple[RunFolder, RecipeT]:
     """The run folder of a recipe, and the recipe of the run, merged with the saved one on resume. Writes nothing yet;
     only removes leftovers of killed writes.
 
@@ -140,13 +117,19 @@ def open_run_folder(recipe: TrainRecipe) -> tuple[RunFolder, TrainRecipe]:
         durable.remove_stale(path)
     if recipe.resume and folder.exists:
         durable.verify_folder(path, only=SETTINGS_FILES)
-        return folder, resume_recipe(folder, recipe)
-    if not recipe.text:
-        raise BadSetting("there is no text to train on; name files or folders, or corpus:kjv")
+        return folder, recipe.resumed(read_yaml(folder.config_file), path)
+    if not recipe.sources:
+        raise BadSetting(f"there is no text to {recipe.command} on; name files or folders")
     if has_files(path) and not recipe.overwrite:
         what = "a run" if folder.exists else "files"
         raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces what is there")
-    return folder, replace(recipe, out=path)
+    return folder, with_out(recipe, path)
+
+
+def with_out(recipe: RecipeT, path: Path) -> RecipeT:
+    """The recipe with this run folder."""
+    changed: RecipeT = replace(recipe, out=path)  # type: ignore[type-var]  # every recipe is a dataclass
+    return changed
 
 
 def changed_results(folder: RunFolder) -> str | None:
@@ -167,53 +150,9 @@ def check_no_file_in_path(folder: Path) -> None:
             raise FolderExists(f"{path} is a file, and {folder} is to be a folder; choose another --out")
 
 
-def resume_recipe(folder: RunFolder, recipe: TrainRecipe) -> TrainRecipe:
-    """The saved recipe of a run with the changeable settings of this call. Raises CheckpointMismatch for other changes.
-
-    A call that names the text is a complete recipe; one without a text only names differences from the defaults.
-    """
-    saved = with_absolute_paths(build_train_recipe(read_yaml(folder.config_file)))
-    default = build_train_recipe({"model": recipe.model.name, "init": recipe.init, "lora": {"rank": recipe.lora.rank}})
-    old, new, defaults = (
-        flatten_keys(TrainRecipe, to_plain(each)) for each in (saved, with_absolute_paths(recipe), default)
-    )
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        resolved = (
-            key in RESOLVED_BY_RUN
-            or (saved.model.name in ("clear", "recall") and key.startswith("model."))
-            or (key in LEARNING_RATES and (saved.init or saved.model.name in BASE_WIDTHS))
-        )
-        unset = now == defaults.get(key) and (resolved or not recipe.text)
-        if key not in CHANGEABLE_ON_RESUME and before != now and not unset:
-            raise CheckpointMismatch(
-                f"the run in {folder.path} was made with {key} {format_setting(before)}, and now it is "
-                f"{format_setting(now)}; resume with the settings it was made with, or choose another --out"
-            )
-    length: dict[str, Any] = {name: getattr(recipe, name) for name in LENGTH_SETTINGS}
-    if not any(length.values()):
-        length = {name: getattr(saved, name) for name in LENGTH_SETTINGS}
-    return replace(saved, out=folder.path, resume=True, overwrite=False, **length)
-
-
-def with_absolute_paths(recipe: TrainRecipe) -> TrainRecipe:
-    """The recipe with absolute paths, as it is saved, so that it works from any working directory."""
-    tokenizer, cache = recipe.tokenizer, recipe.data.cache
-    if tokenizer is not None and tokenizer.partition(":")[0] not in KINDS:
-        tokenizer = absolute_source(tokenizer)
-    data = replace(recipe.data, cache=None if cache is None else cache.absolute())
-    init = None if recipe.init is None else absolute_source(recipe.init)
-    return replace(recipe, text=tuple(map(absolute_source, recipe.text)), init=init, tokenizer=tokenizer, data=data)
-
-
-def format_setting(value: Any) -> str:
-    """The value of a setting as it is typed on the command line."""
-    if isinstance(value, list):
-        return " ".join(map(str, value)) or "not set"
-    return "not set" if value is None else str(value)
-
-
-def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Mapping[str, Any]) -> None:
+def write_run_settings(
+    folder: RunFolder, recipe: RunRecipe, fingerprints: Mapping[str, Any], device: str = "cpu"
+) -> None:
     """Write config.yaml, and environment.json with the fingerprints of tokenizer, corpus and initial model."""
     import torch
 
@@ -226,13 +165,13 @@ def write_run_settings(folder: RunFolder, recipe: TrainRecipe, fingerprints: Map
             "torch": torch.__version__,
             "system": platform.platform(),
             "processor": processor_name(),
-            "gpu": torch.cuda.get_device_name() if recipe.training.device.startswith("cuda") else None,
+            "gpu": torch.cuda.get_device_name() if device.startswith("cuda") else None,
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
             **fingerprints,
         }
     )
-    contents = {"config.yaml": to_yaml(with_absolute_paths(recipe)), "environment.json": environment}
+    contents = {"config.yaml": to_yaml(recipe.with_absolute_paths()), "environment.json": environment}
     # The digests of files that the run is about to change are forgotten.
     durable.record_files(folder.path, contents, forget=True)
     durable.replace_files(folder.path, {name: text.encode() for name, text in contents.items()})

@@ -20,9 +20,6 @@ from clearstory.recipes.training.time_budget import (
 )
 from clearstory.recipes.training.training_run import TrainingRun
 
-DEFAULT_STEPS = 2000
-"""Steps where neither steps nor a time limit is set."""
-
 MAX_ROUNDS = 1000
 """Rounds planned under a time limit for a model whose first rounds have to show how long one takes."""
 
@@ -46,14 +43,14 @@ def plan_run_length(run: TrainingRun) -> Iterator[TrainingEvent]:
     else:
         yield from compile_model(run, None)
         if run.resumed_from is None or recipe.steps is not None:
-            trainer.set_total_steps(recipe.steps or DEFAULT_STEPS)
+            trainer.set_total_steps(recipe.steps or run.default_steps)
     if trainer.step == 0:
         trainer.plans = [(0, trainer.steps)]
     set_intervals(run)
     if run.out_of_patience:
         trainer.set_total_steps(trainer.step)  # it had stopped early, and was killed before its end
     run.create_folder()
-    settings, tokens = recipe.training, trainer.steps * trainer.tokens_per_step
+    settings, tokens = run.settings, trainer.steps * trainer.tokens_per_step
     yield RunPlanned(
         steps=trainer.steps,
         seconds=trainer.steps * step_seconds if step_seconds else None,
@@ -68,7 +65,7 @@ def remaining_wall_clock(run: TrainingRun) -> float:
     """Wall-clock seconds left, after subtracting the time that a resumed run has used before."""
     budget = run.budget
     budget.seconds -= run.cpu_seconds_before if budget.counts_cpu_time else run.seconds_before
-    return budget.remaining() / (run.recipe.training.threads if budget.counts_cpu_time else 1)
+    return budget.remaining() / (run.settings.threads if budget.counts_cpu_time else 1)
 
 
 def plan_steps_by_time(run: TrainingRun) -> float | None:
@@ -102,7 +99,7 @@ def plan_steps_by_time(run: TrainingRun) -> float | None:
 
 def set_intervals(run: TrainingRun) -> None:
     """Set eval_steps, save_steps and eval_tokens where the settings leave them open."""
-    settings, trainer = run.recipe.training, run.trainer
+    settings, trainer = run.settings, run.trainer
     run.eval_steps = settings.eval_steps or trainer.default_eval_steps or max(10, trainer.steps // EVALUATIONS_PER_RUN)
     run.save_steps = settings.save_steps or run.eval_steps
     tokens = trainer.steps * trainer.tokens_per_step
@@ -112,7 +109,7 @@ def set_intervals(run: TrainingRun) -> None:
 
 def compile_model(run: TrainingRun, seconds: float | None) -> Iterator[TrainingEvent]:
     """Apply torch.compile where that pays in a run of `seconds`."""
-    settings = run.recipe.training
+    settings = run.settings
     # Batches of pairs differ in length, and each length would be compiled anew.
     setting = "off" if settings.compile == "auto" and reads_source(run.model) else settings.compile
     use, message = should_compile(setting, run.prepared.parameters, seconds, settings.device)
@@ -144,7 +141,7 @@ def final_evaluation_seconds(run: TrainingRun) -> float:
     whole_documents = run.model.context is None
     validation_tokens = run.prepared.validation_tokens
     tokens = min(validation_tokens, TIMING_TOKENS if whole_documents else 20 * run.trainer.context)
-    if run.compiled or run.recipe.training.device != "cpu":
+    if run.compiled or run.settings.device != "cpu":
         # Evaluation is compiled too, and a GPU loads its kernels on first use.
         run.evaluate(tokens, mixed_precision=False, spread=whole_documents)
     started = run.budget.elapsed()

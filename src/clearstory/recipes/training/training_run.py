@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from clearstory.formats.native import NATIVE
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.matmul.backend import resolve_backend, using_backend
-from clearstory.recipes.settings.training import TrainRecipe
+from clearstory.recipes.settings.run_recipe import RunRecipe
 from clearstory.recipes.training.events import ModelSaved, RunPrepared, StepCompleted, TrainingWarning
 from clearstory.recipes.training.run_folder import RunFolder, write_run_settings
 from clearstory.recipes.training.time_budget import TimeBudget
@@ -31,7 +31,11 @@ from clearstory.training import checkpoint, weight_checkpoints
 from clearstory.training.base import BaseTrainer, StepResult
 from clearstory.training.metrics_log import LossMonitor, MetricsLog
 from clearstory.training.objectives.base import Validation
+from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import COMPUTE_DTYPES
+
+DEFAULT_STEPS = 2000
+"""Steps where neither steps nor a time limit is set."""
 
 
 class StepTimer:
@@ -76,11 +80,15 @@ class TrainingRun:
         fingerprints: hashes of the tokenizer, the corpus and the initial model, compared on resume.
         base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
         generation_config: the generation config of the initial model, which is saved with the model; None without one.
+        objective: the name of the training objective, or of the task.
+        default_steps: steps where neither steps nor a time limit is set.
+        summary: the quality of the final model in one sentence.
+        next_command: the command to try with the trained model; {run} is its folder.
         full_evaluation: whether the final evaluation uses the whole validation split.
         metrics: the metrics log; None until the run folder is written.
         resumed_from: the checkpoint that the run was resumed from; None for a new run.
         monitor: detects divergence and overfitting.
-        best_loss: lowest validation loss so far, nats per token.
+        best_criterion: lowest criterion of a validation so far: its loss, or a metric with its sign changed.
         best_step: the step of that evaluation; -1 before the first.
         evaluations_since_best: evaluations since then, for early stopping.
         seconds_before: wall-clock seconds before the run was resumed.
@@ -94,7 +102,7 @@ class TrainingRun:
     """
 
     folder: RunFolder
-    recipe: TrainRecipe
+    recipe: RunRecipe
     trainer: BaseTrainer
     tokenizer: Tokenizer
     validation: ValidationSplit
@@ -104,11 +112,15 @@ class TrainingRun:
     fingerprints: Mapping[str, str]
     base_folder: Path | None
     generation_config: GenerationConfig | None = None
+    objective: str = "causal"
+    default_steps: int = DEFAULT_STEPS
+    summary: Callable[[Validation], str] = field(default=lambda validation: "")
+    next_command: str = "clearstory generate {run}"
     full_evaluation: bool = True
     metrics: MetricsLog | None = None
     resumed_from: Path | None = None
     monitor: LossMonitor = field(default_factory=LossMonitor)
-    best_loss: float = float("inf")
+    best_criterion: float = float("inf")
     best_step: int = -1
     evaluations_since_best: int = 0
     seconds_before: float = 0.0
@@ -124,6 +136,11 @@ class TrainingRun:
     def model(self) -> nn.Module:
         """The model that is trained."""
         return self.trainer.model
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The training settings, resolved."""
+        return self.trainer.settings
 
     @property
     def validates(self) -> bool:
@@ -145,8 +162,8 @@ class TrainingRun:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether the validation loss has not improved for `patience` evaluations."""
-        patience = self.recipe.training.patience
+        """Whether the validation has not improved for `patience` evaluations."""
+        patience = self.settings.patience
         return bool(patience) and self.evaluations_since_best >= patience
 
     def create_folder(self) -> None:
@@ -156,7 +173,7 @@ class TrainingRun:
         """
         if self.recipe.overwrite:
             self.folder.clear()
-        write_run_settings(self.folder, self.recipe, self.fingerprints)
+        write_run_settings(self.folder, self.recipe, self.fingerprints, self.settings.device)
         if not self.folder.has_tokenizer:
             with durable.write_folder(self.folder.tokenizer_folder) as folder:
                 self.tokenizer.save(folder)
@@ -215,9 +232,9 @@ class TrainingRun:
         tokens from the whole split instead of its beginning.
         """
         model: Any = self.model
-        model.compute_dtype = COMPUTE_DTYPES[self.recipe.training.precision] if mixed_precision else None
+        model.compute_dtype = COMPUTE_DTYPES[self.settings.precision] if mixed_precision else None
         model.eval()
-        with using_backend(resolve_backend(self.recipe.training.matmul, "training.matmul")):
+        with using_backend(resolve_backend(self.settings.matmul, "training.matmul")):
             return self.validation.evaluate(model, self.trainer.context, limit, spread)
 
     def save_best_model(self, validation: Validation | None) -> None:
@@ -252,7 +269,7 @@ class TrainingRun:
         config: Any = self.model.config
         check_finite_to_save(parts["model"].items(), config)
         values |= {
-            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
+            "best_loss": self.best_criterion if math.isfinite(self.best_criterion) else None,
             "best_step": self.best_step,
             "evaluations_since_best": self.evaluations_since_best,
             "monitor": vars(self.monitor),
@@ -268,12 +285,12 @@ class TrainingRun:
             values,
             describe=self.write_model_description,
         )
-        checkpoint.prune_checkpoints(self.folder.path, self.recipe.training.keep_checkpoints)
+        checkpoint.prune_checkpoints(self.folder.path, self.settings.keep_checkpoints)
         return ModelSaved(step=self.trainer.step, path=path, kind="checkpoint")
 
     def weights_due(self, done: bool) -> bool:
         """Whether the weights of this step are kept: at log-spaced steps, and after the last one."""
-        count, step = self.recipe.training.weight_checkpoints, self.trainer.step
+        count, step = self.settings.weight_checkpoints, self.trainer.step
         if not count or not self.trainer.complete_after_each_step:
             return False
         return done or weight_checkpoints.is_weight_step(step, self.weights_step, self.trainer.steps, count)
@@ -289,7 +306,7 @@ class TrainingRun:
             self.folder.path, step, {} if self.base_folder else model, self.write_model_description
         )
         self.weights_step = step
-        weight_checkpoints.prune_weights(self.folder.path, self.recipe.training.weight_checkpoints)
+        weight_checkpoints.prune_weights(self.folder.path, self.settings.weight_checkpoints)
         return ModelSaved(step=step, path=path, kind="weights")
 
     def write_model_description(self, folder: Path) -> None:
@@ -316,7 +333,8 @@ class TrainingRun:
             if self.trainer.step != saved.step:  # counting of an n-gram starts again, and so do its records
                 self.resumed_from = None
                 return
-            self.best_loss = float("inf") if values["best_loss"] is None else float(values["best_loss"])
+            best = values["best_loss"]
+            self.best_criterion = float("inf") if best is None else float(best)
             self.best_step = int(values["best_step"])
             self.evaluations_since_best = int(values["evaluations_since_best"])
             vars(self.monitor).update(values["monitor"])
