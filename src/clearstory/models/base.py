@@ -168,7 +168,9 @@ def inference_mode(model: object) -> Iterator[None]:
     """Context in which a model computes without gradients or dropout; each module's mode is restored afterwards."""
     # A view is never in training mode, and has hundreds of modules to ask at each token.
     trains = isinstance(model, torch.nn.Module) and getattr(model, "trains", True)
-    modules = cast(torch.nn.Module, model).modules() if trains else ()
+    modules = [cast(torch.nn.Module, model)] if trains else []
+    for module in modules:  # a third of the time of `modules()`, which a decoding step notices
+        modules += [each for each in module._modules.values() if each is not None]
     training = [module for module in modules if module.training]
     for module in training:
         module.training = False
