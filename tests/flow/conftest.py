@@ -14,6 +14,9 @@ import pytest
 from clearstory import durable
 from clearstory.cli.main import main
 from trained import flags, text_file
+from unsynced import no_fsync
+
+__all__ = ["no_fsync"]
 
 
 class Made(NamedTuple):

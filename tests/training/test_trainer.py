@@ -97,9 +97,9 @@ def test_a_state_of_another_model_is_refused() -> None:
 @pytest.mark.parametrize("config", [TINY, TINY_GPT], ids=["clear", "gpt"])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_training_on_eight_rows_drives_the_loss_down(config: Any, optimizer: Any) -> None:
-    settings = replace(SETTINGS, optimizer=optimizer, batch_size=8, learning_rate=1e-2, weight_decay=0.0)
+    settings = replace(SETTINGS, optimizer=optimizer, batch_size=8, learning_rate=2e-2, weight_decay=0.0)
     model = build(config, seed=0)
-    few = Trainer(model, Causal(), dataset(8 * 8 + 1), settings, steps=150)
+    few = Trainer(model, Causal(), dataset(8 * 8 + 1), settings, steps=100)
     losses = [p.loss for p in few]
     assert losses[0] == pytest.approx(np.log(20), abs=0.2)  # an untrained model: ln V
     # 64 of the tokens are predictable from what came before them in the same row; the first of a row is not.
