@@ -25,6 +25,7 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.head_config import ClassifierConfig, replace_fields
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
@@ -48,7 +49,8 @@ LLAMA = replace(
 )
 BERT = replace(BERT_TINY, **SHAPE)
 STACK = replace(BERT, mlm_transform=False, unembed_bias=False)
-LABELS = {"labels": ("bad", "good", "neither")}
+HEADLESS = replace(STACK, pooler=False)
+LABELS = ("bad", "good", "neither")
 
 MODELS: dict[str, tuple[Any, str]] = {
     "GPT2LMHeadModel": (GPT2, "characters"),
@@ -59,8 +61,11 @@ MODELS: dict[str, tuple[Any, str]] = {
     "BertForPreTraining": (BERT, "wordpiece:40"),
     "BertForMaskedLM": (replace(BERT, pooler=False), "wordpiece:40"),
     "BertModel": (STACK, "wordpiece:40"),
-    "BertForSequenceClassification": (replace(STACK, **LABELS), "wordpiece:40"),
-    "BertForTokenClassification": (replace(STACK, **LABELS, pooler=False, label_level="token"), "wordpiece:40"),
+    "BertForSequenceClassification": (
+        ClassifierConfig(backbone=HEADLESS, labels=LABELS, pooling="pooler"),
+        "wordpiece:40",
+    ),
+    "BertForTokenClassification": (ClassifierConfig(backbone=HEADLESS, labels=LABELS), "wordpiece:40"),
     "T5ForConditionalGeneration": (replace(T5_SMALL, **SHAPE, decoder_start_token_id=1), "characters"),
     "MarianMTModel": (replace(MARIAN, **SHAPE, decoder_start_token_id=1, decoder_layers=1), "characters"),
     "recall": (replace(LLAMA, recall=(2, 3), recall_rows=16), "characters"),
@@ -72,6 +77,29 @@ MODELS: dict[str, tuple[Any, str]] = {
     ),
     "hmm": (HMMConfig(vocab=1, states=6), "words"),
     "ngram": (NGramConfig(vocab=1, order=3), "characters"),
+    **{
+        f"{stem}For{kind}Classification": (
+            ClassifierConfig(backbone=replace(base, layers=1), labels=LABELS, pooling=pooling),
+            "characters",
+        )
+        for stem, base in {
+            "GPT2": GPT2,
+            "Llama": LLAMA,
+            "Mistral": replace(LLAMA, sliding_window=6, head_dim=6),
+            "Phi3": replace(LLAMA, sliding_window=6),
+            "Qwen3": replace(LLAMA, qk_norm=True),
+        }.items()
+        for kind, pooling in (("Sequence", "last"), ("Token", None))
+    },
+    "classifier": (
+        ClassifierConfig(
+            backbone=RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=1, cell="gru", tie_embeddings=False),
+            labels=LABELS,
+            pooling="mean",
+            problem_type="multi_label_classification",
+        ),
+        "characters",
+    ),
     "model.gguf": (replace(LLAMA, layers=1), "bpe:270"),
 }
 """From a folder or file name to its config and kind of tokenizer. Classes of transformers have their own name."""
@@ -82,7 +110,7 @@ SHARDED = {"LlamaForCausalLM": 4000}
 
 def build_model(config: Any, tokenizer: Tokenizer) -> Any:
     """A model whose weights all differ from their initial values."""
-    model: Any = build(replace(config, vocab=tokenizer.vocab), seed=1).eval()
+    model: Any = build(replace_fields(config, vocab=tokenizer.vocab), seed=1).eval()
     if isinstance(config, NGramConfig):
         ids = np.array(tokenizer.encode(TEXT) * 3, np.uint16)
         lengths = np.ones(tokenizer.vocab)
@@ -102,11 +130,15 @@ def model_outputs(opened: OpenedModel) -> dict[str, Tensor]:
     assert tokenizer is not None
     ids = tokenizer.encode(TEXT)[: 16 if tokenizer.vocab < 100 else 5]  # to keep files small
     batch = torch.tensor([ids, ids[::-1]])
+    tokens = TokenBatch(batch, torch.tensor([len(ids), 7]))
+    if has_capability(model, Capability.CLASSIFIER) and not has_capability(model, Capability.BIDIRECTIONAL):
+        class_logits = model.class_logits(tokens)
+        return {"ids": batch, "class_logits": class_logits if model.config.pooling else class_logits[0]}
     if not has_capability(model, Capability.BIDIRECTIONAL):
         has_source = has_capability(model, Capability.SOURCE)
         return {"ids": batch, "logits": opened.logits(batch, [ids, ids[3:9]] if has_source else None)}
     token_types = torch.arange(batch.shape[1]).ge(5).long().expand(batch.shape)
-    hidden = model.encode(TokenBatch(batch, torch.tensor([len(ids), 7])), token_types)
+    hidden = model.encode(tokens, token_types)
     outputs = {"ids": batch, "hidden_0": hidden[0], "hidden_1": hidden[1, :7]}
     if has_capability(model, Capability.MLM_HEAD):
         outputs["mlm_logits"] = model.logits(hidden[0])
@@ -115,7 +147,7 @@ def model_outputs(opened: OpenedModel) -> dict[str, Tensor]:
     if has_capability(model, Capability.NSP_HEAD):
         outputs["nsp_logits"] = model.nsp_logits(hidden)
     if has_capability(model, Capability.CLASSIFIER):
-        class_logits = model.class_logits(hidden)
+        class_logits = model.class_logits(tokens, token_types)
         outputs["class_logits"] = class_logits if model.config.label_level == "text" else class_logits[0]
     return {name: tensor.contiguous() for name, tensor in outputs.items()}
 

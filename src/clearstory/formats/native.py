@@ -22,14 +22,23 @@ from clearstory.formats.hf.config_keys import (
 )
 from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
+from clearstory.models.head_config import ClassifierConfig
 from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import MAX_ROWS
 
 if TYPE_CHECKING:
     from clearstory.formats.hf.weight_map import WeightMap
 
-FAMILY_CONFIGS: dict[str, type[Any]] = {family.name: family.config for family in FAMILIES}
+CLASSIFIER = "Classifier"
+
+FAMILY_CONFIGS: dict[str, type[Any]] = {
+    **{family.name: family.config for family in FAMILIES},
+    CLASSIFIER: ClassifierConfig,
+}
 """From the name of a model class to its config type."""
+
+RETIRED_FIELDS = {"Transformer": {"labels": [], "label_level": "text"}}
+"""Fields that configs of a family had in earlier versions, with the value that means nothing."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class NativeFormat:
         config_type = FAMILY_CONFIGS[family]
         types = get_type_hints(config_type)
         names = [f.name for f in fields(config_type)]
+        retired = RETIRED_FIELDS.get(family, {})
+        model = {name: value for name, value in model.items() if name not in retired or value != retired[name]}
         for name in model:
             if name not in names:
                 raise UnknownName(f"config.json sets model.{name}; {nearest(name, names)}")
@@ -100,8 +111,10 @@ NATIVE = NativeFormat()
 
 
 def describe_config(config: Config) -> dict[str, Any]:
-    """A config's family and its fields; those of the experts of a mixture likewise."""
+    """A config's family and its fields; those of the experts of a mixture and of a classifier's backbone likewise."""
     model = asdict(config)
+    if isinstance(config, ClassifierConfig):
+        return {"family": CLASSIFIER, "model": {**model, "backbone": describe_config(config.backbone)}}
     if isinstance(config, MixtureConfig):
         model["configs"] = [describe_config(each) for each in config.configs]
     return {"family": family_of(config).name, "model": model}
@@ -127,9 +140,9 @@ def check_value(name: str, hint: Any, value: object) -> Any:
         if not isinstance(value, list) or len(value) > MAX_LIST_LENGTH:
             reject(name, value, f"it must be a list of at most {MAX_LIST_LENGTH:,}")
         return tuple(check_value(name, get_args(hint)[0], each) for each in value)
-    if hint is Config:  # an expert of a mixture
-        if not isinstance(value, dict) or value.get("family") == "Mixture":
-            reject(name, value, "it must be the config of a model that is no mixture")
+    if hint is Config:  # an expert of a mixture, or the backbone of a classifier
+        if not isinstance(value, dict) or value.get("family") in ("Mixture", CLASSIFIER):
+            reject(name, value, "it must be the config of a model that is no mixture and has no classification head")
         return NATIVE.config_to_native(value)
     if hint is bool:
         return check_bool(name, value)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from clearstory.models.build import build
 from clearstory.models.config import Config
-from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.head_config import backbone_config, replace_fields
 
 MAX_ROTARY_ANGLES = 2**27
 """Upper bound of context times head dimension: rotary angles are computed, so no file size bounds them. A context of
@@ -49,7 +48,7 @@ def build_empty(config: Config) -> nn.Module:
 def empty_state_dict(config: Config) -> dict[str, Tensor]:
     """The names and shapes of a model's weights, as tensors on the meta device."""
     # The angles of one position are enough where no data is read.
-    return build_empty(replace(config, context=1) if has_rotary(config) else config).state_dict()
+    return build_empty(replace_fields(config, context=1) if has_rotary(config) else config).state_dict()
 
 
 def build_with_weights(config: Config, weights: Mapping[str, Tensor]) -> nn.Module:
@@ -65,6 +64,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
     return model.eval()
 
 
-def has_rotary(config: Config) -> TypeGuard[TransformerConfig]:
+def has_rotary(config: Config) -> bool:
     """Whether a model of this config has rotary position embeddings."""
-    return isinstance(config, TransformerConfig) and config.positions == "rotary"
+    return getattr(backbone_config(config), "positions", None) == "rotary"

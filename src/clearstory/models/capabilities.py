@@ -57,7 +57,9 @@ _REFUSALS: dict[Capability, _Refusal] = {
     Capability.MLM_HEAD: _Refusal("has no head for masked tokens", "an encoder trained with --objective mlm"),
     Capability.NSP_HEAD: _Refusal("has no next-sentence head", "an encoder trained with --objective mlm+nsp"),
     Capability.POOLER: _Refusal("has no pooler", "an encoder with model.pooler true"),
-    Capability.CLASSIFIER: _Refusal("has no classification head", "an encoder fine-tuned for classification"),
+    Capability.CLASSIFIER: _Refusal(
+        "has no classification head", "a model fine-tuned with: clearstory finetune MODEL DATA --task classify"
+    ),
     Capability.RECURRENT_STATE: _Refusal("has no recurrent state", "a model of the family rnn, gru or lstm"),
     Capability.GATES: _Refusal("has no gates", "a model of the family rnn, gru or lstm"),
     Capability.HMM_STATES: _Refusal("has no discrete hidden states", "a model of the family hmm"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.models.config import Config
-from clearstory.models.head_config import ClassifierConfig
+from clearstory.models.head_config import backbone_config
 from clearstory.models.hmm.config import HMMConfig, scale_hmm
 from clearstory.models.hmm.config import parameter_count as hmm_parameter_count
 from clearstory.models.mixture.config import MixtureConfig
@@ -147,8 +147,7 @@ def preset(name: str) -> Config:
 
 def family_of(config: Config) -> Family:
     """The family whose settings these are; of a classifier, that of its backbone."""
-    config = config.backbone if isinstance(config, ClassifierConfig) else config
-    return next(each for each in FAMILIES if each.config is type(config))
+    return next(each for each in FAMILIES if each.config is type(backbone_config(config)))
 
 
 def scale_config(config: Config, target: int) -> Config:

@@ -120,6 +120,16 @@ class ClassifierConfig:
             raise BadSetting(f"classifier_dropout is {self.classifier_dropout}; it must be at least 0 and under 1")
 
 
+def backbone_config(config: Config) -> Any:
+    """The config of a classifier's backbone; of any other model its own."""
+    return config.backbone if isinstance(config, ClassifierConfig) else config
+
+
+def replace_fields(config: Any, **changes: Any) -> Any:
+    """A config with some fields changed, those of its backbone where it has one."""
+    return config.with_backbone(**changes) if isinstance(config, ClassifierConfig) else replace(config, **changes)
+
+
 def check_labels(labels: tuple[str, ...]) -> None:
     """Raise BadSetting for no labels, too many, or one that is there twice."""
     if not 1 <= len(labels) <= MAX_LABELS:

@@ -20,6 +20,7 @@ from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
 from clearstory.formats.rotary_layout import RenameRotary
 from clearstory.models.config import Config
+from clearstory.models.head_config import ClassifierConfig
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.positions import rope_scaling_divisors
 
@@ -220,6 +221,11 @@ def choose_architecture(config: Config) -> GGUFArchitecture:
     >>> [choose_architecture(PRESETS[name]).name for name in ("clear", "llama3.2-1b", "phi3-mini")]
     ['qwen3', 'llama', 'phi3']
     """
+    if isinstance(config, ClassifierConfig):
+        raise CannotDo(
+            f"GGUF has no classification head, and this model has one ({config.summary}); keep the model folder, which "
+            "transformers opens too"
+        )
     if isinstance(config, TransformerConfig):
         for each in GGUF_ARCHITECTURES.values():
             if each.can_store(config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -93,6 +93,8 @@ class HFArchitecture:
     infer_from_weights: InferFromWeights = lambda config, weights: config
     omission_note: str | None = None
     auto_class: str = "AutoModelForCausalLM"
+
+    config_type: ClassVar[type[Any]] = TransformerConfig
 
     def config_to_native(self, external: ExternalConfig) -> TransformerConfig:
         """Our config; absent keys have the defaults of the class. Raises BadInput naming an unsupported key."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from clearstory.durable import parse_json, read_file
 from clearstory.errors import BadInput, CannotDo, CorruptFile, UnknownName
 from clearstory.formats.hf.architecture import HFArchitecture
+from clearstory.formats.hf.classifiers import CLASSIFIERS, HFClassifier
 from clearstory.formats.hf.decoders import DECODERS
 from clearstory.formats.hf.encoder_decoders import ENCODER_DECODERS
 from clearstory.formats.hf.encoders import ENCODERS
@@ -16,9 +17,12 @@ from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.formats.native import NATIVE
 from clearstory.models.config import Config
 from clearstory.models.families import CONFIG_TYPES
-from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.head_config import ClassifierConfig
 
-HF_ARCHITECTURES: dict[str, HFArchitecture] = {each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)}
+HF_ARCHITECTURES: dict[str, HFArchitecture | HFClassifier] = {
+    **{each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)},
+    **{each.name: each for each in CLASSIFIERS},
+}
 """Supported classes of transformers by name, in the order in which they are tried for a config of ours."""
 
 MAX_JSON_BYTES = 4 * 2**20
@@ -80,26 +84,24 @@ class FolderFormat(Protocol):
 def choose_format(config: Config, hf_class: str | None = None) -> tuple[FolderFormat, dict[str, Any]]:
     """The first format that can store a config, and its extra fields. The native format stores every config.
 
-    A model that was opened keeps its class `hf_class` if that can store it.
+    A model that was opened keeps its class `hf_class`, or one of the same type, if that can store it.
 
     >>> from clearstory.models.transformer.presets import CLEAR, NANOGPT_CHAR
     >>> choose_format(CLEAR)[0].name, choose_format(NANOGPT_CHAR)[0].name, choose_format(NANOGPT_CHAR)[1]
     ('Qwen3ForCausalLM', 'GPT2LMHeadModel', {'bias': False})
     """
-    if type(config) not in CONFIG_TYPES:
+    if type(config) not in (*CONFIG_TYPES, ClassifierConfig):
         raise CannotDo(
             f"{type(config).__name__} is not a config of a model family, so its model cannot be saved; "
             f"supported: {', '.join(each.__name__ for each in CONFIG_TYPES)}"
         )
     own = HF_ARCHITECTURES.get(hf_class or "")
-    if own is not None and isinstance(config, TransformerConfig) and own.omission_note is None:
-        extra = own.lost_fields(config)
-        if extra is not None:
-            return own, extra
-    formats: list[FolderFormat] = (
-        [*HF_ARCHITECTURES.values(), NATIVE] if isinstance(config, TransformerConfig) else [NATIVE]
+    # The sort is stable: first the class itself, then those of its type, then all others in their order.
+    formats: list[FolderFormat] = sorted(
+        (each for each in HF_ARCHITECTURES.values() if each.config_type is type(config)),
+        key=lambda each: own is not None and (each is not own) + (each.model_type != own.model_type),
     )
-    for each in formats:
+    for each in (*formats, NATIVE):
         extra = each.lost_fields(config)
         if extra is not None:
             return each, extra
@@ -176,7 +178,7 @@ def detect_format(external: Mapping[str, Any]) -> FolderFormat:
     raise UnknownName(f"config.json names the architecture {unknown[:60]!r}, which is not supported; {SUPPORTED}")
 
 
-def check_model_type(form: HFArchitecture, model_type: object) -> None:
+def check_model_type(form: HFArchitecture | HFClassifier, model_type: object) -> None:
     """Raise BadInput for the model_type of another supported class: transformers opens that one."""
     others = {each.model_type for each in HF_ARCHITECTURES.values()} - {form.model_type}
     if isinstance(model_type, str) and model_type in others:
@@ -196,7 +198,7 @@ def infer_class(form: FolderFormat, external: Mapping[str, Any], names: Collecti
     return HF_ARCHITECTURES["BertForPreTraining" if both else "BertForMaskedLM"]
 
 
-def class_names(architectures: tuple[HFArchitecture, ...]) -> str:
+def class_names(architectures: Iterable[HFArchitecture | HFClassifier]) -> str:
     """The names of classes, separated by commas."""
     return ", ".join(each.name for each in architectures)
 
@@ -209,7 +211,7 @@ BARE_MODELS = {
 
 SUPPORTED = (
     f"supported decoders: {class_names(DECODERS)}; encoders: {class_names(ENCODERS)}; "
-    f"encoder-decoders: {class_names(ENCODER_DECODERS)}"
+    f"encoder-decoders: {class_names(ENCODER_DECODERS)}; with a classification head: {class_names(CLASSIFIERS)}"
 )
 """The supported classes by kind, for messages: a class of a similar name is another model."""
 

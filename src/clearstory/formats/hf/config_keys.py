@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from clearstory.errors import BadInput
-from clearstory.models.transformer.config import MAX_LABELS, TransformerConfig
+from clearstory.models.transformer.config import TransformerConfig
 
 MAX_INT = 2**24
 """Upper bound of widths, vocabularies and contexts: above every published model's."""
@@ -236,43 +236,3 @@ class DropoutKeys:
 
     def from_native(self, config: TransformerConfig) -> dict[str, Any]:
         return dict.fromkeys(self.keys, config.dropout)
-
-
-@dataclass(frozen=True)
-class LabelKeys:
-    """Class labels: id2label, and label2id as its inverse. The default is LABEL_0 and LABEL_1.
-
-    `minimum` is the least number of labels: in transformers a sequence head with one label is a regression.
-    """
-
-    minimum: int
-
-    keys = ("id2label", "label2id", "num_labels", "_num_labels", "problem_type")
-
-    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
-        problem = external.get("problem_type")
-        if problem not in (None, "single_label_classification"):
-            reject("problem_type", problem, f"supported: single_label_classification; {OPEN_ENCODER_ONLY}")
-        id2label = external.get("id2label")
-        count = next((external[key] for key in self.keys[2:4] if external.get(key) is not None), None)
-        if id2label is None:
-            id2label = {str(id): f"LABEL_{id}" for id in range(check_int("num_labels", count or 2, MAX_LABELS))}
-        if not isinstance(id2label, Mapping) or len(id2label) > MAX_LABELS:
-            reject("id2label", id2label, f"it must be an object of at most {MAX_LABELS:,} labels by number")
-        labels = tuple(id2label.get(str(id)) for id in range(len(id2label)))
-        if not all(isinstance(label, str) for label in labels):
-            reject("id2label", id2label, "it must name a label for each number from 0 on")
-        if len(labels) < self.minimum:
-            reject("id2label", id2label, f"at least {self.minimum} labels are required; {OPEN_ENCODER_ONLY}")
-        if count is not None and count != len(labels):
-            reject("num_labels", count, f"but id2label has {len(labels):,}")
-        return {"labels": labels}
-
-    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
-        return {
-            "id2label": {str(id): label for id, label in enumerate(config.labels)},
-            "label2id": {label: id for id, label in enumerate(config.labels)},
-        }
-
-
-OPEN_ENCODER_ONLY = 'to open the encoder without this head, write "architectures": ["BertModel"]'

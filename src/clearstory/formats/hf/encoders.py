@@ -1,10 +1,8 @@
-"""Encoders of transformers, a row each: BERT and its heads. Devlin et al. 2019."""
+"""Encoders of transformers, a row each: BERT and its pre-training heads. Devlin et al. 2019."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture
 from clearstory.formats.hf.attention_keys import HeadDimKey, KVHeadsEqualHeads
@@ -16,7 +14,6 @@ from clearstory.formats.hf.config_keys import (
     FixedKey,
     FloatKey,
     IntKey,
-    LabelKeys,
 )
 from clearstory.formats.hf.weight_map import Rename, RenameTensor, WeightMap, Weights
 from clearstory.models.transformer.config import TransformerConfig
@@ -36,7 +33,6 @@ def bert_weights(config: TransformerConfig) -> WeightMap:
             Rename("cls.predictions.transform.LayerNorm", "mlm_transform_norm"),
             RenameTensor("cls.predictions.bias", "unembedding_bias"),
             Rename("cls.seq_relationship", "nsp_head"),
-            Rename("classifier", "classifier"),
         ),
         per_layer=(
             Rename(f"{block}.attention.self.query", f"{native}.attention.query"),
@@ -135,24 +131,10 @@ def headless(name: str, head: str | None = None) -> HFArchitecture:
     )
 
 
-def classifier(name: str, auto_class: str, fixed_fields: Mapping[str, Any], minimum_labels: int) -> HFArchitecture:
-    """An encoder with a classification head."""
-    return HFArchitecture(
-        name=name,
-        model_type="bert",
-        keys=(*BERT_KEYS, LabelKeys(minimum_labels)),
-        defaults=BERT_DEFAULTS,
-        fixed_fields={**BERT_FIXED_FIELDS, **fixed_fields},
-        weight_prefix="bert.",
-        weight_map=bert_weights,
-        ignored_weights=(POSITION_BUFFERS, *(() if fixed_fields.get("pooler") else (r"bert\.pooler\.dense\..*",))),
-        legacy_suffixes=LEGACY_SUFFIXES,
-        auto_class=auto_class,
-    )
-
+BERT_BACKBONE = headless("BertModel")
 
 ENCODERS = (
-    headless("BertModel"),
+    BERT_BACKBONE,
     HFArchitecture(
         name="BertForPreTraining",
         model_type="bert",
@@ -179,15 +161,6 @@ ENCODERS = (
         legacy_suffixes=LEGACY_SUFFIXES,
         infer_from_weights=infer_pretraining_heads,
         auto_class="AutoModelForMaskedLM",
-    ),
-    classifier(
-        "BertForSequenceClassification",
-        "AutoModelForSequenceClassification",
-        {"pooler": True, "label_level": "text"},
-        minimum_labels=2,
-    ),
-    classifier(
-        "BertForTokenClassification", "AutoModelForTokenClassification", {"label_level": "token"}, minimum_labels=1
     ),
     headless("BertForQuestionAnswering", "qa_outputs"),
     headless("BertForNextSentencePrediction", "cls.seq_relationship"),

@@ -17,11 +17,12 @@ from clearstory.formats.hf.config_json import FolderFormat
 from clearstory.formats.hf.safetensors_io import FLOATS, INTEGERS, ShardedWeights
 from clearstory.formats.no_init import MAX_ROTARY_ANGLES, has_rotary
 from clearstory.models.config import Config
+from clearstory.models.head_config import backbone_config
 
 WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "model.", "transformer.")
 """Prefixes that a wrapper puts before every name: DataParallel, torch.compile, peft, and models held by another."""
 
-OUTPUT_HEADS = ("lm_head.weight", "cls.predictions.transform.dense.weight", "classifier.weight")
+OUTPUT_HEADS = ("lm_head.weight", "cls.predictions.transform.dense.weight", "classifier.weight", "score.weight")
 
 
 def fit_names(shards: ShardedWeights, form: FolderFormat) -> ShardedWeights:
@@ -60,10 +61,11 @@ def check_size(config: Config, shards: ShardedWeights) -> None:
             f"config.json has {layers:,} layers, and the weights are {len(shards):,} tensors; copy both files again"
         )
     if has_rotary(config):
-        angles = config.context * config.head_dim
+        c = backbone_config(config)
+        angles = c.context * c.head_dim
         if angles > MAX_ROTARY_ANGLES:
             raise BadInput(
-                f"config.json has a context of {config.context:,} with a head dimension of {config.head_dim:,}: "
+                f"config.json has a context of {c.context:,} with a head dimension of {c.head_dim:,}: "
                 f"{angles:,} rotary angles, more than the maximum of {MAX_ROTARY_ANGLES:,}; lower the context"
             )
 

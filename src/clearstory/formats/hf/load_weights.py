@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,14 @@ from clearstory.formats.hf.fit_weights import check_size, check_tensors, fit_nam
 from clearstory.formats.hf.safetensors_io import FLOATS, ShardedWeights
 from clearstory.formats.no_init import build_with_weights, empty_state_dict
 from clearstory.models.config import Config
+from clearstory.models.head_config import replace_fields
+from clearstory.models.heads import HEAD_MODULES
 
 
 def stored_config(config: Config, extra: Mapping[str, Any]) -> Config:
     """The config of the stored weights: with biases where the format always has them."""
-    return replace(config, **dict.fromkeys(zero_bias_fields(extra), True))
+    stored: Config = replace_fields(config, **dict.fromkeys(zero_bias_fields(extra), True))
+    return stored
 
 
 def zero_bias_fields(extra: Mapping[str, Any]) -> list[str]:
@@ -76,7 +78,7 @@ def load_model(
         # Another tool may have trained the stored zeros; then they are biases like any other.
         names = bias_names(weights, field)
         if field in form.extra_fields and not any(bool(weights[name].any()) for name in names):
-            config = replace(config, **{field: False})
+            config = replace_fields(config, **{field: False})
             weights = {name: tensor for name, tensor in weights.items() if name not in names}
     model: Any = build_with_weights(config, weights)
     model.hf_class = None if form.omission_note else form.name
@@ -93,9 +95,13 @@ def zero_biases(
     return {name: torch.zeros(expected[name].shape, dtype=dtype) for name in names}
 
 
+HEAD_PREFIXES = tuple(f"{name}." for name in HEAD_MODULES)
+
+
 def bias_names(weights: Mapping[str, Tensor], field: str) -> set[str]:
-    """Names of all biases that a bias field of the config switches."""
-    return {name for name in weights if name.endswith("unembedding_bias" if field == "unembed_bias" else ".bias")}
+    """Names of all biases that a bias field of the config switches; a classification head's is none of them."""
+    ending = "unembedding_bias" if field == "unembed_bias" else ".bias"
+    return {name for name in weights if name.endswith(ending) and not name.startswith(HEAD_PREFIXES)}
 
 
 class CastWeights(Mapping[str, Tensor]):

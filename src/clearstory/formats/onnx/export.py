@@ -36,6 +36,7 @@ from clearstory.formats.onnx.modules import (
 from clearstory.formats.output_folder import check_writable
 from clearstory.models.base import inference_mode
 from clearstory.models.build import count_parameters
+from clearstory.models.heads import ClassificationHead
 from clearstory.models.hmm.model import HMM
 from clearstory.models.mixture.model import Mixture
 from clearstory.models.ngram.model import NGram
@@ -212,6 +213,8 @@ GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
 
 def model_graphs(model: nn.Module) -> tuple[OnnxGraph, ...]:
     """The graphs of a model. Raises CannotDo for a model that cannot be exported."""
+    if isinstance(model, ClassificationHead):
+        raise CannotDo("models with a classification head cannot be exported to ONNX; keep the model folder")
     return tuple(GRAPHS[type(model)](model))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,6 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Norm = Literal["layer", "rms"]
 Positions = Literal["learned", "rotary", "sinusoidal", "relative_bias", "none"]
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
-LabelLevel = Literal["text", "token"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +55,6 @@ class TransformerConfig:
             tokens (BERT).
         pooler: whether an encoder has a pooler, a linear layer over the first token; together with mlm_transform, also
             a next-sentence head (BERT).
-        labels: names of the classifier's labels, in the order of its logits; empty for no classifier.
-        label_level: what is labelled, each text (from the pooler) or each token.
         sliding_window: tokens that each token attends to, itself included; None for the whole context.
         dropout: dropout rate of embeddings and sublayer outputs in training.
         recall: orders of the hashed n-grams whose learned predictions are added to the network's; empty for none.
@@ -98,8 +94,6 @@ class TransformerConfig:
     unembed_bias: bool = False
     mlm_transform: bool = False
     pooler: bool = False
-    labels: tuple[str, ...] = ()
-    label_level: LabelLevel = "text"
     sliding_window: int | None = None
     dropout: float = 0.0
     recall: tuple[int, ...] = ()
@@ -190,11 +184,6 @@ class TransformerConfig:
             )
 
     def _check_heads(self) -> None:
-        if len(self.labels) > MAX_LABELS:
-            raise BadSetting(f"model.labels are {len(self.labels):,}; give at most {MAX_LABELS:,}")
-        if len(set(self.labels)) < len(self.labels):
-            [(twice, _)] = Counter(self.labels).most_common(1)
-            raise BadSetting(f"model.labels has {twice[:60]!r} more than once; give each label a name of its own")
         for name, architectures in ARCHITECTURE_FIELDS.items():
             if (
                 getattr(self, name) != self.__dataclass_fields__[name].default
@@ -205,18 +194,10 @@ class TransformerConfig:
                     f"{' and '.join(architectures)} models have it, so leave model.{name} out or choose such an "
                     "architecture"
                 )
-        if self.labels and self.label_level == "text" and not self.pooler:
-            raise BadSetting(
-                "model.labels are of texts, which a pooler's vector stands for, and model.pooler is false; set it to "
-                "true, or model.label_level to token"
-            )
 
 
 MAX_TABLE_NUMBERS = 2**31
 """Numbers in all tables of hashed n-grams: 8 GB in fp32."""
-
-MAX_LABELS = 2**16
-"""The largest known label sets have some thirty thousand labels."""
 
 ARCHITECTURE_FIELDS: dict[str, tuple[Architecture, ...]] = {
     "decoder_layers": ("encoder-decoder",),
@@ -224,8 +205,6 @@ ARCHITECTURE_FIELDS: dict[str, tuple[Architecture, ...]] = {
     "token_types": ("encoder",),
     "mlm_transform": ("encoder",),
     "pooler": ("encoder",),
-    "labels": ("encoder",),
-    "label_level": ("encoder",),
     "unembed_bias": ("encoder", "encoder-decoder"),
     "logit_scale": ("encoder-decoder",),
     "recall": ("decoder",),

@@ -1,4 +1,4 @@
-"""Encoder: each token attends to all others; heads for masked tokens, next sentences and labels. Devlin et al. 2019."""
+"""Encoder: each token attends to all others; heads for masked tokens and next sentences. Devlin et al. 2019."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NoReturn
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from clearstory.errors import CannotDo
 from clearstory.models import cross_entropy
@@ -22,8 +21,8 @@ from clearstory.models.transformer.stack import TRANSFORMER_CAPABILITIES, Initia
 class Encoder(Stack):
     """A bidirectional stack (BERT) with the heads that its config names.
 
-    Pre-training heads predict masked tokens (MLM) and whether one sentence follows another (NSP); a classifier predicts
-    labels of texts or tokens after fine-tuning.
+    Pre-training heads predict masked tokens (MLM) and whether one sentence follows another (NSP). Heads for labels are
+    in models/heads.py.
 
     >>> from clearstory.models.transformer.presets import BERT_TINY
     >>> model = Encoder(BERT_TINY)
@@ -42,7 +41,6 @@ class Encoder(Stack):
         self.pooler = Linear(c.width, c.width) if c.pooler else None
         # Beside the head for masked tokens, as BERT was pre-trained; a bare stack has a pooler alone.
         self.nsp_head = Linear(c.width, 2) if c.pooler and c.mlm_transform else None
-        self.classifier = Linear(c.width, len(c.labels)) if c.labels else None
         self.reset()
 
     def reset(self, initialization: Initialization = "normal") -> None:
@@ -57,7 +55,6 @@ class Encoder(Stack):
             Capability.MLM_HEAD: c.mlm_transform,
             Capability.NSP_HEAD: c.pooler and c.mlm_transform,
             Capability.POOLER: c.pooler,
-            Capability.CLASSIFIER: bool(c.labels),
         }
         return TRANSFORMER_CAPABILITIES | {Capability.BIDIRECTIONAL} | {each for each, there in heads.items() if there}
 
@@ -117,17 +114,6 @@ class Encoder(Stack):
         out: Tensor = self.nsp_head(pooled)
         return out
 
-    def class_logits(self, hidden: Float[Tensor, "B T W"]) -> Float[Tensor, "B *positions labels"]:
-        """Logits of the config's labels: (B, labels) of texts, (B, T, labels) of tokens. Devlin et al. 2019, section 4.
-
-        Raises CannotDo for a model without a classification head.
-        """
-        if self.classifier is None:
-            self.raise_no_classifier()
-        features = self.pool(hidden) if self.config.label_level == "text" else hidden
-        out: Tensor = self.classifier(F.dropout(features, self.config.dropout, self.training))
-        return out
-
     def masked_nll(self, hidden: Float[Tensor, "B T W"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
         """Negative log-likelihood of each target at its own position in nats, (B, T); 0 where it is IGNORE_INDEX.
 
@@ -170,11 +156,4 @@ class Encoder(Stack):
         raise CannotDo(
             "this model is an encoder: it reads both ways and does not write on; use `clearstory fill-mask` for a "
             "[MASK], `embed` for vectors, or `classify` where it has a classification head"
-        )
-
-    def raise_no_classifier(self) -> NoReturn:
-        """Raise CannotDo for a request for labels."""
-        raise CannotDo(
-            "this encoder has no head that tells labels; it gives vectors (clearstory embed), and folders of "
-            "BertForSequenceClassification and BertForTokenClassification have such a head"
         )

@@ -41,7 +41,6 @@ def parameter_count(config: TransformerConfig) -> int:
     total += c.mlm_transform * (square + c.width * c.bias + norm) + c.pooler * (
         square + c.width + c.mlm_transform * (2 * c.width + 2)
     )
-    total += len(c.labels) * (c.width + 1)
     if c.recall:
         row = c.recall_dim or c.vocab
         total += len(c.recall) * (c.recall_rows * row + c.width + 1 + row * c.width) + c.recall_dim * c.width
