@@ -21,6 +21,9 @@ CONLLU_SUFFIX = ".conllu"
 
 COLUMNS = 10
 
+UPOS = 3
+"""Index of the column with the universal part of speech."""
+
 NUMBER = re.compile(r"(\d+)([-.]\d+)?")
 
 
@@ -63,9 +66,9 @@ class TaggedSentence:
 
 
 def read_conllu(
-    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
+    path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None, tag_column: int = UPOS
 ) -> Iterator[TaggedSentence]:
-    """Sentences of a file, compressed or not, in order.
+    """Sentences of a file, compressed or not, in order. `tag_column` is the index of the column with the tags.
 
     White space inside a word becomes _, so that words can be joined by spaces. Raises BadInput, with the line number,
     for an invalid line.
@@ -79,7 +82,7 @@ def read_conllu(
             new = new or line[1:].split()[:1] == ["newdoc"]
         elif not line.strip():
             if rows:
-                yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new)
+                yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new, tag_column)
                 rows, no_space_after, new = [], [], False
             start, until = number + 1, 0
         else:
@@ -104,10 +107,12 @@ def read_conllu(
             elif match[2].startswith("-"):
                 until, apart = int(match[2][1:]), not close
     if rows:
-        yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new)
+        yield parse_sentence(rows, no_space_after, f"{path}, line {start:,}", new, tag_column)
 
 
-def parse_sentence(rows: list[list[str]], no_space_after: list[bool], location: str, new: bool) -> TaggedSentence:
+def parse_sentence(
+    rows: list[list[str]], no_space_after: list[bool], location: str, new: bool, tag_column: int = UPOS
+) -> TaggedSentence:
     """The sentence of these rows. Raises BadInput for a head outside the sentence."""
     heads = tuple(int(row[6]) - 1 if row[6].isdecimal() and row[6] != "0" else None for row in rows)
     if wrong := next(
@@ -119,7 +124,7 @@ def parse_sentence(rows: list[list[str]], no_space_after: list[bool], location: 
         )
     return TaggedSentence(
         words=tuple("_".join(row[1].split()) for row in rows),
-        tags=tuple(row[3] for row in rows),
+        tags=tuple(row[tag_column] for row in rows),
         location=location,
         new=new,
         heads=heads,

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile, MissingExtra
+from clearstory.text.arrow_tables import read_arrow_rows, read_schema
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
 from clearstory.text.document import Document, documents_by_line
 from clearstory.text.files import (
-    COMPRESSED_SUFFIXES,
     content_suffix,
     read_records,
     read_text_parts,
@@ -212,30 +212,12 @@ def _read_jsonl(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> 
 
 
 def _read_parquet(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
-    if path.suffix.lower() in COMPRESSED_SUFFIXES:
-        raise BadInput(f"{path} is a compressed parquet file, which needs random access; decompress it first")
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ModuleNotFoundError:
-        raise MissingExtra(f"{path} needs pyarrow: pip install 'clearstory[data]'") from None
-    row = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if settings.text_field not in columns:
-                raise BadInput(_missing_field_message(str(path), "column", settings.text_field, columns))
-            for batch in file.iter_batches(batch_size=1024, columns=[settings.text_field]):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    yield _document_from_field(f"{path}, row {row:,}", path, row, text, settings, notes)
-    except UnicodeDecodeError:
-        raise CorruptFile(
-            f"{path} has text that is not UTF-8 after row {row:,}, which parquet text must be; write it again"
-        ) from None
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(". ")
-        raise CorruptFile(f"{path} is truncated or not a parquet file ({reason}); download it again") from None
+    columns, _ = read_schema(path)
+    if settings.text_field not in columns:
+        raise BadInput(_missing_field_message(str(path), "column", settings.text_field, columns))
+    for number, row in read_arrow_rows(path, [settings.text_field]):
+        text = row[settings.text_field]
+        yield _document_from_field(f"{path}, row {number:,}", path, number, text, settings, notes)
 
 
 READERS: dict[str, Callable[[Path, ReadSettings, ReadNotes | None], Iterator[Document]]] = {

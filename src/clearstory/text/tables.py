@@ -31,10 +31,15 @@ Row = tuple[int, list[str]]
 
 def read_csv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
     """The text column of a csv file, a document for each row; columns are separated by commas, semicolons or tabs."""
+    yield from _documents(path, read_csv_rows(path, settings, notes), settings)
+
+
+def read_csv_rows(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Row]:
+    """Rows of a csv file, without blank lines."""
     lines = _lines(path, settings, notes)
     sample = list(islice(lines, SAMPLE_ROWS))
     delimiter = find_delimiter(sample, settings.text_field)
-    yield from _documents(path, _csv_rows(path, chain(sample, lines), delimiter), settings)
+    yield from _csv_rows(path, chain(sample, lines), delimiter)
 
 
 def find_delimiter(lines: Sequence[str], text_field: str) -> str:

@@ -1,4 +1,4 @@
-"""Labeled examples: a text with its labels, words with their tags, an anchor with its positive; and data sets of them."""
+"""Labeled examples: a text with its labels, words with their tags, an anchor with its positive; and sets of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
 Kind = Literal["single", "multi", "regression", "tags", "pairs", "triplets", "scores"]
-"""What examples have: one label, several, a number; a tag for each word; a positive, a negative too, or a similarity."""
+"""What examples have: one label, several, a number; a tag for each word; a positive, a negative too, or a score."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LabeledText:
 
 @dataclass(frozen=True)
 class LabeledWords:
-    """The words of a sentence with a tag for each; `chunk_tags` of the data say whether tags are BIO.
+    """The words of a sentence with a tag for each; `scheme` of the data says whether tags are BIO.
 
     `no_space_after` says after which words no space follows in the text; empty where the file does not say.
     """

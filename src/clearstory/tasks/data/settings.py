@@ -26,8 +26,8 @@ class LabelSettings:
         labels: names of the labels in the order of their ids: joined by commas, or a file with a name on each line.
         problem: whether an example has a single label, multi (several labels) or a number (regression); auto tells by
             the values.
-        trees: what is read from bracketed trees (.trees): every phrase or the sentences only; binary leaves neutral ones
-            out and joins very negative with negative, very positive with positive.
+        trees: what is read from bracketed trees (.trees): every phrase or the sentences only; binary leaves neutral
+            ones out and joins very negative with negative, very positive with positive.
         encoding: encoding of text files; auto guesses that of each file that is not UTF-8.
         errors: what to do with invalid bytes: "strict" refuses the file, "replace" puts U+FFFD there.
     """

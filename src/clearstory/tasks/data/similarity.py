@@ -25,7 +25,7 @@ class Analogy:
 def read_similarity(
     sources: Iterable[str | Path] | str | Path, settings: LabelSettings | None = None
 ) -> LabeledData[SimilarityExample]:
-    """Anchors with positives, triplets, or pairs with a score (sentences or words), by columns or two or three fields."""
+    """Anchors with positives, triplets, or pairs with a score, of sentences or words."""
     raise NotImplementedError
 
 

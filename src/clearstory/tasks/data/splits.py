@@ -20,5 +20,5 @@ def split_data(
 
 
 def few_per_label(data: LabeledData[Example], k: int, seed: int = 0) -> LabeledData[Example]:
-    """`k` examples of each label, drawn by `seed`, in the order of the data. Raises BadInput where a label has fewer."""
+    """`k` examples of each label, drawn by `seed`. Raises BadInput where a label has fewer."""
     raise NotImplementedError
