@@ -23,7 +23,7 @@ from clearstory.models.transformer.batched_cache import MAX_GROWTH, BatchedKVCac
 from clearstory.models.transformer.batched_decoding import BatchedDecoder, can_batch
 from clearstory.models.transformer.cuda_graph import CUDAGraphs
 from clearstory.models.transformer.presets import MARIAN, T5_SMALL
-from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, VOCAB, shaken
+from tiny import MODELS, TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, TINY_RECALL_SUBWORDS, VOCAB, shaken
 
 SMALL: Any = {
     "vocab": VOCAB, "context": 24, "width": 16, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 4,
@@ -36,6 +36,7 @@ CONFIGS = {
     "windowed": replace(TINY_CLEAR, context=40, sliding_window=5),
     "windowed, long": replace(TINY_CLEAR, context=70, kv_heads=1, sliding_window=19),
     "recalling": TINY_RECALL,
+    "recalling subwords": TINY_RECALL_SUBWORDS,
     "relative": replace(TINY_GPT2, positions="relative_bias", attention_scale=1.0, heads=4, kv_heads=2, head_dim=4),
     "sinusoidal": replace(TINY_GPT2, positions="sinusoidal", norm_first=False, embed_scale=True, embed_norm=True),
     "no positions": replace(TINY_GPT2, positions="none", tie_embeddings=False, gated=True, activation="silu"),

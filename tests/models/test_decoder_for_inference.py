@@ -16,7 +16,7 @@ from clearstory.models.inference_model import inference_model
 from clearstory.models.matmul.packed import is_available
 from clearstory.models.transformer.inference import DecoderForInference, can_join
 from clearstory.models.transformer.presets import TRANSFORMER_PRESETS
-from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL, TINY_RECALL_SUBWORDS
 
 pytestmark = pytest.mark.usefixtures("kernels_by")
 
@@ -35,6 +35,7 @@ CONFIGS = {
     "relu, gated": replace(TINY_GPT2, activation="relu", gated=True),
     "gelu, untied": replace(TINY_GPT2, activation="gelu", tie_embeddings=False),
     "hashed n-grams": TINY_RECALL,
+    "hashed n-grams of subwords": TINY_RECALL_SUBWORDS,
     "relative positions": replace(TINY_GPT2, positions="relative_bias"),
 }
 IDS = torch.randint(23, (3, 12), generator=torch.Generator().manual_seed(7))

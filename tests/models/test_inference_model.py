@@ -28,7 +28,7 @@ from clearstory.models.matmul.fastest_precision import (
 )
 from clearstory.models.matmul.measurement_cache import Measurement
 from clearstory.models.matmul.packed import is_available
-from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_RECALL, TINY_RECALL_SUBWORDS
 
 pytestmark = pytest.mark.usefixtures("kernels_by")
 
@@ -40,6 +40,7 @@ WIRINGS = {
     "clear": TINY_CLEAR,
     "untied": replace(TINY_GPT2, tie_embeddings=False),
     "recall": TINY_RECALL,
+    "recall for subwords": TINY_RECALL_SUBWORDS,
 }
 
 
