@@ -85,7 +85,7 @@ static void place_heads(const Decoder *d, const Block *block, float *projected, 
 
 #define MAX_SHARING 4 /* query heads of one key that are computed together */
 #define MAX_PARTS 8   /* vectors of 16 in the largest head that is computed by vectors */
-#define PREFETCH 4096 /* bytes ahead of the stream of keys or values */
+#define PREFETCH 1024 /* bytes ahead of the stream of keys or values */
 
 /* scores = softmax(q K^T scale) without its division, which `totals` are for; keys and query heads by vectors.
    `n` and `size` are constants wherever these are inlined. */

@@ -8,7 +8,7 @@
 
 #define ROW_TILE 6      /* rows of x that share one read of a block */
 #define ROW_CHUNK 64    /* rows of x that stay in the cache while all weights pass */
-#define PREFETCH 8192   /* bytes ahead of the stream, into the second-level cache */
+#define PREFETCH 1024   /* bytes ahead of the stream, into the second-level cache */
 #define INTEGERS 32767  /* an input is rounded to so many steps of either sign */
 #define EXACT_INS 8192  /* inputs of which a lane has 512 products: 512 * 127 * INTEGERS is below 2^31 */
 
