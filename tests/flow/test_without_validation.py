@@ -12,7 +12,7 @@ import pytest
 import clearstory
 from clearstory.errors import BadSetting
 from clearstory.recipes.settings.training import build_train_recipe
-from clearstory.recipes.training.events import Evaluated, ModelSaved, RunPrepared, TrainingResult
+from clearstory.recipes.training.events import Evaluated, ModelSaved, RunPlanned, RunPrepared, TrainingResult
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.token_dataset import encode_text
 
@@ -61,9 +61,13 @@ def test_every_model_trains_on_all_of_the_text(file: Path, name: str) -> None:
     assert clearstory.evaluate(opened, texts=[LINES]).score.tokens == 24
 
 
-def test_a_model_that_counts_says_what_was_held_out(file: Path) -> None:
-    prepared = next(iter(train_events(build_train_recipe(settings(file, "ngram", 0.3)))))
+def test_a_model_that_counts_says_what_was_held_out_and_no_precision(file: Path) -> None:
+    prepared, planned, *_ = train_events(build_train_recipe(settings(file, "ngram", 0.3)))
     assert isinstance(prepared, RunPrepared)
+    assert isinstance(planned, RunPlanned)
+    assert "of counting" in planned.message
+    assert " on cpu with " in planned.message
+    assert "fp32" not in planned.message
     held_out = f"{prepared.validation_tokens:,} of {prepared.tokens + prepared.validation_tokens:,} tokens are held out"
     assert held_out in (prepared.note or "")
     assert "--data.validation 0" in (prepared.note or "")

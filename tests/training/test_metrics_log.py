@@ -135,22 +135,23 @@ def test_the_first_steps_may_be_noisy() -> None:
     assert warnings([4.0, 3.0, 9.0, *[9.0] * 40]) == []
 
 
-def validation_warnings(curve: list[tuple[float, float]]) -> list[str]:
+def validation_warnings(curve: list[tuple[float, float]], has_dropout: bool = True) -> list[str]:
     """The warnings for a curve of (training, validation) losses."""
     monitor, said = LossMonitor(), []
     for number, (training, validation) in enumerate(curve):
         monitor.smoothed = training
-        said.append(monitor.check_validation(100 * number, validation))
+        said.append(monitor.check_validation(100 * number, validation, has_dropout=has_dropout))
     return [sentence for sentence in said if sentence]
 
 
 def test_validation_that_rises_while_training_falls_is_overfitting_reported_once() -> None:
-    (sentence,) = validation_warnings(
-        [(3.0, 3.0), (2.0, 2.2), (1.6, 2.0), (1.3, 2.1), (1.0, 2.2), (0.8, 2.4), (0.6, 2.6)]
-    )
+    curve = [(3.0, 3.0), (2.0, 2.2), (1.6, 2.0), (1.3, 2.1), (1.0, 2.2), (0.8, 2.4), (0.6, 2.6)]
+    (sentence,) = validation_warnings(curve)
     # The three evaluations after step 200 each rose.
     assert sentence.startswith("overfitting since step 200: validation rose from 2.000 to 2.400 nats")
-    assert "the best model is kept" in sentence
+    assert sentence.endswith("the best model is kept; more text, --model.dropout or --training.patience 3 would help")
+    (sentence,) = validation_warnings(curve, has_dropout=False)
+    assert sentence.endswith("the best model is kept; more text or --training.patience 3 would help")
 
 
 @pytest.mark.parametrize(

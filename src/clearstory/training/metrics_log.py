@@ -117,8 +117,11 @@ class LossMonitor:
             "a lower --training.learning_rate or a longer --training.warmup_steps usually helps"
         )
 
-    def check_validation(self, step: int, loss: float) -> str | None:
-        """A warning when the validation loss has risen in three evaluations while the training loss fell."""
+    def check_validation(self, step: int, loss: float, *, has_dropout: bool = True) -> str | None:
+        """A warning when the validation loss has risen in three evaluations while the training loss fell.
+
+        `has_dropout`: whether dropout is among the settings of the model.
+        """
         self.evaluations.append((step, loss, self.smoothed if self.smoothed is not None else loss))
         if self.overfitting or len(self.evaluations) < 4:
             return None
@@ -127,8 +130,9 @@ class LossMonitor:
         if not (rising and last[-1][2] < last[0][2]):
             return None
         self.overfitting = True
+        remedies = "more text, --model.dropout or" if has_dropout else "more text or"
         return (
             f"overfitting since step {last[0][0]:,}: validation rose from {last[0][1]:.3f} to {last[-1][1]:.3f} nats "
-            f"while training fell to {last[-1][2]:.3f}; the best model is kept; more text, --model.dropout or "
+            f"while training fell to {last[-1][2]:.3f}; the best model is kept; {remedies} "
             "--training.patience 3 would help"
         )

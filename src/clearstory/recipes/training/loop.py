@@ -245,7 +245,8 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
     )
     if is_best:
         yield ModelSaved(step=step, path=run.folder.model_folder, kind="model")
-    if message := run.monitor.check_validation(step, loss):
+    has_dropout = hasattr(getattr(run.model, "config", None), "dropout")
+    if message := run.monitor.check_validation(step, loss, has_dropout=has_dropout):
         yield run.warn(message)
 
 

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 
 from clearstory.errors import BadSetting
 from clearstory.models.base import reads_source
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.recipes.training.events import RunPlanned, TrainingEvent, TrainingWarning
 from clearstory.recipes.training.time_budget import (
     EVALUATIONS_PER_RUN,
     OVERHEAD_FRACTION,
     evaluation_tokens,
+    evaluations_for_tokens,
     should_compile,
 )
 from clearstory.recipes.training.training_run import TrainingRun
@@ -51,10 +53,12 @@ def plan_run_length(run: TrainingRun) -> Iterator[TrainingEvent]:
         trainer.set_total_steps(trainer.step)  # it had stopped early, and was killed before its end
     run.create_folder()
     settings, tokens = run.settings, trainer.steps * trainer.tokens_per_step
+    # Counting and EM do not depend on the precision.
+    precision = "" if has_capability(run.model, Capability.COUNT_FITTED) else f"in {settings.precision} "
     yield RunPlanned(
         steps=trainer.steps,
         seconds=trainer.steps * step_seconds if step_seconds else None,
-        message=f"{trainer.length}, {tokens / max(1, run.prepared.tokens):.1f} epochs, in {settings.precision} on "
+        message=f"{trainer.length}, {tokens / max(1, run.prepared.tokens):.1f} epochs, {precision}on "
         f"{run.device} with {settings.threads} thread{'s' * (settings.threads > 1)}",
     )
     if trainer.step == 0:
@@ -100,11 +104,22 @@ def plan_steps_by_time(run: TrainingRun) -> float | None:
 def set_intervals(run: TrainingRun) -> None:
     """Set eval_steps, save_steps and eval_tokens where the settings leave them open."""
     settings, trainer = run.settings, run.trainer
-    run.eval_steps = settings.eval_steps or trainer.default_eval_steps or max(10, trainer.steps // EVALUATIONS_PER_RUN)
+    run.eval_steps = settings.eval_steps or trainer.default_eval_steps or default_eval_steps(run)
     run.save_steps = settings.save_steps or run.eval_steps
     tokens = trainer.steps * trainer.tokens_per_step
     usual = trainer.default_eval_tokens or evaluation_tokens(tokens, trainer.steps // run.eval_steps)
     run.eval_tokens = settings.eval_tokens or usual
+
+
+def default_eval_steps(run: TrainingRun) -> int:
+    """Steps between about twenty evaluations of a run; where each uses the whole validation split, between as many as
+    cost a tenth of the training time, at least two and at most twenty.
+    """
+    steps = run.trainer.steps
+    if not run.evaluates_all:
+        return max(10, steps // EVALUATIONS_PER_RUN)
+    affordable = evaluations_for_tokens(steps * run.trainer.tokens_per_step, run.prepared.validation_tokens)
+    return max(1, -(-steps // affordable))
 
 
 def compile_model(run: TrainingRun, seconds: float | None) -> Iterator[TrainingEvent]:
