@@ -326,7 +326,7 @@ OBSERVED: dict[str, Observation] = {
     "TrainRecipe.training.shuffle_documents": partial(observe_training, text=("rows.jsonl",)),
     "TrainRecipe.training.decay_share": partial(observe_training, **{"training.schedule": "wsd", "steps": 12}),
     "TrainRecipe.training.warmup_steps": partial(observe_training, steps=16),
-    "TrainRecipe.training.warmup_ratio": partial(observe_training, steps=16),
+    "TrainRecipe.training.warmup_ratio": partial(observe_training, steps=24),
     "TrainRecipe.training.layer_decay": observe_training,
     "TrainRecipe.training.eval_steps": partial(observe_training, steps=8),
     "TrainRecipe.training.save_steps": partial(observe_training, steps=8),

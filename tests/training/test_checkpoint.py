@@ -197,7 +197,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "damage",
     [
-        {"best_loss": "low"},
+        {"best_criterion": "low"},
         {"plans": 3},
         {"monitor": None},
         {"best_step": None},

@@ -132,7 +132,7 @@ def same_end(home: Path, alone: Path) -> None:
     for ours, theirs in ((one.model, other.model), (one.optimizer, other.optimizer)):
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert one.values["best_loss"] == other.values["best_loss"]
+    assert one.values["best_criterion"] == other.values["best_criterion"]
     assert files(run / "model") == files(reference / "model")
 
 

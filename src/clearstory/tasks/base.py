@@ -8,18 +8,21 @@ A task is made for one tokenizer, one set of labels and one backbone; one file e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from torch import nn
 
 from clearstory.metrics import Score
+from clearstory.models.base import State
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
+from clearstory.tasks.data.examples import DataSplits, LabeledData
+from clearstory.tasks.data.settings import LabelSettings
+from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import LossTerms, Validation
 
-ExampleT = TypeVar("ExampleT")
 InputT = TypeVar("InputT", contravariant=True)
 RowT = TypeVar("RowT", bound=Row)
 PredictionT = TypeVar("PredictionT")
@@ -65,30 +68,40 @@ class Task(Protocol[InputT, RowT, PredictionT]):
         """Metrics by name, `metric` among them, and "loss", the mean loss; for the examples of these rows."""
 
 
-@dataclass(frozen=True)
-class TaskSplits(Generic[ExampleT]):
-    """The examples of a task, read and split.
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """Settings that tasks share.
 
     Args:
-        train: training examples.
-        validation: validation examples; empty where nothing is held out.
-        test: test examples, scored once at the end; empty without a test file.
-        labels: label names in the order of their ids; empty for tasks without labels.
-        problem: what is predicted: single_label_classification, multi_label_classification or regression, as
-            `problem_type` of transformers; None for tasks without texts' labels.
-        notes: what was guessed or left out, a sentence each.
-        name: the data in a few words, such as the name of the file.
-        text_bytes: bytes of the training texts in UTF-8.
+        truncate: which end of a text that is longer than the context is dropped.
+        stride: tokens between the starts of the windows of a text that is longer than the context.
+        new_head: whether a model that has a head already is given a new one.
+        label_smoothing: share of each target spread over all labels.
+        class_weights: the weight of each label in the loss, or balanced; () for equal ones.
     """
 
-    train: Sequence[ExampleT]
-    validation: Sequence[ExampleT]
-    test: Sequence[ExampleT] = ()
-    labels: tuple[str, ...] = ()
-    problem: str | None = None
-    notes: tuple[str, ...] = ()
-    name: str = ""
-    text_bytes: int = 0
+    truncate: Literal["left", "right"] | None = None
+    stride: int | None = None
+    new_head: bool = False
+    label_smoothing: float = 0.0
+    class_weights: Literal["balanced"] | tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """How the data of a task are read, and how the task is made for them and a model.
+
+    Args:
+        read: the examples of files, given the label names that are known already (None: any).
+        make: the task for data, a model, its tokenizer and settings.
+        known_labels: the label names that a model's head has for this task; None without such a head.
+        next_command: the command to try with the fine-tuned model; {run} is its folder.
+    """
+
+    read: Callable[[Sequence[str], LabelSettings, Sequence[str] | None], LabeledData[Any]]
+    make: Callable[[DataSplits[Any], Any, Tokenizer, TaskSettings], Task[Any, Any, Any]]
+    known_labels: Callable[[Any], Sequence[str] | None]
+    next_command: str
 
 
 class EncodedSplit(Generic[RowT]):
@@ -134,7 +147,7 @@ class TaskObjective:
         """Number of targets of each loss term."""
         return self.task.count_targets(batch)
 
-    def loss(self, model: nn.Module, batch: Any, state: None = None) -> tuple[LossTerms, None]:
+    def loss(self, model: nn.Module, batch: Any, state: State | None = None) -> tuple[LossTerms, None]:
         """The loss terms of one batch."""
         return self.task.loss(model, batch), None
 

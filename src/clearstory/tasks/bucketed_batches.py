@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class BucketedBatches(Generic[R]):
         self.tokens_per_batch = int(self.lengths.sum()) // self.batches_per_epoch
         self.order = lru_cache(maxsize=1)(self.epoch_order)
 
-    def batch(self, index: int) -> TensorBatch:
+    def batch(self, index: int) -> Any:  # what `collate` makes
         """Batch `index`; there is no last one."""
         epoch, batch_in_epoch = divmod(index, self.batches_per_epoch)
         return self.collate([self.rows[row] for row in self.order(epoch)[batch_in_epoch].tolist()])

@@ -8,15 +8,15 @@ arithmetic of AdamW is torch's all the same: its functional form needs no Optimi
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from clearstory.models.heads import parameters_by_depth
 from clearstory.training.settings import TrainingSettings
 
 
@@ -216,7 +216,8 @@ class OptimizerSet:
         muon = settings.optimizer == "muon"
         inner = [p for name, p in named.items() if muon and p.ndim == 2 and name.startswith(INNER_PREFIXES)]
         rest = [p for p in named.values() if p not in tables and not any(p is each for each in inner)]
-        scales = learning_rate_scales(named, settings.layer_decay)
+        depths = parameters_by_depth(model)
+        scales = {p: settings.layer_decay**above for above, depth in enumerate(depths[::-1]) for p in depth.values()}
         groups = [
             {"params": params, "weight_decay": decay, "scale": scale}
             for scale in sorted(set(scales.values()))
@@ -269,28 +270,6 @@ class OptimizerSet:
         """Clear all state, as before the first step."""
         for optimizer, _, _ in self.optimizers:
             optimizer.state.clear()
-
-
-LAYER_NUMBER = re.compile(r"(?:^|\.)(?:blocks|layers)\.(\d+)\.")
-
-
-def learning_rate_scales(named: Mapping[str, Tensor], layer_decay: float) -> dict[Tensor, float]:
-    """The factor of each parameter's learning rate: 1 for what follows the last block, such as a head, `layer_decay`
-    for the last block, its square for the one before, and one power more for the embeddings than for the first block.
-
-    >>> weights = {"embedding.weight": torch.ones(1), "blocks.0.a": torch.ones(1), "blocks.1.a": torch.ones(1)}
-    >>> list(learning_rate_scales(weights, 0.5).values())
-    [0.125, 0.25, 0.5]
-    """
-    numbers = {name: int(match[1]) for name in named if (match := LAYER_NUMBER.search(name))}
-    layers = 1 + max(numbers.values(), default=-1)
-
-    def power(name: str) -> int:
-        if name in numbers:
-            return layers - numbers[name]
-        return layers + 1 if "embedding" in name and "unembedding" not in name else 0
-
-    return {p: layer_decay ** power(name) for name, p in named.items()}
 
 
 def lr_factor(step: int, steps: int, settings: TrainingSettings) -> float:

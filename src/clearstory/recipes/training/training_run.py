@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,10 @@ from clearstory.training.trainer import COMPUTE_DTYPES
 
 DEFAULT_STEPS = 2000
 """Steps where neither steps nor a time limit is set."""
+
+
+NO_CRITERION = (float("inf"), float("inf"))
+"""The lowest criterion before the first evaluation."""
 
 
 class StepTimer:
@@ -82,13 +85,14 @@ class TrainingRun:
         generation_config: the generation config of the initial model, which is saved with the model; None without one.
         objective: the name of the training objective, or of the task.
         default_steps: steps where neither steps nor a time limit is set.
+        evaluates_all: whether every evaluation uses the whole validation split; there are fewer of them then.
         summary: the quality of the final model in one sentence.
         next_command: the command to try with the trained model; {run} is its folder.
         full_evaluation: whether the final evaluation uses the whole validation split.
         metrics: the metrics log; None until the run folder is written.
         resumed_from: the checkpoint that the run was resumed from; None for a new run.
         monitor: detects divergence and overfitting.
-        best_criterion: lowest criterion of a validation so far: its loss, or a metric with its sign changed.
+        best_criterion: lowest `Validation.criterion` so far.
         best_step: the step of that evaluation; -1 before the first.
         evaluations_since_best: evaluations since then, for early stopping.
         seconds_before: wall-clock seconds before the run was resumed.
@@ -114,13 +118,14 @@ class TrainingRun:
     generation_config: GenerationConfig | None = None
     objective: str = "causal"
     default_steps: int = DEFAULT_STEPS
+    evaluates_all: bool = False
     summary: Callable[[Validation], str] = field(default=lambda validation: "")
     next_command: str = "clearstory generate {run}"
     full_evaluation: bool = True
     metrics: MetricsLog | None = None
     resumed_from: Path | None = None
     monitor: LossMonitor = field(default_factory=LossMonitor)
-    best_criterion: float = float("inf")
+    best_criterion: tuple[float, float] = NO_CRITERION
     best_step: int = -1
     evaluations_since_best: int = 0
     seconds_before: float = 0.0
@@ -269,7 +274,7 @@ class TrainingRun:
         config: Any = self.model.config
         check_finite_to_save(parts["model"].items(), config)
         values |= {
-            "best_loss": self.best_criterion if math.isfinite(self.best_criterion) else None,
+            "best_criterion": None if self.best_criterion == NO_CRITERION else list(self.best_criterion),
             "best_step": self.best_step,
             "evaluations_since_best": self.evaluations_since_best,
             "monitor": vars(self.monitor),
@@ -333,8 +338,8 @@ class TrainingRun:
             if self.trainer.step != saved.step:  # counting of an n-gram starts again, and so do its records
                 self.resumed_from = None
                 return
-            best = values["best_loss"]
-            self.best_criterion = float("inf") if best is None else float(best)
+            best = values["best_criterion"]
+            self.best_criterion = NO_CRITERION if best is None else (float(best[0]), float(best[1]))
             self.best_step = int(values["best_step"])
             self.evaluations_since_best = int(values["evaluations_since_best"])
             vars(self.monitor).update(values["monitor"])

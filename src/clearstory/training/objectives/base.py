@@ -42,9 +42,12 @@ class Validation:
     selected_by: str | None = None
 
     @property
-    def criterion(self) -> float:
-        """What the best model of a run has the lowest value of: the loss, or a metric with its sign changed."""
-        return self.score.nats_per_token if self.selected_by is None else -self.metrics[self.selected_by]
+    def criterion(self) -> tuple[float, float]:
+        """What the best model of a run has the lowest value of: the loss alone, or a metric with its sign changed; then
+        the loss, which decides between equal metrics.
+        """
+        loss = self.score.nats_per_token
+        return (loss if self.selected_by is None else -self.metrics[self.selected_by]), loss
 
 
 class Objective(Protocol):

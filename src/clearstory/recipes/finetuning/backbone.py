@@ -1,0 +1,128 @@
+"""Backbone: the model that is fine-tuned, opened from a folder or new, and the parts of it that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.formats.folders import open_model
+from clearstory.formats.lora.adapters import weights_fingerprint
+from clearstory.formats.model_card import ModelCard
+from clearstory.formats.model_path import resolve_model_path
+from clearstory.models.build import build, count_parameters
+from clearstory.models.families import PRESETS
+from clearstory.models.heads import HEAD_MODULES, backbone_of, freeze
+from clearstory.models.lora import adapt
+from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.training.run_folder import RunFolder, check_same_initial_model
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.text.train_tokenizer import train_tokenizer
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model to fine-tune.
+
+    Args:
+        model: the model, which may have a head already.
+        tokenizer: its tokenizer.
+        card: its model card.
+        folder: its folder; None for a new model.
+        fingerprint: hash of its weights; None for a new model.
+        note: a sentence on where it is from.
+    """
+
+    model: Any
+    tokenizer: Tokenizer
+    card: ModelCard
+    folder: Path | None
+    fingerprint: str | None
+    note: str
+
+
+def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
+    """The model that a recipe names. Raises BadInput for one without a tokenizer, BadSetting where the run would
+    overwrite it, CheckpointMismatch where it has changed since a resumed run began.
+    """
+    if not recipe.model:
+        raise BadSetting("there is no model to fine-tune; name a model folder, a run, or a preset such as bert-mini")
+    path = Path(recipe.model).expanduser()
+    source = path if path.is_file() else resolve_model_path(path)
+    if recipe.out is not None and recipe.overwrite and source.resolve().is_relative_to(recipe.out.resolve()):
+        raise BadSetting(f"the run would overwrite its initial model {source}; choose another --out")
+    opened = open_model(path)
+    if opened.tokenizer is None:
+        raise BadInput(f"{source} has no tokenizer.json, so text cannot become tokens; put the model's own there")
+    if recipe.lora.rank and (source / "adapter_config.json").is_file() and not (source / "config.json").is_file():
+        raise BadSetting(
+            f"{source} is an adapter, and an adapter cannot be based on another; merge it first: "
+            f"clearstory convert {path} FOLDER"
+        )
+    fingerprint = weights_fingerprint(opened.model)
+    check_same_initial_model(folder, fingerprint)
+    note = f"{opened.model.config.summary}, from {path}"
+    return Backbone(opened.model, opened.tokenizer, opened.card, source.absolute(), fingerprint, note)
+
+
+def is_new(recipe: FinetuneRecipe) -> bool:
+    """Whether a recipe names a preset for a new model, and no file or folder."""
+    return recipe.model in PRESETS and not Path(recipe.model).expanduser().exists()
+
+
+def new_backbone(folder: RunFolder, recipe: FinetuneRecipe, texts: Iterable[str]) -> Backbone:
+    """A new model of the preset that a recipe names, with a tokenizer trained on the texts of its examples."""
+    if recipe.lora.rank or recipe.freeze != "0":
+        name, value = ("lora.rank", recipe.lora.rank) if recipe.lora.rank else ("freeze", recipe.freeze)
+        raise BadSetting(f"{name} is {value}, and {recipe.model} is a preset, whose weights are random; leave it out")
+    choice = ModelChoice(name=recipe.model)
+    if recipe.resume and folder.has_tokenizer:
+        tokenizer = Tokenizer.open(folder.tokenizer_folder)
+    else:
+        lines = list(texts)
+        size = 2 ** min(13, max(9, (sum(map(len, lines)) // 1000).bit_length() - 1))
+        kind = "wordpiece" if choice.architecture == "encoder" else "bpe"
+        tokenizer = train_tokenizer(f"{kind}:{size}", lines)
+    config = choice.config(vocab=tokenizer.vocab)
+    model: Any = build(config, seed=recipe.training.seed)
+    card = ModelCard(name=recipe.model, family=config.family, parameters=count_parameters(model))
+    note = f"{config.summary}, a new {recipe.model} with random weights"
+    return Backbone(model, tokenizer, card, None, None, note)
+
+
+def select_trained(model: Any, recipe: FinetuneRecipe) -> nn.Module:
+    """The model with LoRA adapters, with frozen layers, or as it is, as the recipe says; its head is trained always."""
+    lora, seed = recipe.lora, recipe.training.seed
+    if not lora.rank:
+        layers: int | Literal["all"] = "all" if recipe.freeze == "all" else int(recipe.freeze)
+        freeze(model, layers)
+        return model  # type: ignore[no-any-return]  # a classifier
+    adapted: Any = adapt(model, lora.rank, lora.alpha, lora.targets, lora.dropout, seed=seed)
+    for name in HEAD_MODULES:
+        if (part := getattr(adapted, name, None)) is not None:
+            part.requires_grad_(True)
+    return adapted  # type: ignore[no-any-return]
+
+
+def default_learning_rate(recipe: FinetuneRecipe, new: bool) -> float:
+    """The peak learning rate where none is given."""
+    return 1e-3 if new or recipe.lora.rank or recipe.freeze == "all" else 1e-4
+
+
+def with_seeded_head(build_model: Any, backbone: nn.Module, seed: int) -> nn.Module:
+    """What `build_model` makes of a backbone, with the weights of a new head drawn by `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = build_model(backbone)
+    return model
+
+
+def without_head(model: Any) -> Any:
+    """The backbone of a model with a head; another model itself."""
+    return backbone_of(model)

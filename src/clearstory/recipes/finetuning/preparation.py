@@ -1,0 +1,182 @@
+"""The stages of fine-tuning before the first step: data, model, task, rows and trainer of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+from clearstory.formats.model_card import ModelCard
+from clearstory.models.build import count_parameters
+from clearstory.models.lora import remove_lora
+from clearstory.recipes.finetuning.backbone import (
+    Backbone,
+    default_learning_rate,
+    is_new,
+    new_backbone,
+    open_backbone,
+    select_trained,
+    with_seeded_head,
+    without_head,
+)
+from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.training.events import RunPrepared
+from clearstory.recipes.training.preparation import resolve_for_machine
+from clearstory.recipes.training.run_folder import RunFolder, check_same_corpus
+from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.recipes.training.training_run import TrainingRun
+from clearstory.recipes.training.validation import ValidationSplit
+from clearstory.tasks.base import EncodedSplit, Task, TaskObjective, TaskSettings, format_metrics
+from clearstory.tasks.data.examples import DataSplits, LabeledData
+from clearstory.tasks.data.splits import split_data
+from clearstory.tasks.table import TASKS
+from clearstory.training.objectives.base import Validation
+from clearstory.training.trainer import Trainer
+
+
+def prepare_finetuning(folder: RunFolder, recipe: FinetuneRecipe, budget: TimeBudget) -> TrainingRun:
+    """Everything that a run needs before its first step: data ─► model ─► task ─► rows ─► trainer."""
+    settings = resolve_for_machine(recipe.training.training_settings())
+    new = is_new(recipe)
+    if recipe.training.learning_rate is None:
+        settings = replace(settings, learning_rate=default_learning_rate(recipe, new))
+    backbone = None if new else open_backbone(folder, recipe)
+    data = read_data(recipe, None if backbone is None else backbone.model)
+    if backbone is None:
+        backbone = new_backbone(folder, recipe, texts_of(data.train))
+    fingerprint = data_fingerprint(data)
+    check_same_corpus(folder, fingerprint)
+    task = make_task(recipe, data, backbone)
+    trunk = without_head(backbone.model) if recipe.new_head else backbone.model
+    model = select_trained(with_seeded_head(task.build_model, trunk, settings.seed), recipe).to(settings.device)
+    train, validation = (
+        EncodedSplit(task.encode(data.train.examples)),
+        EncodedSplit(task.encode(data.validation.examples)),
+    )
+    objective = TaskObjective(task)
+    settings = replace(settings, eval_tokens=max(1, validation.tokens))
+    trainer = Trainer(model, objective, cast(Any, train), settings, steps=1)
+    epochs = recipe.training.num_train_epochs
+    prepared, card = describe_finetuning(folder, data, backbone, trainer, train, validation)
+    recipe = replace(
+        recipe,
+        training=replace(
+            recipe.training,
+            learning_rate=settings.learning_rate,
+            device=settings.device,
+            precision=settings.precision,
+            matmul=settings.matmul,
+            threads=settings.threads,
+        ),
+    )
+    fingerprints = {"tokenizer": backbone.tokenizer.fingerprint, "corpus": fingerprint}
+    if backbone.fingerprint is not None:
+        fingerprints["init"] = backbone.fingerprint
+    return TrainingRun(
+        folder,
+        recipe,
+        trainer,
+        backbone.tokenizer,
+        ValidationSplit(cast(Any, validation), objective),
+        card,
+        budget,
+        prepared,
+        fingerprints,
+        base_folder=backbone.folder if recipe.lora.rank else None,
+        objective=recipe.task,
+        default_steps=max(1, round(epochs * cast(Any, trainer.batches).batches_per_epoch)),
+        evaluates_all=True,
+        summary=summary,
+        next_command=TASKS[recipe.task].next_command,
+    )
+
+
+def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
+    """The examples of the recipe's files, split into training, validation and test.
+
+    `model`: an existing model, whose labels are those of the data where it has a head already.
+    """
+    spec, reading = TASKS[recipe.task], recipe.reading
+    known = None if model is None or recipe.new_head else spec.known_labels(model)
+    data = spec.read(recipe.data, reading, known)
+    labels = data.label_names or None
+
+    def held_out(source: str) -> LabeledData[Any]:
+        return spec.read((source,), reading, labels)
+
+    validation = recipe.validation_share
+    test = None if recipe.test is None else held_out(recipe.test)
+    seed = recipe.training.seed
+    return split_data(data, held_out(recipe.validation) if validation is None else validation, test, seed)
+
+
+def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone) -> Task[Any, Any, Any]:
+    """The task of a recipe for these data and this model."""
+    settings = TaskSettings(
+        truncate=recipe.truncate,
+        stride=recipe.stride,
+        new_head=recipe.new_head,
+        label_smoothing=recipe.training.label_smoothing,
+        class_weights=recipe.training.loss_weights(),
+    )
+    return TASKS[recipe.task].make(data, backbone.model, backbone.tokenizer, settings)
+
+
+def texts_of(data: LabeledData[Any]) -> Iterator[str]:
+    """The texts of all examples."""
+    return chain.from_iterable((each.text, *filter(None, [getattr(each, "pair", None)])) for each in data.examples)
+
+
+def data_fingerprint(data: DataSplits[Any]) -> str:
+    """A hash of all training and validation examples."""
+    digest = blake2b(digest_size=16)
+    for part in (data.train, data.validation):
+        for example in part.examples:
+            digest.update(repr(replace(example, location="")).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def describe_finetuning(
+    folder: RunFolder,
+    data: DataSplits[Any],
+    backbone: Backbone,
+    trainer: Trainer,
+    train: EncodedSplit[Any],
+    validation: EncodedSplit[Any],
+) -> tuple[RunPrepared, ModelCard]:
+    """The event that describes the prepared run, and the model card."""
+    model: Any = trainer.model
+    text_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts_of(data.train))
+    parameters = count_parameters(remove_lora(model))
+    trained = sum(each.numel() for each in trainer.parameters)
+    share = "" if trained == parameters else f", {trained:,} of them trained"
+    padding = getattr(trainer.batches, "padding_share", 0.0)
+    notes = [*data.train.notes, *data.notes, f"padding is {padding:.1%} of the training batches"]
+    prepared = RunPrepared(
+        corpus=data.train.name,
+        note="; ".join(notes),
+        documents=len(data.train.examples),
+        bytes=text_bytes,
+        tokens=train.tokens,
+        validation_tokens=validation.tokens,
+        tokenizer=backbone.tokenizer.kind,
+        vocab=backbone.tokenizer.vocab,
+        parameters=parameters,
+        model_summary=f"{backbone.note}{share}",
+        unit="example",
+    )
+    card = ModelCard(
+        name=folder.path.name,
+        family=model.config.family,
+        parameters=parameters,
+        trained_on=(*backbone.card.trained_on, (Path(data.train.name).name, text_bytes)),
+    )
+    return prepared, card
+
+
+def summary(validation: Validation) -> str:
+    """The final result in one sentence."""
+    return f"{format_metrics(validation.metrics)} on {validation.score.tokens:,} validation examples"

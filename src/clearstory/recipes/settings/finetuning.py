@@ -1,0 +1,238 @@
+"""Settings of fine-tuning: FinetuneRecipe. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from clearstory.errors import BadSetting
+from clearstory.models.lora_settings import LoRASettings
+from clearstory.recipes.settings.run_recipe import check_run_settings, check_same_settings, resumed_from
+from clearstory.recipes.settings.schema import INLINE_SECTION, build_settings, positional_setting
+from clearstory.tasks.data.settings import LabelSettings
+from clearstory.training.settings import TrainingSettings
+
+TaskName = Literal["classify"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneTrainingSettings:
+    """Settings of training on a task.
+
+    Args:
+        num_train_epochs: passes over the training examples, where neither steps nor a time limit is given.
+        batch_size: examples in each micro-batch, of similar length.
+        gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
+        learning_rate: peak learning rate of AdamW; default: 1e-4 for all weights of a pre-trained model; 1e-3 with
+            LoRA, for a head alone and for a new model.
+        layer_decay: factor of the learning rates of each layer and of those below it; below 1, the first layers and the
+            embeddings are changed least (Howard and Ruder 2018).
+        schedule: learning rate after warm-up: linear, cosine or constant.
+        warmup_ratio: share of the steps over which the learning rate rises linearly from zero.
+        weight_decay: decoupled weight decay of matrices, not of biases and norms, multiplied by the learning rate.
+        label_smoothing: share of each target spread over all labels (Szegedy et al. 2016).
+        class_weights: balanced, by which each class has the same weight in the loss; or a weight for each label, in the
+            order of their ids.
+        gradient_clip: largest norm of the gradient; 0 does not clip.
+        eval_steps: steps between evaluations on the validation examples; 0 gives as many evaluations as cost a tenth of
+            the training time, at least two.
+        save_steps: steps between checkpoints; 0 saves at every evaluation.
+        keep_checkpoints: number of newest checkpoints to keep besides step 0.
+        patience: evaluations without a better metric before training stops early; 0 never stops early.
+        precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
+        matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
+            weights, else onednn), or auto: the fastest as measured on this machine.
+        device: cpu, cuda, mps, or auto.
+        threads: CPU threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
+        seed: seed of the head's initial weights, the order of the data, dropout, and of the validation split.
+    """
+
+    num_train_epochs: float = 3.0
+    batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    learning_rate: float | None = None
+    layer_decay: float = 1.0
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    class_weights: tuple[str, ...] = ()
+    gradient_clip: float = 1.0
+    eval_steps: int = 0
+    save_steps: int = 0
+    keep_checkpoints: int = 2
+    patience: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    matmul: Literal["auto", "mkl", "onednn", "mixed"] = "auto"
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_train_epochs <= 0:
+            raise BadSetting(f"training.num_train_epochs is {self.num_train_epochs:g}; it must be above 0")
+        self.loss_weights()
+        self.training_settings()  # checks the others
+
+    def loss_weights(self) -> Literal["balanced"] | tuple[float, ...]:
+        """The weights of the classes as numbers; () where all have the same."""
+        if self.class_weights == ("balanced",):
+            return "balanced"
+        try:
+            weights = tuple(map(float, self.class_weights))
+        except ValueError:
+            weights = (-1.0,)
+        if any(not 0 < weight < float("inf") for weight in weights):
+            raise BadSetting(
+                f"training.class_weights is {' '.join(self.class_weights)}; give a positive number for each label, or "
+                "balanced"
+            )
+        return weights
+
+    def training_settings(self) -> TrainingSettings:
+        """The settings of the trainer."""
+        shared = (
+            *("batch_size", "gradient_accumulation_steps", "layer_decay", "schedule", "warmup_ratio", "weight_decay"),
+            *("label_smoothing", "gradient_clip", "eval_steps", "save_steps", "keep_checkpoints", "patience"),
+            *("precision", "matmul", "device", "threads", "seed"),
+        )
+        values: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        if self.learning_rate is not None:
+            values["learning_rate"] = self.learning_rate
+        # Devlin et al. 2019, appendix A.2; the schedule ends at zero.
+        return TrainingSettings(**values, beta2=0.999, final_learning_rate=0.0, stateful=False, weight_checkpoints=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecipe:
+    """Fine-tune a model for a task, with labeled examples.
+
+    Args:
+        model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model.
+        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets.
+        task: classify: labels of texts or pairs of texts, or numbers (regression).
+        out: run folder; runs/ and the date when not given.
+        minutes: wall-clock time limit of the whole run; the number of steps is planned from a measured step time.
+        cpu_seconds: CPU time limit of the whole run, summed over all threads.
+        steps: number of optimizer steps, instead of training.num_train_epochs.
+        validation: file with validation examples, or the share of the examples that is held out, of each label alike;
+            0 holds nothing out and keeps the last weights.
+        test: file with test examples, on which the best model is scored once.
+        truncate: which end of a text that is longer than the context is dropped; default: raise an error.
+        stride: tokens between the starts of the windows in which a text that is longer than the context is read;
+            predictions of its windows are averaged.
+        freeze: number of layers, from the first, that are not trained, with the embeddings below them; or all, which
+            trains the head alone.
+        new_head: replace the head of a model that has one already, for other labels.
+        seeds: number of runs, with seeds from training.seed on; their metrics are summarized.
+        resume: continue from the newest checkpoint in the run folder; start a new run where there is none.
+        overwrite: replace an existing run in the run folder.
+    """
+
+    model: str = positional_setting("MODEL", "")
+    data: tuple[str, ...] = positional_setting("DATA", ())
+    task: TaskName = "classify"
+    out: Path | None = None
+    minutes: float | None = None
+    cpu_seconds: float | None = None
+    steps: int | None = None
+    validation: str = "0.1"
+    test: str | None = None
+    reading: LabelSettings = field(default_factory=LabelSettings, metadata=INLINE_SECTION)
+    truncate: Literal["left", "right"] | None = None
+    stride: int | None = None
+    freeze: str = "0"
+    new_head: bool = False
+    seeds: int = 1
+    resume: bool = False
+    overwrite: bool = False
+    lora: LoRASettings = field(default_factory=LoRASettings)
+    training: FinetuneTrainingSettings = field(default_factory=FinetuneTrainingSettings)
+
+    command: ClassVar[str] = "finetune"
+
+    def __post_init__(self) -> None:
+        check_run_settings(self)
+        if self.seeds < 1:
+            raise BadSetting(f"seeds is {self.seeds}; it must be at least 1")
+        if self.stride is not None and self.stride < 1:
+            raise BadSetting(f"stride is {self.stride}; it must be at least 1")
+        if self.stride is not None and self.truncate is not None:
+            raise BadSetting(
+                f"stride is {self.stride} and truncate {self.truncate}: long texts are either read in windows or cut; "
+                "give one of them"
+            )
+        if self.freeze != "all" and not self.freeze.isdecimal():
+            raise BadSetting(f"freeze is {self.freeze[:60]!r}; give a number of layers, or all")
+        if self.lora.rank and self.freeze != "0":
+            raise BadSetting(
+                f"lora.rank is {self.lora.rank} and freeze {self.freeze}: LoRA freezes all layers; leave one out"
+            )
+        if not self.lora.rank and self.lora != LoRASettings():
+            raise BadSetting(
+                "lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank"
+            )
+        share = self.validation_share
+        if share is not None and not 0 <= share < 1:
+            raise BadSetting(f"validation is {self.validation}; give a file, or a share of at least 0 and under 1")
+        if share == 0 and self.training.patience:
+            raise BadSetting(
+                f"training.patience is {self.training.patience} and validation 0, so there are no validation examples, "
+                "which it needs; leave one of them out"
+            )
+
+    @property
+    def validation_share(self) -> float | None:
+        """The share of the examples that is held out; None where `validation` names a file."""
+        try:
+            return float(self.validation)
+        except ValueError:
+            return None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files with training examples; none for a run that is resumed by its folder alone."""
+        return self.data
+
+    @property
+    def default_name(self) -> str:
+        """The model's name and the task's."""
+        return f"{Path(self.model).name or 'model'}-{self.task}"
+
+    @property
+    def time_limit(self) -> float | None:
+        """Time limit in seconds, wall-clock (minutes) or CPU (cpu_seconds); None without one."""
+        return 60 * self.minutes if self.minutes is not None else self.cpu_seconds
+
+    def with_absolute_paths(self) -> Self:
+        """The recipe with absolute paths, as it is saved, so that it works from any working directory."""
+        from clearstory.text.sources import absolute_source
+
+        def absolute(path: str) -> str:
+            return absolute_source(path) if Path(path).expanduser().exists() else path
+
+        return replace(
+            self,
+            model=absolute(self.model),
+            data=tuple(map(absolute_source, self.data)),
+            validation=self.validation if self.validation_share is not None else absolute_source(self.validation),
+            test=None if self.test is None else absolute_source(self.test),
+        )
+
+    def resumed(self, saved: Mapping[str, Any], folder: Path) -> FinetuneRecipe:
+        """The saved recipe of a run with the changeable settings of this one. Raises CheckpointMismatch for other
+        changes.
+        """
+        before = build_settings(FinetuneRecipe, saved)
+        default = FinetuneRecipe()
+        check_same_settings(folder, before, self, default, RESOLVED_BY_FINETUNING.__contains__)
+        return resumed_from(before, self, folder)
+
+
+RESOLVED_BY_FINETUNING = {
+    *("training.device", "training.precision", "training.matmul", "training.threads", "training.learning_rate"),
+    *("problem",),
+}
+"""Settings that a run resolves itself where they are not set."""

@@ -1,0 +1,326 @@
+"""Classify: labels of texts or of pairs of texts: one, several, or a number. Devlin et al. 2019, section 4.1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.errors import BadInput, BadSetting
+from clearstory.evaluation.classification import (
+    Floats,
+    Metrics,
+    multi_label_metrics,
+    regression_metrics,
+    single_label_metrics,
+)
+from clearstory.models.base import TokenBatch, inference_mode
+from clearstory.models.head_config import ProblemType
+from clearstory.models.heads import ClassificationHead, SequenceClassifier
+from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.data.examples import DataSplits, LabeledText
+from clearstory.tasks.data.labeled_texts import read_labeled_texts
+from clearstory.tasks.text_windows import TextWindows
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.batches import TensorBatch
+from clearstory.training.objectives.base import LossTerm, LossTerms
+
+PROBLEM_TYPES: dict[str, ProblemType] = {
+    "single": "single_label_classification",
+    "multi": "multi_label_classification",
+    "regression": "regression",
+}
+"""From the kind of the data to `problem_type` of transformers."""
+
+METRICS: dict[str, Metrics] = {
+    "single_label_classification": single_label_metrics,
+    "multi_label_classification": multi_label_metrics,
+    "regression": regression_metrics,
+}
+"""Metrics of each kind of problem. The first one selects the best model of a run."""
+
+SELECTED_BY = {
+    "single_label_classification": "accuracy",
+    "multi_label_classification": "macro_f1",
+    "regression": "spearman",
+}
+
+THRESHOLD = 0.5
+"""Probability from which on one of several labels is predicted."""
+
+PREDICTION_TOKENS = 8192
+"""Tokens of a batch of predictions, padding included."""
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A window of a text with its target: a label id, 0 or 1 for each label, or a number."""
+
+    ids: tuple[int, ...]
+    token_types: tuple[int, ...] | None
+    target: int | tuple[float, ...] | float
+    example: int
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, special tokens included."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class LabeledBatch(TensorBatch):
+    """Texts with their labels.
+
+    Args:
+        tokens: input ids, (B, T).
+        targets: label ids, (B,); 0 or 1 for each label, or numbers, (B, labels).
+        token_types: 0 for tokens of the first text, 1 for those of the second, (B, T); None without pairs.
+    """
+
+    targets: Int[Tensor, "B"] | Float[Tensor, "B labels"]
+    token_types: Int[Tensor, "B T"] | None = None
+
+
+@dataclass(frozen=True)
+class Classify:
+    """The classification of texts.
+
+    Args:
+        labels: names of the labels in the order of their ids; one name for a number.
+        problem_type: what is predicted.
+        windows: how texts become inputs.
+        label_smoothing: share of each target spread over all labels.
+        class_weights: weight of each label in the loss, of mean 1 over the training examples; None for equal ones.
+    """
+
+    labels: tuple[str, ...]
+    problem_type: ProblemType
+    windows: TextWindows
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+    name = "classify"
+    loss_unit = "text"
+
+    def __post_init__(self) -> None:
+        if self.problem_type == "regression" and self.label_smoothing:
+            raise BadSetting("training.label_smoothing is for labels, and the examples have numbers; leave it out")
+        if self.class_weights and len(self.class_weights) != len(self.labels):
+            raise BadSetting(
+                f"training.class_weights has {len(self.class_weights)} numbers, and there are {len(self.labels)} "
+                f"labels: {', '.join(self.labels[:20])}; give a weight for each"
+            )
+
+    @property
+    def metric(self) -> str:
+        """accuracy for one label, macro_f1 for several, spearman for numbers."""
+        return SELECTED_BY[self.problem_type]
+
+    def build_model(self, backbone: nn.Module) -> nn.Module:
+        """The backbone with a classification head; one that has a head for these labels is kept.
+
+        Raises BadInput for a head of another kind or other labels.
+        """
+        if isinstance(backbone, ClassificationHead):
+            config = backbone.config
+            if (config.label_level, config.problem_type) != ("text", self.problem_type) or config.labels != self.labels:
+                raise BadInput(
+                    f"the model has a head for {describe_head(config)}, and the data are for "
+                    f"{describe_labels(self.problem_type, self.labels)}; pass --new_head to train another one"
+                )
+            return backbone
+        return SequenceClassifier(backbone, self.labels, problem_type=self.problem_type)
+
+    def encode(self, examples: Sequence[LabeledText]) -> list[TextRow]:
+        """The windows of every text, with its target."""
+        numbers = {label: number for number, label in enumerate(self.labels)}
+        return [
+            TextRow(window.ids, window.token_types, self.target(example, numbers), index)
+            for index, example in enumerate(examples)
+            for window in self.windows(example.text, example.pair, example.location)
+        ]
+
+    def target(self, example: LabeledText, numbers: dict[str, int]) -> int | tuple[float, ...] | float:
+        """The target of an example. Raises BadInput for a label that the task has not."""
+        if self.problem_type == "regression":
+            if example.value is None:
+                raise BadInput(f"{example.location or 'a text'} has no number to predict")
+            return example.value
+        if unknown := [label for label in example.labels if label not in numbers]:
+            raise BadInput(
+                f"{example.location or 'a text'} has the label {unknown[0][:60]!r}, and the labels are "
+                f"{', '.join(self.labels[:20])}"
+            )
+        if self.problem_type == "single_label_classification":
+            return numbers[example.labels[0]]
+        return tuple(float(label in example.labels) for label in self.labels)
+
+    def batch(self, rows: Sequence[TextRow]) -> LabeledBatch:
+        """Rows as one padded batch."""
+        tokens = TokenBatch.from_sequences([row.ids for row in rows])
+        single = self.problem_type == "single_label_classification"
+        targets = torch.tensor([row.target for row in rows], dtype=torch.long if single else torch.float32)
+        types = None
+        if any(row.token_types for row in rows):
+            types = TokenBatch.from_sequences([row.token_types or (0,) * row.length for row in rows]).ids
+        return LabeledBatch(tokens, targets if single else targets.view(len(rows), -1), types)
+
+    def count_targets(self, batch: LabeledBatch) -> dict[str, int]:
+        """Number of texts; of labels where each text can have several."""
+        return {"labels": batch.targets.numel()}
+
+    def loss(self, model: nn.Module, batch: LabeledBatch) -> LossTerms:
+        """Cross-entropy of one label, binary cross-entropy of several, or squared error of numbers."""
+        logits = cast(SequenceClassifier, model).class_logits(batch.tokens, batch.token_types).float()
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        if self.problem_type == "single_label_classification":
+            nats = F.cross_entropy(logits, batch.targets, label_smoothing=self.label_smoothing, reduction="none")
+            nats = nats if weights is None else nats * weights[batch.targets]
+        elif self.problem_type == "multi_label_classification":
+            targets = batch.targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+            nats = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none")
+        else:
+            nats = F.mse_loss(logits, batch.targets, reduction="none")
+        return {"labels": LossTerm(nats.sum(), batch.targets.numel())}
+
+    def predict(self, model: nn.Module, rows: Sequence[TextRow]) -> list[Floats]:
+        """Probabilities of all labels, or the number, (labels,), of each example; the mean of its windows."""
+        outputs = window_outputs(model, rows)
+        values = probabilities(outputs, self.problem_type).numpy()
+        examples = groupby(range(len(rows)), key=lambda index: rows[index].example)
+        return [values[list(indices)].mean(0) for _, indices in examples]
+
+    def score(self, predictions: Sequence[Floats], rows: Sequence[TextRow]) -> dict[str, float]:
+        """Metrics by name, and the mean loss without label smoothing and class weights."""
+        values, targets = np.stack(predictions), self.targets(rows)
+        tiny = np.finfo(np.float64).tiny
+        if self.problem_type == "single_label_classification":
+            loss = -np.log(values[np.arange(len(values)), targets] + tiny).mean()
+        elif self.problem_type == "multi_label_classification":
+            loss = -np.log(np.where(targets > 0, values, 1 - values) + tiny).mean()
+        else:
+            loss = ((values[:, 0] - targets) ** 2).mean()
+        return {"loss": float(loss), **METRICS[self.problem_type](self.decide(values), targets)}
+
+    def targets(self, rows: Sequence[TextRow]) -> Any:
+        """The targets of all examples: label ids or numbers, (N,), or whether each label is right, (N, labels)."""
+        targets = np.array([next(iter(group)).target for _, group in groupby(rows, key=lambda row: row.example)])
+        return targets > 0 if self.problem_type == "multi_label_classification" else targets
+
+    def decide(self, values: Floats) -> Any:
+        """What is predicted by these probabilities or numbers, (N, labels), in the form of `targets`."""
+        if self.problem_type == "single_label_classification":
+            return values.argmax(1)
+        return values >= THRESHOLD if self.problem_type == "multi_label_classification" else values[:, 0]
+
+
+def window_outputs(model: nn.Module, rows: Sequence[Any]) -> Float[Tensor, "N labels"]:
+    """Logits of each row, in order, computed in batches of rows of similar length, on the CPU in float64."""
+    device = next(model.parameters()).device
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    outputs: dict[int, Tensor] = {}
+    classifier = cast(SequenceClassifier, model)
+    with inference_mode(model):
+        for batch in batches_of_tokens(order, rows):
+            tokens = TokenBatch.from_sequences([rows[index].ids for index in batch], device)
+            types = None
+            if any(rows[index].token_types for index in batch):
+                sequences = [rows[index].token_types or (0,) * len(rows[index].ids) for index in batch]
+                types = TokenBatch.from_sequences(sequences, device).ids
+            logits = classifier.class_logits(tokens, types).double().cpu()
+            outputs |= dict(zip(batch, logits, strict=True))
+    return torch.stack([outputs[index] for index in range(len(rows))])
+
+
+def batches_of_tokens(order: Iterable[int], rows: Sequence[Any]) -> list[list[int]]:
+    """Row indices, which are sorted by length, in batches of about PREDICTION_TOKENS tokens."""
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and (len(batches[-1]) + 1) * len(rows[index].ids) <= PREDICTION_TOKENS:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def probabilities(logits: Float[Tensor, "N labels"], problem_type: ProblemType) -> Float[Tensor, "N labels"]:
+    """Probabilities by these logits: softmax of one label, sigmoid of several; a number is itself."""
+    if problem_type == "single_label_classification":
+        return logits.softmax(-1)
+    return logits.sigmoid() if problem_type == "multi_label_classification" else logits
+
+
+def class_weights_of(
+    weights: str | tuple[float, ...], examples: Sequence[LabeledText], labels: Sequence[str], problem_type: ProblemType
+) -> tuple[float, ...] | None:
+    """The weight of each label in the loss; None for equal ones.
+
+    balanced: n / (labels · n of the label), as in scikit-learn; where a text can have several labels, the number of
+    texts without the label over those with it. Given weights of single labels are divided by their mean over the
+    examples, so that the learning rate keeps its meaning.
+    """
+    if not weights:
+        return None
+    if problem_type == "regression":
+        raise BadSetting("training.class_weights is for labels, and the examples have numbers; leave it out")
+    counts = np.array([sum(label in example.labels for example in examples) for label in labels], dtype=np.float64)
+    total, several = len(examples), problem_type == "multi_label_classification"
+    if weights == "balanced":
+        values = (total - counts) / np.maximum(counts, 1) if several else total / (len(labels) * np.maximum(counts, 1))
+        return tuple(values.tolist())
+    values = np.array(weights, dtype=np.float64)
+    if not several and len(values) == len(labels):
+        values = values * total / (values @ counts)
+    return tuple(values.tolist())
+
+
+NUMBER_LABEL = "value"
+"""Name of the only output of a regression head."""
+
+
+def make_classify(data: DataSplits[LabeledText], model: Any, tokenizer: Tokenizer, settings: TaskSettings) -> Classify:
+    """The task for these data, whose texts become inputs of this model."""
+    problem_type = PROBLEM_TYPES[data.train.kind]
+    labels = (NUMBER_LABEL,) if problem_type == "regression" else data.train.label_names
+    if problem_type == "regression" and isinstance(model, ClassificationHead) and not settings.new_head:
+        labels = model.config.labels[:1]
+    weights = class_weights_of(settings.class_weights, data.train.examples, labels, problem_type)
+    windows = TextWindows.of_model(model, tokenizer, settings.truncate, settings.stride)
+    return Classify(labels, problem_type, windows, settings.label_smoothing, weights)
+
+
+def labels_of_texts(model: Any) -> tuple[str, ...] | None:
+    """The labels of texts that a model's head predicts; None for a model without such a head."""
+    if not isinstance(model, ClassificationHead) or model.config.label_level != "text":
+        return None
+    return None if model.config.problem_type == "regression" else model.config.labels
+
+
+CLASSIFY = TaskSpec(
+    read=lambda sources, settings, known: read_labeled_texts(sources, settings, known_labels=known),
+    make=make_classify,
+    known_labels=labels_of_texts,
+    next_command='clearstory classify {run} "..."',
+)
+
+
+def describe_head(config: Any) -> str:
+    """What a classification head predicts, in one phrase."""
+    if config.label_level == "token":
+        return f"{len(config.labels)} labels of each token"
+    return describe_labels(config.problem_type, config.labels)
+
+
+def describe_labels(problem_type: ProblemType, labels: Sequence[str]) -> str:
+    """What is predicted of a text, in one phrase."""
+    if problem_type == "regression":
+        return "a number of each text"
+    names = ", ".join(labels[:10]) + ", ..." * (len(labels) > 10)
+    return f"{'one' if problem_type == 'single_label_classification' else 'any'} of {len(labels)} labels ({names})"

@@ -1,0 +1,9 @@
+"""All tasks by their name on the command line."""
+
+from __future__ import annotations
+
+from clearstory.tasks.base import TaskSpec
+from clearstory.tasks.classify import CLASSIFY
+
+TASKS: dict[str, TaskSpec] = {"classify": CLASSIFY}
+"""A new task is one file and a line here, and its name in `TaskName` of recipes/settings/finetuning.py."""
