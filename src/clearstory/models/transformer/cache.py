@@ -55,7 +55,7 @@ class RowCache:
             # Doubling keeps the copies' cost constant per token; at 4,000 tokens it would hold as many empty slots (180
             # MB of SmolLM2-135M), so at most 512 are added.
             needed = keep + count
-            wider = data.new_empty(*data.shape[:3], max(needed + min(needed, 512), 64), data.shape[4])
+            wider = data.new_empty(*data.shape[:3], needed + min(max(needed, 192), 512), data.shape[4])
             ask_for_huge_pages(wider)  # it is read at each token
             wider[:, :, :, :keep] = data[:, :, :, self.kept - keep : self.kept]
             buffer = KVBuffer(wider, keep + count)
