@@ -16,6 +16,7 @@ from clearstory.cli.main import main
 from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
+from clearstory.models.heads import SequenceClassifier
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 from clearstory.text.sources import save_standard_input
 from clearstory.text.train_tokenizer import train_tokenizer
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     characters = train_tokenizer("characters", ["abcd efg"])
     encoder = replace(BERT_TINY, **TINY, vocab=wordpiece.vocab, context=12)
     save_model(home / "encoder", build(encoder), wordpiece, ModelCard())
-    save_model(home / "labels", build(replace(encoder, labels=("good", "bad"))), wordpiece, ModelCard())
+    save_model(home / "labels", SequenceClassifier(build(encoder), ("good", "bad")), wordpiece, ModelCard())
     save_model(home / "decoder", build(replace(TINY_GPT2, vocab=characters.vocab)), characters, ModelCard())
     pair = replace(T5_SMALL, **TINY, vocab=characters.vocab, context=12, decoder_start_token_id=0)
     save_model(home / "pairs", build(pair), characters, ModelCard())

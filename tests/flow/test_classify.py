@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.tiny import TINY_GPT2
 
 import clearstory
 from clearstory.errors import BadInput, ContextOverflow
@@ -17,8 +18,12 @@ from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
+from clearstory.models.head_config import ClassifierConfig
+from clearstory.models.heads import SequenceClassifier
+from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.transformer.presets import MINILM
 from clearstory.recipes.inference.classify import WordLabel
+from clearstory.text.encoding import encode_text
 from clearstory.text.special_tokens import build_inputs
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -35,6 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = train_tokenizer("wordpiece:60", TEXTS * 3)
     base = replace(
         MINILM,
+        pooler=False,
         vocab=tokenizer.vocab,
         context=24,
         width=16,
@@ -45,10 +51,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=32,
     )
     for name, config in {
-        "texts": replace(base, labels=LABELS),
-        "words": replace(base, pooler=False, labels=LABELS, label_level="token"),
+        "texts": ClassifierConfig(backbone=base, labels=LABELS, pooling="pooler"),
+        "words": ClassifierConfig(backbone=base, labels=LABELS),
     }.items():
-        model: Any = build(config, seed=1)
+        model: Any = build(config, seed=4)
         with torch.no_grad():
             for weight in model.parameters():
                 weight.mul_(8)  # so that the probabilities of the labels differ
@@ -62,8 +68,8 @@ def test_a_text_gets_the_probability_of_every_label(home: Path, cli: Cli) -> Non
     result = json.loads(cli("classify", home / "texts", *TEXTS, "--json").out)
     assert [each["text"] for each in result["texts"]] == TEXTS
     for text, each in zip(TEXTS, result["texts"], strict=True):
-        hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]]))
-        probabilities = opened.model.class_logits(hidden)[0].softmax(-1).tolist()
+        tokens = TokenBatch.from_sequences([build_inputs(tokenizer, text)[0]])
+        probabilities = opened.model.class_logits(tokens)[0].softmax(-1).tolist()
         assert {label["label"]: label["probability"] for label in each["labels"]} == pytest.approx(
             dict(zip(LABELS, probabilities, strict=True)), abs=1e-5
         )
@@ -84,8 +90,8 @@ def test_each_word_is_given_the_label_of_its_first_token(home: Path, cli: Cli) -
     [found] = clearstory.classify(home / "words", [text])
     assert [word.word for word in found.words] == text.split()
     ids, offsets = tokenizer.encode_with_offsets(text)
-    hidden = opened.model.encode(TokenBatch.from_sequences([build_inputs(tokenizer, ids)[0]]))
-    probabilities = opened.model.class_logits(hidden)[0].softmax(-1).detach()
+    tokens = TokenBatch.from_sequences([build_inputs(tokenizer, ids)[0]])
+    probabilities = opened.model.class_logits(tokens)[0].softmax(-1).detach()
     position = 0
     for word in found.words:
         position = text.index(word.word, position)
@@ -152,14 +158,14 @@ def test_a_text_that_is_too_long_is_refused_or_cut(home: Path, cli: Cli) -> None
 
 def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: Path, cli: Cli) -> None:
     tokenizer = open_model(home / "texts").tokenizer
-    bare = replace(open_model(home / "texts").model.config, labels=())
+    bare = open_model(home / "texts").model.config.backbone
     save_model(tmp_path / "bare", build(bare, seed=1), tokenizer, ModelCard())
     for words, expected in (
         (
             (tmp_path / "bare", "the cat"),
             ("this model (encoder)", "no classification head"),
         ),
-        ((made.run, "the cat"), ("this model (decoder)", "not an encoder")),
+        ((made.run, "the cat"), ("this model (decoder)", "no classification head")),
         ((home / "texts",), ("there is no text",)),
         ((home / "texts", "the cat", "--device", "nowhere"), ("device is 'nowhere'",)),
         ((home / "texts", "the cat", "--batch-size", "0"), ("batch_size is 0",)),
@@ -168,8 +174,6 @@ def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: P
         assert (answer.status, answer.out) == (1, "")
         assert len(answer.err.strip().splitlines()) == 1
         assert all(part in answer.err for part in expected), answer.err
-    answer = cli("train", made.text, "--model", "bert-tiny", "--model.labels", "a", "--model.labels", "b")
-    assert "the objective mlm does not train; leave them out" in answer.err
     with pytest.raises(BadInput, match="there is no text"):
         clearstory.classify(home / "texts", [])
 
@@ -184,9 +188,32 @@ def test_its_page_says_how_it_is_used(home: Path, tmp_path: Path, cli: Cli) -> N
     assert (found["max_nats_difference"], open_model(tmp_path / "same").model.config.labels) == (0, LABELS)
 
 
-def test_labels_beside_a_head_for_words_are_kept_under_our_own_names(home: Path, tmp_path: Path) -> None:
-    config = replace(open_model(home / "texts").model.config, mlm_transform=True, unembed_bias=True)
-    folder = save_model(tmp_path / "both", build(config, seed=1), open_model(home / "texts").tokenizer, ModelCard())
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "clearstory"
-    assert open_model(folder).model.config == config
+def test_a_classifier_of_an_encoder_with_other_heads_leaves_them_out(home: Path, tmp_path: Path) -> None:
+    backbone = open_model(home / "texts").model.config.backbone
+    whole = build(replace(backbone, mlm_transform=True, unembed_bias=True, pooler=True), seed=1)
+    model = SequenceClassifier(whole, LABELS, classifier_dropout=0.0)
+    assert model.config == open_model(home / "texts").model.config
+    assert torch.equal(model.pooler.weight, whole.pooler.weight)  # a pooler that was trained is taken over
+    folder = save_model(tmp_path / "model", model, open_model(home / "texts").tokenizer, ModelCard())
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
     assert clearstory.classify(folder, "the cat")[0].labels
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_decoders_and_recurrent_models_label_texts(problem: Any, home: Path, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer("characters", TEXTS)
+    lstm = RecurrentConfig(vocab=tokenizer.vocab, width=8, hidden_size=8, layers=1)
+    gpt2 = replace(TINY_GPT2, vocab=tokenizer.vocab)
+    for name, backbone in (("lstm", lstm), ("gpt2", gpt2)):
+        model = SequenceClassifier(build(backbone, seed=1), LABELS, problem_type=problem).eval()
+        with torch.no_grad():
+            model.classifier.weight.mul_(50)
+        folder = save_model(tmp_path / name, model, tokenizer, ModelCard(name=name))
+        texts = TEXTS[:2]
+        for text, found in zip(texts, clearstory.classify(folder, texts), strict=True):
+            ids = list(encode_text(tokenizer, text, add_special_tokens=True).ids)
+            logits = model.class_logits(TokenBatch.from_sequences([ids]))[0]
+            values = {each.label: each.probability for each in found.labels}
+            expected = {"regression": logits, "multi_label_classification": logits.sigmoid()}
+            wanted = expected.get(problem, logits.softmax(-1)).tolist()
+            assert [values[label] for label in LABELS] == pytest.approx(wanted, abs=1e-5)

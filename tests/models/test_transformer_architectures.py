@@ -31,8 +31,6 @@ ENCODERS = {
     "rotary": replace(
         BERT_TINY, **SMALL, positions="rotary", norm="rms", norm_first=True, tie_embeddings=False, pooler=False
     ),
-    "labelled": replace(MINILM, **SMALL, labels=("bad", "good", "neither")),
-    "labelled tokens": replace(BERT_TINY, **SMALL, labels=("O", "B"), label_level="token"),
 }
 
 WRITERS = {
@@ -82,25 +80,6 @@ def test_masked_nll_equals_the_softmax() -> None:
     assert state is None
     nothing, _ = model.token_nll(tokens, torch.full_like(targets, IGNORE_INDEX))
     assert nothing.tolist() == [[0.0] * 4]
-
-
-def test_class_logits_are_of_the_pooled_vector_or_of_every_token() -> None:
-    whole: Any = shaken(ENCODERS["labelled"])
-    hidden = whole.encode(SOURCE)
-    head = whole.classifier
-    first = torch.tanh(hidden[:, 0] @ whole.pooler.weight.T + whole.pooler.bias)
-    torch.testing.assert_close(whole.class_logits(hidden), first @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
-    tokens: Any = shaken(ENCODERS["labelled tokens"])
-    hidden = tokens.encode(SOURCE)
-    head = tokens.classifier
-    torch.testing.assert_close(tokens.class_logits(hidden), hidden @ head.weight.T + head.bias, rtol=1e-9, atol=1e-9)
-    dropping: Any = build(replace(ENCODERS["labelled"], dropout=0.5), seed=1)
-    hidden = dropping.eval().encode(SOURCE)
-    torch.testing.assert_close(dropping.class_logits(hidden), dropping.class_logits(hidden), rtol=0, atol=0)
-    dropping.train()
-    assert not torch.equal(dropping.class_logits(hidden), dropping.class_logits(hidden))
-    with pytest.raises(CannotDo, match="no head that tells labels"):
-        build(ENCODERS["bert"], seed=1).class_logits(hidden)
 
 
 def test_an_encoder_refuses_to_generate() -> None:
@@ -198,7 +177,6 @@ def test_every_parameter_is_counted_and_used(name: str) -> None:
         loss = model.logits(hidden).square().sum()
         loss = loss + (model.nsp_logits(hidden).square().sum() if config.pooler and config.mlm_transform else 0)
         loss = loss + (model.pool(hidden).square().sum() if config.pooler else 0)
-        loss = loss + (model.class_logits(hidden).square().sum() if config.labels else 0)
     else:
         loss = model.logits(model.forward(WRITTEN, source=SOURCE)[0]).log_softmax(-1).square().sum()
     loss.backward()
@@ -237,11 +215,3 @@ def test_settings_of_one_architecture_are_refused_for_another() -> None:
         replace(WRITERS["t5"], token_types=2)
     with pytest.raises(BadSetting, match="decoder_layers"):
         replace(ENCODERS["bert"], decoder_layers=2)
-    with pytest.raises(BadSetting, match=r"model\.labels is \('a', 'b'\)"):
-        replace(WRITERS["t5"], labels=("a", "b"))
-    with pytest.raises(BadSetting, match=r"model\.labels has 'a' more than once"):
-        replace(ENCODERS["bert"], labels=("a", "b", "a"))
-    with pytest.raises(BadSetting, match=r"model\.labels are 65,537"):
-        replace(ENCODERS["bert"], labels=tuple(map(str, range(2**16 + 1))))
-    with pytest.raises(BadSetting, match=r"model\.pooler is false; set it to true, or model\.label_level to token"):
-        replace(ENCODERS["rotary"], labels=("a", "b"))

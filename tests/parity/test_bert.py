@@ -22,8 +22,8 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.families import PRESETS
-from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.encoder import Encoder
+from clearstory.models.head_config import ClassifierConfig, backbone_config, replace_fields
+from clearstory.models.heads import ClassificationHead, backbone_of
 from clearstory.models.transformer.presets import BERT_TINY, MINILM
 from clearstory.models.transformer.sizing import parameter_count
 from clearstory.recipes.conversion.check_transformers import check_portability
@@ -38,20 +38,37 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 BERT = replace(BERT_TINY, **SMALL)
 
-CASES: dict[str, tuple[str, TransformerConfig]] = {
+BARE = replace(MINILM, **SMALL, pooler=False)
+
+CASES: dict[str, tuple[str, Any]] = {
     "pre-training": ("BertForPreTraining", BERT),
     "three segments, relu, eps": ("BertForPreTraining", replace(BERT, token_types=3, activation="relu", norm_eps=1e-5)),
     "masked": ("BertForMaskedLM", replace(BERT, pooler=False)),
     "minilm": ("BertModel", replace(MINILM, **SMALL)),
-    "labels of texts": ("BertForSequenceClassification", replace(MINILM, **SMALL, labels=("joy", "anger", "LABEL_0"))),
+    "labels of texts": (
+        "BertForSequenceClassification",
+        ClassifierConfig(backbone=BARE, labels=("joy", "anger", "LABEL_0"), pooling="pooler"),
+    ),
+    "several labels of texts": (
+        "BertForSequenceClassification",
+        ClassifierConfig(
+            backbone=BARE, labels=("joy", "anger"), pooling="pooler", problem_type="multi_label_classification"
+        ),
+    ),
+    "regression": (
+        "BertForSequenceClassification",
+        ClassifierConfig(
+            backbone=BARE, labels=("score",), pooling="pooler", problem_type="regression", classifier_dropout=0.3
+        ),
+    ),
     "labels of tokens": (
         "BertForTokenClassification",
-        replace(MINILM, **SMALL, pooler=False, labels=("O", "B-PER", "I-PER"), label_level="token"),
+        ClassifierConfig(backbone=BARE, labels=("O", "B-PER", "I-PER"), classifier_dropout=0.2),
     ),
 }
 
 
-def ours(config: TransformerConfig, dtype: torch.dtype = torch.float32) -> Any:
+def ours(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     model: Any = build(config, seed=0).to(dtype).eval()
     shake(model, 0.2)
     return model
@@ -65,8 +82,9 @@ def theirs(folder: Path, kind: str, dtype: torch.dtype = torch.float32) -> Any:
     return model.eval()
 
 
-def batch(config: TransformerConfig) -> tuple[TokenBatch, Tensor, Tensor]:
+def batch(config: Any) -> tuple[TokenBatch, Tensor, Tensor]:
     """Ids with padding and segments, and which are no padding."""
+    config = backbone_config(config)
     generator = torch.Generator().manual_seed(2)
     ids = torch.randint(0, config.vocab, (3, 20), generator=generator)
     lengths = torch.tensor([20, 13, 5])
@@ -75,22 +93,23 @@ def batch(config: TransformerConfig) -> tuple[TokenBatch, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def heard(model: Encoder, tokens: TokenBatch, segments: Tensor, real: Tensor) -> list[Tensor]:
+def heard(model: Any, tokens: TokenBatch, segments: Tensor, real: Tensor) -> list[Tensor]:
     """What each block hands on where there is no padding, and all answers."""
     out: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda module, inside, x: out.append(x[real])) for block in model.blocks]
-    model.packs_sequences = False  # blocks get the padded batch
+    stack = backbone_of(model)
+    hooks = [block.register_forward_hook(lambda module, inside, x: out.append(x[real])) for block in stack.blocks]
+    stack.packs_sequences = False  # blocks get the padded batch
     padded = model.encode(tokens, segments)
     for hook in hooks:
         hook.remove()
-    model.packs_sequences = True
+    stack.packs_sequences = True
     hidden = model.encode(tokens, segments)
     assert torch.allclose(hidden[real], padded[real], atol=1e-5 if hidden.dtype == torch.float32 else 1e-12)
     out += [model.pool(hidden)] if model.pooler is not None else []
+    if isinstance(model, ClassificationHead):
+        told = model.class_logits(tokens, segments)
+        return [*out, told if model.config.label_level == "text" else told[real]]
     out += [model.logits(hidden)[real]] if model.mlm_transform is not None else []
-    if model.classifier is not None:
-        told = model.class_logits(hidden)
-        out += [told if model.config.label_level == "text" else told[real]]
     return out + ([model.nsp_logits(hidden)] if model.nsp_head is not None else [])
 
 
@@ -143,17 +162,17 @@ THEIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "BertForSequenceClassification": (
         {"num_labels": 5},
         {
-            "pooler": True,
-            "mlm_transform": False,
+            "pooling": "pooler",
             "labels": tuple(f"LABEL_{i}" for i in range(5)),
             "label_level": "text",
+            "classifier_dropout": 0.1,
         },
     ),
     "BertForTokenClassification": (
         {"id2label": {0: "O", 1: "B-LOC"}, "label2id": {"O": 0, "B-LOC": 1}, "classifier_dropout": 0.3},
-        {"pooler": False, "mlm_transform": False, "labels": ("O", "B-LOC"), "label_level": "token"},
+        {"pooling": None, "labels": ("O", "B-LOC"), "label_level": "token", "classifier_dropout": 0.3},
     ),
-    "BertForQuestionAnswering": ({}, {"pooler": False, "mlm_transform": False, "labels": ()}),
+    "BertForQuestionAnswering": ({}, {"pooler": False, "mlm_transform": False}),
 }
 
 
@@ -190,16 +209,16 @@ def test_their_folder_opens_here_with_the_same_numbers(kind: str, tmp_path: Path
 
 
 REFUSED = [
+    ({"problem_type": "ranking"}, r"problem_type = 'ranking'; supported: single_label_classification, multi_label"),
     (
-        {"problem_type": "multi_label_classification"},
-        r"problem_type = 'multi_label_classification'; .*\[\"BertModel\"\]",
+        {"id2label": {"0": "score"}, "problem_type": "single_label_classification"},
+        "but id2label has 1 label, and at least 2 are required",
     ),
-    ({"problem_type": "regression"}, r"problem_type = 'regression'"),
-    ({"id2label": {"0": "score"}}, r"id2label = \{'0': 'score'\}; at least 2 labels are required"),
+    ({"classifier_dropout": 2}, "classifier_dropout = 2; it must be a number"),
     ({"id2label": {"0": "a", "2": "b"}}, "it must name a label for each number from 0 on"),
     ({"id2label": {"0": "a", "1": 7}}, "it must name a label for each number from 0 on"),
     ({"id2label": ["a", "b"]}, "it must be an object"),
-    ({"id2label": {"0": "a", "1": "a"}}, r"model\.labels has 'a' more than once"),
+    ({"id2label": {"0": "a", "1": "a"}}, "it names 'a' more than once"),
     ({"num_labels": 3}, "num_labels = 3; but id2label has 2"),
     ({"id2label": None, "num_labels": 2**40}, "num_labels = 1099511627776"),
     ({"id2label": None, "num_labels": 3}, r"classifier\.weight of shape \[3, 24\], and the weights hold \[2, 24\]"),
@@ -217,7 +236,6 @@ def test_invalid_labels_are_rejected(tmp_path: Path) -> None:
     # The way out of a head that is not here.
     file.write_text(json.dumps({**said, "problem_type": "regression", "architectures": ["BertModel"]}))
     opened = open_model(tmp_path / "theirs")
-    assert opened.model.classifier is None
     assert opened.model.pooler is not None
     # Where nothing is said of labels there are two, as over there.
     file.write_text(json.dumps({key: value for key, value in said.items() if key != "id2label"}))
@@ -228,7 +246,9 @@ def test_labels_equal_those_of_transformers_pipelines(tmp_path: Path) -> None:
     texts = ["The quick brown fox, it's said, jumped.", "Naïve café 東京!", "fox"]
     tokenizer = train_tokenizer("wordpiece:90", texts * 3)
     folders = {
-        kind: save_model(tmp_path / kind, ours(replace(CASES[kind][1], vocab=tokenizer.vocab)), tokenizer, ModelCard())
+        kind: save_model(
+            tmp_path / kind, ours(replace_fields(CASES[kind][1], vocab=tokenizer.vocab)), tokenizer, ModelCard()
+        )
         for kind in ("labels of texts", "labels of tokens")
     }
     whole = transformers.pipeline("text-classification", model=str(folders["labels of texts"]), top_k=None)
@@ -252,7 +272,7 @@ def test_labels_equal_those_of_transformers_pipelines(tmp_path: Path) -> None:
 def test_convert_check_compares_labels_and_vectors(tmp_path: Path) -> None:
     tokenizer = train_tokenizer("wordpiece:90", ["a text to learn from"] * 3)
     for name in ("minilm", "labels of texts", "labels of tokens"):
-        model = ours(replace(CASES[name][1], vocab=tokenizer.vocab))
+        model = ours(replace_fields(CASES[name][1], vocab=tokenizer.vocab))
         folder = save_model(tmp_path / name, model, tokenizer, ModelCard())
         found = clearstory.convert(folder, tmp_path / f"{name} again", check=True)
         assert found.portability.reason is None

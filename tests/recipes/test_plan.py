@@ -57,22 +57,6 @@ def test_published_parameter_counts(name: str, count: int) -> None:
     assert found.parameters == sum(each.parameters for each in found.parameter_groups) == count
 
 
-@pytest.mark.parametrize("of", ["text", "token"])
-def test_a_classification_head_is_in_the_plan(of: str) -> None:
-    bare, found = (
-        plan("minilm", measure=False, **{"model.labels": labels, "model.label_level": of})
-        for labels in ([], ["a", "b", "c"])
-    )
-    head = [each for each in found.parameter_groups if each.name == "labels"]
-    # 384 weights and a bias for each of three labels
-    assert sum(each.parameters for each in head) == 3 * 384 + 3 == found.parameters - bare.parameters
-    assert {each.group for each in head} == {"heads"}
-    # Each token is multiplied with a head for token labels; a text only once with a head for text labels.
-    assert found.flops_per_token["forward"] - bare.flops_per_token["forward"] == (
-        2 * (3 * 384 + 3) if of == "token" else 0
-    )
-
-
 @pytest.mark.parametrize("name", PLANNED)
 def test_every_preset_has_a_plan_without_unknown_parameters(name: str) -> None:
     found = plan(name, measure=False)
