@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.conversion.convert import Conversion, convert
     from clearstory.recipes.data import DataReport, data
     from clearstory.recipes.doctor import DoctorReport, doctor
+    from clearstory.recipes.finetuning.loop import FinetuneResult, finetune
     from clearstory.recipes.inference.classify import Classification, classify
     from clearstory.recipes.inference.embed import Embeddings, embed
     from clearstory.recipes.inference.evaluate import Evaluation, evaluate
@@ -47,6 +48,7 @@ __all__ = [
     "Embeddings",
     "EncoderEvaluation",
     "Evaluation",
+    "FinetuneResult",
     "Generation",
     "Leaderboard",
     "MaskFill",
@@ -64,6 +66,7 @@ __all__ = [
     "embed",
     "evaluate",
     "fill_mask",
+    "finetune",
     "generate",
     "inspect",
     "open",
@@ -75,6 +78,7 @@ __all__ = [
 
 FUNCTIONS = {
     "train": "clearstory.recipes.training.loop:train",
+    "finetune": "clearstory.recipes.finetuning.loop:finetune",
     "generate": "clearstory.recipes.inference.generate:generate",
     "fill_mask": "clearstory.recipes.inference.fill_mask:fill_mask",
     "embed": "clearstory.recipes.inference.embed:embed",
@@ -102,6 +106,7 @@ TYPES = {
     "Embeddings": "clearstory.recipes.inference.embed",
     "EncoderEvaluation": "clearstory.recipes.inference.evaluate_encoder",
     "Evaluation": "clearstory.recipes.inference.evaluate",
+    "FinetuneResult": "clearstory.recipes.finetuning.loop",
     "Generation": "clearstory.recipes.inference.generate",
     "Leaderboard": "clearstory.recipes.comparison.leaderboard",
     "MaskFill": "clearstory.recipes.inference.fill_mask",

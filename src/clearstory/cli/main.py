@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "quickstart": "train a small model on a built-in corpus in a few minutes and show what it learned",
     "train": "train a language model on your text",
+    "finetune": "fine-tune a model for a task with labeled examples",
     "generate": "generate text from a prompt",
     "fill-mask": "predict the token at each [MASK] of a text",
     "embed": "compute an embedding vector for each text",

@@ -157,7 +157,7 @@ def format_validation(event: Evaluated) -> str:
     approximate = "" if event.complete else "≈ "
     if event.bits_per_byte is None:
         score = f"validation {approximate}{event.nats_per_token:.3f} nats per {event.loss_unit}"
-        return " · ".join([score, *(f"{name.replace('_', ' ')} {value:.1%}" for name, value in event.metrics.items())])
+        return " · ".join([score, *(f"{name.replace('_', ' ')} {value:.3f}" for name, value in event.metrics.items())])
     return f"validation {approximate}{event.bits_per_byte:.3f} bits per byte"
 
 

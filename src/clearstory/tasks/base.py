@@ -9,7 +9,7 @@ A task is made for one tokenizer, one set of labels and one backbone; one file e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from torch import nn
@@ -66,6 +66,12 @@ class Task(Protocol[InputT, RowT, PredictionT]):
 
     def score(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> dict[str, float]:
         """Metrics by name, `metric` among them, and "loss", the mean loss; for the examples of these rows."""
+
+    def intervals(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> Mapping[str, tuple[float, float]]:
+        """The 95 % interval of each metric, by bootstrap over examples."""
+
+    def details(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> dict[str, Any]:
+        """What a report tells beside the metrics, as values for JSON: scores of each label, a confusion matrix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +174,49 @@ class TaskObjective:
 
     def sample_source(self, dataset: Any, index: int, context: int) -> None:
         """None: no text is sampled."""
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """The scores of a model on the examples of a task.
+
+    Args:
+        task: name of the task.
+        data: name of the examples.
+        examples: number of examples.
+        loss: mean loss.
+        metrics: metrics by name.
+        intervals: 95 % interval of each metric, by bootstrap over examples.
+        details: scores of each label and what else a report tells, as values for JSON.
+    """
+
+    task: str
+    data: str
+    examples: int
+    loss: float
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    details: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as a dictionary for JSON."""
+        return {**asdict(self), "intervals": {name: list(ends) for name, ends in self.intervals.items()}}
+
+
+def evaluate_task(task: Task[Any, Any, Any], model: nn.Module, data: LabeledData[Any]) -> TaskEvaluation:
+    """The scores of a model on examples, with their intervals."""
+    rows = task.encode(data.examples)
+    predictions = task.predict(model, rows)
+    metrics = task.score(predictions, rows)
+    return TaskEvaluation(
+        task.name,
+        data.name,
+        len(data.examples),
+        metrics.pop("loss"),
+        metrics,
+        task.intervals(predictions, rows),
+        task.details(predictions, rows),
+    )
 
 
 def first_rows(rows: Sequence[RowT], limit: int) -> list[RowT]:

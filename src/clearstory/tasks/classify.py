@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, cast
 
@@ -17,6 +17,9 @@ from clearstory.errors import BadInput, BadSetting
 from clearstory.evaluation.classification import (
     Floats,
     Metrics,
+    bootstrap_metrics,
+    class_scores,
+    confusion_matrix,
     multi_label_metrics,
     regression_metrics,
     single_label_metrics,
@@ -208,6 +211,22 @@ class Classify:
         else:
             loss = ((values[:, 0] - targets) ** 2).mean()
         return {"loss": float(loss), **METRICS[self.problem_type](self.decide(values), targets)}
+
+    def intervals(self, predictions: Sequence[Floats], rows: Sequence[TextRow]) -> Mapping[str, tuple[float, float]]:
+        """The 95 % interval of each metric, by bootstrap over texts."""
+        return bootstrap_metrics(METRICS[self.problem_type], self.decide(np.stack(predictions)), self.targets(rows))
+
+    def details(self, predictions: Sequence[Floats], rows: Sequence[TextRow]) -> dict[str, Any]:
+        """Scores of each label, and the confusion matrix where each text has one label: rows are right labels."""
+        if self.problem_type == "regression":
+            return {}
+        predicted, references, count = self.decide(np.stack(predictions)), self.targets(rows), len(self.labels)
+        confusion = {}
+        if self.problem_type == "single_label_classification":
+            confusion = {"confusion": confusion_matrix(predicted, references, count).tolist()}
+            predicted, references = np.eye(count, dtype=bool)[predicted], np.eye(count, dtype=bool)[references]
+        scores = class_scores((predicted & references).sum(0), predicted.sum(0), references.sum(0), self.labels)
+        return {"labels": [asdict(each) for each in scores], **confusion}
 
     def targets(self, rows: Sequence[TextRow]) -> Any:
         """The targets of all examples: label ids or numbers, (N,), or whether each label is right, (N, labels)."""

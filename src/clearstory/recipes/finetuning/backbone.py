@@ -66,7 +66,8 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
             f"clearstory convert {path} FOLDER"
         )
     fingerprint = weights_fingerprint(opened.model)
-    check_same_initial_model(folder, fingerprint)
+    if recipe.resume:
+        check_same_initial_model(folder, fingerprint)
     note = f"{opened.model.config.summary}, from {path}"
     return Backbone(opened.model, opened.tokenizer, opened.card, source.absolute(), fingerprint, note)
 

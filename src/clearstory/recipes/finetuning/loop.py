@@ -2,16 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Unpack
 
-from clearstory.recipes.finetuning.preparation import prepare_finetuning
+from clearstory import durable
+from clearstory.recipes.finetuning.preparation import FinetuningPreparation
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
-from clearstory.recipes.training.events import TrainingEvent
+from clearstory.recipes.settings.keywords import FinetuneKeywords
+from clearstory.recipes.settings.schema import build_settings
+from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import run_events
 from clearstory.recipes.training.run_folder import changed_results, lock_run_folder, open_run_folder
 from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.tasks.base import TaskEvaluation, evaluate_task, format_metrics
+
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+"""0.975 quantiles of Student's t with 1 to 14 degrees of freedom; 1.96 is near enough for more."""
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """Results of fine-tuning with one seed or several.
+
+    Args:
+        folder: model folder of the run with the best metric.
+        task: name of the task.
+        metric: name of the metric that selects the best model.
+        metrics: validation metrics, the mean of all runs.
+        intervals: 95 % interval of each: of the mean over seeds (Student's t), or of the only run by bootstrap.
+        test_metrics: metrics on test examples, the mean of all runs; empty without a test file.
+        runs: the result of each run.
+    """
+
+    folder: Path
+    task: str
+    metric: str
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float]]
+    test_metrics: Mapping[str, float]
+    runs: tuple[TrainingResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The results as a dictionary for JSON."""
+        return asdict(self)
+
+
+def finetune(
+    model: str | Path, data: str | Path | Sequence[str | Path], /, **settings: Unpack[FinetuneKeywords]
+) -> FinetuneResult:
+    """Fine-tune a model for a task with labeled examples, and save the best one in a run folder.
+
+    `settings` are those of FinetuneRecipe, nested as dicts; see `clearstory finetune --help`.
+
+    >>> import clearstory
+    >>> result = clearstory.finetune("minilm", "reviews.csv", seeds=3, out="runs/reviews")  # doctest: +SKIP
+    >>> result.metrics["accuracy"]  # doctest: +SKIP
+    0.893
+    """
+    sources = (str(data),) if isinstance(data, str | Path) else tuple(map(str, data))
+    recipe = build_settings(FinetuneRecipe, {"model": str(model), "data": sources, **settings})
+    results: list[TrainingResult] = []
+    for each in recipes_of_seeds(recipe):
+        for event in finetune_events(each):
+            if isinstance(event, TrainingResult):
+                results.append(event)
+    return summarize_seeds(recipe, results)
 
 
 def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
@@ -24,7 +83,46 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     with lock_run_folder(recipe) as (recipe, note):
         folder, recipe = open_run_folder(recipe)
         notes = [each for each in (note, changed_results(folder) if recipe.resume else None) if each is not None]
-        yield from run_events(folder, recipe, budget, prepare_finetuning, notes=notes)
+        preparation = FinetuningPreparation()
+        for event in run_events(folder, recipe, budget, preparation, notes=notes):
+            yield score_best(preparation, event) if isinstance(event, TrainingResult) else event
+
+
+def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> TrainingResult:
+    """The result with the intervals of its metrics and the scores on test examples; writes report.json.
+
+    The model of the run has its best weights at that time.
+    """
+    task, model, data = preparation.task, preparation.run.model, preparation.data
+    preparation.run.use_full_precision()
+    parts = {"validation": data.validation, **({} if data.test is None else {"test": data.test})}
+    scores: dict[str, TaskEvaluation] = {}
+    for name, part in parts.items():
+        if part.examples:
+            scores[name] = evaluate_task(task, model, part)
+    report = result.run_folder / "report.json"
+    durable.write_json(report, {name: each.to_json() for name, each in scores.items()})
+    validation, test = scores.get("validation"), scores.get("test")
+    sentences = [f"{describe_scores(each)} on {each.examples:,} {name} examples" for name, each in scores.items()]
+    return replace(
+        result,
+        intervals=validation.intervals if validation else {},
+        test_metrics=test.metrics if test else {},
+        test_intervals=test.intervals if test else {},
+        report=report,
+        summary="\n".join(sentences) or result.summary,
+        bits_per_byte=None,
+    )
+
+
+def describe_scores(scores: TaskEvaluation) -> str:
+    """Metrics in one phrase, the first with its interval."""
+    name, *others = scores.metrics
+    first = format_metrics({name: scores.metrics[name]})
+    if name in scores.intervals:
+        low, high = scores.intervals[name]
+        first += f" (95 % interval {low:.3f} to {high:.3f})"
+    return ", ".join(filter(None, (first, format_metrics({each: scores.metrics[each] for each in others}))))
 
 
 def recipes_of_seeds(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
@@ -36,3 +134,40 @@ def recipes_of_seeds(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
         replace(recipe, seeds=1, out=out / f"seed-{seed}", training=replace(recipe.training, seed=seed))
         for seed in range(first, first + recipe.seeds)
     ]
+
+
+def summarize_seeds(recipe: FinetuneRecipe, results: Sequence[TrainingResult]) -> FinetuneResult:
+    """The means of all runs with their intervals, and the folder of the best; written to summary.json for several."""
+    first = results[0]
+    metric = next(iter(first.metrics), "loss")
+    means = {name: fmean(each.metrics[name] for each in results) for name in first.metrics}
+    intervals = dict(first.intervals)
+    if len(results) > 1:
+        intervals = {name: interval_of_mean([each.metrics[name] for each in results]) for name in first.metrics}
+    best = max(results, key=lambda each: each.metrics.get(metric, 0.0))
+    test = {name: fmean(each.test_metrics[name] for each in results) for name in first.test_metrics}
+    result = FinetuneResult(best.folder, recipe.task, metric, means, intervals, test, tuple(results))
+    if len(results) > 1:
+        durable.write_json(best.run_folder.parent / "summary.json", plain_paths(result.to_json()))
+    return result
+
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of some values, by Student's t.
+
+    >>> interval_of_mean([0.25, 0.5, 0.75])  # 0.5 ± 4.303 · 0.25 / √3
+    (-0.121..., 1.121...)
+    """
+    n = len(values)
+    quantile = STUDENT_T[n - 2] if n - 2 < len(STUDENT_T) else 1.96
+    half = quantile * stdev(values) / math.sqrt(n)
+    return fmean(values) - half, fmean(values) + half
+
+
+def plain_paths(value: Any) -> Any:
+    """A value with its paths as strings, for JSON."""
+    if isinstance(value, dict):
+        return {key: plain_paths(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_paths(each) for each in value]
+    return str(value) if isinstance(value, Path) else value

@@ -34,64 +34,68 @@ from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.tasks.data.splits import split_data
 from clearstory.tasks.table import TASKS
 from clearstory.training.objectives.base import Validation
+from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 
 
-def prepare_finetuning(folder: RunFolder, recipe: FinetuneRecipe, budget: TimeBudget) -> TrainingRun:
-    """Everything that a run needs before its first step: data ─► model ─► task ─► rows ─► trainer."""
-    settings = resolve_for_machine(recipe.training.training_settings())
-    new = is_new(recipe)
-    if recipe.training.learning_rate is None:
-        settings = replace(settings, learning_rate=default_learning_rate(recipe, new))
-    backbone = None if new else open_backbone(folder, recipe)
-    data = read_data(recipe, None if backbone is None else backbone.model)
-    if backbone is None:
-        backbone = new_backbone(folder, recipe, texts_of(data.train))
-    fingerprint = data_fingerprint(data)
-    check_same_corpus(folder, fingerprint)
-    task = make_task(recipe, data, backbone)
-    trunk = without_head(backbone.model) if recipe.new_head else backbone.model
-    model = select_trained(with_seeded_head(task.build_model, trunk, settings.seed), recipe).to(settings.device)
-    train, validation = (
-        EncodedSplit(task.encode(data.train.examples)),
-        EncodedSplit(task.encode(data.validation.examples)),
-    )
-    objective = TaskObjective(task)
-    settings = replace(settings, eval_tokens=max(1, validation.tokens))
-    trainer = Trainer(model, objective, cast(Any, train), settings, steps=1)
-    epochs = recipe.training.num_train_epochs
-    prepared, card = describe_finetuning(folder, data, backbone, trainer, train, validation)
-    recipe = replace(
-        recipe,
-        training=replace(
-            recipe.training,
-            learning_rate=settings.learning_rate,
-            device=settings.device,
-            precision=settings.precision,
-            matmul=settings.matmul,
-            threads=settings.threads,
-        ),
-    )
-    fingerprints = {"tokenizer": backbone.tokenizer.fingerprint, "corpus": fingerprint}
-    if backbone.fingerprint is not None:
-        fingerprints["init"] = backbone.fingerprint
-    return TrainingRun(
-        folder,
-        recipe,
-        trainer,
-        backbone.tokenizer,
-        ValidationSplit(cast(Any, validation), objective),
-        card,
-        budget,
-        prepared,
-        fingerprints,
-        base_folder=backbone.folder if recipe.lora.rank else None,
-        objective=recipe.task,
-        default_steps=max(1, round(epochs * cast(Any, trainer.batches).batches_per_epoch)),
-        evaluates_all=True,
-        summary=summary,
-        next_command=TASKS[recipe.task].next_command,
-    )
+class FinetuningPreparation:
+    """Prepares a run, and keeps what its end needs: the data, the task and the run itself."""
+
+    data: DataSplits[Any]
+    task: Task[Any, Any, Any]
+    run: TrainingRun
+
+    def __call__(self, folder: RunFolder, recipe: FinetuneRecipe, budget: TimeBudget) -> TrainingRun:
+        """Everything that a run needs before its first step: data ─► model ─► task ─► rows ─► trainer."""
+        settings = resolve_for_machine(recipe.training.training_settings())
+        new = is_new(recipe)
+        if recipe.training.learning_rate is None:
+            settings = replace(settings, learning_rate=default_learning_rate(recipe, new))
+        backbone = None if new else open_backbone(folder, recipe)
+        data = read_data(recipe, None if backbone is None else backbone.model)
+        if backbone is None:
+            backbone = new_backbone(folder, recipe, texts_of(data.train))
+        fingerprints = {"tokenizer": backbone.tokenizer.fingerprint, "corpus": data_fingerprint(data)}
+        if backbone.fingerprint is not None:
+            fingerprints["init"] = backbone.fingerprint
+        if recipe.resume:
+            check_same_corpus(folder, fingerprints["corpus"])
+        task = make_task(recipe, data, backbone)
+        trunk = without_head(backbone.model) if recipe.new_head else backbone.model
+        model = select_trained(with_seeded_head(task.build_model, trunk, settings.seed), recipe).to(settings.device)
+        train = EncodedSplit(task.encode(data.train.examples))
+        validation = EncodedSplit(task.encode(data.validation.examples))
+        objective = TaskObjective(task)
+        settings = replace(settings, eval_tokens=max(1, validation.tokens))
+        trainer = Trainer(model, objective, cast(Any, train), settings, steps=1)
+        batches_per_epoch = cast(Any, trainer.batches).batches_per_epoch
+        prepared, card = describe_finetuning(folder, data, backbone, trainer, train, validation)
+        self.data, self.task = data, task
+        self.run = TrainingRun(
+            folder,
+            resolved_recipe(recipe, settings),
+            trainer,
+            backbone.tokenizer,
+            ValidationSplit(cast(Any, validation), objective),
+            card,
+            budget,
+            prepared,
+            fingerprints,
+            base_folder=backbone.folder if recipe.lora.rank else None,
+            objective=recipe.task,
+            default_steps=max(1, round(recipe.training.num_train_epochs * batches_per_epoch)),
+            evaluates_all=True,
+            summary=summary,
+            next_command=TASKS[recipe.task].next_command,
+        )
+        return self.run
+
+
+def resolved_recipe(recipe: FinetuneRecipe, settings: TrainingSettings) -> FinetuneRecipe:
+    """The recipe with what has been chosen for this machine and model."""
+    names = ("learning_rate", "device", "precision", "matmul", "threads")
+    changes: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    return replace(recipe, training=replace(recipe.training, **changes))
 
 
 def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:

@@ -117,6 +117,62 @@ class TrainKeywords(TypedDict, total=False):
     data: DataKeywords
 
 
+class FinetuneTrainingKeywords(TypedDict, total=False):
+    """Fields of FinetuneTrainingSettings."""
+
+    num_train_epochs: float
+    batch_size: int
+    gradient_accumulation_steps: int
+    learning_rate: float | None
+    layer_decay: float
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup_ratio: float
+    weight_decay: float
+    label_smoothing: float
+    class_weights: str | Sequence[str]
+    gradient_clip: float
+    eval_steps: int
+    save_steps: int
+    keep_checkpoints: int
+    patience: int
+    precision: Literal["auto", "fp32", "bf16"]
+    matmul: Literal["auto", "mkl", "onednn", "mixed"]
+    device: str
+    threads: int
+    seed: int
+
+
+class FinetuneKeywords(TypedDict, total=False):
+    """Fields of FinetuneRecipe, for `finetune`."""
+
+    task: Literal["classify"]
+    out: str | Path | None
+    minutes: float | None
+    cpu_seconds: float | None
+    steps: int | None
+    validation: str | float
+    test: str | Path | None
+    text_column: str | None
+    pair_column: str | None
+    negative_column: str | None
+    label_column: str | None
+    split_column: str | None
+    labels: str | None
+    problem: Literal["auto", "single", "multi", "regression"]
+    trees: Literal["phrases", "sentences", "binary-phrases", "binary-sentences"]
+    encoding: str
+    errors: Literal["strict", "replace"]
+    truncate: Literal["left", "right"] | None
+    stride: int | None
+    freeze: str | int
+    new_head: bool
+    seeds: int
+    resume: bool
+    overwrite: bool
+    lora: LoRAKeywords
+    training: FinetuneTrainingKeywords
+
+
 class CompareKeywords(TypedDict, total=False):
     """Fields of CompareRecipe, for `compare`."""
 

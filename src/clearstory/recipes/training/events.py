@@ -145,7 +145,11 @@ class TrainingResult:
         steps: optimizer steps.
         parameters: number of parameters.
         curve: file of the learning curve; None where there is none.
-        objective: the training objective.
+        objective: the training objective; of a fine-tuning run, its task.
+        intervals: 95 % interval of each metric of a task, by bootstrap over validation examples.
+        test_metrics: metrics of a task on test examples.
+        test_intervals: their intervals.
+        report: file with all scores of a task; None where there is none.
         reason: why bits_per_byte is None; None where it is a number.
         metrics: further metrics of the objective by name, such as next_sentence_accuracy, from 0 to 1.
         summary: the quality of the model in one sentence.
@@ -163,6 +167,10 @@ class TrainingResult:
     parameters: int
     curve: Path | None
     objective: str = "causal"
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+    test_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    report: Path | None = None
     reason: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     summary: str = ""

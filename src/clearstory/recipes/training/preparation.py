@@ -309,7 +309,8 @@ def build_model(
     settings = recipe.training
     if initial is not None:
         model = initial.model
-        check_same_initial_model(folder, initial.fingerprint)
+        if recipe.resume:
+            check_same_initial_model(folder, initial.fingerprint)
     else:
         device = device_of(config, settings.device)
         model = build(config, seed=settings.seed, initialization=settings.initialization, device=device)

@@ -242,6 +242,12 @@ class TrainingRun:
         with using_backend(resolve_backend(self.settings.matmul, "training.matmul")):
             return self.validation.evaluate(model, self.trainer.context, limit, spread)
 
+    def use_full_precision(self) -> None:
+        """Let the model compute in the precision of its weights, without dropout."""
+        model: Any = self.model
+        model.compute_dtype = None
+        model.eval()
+
     def save_best_model(self, validation: Validation | None) -> None:
         """Write the model, its tokenizer and its card to model/; without a score where nothing is held out."""
         card = replace(self.card, bits_per_byte=None if validation is None else validation.score.bits_per_byte)
