@@ -1,0 +1,64 @@
+"""The kernels compiled for processors without AVX-512, without AVX2, and by a compiler without OpenMP."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import test_decoding_step
+import test_native
+
+from clearstory.models.native import library
+from clearstory.models.native.library import VARIABLE, find_kernels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are sets of x86 processors"),
+]
+
+
+@pytest.fixture(scope="module", params=["x86-64", "x86-64-v3", "x86-64-v4"])
+def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Kernels in use that are compiled for this processor, with threads for the first. They take half a minute."""
+    monkeypatch = pytest.MonkeyPatch()
+    name = str(request.param)
+    level, flags = name[6:], library.instruction_sets().split()
+    needed = {"": "sse2", "-v3": "avx2", "-v4": "avx512bw"}[level]
+    if needed not in flags:
+        pytest.skip(f"this processor has no {needed}")
+    monkeypatch.setenv(VARIABLE, "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(library, "FLAGS", (f"-march={name}", *library.FLAGS[1:]))
+    if level:
+        monkeypatch.setattr(library, "OPTIONAL_FLAGS", ((),))
+    find_kernels.cache_clear()
+    found = find_kernels("1")
+    if found.library is None:
+        pytest.skip(f"no compiled kernels: {found.note}")
+    assert found.has_threads == (not level)
+    yield name
+    monkeypatch.undo()
+    find_kernels.cache_clear()
+
+
+@pytest.mark.parametrize("kind", test_native.CASES)
+def test_products(kind: str, processor: str) -> None:
+    for outs, ins in test_native.SHAPES:
+        test_native.test_products_are_those_of_float64(kind, outs, ins)
+    test_native.test_a_row_does_not_depend_on_the_others(kind)
+    for number in (float("nan"), float("inf"), -float("inf")):
+        test_native.test_what_is_not_finite_stays_in_its_row(kind, number)
+
+
+def test_sizes_and_files(processor: str) -> None:
+    test_native.test_the_largest_integers_do_not_overflow(20_000)
+    for name in ("Q4_0", "Q4_1", "Q8_0"):
+        test_native.test_blocks_of_a_file_are_exactly_its_numbers(name)
+
+
+def test_steps(processor: str) -> None:
+    for name in test_decoding_step.VARIANTS:
+        test_decoding_step.test_steps_are_those_of_the_blocks_in_pytorch(name)
+    test_decoding_step.test_a_sequence_that_is_not_finite_leaves_the_others_as_they_are()
