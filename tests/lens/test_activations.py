@@ -16,8 +16,8 @@ from clearstory.lens.hooks.activations import (
     record_activations,
     replace_activations,
     transformer_stacks,
-    weighted_values,
 )
+from clearstory.lens.hooks.installation import weighted_values
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL

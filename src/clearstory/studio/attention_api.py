@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.activations import attention_scores, record_activations, unwrap_model
+from clearstory.lens.hooks.activations import record_activations, unwrap_model
 from clearstory.lens.hooks.apply_interventions import pattern_with_interventions, visible_keys
 from clearstory.lens.hooks.attention_sites import (
     AttentionPart,
@@ -27,6 +27,7 @@ from clearstory.lens.hooks.attention_sites import (
     attention_site,
     attention_sites,
 )
+from clearstory.lens.hooks.installation import attention_scores
 from clearstory.lens.hooks.interventions import parse_intervention
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.probes.attention import Reduction, attention_caption, combined_title, select_heads

@@ -14,13 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.hooks.activations import (
-    Replacement,
-    record_activations,
-    replace_activations,
-    transformer_stacks,
-)
+from clearstory.lens.hooks.activations import record_activations, replace_activations, transformer_stacks
 from clearstory.lens.hooks.attention_sites import AttentionSite, attention_weights
+from clearstory.lens.hooks.installation import Replacement
 from clearstory.lens.hooks.interventions import (
     EMBEDDING_LAYER,
     AddSteeringVector,

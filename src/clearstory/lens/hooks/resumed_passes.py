@@ -14,7 +14,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.lens.hooks.activations import replace_activations, transformer_stacks, wrapped_method
+from clearstory.lens.hooks.activations import replace_activations, transformer_stacks
+from clearstory.lens.hooks.installation import wrapped_method
 from clearstory.models.base import LanguageModel
 
 

@@ -16,13 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadSetting
-from clearstory.lens.hooks.activations import Replacement, record_activations, replace_activations
+from clearstory.lens.hooks.activations import record_activations, replace_activations
 from clearstory.lens.hooks.apply_interventions import (
     InterventionOutcome,
     kl_divergence_bits,
     run_interventions,
     scale_output,
 )
+from clearstory.lens.hooks.installation import Replacement
 from clearstory.lens.hooks.interventions import Intervention, parse_intervention
 from clearstory.lens.hooks.passage import Passage, encode_passage
 from clearstory.lens.hooks.residual_stream import (
