@@ -15,9 +15,9 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.inference_model import (
-    MIN_STEPS_FOR_PACKING,
     InferenceView,
     inference_model,
+    min_steps_for_packing,
     precision_note,
 )
 from clearstory.models.matmul.fastest_precision import (
@@ -128,7 +128,7 @@ def test_greedy_texts_are_the_same_at_any_batch_size(wiring: str, name: Any) -> 
 
 def test_auto_takes_what_is_fastest_here_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("gpt2")
-    assert inference_model(model, steps=MIN_STEPS_FOR_PACKING - 1) is model
+    assert inference_model(model, steps=min_steps_for_packing() - 1) is model
     for fastest in ("fp32", "fp16"):
         if not is_available(fastest):  # type: ignore[arg-type]  # a str
             continue

@@ -22,24 +22,23 @@ pytestmark = [
 @pytest.fixture(scope="module", params=["x86-64", "x86-64-v3", "x86-64-v4"])
 def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Kernels in use that are compiled for this processor, with threads for the first. They take half a minute."""
-    monkeypatch = pytest.MonkeyPatch()
     name = str(request.param)
     level, flags = name[6:], library.instruction_sets().split()
     needed = {"": "sse2", "-v3": "avx2", "-v4": "avx512bw"}[level]
     if needed not in flags:
         pytest.skip(f"this processor has no {needed}")
-    monkeypatch.setenv(VARIABLE, "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(library, "FLAGS", (f"-march={name}", *library.FLAGS[1:]))
-    if level:
-        monkeypatch.setattr(library, "OPTIONAL_FLAGS", ((),))
-    find_kernels.cache_clear()
-    found = find_kernels("1")
-    if found.library is None:
-        pytest.skip(f"no compiled kernels: {found.note}")
-    assert found.has_threads == (not level)
-    yield name
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv(VARIABLE, "1")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setattr(library, "FLAGS", (f"-march={name}", *library.FLAGS[1:]))
+        if level:
+            monkeypatch.setattr(library, "OPTIONAL_FLAGS", ((),))
+        find_kernels.cache_clear()
+        found = find_kernels("1")
+        if found.library is None:
+            pytest.skip(f"no compiled kernels: {found.note}")
+        assert found.has_threads == (not level)
+        yield name
     find_kernels.cache_clear()
 
 

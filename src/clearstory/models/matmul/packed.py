@@ -1,13 +1,16 @@
 """Packed weights: linear layers whose weights do not change, rounded to one precision and packed for a kernel.
 
-    fp32   oneDNN's blocks
-    bf16   inputs and outputs are rounded too
+    fp32   nothing is rounded
+    bf16   weights, inputs and outputs are rounded
     fp16   weights alone are rounded; inputs and sums are fp32
-    int8   weights alone are rounded, with a scale for each output; inputs have 15 bits
-    int4   weights with a scale and an offset for each 32 inputs; inputs and outputs are bf16
+    int8   weights, with a scale for each output; inputs are rounded to 15 bits
+    int4   weights, with a scale and an offset for each 32 inputs; inputs as in int8
 
-In fp16, int8 and int4 a row of the output does not depend on the other rows of the batch. Bits per byte that each costs
-are measured by benchmarks/precision.py.
+`NativeLinear` computes all but bf16 by the compiled kernels, where there are any; a row of its output does not depend on
+the other rows of the batch. The other classes have PyTorch's kernels: oneDNN's for fp32, where a row may depend on the
+batch in its last bits; FBGEMM's for fp16 and int8, with inputs of 13 bits in int8 where the processor has no VNNI;
+ATen's for int4, with scales, inputs and outputs in bf16. Bits per byte that each precision costs are measured by
+benchmarks/precision.py.
 """
 
 from __future__ import annotations
