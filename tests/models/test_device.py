@@ -108,5 +108,8 @@ def test_without_gnus_c_library_memory_is_taken_as_ever(monkeypatch: pytest.Monk
         raise OSError
 
     monkeypatch.setattr(device.ctypes, "CDLL", fail)
+    find = getattr(device.gnu_c_library, "__wrapped__", device.gnu_c_library)  # what the process knows already aside
+    assert find() is None
+    monkeypatch.setattr(device, "gnu_c_library", find)
     with reusing_memory(), on_huge_pages(1):
-        assert device.gnu_c_library() is None
+        pass
