@@ -17,6 +17,7 @@ from clearstory.text.files import (
     read_text_parts,
     without_surrogates,
 )
+from clearstory.text.label_files import SAMPLE_LINES, find_labeled_lines
 from clearstory.text.markup import read_html, read_notebook
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.read_notes import ReadNotes, count_files
@@ -195,7 +196,20 @@ def read_file(path: Path, settings: ReadSettings, notes: ReadNotes | None = None
 
 def _read_text(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
     for part, text in enumerate(read_text_parts(path, settings.errors, settings.encoding, notes)):
+        if part == 0 and not settings.lines:
+            _refuse_labels(path, text)
         yield Document(str(path), text, part)
+
+
+def _refuse_labels(path: Path, text: str) -> None:
+    """Raise BadInput for a text whose lines are labeled examples."""
+    labeled = find_labeled_lines(text[: 1 << 16].split("\n", SAMPLE_LINES)[:SAMPLE_LINES])
+    if labeled is not None:
+        what, task = labeled
+        raise BadInput(
+            f"{path} has {what}, not prose; fine-tune a model on it with clearstory finetune MODEL FILE --task {task}, "
+            "or read each line as a text all the same with --data.lines"
+        )
 
 
 def _read_conllu(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput
 from clearstory.text.files import content_suffix, read_lines, read_records
+from clearstory.text.label_files import describe_labels, is_number
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 from clearstory.text.tables import read_tsv_rows
@@ -87,33 +88,10 @@ def check_not_labels(path: Path, settings: ReadSettings) -> None:
         if kinds is not None:
             where = f"the {side} column" if content_suffix(path) == ".tsv" else f"the {('source', 'target')[column]}"
             raise BadInput(
-                f"{path} has labels, not pairs of texts: {where} has only {kinds}; give lines of a source, a tab and a "
-                "target, read the text alone with --objective span_corruption and --data.text_field, or train on it as "
-                "pairs all the same with --data.pairs"
+                f"{path} has labels, not pairs of texts: {where} has only {kinds}; fine-tune a model on it with "
+                "clearstory finetune MODEL FILE --task classify, give lines of a source, a tab and a target, or train "
+                "on it as pairs all the same with --data.pairs"
             )
-
-
-def describe_labels(values: Sequence[str]) -> str | None:
-    """What values are if they look like labels: numbers, or few short ones that are repeated; None for texts.
-
-    >>> describe_labels(["0", "1", "1"]), describe_labels(["good", "bad"] * 20), describe_labels(["a b", "c"])
-    ('numbers (0, 1)', '2 short values (bad, good)', None)
-    """
-    distinct = sorted(set(values))
-    some = f"({', '.join(distinct[:4])}{', …' if len(distinct) > 4 else ''})"
-    if len(values) > 1 and all(map(is_number, values)):
-        return f"numbers {some}"
-    if len(distinct) <= 40 and len(values) >= 10 * len(distinct) and max(map(len, distinct)) <= 60:
-        return f"{len(distinct)} short value{'s' * (len(distinct) > 1)} {some}"
-    return None
-
-
-def is_number(text: str) -> bool:
-    """Whether a text is a number, or several with commas between them."""
-    try:
-        return all(float(part) == float(part) for part in text.split(","))
-    except ValueError:
-        return False
 
 
 def _has_both(path: Path, settings: ReadSettings) -> bool:

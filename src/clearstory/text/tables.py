@@ -168,4 +168,10 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
             if content_suffix(path) == ".tsv"
             else ""
         )
+        + ("; or fine-tune a model on its labels with clearstory finetune" if _has_label(header) else "")
     )
+
+
+def _has_label(first_row: Sequence[str]) -> bool:
+    """Whether the first row of a table names a column of labels, or has a whole number in place of a label."""
+    return any(field.lower() in ("label", "labels", "class", "sentiment") or field.isdecimal() for field in first_row)

@@ -59,6 +59,17 @@ def is_chunk_scheme(tags: Iterable[str]) -> bool:
     return tags != {OUTSIDE} and bool(tags) and all(CHUNK_TAG.fullmatch(tag) for tag in tags)
 
 
+def marks_chunks(tags: Iterable[str]) -> bool:
+    """Whether most of the tags of words mark chunks, so that others are mistakes.
+
+    >>> marks_chunks(["B-PER", "O", "O", "X"]), marks_chunks(["NOUN", "O", "B-PER"])
+    (True, False)
+    """
+    counts = Counter(tags)
+    chunks = [tag for tag in counts if CHUNK_TAG.fullmatch(tag)]
+    return is_chunk_scheme(chunks) and sum(counts[tag] for tag in chunks) * 2 >= counts.total()
+
+
 def find_scheme(sentences: Iterable[Sequence[str]]) -> str:
     """The scheme of the tags of sentences. In IOB1 a chunk begins with I-, and with B- only after one of its type.
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from clearstory.errors import BadInput, nearest
-from clearstory.text.parallel_text import describe_labels, is_number
+from clearstory.text.label_files import describe_labels, is_number
 
 if TYPE_CHECKING:
     from clearstory.tasks.data.records import RecordTable
@@ -70,20 +70,21 @@ def plain(name: str) -> str:
 def is_header(names: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> bool:
     """Whether the first row of a table has the names of its columns.
 
-    It does if at least one is a usual name and none is a number or a sentence; or if it is text above a column of
-    numbers, as in the rows below.
+    It does if at least one is a usual name, no value of the rows below, and none is a number or a sentence; or if it
+    is text above a column of numbers.
 
     >>> is_header(["id", "verse"]), is_header(["0", "to water,"]), is_header(["tweet id", "mood"], [["7", "sad"]])
     (True, False, True)
     """
     names = [name.strip() for name in names]
-    if len(set(names)) < len(names) or any(not name or is_number(name) or len(name) > 60 for name in names):
+    if any(not name or is_number(name) or len(name) > 60 for name in names):
         return False
-    if any(plain(name) in KNOWN for name in names):
+    below = {field.strip() for row in rows for field in row}
+    if any(plain(name) in KNOWN and name not in below for name in names):
         return True
     if {plain(name) for name in names} <= ALSO:
         return True
-    return len(names) > 1 and any(
+    return 1 < len(names) == len(set(names)) and any(
         len(row) == len(names) and rows and is_number(row[column])
         for column in range(len(names))
         for row in rows[:1]
@@ -133,8 +134,9 @@ def is_text(values: Sequence[Any]) -> bool:
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) < len(values) or not texts or all(map(is_number, texts)):
         return False
-    with_spaces = sum(" " in text.strip() for text in texts)
-    return with_spaces * 3 >= len(texts) or len(set(texts)) * 2 > len(texts) > 20
+    # Chinese or Thai has no spaces; identifiers are ASCII.
+    sentences = sum(" " in text.strip() or not text.isascii() for text in texts)
+    return sentences * 3 >= len(texts)
 
 
 def is_label(values: Sequence[Any]) -> bool:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from clearstory.errors import BadInput, nearest
-from clearstory.tasks.data.chunk_tags import CHUNK_TAG, is_chunk_scheme
+from clearstory.tasks.data.chunk_tags import marks_chunks
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.conllu import COLUMNS, CONLLU_SUFFIX, read_conllu
 from clearstory.text.files import content_suffix, read_lines
@@ -93,18 +93,6 @@ def read_conll(path: Path, settings: LabelSettings, notes: ReadNotes) -> ConllSe
     return found
 
 
-def looks_like_conll(lines: Sequence[str]) -> bool:
-    """Whether lines of a text have words with tags: all but the blank ones end in a chunk tag, and some are not O.
-
-    >>> looks_like_conll(["Ada B-PER", "codes O", "", "London B-LOC"]), looks_like_conll(["Vitamin B-12", "O Romeo"])
-    (True, False)
-    """
-    last = [re.split(r"[ \t]+", line.strip())[1:] for line in lines if line.strip() and not line.startswith("#")]
-    tags = [fields[-1] if fields else "" for fields in last]
-    chunks = [tag for tag in tags if CHUNK_TAG.fullmatch(tag)]
-    return len(tags) > 2 and len(chunks) >= 0.95 * len(tags) and is_chunk_scheme(chunks)
-
-
 def _read_blocks(path: Path, settings: LabelSettings, notes: ReadNotes) -> tuple[list[list[Line]], list[str]]:
     """The lines of each sentence, and the names of the columns where the file has them (CoNLL-U Plus)."""
     blocks: list[list[Line]] = [[]]
@@ -141,7 +129,7 @@ def _choose_columns(
     tag = None if settings.label_column is None else _column_index(path, settings.label_column, names, width, "label")
     word = None if settings.text_column is None else _column_index(path, settings.text_column, names, width, "text")
     if tag is None:
-        chunks = [index for index in range(width) if index != word and is_chunk_scheme(set(columns[index]))]
+        chunks = [index for index in range(width) if index != word and marks_chunks(columns[index])]
         candidates = chunks or [index for index in range(width) if index != word and set(columns[index]) == {"O"}]
         tag = candidates[-1] if candidates else width - 1
     if word is None:

@@ -22,6 +22,7 @@ from clearstory.tasks.data.labels import (
     Labels,
     are_ids,
     as_number,
+    check_numbers,
     check_types,
     choose_problem,
     is_missing,
@@ -95,6 +96,8 @@ def _from_records(
     values = [_label_value(record, columns) for record in records]
     located = [(record.location, value) for record, value in zip(records, values, strict=True)]
     check_types(located, columns.labels[0])
+    if settings.problem == "auto":
+        check_numbers(located, columns.labels[0])
     problem = choose_problem(values, settings.problem, names or tuple(known or ()))
     examples = [_example(record, columns, settings) for record in records]
     if problem == "regression":

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, nearest
-from clearstory.tasks.data.chunk_tags import OUTSIDE, TagRepairs, bio_names, find_scheme, is_chunk_scheme, to_bio
+from clearstory.tasks.data.chunk_tags import (
+    OUTSIDE,
+    TagRepairs,
+    bio_names,
+    find_scheme,
+    is_chunk_scheme,
+    marks_chunks,
+    to_bio,
+)
 from clearstory.tasks.data.columns import TAGS, TEXTS, TOKENS, choose_column, find_named, sample_values
 from clearstory.tasks.data.conll import read_conll
 from clearstory.tasks.data.data_files import RECORD_FILES, TREE_FILES, WORD_FILES, DataFile, find_data_files
@@ -229,7 +237,8 @@ def _finish(read: _TaggedRead, settings: LabelSettings, known: Sequence[str] | N
     elif all(tag.isdecimal() for tag in distinct):
         notes.append("tags are ids without names, each scored for itself; name them with --labels")
     distinct = {tag for file in files for sentence in file for tag in sentence.tags}
-    chunks = is_chunk_scheme(distinct) or (distinct == {OUTSIDE} and is_chunk_scheme(known or ()))
+    chunks = marks_chunks(tag for file in files for sentence in file for tag in sentence.tags)
+    chunks = chunks or (distinct == {OUTSIDE} and is_chunk_scheme(known or names))
     if chunks:
         files = [_chunks_as_bio(file, notes) for file in files]
         distinct = {tag for file in files for sentence in file for tag in sentence.tags}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,9 @@ Labels = tuple[str, ...]
 
 MANY_INTEGERS = 100
 """Distinct whole numbers above which they are values, not classes."""
+
+WHOLE_NUMBER = re.compile(r"-?\d+\.0")
+"""A whole number as tables write it whose column has a missing value."""
 
 Located = tuple[str, Any]
 """Location, and the value of a label column there."""
@@ -47,17 +52,29 @@ def check_types(values: Sequence[Located], column: str) -> None:
             raise BadInput(f"{here}: {column!r} is {other}, and {first} in {where}; write all labels in one way")
 
 
+def check_numbers(values: Sequence[Located], column: str) -> None:
+    """Raise BadInput where some values are numbers with a fraction and others are no numbers."""
+    fraction = next((each for each in values if (as_number(each[1]) or 0.0) % 1), None)
+    word = next((each for each in values if not is_missing(each[1]) and as_number(each[1]) is None), None)
+    if fraction is not None and word is not None:
+        raise BadInput(
+            f"{word[0]}: {str(word[1])[:40]!r} in {column!r} is no number, and {fraction[1]} in {fraction[0]} is one; "
+            "correct it, or use --problem single where both are names of labels"
+        )
+
+
 def label_text(value: Any) -> str:
     """A label as its name: whole numbers without a point, truth values in small letters.
 
-    >>> label_text(1.0), label_text(True), label_text(" joy ")
-    ('1', 'true', 'joy')
+    >>> label_text(1.0), label_text("1.0"), label_text(True), label_text(" joy ")
+    ('1', '1', 'true', 'joy')
     """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return " ".join(str(value).split())
+    name = " ".join(str(value).split())
+    return name.partition(".")[0] if WHOLE_NUMBER.fullmatch(name) else name
 
 
 def split_labels(value: Any) -> Labels:
@@ -94,10 +111,11 @@ def choose_problem(values: Sequence[Any], problem: Problem, names: Sequence[str]
         fractions = any(not number.is_integer() for number in numbers)
         return "regression" if fractions or len(set(numbers)) > MANY_INTEGERS else "single"
     if any("," in text for text in texts):
-        whole = set(texts)
-        parts = {part for text in whole for part in split_labels(text)}
+        combinations = {split_labels(text) for text in texts}
+        parts = Counter(part for labels in combinations for part in labels)
         ids = all(part.lstrip("-").isdecimal() for part in parts)
-        if parts <= set(names) or ids or (len(parts) < len(whole) and max(map(len, parts)) <= 40):
+        shared = len(parts) <= len(combinations) and any(count > 1 for count in parts.values())
+        if set(parts) <= set(names) or ids or (shared and max(map(len, parts)) <= 40):
             return "multi"
     return "single"
 
@@ -169,7 +187,13 @@ def resolve_names(found: Sequence[tuple[str, Labels]], names: Sequence[str], dec
         return [labels for _, labels in found]
     if are_ids(distinct, names):
         return [tuple(names[int(label)] for label in labels) for _, labels in found]
-    location, wrong = next((location, label) for location, labels in found for label in labels if label not in names)
+    by_name = bool(distinct & set(names))
+    location, wrong = next(
+        (location, label)
+        for location, labels in found
+        for label in labels
+        if not (label in names if by_name else are_ids([label], names))
+    )
     known = ", ".join(names[:12]) + (" …" if len(names) > 12 else "")
     close = nearest(wrong, names)
     suggestion = f"{close} " if close.startswith("did you mean") else ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from clearstory.errors import BadSetting
@@ -48,6 +48,11 @@ class LabelSettings:
             values = known.__args__  # type: ignore[attr-defined]  # of typing.Literal
             if getattr(self, name) not in values:
                 raise BadSetting(f"{name} is {getattr(self, name)!r}; supported: {', '.join(values)}")
+
+    @property
+    def evaluation(self) -> LabelSettings:
+        """The settings for validation and test data: of trees, the sentences."""
+        return replace(self, trees="binary-sentences" if self.trees.startswith("binary-") else "sentences")
 
     @property
     def reading(self) -> ReadSettings:

@@ -45,8 +45,8 @@ def read_spans(value: Any, text: str, location: str) -> list[Span]:
             raise BadInput(f"{location}: the span {str(each)[:40]} is not [start, end, label]; correct it")
         if not (_is_index(start) and _is_index(end) and isinstance(label, str) and label.strip()):
             raise BadInput(
-                f'{location}: the span {str(each)[:60]} has no start, end and label; write [0, 4, "PER"] for characters '
-                "0 to 3"
+                f'{location}: the span {str(each)[:60]} has no start, end and label; write [0, 4, "PER"] '
+                "for characters 0 to 3"
             )
         if not 0 <= start < end <= len(text) or not text[start:end].strip():
             raise BadInput(

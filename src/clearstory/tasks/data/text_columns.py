@@ -22,6 +22,7 @@ from clearstory.tasks.data.columns import (
     sample_values,
 )
 from clearstory.tasks.data.data_files import PARTS
+from clearstory.tasks.data.labels import as_number
 from clearstory.tasks.data.records import RecordTable
 from clearstory.tasks.data.settings import LabelSettings
 
@@ -31,6 +32,11 @@ def choose_text_columns(table: RecordTable, settings: LabelSettings) -> TextColu
 
     Raises BadInput for a column that is not there, and where no column or more than one can be meant.
     """
+    tokens, tags = find_named(table.columns, TOKENS), find_named(table.columns, TAGS)
+    if tokens is not None and tags is not None and is_label_list(table, tokens) and is_label_list(table, tags):
+        raise BadInput(
+            f"{table.name} has words with tags, not texts with labels ({tokens!r}, {tags!r}); use --task tag"
+        )
     split = find_split_column(table, settings)
     left = [column for column in table.columns if column != split]
     text = choose_column(table, settings.text_column, "--text-column") if settings.text_column else None
@@ -109,6 +115,9 @@ def _find_text(table: RecordTable, left: Sequence[str], labels: Sequence[str]) -
     texts = [column for column in left if is_text(sample_values(table, column))]
     if not labels:
         texts = [column for column in texts if not _is_short_label(table, column, texts)]
+    if not texts:  # words or names
+        texts = [column for column in left if _has_words(table, column)]
+        texts = texts if len(texts) == 1 else []
     if len(texts) == 2 and not table.has_header:
         return texts[0], texts[1]
     if len(texts) > 1:
@@ -123,6 +132,12 @@ def _find_text(table: RecordTable, left: Sequence[str], labels: Sequence[str]) -
 def _is_short_label(table: RecordTable, column: str, texts: Sequence[str]) -> bool:
     """Whether a column of texts is rather the label of a longer one."""
     return len(texts) > 1 and is_label(sample_values(table, column))
+
+
+def _has_words(table: RecordTable, column: str) -> bool:
+    """Whether a column has words that are not labels."""
+    values = sample_values(table, column)
+    return all(isinstance(value, str) and as_number(value) is None for value in values) and not is_label(values)
 
 
 def is_label_list(table: RecordTable, column: str) -> bool:
@@ -147,8 +162,6 @@ def _find_labels(table: RecordTable, left: Sequence[str]) -> tuple[str, ...]:
 def _without_labels(table: RecordTable, text: str | None, pair: str | None) -> BadInput:
     """The error for data without labels, which says what the data can be used for."""
     known = ", ".join(map(repr, table.columns[:20]))
-    if find_named(table.columns, TOKENS) and find_named(table.columns, TAGS):
-        return BadInput(f"{table.name} has words with tags, not texts with labels ({known}); use --task tag")
     if pair is not None:
         return BadInput(
             f"{table.name} has pairs of texts and no labels (its columns are {known}); name the label with "

@@ -1,0 +1,68 @@
+"""Files of labels, which are neither prose nor pairs: rows of a text and a label, words with tags, labeled trees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+CHUNK_TAG = re.compile(r"O|[BIESLU][-_]\S.*")
+
+TREE = re.compile(r"\(\d+ (\(\d+ |[^\s()]+\)$).*\)$")
+
+SAMPLE_LINES = 200
+"""Lines of a text that show what it is."""
+
+ENOUGH_LINES = 20
+"""Lines below which a text is not judged."""
+
+
+def describe_labels(values: Sequence[str]) -> str | None:
+    """What values are if they look like labels: numbers, or few short ones that are repeated; None for texts.
+
+    >>> describe_labels(["0", "1", "1"]), describe_labels(["good", "bad"] * 20), describe_labels(["a b", "c"])
+    ('numbers (0, 1)', '2 short values (bad, good)', None)
+    """
+    distinct = sorted(set(values))
+    some = f"({', '.join(distinct[:4])}{', …' if len(distinct) > 4 else ''})"
+    if len(values) > 1 and all(map(is_number, values)):
+        return f"numbers {some}"
+    if len(distinct) <= 40 and len(values) >= 10 * len(distinct) and max(map(len, distinct)) <= 60:
+        return f"{len(distinct)} short value{'s' * (len(distinct) > 1)} {some}"
+    return None
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, or several with commas between them."""
+    try:
+        return all(float(part) == float(part) for part in text.split(","))
+    except ValueError:
+        return False
+
+
+def find_labeled_lines(lines: Sequence[str]) -> tuple[str, str] | None:
+    """What the lines of a text are and the task that they are for, if they are not prose; None for prose.
+
+    >>> find_labeled_lines(["Ada B-PER", "codes O", "daily O", ""] * 10)
+    ('words with tags', 'tag')
+    >>> find_labeled_lines(["0\\tIt drags.", "1\\tA joy."] * 20)
+    ('texts with labels (2 short values (0, 1))', 'classify')
+    >>> find_labeled_lines(["It drags.", "A joy."] * 20) is None
+    True
+    """
+    lines = [line.strip("\r\n") for line in lines[:SAMPLE_LINES] if line.strip()]
+    if len(lines) < ENOUGH_LINES:
+        return None
+    if all(TREE.match(line) for line in lines):
+        return "trees of labeled phrases", "classify"
+    rows = [re.split(r"[ \t]+", line.strip()) for line in lines if not line.startswith("#")]
+    tags = [row[-1] for row in rows if 1 < len(row) <= 10 and CHUNK_TAG.fullmatch(row[-1])]
+    if rows and len(tags) >= 0.95 * len(rows) and any(tag != "O" for tag in tags):
+        return "words with tags", "tag"
+    fields = [line.split("\t") for line in lines]
+    if len(fields[0]) in (2, 3) and all(len(row) == len(fields[0]) for row in fields):
+        for column in zip(*fields, strict=True):
+            values = [value.strip() for value in column]
+            found = describe_labels(values)
+            if found is not None and len(set(values)) * 10 <= len(values):
+                return f"texts with labels ({found.replace('numbers', f'{len(set(values))} short values')})", "classify"
+    return None
