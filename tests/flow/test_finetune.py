@@ -1,0 +1,321 @@
+"""Fine-tuning end to end: every backbone learns labels of texts, and its folder answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM
+
+import clearstory
+from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, ClearstoryError, ContextOverflow
+from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.model_card import ModelCard
+from clearstory.models.build import build
+from clearstory.models.transformer.presets import MINILM
+from clearstory.recipes.finetuning.loop import finetune_events
+from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.schema import build_settings
+from clearstory.recipes.training.events import Evaluated, ModelSaved, StepCompleted, TrainingResult
+from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.training import checkpoint
+from clearstory.training.metrics_log import read_metrics
+
+Cli = Callable[..., Any]
+
+THINGS = ("film", "song", "book", "meal", "walk", "game", "trip", "play")
+GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
+SMALL = {
+    "num_train_epochs": 4,
+    "learning_rate": 5e-3,
+    "precision": "fp32",
+    "threads": 1,
+    "device": "cpu",
+    "eval_steps": 8,
+}
+
+
+def texts(count: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Texts, one of whose words says whether they are good or bad; no two are equal."""
+    draw, found = random.Random(seed), {}
+    while len(found) < count:
+        label = draw.choice(("good", "bad"))
+        words = [draw.choice(THINGS) for _ in range(draw.randint(2, 9))]
+        words[draw.randrange(len(words))] = draw.choice(GOOD if label == "good" else BAD)
+        found[" ".join(words)] = label
+    return list(found.items())
+
+
+def table(path: Path, rows: list[tuple[Any, ...]], header: str = "text\tlabel") -> Path:
+    path.write_text("\n".join([header, *("\t".join(map(str, row)) for row in rows)]) + "\n", encoding="utf-8")
+    return path
+
+
+BACKBONES = {
+    "bert": replace(
+        MINILM, pooler=True, context=24, width=16, layers=2, heads=2, kv_heads=2, head_dim=8, intermediate_size=32
+    ),
+    "gpt2": TINY_GPT2,
+    "clear": TINY_CLEAR,
+    "lstm": TINY_LSTM,
+    "gru": replace(TINY_LSTM, cell="gru"),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of each backbone, and a file of labeled texts; no test changes them."""
+    home = tmp_path_factory.mktemp("labeled")
+    table(home / "train.tsv", texts(160))
+    table(home / "dev.tsv", texts(60, seed=1))
+    lines = [text for text, _ in texts(160)]
+    for name, config in BACKBONES.items():
+        tokenizer = train_tokenizer("wordpiece:80" if name == "bert" else "words", lines)
+        model = build(replace(config, vocab=tokenizer.vocab), seed=3)
+        save_model(home / name, model, tokenizer, ModelCard(name=name, family=config.family, parameters=0))
+    return home
+
+
+def recipe(home: Path, out: Path, model: str = "bert", training: dict[str, Any] | None = None, **more: Any) -> Any:
+    values = {"model": str(home / model), "data": (str(home / "train.tsv"),), "out": out, **more}
+    return build_settings(FinetuneRecipe, {**values, "training": {**SMALL, **(training or {})}})
+
+
+def run(recipe: FinetuneRecipe) -> tuple[list[Any], TrainingResult]:
+    events = list(finetune_events(recipe))
+    assert isinstance(events[-1], TrainingResult)
+    return events, events[-1]
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_every_backbone_learns_and_answers(name: str, home: Path, tmp_path: Path) -> None:
+    data = table(tmp_path / "train.tsv", texts(160))
+    result = clearstory.finetune(
+        home / name,
+        data,
+        validation=str(home / "dev.tsv"),
+        out=tmp_path / "run",
+        training={**SMALL, "num_train_epochs": 12, "learning_rate": 2e-2 if name in ("lstm", "gru") else 5e-3},  # type: ignore[typeddict-item]
+    )
+    assert result.metrics["accuracy"] > 0.85
+    answers = clearstory.classify(tmp_path / "run", [text for text, _ in texts(60, seed=1)])
+    right = [answer.labels[0].label == label for answer, (_, label) in zip(answers, texts(60, seed=1), strict=True)]
+    assert np.mean(right) == pytest.approx(result.metrics["accuracy"])
+    assert sum(each.probability for each in answers[0].labels) == pytest.approx(1)
+    saved = open_model(result.folder).model
+    assert saved.config.labels == ("bad", "good")
+
+
+def test_metrics_intervals_and_report(home: Path, tmp_path: Path) -> None:
+    events, result = run(recipe(home, tmp_path / "run", validation=str(home / "dev.tsv"), test=str(home / "dev.tsv")))
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["validation"]["metrics"] == pytest.approx(dict(result.metrics))
+    assert report["test"]["metrics"] == report["validation"]["metrics"]
+    low, high = result.intervals["accuracy"]
+    assert low <= result.metrics["accuracy"] <= high
+    assert np.array(report["test"]["details"]["confusion"]).sum() == 60
+    assert [each["label"] for each in report["test"]["details"]["labels"]] == ["bad", "good"]
+    logged = [each for each in read_metrics(tmp_path / "run" / "metrics.jsonl") if each["kind"] == "evaluation"]
+    evaluated = [each for each in events if isinstance(each, Evaluated)]
+    assert [each["accuracy"] for each in logged] == [each.metrics["accuracy"] for each in evaluated]
+    best = max(each.metrics["accuracy"] for each in evaluated)
+    assert result.metrics["accuracy"] == pytest.approx(best)  # the best model by the metric is kept
+
+
+def finished(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
+    """The last checkpoint's tensors and the log without times."""
+    last = checkpoint.load_checkpoint(checkpoint.list_checkpoints(folder)[-1])
+    log = [
+        {key: value for key, value in each.items() if "seconds" not in key}
+        for each in read_metrics(folder / "metrics.jsonl")
+    ]
+    return last.model | last.optimizer, log
+
+
+@pytest.mark.parametrize("how", ["all", "lora", "freeze"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(how: str, home: Path, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"all": {}, "lora": {"lora": {"rank": 2, "dropout": 0.1}}, "freeze": {"freeze": "1"}}[how]
+    training = {"gradient_accumulation_steps": 2, "batch_size": 8, "layer_decay": 0.9 if how == "all" else 1.0}
+    whole = recipe(home, tmp_path / "whole", training=training, **more)
+    run(whole)
+    part = replace(whole, out=tmp_path / "part")
+    for event in finetune_events(part):
+        if isinstance(event, ModelSaved) and event.kind == "checkpoint" and event.step == 16:
+            break
+    run(replace(part, resume=True))
+    one, other = finished(tmp_path / "whole"), finished(tmp_path / "part")
+    assert one[0].keys() == other[0].keys()
+    assert all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+    assert one[1] == other[1]
+
+
+def test_a_resumed_run_must_have_the_same_settings_and_data(home: Path, tmp_path: Path) -> None:
+    data = table(tmp_path / "train.tsv", texts(40))
+    values = replace(recipe(home, tmp_path / "run", training={"num_train_epochs": 1}), data=(str(data),))
+    run(values)
+    other = replace(values, resume=True, training=replace(values.training, weight_decay=0.5))
+    with pytest.raises(CheckpointMismatch, match="weight_decay"):
+        run(other)
+    table(data, texts(41))
+    with pytest.raises(CheckpointMismatch, match="has changed"):
+        run(replace(values, resume=True))
+
+
+def test_accumulated_gradients_are_those_of_one_batch(home: Path, tmp_path: Path) -> None:
+    losses = []
+    for name, size, parts in (("one", 16, 1), ("four", 4, 4)):
+        training = {"batch_size": size, "gradient_accumulation_steps": parts}
+        values = recipe(home, tmp_path / name, "gpt2", training=training, steps=6)
+        losses.append([event.loss for event in run(values)[0] if isinstance(event, StepCompleted)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_frozen_layers_stay_and_a_head_learns(home: Path, tmp_path: Path) -> None:
+    before = open_model(home / "bert").model.state_dict()
+    run(recipe(home, tmp_path / "all", freeze="all"))
+    run(recipe(home, tmp_path / "one", freeze="1"))
+    for name, frozen in (("all", ("embedding", "blocks.0", "blocks.1")), ("one", ("embedding.", "blocks.0"))):
+        after = open_model(tmp_path / name).model.backbone.state_dict()
+        changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+        assert not [key for key in changed if key.startswith(frozen)]
+        assert any(key.startswith("blocks.1") for key in changed) == (name == "one")
+
+
+def test_training_stops_early_and_keeps_the_best(home: Path, tmp_path: Path) -> None:
+    training = {"learning_rate": 1e-7, "patience": 2, "eval_steps": 1, "num_train_epochs": 9, "schedule": "constant"}
+    events, result = run(recipe(home, tmp_path / "run", training=training))
+    losses = [event.nats_per_token for event in events if isinstance(event, Evaluated)]
+    assert result.steps < 45 or len(losses) == 45
+    _, still = run(recipe(home, tmp_path / "still", training={**training, "learning_rate": 9.0, "patience": 1}))
+    assert still.steps < 45
+
+
+def test_seeds_are_summarized(home: Path, tmp_path: Path) -> None:
+    result = clearstory.finetune(
+        home / "bert",
+        home / "train.tsv",
+        seeds=3,
+        out=tmp_path / "run",
+        training={**SMALL, "num_train_epochs": 1},  # type: ignore[typeddict-item]
+    )
+    values = [each.metrics["accuracy"] for each in result.runs]
+    assert len(values) == 3
+    assert result.metrics["accuracy"] == pytest.approx(np.mean(values))
+    half = 4.303 * np.std(values, ddof=1) / math.sqrt(3)
+    low, high = result.intervals["accuracy"]
+    assert (high - low) / 2 == pytest.approx(half)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"] == pytest.approx(dict(result.metrics))
+    first, second = (open_model(tmp_path / "run" / f"seed-{n}").model.classifier.weight for n in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_several_labels_numbers_and_pairs(home: Path, tmp_path: Path) -> None:
+    rows = texts(160)
+    several = [(text, ",".join([label] + ["film"] * ("film" in text))) for text, label in rows]
+    result = clearstory.finetune(
+        home / "bert",
+        table(tmp_path / "several.tsv", several),
+        problem="multi",
+        out=tmp_path / "several",
+        training={**SMALL, "num_train_epochs": 12},  # type: ignore[typeddict-item]
+    )
+    assert set(result.metrics) == {"macro_f1", "micro_f1", "accuracy"}
+    assert result.metrics["macro_f1"] > 0.7
+    answer = clearstory.classify(tmp_path / "several", "good film song")[0]
+    assert {each.label for each in answer.labels} == {"bad", "film", "good"}
+
+    numbers = [(text, text.count("film") + 0.5 * text.count("song")) for text, _ in rows]
+    result = clearstory.finetune(
+        home / "bert",
+        table(tmp_path / "numbers.tsv", numbers, "text\tscore"),
+        problem="regression",
+        out=tmp_path / "numbers",
+        training={**SMALL, "num_train_epochs": 12},  # type: ignore[typeddict-item]
+    )
+    assert result.metrics["spearman"] > 0.5
+
+    pairs = [(text, other, "same" if label == same else "other") for (text, label), (other, same) in pairwise(rows)]
+    file = table(tmp_path / "pairs.tsv", pairs, "sentence1\tsentence2\tlabel")
+    values = replace(recipe(home, tmp_path / "pairs"), data=(str(file),), truncate="right")
+    assert run(values)[1].metrics.keys() == {"accuracy", "macro_f1", "mcc"}
+
+
+def test_class_weights(home: Path, tmp_path: Path) -> None:
+    rows = [each for each in texts(200) if each[1] == "good"][:80] + [e for e in texts(200) if e[1] == "bad"][:10]
+    file = table(tmp_path / "rare.tsv", rows)
+    recalls = []
+    for name, weights in (("equal", ()), ("balanced", ("balanced",)), ("given", ("8", "1"))):
+        values = replace(recipe(home, tmp_path / name, training={"num_train_epochs": 1, "class_weights": weights}))
+        run(replace(values, data=(str(file),), validation=str(home / "dev.tsv")))
+        report = json.loads((tmp_path / name / "report.json").read_text())["validation"]["details"]["labels"]
+        recalls.append(report[0]["recall"])
+    assert recalls[1] > recalls[0]
+    assert recalls[2] > recalls[0]
+
+
+def test_a_fine_tuned_model_can_be_fine_tuned_again(home: Path, tmp_path: Path) -> None:
+    run(recipe(home, tmp_path / "first", training={"num_train_epochs": 1}))
+    again = recipe(tmp_path, tmp_path / "again", "first", training={"num_train_epochs": 1})
+    again = replace(again, data=(str(home / "train.tsv"),))
+    run(again)
+    other = table(tmp_path / "other.tsv", [(text, {"good": "yes", "bad": "no"}[label]) for text, label in texts(40)])
+    with pytest.raises(ClearstoryError, match=r"bad.*good|good.*bad"):
+        run(replace(again, out=tmp_path / "third", data=(str(other),)))
+    assert not (tmp_path / "third").exists() or not list((tmp_path / "third").glob("*.*"))
+    run(replace(again, out=tmp_path / "third", data=(str(other),), new_head=True))
+    assert open_model(tmp_path / "third").model.config.labels == ("no", "yes")
+
+
+def test_a_new_model_of_a_preset(home: Path, tmp_path: Path) -> None:
+    values = replace(recipe(home, tmp_path / "run", training={"num_train_epochs": 1}), model="bert-tiny")
+    _, result = run(values)
+    assert "bert-tiny" in (tmp_path / "run" / "config.yaml").read_text()
+    assert clearstory.classify(tmp_path / "run", "a good film")[0].labels
+    assert result.steps == 5
+
+
+def test_bad_input_is_one_sentence(home: Path, tmp_path: Path) -> None:
+    def refused(error: type[ClearstoryError], match: str, **changes: Any) -> None:
+        with pytest.raises(error, match=match):
+            run(replace(recipe(home, tmp_path / "refused"), **changes))
+        assert not list((tmp_path / "refused").glob("[a-z]*"))
+
+    one = table(tmp_path / "one.tsv", [(text, "good") for text, _ in texts(20)])
+    refused(BadInput, "one", data=(str(one),))
+    long = table(tmp_path / "long.tsv", [*texts(20), ("film " * 40 + "good", "good")])
+    refused(ContextOverflow, r"long\.tsv.* line 22.* has 43 tokens .* context is 24", data=(str(long),))
+    refused(ClearstoryError, "no folder", model=str(tmp_path / "nowhere"))
+    refused(BadSetting, "there is no model", model="")
+    refused(BadInput, r"column|label", data=(str(table(tmp_path / "c.tsv", [("a", "b")] * 3, "one\ttwo")),))
+    with pytest.raises(BadSetting, match=r"class_weights has 3 numbers.*2 labels"):
+        run(recipe(home, tmp_path / "refused", training={"class_weights": ("1", "2", "3")}))
+    with pytest.raises(BadSetting, match="freeze is 9, and the model has 2 layers"):
+        run(recipe(home, tmp_path / "refused", freeze="9"))
+
+
+def test_long_texts_are_cut_or_read_in_windows(home: Path, tmp_path: Path) -> None:
+    long = table(tmp_path / "long.tsv", [(f"{'film ' * 30}{text}", label) for text, label in texts(60)])
+    for name, more in (("left", {"truncate": "left"}), ("strided", {"stride": 8})):
+        values = replace(recipe(home, tmp_path / name, training={"num_train_epochs": 1}), data=(str(long),), **more)
+        assert run(values)[1].metrics["accuracy"] >= 0
+
+
+def test_the_command_prints_json(cli: Cli, home: Path, tmp_path: Path) -> None:
+    answer = cli(
+        "finetune", home / "bert", home / "train.tsv", "--out", tmp_path / "run", "--training.num_train_epochs", "1",
+        "--training.threads", "1", "--json",
+    )  # fmt: skip
+    assert answer.status == 0
+    found = json.loads(answer.out)
+    assert found["metric"] == "accuracy"
+    assert Path(found["folder"]) == tmp_path / "run" / "model"
+    assert cli("finetune", home / "bert", home / "train.tsv", "--out", tmp_path / "run").status == 1  # it is there
