@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "texts": ClassifierConfig(backbone=base, labels=LABELS, pooling="pooler"),
         "words": ClassifierConfig(backbone=base, labels=LABELS),
     }.items():
-        model: Any = build(config, seed=4)
+        model: Any = build(config, seed=3)
         with torch.no_grad():
             for weight in model.parameters():
                 weight.mul_(8)  # so that the probabilities of the labels differ

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from clearstory.errors import BadSetting, CannotDo, UnknownName, nearest
 from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import output_weight
-from clearstory.models.capabilities import family_name
+from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.models.shallow_copy import shallow_copy
 
@@ -154,13 +154,20 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def adaptable_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers that a model calls, by name; without its unembedding, which is multiplied in chunks instead."""
+    """The linear layers that a model calls, by name; without its unembedding, which is multiplied in chunks instead,
+    and without a classification head, which is trained as a whole.
+    """
     unembedding = output_weight(model)
     return {
         name: each
         for name, each in model.named_modules()
-        if isinstance(each, nn.Linear) and each.weight is not unembedding
+        if isinstance(each, nn.Linear) and each.weight is not unembedding and not is_head(model, name)
     }
+
+
+def is_head(model: nn.Module, name: str) -> bool:
+    """Whether a module belongs to the classification head of a model."""
+    return has_capability(model, Capability.CLASSIFIER) and not name.startswith("backbone.")
 
 
 def matches_target(name: str, target: str) -> bool:
@@ -169,4 +176,5 @@ def matches_target(name: str, target: str) -> bool:
     >>> matches_target("blocks.0.attention.query", "query"), matches_target("blocks.0.attention.query", "blocks.1.*")
     (True, False)
     """
+    name = name.removeprefix("backbone.")
     return name.rpartition(".")[2] == target or fnmatchcase(name, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ MAX_PATTERNS, MAX_EXPRESSION, MAX_REPEATS = 4096, 1000, 3
 """Upper bounds of a rank or alpha pattern: its entries, the length of one, and its repetitions."""
 
 IGNORED_ADAPTER_KEYS = {
-    *("auto_mapping", "peft_version", "revision", "inference_mode", "task_type", "fan_in_fan_out"),
+    *("auto_mapping", "peft_version", "revision", "inference_mode", "fan_in_fan_out"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),  # the tensors' names repeat them
     *("megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
 }
@@ -30,6 +30,7 @@ IGNORED_ADAPTER_KEYS = {
 SUPPORTED_ADAPTER_KEYS = {
     *("peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "bias", "use_rslora"),
     *("rank_pattern", "alpha_pattern", "init_lora_weights", "use_dora", "modules_to_save"),
+    "task_type",
 }
 
 SUPPORTED_INIT = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -50,6 +51,7 @@ class AdapterConfig:
         alphas: alphas by the same.
         dora: whether the length of each row of a merged matrix is learned (Liu et al. 2024).
         saved: names of modules that are stored whole.
+        task_type: what the adapted model does, such as CAUSAL_LM or SEQ_CLS.
     """
 
     base: str
@@ -61,6 +63,7 @@ class AdapterConfig:
     alphas: Mapping[str, float]
     dora: bool = False
     saved: tuple[str, ...] = ()
+    task_type: str | None = None
 
     def rank(self, layer: str) -> int:
         """The rank of one layer, named as in transformers."""
@@ -121,6 +124,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         alphas={suffix: check_number(f"alpha_pattern.{suffix}", each) for suffix, each in alphas.items()},
         dora=values.get("use_dora") is True,
         saved=tuple(saved),
+        task_type=values["task_type"] if isinstance(values.get("task_type"), str) else None,
     )
 
 
@@ -173,6 +177,7 @@ def adapter_config_dict(
     dropout: float,
     transposed: bool,
     task_type: str | None,
+    saved: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The contents of adapter_config.json.
 
@@ -183,6 +188,7 @@ def adapter_config_dict(
         dropout: dropout probability.
         transposed: whether the layers are Conv1D.
         task_type: peft's task type.
+        saved: names of modules that are stored whole.
 
     >>> config = adapter_config_dict({"h.0.attn.c_attn": (6, 12.0), "h.0.attn.c_proj": (2, 4.0)}, ["h.0.mlp.c_proj"],
     ...                              base="b", dropout=0.0, transposed=True, task_type="CAUSAL_LM")
@@ -208,6 +214,7 @@ def adapter_config_dict(
         "bias": "none",
         "fan_in_fan_out": transposed,
         "init_lora_weights": True,
+        "modules_to_save": list(saved) or None,
         "target_modules": sorted({shortest_suffix(layer, others) for layer in adapters}),
         "rank_pattern": {suffix: each[0] for suffix, each in exceptions.items() if each[0] != default[0]},
         "alpha_pattern": {suffix: as_number(each[1]) for suffix, each in exceptions.items() if each[1] != default[1]},

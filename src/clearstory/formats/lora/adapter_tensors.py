@@ -10,6 +10,7 @@ from clearstory.errors import BadInput, CorruptFile
 from clearstory.formats.finite import finite_check
 from clearstory.formats.hf.safetensors_io import FLOATS, StoredTensor, read_safetensors_header
 from clearstory.formats.lora.adapter_config import CONFIG, AdapterConfig
+from clearstory.formats.lora.adapter_heads import HF_HEADS
 from clearstory.formats.lora.fused_layers import FusedLinear, LoRAMatrices
 from clearstory.formats.lora.whole_weights import WholeWeights
 
@@ -84,7 +85,9 @@ def check_complete(
             f"{folder / FILE} holds {MAGNITUDE} of {next(iter(whole.magnitudes))}, and {CONFIG} does not have use_dora"
         )
     for module in config.saved:
-        if not any(f"{module}." in name for name in whole.replaced):
+        # Of classifier and score, both of which peft names, a model has one.
+        others = HF_HEADS if module in HF_HEADS else (module,)
+        if not any(f"{name}." in stored for stored in whole.replaced for name in others):
             raise CorruptFile(f"{CONFIG} saves {module}, and {folder / FILE} holds no weights of it; copy it again")
 
 

@@ -20,6 +20,14 @@ from clearstory.errors import BadInput, CannotDo, CorruptFile
 from clearstory.formats.hf.config_json import format_of_model, read_json, weight_map_of
 from clearstory.formats.hf.load_weights import equal_bits, stored_config
 from clearstory.formats.lora.adapter_config import CONFIG, adapter_config_dict, read_adapter_config
+from clearstory.formats.lora.adapter_heads import (
+    TASK_TYPES,
+    describe_head,
+    head_weights,
+    load_head,
+    saved_modules,
+    with_head,
+)
 from clearstory.formats.lora.adapter_tensors import FILE, PREFIX, read_matrices
 from clearstory.formats.lora.fused_layers import FusedLinear, fuse_lora, fused_linears, split_lora
 from clearstory.formats.lora.whole_weights import WholeWeights, apply_whole_weights
@@ -27,6 +35,7 @@ from clearstory.formats.model_card import ModelCard, adapter_readme
 from clearstory.formats.native import NATIVE
 from clearstory.formats.output_folder import check_writable
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.heads import ClassificationHead, backbone_of
 from clearstory.models.lora import LoRALinear, adaptable_layers, lora_layers, merge_lora, remove_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.text.tokenizers import Tokenizer
@@ -79,6 +88,7 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
         dropout=next(iter(adapters.values())).dropout,
         transposed=any(linear.transposed for linear in adapted),
         task_type=task_type(model),
+        saved=saved_modules(model),
     )
     architecture = None if class_name == NATIVE.name else class_name
     write_json(folder / CONFIG, config)
@@ -87,10 +97,12 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
         "architecture": architecture,
         "base": weights_fingerprint(model),
         "ranks": {name: each.rank for name, each in adapters.items()},
+        **({"classifier": describe_head(model.config)} if isinstance(model, ClassificationHead) else {}),
     }
     write_json(folder / METADATA, metadata)
     tensors = {f"{PREFIX}{name}.lora_A.weight": each.a for name, each in matrices.items()}
     tensors |= {f"{PREFIX}{name}.lora_B.weight": each.b for name, each in matrices.items()}
+    tensors |= {f"{PREFIX}{name}": each for name, each in head_weights(model).items()}
     # Cloned: adapters that were split from a fused layer may share A.
     cloned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(cloned, folder / FILE, {"format": "pt"})
@@ -100,6 +112,8 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
 
 def task_type(model: nn.Module) -> str | None:
     """peft's task type, which selects its wrapper class; None for encoders, which peft opens without one."""
+    if isinstance(model, ClassificationHead):
+        return TASK_TYPES[model.config.label_level]
     if has_capability(model, Capability.SOURCE):
         return "SEQ_2_SEQ_LM"
     return "CAUSAL_LM" if has_capability(model, Capability.CAUSAL) else None
@@ -107,7 +121,11 @@ def task_type(model: nn.Module) -> str | None:
 
 def verify_adapter(folder: Path, model: nn.Module) -> None:
     """Read an adapter and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
-    loaded = lora_layers(read_adapter(folder, model))
+    again = read_adapter(folder, model)
+    for name, weight in head_weights(model).items():
+        if not equal_bits(weight.detach().cpu(), head_weights(again)[name].detach().cpu()):
+            raise CorruptFile(f"{name} in {folder} differs from what was written; check the disk and save again")
+    loaded = lora_layers(again)
     for name, adapter in lora_layers(model).items():
         for a, b in ((adapter.lora_a, loaded[name].lora_a), (adapter.lora_b, loaded[name].lora_b)):
             if not equal_bits(a.detach().cpu(), b.detach().cpu()):
@@ -124,13 +142,13 @@ def update_adapter_card(folder: Path, card: ModelCard) -> None:
 
 
 def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> Any:
-    """The model with the adapter of a folder in place of any it has. Base weights are shared with `model`.
+    """The model with the adapter and the head of a folder in place of any it has. Base weights are shared with `model`.
 
     `same_base` requires the base model that the adapter was trained on, if the folder holds its hash. Raises BadInput
     for unsupported settings of peft, CorruptFile for tensors that do not fit the model.
     """
     adapted, whole, _ = read_parts(folder, model, same_base=same_base)
-    if whole.layers:
+    if whole.layers and not load_head(adapted, whole.replaced):
         raise BadInput(
             f"the adapter {folder} changes {whole.layers[0]}, beside which no training continues here; merge it first: "
             f"clearstory convert {folder} FOLDER"
@@ -150,6 +168,7 @@ def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any,
     config, metadata = read_adapter_config(folder), read_metadata(folder)
     if not (folder / FILE).is_file():
         raise BadInput(no_adapter_message(folder))
+    model = with_head(model, folder, FILE, config, metadata.get("classifier"))
     if same_base and metadata["base"] not in (None, weights_fingerprint(model)):
         raise CorruptFile(
             f"the adapter {folder} was trained on a model with other weights than {config.base} has now; "
@@ -224,9 +243,9 @@ def no_adapter_message(folder: Path) -> str:
 
 @torch.no_grad()
 def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of a sample of every base weight; adapters are left out."""
+    """A hash of a sample of every base weight; adapters, and a head over a backbone, are left out."""
     digest = blake2b(digest_size=16)
-    for name, tensor in sorted(remove_lora(model).state_dict().items()):
+    for name, tensor in sorted(backbone_of(remove_lora(model)).state_dict().items()):
         sample = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // HASHED_NUMBERS)].cpu().contiguous()
         digest.update(f"{name} {list(tensor.shape)}".encode() + sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
