@@ -343,9 +343,7 @@ def test_biases_of_queries_and_keys_alone_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["q4_0", "q4_1", "q8_0"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_weights_stay_in_blocks_until_they_are_packed(
-    name: str, dtype: str, kernels_by: str, tmp_path: Path
-) -> None:
+def test_weights_stay_in_blocks_until_they_are_packed(name: str, dtype: str, kernels_by: str, tmp_path: Path) -> None:
     codes = {"q4_0": 2, "q4_1": 3}
     with (
         mock.patch.dict("clearstory.formats.gguf.write.DTYPE_CODES", codes),

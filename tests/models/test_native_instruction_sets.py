@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import test_decoding_step

@@ -6,8 +6,8 @@
     int8   weights, with a scale for each output; inputs are rounded to 15 bits
     int4   weights, with a scale and an offset for each 32 inputs; inputs as in int8
 
-`NativeLinear` computes all but bf16 by the compiled kernels, where there are any; a row of its output does not depend on
-the other rows of the batch. The other classes have PyTorch's kernels: oneDNN's for fp32, where a row may depend on the
+`NativeLinear` computes all but bf16 by the compiled kernels, where there are any; a row of its output does not depend
+on the other rows of the batch. The other classes have PyTorch's kernels: oneDNN's for fp32, where a row may depend on the
 batch in its last bits; FBGEMM's for fp16 and int8, with inputs of 13 bits in int8 where the processor has no VNNI;
 ATen's for int4, with scales, inputs and outputs in bf16. Bits per byte that each precision costs are measured by
 benchmarks/precision.py.
@@ -61,9 +61,9 @@ def pack_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> Pac
     if (native := native_linear(linears, precision)) is not None:
         return native
     in_blocks = [each for each in linears if isinstance(each, BlockQuantizedLinear)]
-    if precision == "int4" and len(in_blocks) == len(linears) and (groups := joined_groups(in_blocks)):
-        if groups.precision == "int4":
-            return LinearInt4.from_groups(groups, joined_bias(linears))
+    groups = joined_groups(in_blocks) if precision == "int4" and len(in_blocks) == len(linears) else None
+    if groups is not None and groups.precision == "int4":
+        return LinearInt4.from_groups(groups, joined_bias(linears))
     weight = joined_weight(linears)
     if precision == "fp16" and not fits_fp16(weight):
         precision = "fp32"
@@ -139,9 +139,9 @@ def native_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> N
         return None
     bias = joined_bias(linears)
     in_blocks = [each for each in linears if isinstance(each, BlockQuantizedLinear)]
-    if precision in ("int4", "int8") and len(in_blocks) == len(linears) and (groups := joined_groups(in_blocks)):
-        if groups.precision == precision:
-            return NativeLinear(precision, groups_matrix(groups, None, bias), bias)
+    groups = joined_groups(in_blocks) if precision in ("int4", "int8") and len(in_blocks) == len(linears) else None
+    if groups is not None and groups.precision == precision:
+        return NativeLinear(precision, groups_matrix(groups, None, bias), bias)
     weight = joined_weight(linears)
     if precision == "fp16" and not fits_fp16(weight):
         precision = "fp32"

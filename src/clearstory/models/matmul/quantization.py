@@ -1,5 +1,5 @@
-"""Quantization of constant weights: to int8 with a scale for each output, to int4 with a scale and an offset for each 32
-inputs.
+"""Quantization of constant weights: to int8 with a scale for each output, to int4 with a scale and an offset for each
+32 inputs.
 """
 
 from __future__ import annotations

@@ -119,7 +119,9 @@ def find_kernels(setting: str) -> Kernels:
         return Kernels(None, "this processor has no AVX-512", f"{VARIABLE}=1 compiles slower kernels all the same")
     command = compiler_command()
     if not command:
-        return Kernels(None, "no C compiler found (cc, gcc or clang)", "install one to decode faster (Debian and Ubuntu: apt install gcc)")
+        return Kernels(
+            None, "no C compiler found (cc, gcc or clang)", "install one (Debian and Ubuntu: apt install gcc)"
+        )
     folder = durable.user_cache_folder()
     if folder is None:
         return Kernels(None, "no home folder to keep them in", "set XDG_CACHE_HOME to a folder")
