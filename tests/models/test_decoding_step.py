@@ -1,4 +1,4 @@
-"""A decoding step in one call: the numbers of the blocks in PyTorch for every variant of a decoder; states are values."""
+"""A decoding step in one call: the numbers of PyTorch's blocks for every variant of a decoder; states are values."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@
     int4   weights, with a scale and an offset for each 32 inputs; inputs as in int8
 
 `NativeLinear` computes all but bf16 by the compiled kernels, where there are any; a row of its output does not depend
-on the other rows of the batch. The other classes have PyTorch's kernels: oneDNN's for fp32, where a row may depend on the
-batch in its last bits; FBGEMM's for fp16 and int8, with inputs of 13 bits in int8 where the processor has no VNNI;
+on the other rows of the batch. The other classes have PyTorch's kernels: oneDNN's for fp32, where a row may depend on
+the batch in its last bits; FBGEMM's for fp16 and int8, with inputs of 13 bits in int8 where the processor has no VNNI;
 ATen's for int4, with scales, inputs and outputs in bf16. Bits per byte that each precision costs are measured by
 benchmarks/precision.py.
 """

@@ -44,7 +44,7 @@ OPTIONAL_FLAGS = (("-fopenmp", "-mprefer-vector-width=512"), ("-fopenmp",), ())
 MAX_SECONDS = 120
 
 
-class Matrix(Structure):
+class MatrixStruct(Structure):
     """A constant matrix in blocks; see matrix.h."""
 
     _fields_ = [
@@ -53,32 +53,32 @@ class Matrix(Structure):
     ]  # fmt: skip
 
 
-class Norm(Structure):
+class NormStruct(Structure):
     """A layer norm or RMS norm; see decoder.h."""
 
     _fields_ = [("kind", c_int64), ("gain", c_void_p), ("bias", c_void_p), ("eps", c_double)]
 
 
-class Block(Structure):
+class BlockStruct(Structure):
     """A block of a decoder; see decoder.h."""
 
     _fields_ = [
-        ("attention_norm", Norm), ("feed_forward_norm", Norm), ("head_norm", Norm),
-        ("query_key_value", Matrix), ("output", Matrix), ("gate_up", Matrix), ("down", Matrix),
+        ("attention_norm", NormStruct), ("feed_forward_norm", NormStruct), ("head_norm", NormStruct),
+        ("query_key_value", MatrixStruct), ("output", MatrixStruct), ("gate_up", MatrixStruct), ("down", MatrixStruct),
     ]  # fmt: skip
 
 
-class Decoder(Structure):
+class DecoderStruct(Structure):
     """A decoder; see decoder.h."""
 
     _fields_ = [
         ("layers", c_int64), ("width", c_int64), ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64),
         ("intermediate_size", c_int64), ("activation", c_int64), ("gated", c_int64), ("norm_first", c_int64),
-        ("window", c_int64), ("score_scale", c_double), ("final_norm", Norm), ("blocks", POINTER(Block)),
+        ("window", c_int64), ("score_scale", c_double), ("final_norm", NormStruct), ("blocks", POINTER(BlockStruct)),
     ]  # fmt: skip
 
 
-class Cache(Structure):
+class CacheStruct(Structure):
     """The keys and values of a sequence; see decoder.h."""
 
     _fields_ = [("data", c_void_p), ("capacity", c_int64), ("kept", c_int64)]
@@ -262,7 +262,15 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.kernels_have_threads.restype = c_int32
     library.kernels_have_threads.argtypes = []
     library.matrix_product.restype = None
-    library.matrix_product.argtypes = [POINTER(Matrix), c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int32]
+    library.matrix_product.argtypes = [POINTER(MatrixStruct), c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int32]
     library.decoder_step.restype = c_int32
-    library.decoder_step.argtypes = [POINTER(Decoder), c_void_p, c_int64, c_void_p, c_void_p, POINTER(Cache), c_int32]
+    library.decoder_step.argtypes = [
+        POINTER(DecoderStruct),
+        c_void_p,
+        c_int64,
+        c_void_p,
+        c_void_p,
+        POINTER(CacheStruct),
+        c_int32,
+    ]
     return library

@@ -10,7 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory.models.native.library import Matrix, load_library
+from clearstory.models.native.library import MatrixStruct, load_library
 
 FP32, FP16, INT8, INT8_GROUPS, INT4_GROUPS = range(5)
 """Types of weights; matrix.h."""
@@ -36,7 +36,7 @@ class NativeMatrix:
         self.product: Any = library.matrix_product
         self.tensors = (blocks, scales, columns, bias)
         addresses = [None if each is None else each.data_ptr() for each in self.tensors]
-        self.struct = Matrix(kind, *shape, *addresses)
+        self.struct = MatrixStruct(kind, *shape, *addresses)
         self.reference = ctypes.byref(self.struct)
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:

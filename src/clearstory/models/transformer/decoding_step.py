@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clearstory.models.autograd_functions import RMSNorm
-from clearstory.models.native.library import Block, Cache, Decoder, Norm, load_library
+from clearstory.models.native.library import BlockStruct, CacheStruct, DecoderStruct, NormStruct, load_library
 from clearstory.models.native.linear import NativeMatrix
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.transformer.config import TransformerConfig
@@ -52,9 +52,9 @@ class DecodingStep:
         self.run: Any = library.decoder_step
         # What the structures point to must live as long.
         self.blocks, self.tensors = blocks, list[Tensor]()
-        structs = (Block * len(blocks))(*(self.block_struct(each) for each in blocks))
+        structs = (BlockStruct * len(blocks))(*(self.block_struct(each) for each in blocks))
         scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
-        self.struct = Decoder(
+        self.struct = DecoderStruct(
             config.layers, config.width, config.heads, config.kv_heads, config.head_dim, config.intermediate_size,
             ACTIVATIONS[config.activation], config.gated, config.norm_first, config.sliding_window or 0, scale,
             self.norm_struct(final_norm), structs,
@@ -74,32 +74,32 @@ class DecodingStep:
         """
         x = x.contiguous()
         cos, sin = (None, None) if turns is None else (turns[0].contiguous(), turns[1].contiguous())
-        caches = (Cache * len(rows))(
-            *(Cache(row.buffer.data.data_ptr(), row.buffer.data.shape[3], row.kept) for row in rows)
+        caches = (CacheStruct * len(rows))(
+            *(CacheStruct(row.buffer.data.data_ptr(), row.buffer.data.shape[3], row.kept) for row in rows)
         )
         angles = [None if each is None else each.data_ptr() for each in (cos, sin)]
         if self.run(self.reference, x.data_ptr(), len(x), *angles, caches, torch.get_num_threads()):
             raise MemoryError(f"a decoding step of {len(x)} sequences does not fit into memory")
         return x
 
-    def block_struct(self, block: StepBlock) -> Block:
+    def block_struct(self, block: StepBlock) -> BlockStruct:
         """A block's structure."""
-        head_norm = Norm(RMS_NORM, None, None, 0.0)
+        head_norm = NormStruct(RMS_NORM, None, None, 0.0)
         if block.head_norm is not None:
             gains, eps = block.head_norm
-            head_norm = Norm(RMS_NORM, self.address(gains), None, eps)
+            head_norm = NormStruct(RMS_NORM, self.address(gains), None, eps)
         norms = (self.norm_struct(block.attention_norm), self.norm_struct(block.feed_forward_norm), head_norm)
-        return Block(*norms, *(each.struct for each in block.matrices))
+        return BlockStruct(*norms, *(each.struct for each in block.matrices))
 
-    def norm_struct(self, norm: nn.Module | None) -> Norm:
+    def norm_struct(self, norm: nn.Module | None) -> NormStruct:
         """The structure of a norm; without a gain for none."""
         if norm is None:
-            return Norm(RMS_NORM, None, None, 0.0)
+            return NormStruct(RMS_NORM, None, None, 0.0)
         if isinstance(norm, RMSNorm):
-            return Norm(RMS_NORM, self.address(norm.weight), None, norm.eps)
+            return NormStruct(RMS_NORM, self.address(norm.weight), None, norm.eps)
         assert isinstance(norm, nn.LayerNorm), "a decoder has layer norms or RMS norms"
         bias = None if norm.bias is None else self.address(norm.bias)
-        return Norm(LAYER_NORM, self.address(norm.weight), bias, norm.eps)
+        return NormStruct(LAYER_NORM, self.address(norm.weight), bias, norm.eps)
 
     def address(self, tensor: Tensor) -> int:
         """The address of a tensor's numbers, fp32 and side by side."""
