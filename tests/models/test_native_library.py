@@ -44,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "source_files", lambda: [tmp_path / "kernels.c"])
-    monkeypatch.setattr(library, "has_avx512", lambda: True)
+    monkeypatch.setattr(library, "has_avx2", lambda: True)
     find_kernels.cache_clear()
     yield tmp_path
     find_kernels.cache_clear()
@@ -122,8 +122,8 @@ def test_turned_off(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_processor_without_wide_vectors(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "has_avx512", lambda: False)
-    assert_torch_computes("this processor has no AVX-512")
+    monkeypatch.setattr(library, "has_avx2", lambda: False)
+    assert_torch_computes("this processor has no AVX2")
     assert not libraries.exists()
     assert find_kernels("1").library is not None
 
@@ -241,7 +241,7 @@ def test_two_processes_compile_at_once(libraries: Path, home: Path) -> None:
     program = (
         "from pathlib import Path\n"
         "from clearstory.models.native import library\n"
-        "library.has_avx512 = lambda: True\n"
+        "library.has_avx2 = lambda: True\n"
         f"library.source_files = lambda: [Path({str(home / 'kernels.c')!r})]\n"
         "found = library.find_kernels('')\n"
         "assert found.library is not None, found.note\n"

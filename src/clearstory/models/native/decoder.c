@@ -7,11 +7,6 @@
 
 #include "vectors.h"
 
-ALWAYS floats all(float number) { return (floats){0} + number; }
-
-/* Lanes of a where the mask is set, of b elsewhere. */
-ALWAYS floats choose(ints mask, floats a, floats b) { return (floats)(((ints)a & mask) | ((ints)b & ~mask)); }
-
 /* e^x to 2e-7 of its size for x up to 88: 2^n e^r with |r| at most ln(2) / 2, and the series of e^r. */
 ALWAYS floats exponential(floats x) {
     x = choose(x < all(-87), all(-87), choose(x > all(88), all(88), x));
@@ -26,7 +21,7 @@ ALWAYS floats exponential(floats x) {
 #define APPLY(function, x, count)                                                          \
     do {                                                                                   \
         int64_t i_ = 0;                                                                    \
-        for (; i_ + 16 <= (count); i_ += 16) store((x) + i_, function(load((x) + i_)));    \
+        for (; i_ + FLOATS <= (count); i_ += FLOATS) store((x) + i_, function(load((x) + i_)));    \
         floats last_ = {0}; /* what is left, padded with zeros */                          \
         memcpy(&last_, (x) + i_, 4 * ((count) - i_));                                      \
         last_ = function(last_);                                                           \
@@ -42,14 +37,33 @@ ALWAYS floats gelu_tanh(floats x) {
 
 ALWAYS floats relu(floats x) { return choose(x < all(0), all(0), x); }
 
+ALWAYS float sum_lanes(floats v) {
+    const floats none = {0};
+    return SUM_FOUR(v, none, none, none)[0];
+}
+
+static float sum(const float *x, int64_t n) {
+    floats lanes = {0};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + FLOATS <= n; i += FLOATS) lanes += load(x + i);
+    for (; i < n; i++) rest += x[i];
+    return sum_lanes(lanes) + rest;
+}
+
+/* (x - a) . (y - b) */
+static float product(const float *x, float a, const float *y, float b, int64_t n) {
+    floats lanes = {0};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + FLOATS <= n; i += FLOATS) lanes += (load(x + i) - a) * (load(y + i) - b);
+    for (; i < n; i++) rest += (x[i] - a) * (y[i] - b);
+    return sum_lanes(lanes) + rest;
+}
+
 static void normalise(const Norm *norm, const float *x, int64_t n, const float *gain, float *out) {
-    float mean = 0, squares = 0;
-    if (norm->kind == LAYER_NORM) {
-        for (int64_t i = 0; i < n; i++) mean += x[i];
-        mean /= n;
-    }
-    for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-    const float factor = 1.0f / sqrtf(squares / n + (float)norm->eps);
+    const float mean = norm->kind == LAYER_NORM ? sum(x, n) / n : 0;
+    const float factor = 1.0f / sqrtf(product(x, mean, x, mean, n) / n + (float)norm->eps);
     for (int64_t i = 0; i < n; i++) out[i] = (x[i] - mean) * factor * gain[i] + (norm->bias ? norm->bias[i] : 0.0f);
 }
 
@@ -84,24 +98,24 @@ static void place_heads(const Decoder *d, const Block *block, float *projected, 
 }
 
 #define MAX_SHARING 4 /* query heads of one key that are computed together */
-#define MAX_PARTS 8   /* vectors of 16 in the largest head that is computed by vectors */
+#define MAX_PARTS (128 / FLOATS) /* vectors in the largest head that is computed by vectors */
 #define PREFETCH 1024 /* bytes ahead of the stream of keys or values */
 
 /* scores = softmax(q K^T scale) without its division, which `totals` are for; keys and query heads by vectors.
    `n` and `size` are constants wherever these are inlined. */
 ALWAYS void score_keys(const float *q, int n, const float *keys, int64_t count, int size, float scale, float *scores) {
     floats query[MAX_SHARING][MAX_PARTS];
-    const int parts = size / 16;
+    const int parts = size / FLOATS;
     for (int h = 0; h < n; h++)
-        for (int i = 0; i < parts; i++) query[h][i] = load(q + h * size + 16 * i);
+        for (int i = 0; i < parts; i++) query[h][i] = load(q + h * size + FLOATS * i);
     int64_t t = 0;
     for (; t + 4 <= count; t += 4) {
         floats products[MAX_SHARING][4] = {0};
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int i = 0; i < parts; i++) {
 #pragma GCC unroll 4
             for (int p = 0; p < 4; p++) {
-                const float *at = keys + (t + p) * size + 16 * i;
+                const float *at = keys + (t + p) * size + FLOATS * i;
                 __builtin_prefetch((const char *)at + PREFETCH, 0, 2);
                 floats key = load(at);
 #pragma GCC unroll 4
@@ -110,50 +124,50 @@ ALWAYS void score_keys(const float *q, int n, const float *keys, int64_t count, 
         }
 #pragma GCC unroll 4
         for (int h = 0; h < n; h++) {
-            floats4 four = SUM_FOUR(floats8, floats4, products[h][0], products[h][1], products[h][2], products[h][3]);
+            floats4 four = SUM_FOUR(products[h][0], products[h][1], products[h][2], products[h][3]);
             four *= scale;
             memcpy(scores + h * count + t, &four, sizeof four);
         }
     }
     for (; t < count; t++)
         for (int h = 0; h < n; h++) {
-            floats product = {0}, none = {0};
-            for (int i = 0; i < parts; i++) product += query[h][i] * load(keys + t * size + 16 * i);
-            scores[h * count + t] = SUM_FOUR(floats8, floats4, product, none, none, none)[0] * scale;
+            floats lanes = {0};
+            for (int i = 0; i < parts; i++) lanes += query[h][i] * load(keys + t * size + FLOATS * i);
+            scores[h * count + t] = sum_lanes(lanes) * scale;
         }
 }
 
 ALWAYS void weigh_values(const float *scores, int n, const float *values, int64_t count, int size,
                          const float *totals, float *out) {
     floats sums[MAX_SHARING][MAX_PARTS] = {0};
-    const int parts = size / 16;
+    const int parts = size / FLOATS;
     for (int64_t t = 0; t < count; t++) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (int i = 0; i < parts; i++) {
-            __builtin_prefetch((const char *)(values + t * size + 16 * i) + PREFETCH, 0, 2);
-            floats value = load(values + t * size + 16 * i);
+            __builtin_prefetch((const char *)(values + t * size + FLOATS * i) + PREFETCH, 0, 2);
+            floats value = load(values + t * size + FLOATS * i);
 #pragma GCC unroll 4
             for (int h = 0; h < n; h++) sums[h][i] += value * scores[h * count + t];
         }
     }
     for (int h = 0; h < n; h++)
-        for (int i = 0; i < parts; i++) store(out + h * size + 16 * i, sums[h][i] / totals[h]);
+        for (int i = 0; i < parts; i++) store(out + h * size + FLOATS * i, sums[h][i] / totals[h]);
 }
 
 /* The exponentials of scores less the largest, and their sum. */
 static float exponentials(float *scores, int64_t count) {
     int64_t t = 0;
     floats most = all(-INFINITY), sums = {0};
-    for (; t + 16 <= count; t += 16) most = choose(load(scores + t) > most, load(scores + t), most);
+    for (; t + FLOATS <= count; t += FLOATS) most = choose(load(scores + t) > most, load(scores + t), most);
     float largest = -INFINITY, total = 0;
-    for (int i = 0; i < 16; i++) largest = most[i] > largest ? most[i] : largest;
+    for (int i = 0; i < FLOATS; i++) largest = most[i] > largest ? most[i] : largest;
     for (; t < count; t++) largest = scores[t] > largest ? scores[t] : largest;
-    for (t = 0; t + 16 <= count; t += 16) {
+    for (t = 0; t + FLOATS <= count; t += FLOATS) {
         floats v = exponential(load(scores + t) - largest);
         store(scores + t, v);
         sums += v;
     }
-    for (int i = 0; i < 16; i++) total += sums[i];
+    for (int i = 0; i < FLOATS; i++) total += sums[i];
     for (; t < count; t++) {
         scores[t] = exponential(all(scores[t] - largest))[0];
         total += scores[t];
@@ -172,11 +186,7 @@ ALWAYS void attend(const float *q, int n, const float *keys, const float *values
 /* The same for a head of any size. */
 static void attend_any_size(const float *q, const float *keys, const float *values, int64_t count, int64_t size,
                             float scale, float *scores, float *out) {
-    for (int64_t t = 0; t < count; t++) {
-        float product = 0;
-        for (int64_t i = 0; i < size; i++) product += q[i] * keys[t * size + i];
-        scores[t] = product * scale;
-    }
+    for (int64_t t = 0; t < count; t++) scores[t] = product(q, 0, keys + t * size, 0, size) * scale;
     const float total = exponentials(scores, count);
     for (int64_t i = 0; i < size; i++) out[i] = 0;
     for (int64_t t = 0; t < count; t++)
@@ -196,8 +206,10 @@ static void attend_heads(const float *q, int64_t n, const float *keys, const flo
         head += heads;                                                    \
         continue;                                                         \
     }
-        CASE(4, 64) CASE(3, 64) CASE(2, 64) CASE(1, 64) CASE(2, 128) CASE(1, 128)
-        CASE(4, 32) CASE(1, 32) CASE(1, 96) CASE(1, 80) CASE(1, 16)
+#if FLOATS == 16 /* their sums fit into registers */
+        CASE(4, 64) CASE(3, 64) CASE(2, 64) CASE(2, 128) CASE(4, 32)
+#endif
+        CASE(1, 64) CASE(1, 128) CASE(1, 32) CASE(1, 96) CASE(1, 80) CASE(1, 16)
 #undef CASE
         attend_any_size(from, keys, values, count, size, scale, scores, to);
         head++;

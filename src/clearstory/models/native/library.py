@@ -2,7 +2,7 @@
 
 The library lies in the cache folder, under a digest of the sources, the compiler and the processor's instructions, and
 one of its own bytes: a damaged file is not loaded but compiled again, and none that another user could have written.
-Where there is no compiler or no AVX-512, or `CLEARSTORY_NATIVE=0` is set, `load_library` returns None and PyTorch's
+Where there is no compiler or no AVX2, or `CLEARSTORY_NATIVE=0` is set, `load_library` returns None and PyTorch's
 kernels are used.
 """
 
@@ -28,14 +28,13 @@ from clearstory import durable
 from clearstory.errors import ClearstoryError
 
 VARIABLE = "CLEARSTORY_NATIVE"
-"""Environment variable that turns compiled kernels off, 0, or on where the processor has no AVX-512, 1."""
+"""Environment variable that turns compiled kernels off, 0, or on where the processor has no AVX2, 1."""
 
 COMPILERS = ("cc", "gcc", "clang")
 
 FLAGS = (
     "-march=native", "-O3", "-std=gnu11", "-shared", "-fPIC", "-w",
-    # Loops become vectors; infinities and NaN stay what they are.
-    "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
+    "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
 
 OPTIONAL_FLAGS = (("-fopenmp", "-mprefer-vector-width=512"), ("-fopenmp",), ())
@@ -114,9 +113,9 @@ def find_kernels(setting: str) -> Kernels:
     """The compiled kernels, compiled now if they are not in the cache folder."""
     if setting == "0":
         return Kernels(None, f"turned off by {VARIABLE}=0", f"unset {VARIABLE} to use them")
-    if setting != "1" and not has_avx512():
-        # With 8-bit weights the kernels compiled for AVX2 take ten times as long as FBGEMM's.
-        return Kernels(None, "this processor has no AVX-512", f"{VARIABLE}=1 compiles slower kernels all the same")
+    if setting != "1" and not has_avx2():
+        # Compiled for SSE2, fp16 weights take eight times as long as for AVX2.
+        return Kernels(None, "this processor has no AVX2", f"{VARIABLE}=1 compiles slower kernels all the same")
     command = compiler_command()
     if not command:
         return Kernels(
@@ -142,9 +141,9 @@ def find_kernels(setting: str) -> Kernels:
         return Kernels(None, f"what {name} compiled cannot be loaded ({first_line(error)})", "name another in CC")
 
 
-def has_avx512() -> bool:
-    """Whether the kernels' vectors of 512 bits are registers here."""
-    return torch.backends.cpu.get_cpu_capability() == "AVX512"
+def has_avx2() -> bool:
+    """Whether the processor has vectors of 256 bits and converts fp16."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 
 def first_line(error: Exception) -> str:

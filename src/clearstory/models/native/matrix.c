@@ -6,14 +6,19 @@
 
 #include "vectors.h"
 
-#define ROW_TILE 6      /* rows of x that share one read of a block */
+#define MAX_TILE 6
+#if defined(__AVX512BW__) || defined(__aarch64__)
+#define ROW_TILE MAX_TILE /* rows of x that share one read of a block: as many as 32 registers have sums for, */
+#else
+#define ROW_TILE 3        /* or 16 registers */
+#endif
 #define ROW_CHUNK 64    /* rows of x that stay in the cache while all weights pass */
 /* Bytes that are fetched ahead of the stream, into the second-level cache: for one row, which only reads, and for
    several, whose sums take time. Measured on a Zen 4. */
 #define AHEAD_OF_ONE 1024
 #define AHEAD_OF_SEVERAL 8192
 #define INTEGERS 32767  /* an input is rounded to so many steps of either sign */
-#define EXACT_INS 8192  /* inputs of which a lane has 512 products: 512 * 127 * INTEGERS is below 2^31 */
+#define EXACT_INS (512 * FLOATS) /* inputs of which a lane has 512 products: 512 * 127 * INTEGERS is below 2^31 */
 
 /* Rows of inputs as the tiles read them: padded, and as integers where the weights are integers. */
 typedef struct {
@@ -50,15 +55,15 @@ static int64_t block_bytes(const Matrix *m) {
    they are inlined; `first` says that the block comes from memory. */
 
 ALWAYS void tile_floats(int half, const void *block, Inputs x, int64_t row, int n, int first, floats4 *out) {
-    floats total[ROW_TILE][BLOCK_OUTS] = {0};
+    floats total[MAX_TILE][BLOCK_OUTS] = {0};
     const float *start = x.floats + row * x.stride;
     const char *w = block;
     const int size = half ? 2 : 4;
     for (int64_t j = 0; j < x.ins; j += LANES, w += size * LANES * BLOCK_OUTS) {
         if (first) prefetch(w, size * LANES * BLOCK_OUTS, n);
-#pragma GCC unroll 2
-        for (int part = 0; part < LANES; part += 16) {
-            floats in[ROW_TILE];
+#pragma GCC unroll 8
+        for (int part = 0; part < LANES; part += FLOATS) {
+            floats in[MAX_TILE];
 #pragma GCC unroll 6
             for (int a = 0; a < n; a++) {
                 in[a] = load(start + a * x.stride + j + part);
@@ -76,26 +81,29 @@ ALWAYS void tile_floats(int half, const void *block, Inputs x, int64_t row, int 
     }
 #pragma GCC unroll 6
     for (int a = 0; a < n; a++)
-        out[a] = SUM_FOUR(floats8, floats4, total[a][0], total[a][1], total[a][2], total[a][3]);
+        out[a] = SUM_FOUR(total[a][0], total[a][1], total[a][2], total[a][3]);
 }
 
 ALWAYS void tile_int8(const void *block, const float *scales, Inputs x, int64_t row, int n, int first, floats4 *out) {
-    floats sums[ROW_TILE][BLOCK_OUTS] = {0};
+    floats sums[MAX_TILE][BLOCK_OUTS] = {0};
     const int16_t *start = x.integers + row * x.stride;
     const int8_t *w = block;
     for (int64_t from = 0; from < x.ins; from += EXACT_INS) {
         const int64_t to = x.ins - from < EXACT_INS ? x.ins : from + EXACT_INS;
-        ints total[ROW_TILE][BLOCK_OUTS] = {0};
+        ints total[MAX_TILE][BLOCK_OUTS] = {0};
         for (int64_t j = from; j < to; j += LANES, w += LANES * BLOCK_OUTS) {
             if (first) prefetch(w, LANES * BLOCK_OUTS, n);
-            shorts in[ROW_TILE];
-#pragma GCC unroll 6
-            for (int a = 0; a < n; a++) in[a] = *(const loose_shorts *)(start + a * x.stride + j);
 #pragma GCC unroll 4
-            for (int b = 0; b < BLOCK_OUTS; b++) {
-                shorts weights = load_bytes(w + b * LANES);
+            for (int part = 0; part < LANES; part += 2 * FLOATS) {
+                shorts in[MAX_TILE];
 #pragma GCC unroll 6
-                for (int a = 0; a < n; a++) total[a][b] = add_products(total[a][b], weights, in[a]);
+                for (int a = 0; a < n; a++) in[a] = *(const loose_shorts *)(start + a * x.stride + j + part);
+#pragma GCC unroll 4
+                for (int b = 0; b < BLOCK_OUTS; b++) {
+                    shorts weights = load_bytes(w + b * LANES + part);
+#pragma GCC unroll 6
+                    for (int a = 0; a < n; a++) total[a][b] = add_products(total[a][b], weights, in[a]);
+                }
             }
         }
 #pragma GCC unroll 6
@@ -107,13 +115,13 @@ ALWAYS void tile_int8(const void *block, const float *scales, Inputs x, int64_t 
     memcpy(&of_outputs, scales, sizeof of_outputs);
 #pragma GCC unroll 6
     for (int a = 0; a < n; a++)
-        out[a] = SUM_FOUR(floats8, floats4, sums[a][0], sums[a][1], sums[a][2], sums[a][3]) * of_outputs
+        out[a] = SUM_FOUR(sums[a][0], sums[a][1], sums[a][2], sums[a][3]) * of_outputs
                  * x.scales[row + a];
 }
 
 ALWAYS void tile_groups(int int4, const void *block, Inputs x, int64_t row, int n, int first, floats4 *out) {
-    floats total[ROW_TILE][BLOCK_OUTS] = {0};
-    floats4 offset_total[ROW_TILE] = {0};
+    floats total[MAX_TILE][BLOCK_OUTS] = {0};
+    floats4 offset_total[MAX_TILE] = {0};
     const int16_t *start = x.integers + row * x.stride;
     const float *sums = x.sums + row * (x.stride / LANES);
     const int integer_bytes = int4 ? LANES * BLOCK_OUTS : PAIR * BLOCK_OUTS;
@@ -121,40 +129,48 @@ ALWAYS void tile_groups(int int4, const void *block, Inputs x, int64_t row, int 
     for (int64_t j = 0; j < x.ins; j += PAIR, w += integer_bytes + 2 * 2 * 2 * BLOCK_OUTS) {
         if (first) prefetch(w, integer_bytes + 64, n);
         /* Scales of the first group's outputs, of the second's, then their offsets. */
-        union { floats v; float of[4][BLOCK_OUTS]; } pair;
-        pair.v = load_half((const uint16_t *)(w + integer_bytes));
-        shorts in[ROW_TILE][2];
+        float numbers[4][BLOCK_OUTS];
+        for (int i = 0; i < 4 * BLOCK_OUTS; i += FLOATS)
+            store(&numbers[0][0] + i, load_half((const uint16_t *)(w + integer_bytes) + i));
 #pragma GCC unroll 6
         for (int a = 0; a < n; a++)
 #pragma GCC unroll 2
             for (int g = 0; g < 2; g++) {
-                in[a][g] = *(const loose_shorts *)(start + a * x.stride + j + g * LANES);
                 floats4 offsets;
-                memcpy(&offsets, pair.of[2 + g], sizeof offsets);
+                memcpy(&offsets, numbers[2 + g], sizeof offsets);
                 offset_total[a] += offsets * sums[a * (x.stride / LANES) + j / LANES + g];
             }
 #pragma GCC unroll 4
-        for (int b = 0; b < BLOCK_OUTS; b++) {
-            shorts weights[2];
-            if (int4) {
-                shorts both = load_unsigned_bytes((const uint8_t *)w + b * LANES);
-                weights[0] = both & 15, weights[1] = both >> 4;
-            } else {
-                weights[0] = load_bytes((const int8_t *)w + b * PAIR);
-                weights[1] = load_bytes((const int8_t *)w + b * PAIR + LANES);
-            }
+        for (int part = 0; part < LANES; part += 2 * FLOATS) {
+            shorts in[MAX_TILE][2];
 #pragma GCC unroll 6
             for (int a = 0; a < n; a++)
 #pragma GCC unroll 2
-                for (int g = 0; g < 2; g++) {
-                    ints products = add_products((ints){0}, weights[g], in[a][g]);
-                    total[a][b] += __builtin_convertvector(products, floats) * pair.of[g][b];
+                for (int g = 0; g < 2; g++)
+                    in[a][g] = *(const loose_shorts *)(start + a * x.stride + j + g * LANES + part);
+#pragma GCC unroll 4
+            for (int b = 0; b < BLOCK_OUTS; b++) {
+                shorts weights[2];
+                if (int4) {
+                    shorts both = load_unsigned_bytes((const uint8_t *)w + b * LANES + part);
+                    weights[0] = both & 15, weights[1] = both >> 4;
+                } else {
+                    weights[0] = load_bytes((const int8_t *)w + b * PAIR + part);
+                    weights[1] = load_bytes((const int8_t *)w + b * PAIR + LANES + part);
                 }
+#pragma GCC unroll 6
+                for (int a = 0; a < n; a++)
+#pragma GCC unroll 2
+                    for (int g = 0; g < 2; g++) {
+                        ints products = add_products((ints){0}, weights[g], in[a][g]);
+                        total[a][b] += __builtin_convertvector(products, floats) * numbers[g][b];
+                    }
+            }
         }
     }
 #pragma GCC unroll 6
     for (int a = 0; a < n; a++) {
-        floats4 sums = SUM_FOUR(floats8, floats4, total[a][0], total[a][1], total[a][2], total[a][3]);
+        floats4 sums = SUM_FOUR(total[a][0], total[a][1], total[a][2], total[a][3]);
         out[a] = (sums + offset_total[a]) * x.scales[row + a];
     }
 }
@@ -173,7 +189,7 @@ ALWAYS void tile(const Matrix *m, const void *block, int64_t number, Inputs x, i
 /* BLOCK_OUTS outputs of all rows. */
 static void block_product(const Matrix *m, int64_t number, Inputs x, int64_t rows, float *out, int64_t out_stride) {
     const char *block = (const char *)m->blocks + number * block_bytes(m);
-    floats4 sums[ROW_TILE];
+    floats4 sums[MAX_TILE];
     int outs = m->outs - number * BLOCK_OUTS < BLOCK_OUTS ? m->outs - number * BLOCK_OUTS : BLOCK_OUTS;
     floats4 bias = {0};
     if (m->bias) memcpy(&bias, m->bias + number * BLOCK_OUTS, 4 * outs);
@@ -185,7 +201,7 @@ static void block_product(const Matrix *m, int64_t number, Inputs x, int64_t row
             case 3: tile(m, block, number, x, row, 3, row == 0, sums); break;
             case 4: tile(m, block, number, x, row, 4, row == 0, sums); break;
             case 5: tile(m, block, number, x, row, 5, row == 0, sums); break;
-            default: tile(m, block, number, x, row, ROW_TILE, row == 0, sums);
+            default: tile(m, block, number, x, row, MAX_TILE, row == 0, sums);
         }
         for (int a = 0; a < n; a++) {
             float *to = out + (row + a) * out_stride + number * BLOCK_OUTS;
