@@ -71,6 +71,7 @@ VERBS = frozenset(
         "compute",
         "convert",
         "estimate",
+        "fine-tune",
         "generate",
         "measure",
         "predict",

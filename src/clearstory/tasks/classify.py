@@ -240,14 +240,17 @@ class Classify:
         return values >= THRESHOLD if self.problem_type == "multi_label_classification" else values[:, 0]
 
 
-def window_outputs(model: nn.Module, rows: Sequence[Any]) -> Float[Tensor, "N labels"]:
-    """Logits of each row, in order, computed in batches of rows of similar length, on the CPU in float64."""
+def window_outputs(model: nn.Module, rows: Sequence[Any], batch_size: int | None = None) -> Float[Tensor, "N labels"]:
+    """Logits of each row, in order, computed in batches of rows of similar length, on the CPU in float64.
+
+    A row has `ids` and `token_types`; a batch has at most `batch_size` rows and about PREDICTION_TOKENS tokens.
+    """
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     outputs: dict[int, Tensor] = {}
     classifier = cast(SequenceClassifier, model)
     with inference_mode(model):
-        for batch in batches_of_tokens(order, rows):
+        for batch in batches_of_tokens(order, rows, batch_size or len(rows)):
             tokens = TokenBatch.from_sequences([rows[index].ids for index in batch], device)
             types = None
             if any(rows[index].token_types for index in batch):
@@ -258,11 +261,14 @@ def window_outputs(model: nn.Module, rows: Sequence[Any]) -> Float[Tensor, "N la
     return torch.stack([outputs[index] for index in range(len(rows))])
 
 
-def batches_of_tokens(order: Iterable[int], rows: Sequence[Any]) -> list[list[int]]:
-    """Row indices, which are sorted by length, in batches of about PREDICTION_TOKENS tokens."""
+def batches_of_tokens(order: Iterable[int], rows: Sequence[Any], batch_size: int) -> list[list[int]]:
+    """Row indices, which are sorted by length, in batches of about PREDICTION_TOKENS tokens and at most `batch_size`
+    rows.
+    """
     batches: list[list[int]] = []
     for index in order:
-        if batches and (len(batches[-1]) + 1) * len(rows[index].ids) <= PREDICTION_TOKENS:
+        tokens = (len(batches[-1]) + 1) * len(rows[index].ids) if batches else PREDICTION_TOKENS + 1
+        if tokens <= PREDICTION_TOKENS and len(batches[-1]) < batch_size:
             batches[-1].append(index)
         else:
             batches.append([index])

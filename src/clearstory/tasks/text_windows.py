@@ -61,8 +61,8 @@ class TextWindows:
         if not (before or first or second or after):
             raise BadInput(f"{location or 'a text'} is empty, and this model needs at least one token")
         n_special = len(before) + len(after) + (len(between) if second is not None else 0)
-        room = None if self.context is None else self.context - n_special
-        if room is None or len(first) + len(second or ()) <= room:
+        limit = None if self.context is None else self.context - n_special
+        if limit is None or len(first) + len(second or ()) <= limit:
             return [self.join(first, second)]
         if self.stride is None and self.truncate is None:
             raise ContextOverflow(
@@ -71,24 +71,24 @@ class TextWindows:
                 "--stride to read them in windows"
             )
         if self.truncate is not None:
-            return [self.join(*self.truncated(first, second, room))]
-        return list(self.strided(first, second, room))
+            return [self.join(*self.truncated(first, second, limit))]
+        return list(self.strided(first, second, limit))
 
-    def truncated(self, first: list[int], second: list[int] | None, room: int) -> tuple[list[int], list[int] | None]:
-        """Both texts within `room` tokens: tokens are dropped from the longer one, until both have the same length."""
+    def truncated(self, first: list[int], second: list[int] | None, limit: int) -> tuple[list[int], list[int] | None]:
+        """Both texts within `limit` tokens: tokens are dropped from the longer one, until both have the same length."""
         if second is None:
-            return cut(first, room, self.truncate), None
-        longest = max(len(first), len(second), room)
-        keep = next(n for n in range(longest, -1, -1) if min(len(first), n) + min(len(second), n) <= room)
+            return cut(first, limit, self.truncate), None
+        longest = max(len(first), len(second), limit)
+        keep = next(n for n in range(longest, -1, -1) if min(len(first), n) + min(len(second), n) <= limit)
         # One token more of the first text where an odd number fits.
-        spare = room - min(len(first), keep) - min(len(second), keep)
+        spare = limit - min(len(first), keep) - min(len(second), keep)
         return cut(first, keep + spare, self.truncate), cut(second, keep, self.truncate)
 
-    def strided(self, first: list[int], second: list[int] | None, room: int) -> Iterator[TextWindow]:
+    def strided(self, first: list[int], second: list[int] | None, limit: int) -> Iterator[TextWindow]:
         """Windows of the text, or of the second text after all of the first; the last one ends with the text."""
         assert self.stride is not None
         long = first if second is None else second
-        size = room if second is None else room - len(first)
+        size = limit if second is None else limit - len(first)
         if size < 1 or self.stride > size:
             raise BadSetting(
                 f"stride is {self.stride:,}, and a window has {max(size, 0):,} tokens of a text; give at most that many"
@@ -123,8 +123,8 @@ class TextWindows:
         return around[:start], between, around[start + len(own) :]
 
 
-def cut(ids: list[int], room: int, side: Truncate | None) -> list[int]:
-    """The ids without those at one end that exceed `room`."""
-    if len(ids) <= room:
+def cut(ids: list[int], limit: int, side: Truncate | None) -> list[int]:
+    """The ids without those at one end that exceed `limit`."""
+    if len(ids) <= limit:
         return ids
-    return ids[:room] if side == "right" else ids[len(ids) - room :]
+    return ids[:limit] if side == "right" else ids[len(ids) - limit :]

@@ -11,17 +11,23 @@ from clearstory.recipes.settings.inference import ClassifyRecipe
 
 def run(recipe: ClassifyRecipe, output: Output) -> Mapping[str, Any]:
     """Print each text with the probabilities of its labels, or each word with its label, one a line."""
-    from clearstory.recipes.inference.classify import classify
+    from clearstory.recipes.inference.classify import classify, write_classifications
 
     results = classify(
         recipe.model,
         [*recipe.text, *([] if recipe.input is None else [recipe.input])],
+        pair=recipe.pair,
+        pair_column=recipe.pair_column,
         truncate=recipe.truncate,
+        stride=recipe.stride,
         batch_size=recipe.batch_size,
         errors=recipe.errors,
         text_field=recipe.text_field,
         device=recipe.device,
     )
+    if recipe.out is not None:
+        write_classifications(recipe.out, results)
+        return {"out": str(recipe.out), "count": len(results)}
     if not output.json:
         for each in results:
             lines = [f"{each.text}\n"] if each.labels else []

@@ -17,6 +17,8 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Evaluate and print the scores."""
     if recipe.task == "tag":
         return run_tags(recipe, output)
+    if recipe.task != "text":
+        return run_task(recipe, output)
     from clearstory.cli.training_display import progress_bar
     from clearstory.recipes.inference.evaluate import Evaluation, evaluate
 
@@ -98,11 +100,36 @@ def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     return asdict(score)
 
 
+def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
+    """Print the metrics of a task with their intervals, and the scores of each label."""
+    from clearstory.recipes.inference.evaluate_task import evaluate_on_task
+
+    scores = evaluate_on_task(
+        recipe.model,
+        recipe.text,
+        recipe.task,
+        reading=recipe.reading,
+        truncate=recipe.truncate,
+        stride=recipe.stride,
+        device=recipe.device,
+    )
+    if not output.json:
+        for name, value in scores.metrics.items():
+            low, high = scores.intervals.get(name, (value, value))
+            title = name.replace("_", " ").replace(" f1", " F1")
+            output.console.print(f"{title} {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
+        for label in scores.details.get("labels", ()):
+            numbers = "  ".join(f"{name} {label[name]:.4f}" for name in ("precision", "recall", "f1"))
+            output.console.print(f"  {label['label']}: {numbers}  of {label['support']:,}")
+        output.console.print(f"{scores.examples:,} examples of {scores.data}")
+    return scores.to_json()
+
+
 def needs_torch(recipe: EvaluateRecipe) -> bool:
     """Whether the model is any but an n-gram model, whose tables numpy reads."""
     from clearstory.formats.ngram_tables import is_ngram_model
 
-    return recipe.task == "tag" or recipe.device not in (None, "cpu") or not is_ngram_model(recipe.model)
+    return recipe.task != "text" or recipe.device not in (None, "cpu") or not is_ngram_model(recipe.model)
 
 
 COMMAND = Command(

@@ -10,6 +10,7 @@ from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
 from clearstory.models.precision import Precision
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
+from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.settings import ReadSettings
 
 
@@ -66,7 +67,7 @@ class EvaluateRecipe:
         model: model folder, run folder, checkpoint or .gguf file.
         text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
             standard input.
-        task: text, its likelihood; or tag, the tagging accuracy on a CoNLL-U file.
+        task: text, its likelihood; classify, the labels of texts; or tag, the tagging accuracy on a CoNLL-U file.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
@@ -74,11 +75,13 @@ class EvaluateRecipe:
         precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the model as it is.
         int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
+        truncate: which end of a text that exceeds the context is dropped (task classify); default: raise an error, or
+            with stride read it in windows.
     """
 
     model: str = positional_setting("MODEL")
     text: tuple[str, ...] = positional_setting("TEXT", ())
-    task: Literal["text", "tag"] = "text"
+    task: Literal["text", "classify", "tag"] = "text"
     windows: Literal["strided", "blocks"] = "strided"
     stride: int | None = None
     batch_size: int = 8
@@ -86,6 +89,8 @@ class EvaluateRecipe:
     precision: Precision = "auto"
     int8: bool = False
     device: str | None = None
+    truncate: Literal["left", "right"] | None = None
+    reading: LabelSettings = field(default_factory=LabelSettings, metadata=INLINE_SECTION)
     data: ReadSettings = field(default_factory=ReadSettings)
 
     def __post_init__(self) -> None:
@@ -150,7 +155,7 @@ class EmbedRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyRecipe:
-    """Classify texts, or their words, with an encoder.
+    """Classify texts, pairs of texts, or the words of texts, with a model that has a classification head.
 
     Args:
         model: model folder, run folder or checkpoint.
@@ -158,7 +163,12 @@ class ClassifyRecipe:
         input: further file of texts, which must exist.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
-        text_field: field (jsonl) or column (parquet) with the text.
+        text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
+        pair: second text of a pair, with each text.
+        pair_column: field or column with the second text of a pair.
+        stride: tokens between the starts of the windows in which a text that exceeds the context is read; their
+            probabilities are averaged.
+        out: file for the results, .jsonl, .csv or .tsv; default: standard output.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
     """
@@ -167,10 +177,20 @@ class ClassifyRecipe:
     text: tuple[str, ...] = positional_setting("TEXT", ())
     input: Path | None = None
     truncate: Literal["left", "right"] | None = None
+    stride: int | None = None
+    pair: str | None = None
+    pair_column: str | None = None
+    out: Path | None = None
     batch_size: int = 32
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.stride < 1:
+            raise BadSetting(f"stride is {self.stride}; it must be at least 1")
+        if self.out is not None and self.out.suffix not in (".jsonl", ".csv", ".tsv"):
+            raise BadSetting(f"out is {self.out}; its suffix must be .jsonl, .csv or .tsv")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,47 @@
+"""Evaluation of a model on the labeled examples of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from clearstory.errors import BadInput
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
+from clearstory.tasks.base import TaskEvaluation, TaskSettings, evaluate_task
+from clearstory.tasks.classify import PROBLEM_TYPES, describe_head
+from clearstory.tasks.data.examples import DataSplits
+from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.table import TASKS
+
+
+def evaluate_on_task(
+    model: str | Path | ModelWithTokenizer,
+    sources: Sequence[str],
+    task: str,
+    *,
+    reading: LabelSettings | None = None,
+    truncate: Literal["left", "right"] | None = None,
+    stride: int | None = None,
+    device: str | None = None,
+) -> TaskEvaluation:
+    """The metrics of a fine-tuned model on the examples of files, with their intervals.
+
+    Raises CannotDo for a model without a head, BadInput for one whose head is for another task, and for a label that
+    the model has not.
+    """
+    network: Any
+    network, tokenizer = load_classifier(model, device)
+    spec, reading = TASKS[task], reading or LabelSettings()
+    if task == "classify":
+        if network.config.label_level != "text":
+            raise BadInput(f"the model has a head for {describe_head(network.config)}; use --task tag")
+        kinds: dict[str, Any] = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}
+        if reading.problem == "auto":
+            reading = replace(reading, problem=kinds[network.config.problem_type])
+    data = spec.read(sources, reading, spec.known_labels(network))
+    settings = TaskSettings(truncate=truncate, stride=stride)
+    made = spec.make(DataSplits(data, replace(data, examples=())), network, tokenizer, settings)
+    made.build_model(network)  # raises where the head is for other labels
+    return evaluate_task(made, network, data)
