@@ -109,7 +109,7 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
     labels = data.label_names or None
 
     def held_out(source: str) -> LabeledData[Any]:
-        return spec.read((source,), reading, labels)
+        return spec.read((source,), reading.for_held_out(data.kind), labels)
 
     validation = recipe.validation_share
     test = None if recipe.test is None else held_out(recipe.test)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from clearstory.errors import BadInput, nearest
+from clearstory.tasks.data.labels import is_index
 from clearstory.text.label_files import describe_labels, is_number
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
     ("texta", "textb"), ("sentencea", "sentenceb"), ("sent1", "sent2"), ("s1", "s2"), ("question", "sentence"),
     ("question", "passage"), ("query", "passage"), ("query", "document"), ("context", "response"),
-    ("anchor", "positive"), ("word1", "word2"),
+    ("anchor", "positive"), ("word1", "word2"), ("#1string", "#2string"),
 )  # fmt: skip
 LABELS = (
     "label", "labels", "class", "category", "categories", "sentiment", "target", "emotion", "emotions", "intent",
     "topic", "polarity", "score", "rating", "stars", "star", "classindex", "relatednessscore", "similarity",
-    "goldlabel", "isduplicate", "tag", "y", "airlinesentiment", "value",
+    "goldlabel", "isduplicate", "quality", "tag", "y", "airlinesentiment", "value",
 )  # fmt: skip
 SPLITS = ("split", "partition", "subset", "datasplit")
 TOKENS = ("tokens", "words", "token", "word")
@@ -71,7 +72,7 @@ def is_header(names: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> bool:
     """Whether the first row of a table has the names of its columns.
 
     It does if at least one is a usual name, no value of the rows below, and none is a number or a sentence; or if it
-    is text above a column of numbers.
+    is text above a column of numbers, or above labels of which it is none.
 
     >>> is_header(["id", "verse"]), is_header(["0", "to water,"]), is_header(["tweet id", "mood"], [["7", "sad"]])
     (True, False, True)
@@ -84,19 +85,24 @@ def is_header(names: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> bool:
         return True
     if {plain(name) for name in names} <= ALSO:
         return True
+    columns = list(zip(*(row for row in rows if len(row) == len(names)), strict=True))
     return 1 < len(names) == len(set(names)) and any(
-        len(row) == len(names) and rows and is_number(row[column])
-        for column in range(len(names))
-        for row in rows[:1]
-        if all(len(other) == len(names) and is_number(other[column]) for other in rows)
+        all(map(is_number, values)) or (_are_repeated(values) and name not in values)
+        for name, values in zip(names, columns, strict=False)
     )
+
+
+def _are_repeated(values: Sequence[str]) -> bool:
+    """Whether each of few values occurs again, as labels do."""
+    distinct = len(set(values))
+    return 1 < distinct <= 40 and distinct * 2 <= len(values) and all(values.count(each) > 1 for each in set(values))
 
 
 def choose_column(table: RecordTable, name: str, flag: str) -> str:
     """The column that a setting names, by its name or by its number from 1. Raises BadInput where there is none."""
     if name in table.columns:
         return name
-    if name.isascii() and name.isdecimal() and 1 <= int(name[:6]) <= len(table.columns):
+    if is_index(name) and 1 <= int(name) <= len(table.columns):
         return table.columns[int(name) - 1]
     same = [column for column in table.columns if plain(column) == plain(name)]
     if len(same) == 1:
@@ -106,7 +112,7 @@ def choose_column(table: RecordTable, name: str, flag: str) -> str:
             f"{table.name} has no column {name!r}: its first line is no header; name one of its "
             f"{len(table.columns)} columns by its number, such as {flag} {len(table.columns)}"
         )
-    known = ", ".join(map(repr, table.columns[:20]))
+    known = table.listed_columns
     close = nearest(name, table.columns)
     suggestion = f"; {close}" if close.startswith("did you mean") else ""
     raise BadInput(f"{table.name} has no column {name!r}, only {known}{suggestion}; choose one with {flag}")
@@ -158,9 +164,9 @@ def is_counted(texts: Sequence[str]) -> bool:
     >>> is_counted(["0", "1", "2", "3"]), is_counted(["0", "1", "1", "0"])
     (True, False)
     """
-    if not all(text.isdecimal() for text in texts):
+    if not all(text.isascii() and text.isdecimal() and len(text) < 20 for text in texts):
         return False
-    numbers = [int(text[:18]) for text in texts]
+    numbers = [int(text) for text in texts]
     follow = sum(after == before + 1 for before, after in pairwise(numbers))
     return follow >= 0.9 * (len(numbers) - 1) or len(set(numbers)) == len(numbers) > 20
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clearstory.errors import BadInput, nearest
 from clearstory.tasks.data.chunk_tags import marks_chunks
+from clearstory.tasks.data.labels import is_index
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.conllu import COLUMNS, CONLLU_SUFFIX, read_conllu
 from clearstory.text.files import content_suffix, read_lines
@@ -77,6 +78,13 @@ def read_conll(path: Path, settings: LabelSettings, notes: ReadNotes) -> ConllSe
             "on the text with --task lm"
         )
     word_column, tag_column = _choose_columns(path, blocks, names, settings)
+    words = [fields[word_column] for _, fields in lines]
+    if sum(" " in word.strip() for word in words) * 2 > len(words):
+        raise BadInput(
+            f"{path} has a text on each line, not words with tags; texts with labels are for --task classify"
+        )
+    if all("/" in word.strip("/") for word in words):
+        raise BadInput(f"{path} has words joined to their tags ({words[0][:20]}); give a word and its tag on each line")
     found = ConllSentences(described=f"words from column {word_column + 1}, tags from column {tag_column + 1}")
     if names:
         found.described = f"words from '{names[word_column]}', tags from '{names[tag_column]}'"
@@ -150,13 +158,13 @@ def _choose_columns(
 
 def _has_word_numbers(values: Sequence[str]) -> bool:
     """Whether values count the words of a sentence from 0 or 1, as the first column of CoNLL-U does."""
-    numbers = [int(value) for value in values if value.isdecimal()]
+    numbers = [int(value) for value in values if is_index(value)]
     return len(numbers) == len(values) and numbers[0] in (0, 1) and all(b == a + 1 for a, b in pairwise(numbers))
 
 
 def _column_index(path: Path, name: str, names: Sequence[str], width: int, what: str) -> int:
     """Index of the column that a setting names: a number from 1, or a name where the file has names."""
-    if name.isascii() and name.isdecimal() and 1 <= int(name[:6]) <= width:
+    if is_index(name) and 1 <= int(name) <= width:
         return int(name) - 1
     known = list(names) or (list(CONLLU_COLUMNS) if width == COLUMNS else [])
     if name.lower() in known:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clearstory.errors import BadInput
-from clearstory.tasks.data.columns import TextColumns, find_named, has_flags, sample_values
+from clearstory.tasks.data.columns import TextColumns, find_named, has_flags, plain, sample_values
 from clearstory.tasks.data.data_files import (
     RECORD_FILES,
     TREE_FILES,
@@ -25,6 +25,7 @@ from clearstory.tasks.data.labels import (
     check_numbers,
     check_types,
     choose_problem,
+    is_index,
     is_missing,
     label_text,
     names_beside,
@@ -90,9 +91,7 @@ def _from_records(
     columns = choose_text_columns(table, settings)
     described = [describe_columns(table, columns)]
     names, declared = _declared_names(table, columns, files, settings, described)
-    records, dropped = _labeled_records(table, columns, names)
-    if dropped:
-        described.append(f"the {dropped} part has no labels and is left out")
+    records = _labeled_records(table, columns, names, described)
     values = [_label_value(record, columns) for record in records]
     located = [(record.location, value) for record, value in zip(records, values, strict=True)]
     check_types(located, columns.labels[0])
@@ -133,11 +132,11 @@ def _declared_names(
         notes.append(f"label names from {beside[0].name}")
         return beside[1], beside[0].name
     texts = find_named(table.columns, ("labeltext", "labelname"))
-    if texts is not None and texts != column and all(value.isdecimal() for value in values):
+    if texts is not None and texts != column and all(map(is_index, values)):
         pairs = {
             (int(label_text(record.values[column])), label_text(record.values.get(texts)))
             for record in table.records
-            if label_text(record.values.get(column)).isdecimal()
+            if is_index(label_text(record.values.get(column)))
         }
         if sorted(number for number, _ in pairs) == list(range(len(pairs))):
             notes.append(f"label names from {texts!r}")
@@ -145,8 +144,10 @@ def _declared_names(
     return (), ""
 
 
-def _labeled_records(table: RecordTable, columns: TextColumns, names: Labels) -> tuple[list[LabelRecord], str]:
-    """The records with their parts, without a part (as the test part of a benchmark) in which no record has a label."""
+def _labeled_records(table: RecordTable, columns: TextColumns, names: Labels, notes: list[str]) -> list[LabelRecord]:
+    """The records with their parts, without those whose label is -1, by which `datasets` says that there is none, and
+    without a part (as the test part of a benchmark) in which no record has a label.
+    """
     records = table.records
     if columns.split is not None:
         records = [
@@ -154,9 +155,14 @@ def _labeled_records(table: RecordTable, columns: TextColumns, names: Labels) ->
             for record in records
         ]
 
+    agreed = plain(columns.labels[0]) == "goldlabel"  # SNLI has - where its annotators did not agree
+
+    def is_unknown(record: LabelRecord) -> bool:
+        label = label_text(record.values.get(columns.labels[0]))
+        return (bool(names) and "-1" not in names and label == "-1") or (agreed and label == "-")
+
     def unlabeled(record: LabelRecord) -> bool:
-        value = record.values.get(columns.labels[0])
-        return is_missing(value) or (bool(names) and label_text(value) == "-1" and "-1" not in names)
+        return is_missing(record.values.get(columns.labels[0])) or is_unknown(record)
 
     parts = {record.part for record in records}
     dropped = [
@@ -164,7 +170,14 @@ def _labeled_records(table: RecordTable, columns: TextColumns, names: Labels) ->
         for part in sorted(parts - {"train", ""})
         if len(parts) > 1 and all(unlabeled(record) for record in records if record.part == part)
     ]
-    return [record for record in records if record.part not in dropped], " and ".join(dropped)
+    if dropped:
+        notes.append(f"the {' and '.join(dropped)} part has no labels and is left out")
+    records = [record for record in records if record.part not in dropped]
+    kept = [record for record in records if not is_unknown(record)]
+    if len(kept) < len(records):
+        mark = "-" if agreed else "-1"
+        notes.append(f"{len(records) - len(kept):,} texts with {mark} in place of a label are left out")
+    return kept
 
 
 def _label_value(record: LabelRecord, columns: TextColumns) -> object:

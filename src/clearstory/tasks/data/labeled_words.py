@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from clearstory.tasks.data.chunk_tags import (
     marks_chunks,
     to_bio,
 )
-from clearstory.tasks.data.columns import TAGS, TEXTS, TOKENS, choose_column, find_named, sample_values
+from clearstory.tasks.data.columns import TAGS, TEXTS, TOKENS, choose_column, find_named, is_header, sample_values
 from clearstory.tasks.data.conll import read_conll
 from clearstory.tasks.data.data_files import RECORD_FILES, TREE_FILES, WORD_FILES, DataFile, find_data_files
 from clearstory.tasks.data.examples import LabeledData, LabeledWords
@@ -92,12 +93,12 @@ def read_labeled_words(
 
 
 def _has_records(file: DataFile) -> bool:
-    """Whether a file has a sentence in each record; a .tsv file can have a word on each line instead."""
+    """Whether a file has a sentence in each record; a .tsv file without a header has a word on each line."""
     suffix = content_suffix(file.path)
     if suffix != ".tsv":
         return suffix in RECORD_FILES
-    lines = (line for line, _ in zip(read_lines(file.path, "replace"), range(500), strict=False))
-    return not any(not line.strip() for line in list(lines)[:-1])
+    lines = list(islice(read_lines(file.path, "replace"), 500))
+    return bool(lines) and is_header(lines[0].rstrip("\r").split("\t")) and all(line.strip() for line in lines[:-1])
 
 
 def _read_records(table: RecordTable, settings: LabelSettings, read: _TaggedRead) -> None:
@@ -113,9 +114,9 @@ def _read_records(table: RecordTable, settings: LabelSettings, read: _TaggedRead
     if tokens is None or _has_spans(table, tags):
         _read_span_records(table, settings, read, tags, part)
         return
-    tags = tags or find_named([column for column in table.columns if column != tokens], TAGS)
+    tags = tags or _find_tags(table, [column for column in table.columns if column != tokens])
     if tags is None:
-        known = ", ".join(map(repr, table.columns))
+        known = table.listed_columns
         raise BadInput(f"{table.name} has no column of tags, only {known}; name it with --label-column")
     read.names = table.class_names.get(tags, ())
     read.notes[f"words from {tokens!r}, tags from {tags!r}"] = None
@@ -142,6 +143,16 @@ def _read_records(table: RecordTable, settings: LabelSettings, read: _TaggedRead
             read.files[-1].append(
                 LabeledWords(tuple(w for w, _ in kept), tuple(t for _, t in kept), record.location, part(record))
             )
+
+
+def _find_tags(table: RecordTable, left: Sequence[str]) -> str | None:
+    """The column of tags by its usual names; of several, one whose tags mark chunks."""
+    named = [column for name in TAGS if (column := find_named(left, [name])) is not None]
+    for column in named:
+        values = sample_values(table, column)
+        if marks_chunks(str(tag) for value in values for tag in (value if isinstance(value, list) else [value])):
+            return column
+    return named[0] if named else None
 
 
 def _read_word_records(table: RecordTable, columns: tuple[str, str, str], read: _TaggedRead, part: Any) -> None:
@@ -200,7 +211,7 @@ def _read_span_records(
     text = text or find_named(table.columns, TEXTS)
     spans = spans or find_named([column for column in table.columns if column != text], SPANS)
     if text is None or spans is None or not any(isinstance(value, list) for value in sample_values(table, spans)):
-        known = ", ".join(map(repr, table.columns[:20]))
+        known = table.listed_columns
         labels = "; texts with labels are for --task classify" if text is not None else ""
         raise BadInput(
             f"{table.name} has neither words with tags nor a text with spans (its columns are {known}); name them with "

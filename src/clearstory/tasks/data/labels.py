@@ -173,7 +173,12 @@ def are_ids(labels: Iterable[str], names: Sequence[str]) -> bool:
     """Whether labels are indices into names that are not numbers themselves."""
     if not names or all(as_number(name) is not None for name in names):
         return False
-    return all(label.isascii() and label.isdecimal() and int(label[:9]) < len(names) for label in labels)
+    return all(is_index(label) and int(label) < len(names) for label in labels)
+
+
+def is_index(text: str) -> bool:
+    """Whether a text is a whole number that can count something."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def resolve_names(found: Sequence[tuple[str, Labels]], names: Sequence[str], declared: str) -> list[Labels]:

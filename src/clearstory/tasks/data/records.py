@@ -49,6 +49,21 @@ class RecordTable:
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     name: str = "the data"
 
+    @property
+    def listed_columns(self) -> str:
+        """The names of the columns, for messages."""
+        return list_names(self.columns)
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Some names in quotation marks, each cut if it is long.
+
+    >>> list_names(["text", "label"])
+    "'text', 'label'"
+    """
+    names = list(names)
+    return ", ".join(repr(name[:40]) for name in names[:12]) + (" …" if len(names) > 12 else "")
+
 
 def read_table(files: Iterable[DataFile], settings: LabelSettings, notes: ReadNotes) -> RecordTable:
     """All records of the files as one table.
@@ -62,7 +77,7 @@ def read_table(files: Iterable[DataFile], settings: LabelSettings, notes: ReadNo
             whole = table
         elif whole.has_header != table.has_header or (not table.has_header and whole.columns != table.columns):
             raise BadInput(
-                f"{table.name} has the columns {_some(table.columns)}, and {whole.name} has {_some(whole.columns)}; "
+                f"{table.name} has the columns {table.listed_columns}, and {whole.name} has {whole.listed_columns}; "
                 "give files with the same columns"
             )
         else:
@@ -142,7 +157,7 @@ def _rows(file: DataFile, rows: Iterator[Row], settings: LabelSettings) -> Recor
         return RecordTable((), [], has_header=False, name=str(path))
     names = tuple(name.strip() for name in first[1])
     chosen = {settings.text_column, settings.pair_column, settings.negative_column, settings.split_column}
-    chosen |= set((settings.label_column or "").split(","))
+    chosen = {*chosen, *(settings.label_column or "").split(",")} - {None, ""}
     records: list[LabelRecord] = []
     listed = list(rows)
     has_header = bool(chosen & set(names)) or is_header(names, [fields for _, fields in listed[:SAMPLE_RECORDS]])
@@ -185,7 +200,9 @@ def _json_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterat
         yield from _jsonl_objects(path, reading, notes)
         return
     contents = parse_json(text, str(path), "give a list of objects, or one object per line in a .jsonl file")
-    if isinstance(contents, dict):
+    if isinstance(contents, dict) and (columns := _columns_of_lists(contents)):
+        contents = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    elif isinstance(contents, dict):
         lists = [value for value in contents.values() if isinstance(value, list)]
         contents = lists[0] if len(lists) == 1 else [contents]
     if not isinstance(contents, list):
@@ -194,6 +211,14 @@ def _json_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterat
         if not isinstance(values, dict):
             raise BadInput(f"{path}, object {number:,} is not a JSON object; each must have a text and a label")
         yield f"{path}, object {number:,}", values
+
+
+def _columns_of_lists(contents: dict[str, Any]) -> dict[str, list[Any]]:
+    """The columns of an object that has a list for each, all of one length; {} for another."""
+    lists = {name: value for name, value in contents.items() if isinstance(value, list)}
+    of_objects = any(isinstance(each, dict) for value in lists.values() for each in value)
+    same = len(lists) > 1 and len(lists) == len(contents) and len({len(value) for value in lists.values()}) == 1
+    return lists if same and not of_objects else {}
 
 
 def _fasttext_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -206,8 +231,3 @@ def _fasttext_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> It
         labels = [word.removeprefix(FASTTEXT) for word in words[:count]]
         values = {"text": " ".join(words[count:]), "label": labels[0] if len(labels) == 1 else labels}
         yield f"{path}, line {number:,}", values
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(map(repr, names[:8])) + (" …" if len(names) > 8 else "")

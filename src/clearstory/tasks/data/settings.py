@@ -49,10 +49,15 @@ class LabelSettings:
             if getattr(self, name) not in values:
                 raise BadSetting(f"{name} is {getattr(self, name)!r}; supported: {', '.join(values)}")
 
-    @property
-    def evaluation(self) -> LabelSettings:
-        """The settings for validation and test data: of trees, the sentences."""
-        return replace(self, trees="binary-sentences" if self.trees.startswith("binary-") else "sentences")
+    def for_held_out(self, kind: str) -> LabelSettings:
+        """The settings for validation and test data: labels of the kind that training has, and the sentences of trees.
+
+        >>> LabelSettings(trees="binary-phrases").for_held_out("multi").problem
+        'multi'
+        """
+        problems: dict[str, Problem] = {"single": "single", "multi": "multi", "regression": "regression"}
+        trees: Trees = "binary-sentences" if self.trees.startswith("binary-") else "sentences"
+        return replace(self, trees=trees, problem=problems.get(kind, self.problem))
 
     @property
     def reading(self) -> ReadSettings:

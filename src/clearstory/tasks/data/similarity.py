@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput
-from clearstory.tasks.data.columns import ANCHORS, NEGATIVES, SCORES, choose_column, find_named, find_pair, is_text
+from clearstory.tasks.data.columns import (
+    ANCHORS,
+    NEGATIVES,
+    SCORES,
+    choose_column,
+    find_named,
+    find_pair,
+    is_text,
+    plain,
+)
 from clearstory.tasks.data.columns import sample_values as values_of
 from clearstory.tasks.data.data_files import RECORD_FILES, TREE_FILES, WORD_FILES, DataFile, find_data_files
 from clearstory.tasks.data.examples import LabeledData, SimilarityExample
-from clearstory.tasks.data.labels import as_number, is_missing, label_text
+from clearstory.tasks.data.labels import are_ids, as_number, is_missing, label_text, read_label_names
 from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.data.text_columns import find_split_column, part_of_record
@@ -93,8 +102,8 @@ def read_similarity(
         records = [
             record._replace(part=part_of_record(record.values.get(split), record.location)) for record in records
         ]
-    if _has_entailment(table, columns):
-        examples = _from_entailment(records, columns, settings)
+    if _has_entailment(table, columns, settings):
+        examples = _from_entailment(table, records, columns, settings)
         columns = replace(columns, score=None)
         said.append(f"{len(examples):,} entailed pairs; contradictions are negatives, neutral pairs are left out")
     else:
@@ -176,7 +185,7 @@ def _choose_columns(table: RecordTable, settings: LabelSettings) -> SimilarityCo
         texts = [column for column in left if _has_texts(table, column)]
         needed = 2 - (anchor is not None) - (positive is not None)
         if len(texts) != needed and not (len(texts) == 3 and needed == 2 and negative is None and not table.has_header):
-            known = ", ".join(map(repr, table.columns[:20]))
+            known = table.listed_columns
             raise BadInput(
                 f"{table.name} has no two columns that are known as pairs of texts, only {known}; name them with "
                 "--text-column and --pair-column (texts with labels are for --task classify)"
@@ -201,31 +210,41 @@ def _has_texts(table: RecordTable, column: str) -> bool:
     return words or is_text(values)
 
 
-def _has_entailment(table: RecordTable, columns: SimilarityColumns) -> bool:
-    """Whether the label of pairs is that of natural language inference."""
+def _has_entailment(table: RecordTable, columns: SimilarityColumns, settings: LabelSettings) -> bool:
+    """Whether the label of pairs is that of natural language inference.
+
+    Raises BadInput for ids of more than two classes without names, which are no scores.
+    """
     if columns.score is None:
         return False
-    values = {_nli_label(table, value, columns.score) for value in values_of(table, columns.score)}
-    return ENTAILMENT in values and values <= {ENTAILMENT, CONTRADICTION, "neutral"}
+    values = [_class_name(table, value, columns.score, settings) for value in values_of(table, columns.score)]
+    if ENTAILMENT in values and set(values) <= {ENTAILMENT, CONTRADICTION, "neutral", "-", "-1"}:
+        return True
+    if plain(columns.score) in ("label", "goldlabel") and "2" in values and set(values) <= {"0", "1", "2", "-1"}:
+        raise BadInput(
+            f"{table.name} has the labels 0, 1 and 2 in {columns.score!r}, which are classes, not scores; name them "
+            "with --labels, such as entailment,neutral,contradiction"
+        )
+    return False
 
 
-def _nli_label(table: RecordTable, value: Any, column: str) -> str:
-    names = table.class_names.get(column, ())
-    if isinstance(value, int) and 0 <= value < len(names):
-        return names[value].lower()
-    return label_text(value).lower()
+def _class_name(table: RecordTable, value: Any, column: str, settings: LabelSettings) -> str:
+    names = read_label_names(settings.labels) or table.class_names.get(column, ())
+    label = label_text(value)
+    return (names[int(label)] if are_ids([label], names) else label).lower()
 
 
 def _from_entailment(
-    records: Sequence[LabelRecord], columns: SimilarityColumns, settings: LabelSettings
+    table: RecordTable, records: Sequence[LabelRecord], columns: SimilarityColumns, settings: LabelSettings
 ) -> list[SimilarityExample]:
     positives: list[SimilarityExample] = []
     negatives: dict[str, list[str]] = defaultdict(list)
+    column = columns.score or ""
     for record in records:
-        label = label_text(record.values.get(columns.score or "")).lower()
-        if label in (ENTAILMENT, "0"):
+        label = _class_name(table, record.values.get(column), column, settings)
+        if label == ENTAILMENT:
             positives += _from_record(record, replace(columns, score=None, negative=None), settings)
-        elif label in (CONTRADICTION, "2"):
+        elif label == CONTRADICTION:
             negatives[_text(record, columns.anchor, settings)].append(_text(record, columns.positive, settings))
     complete = bool(positives) and all(negatives.get(each.anchor) for each in positives)
     if not complete:

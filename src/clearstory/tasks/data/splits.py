@@ -237,8 +237,8 @@ def _check_single(data: LabeledData[Example], examples: Sequence[Example], name:
     if data.kind == "single":
         only = examples[0]
         raise BadInput(
-            f"the label {labels_of(only)[0]!r} has only one text ({only.location}), which cannot be in training and in "
-            f"{name}; give more of it, remove it, or give --{name} FILE"
+            f"the label {labels_of(only)[0][:40]!r} has only one text ({only.location}), which cannot be in training "
+            f"and in {name}; give more of it, remove it, or give --{name} FILE"
         )
 
 

@@ -153,6 +153,8 @@ def _find_labels(table: RecordTable, left: Sequence[str]) -> tuple[str, ...]:
     found = [column for column in left if is_label(sample_values(table, column))]
     if len(found) > 1 and table.has_header and all(has_flags(sample_values(table, column)) for column in found):
         return tuple(found)
+    varied = [column for column in found if len({str(value) for value in sample_values(table, column)}) > 1]
+    found = varied or found
     if len(found) > 1:
         known = ", ".join(map(repr, found))
         raise BadInput(f"{table.name} has several columns that can be labels ({known}); choose one with --label-column")
@@ -161,7 +163,7 @@ def _find_labels(table: RecordTable, left: Sequence[str]) -> tuple[str, ...]:
 
 def _without_labels(table: RecordTable, text: str | None, pair: str | None) -> BadInput:
     """The error for data without labels, which says what the data can be used for."""
-    known = ", ".join(map(repr, table.columns[:20]))
+    known = table.listed_columns
     if pair is not None:
         return BadInput(
             f"{table.name} has pairs of texts and no labels (its columns are {known}); name the label with "
