@@ -178,7 +178,7 @@ def test_the_largest_integers_do_not_overflow(ins: int) -> None:
         one = float(matrix.multiply(torch.eye(1, ins))[0, 0])
         for sign in (1, -1):
             found = matrix.multiply(torch.full((3, ins), 2.0 * sign))
-            assert torch.allclose(found, torch.full((3, 5), 2.0 * sign * ins * one), rtol=1e-5)
+            assert torch.allclose(found, torch.full((3, 5), 2.0 * sign * ins * one), rtol=1e-4)
 
 
 @pytest.mark.parametrize("factor", [2.0**-50, 2.0**-20, 2.0**20, 2.0**50])
