@@ -1,4 +1,4 @@
-"""The kernels compiled for processors without AVX-512, without AVX2, and by a compiler without OpenMP."""
+"""The kernels compiled for processors without AVX-512 and without AVX2, and by a compiler without OpenMP."""
 
 from __future__ import annotations
 
