@@ -34,11 +34,11 @@ from clearstory.tasks.data.labels import (
     resolve_names,
     split_labels,
 )
-from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table
+from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table, read_text
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.data.text_columns import choose_text_columns, describe_columns, part_of_record
 from clearstory.tasks.data.trees import FINE, read_trees
-from clearstory.text.files import content_suffix, read_lines, without_surrogates
+from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.read_notes import ReadNotes
 
 UNSUPERVISED = "unsup"
@@ -98,7 +98,7 @@ def _from_records(
     if settings.problem == "auto":
         check_numbers(located, columns.labels[0])
     problem = choose_problem(values, settings.problem, names or tuple(known or ()))
-    examples = [_example(record, columns, settings) for record in records]
+    examples = [_example(record, columns) for record in records]
     if problem == "regression":
         return LabeledData(_with_values(examples, values), (), "regression", tuple(described))
     found = [
@@ -208,22 +208,10 @@ def _one_label(value: object, location: str, columns: TextColumns) -> Labels:
     return (label_text(value),)
 
 
-def _example(record: LabelRecord, columns: TextColumns, settings: LabelSettings) -> LabeledText:
-    text = read_text(record, columns.text, settings)
-    pair = None if columns.pair is None else read_text(record, columns.pair, settings)
+def _example(record: LabelRecord, columns: TextColumns) -> LabeledText:
+    text = read_text(record, columns.text)
+    pair = None if columns.pair is None else read_text(record, columns.pair)
     return LabeledText(text, pair, location=record.location, part=record.part)
-
-
-def read_text(record: LabelRecord, column: str, settings: LabelSettings) -> str:
-    """The text in a column, stripped. Raises BadInput where it is missing, empty or of another type."""
-    value = record.values.get(column)
-    if isinstance(value, str) and value.strip():
-        return without_surrogates(record.location, value.strip(), settings.errors)
-    if is_missing(value):
-        raise BadInput(f"{record.location}: the text in {column!r} is empty; remove the row or complete it")
-    raise BadInput(
-        f"{record.location}: {column!r} is {type(value).__name__}, not text; choose another with --text-column"
-    )
 
 
 def _with_values(examples: Sequence[LabeledText], values: Sequence[object]) -> tuple[LabeledText, ...]:

@@ -13,7 +13,7 @@ from clearstory.tasks.data.columns import is_header
 from clearstory.tasks.data.data_files import DataFile
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.arrow_tables import read_arrow_rows, read_schema
-from clearstory.text.files import content_suffix, parse_json, read_lines, read_records
+from clearstory.text.files import content_suffix, parse_json, read_lines, read_records, without_surrogates
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 from clearstory.text.tables import Row, read_csv_rows, read_tsv_rows
@@ -87,6 +87,18 @@ def read_table(files: Iterable[DataFile], settings: LabelSettings, notes: ReadNo
     if whole is None or not whole.records:
         raise BadInput(f"{whole.name if whole else 'the data'} is empty; give a file with labeled examples")
     return whole
+
+
+def read_text(record: LabelRecord, column: str) -> str:
+    """The text in a column, stripped. Raises BadInput where it is missing, empty or of another type."""
+    value = record.values.get(column)
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if value is None or isinstance(value, str) or value != value:
+        raise BadInput(f"{record.location}: the text in {column!r} is empty; remove the row or complete it")
+    raise BadInput(
+        f"{record.location}: {column!r} is {type(value).__name__}, not text; choose another with --text-column"
+    )
 
 
 def find_class_names(features: dict[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -189,7 +201,21 @@ def _objects(
 
 def _jsonl_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterator[tuple[str, dict[str, Any]]]:
     for _, location, values in read_records(path, reading.errors, reading.encoding, notes):
-        yield location, values
+        yield location, _without_surrogates(values, location, reading)
+
+
+def _without_surrogates(value: Any, location: str, reading: ReadSettings) -> Any:
+    """A JSON value whose texts can be written as UTF-8. Raises BadInput."""
+    if isinstance(value, str):
+        return without_surrogates(location, value, reading.errors)
+    if isinstance(value, list):
+        return [_without_surrogates(each, location, reading) for each in value]
+    if isinstance(value, dict):
+        return {
+            without_surrogates(location, name, reading.errors): _without_surrogates(each, location, reading)
+            for name, each in value.items()
+        }
+    return value
 
 
 def _json_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -210,7 +236,8 @@ def _json_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterat
     for number, values in enumerate(contents, start=1):
         if not isinstance(values, dict):
             raise BadInput(f"{path}, object {number:,} is not a JSON object; each must have a text and a label")
-        yield f"{path}, object {number:,}", values
+        location = f"{path}, object {number:,}"
+        yield location, _without_surrogates(values, location, reading)
 
 
 def _columns_of_lists(contents: dict[str, Any]) -> dict[str, list[Any]]:

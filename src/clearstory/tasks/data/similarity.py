@@ -23,11 +23,11 @@ from clearstory.tasks.data.columns import (
 from clearstory.tasks.data.columns import sample_values as values_of
 from clearstory.tasks.data.data_files import RECORD_FILES, TREE_FILES, WORD_FILES, DataFile, find_data_files
 from clearstory.tasks.data.examples import LabeledData, SimilarityExample
-from clearstory.tasks.data.labels import are_ids, as_number, is_missing, label_text, read_label_names
-from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table
+from clearstory.tasks.data.labels import are_ids, as_number, label_text, read_label_names
+from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table, read_text
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.data.text_columns import find_split_column, part_of_record
-from clearstory.text.files import content_suffix, read_lines, without_surrogates
+from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.read_notes import ReadNotes
 
 ENTAILMENT, CONTRADICTION = "entailment", "contradiction"
@@ -107,7 +107,7 @@ def read_similarity(
         columns = replace(columns, score=None)
         said.append(f"{len(examples):,} entailed pairs; contradictions are negatives, neutral pairs are left out")
     else:
-        examples = [each for record in records for each in _from_record(record, columns, settings)]
+        examples = [each for record in records for each in _from_record(record, columns)]
     if not examples:
         raise BadInput(f"{table.name} has no pairs; give two texts in each row")
     kind = "pairs"
@@ -243,9 +243,9 @@ def _from_entailment(
     for record in records:
         label = _class_name(table, record.values.get(column), column, settings)
         if label == ENTAILMENT:
-            positives += _from_record(record, replace(columns, score=None, negative=None), settings)
+            positives += _from_record(record, replace(columns, score=None, negative=None))
         elif label == CONTRADICTION:
-            negatives[_text(record, columns.anchor, settings)].append(_text(record, columns.positive, settings))
+            negatives[read_text(record, columns.anchor)].append(read_text(record, columns.positive))
     complete = bool(positives) and all(negatives.get(each.anchor) for each in positives)
     if not complete:
         return positives
@@ -258,13 +258,11 @@ def _from_entailment(
     return found
 
 
-def _from_record(
-    record: LabelRecord, columns: SimilarityColumns, settings: LabelSettings
-) -> Iterable[SimilarityExample]:
+def _from_record(record: LabelRecord, columns: SimilarityColumns) -> Iterable[SimilarityExample]:
     """The example of a record; one of each positive where it has a list of them."""
-    anchor = _text(record, columns.anchor, settings)
-    positives = _texts(record, columns.positive, settings)
-    negatives = [] if columns.negative is None else _texts(record, columns.negative, settings)
+    anchor = read_text(record, columns.anchor)
+    positives = _texts(record, columns.positive)
+    negatives = [] if columns.negative is None else _texts(record, columns.negative)
     score = None
     if columns.score is not None:
         value = record.values.get(columns.score)
@@ -279,17 +277,9 @@ def _from_record(
         yield SimilarityExample(anchor, positive, negative or fallback, score, record.location, record.part)
 
 
-def _texts(record: LabelRecord, column: str, settings: LabelSettings) -> list[str]:
+def _texts(record: LabelRecord, column: str) -> list[str]:
+    """The text in a column, or those of a list in it."""
     value = record.values.get(column)
     if isinstance(value, list) and value:
-        return [_text(record._replace(values={column: each}), column, settings) for each in value]
-    return [_text(record, column, settings)]
-
-
-def _text(record: LabelRecord, column: str, settings: LabelSettings) -> str:
-    value = record.values.get(column)
-    if isinstance(value, str) and value.strip():
-        return without_surrogates(record.location, value.strip(), settings.errors)
-    if is_missing(value):
-        raise BadInput(f"{record.location}: the text in {column!r} is empty; remove the row or complete it")
-    raise BadInput(f"{record.location}: {column!r} is {type(value).__name__}, not text; name another column")
+        return [read_text(record._replace(values={column: each}), column) for each in value]
+    return [read_text(record, column)]

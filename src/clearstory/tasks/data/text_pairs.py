@@ -7,8 +7,7 @@ from typing import Literal
 
 from clearstory.tasks.data.columns import choose_column, find_named
 from clearstory.tasks.data.data_files import RECORD_FILES, find_data_files
-from clearstory.tasks.data.labeled_texts import read_text
-from clearstory.tasks.data.records import read_table
+from clearstory.tasks.data.records import read_table, read_text
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.read_notes import ReadNotes
 
@@ -29,6 +28,5 @@ def read_text_pairs(
     first = usual or choose_column(table, text_column, "--text-field")
     second = None if pair_column is None else choose_column(table, pair_column, "--pair-column")
     return [
-        (read_text(record, first, settings), None if second is None else read_text(record, second, settings))
-        for record in table.records
+        (read_text(record, first), None if second is None else read_text(record, second)) for record in table.records
     ]
