@@ -125,9 +125,9 @@ def two_threads() -> Iterator[None]:
 def test_threads_change_nothing(precision: Any, two_threads: None) -> None:
     native, _ = views(LLAMA, precision)
     state = after_prompts(native)
-    by_two = decoded(native, state, IDS)[0]
+    by_two = decoded(native, state, IDS[:, :5])[0]
     torch.set_num_threads(1)
-    assert torch.equal(decoded(native, state, IDS)[0], by_two)
+    assert torch.equal(decoded(native, state, IDS[:, :5])[0], by_two)
 
 
 @pytest.mark.parametrize("name", ["llama", "sliding window", "hashed n-grams"])
