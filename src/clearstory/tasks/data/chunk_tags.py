@@ -62,7 +62,7 @@ def is_chunk_scheme(tags: Iterable[str]) -> bool:
 def marks_chunks(tags: Iterable[str]) -> bool:
     """Whether most of the tags of words mark chunks, so that others are mistakes.
 
-    >>> marks_chunks(["B-PER", "O", "O", "X"]), marks_chunks(["NOUN", "O", "B-PER"])
+    >>> marks_chunks(["B-PER", "O", "O", "X"]), marks_chunks(["NOUN", "VERB", "O"])
     (True, False)
     """
     counts = Counter(tags)

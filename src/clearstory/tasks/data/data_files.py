@@ -27,6 +27,7 @@ PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev", "eval", "development"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
+    "unsupervised": "unsupervised",
 }
 """The words that name a part of a data set."""
 
@@ -120,6 +121,8 @@ def _files_of_folder(source: str, root: Path, files: Iterable[Path], suffixes: t
     """Files of a folder, each with its part. Raises BadInput for several data sets, and for none."""
     files = list(files)
     kept = [path for path in files if content_suffix(path) in suffixes and path.name not in NOT_DATA]
+    if any(content_suffix(path) != ".json" for path in kept):
+        kept = [path for path in kept if content_suffix(path) != ".json"]  # settings of other programs
     for state in {path.parent / STATE for path in kept}:
         listed = read_json_object(state).get("_data_files")
         if isinstance(listed, list):  # other .arrow files there are caches of transformations

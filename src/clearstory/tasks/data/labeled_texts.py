@@ -263,9 +263,9 @@ def _from_label_folders(
     names = read_label_names(settings.labels) or order_names(label for each in examples for label in each.labels)
     found = resolve_names([(each.location, each.labels) for each in examples], names, "--labels")
     examples = [replace(example, labels=labels) for example, labels in zip(examples, found, strict=True)]
-    said = [f"a file for each text, the names of {len(names)} folders are its labels"]
-    said += [f"{left_out:,} files of the folder {UNSUPERVISED} have no label and are left out"] if left_out else []
-    return LabeledData(tuple(examples), names, "single", tuple(said))
+    described = [f"a file for each text, the names of {len(names)} folders are its labels"]
+    described += [f"{left_out:,} files of the folder {UNSUPERVISED} have no label and are left out"] if left_out else []
+    return LabeledData(tuple(examples), names, "single", tuple(described))
 
 
 def _with_known_labels(data: LabeledData[LabeledText], known: Sequence[str] | None) -> LabeledData[LabeledText]:

@@ -95,7 +95,7 @@ def read_similarity(
     table = _read_spaced(files[0], settings, notes) if len(files) == 1 else None
     table = table or read_table(files, settings, notes)
     columns = _choose_columns(table, settings)
-    said = [columns.described(table.has_header)]
+    described = [columns.described(table.has_header)]
     split = find_split_column(table, settings)
     records = table.records
     if split is not None:
@@ -105,7 +105,7 @@ def read_similarity(
     if _has_entailment(table, columns, settings):
         examples = _from_entailment(table, records, columns, settings)
         columns = replace(columns, score=None)
-        said.append(f"{len(examples):,} entailed pairs; contradictions are negatives, neutral pairs are left out")
+        described.append(f"{len(examples):,} entailed pairs; contradictions are negatives, neutral pairs are left out")
     else:
         examples = [each for record in records for each in _from_record(record, columns)]
     if not examples:
@@ -116,7 +116,7 @@ def read_similarity(
     elif all(each.negative is not None for each in examples):
         kind = "triplets"
     name = Path(sources[0]).name + (f" and {len(sources) - 1} more" if len(sources) > 1 else "")
-    all_notes = (*said, *notes.sentences())
+    all_notes = (*described, *notes.sentences())
     return LabeledData(tuple(examples), (), kind, all_notes, name=name)  # type: ignore[arg-type]  # one of three kinds
 
 
