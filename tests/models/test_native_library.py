@@ -246,7 +246,7 @@ def test_two_processes_compile_at_once(libraries: Path, home: Path) -> None:
         "found = library.find_kernels('')\n"
         "assert found.library is not None, found.note\n"
     )
-    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
-    assert [each.wait(timeout=100) for each in running] == [0, 0, 0]
+    running = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]
+    assert [each.wait(timeout=100) for each in running] == [0, 0]
     assert all(path.suffix == ".so" for path in libraries.iterdir())
     assert find_again().library is not None
