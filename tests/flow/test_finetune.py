@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -21,11 +23,19 @@ from clearstory.errors import BadInput, BadSetting, CheckpointMismatch, Clearsto
 from clearstory.formats.folders import open_model, save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
+from clearstory.models.lora import lora_layers
 from clearstory.models.transformer.presets import MINILM
 from clearstory.recipes.finetuning.loop import finetune_events
-from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.finetuning.preparation import FinetuningPreparation
+from clearstory.recipes.settings.finetuning import (
+    SHARED_TRAINING_SETTINGS,
+    FinetuneRecipe,
+    FinetuneTrainingSettings,
+)
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import Evaluated, ModelSaved, StepCompleted, TrainingResult
+from clearstory.recipes.training.run_folder import RunFolder
+from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.metrics_log import read_metrics
@@ -318,4 +328,117 @@ def test_the_command_prints_json(cli: Cli, home: Path, tmp_path: Path) -> None:
     found = json.loads(answer.out)
     assert found["metric"] == "accuracy"
     assert Path(found["folder"]) == tmp_path / "run" / "model"
-    assert cli("finetune", home / "bert", home / "train.tsv", "--out", tmp_path / "run").status == 1  # it is there
+    words = ("--training.num_train_epochs", "1", "--training.threads", "1", "--out", tmp_path / "run")
+    assert cli("finetune", home / "bert", home / "train.tsv", *words).status == 1  # it is there
+    assert cli("finetune", home / "bert", home / "train.tsv", *words, "--overwrite").status == 0
+
+
+def test_language_modelling_is_what_train_does_with_an_initial_model(home: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(text for text, _ in texts(160)), encoding="utf-8")
+    values = build_settings(
+        FinetuneRecipe,
+        {
+            "model": str(home / "gpt2"), "data": (str(text),), "task": "lm", "out": tmp_path / "run", "steps": 2,
+            "training": {"threads": 1, "precision": "fp32", "batch_size": 4},
+        },
+    )  # fmt: skip
+    result = run(values)[1]
+    trained = clearstory.train(
+        text, init=str(home / "gpt2"), steps=2, out=tmp_path / "train",
+        training={"threads": 1, "precision": "fp32", "batch_size": 4},
+    )  # fmt: skip
+    assert result.nats_per_token == trained.nats_per_token
+    with pytest.raises(BadSetting, match="freeze does not apply to task lm"):
+        run(replace(values, freeze="1"))
+
+
+def test_pairs_and_files_are_classified(cli: Cli, home: Path, tmp_path: Path) -> None:
+    rows = texts(40)
+    pairs = [(text, other, "same" if label == same else "other") for (text, label), (other, same) in pairwise(rows)]
+    file = table(tmp_path / "pairs.tsv", pairs, "sentence1\tsentence2\tlabel")
+    values = replace(recipe(home, tmp_path / "run", training={"num_train_epochs": 1}), data=(str(file),))
+    run(replace(values, truncate="right"))
+    read = clearstory.classify(
+        tmp_path / "run", file, pair_column="sentence2", text_field="sentence1", truncate="right"
+    )
+    assert [(each.text, each.pair) for each in read] == [pair[:2] for pair in pairs]
+    alone = clearstory.classify(tmp_path / "run", pairs[0][0], pair=pairs[0][1], truncate="right")[0]
+    assert alone.labels[0].probability == pytest.approx(read[0].labels[0].probability, rel=1e-5)
+    table_file, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
+    for out in (table_file, lines):
+        words = ("--pair-column", "sentence2", "--text-field", "sentence1", "--truncate", "right", "--out", out)
+        assert cli("classify", tmp_path / "run", file, *words).status == 0
+    assert table_file.read_text().splitlines()[0] == "text,pair,label,probability,other,same"
+    assert json.loads(lines.read_text().splitlines()[0])["pair"] == pairs[0][1]
+    assert cli("classify", tmp_path / "run", file, "--out", tmp_path / "out.txt").status == 2
+
+
+def test_probabilities_of_windows_are_averaged(home: Path, tmp_path: Path) -> None:
+    run(recipe(home, tmp_path / "run", "gpt2", training={"num_train_epochs": 1}))
+    words = ("film " * 30 + "good").split()  # 31 tokens, context 24, stride 6: windows from 0, 6 and 7
+
+    def of(text: str, stride: int | None = None) -> dict[str, float]:
+        found = clearstory.classify(tmp_path / "run", text, stride=stride)[0].labels
+        return {each.label: each.probability for each in found}
+
+    parts = [of(" ".join(words[start : start + 24])) for start in (0, 6, 7)]
+    assert of(" ".join(words), stride=6)["good"] == pytest.approx(np.mean([each["good"] for each in parts]), rel=1e-5)
+
+
+def test_evaluate_scores_a_fine_tuned_model(cli: Cli, home: Path, tmp_path: Path) -> None:
+    _, result = run(recipe(home, tmp_path / "run", validation=str(home / "dev.tsv")))
+    answer = cli("evaluate", tmp_path / "run", home / "dev.tsv", "--task", "classify", "--json")
+    found = json.loads(answer.out)
+    assert found["metrics"] == pytest.approx(dict(result.metrics))
+    other = table(tmp_path / "other.tsv", [(text, "dull") for text, _ in texts(9)])
+    answer = cli("evaluate", tmp_path / "run", other, "--task", "classify")
+    assert (answer.status, "dull" in answer.err) == (1, True)
+    assert cli("evaluate", home / "bert", home / "dev.tsv", "--task", "classify").status == 1  # no head
+
+
+def test_settings_reach_the_trainer() -> None:
+    values = {
+        "batch_size": 3, "gradient_accumulation_steps": 5, "learning_rate": 0.5, "layer_decay": 0.25,
+        "schedule": "cosine", "warmup_ratio": 0.125, "weight_decay": 0.75, "label_smoothing": 0.375,
+        "gradient_clip": 2.0, "eval_steps": 7, "save_steps": 8, "keep_checkpoints": 9, "patience": 6,
+        "precision": "bf16", "matmul": "onednn", "device": "meta", "threads": 4, "seed": 11,
+    }  # fmt: skip
+    assert values.keys() == set(SHARED_TRAINING_SETTINGS)
+    given = FinetuneTrainingSettings(**values)
+    made, usual = given.training_settings(), FinetuneTrainingSettings().training_settings()
+    for name, value in values.items():
+        assert getattr(made, name) == value
+        assert getattr(usual, name) != value
+
+
+def test_lora_settings_reach_the_model(home: Path, tmp_path: Path) -> None:
+    lora = {"rank": 3, "alpha": 5.0, "targets": ("up",), "dropout": 0.25}
+    values = recipe(home, tmp_path / "run", lora=lora, training={"num_train_epochs": 1})
+    preparation = FinetuningPreparation()
+    made = preparation(RunFolder(tmp_path / "none"), values, TimeBudget(float("inf")))
+    layers = lora_layers(made.model)
+    assert {name.rpartition(".")[2] for name in layers} == {"up"}
+    assert {(each.rank, each.alpha, each.dropout) for each in layers.values()} == {(3, 5.0, 0.25)}
+    trained = {name for name, each in made.model.named_parameters() if each.requires_grad}
+    assert {name.partition(".")[0] for name in trained if "lora" not in name} == {"classifier", "pooler"}
+
+
+def test_time_limits_are_kept(home: Path, tmp_path: Path) -> None:
+    for name, more in (("clock", {"minutes": 0.05}), ("cpu", {"cpu_seconds": 3.0})):
+        started = time.process_time()
+        _, result = run(recipe(home, tmp_path / name, **more))
+        assert result.steps > 1
+        assert time.process_time() - started < 12  # loading and the last evaluation of a busy machine included
+
+
+def test_a_stopped_run_says_how_to_continue(home: Path, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        for event in finetune_events(recipe(home, tmp_path / "run")):
+            if isinstance(event, StepCompleted) and event.step == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="clearstory finetune --resume --out"):
+        interrupt()
+    resumed = build_settings(FinetuneRecipe, {"resume": True, "out": tmp_path / "run"})
+    assert run(resumed)[1].steps == 20

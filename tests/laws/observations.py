@@ -21,6 +21,7 @@ from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
 from clearstory.models.families import CONFIG_TYPES
+from clearstory.recipes.settings.finetuning import SHARED_TRAINING_SETTINGS
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.training import TrainRecipe
@@ -79,6 +80,13 @@ ODD = {
     "ablate": "mean",
     "centre": "false",
     "out": "elsewhere",
+    "ClassifyRecipe.out": "elsewhere.jsonl",
+    "FinetuneRecipe.model": "odd",
+    "FinetuneRecipe.task": "lm",
+    "FinetuneRecipe.validation": "0.25",
+    "FinetuneRecipe.freeze": "all",
+    "training.class_weights": "balanced",
+    "training.num_train_epochs": "0.25",
     "tokenizer": "words",
     "objective": "causal",
     "minutes": "0.0625",
@@ -389,6 +397,56 @@ OBSERVED: dict[str, Observation] = {
             "truncate": "test_a_text_that_is_too_long_is_refused_or_cut",
             "batch_size": "test_labels_do_not_depend_on_their_company",
             "device": "test_what_cannot_be_classified_is_refused",
+        }.items()
+    },
+    **{
+        f"ClassifyRecipe.{name}": f"flow/test_finetune.py::{test}"
+        for name, test in {
+            "pair": "test_pairs_and_files_are_classified",
+            "pair_column": "test_pairs_and_files_are_classified",
+            "out": "test_pairs_and_files_are_classified",
+            "stride": "test_probabilities_of_windows_are_averaged",
+        }.items()
+    },
+    **{
+        f"{recipe}.{name}": f"tasks/test_labeled_texts.py::{test}"
+        for recipe in ("FinetuneRecipe", "EvaluateRecipe")
+        for name, test in {
+            "text_column": "test_named_columns_come_before_guesses",
+            "label_column": "test_named_columns_come_before_guesses",
+            "pair_column": "test_pairs_of_texts_and_parts_are_read",
+            "split_column": "test_pairs_of_texts_and_parts_are_read",
+            "negative_column": "test_named_columns_come_before_guesses",
+            "labels": "test_label_names_come_from_the_setting_or_from_labels_txt",
+            "problem": "test_numbers_are_classes_or_values",
+            "trees": "test_trees_give_every_phrase_once_and_two_labels_without_neutral",
+            "encoding": "test_a_file_that_is_not_utf8_names_the_likely_encoding",
+            "errors": "test_a_file_that_is_not_utf8_names_the_likely_encoding",
+        }.items()
+    },
+    "EvaluateRecipe.truncate": "flow/test_finetune.py::test_long_texts_are_cut_or_read_in_windows",
+    **{
+        f"FinetuneRecipe.{name}": f"flow/test_finetune.py::{test}"
+        for name, test in {
+            **dict.fromkeys(("model", "data"), "test_every_backbone_learns_and_answers"),
+            "task": "test_language_modelling_is_what_train_does_with_an_initial_model",
+            **dict.fromkeys(("out", "validation", "test"), "test_metrics_intervals_and_report"),
+            **dict.fromkeys(("minutes", "cpu_seconds"), "test_time_limits_are_kept"),
+            "steps": "test_accumulated_gradients_are_those_of_one_batch",
+            **dict.fromkeys(("truncate", "stride"), "test_long_texts_are_cut_or_read_in_windows"),
+            "freeze": "test_frozen_layers_stay_and_a_head_learns",
+            "new_head": "test_a_fine_tuned_model_can_be_fine_tuned_again",
+            "seeds": "test_seeds_are_summarized",
+            "resume": "test_a_resumed_run_must_have_the_same_settings_and_data",
+            "overwrite": "test_the_command_prints_json",
+            **dict.fromkeys(
+                ("lora.rank", "lora.alpha", "lora.targets", "lora.dropout"), "test_lora_settings_reach_the_model"
+            ),
+            "training.num_train_epochs": "test_a_new_model_of_a_preset",
+            "training.class_weights": "test_class_weights",
+            **dict.fromkeys(
+                (f"training.{each}" for each in SHARED_TRAINING_SETTINGS), "test_settings_reach_the_trainer"
+            ),
         }.items()
     },
     **{

@@ -14,14 +14,14 @@ from clearstory.cli.arguments import flag_name, parse_arguments
 from clearstory.errors import ClearstoryError
 from clearstory.models.families import PRESETS, preset
 from clearstory.models.transformer.config import ARCHITECTURE_FIELDS
-from clearstory.recipes.settings import inference, tools, training
+from clearstory.recipes.settings import finetuning, inference, tools, training
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import Setting, build_settings, setting_table, strip_optional, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
 
 RECIPES = {
     name: each
-    for module in (training, tools, inference)
+    for module in (training, finetuning, tools, inference)
     for name, each in vars(module).items()
     if name.endswith("Recipe")
 }
@@ -60,7 +60,11 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
     """Further settings of a recipe that the changed one needs."""
     table = setting_table(RECIPES[name])
     needed = {key: key for key, setting in table.items() if setting.default is MISSING} | NEEDED.get(name, {})
-    if changed == "init" or changed.startswith("lora."):  # these need an existing model and no preset
+    if name == "FinetuneRecipe" and changed.startswith("lora.") and changed != "lora.rank":
+        return {**needed, "lora.rank": 2}
+    if name == "TrainRecipe" and (
+        changed == "init" or changed.startswith("lora.")
+    ):  # these need an existing model and no preset
         return {"init": "model", **({} if changed in ("init", "lora.rank") else {"lora.rank": 2})}
     if changed.startswith("model.") and not hasattr(preset(ModelChoice().name), changed.removeprefix("model.")):
         needed["model"] = next(

@@ -11,11 +11,11 @@ from typing import Any, Unpack
 
 from clearstory import durable
 from clearstory.recipes.finetuning.preparation import FinetuningPreparation
-from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.finetuning import FinetuneRecipe, language_modelling_recipe
 from clearstory.recipes.settings.keywords import FinetuneKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
-from clearstory.recipes.training.loop import run_events
+from clearstory.recipes.training.loop import run_events, train_events
 from clearstory.recipes.training.run_folder import changed_results, lock_run_folder, open_run_folder
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.tasks.base import TaskEvaluation, evaluate_task, format_metrics
@@ -79,6 +79,9 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     Ctrl-C (or SIGTERM) saves a checkpoint and raises KeyboardInterrupt. A loss that is not finite saves a checkpoint of
     the last finite weights and raises Diverged.
     """
+    if recipe.task == "lm":
+        yield from train_events(language_modelling_recipe(recipe))
+        return
     budget = TimeBudget(float("inf"))
     with lock_run_folder(recipe) as (recipe, note):
         folder, recipe = open_run_folder(recipe)

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
-from clearstory.recipes.settings.run_recipe import check_run_settings, check_same_settings, resumed_from
-from clearstory.recipes.settings.schema import INLINE_SECTION, build_settings, positional_setting
+from clearstory.recipes.settings.run_recipe import (
+    LENGTH_SETTINGS,
+    check_run_settings,
+    check_same_settings,
+    resumed_from,
+)
+from clearstory.recipes.settings.schema import INLINE_SECTION, build_settings, positional_setting, to_plain
+from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.training.settings import TrainingSettings
 
-TaskName = Literal["classify"]
+TaskName = Literal["classify", "lm"]
+
+
+SHARED_TRAINING_SETTINGS = (
+    *("batch_size", "gradient_accumulation_steps", "learning_rate", "layer_decay", "schedule", "warmup_ratio"),
+    *("weight_decay", "label_smoothing", "gradient_clip", "eval_steps", "save_steps", "keep_checkpoints", "patience"),
+    *("precision", "matmul", "device", "threads", "seed"),
+)
+"""Settings that the trainer has under the same name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +107,7 @@ class FinetuneTrainingSettings:
 
     def training_settings(self) -> TrainingSettings:
         """The settings of the trainer."""
-        shared = (
-            *("batch_size", "gradient_accumulation_steps", "layer_decay", "schedule", "warmup_ratio", "weight_decay"),
-            *("label_smoothing", "gradient_clip", "eval_steps", "save_steps", "keep_checkpoints", "patience"),
-            *("precision", "matmul", "device", "threads", "seed"),
-        )
-        values: dict[str, Any] = {name: getattr(self, name) for name in shared}
-        if self.learning_rate is not None:
-            values["learning_rate"] = self.learning_rate
+        values = {name: value for name in SHARED_TRAINING_SETTINGS if (value := getattr(self, name)) is not None}
         # Devlin et al. 2019, appendix A.2; the schedule ends at zero.
         return TrainingSettings(**values, beta2=0.999, final_learning_rate=0.0, stateful=False, weight_checkpoints=0)
 
@@ -111,8 +118,9 @@ class FinetuneRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model.
-        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets.
-        task: classify: labels of texts or pairs of texts, or numbers (regression).
+        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task lm, text.
+        task: classify, labels of texts or pairs of texts, or numbers (regression); or lm, language modelling on more
+            text, as train --init does.
         out: run folder; runs/ and the date when not given.
         minutes: wall-clock time limit of the whole run; the number of steps is planned from a measured step time.
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
@@ -211,7 +219,7 @@ class FinetuneRecipe:
         from clearstory.text.sources import absolute_source
 
         def absolute(path: str) -> str:
-            return absolute_source(path) if Path(path).expanduser().exists() else path
+            return absolute_source(path) if path and Path(path).expanduser().exists() else path
 
         return replace(
             self,
@@ -219,6 +227,7 @@ class FinetuneRecipe:
             data=tuple(map(absolute_source, self.data)),
             validation=self.validation if self.validation_share is not None else absolute_source(self.validation),
             test=None if self.test is None else absolute_source(self.test),
+            reading=replace(self.reading, labels=self.reading.labels and absolute(self.reading.labels)),
         )
 
     def resumed(self, saved: Mapping[str, Any], folder: Path) -> FinetuneRecipe:
@@ -236,3 +245,37 @@ RESOLVED_BY_FINETUNING = {
     *("problem",),
 }
 """Settings that a run resolves itself where they are not set."""
+
+
+LM_TRAINING_SETTINGS = tuple(name for name in SHARED_TRAINING_SETTINGS if name != "label_smoothing")
+"""Settings of training that apply to language modelling, too."""
+
+
+def language_modelling_recipe(recipe: FinetuneRecipe) -> TrainRecipe:
+    """The recipe of `train --init` with the same settings. Raises BadSetting for those that need labels."""
+    default = FinetuneRecipe()
+    names = ("test", "reading", "truncate", "stride", "freeze", "new_head", "seeds")
+    changed = [name for name in names if getattr(recipe, name) != getattr(default, name)]
+    training, usual = recipe.training, default.training
+    changed += [
+        f"training.{each.name}"
+        for each in fields(training)
+        if each.name not in LM_TRAINING_SETTINGS and getattr(training, each.name) != getattr(usual, each.name)
+    ]
+    if changed:
+        raise BadSetting(f"{changed[0]} does not apply to task lm, which learns from text; leave it out")
+    if recipe.validation_share is None:
+        raise BadSetting(f"validation is {recipe.validation}, and task lm holds out a share of its text; give a number")
+    shared = {name: getattr(training, name) for name in LM_TRAINING_SETTINGS}
+    values = {name: value for name, value in shared.items() if value != getattr(usual, name)}
+    return build_train_recipe(
+        {
+            "text": recipe.data,
+            "init": recipe.model or None,
+            **{name: getattr(recipe, name) for name in ("out", "resume", "overwrite")},
+            **{name: value for name in LENGTH_SETTINGS if (value := getattr(recipe, name)) is not None},
+            "lora": to_plain(recipe.lora),
+            "data": {"validation": recipe.validation_share},
+            "training": values,
+        }
+    )

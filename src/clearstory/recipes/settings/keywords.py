@@ -145,7 +145,7 @@ class FinetuneTrainingKeywords(TypedDict, total=False):
 class FinetuneKeywords(TypedDict, total=False):
     """Fields of FinetuneRecipe, for `finetune`."""
 
-    task: Literal["classify"]
+    task: Literal["classify", "lm"]
     out: str | Path | None
     minutes: float | None
     cpu_seconds: float | None
