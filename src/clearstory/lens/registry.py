@@ -28,6 +28,7 @@ RESIDUAL = (Capability.HIDDEN_STATES,)
 
 NEEDS: dict[Capability, str] = {
     Capability.ATTENTION: "attention",
+    Capability.CLASSIFIER: "a classification head",
     Capability.CAUSAL: "next-token prediction",
     Capability.EMBEDDINGS: "token embeddings",
     Capability.EXPERTS: "a mixture of models",
@@ -50,6 +51,7 @@ RECURRENT_MODEL = "clearstory.models.recurrent.model:Recurrent"
 
 STRUCTURES: dict[Capability, tuple[str, ...]] = {
     Capability.ATTENTION: (STACK, ENCODER_DECODER),
+    Capability.CLASSIFIER: ("clearstory.models.heads:ClassificationHead",),
     Capability.HIDDEN_STATES: (STACK, ENCODER_DECODER),
     Capability.GATES: (RECURRENT_MODEL,),
     Capability.RECURRENT_STATE: (RECURRENT_MODEL,),
@@ -68,7 +70,7 @@ def known_structure(model: LanguageModel, capability: Capability) -> bool:
 
     references = [reference.split(":") for reference in STRUCTURES.get(capability, ())]
     classes = tuple(getattr(import_module(module), name) for module, name in references)
-    return not classes or isinstance(unwrap_model(model), classes)
+    return not classes or isinstance(unwrap_model(model), classes) or isinstance(model, classes)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ VIEWS: dict[str, ViewSpec] = {
         (Capability.EMBEDDINGS, Capability.CAUSAL, Capability.GRADIENTS),
         excludes=(Capability.SOURCE,),
     ),
+    "attribution": ViewSpec("clearstory.lens.probes.label_attribution:attribution", (Capability.CLASSIFIER,)),
     "viterbi": ViewSpec("clearstory.lens.probes.hmm_states:viterbi", HMM_STATES),
     "posteriors": ViewSpec("clearstory.lens.probes.hmm_states:posteriors", HMM_STATES),
     "experts": ViewSpec("clearstory.lens.probes.experts:experts", (Capability.EXPERTS,)),

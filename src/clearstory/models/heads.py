@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.autograd_functions import Linear
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import State, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType
@@ -48,8 +48,6 @@ GONE = frozenset(
         Capability.MLM_HEAD,
         Capability.NSP_HEAD,
         Capability.POOLER,
-        Capability.GATES,
-        Capability.RECURRENT_STATE,
     }
 )
 """Capabilities of a language model that it has not as a backbone."""
@@ -99,11 +97,38 @@ class ClassificationHead(nn.Module):
             hidden, _ = self.backbone.forward(tokens)
         return hidden[..., : self.config.width]  # behind it may be the logits of hashed n-grams
 
-    def forward(self, tokens: TokenBatch, state: None = None) -> tuple[Float[Tensor, "B T W"], None]:
+    def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
         """Hidden states as `encode` returns them, and None. Raises CannotDo if given a state."""
         if state is not None:
-            raise CannotDo("this model has a classification head: it labels whole texts and continues none")
+            self.raise_no_language_model()
         return self.encode(tokens), None
+
+    def logits(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D V"]:
+        """Hidden states times the embeddings, (..., V), for views of what they hold. Raises CannotDo for a backbone
+        whose output embeddings were others, and are left out.
+        """
+        if not self.backbone.config.tie_embeddings:
+            raise CannotDo(
+                f"this model ({family_name(self)}) has a classification head in place of its output embeddings, so its "
+                "hidden states stand for no tokens; use its base model"
+            )
+        logits: Tensor = self.backbone.logits(hidden)
+        return logits
+
+    def token_nll(self, tokens: TokenBatch, targets: Int[Tensor, "B T"], state: State | None = None) -> NoReturn:
+        """Raises CannotDo: no token is predicted."""
+        self.raise_no_language_model()
+
+    def init_state(self, batch_size: int = 1) -> NoReturn:
+        """Raises CannotDo: there is no text to continue."""
+        self.raise_no_language_model()
+
+    def raise_no_language_model(self) -> NoReturn:
+        """Raise CannotDo for a request to predict tokens."""
+        raise CannotDo(
+            f"this model ({family_name(self)}) has a classification head and predicts no tokens; use clearstory "
+            "classify, or its base model"
+        )
 
     def class_logits(
         self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None

@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -39,6 +39,7 @@ from clearstory.errors import CannotDo, UnknownName, nearest
 from clearstory.lens.hooks.installation import ActivationHooks, Replacement, install_recurrent, install_stack
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, require
+from clearstory.models.heads import backbone_of
 from clearstory.models.inference_model import InferenceView
 from clearstory.models.transformer.stack import Stack
 
@@ -164,8 +165,10 @@ def transformer_stacks(model: LanguageModel) -> list[tuple[str, Stack]]:
 
 
 def unwrap_model(model: LanguageModel) -> Any:
-    """The original model of one whose weights were laid out for decoding; any other model itself."""
-    return model.base_model if isinstance(model, InferenceView) else model
+    """The original model of one whose weights were laid out for decoding, the backbone of a classifier; any other
+    model itself.
+    """
+    return model.base_model if isinstance(model, InferenceView) else backbone_of(cast(nn.Module, model))
 
 
 def embedding_module(model: LanguageModel) -> nn.Module:

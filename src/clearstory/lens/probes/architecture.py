@@ -16,6 +16,7 @@ from clearstory.lens.views.diagrams import Arrow, Box, Figure, FigureColumn, lay
 from clearstory.models.base import LanguageModel
 from clearstory.models.build import count_parameters
 from clearstory.models.capabilities import Capability, family_name
+from clearstory.models.heads import ClassificationHead
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import CELL_NAMES
@@ -42,7 +43,7 @@ def architecture(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Figur
     Each box's parameters, times its repetitions, add up to the model's. Of a family without a figure of its own, the
     modules are shown in the order in which they are defined. Raises CannotDo for a model that is no `nn.Module`.
     """
-    network = unwrap_model(model)
+    network = model if isinstance(model, ClassificationHead) else unwrap_model(model)
     columns, arrows = model_columns(network)
     summary = getattr(getattr(network, "config", None), "summary", None)
     title = f"Architecture: {family_name(model)}{f', {summary}' if summary else ''}"
@@ -82,6 +83,8 @@ def model_columns(network: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
             return encoder_decoder_columns(network)
         case Transformer() | Encoder():
             return transformer_columns(network)
+        case ClassificationHead():
+            return [classifier_column(network)], ()
         case nn.Module():
             return [module_column(network)], ()
     raise CannotDo(f"this model ({family_name(network)}) is no nn.Module, so its components are not known")
@@ -98,6 +101,26 @@ def transformer_columns(network: Transformer | Encoder) -> tuple[list[FigureColu
         return encoder_columns(column, network)
     add_unembedding(column, network)
     return [column], ()
+
+
+def classifier_column(network: ClassificationHead) -> FigureColumn:
+    """A backbone and its classification head."""
+    c, backbone = network.config, network.backbone
+    column = FigureColumn(LEFT, COLUMN_WIDTH)
+    if isinstance(backbone, Stack) and Capability.HASHED_NGRAMS not in backbone.capabilities:
+        add_embeddings(column, cast("Transformer | Encoder", backbone), backbone)
+        add_blocks(column, backbone)
+    else:
+        column.add_box("tokens", f"ids of {network.vocab:,}", role="embedding")
+        column.add_box("backbone", backbone.config.summary[: COLUMN_WIDTH - 4], parameter_count(backbone))
+    if network.pooler is not None:
+        column.add_box("pooler", f"first token, {c.width:,} × {c.width:,}", parameter_count(network.pooler), "output")
+    elif c.pooling is not None:
+        column.add_box("pooling", {"mean": "mean of all tokens", "last": "last token"}[c.pooling], role="output")
+    shape = f"{c.width:,} × {len(c.labels):,}{', biases' * c.classifier_bias}"
+    column.add_box("classifier", shape, parameter_count(network.classifier), "output")
+    column.add_box("labels", f"{len(c.labels):,} of each {c.label_level}", role="output")
+    return column
 
 
 def module_column(network: nn.Module) -> FigureColumn:

@@ -66,6 +66,11 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
         raise CannotDo(
             f"{folder} is a mixture, whose n-grams and gate cannot be fine-tuned; train a new one on both texts"
         )
+    if has_capability(model, Capability.CLASSIFIER):
+        raise CannotDo(
+            f"{folder} has a classification head and is no language model; use clearstory finetune, or train its base "
+            "model"
+        )
     fingerprint = weights_fingerprint(model)
     model = model.to(recipe.training.device)
     parameters = count_parameters(model)
