@@ -39,7 +39,7 @@ ALWAYS floats relu(floats x) { return choose(x < all(0), all(0), x); }
 
 ALWAYS float sum_lanes(floats v) {
     const floats none = {0};
-    return SUM_FOUR(v, none, none, none)[0];
+    return sum_four(v, none, none, none)[0];
 }
 
 static float sum(const float *x, int64_t n) {
@@ -124,7 +124,7 @@ ALWAYS void score_keys(const float *q, int n, const float *keys, int64_t count, 
         }
 #pragma GCC unroll 4
         for (int h = 0; h < n; h++) {
-            floats4 four = SUM_FOUR(products[h][0], products[h][1], products[h][2], products[h][3]);
+            floats4 four = sum_four(products[h][0], products[h][1], products[h][2], products[h][3]);
             four *= scale;
             memcpy(scores + h * count + t, &four, sizeof four);
         }

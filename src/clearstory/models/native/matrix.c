@@ -81,7 +81,7 @@ ALWAYS void tile_floats(int half, const void *block, Inputs x, int64_t row, int 
     }
 #pragma GCC unroll 6
     for (int a = 0; a < n; a++)
-        out[a] = SUM_FOUR(total[a][0], total[a][1], total[a][2], total[a][3]);
+        out[a] = sum_four(total[a][0], total[a][1], total[a][2], total[a][3]);
 }
 
 ALWAYS void tile_int8(const void *block, const float *scales, Inputs x, int64_t row, int n, int first, floats4 *out) {
@@ -115,7 +115,7 @@ ALWAYS void tile_int8(const void *block, const float *scales, Inputs x, int64_t 
     memcpy(&of_outputs, scales, sizeof of_outputs);
 #pragma GCC unroll 6
     for (int a = 0; a < n; a++)
-        out[a] = SUM_FOUR(sums[a][0], sums[a][1], sums[a][2], sums[a][3]) * of_outputs
+        out[a] = sum_four(sums[a][0], sums[a][1], sums[a][2], sums[a][3]) * of_outputs
                  * x.scales[row + a];
 }
 
@@ -170,7 +170,7 @@ ALWAYS void tile_groups(int int4, const void *block, Inputs x, int64_t row, int 
     }
 #pragma GCC unroll 6
     for (int a = 0; a < n; a++) {
-        floats4 sums = SUM_FOUR(total[a][0], total[a][1], total[a][2], total[a][3]);
+        floats4 sums = sum_four(total[a][0], total[a][1], total[a][2], total[a][3]);
         out[a] = (sums + offset_total[a]) * x.scales[row + a];
     }
 }

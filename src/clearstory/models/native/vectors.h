@@ -23,7 +23,6 @@
 typedef float floats __attribute__((vector_size(4 * FLOATS)));
 typedef float floats4 __attribute__((vector_size(16)));
 typedef int32_t ints __attribute__((vector_size(4 * FLOATS)));
-typedef int32_t ints4 __attribute__((vector_size(16)));
 typedef int16_t shorts __attribute__((vector_size(4 * FLOATS)));
 typedef int16_t half_of_shorts __attribute__((vector_size(2 * FLOATS)));
 typedef int8_t bytes __attribute__((vector_size(2 * FLOATS)));
@@ -42,37 +41,40 @@ typedef bytes loose_bytes __attribute__((aligned(1), may_alias));
 #define KEEP(v) (void)(v)
 #endif
 
-/* The sums of the lanes of each of four vectors, as a vector of four: lanes of two vectors are interleaved and halves
-   added until one number of each is left. */
-#if FLOATS == 16
-#define FIRST_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-#define LAST_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
-#define FIRST_HALVES(a, b) __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-#define LAST_HALVES(a, b) __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
-#define SUM_QUARTERS(v)                                                                      \
-    (__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 8, 9, 10, 11) \
-     + (__builtin_shufflevector(v, v, 4, 5, 6, 7) + __builtin_shufflevector(v, v, 12, 13, 14, 15)))
-#elif FLOATS == 8
-#define FIRST_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
-#define LAST_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
-#define FIRST_HALVES(a, b) __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
-#define LAST_HALVES(a, b) __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
-#define SUM_QUARTERS(v) (__builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7))
+/* Lanes of two vectors by number, those of the second counted on; gcc has the first name from version 12 on. */
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define FIRST_PAIRS(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#define LAST_PAIRS(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#define FIRST_HALVES(a, b) __builtin_shufflevector(a, b, 0, 1, 4, 5)
-#define LAST_HALVES(a, b) __builtin_shufflevector(a, b, 2, 3, 6, 7)
-#define SUM_QUARTERS(v) (v)
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ints){__VA_ARGS__})
 #endif
 
-#define SUM_FOUR(a, b, c, d)                                           \
-    ({                                                                 \
-        __typeof__(a) ab_ = FIRST_PAIRS(a, b) + LAST_PAIRS(a, b);      \
-        __typeof__(a) cd_ = FIRST_PAIRS(c, d) + LAST_PAIRS(c, d);      \
-        ab_ = FIRST_HALVES(ab_, cd_) + LAST_HALVES(ab_, cd_);          \
-        SUM_QUARTERS(ab_);                                             \
-    })
+#if FLOATS == 16
+#define FIRST_PAIRS(a, b) SHUFFLE(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define LAST_PAIRS(a, b) SHUFFLE(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define FIRST_HALVES(a, b) SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define LAST_HALVES(a, b) SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#elif FLOATS == 8
+#define FIRST_PAIRS(a, b) SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13)
+#define LAST_PAIRS(a, b) SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15)
+#define FIRST_HALVES(a, b) SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13)
+#define LAST_HALVES(a, b) SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15)
+#else
+#define FIRST_PAIRS(a, b) SHUFFLE(a, b, 0, 4, 1, 5)
+#define LAST_PAIRS(a, b) SHUFFLE(a, b, 2, 6, 3, 7)
+#define FIRST_HALVES(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+#define LAST_HALVES(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#endif
+
+/* The sums of the lanes of each of four vectors, as a vector of four: lanes of two vectors are interleaved and halves
+   added until one number of each is left. */
+ALWAYS floats4 sum_four(floats a, floats b, floats c, floats d) {
+    const floats ab = FIRST_PAIRS(a, b) + LAST_PAIRS(a, b), cd = FIRST_PAIRS(c, d) + LAST_PAIRS(c, d);
+    union { floats whole; floats4 parts[FLOATS / 4]; } sums;
+    sums.whole = FIRST_HALVES(ab, cd) + LAST_HALVES(ab, cd);
+    floats4 total = sums.parts[0];
+    for (int i = 1; i < FLOATS / 4; i++) total += sums.parts[i];
+    return total;
+}
 
 ALWAYS floats load(const float *p) { return *(const loose_floats *)p; }
 
