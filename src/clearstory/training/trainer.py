@@ -212,7 +212,8 @@ class Trainer:
         # Sparse rows are updated by Adagrad, whose steps do not depend on the gradient's norm.
         dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
         norm = torch.nn.utils.get_total_norm([p.grad for p in dense if p.grad is not None])
-        if self.settings.gradient_clip:
+        # A factor of 1 would be multiplied into every gradient all the same.
+        if self.settings.gradient_clip and not norm + 1e-6 <= self.settings.gradient_clip:
             torch.nn.utils.clip_grads_with_norm_(dense, self.settings.gradient_clip, norm)
         return float(norm)
 
