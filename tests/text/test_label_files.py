@@ -9,6 +9,7 @@ import pytest
 from clearstory.errors import BadInput
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.label_files import find_labeled_lines
+from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 
 LABELED = "1\tA joy to see.\n0\tIt drags on.\n" * 20
@@ -55,3 +56,16 @@ def test_labeled_rows_are_no_pairs(tmp_path: Path) -> None:
 def test_prose_and_code_and_lists_stay_text(lines: list[str]) -> None:
     many = ["\t".join(f"{field} {number}" for field in line.split("\t")) for number in range(20) for line in lines]
     assert find_labeled_lines(many) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.csv", "text,label\nA joy.,1\n"), ("a.jsonl", '{"text": "a", "label": 1}\n')]
+)
+def test_labels_that_are_not_read_are_noted(tmp_path: Path, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
+    notes = ReadNotes()
+    assert len(list(read_documents(path, notes=notes))) == 1
+    assert f"{name} has labels in 'label', which are not read" in str(notes.text)
+    with pytest.raises(BadInput, match="fine-tune a model on its labels with clearstory finetune"):
+        list(read_documents(path, ReadSettings(text_field="body")))

@@ -17,7 +17,7 @@ from clearstory.text.files import (
     read_text_parts,
     without_surrogates,
 )
-from clearstory.text.label_files import SAMPLE_LINES, find_labeled_lines
+from clearstory.text.label_files import SAMPLE_LINES, find_labeled_lines, label_column, note_labels
 from clearstory.text.markup import read_html, read_notebook
 from clearstory.text.parallel_text import has_pairs, read_pairs
 from clearstory.text.read_notes import ReadNotes, count_files
@@ -219,7 +219,11 @@ def _read_conllu(path: Path, settings: ReadSettings, notes: ReadNotes | None) ->
 
 
 def _read_jsonl(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
+    noted = False
     for number, location, record in read_records(path, settings.errors, settings.encoding, notes):
+        if not noted:
+            note_labels(path, record, notes)
+            noted = True
         if settings.text_field not in record:
             raise BadInput(_missing_field_message(location, "field", settings.text_field, record))
         yield _document_from_field(location, path, number, record[settings.text_field], settings, notes)
@@ -229,6 +233,7 @@ def _read_parquet(path: Path, settings: ReadSettings, notes: ReadNotes | None) -
     columns, _ = read_schema(path)
     if settings.text_field not in columns:
         raise BadInput(_missing_field_message(str(path), "column", settings.text_field, columns))
+    note_labels(path, columns, notes)
     for number, row in read_arrow_rows(path, [settings.text_field]):
         text = row[settings.text_field]
         yield _document_from_field(f"{path}, row {number:,}", path, number, text, settings, notes)
@@ -247,8 +252,11 @@ READERS: dict[str, Callable[[Path, ReadSettings, ReadNotes | None], Iterator[Doc
 
 
 def _missing_field_message(location: str, what: str, name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    labels = "" if label_column(known) is None else "; or fine-tune a model on its labels with clearstory finetune"
     return (
         f"{location} has no {what} {name!r}, only {', '.join(map(repr, known))}; choose one with --data.text_field NAME"
+        f"{labels}"
     )
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from clearstory.text.read_notes import ReadNotes
 
 CHUNK_TAG = re.compile(r"O|[BIESLU][-_]\S.*")
 
 TREE = re.compile(r"\(\d+ (\(\d+ |[^\s()]+\)$).*\)$")
+
+LABEL_COLUMNS = frozenset(("label", "labels", "class", "sentiment", "emotion", "ner_tags", "tags", "entities", "spans"))
+"""Usual names of columns with labels."""
 
 SAMPLE_LINES = 200
 """Lines of a text that show what it is."""
@@ -29,6 +35,20 @@ def describe_labels(values: Sequence[str]) -> str | None:
     if len(distinct) <= 40 and len(values) >= 10 * len(distinct) and max(map(len, distinct)) <= 60:
         return f"{len(distinct)} short value{'s' * (len(distinct) > 1)} {some}"
     return None
+
+
+def label_column(columns: Iterable[str]) -> str | None:
+    """The first column that has labels by its name."""
+    return next((column for column in columns if column.strip().lower() in LABEL_COLUMNS), None)
+
+
+def note_labels(path: Path, columns: Iterable[str], notes: ReadNotes | None) -> None:
+    """Add to the notes that the labels of a table are not read as text."""
+    labels = label_column(columns)
+    if labels is not None and notes is not None:
+        notes.remarks.append(
+            f"{path.name} has labels in '{labels}', which are not read; clearstory finetune trains a model on them"
+        )
 
 
 def is_number(text: str) -> bool:

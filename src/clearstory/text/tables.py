@@ -14,6 +14,7 @@ from pathlib import Path
 from clearstory.errors import BadInput
 from clearstory.text.document import Document
 from clearstory.text.files import content_suffix, read_lines
+from clearstory.text.label_files import label_column, note_labels
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 
@@ -31,7 +32,7 @@ Row = tuple[int, list[str]]
 
 def read_csv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
     """The text column of a csv file, a document for each row; columns are separated by commas, semicolons or tabs."""
-    yield from _documents(path, read_csv_rows(path, settings, notes), settings)
+    yield from _documents(path, read_csv_rows(path, settings, notes), settings, notes)
 
 
 def read_csv_rows(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Row]:
@@ -66,7 +67,7 @@ def find_delimiter(lines: Sequence[str], text_field: str) -> str:
 
 def read_tsv(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
     """The text column of a tsv file, a document for each row."""
-    yield from _documents(path, read_tsv_rows(path, settings, notes), settings)
+    yield from _documents(path, read_tsv_rows(path, settings, notes), settings, notes)
 
 
 def read_tsv_rows(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Row]:
@@ -137,11 +138,12 @@ def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]
         start = reader.line_num + 1
 
 
-def _documents(path: Path, rows: Iterator[Row], settings: ReadSettings) -> Iterator[Document]:
+def _documents(path: Path, rows: Iterator[Row], settings: ReadSettings, notes: ReadNotes | None) -> Iterator[Document]:
     first = next(rows, None)
     if first is None:
         return
     column, rows = _choose_column(path, first, rows, settings.text_field)
+    note_labels(path, first[1], notes)
     for number, fields in rows:
         if column >= len(fields):
             raise BadInput(
@@ -159,6 +161,8 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
     if name.isascii() and name.isdecimal() and len(name) < 6 and 1 <= int(name) <= len(header):
         return int(name) - 1, chain([first], rows)
     known = ", ".join(repr(field[:40]) for field in header[:20])
+    # A number in the first row is a label where there is no header.
+    has_label = label_column(header) is not None or any(field.isdecimal() for field in header)
     raise BadInput(
         f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number"
         + (f", from 1 to {len(header)}," if len(header) > 1 else ", 1,")
@@ -168,10 +172,5 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
             if content_suffix(path) == ".tsv"
             else ""
         )
-        + ("; or fine-tune a model on its labels with clearstory finetune" if _has_label(header) else "")
+        + ("; or fine-tune a model on its labels with clearstory finetune" if has_label else "")
     )
-
-
-def _has_label(first_row: Sequence[str]) -> bool:
-    """Whether the first row of a table names a column of labels, or has a whole number in place of a label."""
-    return any(field.lower() in ("label", "labels", "class", "sentiment") or field.isdecimal() for field in first_row)
