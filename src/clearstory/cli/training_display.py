@@ -139,7 +139,7 @@ def training_summary(result: TrainingResult) -> str:
         result.summary,
         f"{result.parameters:,} parameters, {format_count(result.steps, 'step')}, {result.tokens:,} tokens "
         f"in {format_seconds(result.seconds)} ({format_seconds(result.cpu_seconds)} of CPU time)",
-        f"model: {result.folder}",
+        *([] if result.folder == result.run_folder else [f"model: {result.folder}"]),
         *([] if result.curve is None else [f"curve: {result.curve}"]),
         f"next:  {result.next_command}",
     ]

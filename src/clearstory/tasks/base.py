@@ -123,9 +123,13 @@ class EncodedSplit(Generic[RowT]):
 
 @dataclass(frozen=True)
 class TaskObjective:
-    """The training objective of a task: its loss in training, its metrics in validation."""
+    """The training objective of a task: its loss in training, its metrics in validation.
+
+    `predictions` are those of the latest validation.
+    """
 
     task: Task[Any, Any, Any]
+    predictions: list[Any] = field(default_factory=list, compare=False)
     no_bits_per_byte: str = field(default="a task is scored by its metrics, not by the probability of a text")
 
     @property
@@ -167,7 +171,8 @@ class TaskObjective:
         rows = dataset.rows
         if limit is not None and limit < dataset.tokens:
             rows = first_rows(rows, limit)
-        metrics = dict(self.task.score(self.task.predict(model, rows), rows))
+        self.predictions[:] = self.task.predict(model, rows)
+        metrics = dict(self.task.score(self.predictions, rows))
         loss = metrics.pop("loss")
         score = Score(nats=loss * len(rows), tokens=len(rows), bytes=None, reason=self.no_bits_per_byte)
         return Validation(score, metrics, selected_by=self.task.metric)
@@ -206,7 +211,13 @@ class TaskEvaluation:
 def evaluate_task(task: Task[Any, Any, Any], model: nn.Module, data: LabeledData[Any]) -> TaskEvaluation:
     """The scores of a model on examples, with their intervals."""
     rows = task.encode(data.examples)
-    predictions = task.predict(model, rows)
+    return evaluate_predictions(task, task.predict(model, rows), rows, data)
+
+
+def evaluate_predictions(
+    task: Task[Any, Any, Any], predictions: Sequence[Any], rows: Sequence[Any], data: LabeledData[Any]
+) -> TaskEvaluation:
+    """The scores of predictions for examples, whose rows hold the targets."""
     metrics = task.score(predictions, rows)
     return TaskEvaluation(
         task.name,

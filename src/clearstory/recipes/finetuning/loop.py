@@ -10,15 +10,16 @@ from statistics import fmean, stdev
 from typing import Any, Unpack
 
 from clearstory import durable
+from clearstory.recipes.finetuning.bag_of_words import bag_of_words_events
 from clearstory.recipes.finetuning.preparation import FinetuningPreparation
-from clearstory.recipes.settings.finetuning import FinetuneRecipe, language_modelling_recipe
+from clearstory.recipes.settings.finetuning import BAG_OF_WORDS, FinetuneRecipe, language_modelling_recipe
 from clearstory.recipes.settings.keywords import FinetuneKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import run_events, train_events
 from clearstory.recipes.training.run_folder import changed_results, lock_run_folder, open_run_folder
 from clearstory.recipes.training.time_budget import TimeBudget
-from clearstory.tasks.base import TaskEvaluation, evaluate_task, format_metrics
+from clearstory.tasks.base import TaskEvaluation, evaluate_predictions, evaluate_task, format_metrics
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
 """0.975 quantiles of Student's t with 1 to 14 degrees of freedom; 1.96 is near enough for more."""
@@ -79,6 +80,9 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     Ctrl-C (or SIGTERM) saves a checkpoint and raises KeyboardInterrupt. A loss that is not finite saves a checkpoint of
     the last finite weights and raises Diverged.
     """
+    if recipe.model == BAG_OF_WORDS and not Path(recipe.model).exists():
+        yield from bag_of_words_events(recipe)
+        return
     if recipe.task == "lm":
         yield from train_events(language_modelling_recipe(recipe))
         return
@@ -96,15 +100,20 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
 
     The model of the run has its best weights at that time.
     """
-    task, model, data = preparation.task, preparation.run.model, preparation.data
-    preparation.run.use_full_precision()
-    parts = {"validation": data.validation, **({} if data.test is None else {"test": data.test})}
+    task, run, data = preparation.task, preparation.run, preparation.data
+    run.use_full_precision()
     scores: dict[str, TaskEvaluation] = {}
-    for name, part in parts.items():
-        if part.examples:
-            scores[name] = evaluate_task(task, model, part)
-    report = result.run_folder / "report.json"
-    durable.write_json(report, {name: each.to_json() for name, each in scores.items()})
+    if data.validation.examples:  # predicted at the end of the run
+        rows = preparation.validation.rows
+        scores["validation"] = evaluate_predictions(task, preparation.objective.predictions, rows, data.validation)
+    if data.test is not None:
+        scores["test"] = evaluate_task(task, run.model, data.test)
+    durable.write_json(result.run_folder / "report.json", {name: each.to_json() for name, each in scores.items()})
+    return with_scores(result, scores)
+
+
+def with_scores(result: TrainingResult, scores: Mapping[str, TaskEvaluation]) -> TrainingResult:
+    """The result with the scores on validation and test examples, which report.json has."""
     validation, test = scores.get("validation"), scores.get("test")
     sentences = [f"{describe_scores(each)} on {each.examples:,} {name} examples" for name, each in scores.items()]
     return replace(
@@ -112,7 +121,7 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
         intervals=validation.intervals if validation else {},
         test_metrics=test.metrics if test else {},
         test_intervals=test.intervals if test else {},
-        report=report,
+        report=result.run_folder / "report.json",
         summary="\n".join(sentences) or result.summary,
         bits_per_byte=None,
     )

@@ -43,6 +43,8 @@ class FinetuningPreparation:
 
     data: DataSplits[Any]
     task: Task[Any, Any, Any]
+    objective: TaskObjective
+    validation: EncodedSplit[Any]
     run: TrainingRun
 
     def __call__(self, folder: RunFolder, recipe: FinetuneRecipe, budget: TimeBudget) -> TrainingRun:
@@ -70,7 +72,7 @@ class FinetuningPreparation:
         trainer = Trainer(model, objective, cast(Any, train), settings, steps=1)
         batches_per_epoch = cast(Any, trainer.batches).batches_per_epoch
         prepared, card = describe_finetuning(folder, data, backbone, trainer, train, validation)
-        self.data, self.task = data, task
+        self.data, self.task, self.objective, self.validation = data, task, objective, validation
         self.run = TrainingRun(
             folder,
             resolved_recipe(recipe, settings),

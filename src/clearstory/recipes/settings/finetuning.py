@@ -20,6 +20,9 @@ from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.training.settings import TrainingSettings
 
+BAG_OF_WORDS = "tfidf"
+"""The model that scikit-learn fits: TF-IDF of words with a linear model."""
+
 TaskName = Literal["classify", "lm"]
 
 
@@ -117,7 +120,8 @@ class FinetuneRecipe:
     """Fine-tune a model for a task, with labeled examples.
 
     Args:
-        model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model.
+        model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model; or
+            tfidf, a bag of words with logistic regression by scikit-learn, as a baseline.
         data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task lm, text.
         task: classify, labels of texts or pairs of texts, or numbers (regression); or lm, language modelling on more
             text, as train --init does.
