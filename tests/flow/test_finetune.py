@@ -155,11 +155,12 @@ def finished(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]
 def test_a_resumed_run_ends_as_an_uninterrupted_one(how: str, home: Path, tmp_path: Path) -> None:
     more: dict[str, Any] = {"all": {}, "lora": {"lora": {"rank": 2, "dropout": 0.1}}, "freeze": {"freeze": "1"}}[how]
     training = {"gradient_accumulation_steps": 2, "batch_size": 8, "layer_decay": 0.9 if how == "all" else 1.0}
+    training |= {"num_train_epochs": 1, "eval_steps": 4}
     whole = recipe(home, tmp_path / "whole", training=training, **more)
     run(whole)
     part = replace(whole, out=tmp_path / "part")
     for event in finetune_events(part):
-        if isinstance(event, ModelSaved) and event.kind == "checkpoint" and event.step == 16:
+        if isinstance(event, ModelSaved) and event.kind == "checkpoint" and event.step == 4:
             break
     run(replace(part, resume=True))
     one, other = finished(tmp_path / "whole"), finished(tmp_path / "part")
@@ -236,10 +237,10 @@ def test_several_labels_numbers_and_pairs(home: Path, tmp_path: Path) -> None:
         table(tmp_path / "several.tsv", several),
         problem="multi",
         out=tmp_path / "several",
-        training={**SMALL, "num_train_epochs": 12},  # type: ignore[typeddict-item]
+        training={**SMALL, "num_train_epochs": 8},  # type: ignore[typeddict-item]
     )
     assert set(result.metrics) == {"macro_f1", "micro_f1", "accuracy"}
-    assert result.metrics["macro_f1"] > 0.7
+    assert result.metrics["macro_f1"] > 0.6
     answer = clearstory.classify(tmp_path / "several", "good film song")[0]
     assert {each.label for each in answer.labels} == {"bad", "film", "good"}
 
@@ -249,7 +250,7 @@ def test_several_labels_numbers_and_pairs(home: Path, tmp_path: Path) -> None:
         table(tmp_path / "numbers.tsv", numbers, "text\tscore"),
         problem="regression",
         out=tmp_path / "numbers",
-        training={**SMALL, "num_train_epochs": 12},  # type: ignore[typeddict-item]
+        training={**SMALL, "num_train_epochs": 8},  # type: ignore[typeddict-item]
     )
     assert result.metrics["spearman"] > 0.5
 
@@ -413,7 +414,7 @@ def test_settings_reach_the_trainer() -> None:
 
 
 def test_lora_settings_reach_the_model(home: Path, tmp_path: Path) -> None:
-    lora = {"rank": 3, "alpha": 5.0, "targets": ("up",), "dropout": 0.25}
+    lora = {"rank": 3, "alpha": 5.0, "targets": ("up",), "dropout": 0.25, "modules_to_save": ("embedding_norm",)}
     values = recipe(home, tmp_path / "run", lora=lora, training={"num_train_epochs": 1})
     preparation = FinetuningPreparation()
     made = preparation(RunFolder(tmp_path / "none"), values, TimeBudget(float("inf")))
@@ -421,11 +422,12 @@ def test_lora_settings_reach_the_model(home: Path, tmp_path: Path) -> None:
     assert {name.rpartition(".")[2] for name in layers} == {"up"}
     assert {(each.rank, each.alpha, each.dropout) for each in layers.values()} == {(3, 5.0, 0.25)}
     trained = {name for name, each in made.model.named_parameters() if each.requires_grad}
-    assert {name.partition(".")[0] for name in trained if "lora" not in name} == {"classifier", "pooler"}
+    whole = {name.rpartition(".")[0] for name in trained if "lora" not in name}
+    assert whole == {"classifier", "pooler", "backbone.embedding_norm"}
 
 
 def test_time_limits_are_kept(home: Path, tmp_path: Path) -> None:
-    for name, more in (("clock", {"minutes": 0.05}), ("cpu", {"cpu_seconds": 3.0})):
+    for name, more in (("clock", {"minutes": 0.025}), ("cpu", {"cpu_seconds": 1.5})):
         started = time.process_time()
         _, result = run(recipe(home, tmp_path / name, **more))
         assert result.steps > 1
@@ -442,3 +444,28 @@ def test_a_stopped_run_says_how_to_continue(home: Path, tmp_path: Path) -> None:
         interrupt()
     resumed = build_settings(FinetuneRecipe, {"resume": True, "out": tmp_path / "run"})
     assert run(resumed)[1].steps == 20
+
+
+def test_the_baseline_is_that_of_scikit_learn(home: Path, tmp_path: Path) -> None:
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    linear = pytest.importorskip("sklearn.linear_model")
+    values = {"validation": str(home / "dev.tsv"), "test": str(home / "dev.tsv"), "out": tmp_path / "run"}
+    result = clearstory.finetune("tfidf", home / "train.tsv", **values)  # type: ignore[arg-type]
+    words = text.TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+|[^\w\s]")
+    train, dev = texts(160), texts(60, seed=1)
+    known = {text for text, _ in dev}
+    train = [each for each in train if each[0] not in known]
+    model = linear.LogisticRegression(C=10.0, max_iter=1000)
+    model.fit(words.fit_transform([text for text, _ in train]), [label for _, label in train])
+    expected = model.score(words.transform([text for text, _ in dev]), [label for _, label in dev])
+    assert result.metrics["accuracy"] == pytest.approx(expected)
+    assert result.test_metrics["accuracy"] == pytest.approx(expected)
+    with pytest.raises(BadSetting, match="freeze does not apply to tfidf"):
+        clearstory.finetune("tfidf", home / "train.tsv", freeze="1", out=tmp_path / "other")
+
+
+def test_nothing_held_out_keeps_the_last_weights(home: Path, tmp_path: Path) -> None:
+    values = recipe(home, tmp_path / "run", validation="0", test=str(home / "dev.tsv"))
+    _, result = run(values)
+    assert result.metrics == {}
+    assert "accuracy" in result.test_metrics

@@ -75,6 +75,7 @@ ODD = {
     "steps": "3",
     "init": "gpt2",
     "lora.targets": "key",
+    "lora.modules_to_save": "embedding",
     "top_p": "0.5",
     "InspectRecipe.metric": "rank",
     "ablate": "mean",
@@ -316,7 +317,7 @@ OBSERVED: dict[str, Observation] = {
     **{f"TrainRecipe.training.{name}": observe_training for name in STEPPING},
     "TrainRecipe.parameters": partial(observe_training, sized=False),
     "TrainRecipe.init": observe_fine_tuning,
-    **{f"TrainRecipe.lora.{name}": observe_fine_tuning for name in ("rank", "alpha", "targets", "dropout")},
+    **{f"TrainRecipe.lora.{name}": observe_fine_tuning for name in ("rank", "alpha", "targets", "dropout", "modules_to_save")},
     "TrainRecipe.minutes": "flow/test_train.py::test_the_time_limit_is_kept_at_any_speed",
     "TrainRecipe.cpu_seconds": "flow/test_train.py::test_cpu_seconds_are_kept",
     "TrainRecipe.objective": "flow/test_encoders.py::test_one_command_from_raw_text_to_an_encoder",
@@ -440,7 +441,7 @@ OBSERVED: dict[str, Observation] = {
             "resume": "test_a_resumed_run_must_have_the_same_settings_and_data",
             "overwrite": "test_the_command_prints_json",
             **dict.fromkeys(
-                ("lora.rank", "lora.alpha", "lora.targets", "lora.dropout"), "test_lora_settings_reach_the_model"
+                ("lora.rank", "lora.alpha", "lora.targets", "lora.dropout", "lora.modules_to_save"), "test_lora_settings_reach_the_model"
             ),
             "training.num_train_epochs": "test_a_new_model_of_a_preset",
             "training.class_weights": "test_class_weights",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +201,38 @@ def test_whole_weights_and_dora_open_merged_with_the_same_logits(name: str, tmp_
     merged = theirs(save_model(tmp_path / "merged", opened.model, None, opened.card))
     with torch.no_grad():
         assert worst([merged(ids).logits], [logits(oracle, ids)]) <= 1e-5
+
+
+TRAINED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "tied": ("gpt2", ("embedding",)),
+    "untied": ("llama", ("embedding", "unembedding")),
+    "input only": ("llama", ("embedding",)),
+    "fused and tied": ("phi3-grouped-tied", ("embedding", "norm")),
+}
+
+
+@pytest.mark.parametrize("name", some(TRAINED, "tied", "input only"))
+def test_trained_embeddings_are_stored_whole(name: str, tmp_path: Path) -> None:
+    case, modules = TRAINED[name]
+    config = CASES[case]
+    base = ours(config)
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"))
+    before = {key: tensor.clone() for key, tensor in base.state_dict().items()}
+    adapted = adapt(base, rank=3, targets=("query",), modules_to_save=modules, seed=1)
+    with torch.no_grad():
+        for number, each in enumerate(each for each in adapted.parameters() if each.requires_grad):
+            each.add_(torch.randn(each.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in base.state_dict().items())
+    ids = rows(config)
+    expected = [logits(adapted, ids)]
+    folder = save_adapter(tmp_path / "adapter", adapted, tmp_path / "base", None, ModelCard(name=name))
+    assert worst([logits(read_adapter(folder, adapted), ids)], expected) <= 1e-5
+    opened = open_model(folder)
+    assert opened.model.config == config
+    assert worst([logits(opened.model, ids)], expected) <= 1e-5
+    with pytest.warns(UserWarning, match="tie") if config.tie_embeddings else nullcontext():
+        oracle = peft.PeftModel.from_pretrained(theirs(tmp_path / "base"), folder).eval()
+    assert worst([logits(oracle, ids)], expected) <= 1e-5
+    merged = save_model(tmp_path / "merged", merge_lora(adapted), None, ModelCard())
+    with torch.no_grad():
+        assert worst([theirs(merged)(ids).logits], expected) <= 1e-5

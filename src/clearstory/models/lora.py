@@ -89,9 +89,11 @@ def adapt(
     targets: tuple[str, ...] = LoRASettings.targets,
     dropout: float = 0.0,
     *,
+    modules_to_save: tuple[str, ...] = (),
     seed: int | None = None,
 ) -> Any:
-    """A copy of the model with LoRA matrices in each linear layer that `targets` name; only they are trainable.
+    """A copy of the model with LoRA matrices in each linear layer that `targets` name; only they are trainable, and
+    copies of the modules that `modules_to_save` names. The weights of a classification head are trainable too.
 
     The model itself is unchanged; base weights are shared. A target is the last part of a layer's name (query, value,
     up) or a pattern of whole names (blocks.0.*). A is drawn with `seed` (PyTorch's global generator when None), B is
@@ -131,7 +133,43 @@ def adapt(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return shallow_copy(model, add_lora).train(model.training)
+        adapted = shallow_copy(model, add_lora).train(model.training)
+    adapted.modules_to_save = find_modules(adapted, modules_to_save)
+    for name in whole_modules(adapted):
+        for weight in adapted.get_submodule(name).parameters():
+            weight.data = weight.data.clone()
+            weight.requires_grad_(True)
+    return adapted
+
+
+def find_modules(adapted: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the modules with weights that are to be trained as a whole. Raises UnknownName for a name that no
+    module has, BadSetting for one with LoRA.
+    """
+    weighted = {
+        name: each for name, each in adapted.named_modules() if any(True for _ in each.parameters(recurse=False))
+    }
+    layers = {name: each for name, each in weighted.items() if name and not name.endswith(".base")}
+    for wanted in names:
+        found = [name for name in layers if matches_target(name, wanted)]
+        if not found:
+            known = sorted({name.rpartition(".")[2] for name in layers})
+            raise UnknownName(
+                f"lora.modules_to_save names '{wanted}', and no module has that name; {nearest(wanted, known)}"
+            )
+        if both := [name for name in found if isinstance(layers[name], LoRALinear)]:
+            raise BadSetting(
+                f"lora.modules_to_save and lora.targets both name {both[0]}; it is trained as a whole or with LoRA: "
+                "leave one out"
+            )
+    return tuple(name for name in layers if any(matches_target(name, wanted) for wanted in names))
+
+
+def whole_modules(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules that are trained and stored as a whole beside LoRA: those chosen, and those of a head."""
+    chosen: tuple[str, ...] = getattr(model, "modules_to_save", ())
+    own = [name for name, _ in model.named_children() if is_head(model, name)]
+    return (*chosen, *(name for name in own if name not in chosen))
 
 
 def merge_lora(model: nn.Module) -> Any:
@@ -167,7 +205,7 @@ def adaptable_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def is_head(model: nn.Module, name: str) -> bool:
     """Whether a module belongs to the classification head of a model."""
-    return has_capability(model, Capability.CLASSIFIER) and not name.startswith("backbone.")
+    return has_capability(model, Capability.CLASSIFIER) and name.partition(".")[0] != "backbone"
 
 
 def matches_target(name: str, target: str) -> bool:

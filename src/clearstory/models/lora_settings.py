@@ -17,12 +17,15 @@ class LoRASettings:
         targets: names of the linear layers to adapt, such as query, value, up; or patterns of whole names, such as
             blocks.0.*.
         dropout: dropout rate of the input of A in training.
+        modules_to_save: names of modules that are trained and stored as a whole, such as embedding; a classification
+            head is always among them.
     """
 
     rank: int = 0
     alpha: float = 16.0
     targets: tuple[str, ...] = ("query", "value")
     dropout: float = 0.0
+    modules_to_save: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.rank < 0:

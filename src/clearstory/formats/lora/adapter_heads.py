@@ -1,4 +1,4 @@
-"""Classification heads of adapters: stored whole (modules_to_save), over a base model that has no head, or another.
+"""Classification heads of adapters, and other modules that they store whole (modules_to_save).
 
 peft stores the weights of a head, and neither its labels nor what they are of: those are in clearstory.json, and in
 adapters of others follow from the task type and the shape of the weights.
@@ -14,14 +14,20 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from clearstory.errors import BadInput, CorruptFile
+from clearstory.errors import BadInput, CannotDo, CorruptFile
 from clearstory.formats.hf.config_json import format_of_model, weight_map_of
 from clearstory.formats.hf.load_weights import stored_config
 from clearstory.formats.hf.safetensors_io import read_safetensors_header
+from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.formats.lora.adapter_config import CONFIG, AdapterConfig
 from clearstory.formats.native import check_value
+from clearstory.models.base import output_weight
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.head_config import ClassifierConfig
-from clearstory.models.heads import HEAD_MODULES, ClassificationHead, SequenceClassifier, TokenClassifier, bare_backbone
+from clearstory.models.heads import ClassificationHead, SequenceClassifier, TokenClassifier, bare_backbone
+from clearstory.models.lora import whole_modules
+
+EMBEDDING, UNEMBEDDING = "embedding.weight", "unembedding.weight"
 
 TASK_TYPES = {"text": "SEQ_CLS", "token": "TOKEN_CLS"}
 """peft's task types of heads, by what is labelled."""
@@ -46,7 +52,11 @@ def with_head(model: nn.Module, folder: Path, file: str, config: AdapterConfig, 
     wanted = read_head(model, folder, file, config, described)
     if isinstance(model, ClassificationHead) and model.config == wanted:
         return model
-    if wanted.pooling == "pooler" and getattr(model, "pooler", None) is None and "pooler" not in config.saved:
+    if (
+        wanted.pooling == "pooler"
+        and getattr(model, "pooler", None) is None
+        and not any(name.endswith("pooler") for name in config.saved)
+    ):
         raise BadInput(
             f"the adapter {folder} holds no pooler, and its base model {config.base} has none either, so the one it "
             'was trained with is lost; train it again with modules_to_save=["pooler"]'
@@ -89,43 +99,69 @@ def read_head(model: nn.Module, folder: Path, file: str, config: AdapterConfig, 
     )
 
 
-def head_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model's head by their names in transformers; none for a model without a head."""
-    if not isinstance(model, ClassificationHead):
+def trained_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the modules that are trained as a whole, by native name; a tied unembedding under its own name."""
+    weights = {
+        f"{name}.{key}": each
+        for name in whole_modules(model)
+        for key, each in model.get_submodule(name).state_dict().items()
+    }
+    if EMBEDDING in weights and output_weight(model) is model.get_parameter(EMBEDDING):
+        if has_capability(model, Capability.MLM_HEAD):
+            raise CannotDo(
+                "peft cannot store a trained embedding of an encoder with a head for masked tokens, which uses it too; "
+                "train the model without LoRA"
+            )
+        if has_capability(model, Capability.CAUSAL):
+            weights[UNEMBEDDING] = weights[EMBEDDING]
+    return weights
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the modules that are trained as a whole, by their names in transformers.
+
+    Raises CannotDo for a module that the model's class in transformers has not as one.
+    """
+    own = trained_weights(model)
+    if not own:
         return {}
+    weight_map = own_weight_map(model)
+    external = dict(weight_map.from_native(own))
+    if lost := own.keys() - dict(weight_map.to_native(external)).keys():
+        raise CannotDo(
+            f"{min(lost)} is no module of its own in transformers, so peft cannot store it; leave it out of "
+            "lora.modules_to_save"
+        )
+    return external
+
+
+def own_weight_map(model: nn.Module) -> WeightMap:
+    """The weight map of the class that a model is saved as."""
+    config: Any = model.config
     form, extra = format_of_model(model)
-    weight_map = weight_map_of(form, stored_config(model.config, extra))
-    own = {f"{name}.{key}": each for name in HEAD_MODULES for key, each in module_weights(model, name).items()}
-    return dict(weight_map.from_native(own))
-
-
-def module_weights(model: nn.Module, name: str) -> Mapping[str, Tensor]:
-    """The weights of one module of a model; none if it lacks it."""
-    module = getattr(model, name, None)
-    return {} if module is None else module.state_dict()
+    return weight_map_of(form, stored_config(config, extra))
 
 
 def saved_modules(model: nn.Module) -> list[str]:
     """The names in transformers of the modules that an adapter of this model stores whole, as `modules_to_save`."""
-    names = {name.removesuffix(".weight").removesuffix(".bias").removesuffix(".dense") for name in head_weights(model)}
-    return sorted(name.rpartition(".")[2] for name in names)
+    names = {name.rpartition(".")[0].removesuffix(".dense") for name in whole_weights(model)}
+    return sorted(names)
 
 
 @torch.no_grad()
-def load_head(model: nn.Module, stored: Mapping[str, Tensor]) -> bool:
-    """Put stored weights, by their names in transformers, into the head of a model, and make it trainable.
+def load_whole_modules(model: nn.Module, stored: Mapping[str, Tensor]) -> bool:
+    """Put stored weights, by their names in transformers, into the modules of a model that are trained as a whole.
 
-    False, and nothing is changed, where they are not those of a head alone.
+    False, and nothing is changed, where they are not those of these modules.
     """
-    expected = head_weights(model)
+    expected = whole_weights(model)
     if not expected or expected.keys() != stored.keys():
         return False
-    form, extra = format_of_model(model)
-    config: Any = model.config
-    native = dict(weight_map_of(form, stored_config(config, extra)).to_native(stored))
-    for name, tensor in native.items():
-        module_name, _, key = name.partition(".")
-        module = getattr(model, module_name)
+    for name, tensor in own_weight_map(model).to_native(stored):
+        if name == UNEMBEDDING and UNEMBEDDING not in dict(model.named_parameters()):
+            continue  # tied
+        module_name, _, key = name.rpartition(".")
+        module = model.get_submodule(module_name)
         if getattr(module, key).shape != tensor.shape:
             raise CorruptFile(
                 f"the adapter holds {name} of shape {list(tensor.shape)}, and the model has "

@@ -7,6 +7,7 @@ clearstory.json               model card, hash of the base weights, rank of each
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ from clearstory.formats.lora.adapter_config import CONFIG, adapter_config_dict, 
 from clearstory.formats.lora.adapter_heads import (
     TASK_TYPES,
     describe_head,
-    head_weights,
-    load_head,
+    load_whole_modules,
     saved_modules,
+    whole_weights,
     with_head,
 )
 from clearstory.formats.lora.adapter_tensors import FILE, PREFIX, read_matrices
@@ -95,14 +96,15 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
     metadata = {
         "card": card.as_dict(),
         "architecture": architecture,
-        "base": weights_fingerprint(model),
+        "base": weights_fingerprint(model, getattr(model, "modules_to_save", ())),
         "ranks": {name: each.rank for name, each in adapters.items()},
+        **({"modules_to_save": list(chosen)} if (chosen := getattr(model, "modules_to_save", ())) else {}),
         **({"classifier": describe_head(model.config)} if isinstance(model, ClassificationHead) else {}),
     }
     write_json(folder / METADATA, metadata)
     tensors = {f"{PREFIX}{name}.lora_A.weight": each.a for name, each in matrices.items()}
     tensors |= {f"{PREFIX}{name}.lora_B.weight": each.b for name, each in matrices.items()}
-    tensors |= {f"{PREFIX}{name}": each for name, each in head_weights(model).items()}
+    tensors |= {f"{PREFIX}{name}": each for name, each in whole_weights(model).items()}
     # Cloned: adapters that were split from a fused layer may share A.
     cloned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(cloned, folder / FILE, {"format": "pt"})
@@ -122,8 +124,8 @@ def task_type(model: nn.Module) -> str | None:
 def verify_adapter(folder: Path, model: nn.Module) -> None:
     """Read an adapter and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
     again = read_adapter(folder, model)
-    for name, weight in head_weights(model).items():
-        if not equal_bits(weight.detach().cpu(), head_weights(again)[name].detach().cpu()):
+    for name, weight in whole_weights(model).items():
+        if not equal_bits(weight.detach().cpu(), whole_weights(again)[name].detach().cpu()):
             raise CorruptFile(f"{name} in {folder} differs from what was written; check the disk and save again")
     loaded = lora_layers(again)
     for name, adapter in lora_layers(model).items():
@@ -148,7 +150,7 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
     for unsupported settings of peft, CorruptFile for tensors that do not fit the model.
     """
     adapted, whole, _ = read_parts(folder, model, same_base=same_base)
-    if whole.layers and not load_head(adapted, whole.replaced):
+    if whole.layers and not load_whole_modules(adapted, whole.replaced):
         raise BadInput(
             f"the adapter {folder} changes {whole.layers[0]}, beside which no training continues here; merge it first: "
             f"clearstory convert {folder} FOLDER"
@@ -169,7 +171,9 @@ def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any,
     if not (folder / FILE).is_file():
         raise BadInput(no_adapter_message(folder))
     model = with_head(model, folder, FILE, config, metadata.get("classifier"))
-    if same_base and metadata["base"] not in (None, weights_fingerprint(model)):
+    trained = metadata.get("modules_to_save")
+    trained = trained if isinstance(trained, list) and all(isinstance(name, str) for name in trained) else []
+    if same_base and metadata["base"] not in (None, weights_fingerprint(model, trained)):
         raise CorruptFile(
             f"the adapter {folder} was trained on a model with other weights than {config.base} has now; "
             f"restore that model, or name its folder in {CONFIG}"
@@ -242,10 +246,15 @@ def no_adapter_message(folder: Path) -> str:
 
 
 @torch.no_grad()
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of a sample of every base weight; adapters, and a head over a backbone, are left out."""
+def weights_fingerprint(model: nn.Module, trained: Sequence[str] = ()) -> str:
+    """A hash of a sample of every base weight; adapters, a head over a backbone, and the modules that are `trained` as
+    a whole are left out.
+    """
     digest = blake2b(digest_size=16)
+    left_out = tuple(f"{name.removeprefix('backbone.')}." for name in trained)
     for name, tensor in sorted(backbone_of(remove_lora(model)).state_dict().items()):
+        if name.startswith(left_out):
+            continue
         sample = tensor.detach().reshape(-1)[:: max(1, tensor.numel() // HASHED_NUMBERS)].cpu().contiguous()
         digest.update(f"{name} {list(tensor.shape)}".encode() + sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from clearstory.errors import BadInput, CorruptFile
 from clearstory.formats.hf.config_json import format_of_model, weight_map_of
 from clearstory.formats.hf.load_weights import state_to_store, stored_config
+from clearstory.formats.lora.adapter_heads import EMBEDDING, UNEMBEDDING
 from clearstory.formats.lora.fused_layers import FusedLinear, LoRAMatrices
 from clearstory.formats.no_init import build_with_weights, empty_state_dict
-
-EMBEDDING, UNEMBEDDING = "embedding.weight", "unembedding.weight"
 
 
 @dataclass

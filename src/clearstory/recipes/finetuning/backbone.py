@@ -17,7 +17,7 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.models.build import build, count_parameters
 from clearstory.models.families import PRESETS
-from clearstory.models.heads import HEAD_MODULES, backbone_of, freeze
+from clearstory.models.heads import backbone_of, freeze
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.settings.model_choice import ModelChoice
@@ -104,11 +104,10 @@ def select_trained(model: Any, recipe: FinetuneRecipe) -> nn.Module:
         layers: int | Literal["all"] = "all" if recipe.freeze == "all" else int(recipe.freeze)
         freeze(model, layers)
         return model  # type: ignore[no-any-return]  # a classifier
-    adapted: Any = adapt(model, lora.rank, lora.alpha, lora.targets, lora.dropout, seed=seed)
-    for name in HEAD_MODULES:
-        if (part := getattr(adapted, name, None)) is not None:
-            part.requires_grad_(True)
-    return adapted  # type: ignore[no-any-return]
+    adapted: nn.Module = adapt(
+        model, lora.rank, lora.alpha, lora.targets, lora.dropout, modules_to_save=lora.modules_to_save, seed=seed
+    )
+    return adapted
 
 
 def default_learning_rate(recipe: FinetuneRecipe, new: bool) -> float:

@@ -51,6 +51,7 @@ class LoRAKeywords(TypedDict, total=False):
     alpha: float
     targets: str | Sequence[str]
     dropout: float
+    modules_to_save: str | Sequence[str]
 
 
 class TrainingKeywords(TypedDict, total=False):

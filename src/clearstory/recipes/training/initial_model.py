@@ -83,7 +83,15 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
             f"clearstory convert {path} FOLDER"
         )
     lora = recipe.lora
-    model = adapt(model, lora.rank, lora.alpha, lora.targets, lora.dropout, seed=recipe.training.seed)
+    model = adapt(
+        model,
+        lora.rank,
+        lora.alpha,
+        lora.targets,
+        lora.dropout,
+        modules_to_save=lora.modules_to_save,
+        seed=recipe.training.seed,
+    )
     summary = (
         f"{config.summary}, from {path}; {count_parameters(model) - parameters:,} LoRA parameters of rank {lora.rank}"
     )
