@@ -55,6 +55,26 @@ def moved(model: Any, seed: int = 3) -> Any:
     return model
 
 
+def test_modules_are_trained_as_a_whole_beside_lora() -> None:
+    base: Any = shaken(TINY_GPT2)
+    adapted = adapt(base, rank=2, modules_to_save=("embedding", "blocks.1.attention_norm"))
+    trained = {name for name, each in adapted.named_parameters() if each.requires_grad and "lora" not in name}
+    assert trained == {"embedding.weight", "blocks.1.attention_norm.weight", "blocks.1.attention_norm.bias"}
+    torch.testing.assert_close(logits(adapted), logits(base), rtol=0, atol=0)
+    with torch.no_grad():
+        adapted.embedding.weight.add_(1.0)
+    assert torch.equal(base.embedding.weight + 1, adapted.embedding.weight)  # the base is unchanged
+    assert torch.equal(merge_lora(adapted).embedding.weight, adapted.embedding.weight)
+    with pytest.raises(
+        UnknownName, match=r"lora\.modules_to_save names 'embeding', and no module has that name; did you"
+    ):
+        adapt(base, modules_to_save=("embeding",))
+    with pytest.raises(
+        BadSetting, match=r"both name blocks\.0\.attention\.query; it is trained as a whole or with LoRA"
+    ):
+        adapt(base, targets=("query",), modules_to_save=("query",))
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_new_adapter_changes_no_logit(name: str) -> None:
     base = MODELS[name]()

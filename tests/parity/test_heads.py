@@ -17,7 +17,7 @@ from clearstory.formats.lora.adapters import read_adapter, save_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.models.heads import HEAD_MODULES, ClassificationHead, SequenceClassifier, TokenClassifier
+from clearstory.models.heads import ClassificationHead, SequenceClassifier, TokenClassifier
 from clearstory.models.lora import adapt, lora_layers, merge_lora
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.transformer.presets import BERT_TINY, MINILM
@@ -118,9 +118,14 @@ def adapted_classifier(backbone: str, kind: str, tmp_path: Path) -> Any:
     shake(base, 0.2)
     save_model(tmp_path / "base", base, None, ModelCard(name="base"))
     make = SequenceClassifier if kind == "Sequence" else TokenClassifier
-    model = adapt(make(base, LABELS).eval(), rank=3, alpha=7.0, targets=("query", "value", "up"), seed=1)
-    shaken = [each.lora_b for each in lora_layers(model).values()]
-    shaken += [each for name in HEAD_MODULES if getattr(model, name) for each in getattr(model, name).parameters()]
+    embedding = ("embedding",) if backbone in ("Phi3", "Bert") else ()
+    model = adapt(
+        make(base, LABELS).eval(), rank=3, targets=("query", "value", "up"), modules_to_save=embedding, seed=1
+    )
+    shaken = [each for each in model.parameters() if each.requires_grad]
+    assert len(shaken) == 2 * len(lora_layers(model)) + len(embedding) + (
+        1 if model.config.pooling == "last" else 4 if model.pooler else 2
+    )
     with torch.no_grad():
         for number, each in enumerate(shaken):
             each.add_(torch.randn(each.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
@@ -183,6 +188,18 @@ def test_their_adapter_opens_here_with_its_head(backbone: str, kind: str, tmp_pa
     opened = open_model(tmp_path / "adapter").model
     assert opened.config.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     assert worst([logits(opened)], [logits(oracle)]) <= 1e-5
+
+
+def test_recurrent_models_keep_their_heads_in_adapters(tmp_path: Path) -> None:
+    base = build(RecurrentConfig(vocab=61, width=8, hidden_size=12, layers=2, tie_embeddings=False), seed=1)
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"))
+    model = adapt(SequenceClassifier(base, LABELS, pooling="mean"), rank=2, targets=("input",), seed=1).eval()
+    shake(model)
+    save_model(tmp_path / "base", base, None, ModelCard(name="base"), overwrite=True)
+    folder = save_adapter(tmp_path / "adapter", model, tmp_path / "base", None, ModelCard(name="adapter"))
+    opened = open_model(folder).model
+    assert opened.config == model.config
+    assert worst([logits(opened)], [logits(model)]) <= 1e-5
 
 
 def test_an_adapter_whose_pooler_is_lost_is_refused(tmp_path: Path) -> None:
