@@ -229,6 +229,7 @@ def test_trees_give_every_phrase_once_and_two_labels_without_neutral(tmp_path: P
         *((text, "0") for text in ("drags", "It drags")),
     ]  # fmt: skip
     assert read["binary-sentences"] == [("It 's ( lovely", "1"), ("It drags", "0")]
+    assert len(read_labeled_texts(write(tmp_path, "train.txt", "(3 (2 It) (4 works))\n")).examples) == 3
     for line, reason in (("(3 (2 It)", "not closed"), ("(7 It)", "'7' is no label"), ("It", "not a bracketed tree")):
         with pytest.raises(BadInput, match=rf"a.trees, line 1.*{reason}"):
             read_labeled_texts(write(tmp_path, "a.trees", line + "\n"))

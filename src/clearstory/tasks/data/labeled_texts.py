@@ -37,7 +37,7 @@ from clearstory.tasks.data.labels import (
 from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table, read_text
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.data.text_columns import choose_text_columns, describe_columns, part_of_record
-from clearstory.tasks.data.trees import FINE, read_trees
+from clearstory.tasks.data.trees import FINE, has_trees, read_trees
 from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.read_notes import ReadNotes
 
@@ -72,7 +72,7 @@ def read_labeled_texts(
         data = _from_label_folders(labeled, settings, notes)
     else:
         files = find_data_files(sources, settings.reading, (*RECORD_FILES, *TREE_FILES))
-        trees = [file for file in files if content_suffix(file.path) in TREE_FILES]
+        trees = [file for file in files if has_trees(file.path)]
         words = next((file.path for file in files if content_suffix(file.path) in WORD_FILES), None)
         if words is not None:
             raise BadInput(f"{words} has words with tags, not texts with labels; use --task tag")

@@ -20,13 +20,14 @@ from clearstory.tasks.data.chunk_tags import (
 )
 from clearstory.tasks.data.columns import TAGS, TEXTS, TOKENS, choose_column, find_named, is_header, sample_values
 from clearstory.tasks.data.conll import read_conll
-from clearstory.tasks.data.data_files import RECORD_FILES, TREE_FILES, WORD_FILES, DataFile, find_data_files
+from clearstory.tasks.data.data_files import RECORD_FILES, WORD_FILES, DataFile, find_data_files
 from clearstory.tasks.data.examples import LabeledData, LabeledWords
 from clearstory.tasks.data.labels import are_ids, label_text, order_names, read_label_names
 from clearstory.tasks.data.records import LabelRecord, RecordTable, read_table
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.data.spans import read_spans, tag_words
 from clearstory.tasks.data.text_columns import find_split_column, part_of_record
+from clearstory.tasks.data.trees import has_trees
 from clearstory.text.files import content_suffix, read_lines
 from clearstory.text.read_notes import ReadNotes
 
@@ -69,7 +70,7 @@ def read_labeled_words(
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     read, notes = _TaggedRead(), ReadNotes()
     files = find_data_files(sources, settings.reading, (*WORD_FILES, *RECORD_FILES))
-    trees = next((file.path for file in files if content_suffix(file.path) in TREE_FILES), None)
+    trees = next((file.path for file in files if has_trees(file.path)), None)
     if trees is not None:
         raise BadInput(f"{trees} has trees of labeled phrases, not words with tags; use --task classify")
     words = [file for file in files if not _has_records(file)]

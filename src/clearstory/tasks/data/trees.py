@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from clearstory.errors import BadInput
+from clearstory.tasks.data.data_files import RECORD_FILES, TREE_FILES, WORD_FILES
 from clearstory.tasks.data.examples import LabeledText
 from clearstory.tasks.data.settings import LabelSettings
-from clearstory.text.files import read_lines
+from clearstory.text.files import content_suffix, read_lines
+from clearstory.text.label_files import TREE
 from clearstory.text.read_notes import ReadNotes
 
 PIECE = re.compile(r"\(|\)|[^\s()]+")
@@ -22,6 +24,14 @@ BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LCB-": "{", "-RCB-": "}", "-LSB-": "["
 FINE = tuple("01234")
 BINARY = {"0": "0", "1": "0", "3": "1", "4": "1"}
 """Two labels, 0 negative and 1 positive, of the five; neutral phrases have none."""
+
+
+def has_trees(path: Path) -> bool:
+    """Whether a file has bracketed trees: by its name, or, for a .txt file, by its first line."""
+    suffix = content_suffix(path)
+    if suffix in RECORD_FILES or suffix in WORD_FILES:
+        return False
+    return suffix in TREE_FILES or TREE.match(next(read_lines(path, "replace"), "")) is not None
 
 
 def read_trees(path: Path, settings: LabelSettings, notes: ReadNotes, part: str = "") -> Iterator[LabeledText]:
