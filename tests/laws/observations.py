@@ -317,7 +317,10 @@ OBSERVED: dict[str, Observation] = {
     **{f"TrainRecipe.training.{name}": observe_training for name in STEPPING},
     "TrainRecipe.parameters": partial(observe_training, sized=False),
     "TrainRecipe.init": observe_fine_tuning,
-    **{f"TrainRecipe.lora.{name}": observe_fine_tuning for name in ("rank", "alpha", "targets", "dropout", "modules_to_save")},
+    **{
+        f"TrainRecipe.lora.{name}": observe_fine_tuning
+        for name in ("rank", "alpha", "targets", "dropout", "modules_to_save")
+    },
     "TrainRecipe.minutes": "flow/test_train.py::test_the_time_limit_is_kept_at_any_speed",
     "TrainRecipe.cpu_seconds": "flow/test_train.py::test_cpu_seconds_are_kept",
     "TrainRecipe.objective": "flow/test_encoders.py::test_one_command_from_raw_text_to_an_encoder",
@@ -415,15 +418,18 @@ OBSERVED: dict[str, Observation] = {
         for name, test in {
             "text_column": "test_named_columns_come_before_guesses",
             "label_column": "test_named_columns_come_before_guesses",
-            "pair_column": "test_pairs_of_texts_and_parts_are_read",
-            "split_column": "test_pairs_of_texts_and_parts_are_read",
-            "negative_column": "test_named_columns_come_before_guesses",
+            "split_column": "test_a_named_split_column_has_known_parts",
             "labels": "test_label_names_come_from_the_setting_or_from_labels_txt",
             "problem": "test_numbers_are_classes_or_values",
             "trees": "test_trees_give_every_phrase_once_and_two_labels_without_neutral",
             "encoding": "test_a_file_that_is_not_utf8_names_the_likely_encoding",
             "errors": "test_a_file_that_is_not_utf8_names_the_likely_encoding",
         }.items()
+    },
+    **{
+        f"{recipe}.{name}": "tasks/test_similarity.py::test_columns_can_be_named"
+        for recipe in ("FinetuneRecipe", "EvaluateRecipe")
+        for name in ("pair_column", "negative_column")
     },
     "EvaluateRecipe.truncate": "flow/test_finetune.py::test_long_texts_are_cut_or_read_in_windows",
     **{
@@ -441,7 +447,8 @@ OBSERVED: dict[str, Observation] = {
             "resume": "test_a_resumed_run_must_have_the_same_settings_and_data",
             "overwrite": "test_the_command_prints_json",
             **dict.fromkeys(
-                ("lora.rank", "lora.alpha", "lora.targets", "lora.dropout", "lora.modules_to_save"), "test_lora_settings_reach_the_model"
+                ("lora.rank", "lora.alpha", "lora.targets", "lora.dropout", "lora.modules_to_save"),
+                "test_lora_settings_reach_the_model",
             ),
             "training.num_train_epochs": "test_a_new_model_of_a_preset",
             "training.class_weights": "test_class_weights",
