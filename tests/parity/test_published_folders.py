@@ -212,7 +212,7 @@ def test_undeclared_keys_are_noted_and_keys_of_other_classes_refused(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "name", ["Qwen2ForCausalLM", "GPTNeoXForCausalLM", "LlamaForSequenceClassification", "T5EncoderModel", "GPT2Modl"]
+    "name", ["Qwen2ForCausalLM", "GPTNeoXForCausalLM", "LlamaForQuestionAnswering", "T5EncoderModel", "GPT2Modl"]
 )
 def test_what_is_not_supported_is_told_what_is(name: str) -> None:
     with pytest.raises(UnknownName) as caught:

@@ -188,12 +188,12 @@ def attribution_spans(
 ) -> tuple[Span, ...]:
     """The text as one span for each token with its attribution; text between tokens, and special tokens, have none."""
     spans, done = [], 0
-    for id, place, value in zip(encoded.ids, encoded.spans, moved, strict=True):
+    for id, span, value in zip(encoded.ids, encoded.spans, moved, strict=True):
         name = tokenizer.display_token(id)
-        if place is None:
+        if span is None:
             spans.append(Span(name, None))
             continue
-        start, stop = max(place[0], done), max(place[1], done)
+        start, stop = max(span[0], done), max(span[1], done)
         if start > done:
             spans.append(Span(text[done:start], None))
         spans.append(Span(text[start:stop], value, f"{value:+.3g}", (name, id)))
