@@ -85,6 +85,15 @@ def test_pairs_of_texts_and_parts_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_named_split_column_has_known_parts(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label,fold\none,0,train\ntwo,1,valid\n")
+    settings = LabelSettings(split_column="fold")
+    assert [each.part for each in read_labeled_texts(path, settings).examples] == ["train", "validation"]
+    assert [each.part for each in read_labeled_texts(path).examples] == ["", ""]
+    with pytest.raises(BadInput, match=r"line 3: the split is '7'; supported: train, validation \(or dev\) and test"):
+        read_labeled_texts(write(tmp_path, "b.csv", "text,label,fold\none,0,train\ntwo,1,7\n"), settings)
+
+
 def test_label_names_come_from_the_setting_or_from_labels_txt(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text,label\none,0\ntwo,1\n")
     data = read_labeled_texts(path, LabelSettings(labels="bad,good"))
