@@ -60,11 +60,12 @@ def main() -> None:
         results[f"prefill_{batch_size}"] = prefill_speed(decoding_model, hf_model, prompts, args.pairs)
         del decoding_model
         gc.collect()
-    int8_model = inference_model(model, "int8")
-    for batch_size in (1, 8):
-        prompts = torch.randint(model.vocab, (batch_size, PROMPT), generator=generator)
-        results[f"int8_batch_{batch_size}"] = decode_speed(int8_model, hf_model, prompts, args)
-    results["int8_loss"] = int8_loss(model, int8_model, args)
+    for precision in ("fp16", "int8"):
+        packed = inference_model(model, precision)
+        for batch_size in (1, 8):
+            prompts = torch.randint(model.vocab, (batch_size, PROMPT), generator=generator)
+            results[f"{precision}_batch_{batch_size}"] = decode_speed(packed, hf_model, prompts, args)
+    results["int8_loss"] = int8_loss(model, packed, args)
     json.dump(results, sys.stdout, indent=2)
     print()
 
