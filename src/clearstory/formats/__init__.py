@@ -4,7 +4,8 @@ folders.py          open_model, save_model: the entry points
 model_path.py       the model folder that a path refers to
 model_card.py       what a model is and was trained on
 native.py           our own folder format, for models that no class of transformers can represent
-sentence_folder.py  folders of sentence-transformers
+sentence_folder.py  folders of sentence-transformers, read
+sentence_writer.py  and written
 no_init.py          models without initial weights, to be filled from a file
 rotary_layout.py    layouts of query and key projections under rotary embeddings
 llama2c.py          checkpoints of llama2.c
@@ -13,8 +14,10 @@ hf/                 folders of transformers
   config_json.py        detect a format, read config.json, choose a format
   architecture.py       one class of transformers, as a table row
   decoders.py           GPT-2, Llama, Qwen3, Phi-3, Mistral
-  encoders.py           BERT and its heads
+  encoders.py           BERT and its pre-training heads
   encoder_decoders.py   T5, Marian
+  classifiers.py        each of these with a classification head
+  label_keys.py         its labels
   config_keys.py        keys of config.json and fields of our configs
   attention_keys.py     keys for heads, rotary embeddings and sliding windows
   encoder_decoder_keys.py
