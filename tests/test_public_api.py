@@ -22,6 +22,7 @@ from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings import keywords
 from clearstory.recipes.settings.arguments import check_arguments, describe_type, matches_type
+from clearstory.recipes.settings.finetuning import FinetuneRecipe, FinetuneTrainingSettings
 from clearstory.recipes.settings.inference import InspectRecipe
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.tools import DataRecipe, PlanRecipe
@@ -49,6 +50,7 @@ reveal_type(clearstory.embed("m", "a").texts)
 reveal_type(clearstory.classify("m", "a"))
 reveal_type(clearstory.translate("m", "a").texts)
 reveal_type(clearstory.tag("m", "a").tags)
+reveal_type(clearstory.finetune("m", "a.csv", seeds=3).metrics)
 clearstory.generate("m", 3, max_toknes=8)
 clearstory.train("a.txt", trainig={"batch_size": 2})
 clearstory.train("a.txt", training={"batch_sise": 2})
@@ -59,14 +61,14 @@ clearstory.genrate("m")
 """
 
 ERRORS = [
-    (18, 'Unexpected keyword argument "max_toknes" for "generate"'),
-    (18, 'Argument 2 to "generate" has incompatible type "int"'),
-    (19, 'Unexpected keyword argument "trainig" for "train"'),
-    (20, 'Extra key "batch_sise" for TypedDict "TrainingKeywords"'),
-    (21, 'Argument "seeds" to "compare" has incompatible type "str"'),
-    (22, 'Argument "windows" to "evaluate" has incompatible type'),
-    (23, 'Unexpected keyword argument "device" for "plan"'),
-    (24, 'Module has no attribute "genrate"'),
+    (19, 'Unexpected keyword argument "max_toknes" for "generate"'),
+    (19, 'Argument 2 to "generate" has incompatible type "int"'),
+    (20, 'Unexpected keyword argument "trainig" for "train"'),
+    (21, 'Extra key "batch_sise" for TypedDict "TrainingKeywords"'),
+    (22, 'Argument "seeds" to "compare" has incompatible type "str"'),
+    (23, 'Argument "windows" to "evaluate" has incompatible type'),
+    (24, 'Unexpected keyword argument "device" for "plan"'),
+    (25, 'Module has no attribute "genrate"'),
 ]
 
 
@@ -86,7 +88,7 @@ def test_type_checkers_see_the_public_functions(tmp_path: Path) -> None:
         assert number == expected_number
         assert message.startswith(expected)
     revealed = [(number, message) for number, _, message in found if message.startswith("Revealed type is")]
-    assert [number for number, _ in revealed] == list(range(3, 18))
+    assert [number for number, _ in revealed] == list(range(3, 19))
     assert not [message for _, message in revealed if re.search(r"\bAny\b", message)]
 
 
@@ -180,6 +182,8 @@ KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
     (keywords.LoRAKeywords, LoRASettings, set()),
     (keywords.TrainingKeywords, TrainingSettings, set()),
     (keywords.TrainKeywords, TrainRecipe, {"text"}),
+    (keywords.FinetuneTrainingKeywords, FinetuneTrainingSettings, set()),
+    (keywords.FinetuneKeywords, FinetuneRecipe, {"model", "data"}),
     (keywords.CompareKeywords, CompareRecipe, {"sources"}),
     (keywords.PlanKeywords, PlanRecipe, {"model"}),
     (keywords.DataReportKeywords, DataRecipe, {"text"}),
@@ -198,8 +202,14 @@ KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
 def test_keyword_types_are_those_of_the_settings(
     typed_dict: type[Any], settings: type[Any], parameters: set[str]
 ) -> None:
-    hints, field_hints = typing.get_type_hints(typed_dict), typing.get_type_hints(settings)
-    names = [field.name for field in dataclasses.fields(settings)]
+    hints, field_hints, names = typing.get_type_hints(typed_dict), typing.get_type_hints(settings), []
+    for field in dataclasses.fields(settings):
+        section = field_hints[field.name]
+        if field.metadata.get("inline") and field.name not in parameters:  # its fields keep their plain names
+            field_hints |= typing.get_type_hints(section)
+            names += [inner.name for inner in dataclasses.fields(section)]
+        else:
+            names.append(field.name)
     assert [*hints] == [name for name in names if name not in parameters]
     for name, hint in hints.items():
         inner = plain_types(field_hints[name])

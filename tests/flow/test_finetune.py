@@ -114,7 +114,7 @@ def test_every_backbone_learns_and_answers(name: str, home: Path, tmp_path: Path
     result = clearstory.finetune(
         home / name,
         data,
-        validation=str(home / "dev.tsv"),
+        validation=home / "dev.tsv",
         out=tmp_path / "run",
         training={**SMALL, "num_train_epochs": 12, "learning_rate": 2e-2 if name in ("lstm", "gru") else 5e-3},  # type: ignore[typeddict-item]
     )

@@ -53,7 +53,7 @@ class FinetuneResult:
 
 
 def finetune(
-    model: str | Path, data: str | Path | Sequence[str | Path], /, **settings: Unpack[FinetuneKeywords]
+    model: str | Path, data: str | Path | Sequence[str | Path] = (), /, **settings: Unpack[FinetuneKeywords]
 ) -> FinetuneResult:
     """Fine-tune a model for a task with labeled examples, and save the best one in a run folder.
 
@@ -65,7 +65,11 @@ def finetune(
     0.893
     """
     sources = (str(data),) if isinstance(data, str | Path) else tuple(map(str, data))
-    recipe = build_settings(FinetuneRecipe, {"model": str(model), "data": sources, **settings})
+    values: dict[str, Any] = dict(settings)
+    for name in ("validation", "test", "freeze"):  # a path, a number or a word, as it is typed
+        if values.get(name) is not None:
+            values[name] = str(values[name])
+    recipe = build_settings(FinetuneRecipe, {"model": str(model), "data": sources, **values})
     results: list[TrainingResult] = []
     for each in recipes_of_seeds(recipe):
         for event in finetune_events(each):

@@ -151,7 +151,7 @@ class FinetuneKeywords(TypedDict, total=False):
     minutes: float | None
     cpu_seconds: float | None
     steps: int | None
-    validation: str | float
+    validation: str | float | Path
     test: str | Path | None
     text_column: str | None
     pair_column: str | None
