@@ -232,7 +232,11 @@ class LinearFp16(PackedLinear):
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""
-        return kernels.linear_fp16_weight(x, self.packed, self.bias_or_zeros)
+        # FBGEMM's kernels for AVX2 sum one, two and more rows in different orders: whole threes do not depend on others.
+        missing = 0 if torch.backends.cpu.get_cpu_capability() == "AVX512" else -len(x) % 3
+        if not missing:
+            return kernels.linear_fp16_weight(x, self.packed, self.bias_or_zeros)
+        return kernels.linear_fp16_weight(F.pad(x, (0, 0, 0, missing)), self.packed, self.bias_or_zeros)[: len(x)]
 
 
 class LinearInt8(PackedLinear):
