@@ -129,7 +129,6 @@ NAME_PATTERNS = (
     NamePattern(r"unembedding_bias", "unembedding", "biases"),
     NamePattern(r"pooler\.(weight|bias)", "heads", "first vector", "", transposed),
     NamePattern(r"nsp_head\.(weight|bias)", "heads", "next sentence", "", transposed),
-    NamePattern(r"classifier\.(weight|bias)", "heads", "labels", "", transposed),
 )
 """The first pattern that matches is used."""
 
