@@ -153,6 +153,13 @@ def finished(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]
     return last.model | last.optimizer, log
 
 
+def test_an_adapter_answers_as_the_run_scored_it(cli: Cli, home: Path, tmp_path: Path) -> None:
+    _, result = run(recipe(home, tmp_path / "run", lora={"rank": 2}, validation=str(home / "dev.tsv")))
+    assert (tmp_path / "run" / "model" / "adapter_config.json").is_file()
+    answer = cli("evaluate", tmp_path / "run", home / "dev.tsv", "--task", "classify", "--json")
+    assert json.loads(answer.out)["loss"] == pytest.approx(result.nats_per_token, rel=1e-4)
+
+
 @pytest.mark.parametrize("how", ["all", "lora", "freeze"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(how: str, home: Path, tmp_path: Path) -> None:
     more: dict[str, Any] = {"all": {}, "lora": {"lora": {"rank": 2, "dropout": 0.1}}, "freeze": {"freeze": "1"}}[how]

@@ -21,7 +21,7 @@ from clearstory.recipes.settings.schema import Setting, iter_settings, setting_t
 
 SECTION_TITLES = {
     "": "flags",
-    "lora": "lora (fine-tuning with --init)",
+    "lora": "lora (low-rank adaptation of an existing model)",
     "training": "training (a preset may change these defaults)",
     "data": "data (how the text is read)",
 }

@@ -31,7 +31,7 @@ def run(recipe: FinetuneRecipe, output: Output) -> Mapping[str, Any]:
 COMMAND = Command(
     recipe=FinetuneRecipe,
     run=run,
-    example="clearstory finetune minilm reviews.csv --task classify --out runs/reviews",
+    example="clearstory finetune models/minilm reviews.csv --task classify --out runs/reviews",
     common=(
         "training.num_train_epochs",
         "training.batch_size",

@@ -60,7 +60,7 @@ def finetune(
     `settings` are those of FinetuneRecipe, nested as dicts; see `clearstory finetune --help`.
 
     >>> import clearstory
-    >>> result = clearstory.finetune("minilm", "reviews.csv", seeds=3, out="runs/reviews")  # doctest: +SKIP
+    >>> result = clearstory.finetune("models/minilm", "reviews.csv", seeds=3, out="runs/reviews")  # doctest: +SKIP
     >>> result.metrics["accuracy"]  # doctest: +SKIP
     0.893
     """

@@ -160,7 +160,8 @@ def describe_finetuning(
     trained = sum(each.numel() for each in trainer.parameters)
     share = "" if trained == parameters else f", {trained:,} of them trained"
     padding = getattr(trainer.batches, "padding_share", 0.0)
-    notes = [*data.train.notes, *data.notes, f"padding is {padding:.1%} of the training batches"]
+    new = [f"{backbone.card.name} is a preset: its weights are random"] if backbone.folder is None else []
+    notes = [*new, *data.train.notes, *data.notes, f"padding is {padding:.1%} of the training batches"]
     prepared = RunPrepared(
         corpus=data.train.name,
         note="; ".join(notes),

@@ -120,7 +120,8 @@ def open_run_folder(recipe: RecipeT) -> tuple[RunFolder, RecipeT]:
         durable.verify_folder(path, only=SETTINGS_FILES)
         return folder, recipe.resumed(read_yaml(folder.config_file), path)
     if not recipe.sources:
-        raise BadSetting(f"there is no text to {recipe.command} on; name files or folders")
+        what = "text to train" if recipe.command == "train" else "data to fine-tune"
+        raise BadSetting(f"there is no {what} on; name files or folders")
     if has_files(path) and not recipe.overwrite:
         what = "a run" if folder.exists else "files"
         raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces what is there")
