@@ -232,7 +232,7 @@ class LinearFp16(PackedLinear):
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""
-        # FBGEMM's kernels for AVX2 sum one, two and more rows in different orders: whole threes do not depend on others.
+        # FBGEMM's kernels for AVX2 sum one, two and three rows in different orders: threes do not depend on others.
         missing = 0 if torch.backends.cpu.get_cpu_capability() == "AVX512" else -len(x) % 3
         if not missing:
             return kernels.linear_fp16_weight(x, self.packed, self.bias_or_zeros)
