@@ -136,6 +136,9 @@ def test_metrics_intervals_and_report(home: Path, tmp_path: Path) -> None:
     assert low <= result.metrics["accuracy"] <= high
     assert np.array(report["test"]["details"]["confusion"]).sum() == 60
     assert [each["label"] for each in report["test"]["details"]["labels"]] == ["bad", "good"]
+    mistakes = report["test"]["details"]["mistakes"]
+    assert len(mistakes) == min(20, round(60 * (1 - report["test"]["metrics"]["accuracy"])))
+    assert all(each["label"] != each["predicted"] and "dev.tsv" in each["location"] for each in mistakes)
     logged = [each for each in read_metrics(tmp_path / "run" / "metrics.jsonl") if each["kind"] == "evaluation"]
     evaluated = [each for each in events if isinstance(each, Evaluated)]
     assert [each["accuracy"] for each in logged] == [each.metrics["accuracy"] for each in evaluated]

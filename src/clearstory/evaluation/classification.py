@@ -112,6 +112,29 @@ def matthews_correlation(matrix: Ints) -> float:
     return float((right * n - guessed @ true) / np.sqrt(spread)) if spread else 0.0
 
 
+def calibration(probabilities: Floats, right: Bools, bins: int = 10) -> dict[str, Any]:
+    """How often predictions of about the same probability are right, in bins of equal width, and the mean difference
+    from that probability, weighted by the bins' sizes (expected calibration error; Guo et al. 2017, eq. 3).
+
+    >>> found = calibration(np.array([0.75, 0.75, 0.95, 0.95]), np.array([True, True, True, False]))
+    >>> found["expected_calibration_error"]  # (2 · |1 − 0.75| + 2 · |0.5 − 0.95|) / 4
+    0.35
+    """
+    numbers = np.minimum((probabilities * bins).astype(int), bins - 1)
+    rows = []
+    for number in np.unique(numbers):
+        inside = numbers == number
+        rows.append(
+            {
+                "probability": float(probabilities[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+                "count": int(inside.sum()),
+            }
+        )
+    error = sum(row["count"] * abs(row["accuracy"] - row["probability"]) for row in rows) / max(1, len(right))
+    return {"bins": rows, "expected_calibration_error": round(float(error), 12)}
+
+
 def pearson(first: Floats, second: Floats) -> float:
     """Correlation of two series of numbers; 0 where either is constant."""
     x, y = first - first.mean(), second - second.mean()

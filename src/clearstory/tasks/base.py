@@ -70,8 +70,10 @@ class Task(Protocol[InputT, RowT, PredictionT]):
     def intervals(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> Mapping[str, tuple[float, float]]:
         """The 95 % interval of each metric, by bootstrap over examples."""
 
-    def details(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> dict[str, Any]:
-        """What a report tells beside the metrics, as values for JSON: scores of each label, a confusion matrix."""
+    def details(
+        self, predictions: Sequence[PredictionT], rows: Sequence[RowT], examples: Sequence[Any]
+    ) -> dict[str, Any]:
+        """What a report tells beside the metrics, as values for JSON: scores of each label, the worst mistakes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +228,7 @@ def evaluate_predictions(
         metrics.pop("loss"),
         metrics,
         task.intervals(predictions, rows),
-        task.details(predictions, rows),
+        task.details(predictions, rows, data.examples),
     )
 
 

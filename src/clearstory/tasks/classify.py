@@ -18,6 +18,7 @@ from clearstory.evaluation.classification import (
     Floats,
     Metrics,
     bootstrap_metrics,
+    calibration,
     class_scores,
     confusion_matrix,
     multi_label_metrics,
@@ -57,6 +58,9 @@ SELECTED_BY = {
 
 THRESHOLD = 0.5
 """Probability from which on one of several labels is predicted."""
+
+WORST_MISTAKES = 20
+"""Wrong predictions that a report shows."""
 
 PREDICTION_TOKENS = 8192
 """Tokens of a batch of predictions, padding included."""
@@ -216,17 +220,41 @@ class Classify:
         """The 95 % interval of each metric, by bootstrap over texts."""
         return bootstrap_metrics(METRICS[self.problem_type], self.decide(np.stack(predictions)), self.targets(rows))
 
-    def details(self, predictions: Sequence[Floats], rows: Sequence[TextRow]) -> dict[str, Any]:
-        """Scores of each label, and the confusion matrix where each text has one label: rows are right labels."""
+    def details(
+        self, predictions: Sequence[Floats], rows: Sequence[TextRow], examples: Sequence[LabeledText]
+    ) -> dict[str, Any]:
+        """Scores of each label; where each text has one label, the confusion matrix, whose rows are right labels, the
+        calibration and the worst mistakes.
+        """
         if self.problem_type == "regression":
             return {}
-        predicted, references, count = self.decide(np.stack(predictions)), self.targets(rows), len(self.labels)
-        confusion = {}
+        values, references, count = np.stack(predictions), self.targets(rows), len(self.labels)
+        predicted, confusion = self.decide(values), {}
         if self.problem_type == "single_label_classification":
-            confusion = {"confusion": confusion_matrix(predicted, references, count).tolist()}
+            confusion = {
+                "confusion": confusion_matrix(predicted, references, count).tolist(),
+                "calibration": calibration(values.max(1), predicted == references),
+                "mistakes": self.mistakes(values, references, examples),
+            }
             predicted, references = np.eye(count, dtype=bool)[predicted], np.eye(count, dtype=bool)[references]
         scores = class_scores((predicted & references).sum(0), predicted.sum(0), references.sum(0), self.labels)
         return {"labels": [asdict(each) for each in scores], **confusion}
+
+    def mistakes(self, values: Floats, references: Any, examples: Sequence[LabeledText]) -> list[dict[str, Any]]:
+        """The texts with a wrong label that the model is surest of, at most WORST_MISTAKES."""
+        wrong = np.flatnonzero(values.argmax(1) != references)
+        worst = wrong[np.argsort(-values[wrong].max(1), kind="stable")][:WORST_MISTAKES].tolist()
+        return [
+            {
+                "text": examples[at].text,
+                **({} if examples[at].pair is None else {"pair": examples[at].pair}),
+                "location": examples[at].location,
+                "label": self.labels[int(references[at])],
+                "predicted": self.labels[int(values[at].argmax())],
+                "probability": float(values[at].max()),
+            }
+            for at in worst
+        ]
 
     def targets(self, rows: Sequence[TextRow]) -> Any:
         """The targets of all examples: label ids or numbers, (N,), or whether each label is right, (N, labels)."""

@@ -231,10 +231,12 @@ class OptimizerSet:
             first = AdamW(groups, settings.learning_rate, (settings.beta1, settings.beta2), settings.epsilon)
         # Each optimizer with its peak learning rate, and whether it follows the schedule.
         self.optimizers: list[tuple[Optimizer, float, bool]] = [(first, settings.learning_rate, True)]
-        if inner:
-            dtype = torch.bfloat16 if settings.precision == "bf16" else None
-            by_muon = Muon(inner, settings.muon_learning_rate, weight_decay=settings.weight_decay, compute_dtype=dtype)
-            self.optimizers.append((by_muon, settings.muon_learning_rate, True))
+        dtype = torch.bfloat16 if settings.precision == "bf16" else None
+        for scale in sorted({scales[p] for p in inner}):
+            peak = settings.muon_learning_rate * scale
+            matrices = [p for p in inner if scales[p] == scale]
+            by_muon = Muon(matrices, peak, weight_decay=settings.weight_decay, compute_dtype=dtype)
+            self.optimizers.append((by_muon, peak, True))
         if tables:
             # Adagrad's steps shrink by themselves: it follows no schedule.
             adagrad = RowAdagrad(tables, settings.recall_learning_rate)
