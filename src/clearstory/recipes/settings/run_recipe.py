@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from clearstory.errors import BadSetting, CheckpointMismatch
 from clearstory.recipes.settings.schema import check_output_path, flatten_keys, to_plain
@@ -17,6 +17,7 @@ CHANGEABLE_ON_RESUME = {"out", "resume", "overwrite", "minutes", "cpu_seconds", 
 """Settings that may differ when a run is resumed: they change where and how long, not what is trained."""
 
 
+@runtime_checkable
 class RunRecipe(Protocol):
     """The settings of a run that do not depend on what is trained."""
 
