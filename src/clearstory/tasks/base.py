@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -28,6 +28,7 @@ RowT = TypeVar("RowT", bound=Row)
 PredictionT = TypeVar("PredictionT")
 
 
+@runtime_checkable
 class Task(Protocol[InputT, RowT, PredictionT]):
     """One task: how examples become inputs, what the loss is, what is predicted, and how predictions are scored."""
 
@@ -244,4 +245,9 @@ def first_rows(rows: Sequence[RowT], limit: int) -> list[RowT]:
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
     """Metrics in one phrase: accuracy 0.893, macro F1 0.892."""
-    return ", ".join(f"{name.replace('_', ' ').replace(' f1', ' F1')} {value:.3f}" for name, value in metrics.items())
+    return ", ".join(f"{metric_title(name)} {value:.3f}" for name, value in metrics.items())
+
+
+def metric_title(name: str) -> str:
+    """The name of a metric as it is shown: macro F1."""
+    return name.replace("_", " ").replace(" f1", " F1")

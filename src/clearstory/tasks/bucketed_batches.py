@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ POOL_BATCHES = 50
 """Batches in a pool of rows that are sorted by length, as `group_by_length` of transformers has it."""
 
 
+@runtime_checkable
 class Row(Protocol):
     """One input of a model, encoded: its number of tokens, special tokens included, and the index of its example."""
 
