@@ -136,6 +136,8 @@ def test_metrics_intervals_and_report(home: Path, tmp_path: Path) -> None:
     assert low <= result.metrics["accuracy"] <= high
     assert np.array(report["test"]["details"]["confusion"]).sum() == 60
     assert [each["label"] for each in report["test"]["details"]["labels"]] == ["bad", "good"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(word in page for word in ("macro F1", "Confusion matrix", "Calibration", "<svg"))
     mistakes = report["test"]["details"]["mistakes"]
     assert len(mistakes) == min(20, round(60 * (1 - report["test"]["metrics"]["accuracy"])))
     assert all(each["label"] != each["predicted"] and "dev.tsv" in each["location"] for each in mistakes)

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 from clearstory import durable
 from clearstory.recipes.finetuning.bag_of_words import bag_of_words_events
 from clearstory.recipes.finetuning.preparation import FinetuningPreparation
+from clearstory.recipes.finetuning.report_page import report_html
 from clearstory.recipes.settings.finetuning import BAG_OF_WORDS, FinetuneRecipe, language_modelling_recipe
 from clearstory.recipes.settings.keywords import FinetuneKeywords
 from clearstory.recipes.settings.schema import build_settings
@@ -113,6 +114,9 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
     if data.test is not None:
         scores["test"] = evaluate_task(task, run.model, data.test)
     durable.write_json(result.run_folder / "report.json", {name: each.to_json() for name, each in scores.items()})
+    title = f"{run.folder.path.name}: {task.name}, {run.prepared.model_summary}"
+    page = report_html(title, scores, run.folder.metrics_file)
+    durable.write_text(result.run_folder / "report.html", page)
     return with_scores(result, scores)
 
 

@@ -8,7 +8,7 @@ runs/NAME/
     checkpoints/        model and optimizer states to resume from, and weights of about twelve steps
     model/              the best model
     curve.svg           the learning curve
-    report.json         of fine-tuning: scores with their intervals, of each label
+    report.json         of fine-tuning: scores with their intervals, of each label; report.html shows them
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RunFolder:
         for name in ("checkpoints", "model", "tokenizer"):
             if (self.path / name).is_dir():
                 durable.remove_folder(self.path / name)
-        for name in (*RESULT_FILES, "report.json", "environment.json", durable.CHECKSUMS):
+        for name in (*RESULT_FILES, "report.json", "report.html", "environment.json", durable.CHECKSUMS):
             durable.remove_file(self.path / name)
 
 

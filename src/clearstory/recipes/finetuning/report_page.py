@@ -1,0 +1,101 @@
+"""Report page: the scores of a fine-tuning run as a self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clearstory.lens.rendering.canvas import escape
+from clearstory.lens.rendering.dispatch import render_svg
+from clearstory.lens.rendering.palette import DARK, LIGHT
+from clearstory.lens.views import Curve, Line
+from clearstory.recipes.comparison.report import PAGE, css_variables
+from clearstory.tasks.base import TaskEvaluation, metric_title
+from clearstory.training.metrics_log import read_metrics
+
+CONFUSION_LABELS = 30
+"""The largest number of labels whose confusion matrix is shown."""
+
+
+def report_html(title: str, scores: Mapping[str, TaskEvaluation], metrics_file: Path) -> str:
+    """The page: for validation and test examples the metrics, the scores of each label, the confusion matrix, the
+    calibration and the worst mistakes; and the metrics of the run's evaluations as a curve.
+    """
+    parts = [f"<h1>{escape(title)}</h1>"]
+    for name, each in scores.items():
+        examples = f"{each.examples:,} examples of {each.data}"
+        parts += [f"<h2>{name.capitalize()}</h2><p class=soft>{escape(examples)}</p>", metrics_table(each)]
+        parts += detail_sections(each.details)
+    curve = metric_curve(metrics_file, next((each for each in scores.values()), None))
+    if curve is not None:
+        parts.append(f"<h2>Learning curve</h2><div class=drawing>{render_svg(curve)}</div>")
+    light, dark = css_variables(LIGHT), css_variables(DARK)
+    return PAGE.format(title=escape(title), light=light, dark=dark, body="\n".join(parts))
+
+
+def metrics_table(scores: TaskEvaluation) -> str:
+    """All metrics with their intervals, and the loss."""
+    rows = []
+    for name, value in scores.metrics.items():
+        low, high = scores.intervals.get(name, (value, value))
+        rows.append((metric_title(name), f"{value:.4f}", f"{low:.4f} to {high:.4f}"))
+    return html_table(("metric", "value", "95 % interval"), [*rows, ("loss", f"{scores.loss:.4f}", "")])
+
+
+def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
+    """The sections that a task's details have."""
+    labels: list[dict[str, Any]] = list(details.get("labels", ()))
+    if labels:
+        rows = [
+            (each["label"], *(f"{each[name]:.4f}" for name in ("precision", "recall", "f1")), f"{each['support']:,}")
+            for each in labels
+        ]
+        yield html_table(("label", "precision", "recall", "F1", "examples"), rows)
+    confusion = details.get("confusion")
+    if confusion and len(labels) <= CONFUSION_LABELS:
+        names = [each["label"] for each in labels]
+        matrix = [(name, *map(str, row)) for name, row in zip(names, confusion, strict=True)]
+        yield "<h2>Confusion matrix</h2><p class=soft>Rows are the right labels, columns the predicted ones.</p>"
+        yield html_table(("", *names), matrix)
+    if calibration := details.get("calibration"):
+        rows = [(f"{e['probability']:.3f}", f"{e['accuracy']:.3f}", f"{e['count']:,}") for e in calibration["bins"]]
+        error = calibration["expected_calibration_error"]
+        yield f"<h2>Calibration</h2><p class=soft>Expected calibration error {error:.4f}.</p>"
+        yield html_table(("mean probability", "accuracy", "examples"), rows)
+    if mistakes := details.get("mistakes"):
+        yield "<h2>Mistakes that the model is surest of</h2>"
+        rows = [(e["location"], e["label"], e["predicted"], f"{e['probability']:.3f}", shortened(e)) for e in mistakes]
+        yield html_table(("place", "label", "predicted", "probability", "text"), rows)
+
+
+def shortened(mistake: Mapping[str, str]) -> str:
+    """The text of a mistake, and its second text, up to 300 characters."""
+    text = " | ".join(filter(None, (mistake["text"], mistake.get("pair", ""))))
+    return text if len(text) <= 300 else f"{text[:299]}…"
+
+
+def metric_curve(metrics_file: Path, scores: TaskEvaluation | None) -> Curve | None:
+    """The metrics of a run's evaluations against the step; None for fewer than two."""
+    records = [record for record in read_metrics(metrics_file) if record["kind"] == "evaluation"]
+    names = [name for name in (scores.metrics if scores else ()) if all(name in record for record in records)]
+    if len(records) < 2 or not names:
+        return None
+    steps = tuple(float(record["step"]) for record in records)
+    lines = tuple(Line(metric_title(name), steps, tuple(float(each[name]) for each in records)) for name in names)
+    return Curve(title="Metrics on validation examples", lines=lines, x_label="step", y_label="metric", log_x=False)
+
+
+def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column are its row headers; other cells that are numbers are aligned to the right."""
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = []
+    for first, *others in rows:
+        cells = "".join(f"<td{' class=n' * is_number(cell)}>{escape(cell)}</td>" for cell in others)
+        body.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
+    return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number, possibly with thousands separators."""
+    return cell.replace(",", "").replace(".", "").lstrip("-").isdecimal()
