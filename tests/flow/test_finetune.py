@@ -410,6 +410,8 @@ def test_evaluate_scores_a_fine_tuned_model(cli: Cli, home: Path, tmp_path: Path
     answer = cli("evaluate", tmp_path / "run", other, "--task", "classify")
     assert (answer.status, "dull" in answer.err) == (1, True)
     assert cli("evaluate", home / "bert", home / "dev.tsv", "--task", "classify").status == 1  # no head
+    words = ("evaluate", tmp_path / "run", home / "dev.tsv", "--task", "classify", "--limit", "9")
+    assert "limit does not apply to task classify" in cli(*words).err
 
 
 def test_settings_reach_the_trainer() -> None:

@@ -100,6 +100,10 @@ class EvaluateRecipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
+        usual = {"windows": "strided", "batch_size": 8, "limit": None, "precision": "auto", "int8": False}
+        other = [name for name, value in usual.items() if getattr(self, name) != value]
+        if self.task == "classify" and other:
+            raise BadSetting(f"{other[0]} does not apply to task classify, which reads every example; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
