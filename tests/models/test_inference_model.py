@@ -133,7 +133,10 @@ def test_auto_takes_what_is_fastest_here_and_says_so(monkeypatch: pytest.MonkeyP
         if not is_available(fastest):  # type: ignore[arg-type]  # a str
             continue
         monkeypatch.setattr("clearstory.models.inference_model.fastest_precision", lambda fastest=fastest: fastest)
-        note = precision_note(inference_model(model))
+        assert precision_note(inference_model(model)) is None  # a small model is in the cache in fp32
+        with monkeypatch.context() as patch:
+            patch.setattr("clearstory.models.inference_model.MIN_WEIGHTS_FOR_FP16", 0)
+            note = precision_note(inference_model(model))
         assert (note is None) if fastest == "fp32" else (note is not None and "weights are fp16" in note)
 
 
