@@ -425,11 +425,13 @@ OBSERVED: dict[str, Observation] = {
             "encoding": "test_a_file_that_is_not_utf8_names_the_likely_encoding",
             "errors": "test_a_file_that_is_not_utf8_names_the_likely_encoding",
         }.items()
+        if recipe == "FinetuneRecipe" or name in ("text_column", "label_column", "problem", "trees")
     },
     **{
         f"{recipe}.{name}": "tasks/test_similarity.py::test_columns_can_be_named"
         for recipe in ("FinetuneRecipe", "EvaluateRecipe")
         for name in ("pair_column", "negative_column")
+        if recipe == "FinetuneRecipe" or name == "pair_column"
     },
     "EvaluateRecipe.truncate": "flow/test_finetune.py::test_long_texts_are_cut_or_read_in_windows",
     **{

@@ -108,7 +108,7 @@ def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
         recipe.model,
         recipe.text,
         recipe.task,
-        reading=recipe.reading,
+        reading=recipe.reading(),
         truncate=recipe.truncate,
         stride=recipe.stride,
         device=recipe.device,

@@ -10,7 +10,7 @@ from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
 from clearstory.models.precision import Precision
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
-from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.data.settings import LabelSettings, Problem, Trees
 from clearstory.text.settings import ReadSettings
 
 
@@ -77,6 +77,12 @@ class EvaluateRecipe:
         device: cpu, cuda, mps or auto; default: cpu.
         truncate: which end of a text that exceeds the context is dropped (task classify); default: raise an error, or
             with stride read it in windows.
+        text_column: column with the text (task classify), by its name or by its number from 1.
+        pair_column: column with the second text of a pair.
+        label_column: column with the label or the number.
+        problem: whether an example has a single label, multi (several labels) or a number (regression); auto takes what
+            the model predicts.
+        trees: what is read from bracketed trees (.trees), every phrase or the sentences only.
     """
 
     model: str = positional_setting("MODEL")
@@ -90,7 +96,11 @@ class EvaluateRecipe:
     int8: bool = False
     device: str | None = None
     truncate: Literal["left", "right"] | None = None
-    reading: LabelSettings = field(default_factory=LabelSettings, metadata=INLINE_SECTION)
+    text_column: str | None = None
+    pair_column: str | None = None
+    label_column: str | None = None
+    problem: Problem = "auto"
+    trees: Trees = "phrases"
     data: ReadSettings = field(default_factory=ReadSettings)
 
     def __post_init__(self) -> None:
@@ -100,10 +110,23 @@ class EvaluateRecipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadSetting(f"{name} is {value}; it must be at least 1")
+        self.reading()  # checks it
         usual = {"windows": "strided", "batch_size": 8, "limit": None, "precision": "auto", "int8": False}
         other = [name for name, value in usual.items() if getattr(self, name) != value]
         if self.task == "classify" and other:
             raise BadSetting(f"{other[0]} does not apply to task classify, which reads every example; leave it out")
+
+    def reading(self) -> LabelSettings:
+        """How labeled examples are read (task classify)."""
+        return LabelSettings(
+            text_column=self.text_column,
+            pair_column=self.pair_column,
+            label_column=self.label_column,
+            problem=self.problem,
+            trees=self.trees,
+            encoding=self.data.encoding,
+            errors=self.data.errors,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
