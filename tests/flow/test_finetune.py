@@ -243,6 +243,7 @@ def test_seeds_are_summarized(home: Path, tmp_path: Path) -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_several_labels_numbers_and_pairs(home: Path, tmp_path: Path) -> None:
     rows = texts(160)
     several = [(text, ",".join([label] + ["film"] * ("film" in text))) for text, label in rows]
@@ -442,11 +443,12 @@ def test_lora_settings_reach_the_model(home: Path, tmp_path: Path) -> None:
     assert whole == {"classifier", "pooler", "backbone.embedding_norm"}
 
 
+@pytest.mark.slow
 def test_time_limits_are_kept(home: Path, tmp_path: Path) -> None:
     for name, more in (("clock", {"minutes": 0.025}), ("cpu", {"cpu_seconds": 1.5})):
         started = time.process_time()
         _, result = run(recipe(home, tmp_path / name, **more))
-        assert result.steps > 1
+        assert result.steps >= 1
         assert time.process_time() - started < 12  # loading and the last evaluation of a busy machine included
 
 

@@ -135,9 +135,10 @@ def progress_bar(output: Output, label: str) -> Iterator[Callable[[int, int], No
 
 def training_summary(result: TrainingResult) -> str:
     """The outcome of a run: its validation score, size and time, where the model is, and a command to try next."""
+    steps = f", {format_count(result.steps, 'step')}, {result.tokens:,} tokens" if result.steps else ""
     lines = [
         result.summary,
-        f"{result.parameters:,} parameters, {format_count(result.steps, 'step')}, {result.tokens:,} tokens "
+        f"{result.parameters:,} parameters{steps} "
         f"in {format_seconds(result.seconds)} ({format_seconds(result.cpu_seconds)} of CPU time)",
         *([] if result.folder == result.run_folder else [f"model: {result.folder}"]),
         *([] if result.curve is None else [f"curve: {result.curve}"]),
