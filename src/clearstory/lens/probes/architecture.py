@@ -15,7 +15,7 @@ from clearstory.lens.hooks.activations import unwrap_model
 from clearstory.lens.views.diagrams import Arrow, Box, Figure, FigureColumn, layout_figure
 from clearstory.models.base import LanguageModel
 from clearstory.models.build import count_parameters
-from clearstory.models.capabilities import Capability, family_name
+from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.heads import ClassificationHead
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
@@ -107,7 +107,7 @@ def classifier_column(network: ClassificationHead) -> FigureColumn:
     """A backbone and its classification head."""
     c, backbone = network.config, network.backbone
     column = FigureColumn(LEFT, COLUMN_WIDTH)
-    if isinstance(backbone, Stack) and Capability.HASHED_NGRAMS not in backbone.capabilities:
+    if isinstance(backbone, Stack) and not has_capability(backbone, Capability.HASHED_NGRAMS):
         add_embeddings(column, cast("Transformer | Encoder", backbone), backbone)
         add_blocks(column, backbone)
     else:
