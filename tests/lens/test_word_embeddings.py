@@ -38,7 +38,19 @@ HAVE = [name for name in MODELS if "neighbours" in supported_views(MODELS[name](
 
 
 def test_which_models_have_word_vectors() -> None:
-    names = {"gpt2", "clear", "grouped", "windowed", "recalling", "recalling-subwords", "placeless", "rnn", "gru", "lstm", "adaptive"}
+    names = {
+        "gpt2",
+        "clear",
+        "grouped",
+        "windowed",
+        "recalling",
+        "recalling-subwords",
+        "placeless",
+        "rnn",
+        "gru",
+        "lstm",
+        "adaptive",
+    }
     assert set(HAVE) == names
     with pytest.raises(CannotDo, match="has no output embeddings"):  # its unembedding is no plain product
         neighbours(MODELS["adaptive"](), TOKENIZER, "king", matrix="output")

@@ -33,6 +33,9 @@ class CUDAGraph:
         other: a graph whose memory it shares; the two must not run at the same time.
     """
 
+    graph: torch.cuda.CUDAGraph
+    result: Tensor
+
     def __init__(self, compute: Callable[[], Tensor], device: torch.device, other: CUDAGraph | None = None) -> None:
         with torch.cuda.device(device), ONE_AT_A_TIME:
             current = torch.cuda.current_stream()

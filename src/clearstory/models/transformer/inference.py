@@ -138,7 +138,8 @@ def decoding_step(blocks: nn.ModuleList, model: Transformer) -> DecodingStep | N
     """The step of single tokens in compiled code; None unless the compiled kernels compute all linear layers."""
     every = []
     for joined, block in zip(blocks, model.blocks, strict=True):
-        assert isinstance(joined, JoinedBlock) and isinstance(block, Block)
+        assert isinstance(joined, JoinedBlock)
+        assert isinstance(block, Block)
         layers = (joined.query_key_value, joined.output, joined.gate_up, joined.down)
         matrices = [each.matrix for each in layers if isinstance(each, NativeLinear)]
         if len(matrices) < len(layers):
