@@ -123,7 +123,10 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
 def with_scores(result: TrainingResult, scores: Mapping[str, TaskEvaluation]) -> TrainingResult:
     """The result with the scores on validation and test examples, which report.json has."""
     validation, test = scores.get("validation"), scores.get("test")
-    sentences = [f"{describe_scores(each)} on {each.examples:,} {name} examples" for name, each in scores.items()]
+    sentences = [
+        f"{describe_scores(each)} on {each.examples:,} {name} example{'s' * (each.examples != 1)}"
+        for name, each in scores.items()
+    ]
     return replace(
         result,
         intervals=validation.intervals if validation else {},

@@ -24,7 +24,7 @@ def report_html(title: str, scores: Mapping[str, TaskEvaluation], metrics_file: 
     """
     parts = [f"<h1>{escape(title)}</h1>"]
     for name, each in scores.items():
-        examples = f"{each.examples:,} examples of {each.data}"
+        examples = f"{each.examples:,} example{'s' * (each.examples != 1)} of {each.data}"
         parts += [f"<h2>{name.capitalize()}</h2><p class=soft>{escape(examples)}</p>", metrics_table(each)]
         parts += detail_sections(each.details)
     curve = metric_curve(metrics_file, next((each for each in scores.values()), None))
@@ -66,7 +66,7 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
     if mistakes := details.get("mistakes"):
         yield "<h2>Mistakes that the model is surest of</h2>"
         rows = [(e["location"], e["label"], e["predicted"], f"{e['probability']:.3f}", shortened(e)) for e in mistakes]
-        yield html_table(("place", "label", "predicted", "probability", "text"), rows)
+        yield html_table(("location", "label", "predicted", "probability", "text"), rows)
 
 
 def shortened(mistake: Mapping[str, str]) -> str:
@@ -87,11 +87,14 @@ def metric_curve(metrics_file: Path, scores: TaskEvaluation | None) -> Curve | N
 
 
 def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column are its row headers; other cells that are numbers are aligned to the right."""
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    """A table whose first column are its row headers; other columns of numbers are aligned to the right."""
+    rows = list(rows)
+    columns = list(zip(*rows, strict=True)) or [() for _ in titles]
+    classes = [" class=n" * (i > 0 and any(map(is_number, cells))) for i, cells in enumerate(columns)]
+    head = "".join(f"<th{kind}>{escape(title)}</th>" for title, kind in zip(titles, classes, strict=True))
     body = []
     for first, *others in rows:
-        cells = "".join(f"<td{' class=n' * is_number(cell)}>{escape(cell)}</td>" for cell in others)
+        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(others, classes[1:], strict=True))
         body.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
