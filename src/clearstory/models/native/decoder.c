@@ -220,7 +220,7 @@ static void attend_rows(const Decoder *d, int64_t layer, const float *projected,
                         float *scores, int64_t longest, float *out, int threads) {
     const int64_t sharing = d->heads / d->kv_heads, stride = (d->heads + 2 * d->kv_heads) * d->head_dim;
 #ifdef _OPENMP
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && rows * longest >= 512)
 #endif
     for (int64_t task = 0; task < rows * d->kv_heads; task++) {
         const int64_t row = task / d->kv_heads, head = task % d->kv_heads;

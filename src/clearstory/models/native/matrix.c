@@ -18,6 +18,7 @@
 #define AHEAD_OF_ONE 1024
 #define AHEAD_OF_SEVERAL 8192
 #define INTEGERS 32767  /* an input is rounded to so many steps of either sign */
+#define PARALLEL (1 << 18) /* products from which threads take less time than they need to meet: about 10 microseconds */
 #define EXACT_INS (512 * FLOATS) /* inputs of which a lane has 512 products: 512 * 127 * INTEGERS is below 2^31 */
 
 /* Rows of inputs as the tiles read them: padded, and as integers where the weights are integers. */
@@ -261,7 +262,7 @@ void matrix_product(const Matrix *m, const float *x, int64_t rows, int64_t x_str
         }
         float *to = out + start * out_stride;
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && count * m->outs * ins >= PARALLEL)
 #endif
         for (int64_t number = 0; number < blocks; number++) block_product(m, number, inputs, count, to, out_stride);
     }
