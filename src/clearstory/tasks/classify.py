@@ -324,12 +324,21 @@ def class_weights_of(
     if problem_type == "regression":
         raise BadSetting("training.class_weights is for labels, and the examples have numbers; leave it out")
     counts = np.array([sum(label in example.labels for example in examples) for label in labels], dtype=np.float64)
-    total, several = len(examples), problem_type == "multi_label_classification"
+    several = problem_type == "multi_label_classification"
+    return weights_by_count(weights, counts, len(examples), several=several)
+
+
+def weights_by_count(
+    weights: str | tuple[float, ...], counts: Floats, total: int, *, several: bool = False
+) -> tuple[float, ...]:
+    """The weight of each label in the loss, by how many of `total` texts or words have it; `several`: whether each can
+    have several labels.
+    """
     if weights == "balanced":
-        values = (total - counts) / np.maximum(counts, 1) if several else total / (len(labels) * np.maximum(counts, 1))
+        values = (total - counts) / np.maximum(counts, 1) if several else total / (len(counts) * np.maximum(counts, 1))
         return tuple(values.tolist())
     values = np.array(weights, dtype=np.float64)
-    if not several and len(values) == len(labels):
+    if not several and len(values) == len(counts):
         values = values * total / (values @ counts)
     return tuple(values.tolist())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clearstory.tasks.base import TaskSpec
 from clearstory.tasks.classify import CLASSIFY
+from clearstory.tasks.tag import TAG
 
-TASKS: dict[str, TaskSpec] = {"classify": CLASSIFY}
+TASKS: dict[str, TaskSpec] = {"classify": CLASSIFY, "tag": TAG}
 """A new task is one file and a line here, and its name in `TaskName` of recipes/settings/finetuning.py."""

@@ -65,11 +65,7 @@ class TextWindows:
         if limit is None or len(first) + len(second or ()) <= limit:
             return [self.join(first, second)]
         if self.stride is None and self.truncate is None:
-            raise ContextOverflow(
-                f"{location or 'a text'} has {len(first) + len(second or ()) + n_special:,} tokens with special ones, "
-                f"and the model's context is {self.context:,}; pass --truncate right to drop the end of long texts, or "
-                "--stride to read them in windows"
-            )
+            raise text_too_long(location, len(first) + len(second or ()) + n_special, self.context)
         if self.truncate is not None:
             return [self.join(*self.truncated(first, second, limit))]
         return list(self.strided(first, second, limit))
@@ -89,12 +85,7 @@ class TextWindows:
         assert self.stride is not None
         long = first if second is None else second
         size = limit if second is None else limit - len(first)
-        if size < 1 or self.stride > size:
-            raise BadSetting(
-                f"stride is {self.stride:,}, and a window has {max(size, 0):,} tokens of a text; give at most that many"
-            )
-        for start in range(0, len(long) - size + self.stride, self.stride):
-            start = min(start, len(long) - size)
+        for start in window_starts(len(long), size, self.stride):
             part = long[start : start + size]
             yield self.join(part, None) if second is None else self.join(first, part)
 
@@ -121,6 +112,29 @@ class TextWindows:
         separator = self.tokenizer.eos_token_id
         between = tuple(self.tokenizer.encode("\n")) if separator is None else (separator,)
         return around[:start], between, around[start + len(own) :]
+
+
+def text_too_long(location: str, length: int, context: int | None) -> ContextOverflow:
+    """The error for a text of `length` tokens that does not fit, with both lengths and the remedies."""
+    return ContextOverflow(
+        f"{location or 'a text'} has {length:,} tokens with special ones, and the model's context is {context:,}; pass "
+        "--truncate right to drop the end of long texts, or --stride to read them in windows"
+    )
+
+
+def window_starts(length: int, size: int, stride: int) -> Iterator[int]:
+    """Where windows of `size` tokens start in a longer text; the last one ends with the text. Raises BadSetting for a
+    stride that skips tokens.
+
+    >>> list(window_starts(10, 4, 3))
+    [0, 3, 6]
+    """
+    if size < 1 or stride > size:
+        raise BadSetting(
+            f"stride is {stride:,}, and a window has {max(size, 0):,} tokens of a text; give at most that many"
+        )
+    for start in range(0, length - size + stride, stride):
+        yield min(start, length - size)
 
 
 def cut(ids: list[int], limit: int, side: Truncate | None) -> list[int]:

@@ -11,6 +11,7 @@ from clearstory.recipes.settings.inference import EvaluateRecipe
 if TYPE_CHECKING:
     from clearstory.recipes.inference.evaluate import Evaluation
     from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
+    from clearstory.recipes.inference.loading import ModelWithTokenizer
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
@@ -86,9 +87,14 @@ def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     from dataclasses import asdict
 
     from clearstory.cli.training_display import format_seconds
+    from clearstory.formats.folders import open_model
+    from clearstory.models.capabilities import Capability, has_capability
     from clearstory.recipes.inference.tag import evaluate_tags
 
-    score = evaluate_tags(recipe.model, recipe.text, recipe.data)
+    model = open_model(recipe.model)
+    if has_capability(model.model, Capability.CLASSIFIER):
+        return run_task(recipe, output, model)
+    score = evaluate_tags(model, recipe.text, recipe.data)
     if not output.json:
         unknown = ""
         if score.unknown_accuracy is not None:
@@ -100,12 +106,12 @@ def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     return asdict(score)
 
 
-def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
+def run_task(recipe: EvaluateRecipe, output: Output, model: ModelWithTokenizer | None = None) -> Mapping[str, Any]:
     """Print the metrics of a task with their intervals, and the scores of each label."""
     from clearstory.recipes.inference.evaluate_task import evaluate_on_task
 
     scores = evaluate_on_task(
-        recipe.model,
+        model or recipe.model,
         recipe.text,
         recipe.task,
         reading=recipe.reading(),

@@ -70,8 +70,8 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
 
 
 def shortened(mistake: Mapping[str, str]) -> str:
-    """The text of a mistake, and its second text, up to 300 characters."""
-    text = " | ".join(filter(None, (mistake["text"], mistake.get("pair", ""))))
+    """The text of a mistake, with the word that is wrong or the second text of a pair, up to 300 characters."""
+    text = " | ".join(filter(None, (mistake.get("word", ""), mistake["text"], mistake.get("pair", ""))))
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 

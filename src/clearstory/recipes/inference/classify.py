@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,16 +15,16 @@ from torch import Tensor
 
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.models.base import TokenBatch, inference_mode
-from clearstory.recipes.inference.embed import TruncationSide, encode_text_ids, truncate_tokens
+from clearstory.recipes.inference.embed import TruncationSide
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
-from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
+from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.tasks.classify import probabilities, window_outputs
 from clearstory.tasks.data.text_pairs import read_text_pairs
+from clearstory.tasks.tag import mean_of_windows, word_probabilities
 from clearstory.tasks.text_windows import TextWindows
+from clearstory.tasks.word_windows import WordWindows, spans_in_text
 from clearstory.text.character_encodings import Errors
 from clearstory.text.files import content_suffix
-from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -95,11 +94,11 @@ def classify(
     inputs = read_pairs(texts, errors, text_field, pair_column)
     if pair is not None:
         inputs = [(text, pair) for text, _ in inputs]
-    if network.config.label_level == "token":
-        if pair is not None or pair_column is not None or stride is not None:
-            raise CannotDo("this model labels each word of a text; leave pair, pair_column and stride out")
-        return classify_words(network, tokenizer, [text for text, _ in inputs], truncate, batch_size)
     windows = TextWindows.of_model(network, tokenizer, truncate, stride)
+    if network.config.label_level == "token":
+        if pair is not None or pair_column is not None:
+            raise CannotDo("this model labels each word of a text; leave pair and pair_column out")
+        return classify_words(network, [text for text, _ in inputs], WordWindows(windows), batch_size)
     parts = [windows(text, second) for text, second in inputs]
     owners = torch.tensor([index for index, part in enumerate(parts) for _ in part])
     rows = [window for part in parts for window in part]
@@ -134,29 +133,24 @@ def is_table(source: str | Path) -> bool:
     return content_suffix(Path(source)) == ".tsv" and Path(source).expanduser().is_file()
 
 
-def classify_words(
-    network: Any, tokenizer: Tokenizer, inputs: Sequence[str], truncate: TruncationSide | None, batch_size: int
-) -> list[Classification]:
+def classify_words(network: Any, inputs: Sequence[str], windows: WordWindows, batch_size: int) -> list[Classification]:
     """The label of each word of each text."""
-    config, weights_device = network.config, next(network.parameters()).device
-    rows, offsets, first_tokens = [], [], []
-    for text in inputs:
-        before, ids, after = encode_text_ids(network, tokenizer, text)
-        _, spans = tokenizer.encode_with_offsets(text)
-        max_tokens = len(ids) if config.context is None else config.context - len(before) - len(after)
-        rows.append([*before, *truncate_tokens(ids, max_tokens, truncate), *after])
-        offsets.append(truncate_tokens(spans, max_tokens, truncate))
-        first_tokens.append(len(before))
-    results: dict[int, Classification] = {}
-    with inference_mode(network):
-        for batch in batches_by_length(rows, batch_size):
-            tokens = TokenBatch.from_sequences([rows[index] for index in batch], weights_device)
-            predicted = network.class_logits(tokens).double().softmax(-1).cpu()
-            for index, of_text in zip(batch, predicted, strict=True):
-                text = inputs[index]
-                words = word_labels(config.labels, text, offsets[index], of_text[first_tokens[index] :])
-                results[index] = Classification(text, words=words)
-    return [results[index] for index in range(len(inputs))]
+    labels = network.config.labels
+    spans = [spans_in_text(text) for text in inputs]
+    parts = [windows(text, words) if words else [] for text, words in zip(inputs, spans, strict=True)]
+    outputs = iter(word_probabilities(network, [window for part in parts for window in part], batch_size))
+    results = []
+    for text, words, part in zip(inputs, spans, parts, strict=True):
+        found: list[WordLabel] = []
+        if part:
+            values = mean_of_windows(part, [next(outputs) for _ in part], len(words))
+            for (start, stop), probability, label in zip(
+                words, *(each.tolist() for each in values.max(-1)), strict=True
+            ):
+                word = text[start:stop]
+                found.append(WordLabel(word, labels[label], probability) if probability else WordLabel(word))
+        results.append(Classification(text, words=tuple(found)))
+    return results
 
 
 def write_classifications(file: Path, results: Sequence[Classification]) -> None:
@@ -194,33 +188,3 @@ def sorted_labels(labels: Sequence[str], probabilities: Tensor) -> tuple[LabelPr
     values, order = probabilities.sort(descending=True, stable=True)
     pairs = zip(order.tolist(), values.tolist(), strict=True)
     return tuple(LabelProbability(labels[index], value) for index, value in pairs)
-
-
-def word_labels(
-    labels: Sequence[str], text: str, offsets: Sequence[tuple[int, int]], probabilities: Tensor
-) -> tuple[WordLabel, ...]:
-    """The words of a text with their labels, from the probabilities (T, labels) and character offsets of its tokens."""
-    results = []
-    for word, first in zip(text.split(), first_token_of_words(text, offsets), strict=True):
-        if first is None:
-            results.append(WordLabel(word))
-        else:
-            value, label = probabilities[first].max(-1)
-            results.append(WordLabel(word, labels[int(label)], float(value)))
-    return tuple(results)
-
-
-def first_token_of_words(text: str, offsets: Sequence[tuple[int, int]]) -> list[int | None]:
-    """For each word of a text, the index of the first token that overlaps it; None if there is none.
-
-    >>> first_token_of_words("ab c", [(0, 1), (1, 2), (2, 4)])
-    [0, 2]
-    """
-    indices: list[int | None] = []
-    token = 0
-    for word in re.finditer(r"\S+", text):
-        start, end = word.span()
-        while token < len(offsets) and offsets[token][1] <= start:
-            token += 1
-        indices.append(token if token < len(offsets) and offsets[token][0] < end else None)
-    return indices

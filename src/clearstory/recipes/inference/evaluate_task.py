@@ -40,6 +40,8 @@ def evaluate_on_task(
         kinds: dict[str, Any] = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}
         if reading.problem == "auto":
             reading = replace(reading, problem=kinds[network.config.problem_type])
+    if task == "tag" and network.config.label_level != "token":
+        raise BadInput(f"the model has a head for {describe_head(network.config)}, not for words; use --task classify")
     data = spec.read(sources, reading, spec.known_labels(network))
     settings = TaskSettings(truncate=truncate, stride=stride)
     made = spec.make(DataSplits(data, replace(data, examples=())), network, tokenizer, settings)

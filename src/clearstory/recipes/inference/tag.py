@@ -1,11 +1,11 @@
-"""Tag: the tag of each word, predicted by a hidden Markov model of tags, and the accuracy of such predictions."""
+"""Tag: the tag of each word, predicted by a fine-tuned token classifier or by a hidden Markov model of tags."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,53 +13,87 @@ from clearstory.errors import BadInput, CannotDo
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.hmm.model import HMM
 from clearstory.models.hmm.tagger import Tagger
+from clearstory.recipes.inference.classify import classify_words
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.text_inputs import texts_in_file
+from clearstory.tasks.text_windows import TextWindows
+from clearstory.tasks.word_windows import WordWindows
 from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence
 from clearstory.text.documents import read_tagged_documents
 from clearstory.text.settings import ReadSettings
+from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
 class TaggedWords:
-    """The words of each sentence and their tags."""
+    """The words of each sentence and their tags, "" for a word without a token.
+
+    `probabilities` are those of the tags by a token classifier; () of a hidden Markov model.
+    """
 
     words: tuple[tuple[str, ...], ...]
     tags: tuple[tuple[str, ...], ...]
+    probabilities: tuple[tuple[float, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All words and all tags in one list each, and the number of words of each sentence."""
+        values = [value for sentence in self.probabilities for value in sentence]
         return {
             "tokens": [word for sentence in self.words for word in sentence],
             "tags": [tag for sentence in self.tags for tag in sentence],
             "sentences": [len(sentence) for sentence in self.words],
+            **({"probabilities": values} if values else {}),
         }
 
 
 def tag(model: str | Path | ModelWithTokenizer, text: str | Path, *, errors: Errors = "strict") -> TaggedWords:
     """The tags of the words of a text or of a file.
 
-    Words are separated by white space and each line is a sentence; a conllu file is read with its own words. Raises
-    CannotDo for a model without tags, BadInput for a text without words.
+    Words are separated by white space and each line is a sentence; a conllu file is read with its own words. A token
+    classifier reads a sentence that is longer than its context in windows that overlap by half. Raises CannotDo for a
+    model without tags, BadInput for a text without words.
     """
-    tagger = load_tagger(model)
+    network, tokenizer = load_model_and_tokenizer(model)
     in_file = texts_in_file(text, errors)
     lines = str(text).splitlines() if in_file is None else in_file
     sentences = [words for line in lines if (words := line.split())]
     if not sentences:
         raise BadInput("there is no word to tag; give a text, or a file with one")
-    tags = tagger.tag(sentences)
+    if has_capability(network, Capability.CLASSIFIER):
+        return tag_with_classifier(network, tokenizer, sentences)
+    tags = tagger_of(network, tokenizer).tag(sentences)
     return TaggedWords(tuple(map(tuple, sentences)), tuple(map(tuple, tags)))
+
+
+def tag_with_classifier(network: Any, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> TaggedWords:
+    """The likeliest label of each word with its probability. Raises CannotDo for a model that labels whole texts."""
+    if network.config.label_level != "token":
+        raise CannotDo("this model labels whole texts, not their words; use clearstory classify")
+    windows = TextWindows.of_model(network, tokenizer)
+    if windows.context is not None:
+        before, _, after = windows.special_ids
+        windows = replace(windows, stride=max(1, (windows.context - len(before) - len(after)) // 2))
+    found = classify_words(network, [" ".join(words) for words in sentences], WordWindows(windows), batch_size=32)
+    return TaggedWords(
+        tuple(map(tuple, sentences)),
+        tuple(tuple(word.label or "" for word in each.words) for each in found),
+        tuple(tuple(word.probability or 0.0 for word in each.words) for each in found),
+    )
 
 
 def load_tagger(model: str | Path | ModelWithTokenizer) -> Tagger:
     """The tagger of a model. Raises CannotDo for a model without tags."""
-    network, tokenizer = load_model_and_tokenizer(model)
+    return tagger_of(*load_model_and_tokenizer(model))
+
+
+def tagger_of(network: Any, tokenizer: Tokenizer) -> Tagger:
+    """The tagger of an opened model. Raises CannotDo for a model without tags."""
     if not has_capability(network, Capability.TAGS):
         raise CannotDo(
             f"this model ({family_name(network)}) has no tags; train one that has with: "
-            f"clearstory train TEXT{CONLLU_SUFFIX} --model hmm --model.learn tags"
+            f"clearstory train TEXT{CONLLU_SUFFIX} --model hmm --model.learn tags, or clearstory finetune MODEL "
+            f"TEXT{CONLLU_SUFFIX} --task tag"
         )
     return Tagger(cast("HMM", network), tokenizer)
 

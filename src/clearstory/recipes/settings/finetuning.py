@@ -23,7 +23,7 @@ from clearstory.training.settings import TrainingSettings
 BAG_OF_WORDS = "tfidf"
 """The model that scikit-learn fits: TF-IDF of words with a linear model."""
 
-TaskName = Literal["classify", "lm"]
+TaskName = Literal["classify", "tag", "lm"]
 
 
 SHARED_TRAINING_SETTINGS = (
@@ -122,9 +122,10 @@ class FinetuneRecipe:
     Args:
         model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model; or
             tfidf, a bag of words with logistic regression by scikit-learn, as a baseline.
-        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task lm, text.
-        task: classify, labels of texts or pairs of texts, or numbers (regression); or lm, language modelling on more
-            text, as train --init does.
+        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task tag, also
+            CoNLL and CoNLL-U; with task lm, text.
+        task: classify, labels of texts or pairs of texts, or numbers (regression); tag, a label of each word (parts of
+            speech, entities); or lm, language modelling on more text, as train --init does.
         out: run folder; runs/ and the date when not given.
         minutes: wall-clock time limit of the whole run; the number of steps is planned from a measured step time.
         cpu_seconds: CPU time limit of the whole run, summed over all threads.

@@ -67,7 +67,8 @@ class EvaluateRecipe:
         model: model folder, run folder, checkpoint or .gguf file.
         text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
             standard input.
-        task: text, its likelihood; classify, the labels of texts; or tag, the tagging accuracy on a CoNLL-U file.
+        task: text, its likelihood; classify, the labels of texts; or tag, the tags of words (HMM: accuracy on a
+            CoNLL-U file).
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
@@ -75,8 +76,8 @@ class EvaluateRecipe:
         precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the model as it is.
         int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
-        truncate: which end of a text that exceeds the context is dropped (task classify); default: raise an error, or
-            with stride read it in windows.
+        truncate: which end of a text that exceeds the context is dropped (tasks classify and tag); default: raise an
+            error, or with stride read it in windows.
         text_column: column with the text (task classify), by its name or by its number from 1.
         pair_column: column with the second text of a pair.
         label_column: column with the label or the number.
@@ -113,8 +114,8 @@ class EvaluateRecipe:
         self.reading()  # checks it
         usual = {"windows": "strided", "batch_size": 8, "limit": None, "precision": "auto", "int8": False}
         other = [name for name, value in usual.items() if getattr(self, name) != value]
-        if self.task == "classify" and other:
-            raise BadSetting(f"{other[0]} does not apply to task classify, which reads every example; leave it out")
+        if self.task != "text" and other:
+            raise BadSetting(f"{other[0]} does not apply to task {self.task}, which reads every example; leave it out")
 
     def reading(self) -> LabelSettings:
         """How labeled examples are read (task classify)."""
@@ -249,7 +250,7 @@ class TranslateRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TagRecipe:
-    """Tag the words of a text with their parts of speech.
+    """Tag the words of a text with their parts of speech or entities.
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.

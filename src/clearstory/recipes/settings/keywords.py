@@ -146,7 +146,7 @@ class FinetuneTrainingKeywords(TypedDict, total=False):
 class FinetuneKeywords(TypedDict, total=False):
     """Fields of FinetuneRecipe, for `finetune`."""
 
-    task: Literal["classify", "lm"]
+    task: Literal["classify", "tag", "lm"]
     out: str | Path | None
     minutes: float | None
     cpu_seconds: float | None
