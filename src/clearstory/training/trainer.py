@@ -23,7 +23,7 @@ from clearstory.models.base import LanguageModel, RestorableState, State, TokenS
 from clearstory.models.device import deterministic
 from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.training.base import StepResult, load_weights, trainable_weights
-from clearstory.training.batches import Batch
+from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import Objective
 from clearstory.training.optimizers import OptimizerSet, lr_factor
 from clearstory.training.settings import TrainingSettings
@@ -184,15 +184,15 @@ class Trainer:
         return self.average.applied()
 
     def backward(
-        self, micro_batch: Batch, totals: dict[str, int], state: State | None
+        self, micro_batch: TensorBatch, totals: dict[str, int], state: State | None
     ) -> tuple[dict[str, float], State | None]:
         """Add a micro-batch's share of the step's gradient; its share of each loss term, and its final state.
 
         `totals` are the step's targets of each term. Raises BadSetting where a GPU's memory does not suffice.
         """
         try:
-            micro_batch = micro_batch.to(self.device)
-            terms, final_state = self.objective.loss(self.model, micro_batch, state)
+            moved: Any = micro_batch.to(self.device)  # of the class that the objective makes
+            terms, final_state = self.objective.loss(self.model, moved, state)
             shares = {name: (term.weight / max(1, totals[name])) * term.total for name, term in terms.items()}
             loss = sum(shares.values())
             assert isinstance(loss, Tensor)
