@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
 
+from clearstory.errors import BadSetting
 from clearstory.metrics import Score
 from clearstory.models.base import State
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
@@ -251,3 +252,12 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 def metric_title(name: str) -> str:
     """The name of a metric as it is shown: macro F1."""
     return name.replace("_", " ").replace(" f1", " F1")
+
+
+def check_class_weights(class_weights: Sequence[float] | None, labels: Sequence[str]) -> None:
+    """Raise BadSetting unless there is a weight for each label, or none at all."""
+    if class_weights and len(class_weights) != len(labels):
+        raise BadSetting(
+            f"training.class_weights has {len(class_weights)} numbers, and there are {len(labels)} "
+            f"labels: {', '.join(labels[:20])}; give a weight for each"
+        )

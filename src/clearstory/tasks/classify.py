@@ -28,7 +28,7 @@ from clearstory.evaluation.classification import (
 from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.head_config import ProblemType
 from clearstory.models.heads import ClassificationHead, SequenceClassifier
-from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
 from clearstory.tasks.data.examples import DataSplits, LabeledText
 from clearstory.tasks.data.labeled_texts import read_labeled_texts
 from clearstory.tasks.text_windows import TextWindows
@@ -119,11 +119,7 @@ class Classify:
     def __post_init__(self) -> None:
         if self.problem_type == "regression" and self.label_smoothing:
             raise BadSetting("training.label_smoothing is for labels, and the examples have numbers; leave it out")
-        if self.class_weights and len(self.class_weights) != len(self.labels):
-            raise BadSetting(
-                f"training.class_weights has {len(self.class_weights)} numbers, and there are {len(self.labels)} "
-                f"labels: {', '.join(self.labels[:20])}; give a weight for each"
-            )
+        check_class_weights(self.class_weights, self.labels)
 
     @property
     def metric(self) -> str:

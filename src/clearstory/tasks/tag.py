@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.errors import BadInput, BadSetting
+from clearstory.errors import BadInput
 from clearstory.evaluation.classification import (
     Floats,
     Ints,
@@ -27,7 +27,7 @@ from clearstory.evaluation.classification import (
 from clearstory.evaluation.entities import OUTSIDE, entity_metrics, entity_types, find_entities
 from clearstory.models.base import IGNORE_INDEX, TokenBatch, inference_mode
 from clearstory.models.heads import ClassificationHead, TokenClassifier
-from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
 from clearstory.tasks.classify import WORST_MISTAKES, batches_of_tokens, describe_head, weights_by_count
 from clearstory.tasks.data.chunk_tags import is_chunk_scheme
 from clearstory.tasks.data.examples import DataSplits, LabeledWords
@@ -90,11 +90,7 @@ class Tag:
     loss_unit = "word"
 
     def __post_init__(self) -> None:
-        if self.class_weights and len(self.class_weights) != len(self.labels):
-            raise BadSetting(
-                f"training.class_weights has {len(self.class_weights)} numbers, and there are {len(self.labels)} "
-                f"labels: {', '.join(self.labels[:20])}; give a weight for each"
-            )
+        check_class_weights(self.class_weights, self.labels)
 
     @property
     def metric(self) -> str:

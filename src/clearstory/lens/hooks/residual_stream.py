@@ -93,7 +93,7 @@ def final_hidden(model: LanguageModel, x: Float[Tensor, "B T W"], ids: Sequence[
     known = None
     if Capability.HASHED_NGRAMS in model.capabilities:
         known = network.recall(torch.tensor([list(ids)], device=x.device))
-    return cast(Tensor, network.append_hashed_logits(x, known))
+    return cast(Tensor, network.apply_hashed_ngrams(x, known))
 
 
 def answer_position(model: LanguageModel, tokenizer: Tokenizer, passage: Passage) -> int:

@@ -101,8 +101,8 @@ static void place_heads(const Decoder *d, const Block *block, float *projected, 
 #define MAX_PARTS (128 / FLOATS) /* vectors in the largest head that is computed by vectors */
 #define PREFETCH 1024 /* bytes ahead of the stream of keys or values */
 
-/* scores = softmax(q K^T scale) without its division, which `totals` are for; keys and query heads by vectors.
-   `n` and `size` are constants wherever these are inlined. */
+/* scores = q K^T scale, (n, count), for n query heads of one key. `n` and `size` are constants wherever this and
+   weigh_values are inlined. */
 ALWAYS void score_keys(const float *q, int n, const float *keys, int64_t count, int size, float scale, float *scores) {
     floats query[MAX_SHARING][MAX_PARTS];
     const int parts = size / FLOATS;
@@ -219,6 +219,7 @@ static void attend_heads(const float *q, int64_t n, const float *keys, const flo
 static void attend_rows(const Decoder *d, int64_t layer, const float *projected, int64_t rows, const Cache *caches,
                         float *scores, int64_t longest, float *out, int threads) {
     const int64_t sharing = d->heads / d->kv_heads, stride = (d->heads + 2 * d->kv_heads) * d->head_dim;
+    /* Short caches take less time than threads need to meet. */
 #ifdef _OPENMP
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1 && rows * longest >= 512)
 #endif

@@ -188,4 +188,4 @@ class BatchedDecoder:
         stored = None if self.model.recall is None else self.model.recall(inputs[:, RECENT:])[:, -1:]
         x = self.model.embed_tokens(ids, positions, stored)
         x = self.stack.run_blocks_batched(x, layers, positions)
-        return self.model.append_hashed_logits(x, stored).squeeze(1)
+        return self.model.apply_hashed_ngrams(x, stored).squeeze(1)

@@ -89,7 +89,7 @@ class Transformer(Stack):
         """
         stored = None if self.recall is None else self.recall(ids)
         x = self.embed_tokens(ids, slice(0, ids.shape[1]), stored)
-        return self.append_hashed_logits(self.run_blocks(x), stored)
+        return self.apply_hashed_ngrams(self.run_blocks(x), stored)
 
     @torch.no_grad()
     def forward_with_cache(self, tokens: TokenBatch, state: KVCache) -> tuple[Tensor, KVCache]:
@@ -99,7 +99,7 @@ class Transformer(Stack):
         if self.recall is not None:
             rows, stored = self.look_up_hashed_ngrams(tokens.ids, state.rows, rows, new)
         x = self.embed_tokens(tokens.ids, positions, stored)
-        hidden = self.append_hashed_logits(self.run_blocks_with_cache(x, rows, new, positions), stored)
+        hidden = self.apply_hashed_ngrams(self.run_blocks_with_cache(x, rows, new, positions), stored)
         return hidden, replace(state, rows=rows)
 
     def look_up_hashed_ngrams(
@@ -118,7 +118,7 @@ class Transformer(Stack):
             rows.append(replace(extended, recent_ids=tuple((*recent, *row_ids[:count].tolist())[-reach:])))
         return tuple(rows), torch.stack(stored)
 
-    def append_hashed_logits(self, x: Float[Tensor, "B T W"], stored: Tensor | None) -> Float[Tensor, "B T K"]:
+    def apply_hashed_ngrams(self, x: Float[Tensor, "B T W"], stored: Tensor | None) -> Float[Tensor, "B T K"]:
         """Hidden states followed by the logits of hashed n-grams, K = W + V, or with what short rows add to it, K = W.
 
         Without hashed n-grams x itself.

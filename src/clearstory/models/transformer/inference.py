@@ -116,7 +116,7 @@ class DecoderForInference(nn.Module):
         elif self.step is not None:
             x = self.step(x, self.angles(positions), rows)
         x = x.view(batch_size, count, -1)
-        return self.stack.append_hashed_logits(x, stored), None if state is None else replace(state, rows=rows)
+        return self.stack.apply_hashed_ngrams(x, stored), None if state is None else replace(state, rows=rows)
 
     def run_blocks(self, x: Float[Tensor, "N W"], positions: Int[Tensor, "B T"], attend: Attend) -> Tensor:
         """Output of all blocks and the final norm, (N, W)."""
