@@ -28,6 +28,7 @@ from clearstory.recipes.training.events import ModelSaved, TrainingResult
 from clearstory.tasks.data.examples import LabeledWords
 from clearstory.tasks.tag import Tag
 from clearstory.tasks.text_windows import TextWindows
+from clearstory.tasks.word_predictions import WordPredictions
 from clearstory.tasks.word_windows import WordWindows
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training import checkpoint
@@ -144,7 +145,7 @@ def test_scores_by_hand(home: Path) -> None:
     labels = ("O", "B-P", "I-P", "B-L", "I-L")
     task = replace(task_of(home), labels=labels, entities=True)
     rows = task.encode([LabeledWords(("the", "songs", "a", "sang"), ("B-P", "I-P", "O", "B-L"))])
-    predicted = [np.eye(5)[[1, 2, 3, 4]]]
+    predicted = [WordPredictions(np.eye(5)[[1, 2, 3, 4]], np.array([1, 2, 3, 4]))]
     scores = task.score(predicted, rows)
     assert (scores["f1"], scores["precision"], scores["recall"]) == (0.5, 0.5, 0.5)
     flat = replace(task, entities=False)
@@ -155,14 +156,15 @@ def test_each_word_has_one_prediction_whatever_its_batch(home: Path) -> None:
     task, model = task_of(home), build(replace(BACKBONES["bert"], vocab=60), seed=1)
     model = task.build_model(model).eval()
     data = examples(sentences(30))
-    values = task.predict(model, task.encode(data))
+    values = [each.probabilities for each in task.predict(model, task.encode(data))]
     assert [len(each) for each in values] == [len(each.words) for each in data]
     assert all(np.allclose(each.sum(1), 1) for each in values)
     order = random.Random(0).sample(range(30), 30)
     shuffled = task.predict(model, task.encode([data[index] for index in order]))
     for found, index in zip(shuffled, order, strict=True):
-        np.testing.assert_allclose(found, values[index], atol=1e-5)
-        np.testing.assert_allclose(task.predict(model, task.encode([data[index]]))[0], found, atol=1e-5)
+        np.testing.assert_allclose(found.probabilities, values[index], atol=1e-5)
+        [alone] = task.predict(model, task.encode([data[index]]))
+        np.testing.assert_allclose(alone.probabilities, values[index], atol=1e-5)
 
 
 def test_the_first_piece_of_each_word_is_scored(home: Path) -> None:
@@ -178,7 +180,7 @@ def test_the_first_piece_of_each_word_is_scored(home: Path) -> None:
     assert task.count_targets(batch) == {"labels": 4}
     model = task.build_model(build(replace(BACKBONES["bert"], vocab=60), seed=1)).eval()
     values = task.predict(model, task.encode(data))
-    assert task.decide(values[0])[1] == -1
+    assert values[0].ids[1] == -1
     assert task.details(values, task.encode(data), data)["labels"][0]["support"] == 3
 
 
@@ -189,12 +191,12 @@ def test_long_sentences_are_refused_cut_or_read_in_windows(home: Path, tmp_path:
         task_of(home).encode(words)
     model = task_of(home).build_model(build(replace(BACKBONES["bert"], vocab=60), seed=1)).eval()
     cut = task_of(home, truncate="right")
-    [values] = cut.predict(model, cut.encode(words))
+    values = cut.predict(model, cut.encode(words))[0].probabilities
     assert values[0].any()
     assert not values[-1].any()
     strided = task_of(home, stride=19)
     rows = strided.encode(words)
-    [whole] = strided.predict(model, rows)
+    whole = strided.predict(model, rows)[0].probabilities
     assert len(rows) > 1
     assert whole.any(1).all()
     np.testing.assert_allclose(whole[0], values[0], atol=1e-5)  # both windows begin with the sentence

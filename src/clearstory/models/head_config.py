@@ -17,6 +17,9 @@ HeadPooling = Literal["pooler", "mean", "last"]
 mean of all hidden states; last: hidden state of the last token.
 """
 
+TagScheme = Literal["", "bio"]
+"""What labels of tokens mark: bio, entities of several words; "" any other labels, each for itself."""
+
 MAX_LABELS = 2**16
 """The largest known label sets have some thirty thousand labels."""
 
@@ -31,6 +34,8 @@ class ClassifierConfig:
         pooling: the vector of a text whose labels are predicted; None for a head that labels each token.
         problem_type: what is predicted, as in transformers.
         classifier_dropout: dropout rate of the classifier's input in training.
+        tag_scheme: bio where the labels of tokens are known to be BIO; predicted tags are then the likeliest sequence
+            without an I- that continues nothing. Models of transformers do not say, so theirs are argmaxes.
     """
 
     backbone: Config
@@ -38,6 +43,7 @@ class ClassifierConfig:
     pooling: HeadPooling | None = None
     problem_type: ProblemType = "single_label_classification"
     classifier_dropout: float = 0.0
+    tag_scheme: TagScheme = ""
 
     @property
     def label_level(self) -> Literal["text", "token"]:
@@ -83,9 +89,7 @@ class ClassifierConfig:
     @property
     def width(self) -> int:
         """Width of the hidden states that the head reads."""
-        c: Any = self.backbone
-        width: int = c.units[-1] if hasattr(c, "units") else c.width
-        return width
+        return hidden_width(self.backbone)
 
     @property
     def summary(self) -> str:
@@ -108,6 +112,8 @@ class ClassifierConfig:
             )
         if self.pooling is None and self.problem_type != "single_label_classification":
             raise BadSetting(f"problem_type is {self.problem_type}, and each token has one label; leave it out")
+        if self.pooling is not None and self.tag_scheme:
+            raise BadSetting(f"tag_scheme is {self.tag_scheme}, and labels of texts mark no entities; leave it out")
         if self.pooling == "pooler" and self.architecture != "encoder":
             raise BadSetting(
                 f"pooling is pooler, which an encoder has, and the model is a {self.architecture}; use last"
@@ -118,6 +124,12 @@ class ClassifierConfig:
             )
         if not 0 <= self.classifier_dropout < 1:
             raise BadSetting(f"classifier_dropout is {self.classifier_dropout}; it must be at least 0 and under 1")
+
+
+def hidden_width(config: Any) -> int:
+    """Width of a model's hidden states: that of a recurrent model's last layer."""
+    width: int = config.units[-1] if hasattr(config, "units") else config.width
+    return width
 
 
 def backbone_config(config: Config) -> Any:

@@ -22,7 +22,8 @@ from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import State, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.capabilities import Capability, family_name, has_capability
-from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType
+from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType, TagScheme, hidden_width
+from clearstory.models.pooling import pool
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.stack import EMBEDDINGS, INIT_STD
 
@@ -90,12 +91,7 @@ class ClassificationHead(nn.Module):
 
         Token types are read by backbones that have them. Raises ContextOverflow and VocabularyMismatch.
         """
-        if hasattr(self.backbone, "encode"):
-            types = token_types if self.backbone.config.token_types else None
-            hidden: Tensor = self.backbone.encode(tokens, types)
-        else:
-            hidden, _ = self.backbone.forward(tokens)
-        return hidden[..., : self.config.width]  # behind it may be the logits of hashed n-grams
+        return hidden_states(self.backbone, tokens, token_types)
 
     def forward(self, tokens: TokenBatch, state: State | None = None) -> tuple[Float[Tensor, "B T W"], None]:
         """Hidden states as `encode` returns them, and None. Raises CannotDo if given a state."""
@@ -212,19 +208,14 @@ class SequenceClassifier(ClassificationHead):
         """One vector per text, (B, W), as the config pools. Without `tokens` no text is padded."""
         if self.pooler is not None:
             return torch.tanh(self.pooler(hidden[:, 0].to(self.pooler.weight.dtype)))
-        last = (tokens or TokenBatch(hidden.new_zeros(hidden.shape[:2], dtype=torch.long))).last_positions()
-        if self.config.pooling == "last":
-            return hidden[torch.arange(len(hidden), device=hidden.device), last]
-        mask = torch.arange(hidden.shape[1], device=hidden.device) <= last[:, None]
-        wide = torch.promote_types(hidden.dtype, torch.float32)
-        total = hidden.to(wide).masked_fill(~mask[..., None], 0).sum(1)
-        return (total / mask.sum(1, keepdim=True).clamp(min=1)).to(hidden.dtype)
+        tokens = tokens or TokenBatch(hidden.new_zeros(hidden.shape[:2], dtype=torch.long))
+        return pool(hidden, tokens, "lasttoken" if self.config.pooling == "last" else "mean")
 
 
 class TokenClassifier(ClassificationHead):
     """A model that predicts a label of each token from its hidden state.
 
-    Args as those of `SequenceClassifier`.
+    Args as those of `SequenceClassifier`, and `tag_scheme` as in `ClassifierConfig`.
 
     >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = TokenClassifier(build(NANOGPT_CHAR), ("O", "B-PER", "I-PER"))
@@ -232,10 +223,20 @@ class TokenClassifier(ClassificationHead):
     torch.Size([2, 3, 3])
     """
 
-    def __init__(self, backbone: nn.Module, labels: Sequence[str], *, classifier_dropout: float | None = None) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        labels: Sequence[str],
+        *,
+        classifier_dropout: float | None = None,
+        tag_scheme: TagScheme = "",
+    ) -> None:
         bare = bare_backbone(backbone)
         dropout: float = bare.config.dropout if classifier_dropout is None else classifier_dropout
-        super().__init__(bare, ClassifierConfig(backbone=bare.config, labels=tuple(labels), classifier_dropout=dropout))
+        config = ClassifierConfig(
+            backbone=bare.config, labels=tuple(labels), classifier_dropout=dropout, tag_scheme=tag_scheme
+        )
+        super().__init__(bare, config)
         self.train(backbone.training)
 
     def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B T labels"]:
@@ -247,7 +248,7 @@ def build_classifier(config: ClassifierConfig) -> ClassificationHead:
     """A new classifier with random weights."""
     backbone, dropout = build(config.backbone), config.classifier_dropout
     if config.pooling is None:
-        return TokenClassifier(backbone, config.labels, classifier_dropout=dropout)
+        return TokenClassifier(backbone, config.labels, classifier_dropout=dropout, tag_scheme=config.tag_scheme)
     return SequenceClassifier(
         backbone,
         config.labels,
@@ -260,6 +261,21 @@ def build_classifier(config: ClassifierConfig) -> ClassificationHead:
 def share_weights(module: nn.Module) -> Any:
     """A copy of a module that shares its weights, which are trainable."""
     return shallow_copy(module, lambda name, each: None).requires_grad_(True).train(module.training)
+
+
+def hidden_states(
+    backbone: Any, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None
+) -> Float[Tensor, "B T W"]:
+    """Hidden states of every token by a model of any family, (B, T, W); those of padding are meaningless.
+
+    Token types are read by models that have them. Raises ContextOverflow and VocabularyMismatch.
+    """
+    if hasattr(backbone, "encode"):
+        types = token_types if backbone.config.token_types else None
+        hidden: Tensor = backbone.encode(tokens, types)
+    else:
+        hidden, _ = backbone.forward(tokens)
+    return hidden[..., : hidden_width(backbone.config)]  # behind it may be the logits of hashed n-grams
 
 
 def backbone_of(model: nn.Module) -> Any:

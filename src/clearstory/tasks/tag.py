@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,21 +25,20 @@ from clearstory.evaluation.classification import (
     macro_f1,
 )
 from clearstory.evaluation.entities import OUTSIDE, entity_metrics, entity_types, find_entities
-from clearstory.models.base import IGNORE_INDEX, TokenBatch, inference_mode
+from clearstory.models.base import IGNORE_INDEX, TokenBatch
+from clearstory.models.head_config import TagScheme
 from clearstory.models.heads import ClassificationHead, TokenClassifier
 from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
-from clearstory.tasks.classify import WORST_MISTAKES, batches_of_tokens, describe_head, weights_by_count
+from clearstory.tasks.classify import WORST_MISTAKES, describe_head, weights_by_count
 from clearstory.tasks.data.chunk_tags import is_chunk_scheme
 from clearstory.tasks.data.examples import DataSplits, LabeledWords
 from clearstory.tasks.data.labeled_words import read_labeled_words
 from clearstory.tasks.text_windows import TextWindows
+from clearstory.tasks.word_predictions import NO_PREDICTION, WordPredictions, predict_words
 from clearstory.tasks.word_windows import WordWindow, WordWindows, spans_of_words
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import LossTerm, LossTerms
-
-NO_PREDICTION = -1
-"""The predicted id of a word that is in no window."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,14 @@ class Tag:
                     f"the model has a head for {describe_head(backbone.config)}, and the data are for "
                     f"{len(self.labels)} labels of each word ({names}); pass --new_head to train another one"
                 )
+            backbone.config = replace(backbone.config, tag_scheme=self.scheme)  # that of transformers may be unknown
             return backbone
-        return TokenClassifier(backbone, self.labels)
+        return TokenClassifier(backbone, self.labels, tag_scheme=self.scheme)
+
+    @property
+    def scheme(self) -> TagScheme:
+        """What the labels mark, which decides how the tags of a sentence are chosen."""
+        return "bio" if self.entities else ""
 
     def encode(self, examples: Sequence[LabeledWords]) -> list[TagRow]:
         """The windows of every sentence, whose words are joined by spaces, with the label ids of its words."""
@@ -150,27 +155,22 @@ class Tag:
             nats = nats * nats.new_tensor(self.class_weights)[targets]
         return {"labels": LossTerm(nats.sum(), len(targets))}
 
-    def predict(self, model: nn.Module, rows: Sequence[TagRow]) -> list[Floats]:
-        """Probabilities of all labels, (words, labels), of each sentence: means of windows, 0 for words in none."""
-        outputs = word_probabilities(model, [row.window for row in rows])
-        examples = groupby(range(len(rows)), key=lambda index: rows[index].example)
-        return [
-            mean_of_windows(
-                [rows[index].window for index in indices],
-                [outputs[index] for index in indices],
-                len(rows[indices[0]].targets),
-            ).numpy()
-            for indices in (list(group) for _, group in examples)
-        ]
+    def predict(self, model: nn.Module, rows: Sequence[TagRow]) -> list[WordPredictions]:
+        """The predictions for the words of each sentence."""
+        sentences = [list(group) for _, group in groupby(rows, key=lambda row: row.example)]
+        windows = [[row.window for row in sentence] for sentence in sentences]
+        return predict_words(model, windows, [len(sentence[0].targets) for sentence in sentences])
 
-    def score(self, predictions: Sequence[Floats], rows: Sequence[TagRow]) -> dict[str, float]:
+    def score(self, predictions: Sequence[WordPredictions], rows: Sequence[TagRow]) -> dict[str, float]:
         """Metrics by name, and the mean loss of the words that have a prediction."""
-        values, targets = np.concatenate(predictions), np.concatenate(self.targets(rows))
-        right = values[np.arange(len(values)), targets][values.any(1)]
+        values = np.concatenate([each.probabilities for each in predictions])
+        right = values[np.arange(len(values)), np.concatenate(self.targets(rows))][values.any(1)]
         loss = -np.log(right + np.finfo(np.float64).tiny).mean() if len(right) else 0.0
         return {"loss": float(loss), **self.metrics(self.counts(predictions, rows))}
 
-    def intervals(self, predictions: Sequence[Floats], rows: Sequence[TagRow]) -> Mapping[str, tuple[float, float]]:
+    def intervals(
+        self, predictions: Sequence[WordPredictions], rows: Sequence[TagRow]
+    ) -> Mapping[str, tuple[float, float]]:
         """The 95 % interval of each metric, by bootstrap over sentences."""
         counts = self.counts(predictions, rows)
         return bootstrap_metrics(self.metrics, counts, np.arange(len(counts)))
@@ -182,16 +182,14 @@ class Tag:
         right, guessed, true = counts.sum(0).T
         return {"accuracy": float(right.sum() / true.sum()), "macro_f1": macro_f1(right, guessed, true)}
 
-    def counts(self, predictions: Sequence[Floats], rows: Sequence[TagRow]) -> Ints:
+    def counts(self, predictions: Sequence[WordPredictions], rows: Sequence[TagRow]) -> Ints:
         """How many of each of `classes` are predicted rightly, predicted, and right, (N, classes, 3)."""
         numbers = {name: number for number, name in enumerate(self.classes)}
         counts = np.zeros((len(predictions), len(numbers), 3), np.int64)
-        for values, targets, count in zip(predictions, self.targets(rows), counts, strict=True):
-            predicted = self.decide(values)
+        for prediction, targets, count in zip(predictions, self.targets(rows), counts, strict=True):
+            predicted = prediction.ids
             if self.entities:
-                guessed, true = (
-                    set(find_entities([self.labels[each] for each in ids])) for ids in (predicted, targets)
-                )
+                guessed, true = (set(find_entities(self.names(ids))) for ids in (predicted, targets))
                 for column, found in enumerate((guessed & true, guessed, true)):
                     np.add.at(count[:, column], [numbers[kind] for kind, _, _ in found], 1)
             else:
@@ -199,37 +197,40 @@ class Tag:
                     np.add.at(count[:, column], ids[ids != NO_PREDICTION], 1)
         return counts
 
+    def names(self, ids: Ints) -> list[str]:
+        """The names of the labels of words, O for one without a prediction."""
+        return [OUTSIDE if each == NO_PREDICTION else self.labels[each] for each in ids]
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """What is scored: the types of entities, or the labels."""
         return entity_types(self.labels) if self.entities else self.labels
 
     def details(
-        self, predictions: Sequence[Floats], rows: Sequence[TagRow], examples: Sequence[LabeledWords]
+        self, predictions: Sequence[WordPredictions], rows: Sequence[TagRow], examples: Sequence[LabeledWords]
     ) -> dict[str, Any]:
         """Scores of each type of entity or of each label, the calibration, the worst mistakes; and without entities the
         confusion matrix, whose rows are right labels.
         """
         right, guessed, true = self.counts(predictions, rows).sum(0).T
-        targets = self.targets(rows)
-        values, references = np.concatenate(predictions), np.concatenate(targets)
-        predicted = self.decide(values)
-        there = predicted != NO_PREDICTION
+        references, predicted = np.concatenate(self.targets(rows)), np.concatenate([each.ids for each in predictions])
+        probabilities = np.concatenate([each.of_labels for each in predictions])
+        there = np.concatenate([each.predicted for each in predictions])
         confusion = confusion_matrix(predicted[there], references[there], len(self.labels)).tolist()
         return {
             "labels": [asdict(each) for each in class_scores(right, guessed, true, self.classes)],
             **({} if self.entities else {"confusion": confusion}),
-            "calibration": calibration(values[there].max(1), predicted[there] == references[there]),
-            "mistakes": self.mistakes(values, predicted, references, examples),
+            "calibration": calibration(probabilities[there], predicted[there] == references[there]),
+            "mistakes": self.mistakes(probabilities, predicted, references, examples),
         }
 
     def mistakes(
-        self, values: Floats, predicted: Ints, references: Ints, examples: Sequence[LabeledWords]
+        self, probabilities: Floats, predicted: Ints, references: Ints, examples: Sequence[LabeledWords]
     ) -> list[dict[str, Any]]:
         """The words with a wrong label that the model is surest of, at most WORST_MISTAKES."""
         words = [(example, word) for example in examples for word in range(len(example.words))]
-        wrong = np.flatnonzero((predicted != references) & values.any(1))
-        worst = wrong[np.argsort(-values[wrong].max(1), kind="stable")][:WORST_MISTAKES].tolist()
+        wrong = np.flatnonzero((predicted != references) & (probabilities > 0))
+        worst = wrong[np.argsort(-probabilities[wrong], kind="stable")][:WORST_MISTAKES].tolist()
         return [
             {
                 "word": words[at][0].words[words[at][1]],
@@ -237,7 +238,7 @@ class Tag:
                 "location": words[at][0].location,
                 "label": self.labels[int(references[at])],
                 "predicted": self.labels[int(predicted[at])],
-                "probability": float(values[at].max()),
+                "probability": float(probabilities[at]),
             }
             for at in worst
         ]
@@ -245,44 +246,6 @@ class Tag:
     def targets(self, rows: Sequence[TagRow]) -> list[Ints]:
         """The label ids of the words of each sentence."""
         return [np.array(next(iter(group)).targets) for _, group in groupby(rows, key=lambda row: row.example)]
-
-    def decide(self, values: Floats) -> Ints:
-        """The likeliest label of each word; for a word without a prediction O of entities, else NO_PREDICTION."""
-        without = self.labels.index(OUTSIDE) if self.entities and OUTSIDE in self.labels else NO_PREDICTION
-        return np.where(values.any(1), values.argmax(1), without)
-
-
-def word_probabilities(
-    model: nn.Module, windows: Sequence[WordWindow], batch_size: int | None = None
-) -> list[Float[Tensor, "words labels"]]:
-    """Probabilities of the labels of the words of each window, in order, on the CPU in float64.
-
-    Batches have windows of similar length, at most `batch_size` and about PREDICTION_TOKENS tokens.
-    """
-    device = next(model.parameters()).device
-    order = sorted(range(len(windows)), key=lambda index: len(windows[index].ids))
-    outputs: dict[int, Tensor] = {}
-    with inference_mode(model):
-        for batch in batches_of_tokens(order, windows, batch_size or len(windows)):
-            tokens = TokenBatch.from_sequences([windows[index].ids for index in batch], device)
-            logits = cast(TokenClassifier, model).class_logits(tokens)
-            for index, of_window in zip(batch, logits, strict=True):
-                positions = torch.tensor(windows[index].positions, dtype=torch.long, device=device)
-                outputs[index] = of_window[positions].double().softmax(-1).cpu()
-    return [outputs[index] for index in range(len(windows))]
-
-
-def mean_of_windows(
-    windows: Sequence[WordWindow], outputs: Sequence[Float[Tensor, "words labels"]], words: int
-) -> Float[Tensor, "all labels"]:
-    """Probabilities of all words of a sentence: the mean of the windows that a word is in, 0 for a word in none."""
-    sums = outputs[0].new_zeros(words, outputs[0].shape[1])
-    counts = sums.new_zeros(words)
-    for window, values in zip(windows, outputs, strict=True):
-        chosen = torch.tensor(window.words, dtype=torch.long)
-        sums[chosen] += values
-        counts[chosen] += 1
-    return sums / counts.clamp(min=1)[:, None]
 
 
 def make_tag(data: DataSplits[LabeledWords], model: Any, tokenizer: Tokenizer, settings: TaskSettings) -> Tag:

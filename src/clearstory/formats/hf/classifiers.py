@@ -16,7 +16,7 @@ from clearstory.formats.hf.config_keys import ExternalConfig
 from clearstory.formats.hf.declared_keys import undeclared_keys, undeclared_keys_note
 from clearstory.formats.hf.decoders import DECODERS
 from clearstory.formats.hf.encoders import BERT_BACKBONE
-from clearstory.formats.hf.label_keys import LABEL_KEYS, label_keys, read_dropout, read_labels, read_problem_type
+from clearstory.formats.hf.label_keys import LABEL_KEYS, label_keys, read_dropout, read_labels, read_problem_type, read_tag_scheme
 from clearstory.formats.hf.weight_map import Fuse, Rename, RenameTensor, WeightMap, WeightRule, Weights
 from clearstory.models.head_config import ClassifierConfig, HeadPooling
 from clearstory.models.heads import LANGUAGE_MODEL_HEADS
@@ -103,6 +103,7 @@ class HFClassifier:
             if self.pooling is None
             else read_problem_type(external, len(labels)),
             classifier_dropout=read_dropout(external, backbone.dropout if self.dropout is None else self.dropout),
+            tag_scheme=read_tag_scheme(external) if self.pooling is None else "",
         )
 
     def config_from_native(self, config: ClassifierConfig) -> dict[str, Any]:

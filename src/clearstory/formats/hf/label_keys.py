@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from clearstory.formats.hf.config_keys import ExternalConfig, check_float, check_int, reject
-from clearstory.models.head_config import MAX_LABELS, ClassifierConfig, ProblemType
+from clearstory.models.head_config import MAX_LABELS, ClassifierConfig, ProblemType, TagScheme
 
-LABEL_KEYS = ("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "classifier_dropout")
+TAG_SCHEME = "clearstory_tag_scheme"
+"""A key of ours; transformers keeps it and takes no notice."""
+
+LABEL_KEYS = ("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "classifier_dropout", TAG_SCHEME)
 
 
 def read_labels(external: ExternalConfig) -> tuple[str, ...]:
@@ -49,6 +52,15 @@ def read_dropout(external: ExternalConfig, default: float) -> float:
     return default if value is None else check_float("classifier_dropout", value, 0.0, 0.999)
 
 
+def read_tag_scheme(external: ExternalConfig) -> TagScheme:
+    """What the labels of tokens mark; "" where config.json does not say."""
+    value = external.get(TAG_SCHEME, "")
+    if value not in get_args(TagScheme):
+        reject(TAG_SCHEME, value, "supported: bio, or leave it out")
+    scheme: TagScheme = value
+    return scheme
+
+
 def label_keys(config: ClassifierConfig) -> dict[str, Any]:
     """The keys for a classification head."""
     return {
@@ -56,4 +68,5 @@ def label_keys(config: ClassifierConfig) -> dict[str, Any]:
         "label2id": {label: id for id, label in enumerate(config.labels)},
         **({"problem_type": config.problem_type} if config.label_level == "text" else {}),
         "classifier_dropout": config.classifier_dropout,
+        **({TAG_SCHEME: config.tag_scheme} if config.tag_scheme else {}),
     }

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.recipes.inference.embed import TruncationSide
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.tasks.classify import probabilities, window_outputs
 from clearstory.tasks.data.text_pairs import read_text_pairs
-from clearstory.tasks.tag import mean_of_windows, word_probabilities
+from clearstory.tasks.sentence_inputs import TruncationSide
 from clearstory.tasks.text_windows import TextWindows
+from clearstory.tasks.word_predictions import predict_words
 from clearstory.tasks.word_windows import WordWindows, spans_in_text
 from clearstory.text.character_encodings import Errors
 from clearstory.text.files import content_suffix
@@ -37,9 +37,10 @@ class LabelProbability:
 
 @dataclass(frozen=True)
 class WordLabel:
-    """A word (text between white space) with the most probable label of its first token.
+    """A word (text between white space) with the label that is predicted at its first token.
 
-    `label` is None for a word without a token: it was truncated, or consists of characters that the tokenizer drops.
+    A word without a token, which was truncated or consists of characters that the tokenizer drops, has no probability;
+    its label is O among labels of entities, else None.
     """
 
     word: str
@@ -138,18 +139,19 @@ def classify_words(network: Any, inputs: Sequence[str], windows: WordWindows, ba
     labels = network.config.labels
     spans = [spans_in_text(text) for text in inputs]
     parts = [windows(text, words) if words else [] for text, words in zip(inputs, spans, strict=True)]
-    outputs = iter(word_probabilities(network, [window for part in parts for window in part], batch_size))
     results = []
-    for text, words, part in zip(inputs, spans, parts, strict=True):
-        found: list[WordLabel] = []
-        if part:
-            values = mean_of_windows(part, [next(outputs) for _ in part], len(words))
-            for (start, stop), probability, label in zip(
-                words, *(each.tolist() for each in values.max(-1)), strict=True
-            ):
-                word = text[start:stop]
-                found.append(WordLabel(word, labels[label], probability) if probability else WordLabel(word))
-        results.append(Classification(text, words=tuple(found)))
+    found = predict_words(network, parts, list(map(len, spans)), batch_size)
+    for text, words, predictions in zip(inputs, spans, found, strict=True):
+        chosen = zip(words, predictions.ids.tolist(), predictions.of_labels.tolist(), strict=True)
+        results.append(
+            Classification(
+                text,
+                words=tuple(
+                    WordLabel(text[start:stop], labels[id] if id >= 0 else None, probability or None)
+                    for (start, stop), id, probability in chosen
+                ),
+            )
+        )
     return results
 
 
