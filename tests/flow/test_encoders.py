@@ -266,7 +266,7 @@ def test_what_an_encoder_does_not_support_is_refused(run: Path, made: Any, cli: 
         (("fill-mask", run, "the [MASK]", "--device", "nowhere"), ("device is 'nowhere'",)),
         (("embed", run, "the", "--device", "nowhere"), ("device is 'nowhere'",)),
         (("fill-mask", made.run, "the [MASK]"), ("this model (decoder)", "not an encoder", "clearstory train")),
-        (("embed", made.run, "the"), ("this model (decoder)", "not an encoder")),
+        (("embed", made.run, "the", "--pooling", "pooled"), ("this model (decoder) has no pooler",)),
         (("fill-mask", run, "the [MASK]", "--top", "0"), ("top is 0",)),
         (("embed", run, "the", "--batch-size", "0"), ("batch_size is 0",)),
         (("embed", run), ("there is no text",)),

@@ -26,6 +26,8 @@ def run(recipe: EmbedRecipe, output: Output) -> Mapping[str, Any]:
         text_field=recipe.text_field,
         device=recipe.device,
     )
+    if embeddings.note:
+        output.stderr.print(embeddings.note)
     if not output.json:
         for text, vector in zip(embeddings.texts, embeddings.vectors.tolist(), strict=True):
             output.write(json.dumps({"text": text, "vector": vector}, ensure_ascii=False) + "\n")

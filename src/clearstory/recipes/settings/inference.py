@@ -153,13 +153,14 @@ class FillMaskRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRecipe:
-    """Embed texts as vectors with an encoder.
+    """Embed texts as vectors, search among them, or leave out those that mean the same.
 
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
-        pooling: mean over tokens; cls, the vector of [CLS]; max of each dimension; or pooled, the output of the pooler;
-            default: as the model's folder says, else mean.
+        pooling: mean over tokens; cls, the vector of [CLS]; max of each dimension; last, the vector of the last token;
+            or pooled, the output of the pooler; default: as the model's folder says, else mean for an encoder and last
+            for others.
         prompt: name of one of the prompts in the model's folder, which is put before each text.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
@@ -171,7 +172,7 @@ class EmbedRecipe:
 
     model: str = positional_setting("MODEL")
     text: tuple[str, ...] = positional_setting("TEXT", ())
-    pooling: Literal["mean", "cls", "max", "pooled"] | None = None
+    pooling: Literal["mean", "cls", "max", "last", "pooled"] | None = None
     prompt: str | None = None
     normalize: bool = False
     truncate: Literal["left", "right"] | None = None
