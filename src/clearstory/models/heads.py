@@ -200,6 +200,10 @@ class SequenceClassifier(ClassificationHead):
             self.pooler = share_weights(trained)
         self.train(backbone.training)
 
+    def features(self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B W"]:
+        """The vector of each text that the classifier reads, (B, W)."""
+        return self.pool(self.encode(tokens, token_types), tokens)
+
     def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B labels"]:
         """Logits of the labels, (B, labels), for hidden states of these tokens."""
         return self.classify_features(self.pool(hidden, tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, cast
@@ -264,15 +264,21 @@ class Classify:
         return values >= THRESHOLD if self.problem_type == "multi_label_classification" else values[:, 0]
 
 
-def window_outputs(model: nn.Module, rows: Sequence[Any], batch_size: int | None = None) -> Float[Tensor, "N labels"]:
+def window_outputs(
+    model: nn.Module,
+    rows: Sequence[Any],
+    batch_size: int | None = None,
+    output: Callable[[TokenBatch, Tensor | None], Tensor] | None = None,
+) -> Float[Tensor, "N labels"]:
     """Logits of each row, in order, computed in batches of rows of similar length, on the CPU in float64.
 
     A row has `ids` and `token_types`; a batch has at most `batch_size` rows and about PREDICTION_TOKENS tokens.
+    `output` computes something else than logits from tokens and token types.
     """
     device = next(model.parameters()).device
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     outputs: dict[int, Tensor] = {}
-    classifier = cast(SequenceClassifier, model)
+    output = output or cast(SequenceClassifier, model).class_logits
     with inference_mode(model):
         for batch in batches_of_tokens(order, rows, batch_size or len(rows)):
             tokens = TokenBatch.from_sequences([rows[index].ids for index in batch], device)
@@ -280,8 +286,8 @@ def window_outputs(model: nn.Module, rows: Sequence[Any], batch_size: int | None
             if any(rows[index].token_types for index in batch):
                 sequences = [rows[index].token_types or (0,) * len(rows[index].ids) for index in batch]
                 types = TokenBatch.from_sequences(sequences, device).ids
-            logits = classifier.class_logits(tokens, types).double().cpu()
-            outputs |= dict(zip(batch, logits, strict=True))
+            values = output(tokens, types).double().cpu()
+            outputs |= dict(zip(batch, values, strict=True))
     return torch.stack([outputs[index] for index in range(len(rows))])
 
 

@@ -145,6 +145,38 @@ def few_per_label(data: LabeledData[Example], k: int, seed: int = 0) -> LabeledD
     return replace(data, examples=tuple(data.examples[index] for index in sorted(chosen)))
 
 
+def draw_examples(data: LabeledData[Example], n: int, seed: int = 0) -> LabeledData[Example]:
+    """`n` examples drawn by `seed`, each label with its share of the data and at least one example. Draws by one seed
+    are nested: a smaller one is a part of a larger one.
+
+    Raises BadSetting for more than there are, and for fewer than there are labels.
+
+    >>> texts = [LabeledText(f"text {number}", labels=("ab"[number % 4 == 0],)) for number in range(20)]
+    >>> drawn = draw_examples(LabeledData(tuple(texts), ("a", "b")), 8)
+    >>> Counter(each.labels[0] for each in drawn.examples)
+    Counter({'a': 6, 'b': 2})
+    """
+    single = data.kind == "single"
+    present = {labels_of(example)[0] for example in data.examples} if single else set()
+    if not max(1, len(present)) <= n <= len(data):
+        labels = f" of {len(present)} labels" if single else ""
+        raise BadSetting(
+            f"{n:,} examples are to be drawn, and {data.name} has {len(data):,} for training{labels}; draw at least "
+            f"one of each label and at most all"
+        )
+    order = random.Random(f"{seed} draw").sample(range(len(data)), len(data))
+    sizes = Counter(labels_of(example)[0] if single else "" for example in data.examples)
+    ranks: Counter[str] = Counter()
+    places = []
+    for index in order:
+        label = labels_of(data.examples[index])[0] if single else ""
+        # The first of each label comes first, and then each label evenly.
+        places.append(((ranks[label] + 0.5) / sizes[label] if ranks[label] else 0.0, index))
+        ranks[label] += 1
+    chosen = sorted(index for _, index in sorted(places, key=lambda place: place[0])[:n])
+    return replace(data, examples=tuple(data.examples[index] for index in chosen))
+
+
 def labels_of(example: LabeledText | LabeledWords | SimilarityExample) -> Sequence[str]:
     """The labels of an example, or its tags."""
     if isinstance(example, LabeledText):
