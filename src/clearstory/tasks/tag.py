@@ -35,7 +35,7 @@ from clearstory.tasks.data.examples import DataSplits, LabeledWords
 from clearstory.tasks.data.labeled_words import read_labeled_words
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.tasks.word_predictions import NO_PREDICTION, WordPredictions, predict_words
-from clearstory.tasks.word_windows import WordWindow, WordWindows, spans_of_words
+from clearstory.tasks.word_windows import WordWindow, WordWindows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import LossTerm, LossTerms
@@ -119,6 +119,14 @@ class Tag:
 
     def encode(self, examples: Sequence[LabeledWords]) -> list[TagRow]:
         """The windows of every sentence, whose words are joined by spaces, with the label ids of its words."""
+        rows = []
+        for row, example in zip(self.rows_without_windows(examples), examples, strict=True):
+            windows = self.windows.of_words(example.words, example.location)
+            rows += [replace(row, window=window) for window in windows]
+        return rows
+
+    def rows_without_windows(self, examples: Sequence[LabeledWords]) -> list[TagRow]:
+        """The label ids of the words of every sentence. Raises BadInput for a tag that is none of the labels."""
         numbers = {label: number for number, label in enumerate(self.labels)}
         rows = []
         for index, example in enumerate(examples):
@@ -127,9 +135,7 @@ class Tag:
                     f"{example.location or 'a sentence'} has the tag {unknown[0][:60]!r}, and the tags are "
                     f"{', '.join(self.labels[:20])}"
                 )
-            targets = tuple(numbers[tag] for tag in example.tags)
-            windows = self.windows(example.text, spans_of_words(example.words), example.location)
-            rows += [TagRow(window, targets, index) for window in windows]
+            rows.append(TagRow(WordWindow((), (), ()), tuple(numbers[tag] for tag in example.tags), index))
         return rows
 
     def batch(self, rows: Sequence[TagRow]) -> TaggedBatch:

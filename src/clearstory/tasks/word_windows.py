@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +61,10 @@ class WordWindows:
             windows.append(WordWindow((*before, *ids[start : start + size], *after), words, positions))
         return windows
 
+    def of_words(self, words: Sequence[str], location: str = "") -> list[WordWindow]:
+        """The windows of words, joined by spaces. Raises as for a text."""
+        return self(" ".join(words), spans_of_words(words), location)
+
 
 def spans_of_words(words: Sequence[str]) -> list[Span]:
     """Where words are in the text in which they are joined by spaces.
@@ -74,15 +77,6 @@ def spans_of_words(words: Sequence[str]) -> list[Span]:
         spans.append((start, start + len(word)))
         start += len(word) + 1
     return spans
-
-
-def spans_in_text(text: str) -> list[Span]:
-    """Where the words of a text are: what is between white space.
-
-    >>> spans_in_text("ab  c")
-    [(0, 2), (4, 5)]
-    """
-    return [word.span() for word in re.finditer(r"\S+", text)]
 
 
 def first_token_of_words(spans: Sequence[Span], offsets: Sequence[Span]) -> list[int | None]:

@@ -11,14 +11,14 @@ from clearstory.recipes.settings.inference import EvaluateRecipe
 if TYPE_CHECKING:
     from clearstory.recipes.inference.evaluate import Evaluation
     from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
-    from clearstory.recipes.inference.loading import ModelWithTokenizer
+    from clearstory.recipes.inference.evaluate_vectors import VectorScores
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Evaluate and print the scores."""
-    if recipe.task == "tag":
-        return run_tags(recipe, output)
-    if recipe.task != "text":
+    if recipe.vector_tasks:
+        return run_vector_tasks(recipe, output)
+    if recipe.task != ("text",):
         return run_task(recipe, output)
     from clearstory.cli.training_display import progress_bar
     from clearstory.recipes.inference.evaluate import Evaluation, evaluate
@@ -82,38 +82,14 @@ def print_encoder_evaluation(evaluation: EncoderEvaluation, output: Output) -> N
     output.console.print(f"{documents} in {seconds}; {evaluation.reason}")
 
 
-def run_tags(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
-    """Print the accuracy of predicted tags."""
-    from dataclasses import asdict
-
-    from clearstory.cli.training_display import format_seconds
-    from clearstory.formats.folders import open_model
-    from clearstory.models.capabilities import Capability, has_capability
-    from clearstory.recipes.inference.tag import evaluate_tags
-
-    model = open_model(recipe.model)
-    if has_capability(model.model, Capability.CLASSIFIER):
-        return run_task(recipe, output, model)
-    score = evaluate_tags(model, recipe.text, recipe.data)
-    if not output.json:
-        unknown = ""
-        if score.unknown_accuracy is not None:
-            unknown = f", {score.unknown_accuracy:.2%} of {score.unknown:,} out-of-vocabulary words"
-        output.console.print(
-            f"accuracy {score.accuracy:.2%} of {score.tokens:,} words{unknown}; macro F1 {score.macro_f1:.4f}"
-        )
-        output.console.print(f"{score.sentences:,} sentences in {format_seconds(score.seconds)}")
-    return asdict(score)
-
-
-def run_task(recipe: EvaluateRecipe, output: Output, model: ModelWithTokenizer | None = None) -> Mapping[str, Any]:
+def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Print the metrics of a task with their intervals, and the scores of each label."""
     from clearstory.recipes.inference.evaluate_task import evaluate_on_task
 
     scores = evaluate_on_task(
-        model or recipe.model,
+        recipe.model,
         recipe.text,
-        recipe.task,
+        recipe.task[0],
         reading=recipe.reading(),
         truncate=recipe.truncate,
         stride=recipe.stride,
@@ -127,20 +103,72 @@ def run_task(recipe: EvaluateRecipe, output: Output, model: ModelWithTokenizer |
         for label in scores.details.get("labels", ()):
             numbers = "  ".join(f"{name} {label[name]:.4f}" for name in ("precision", "recall", "f1"))
             output.console.print(f"  {label['label']}: {numbers}  of {label['support']:,}")
+        unknown = scores.details.get("unknown_words", {})
+        if unknown.get("accuracy") is not None:
+            output.console.print(f"accuracy {unknown['accuracy']:.4f} of {unknown['count']:,} out-of-vocabulary words")
         output.console.print(f"{scores.examples:,} examples of {scores.data}")
     return scores.to_json()
+
+
+def run_vector_tasks(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
+    """Print the scores of vectors on each set."""
+    from clearstory.recipes.inference.evaluate_vectors import evaluate_vectors
+
+    evaluation = evaluate_vectors(
+        recipe.model,
+        recipe.vector_tasks,
+        vectors=recipe.vectors,
+        reading=recipe.reading(),
+        truncate=recipe.truncate,
+        device=recipe.device,
+    )
+    if not output.json:
+        for scores in evaluation.sets:
+            print_vector_scores(scores, output)
+    return evaluation.to_json()
+
+
+def print_vector_scores(scores: VectorScores, output: Output) -> None:
+    """Print the metrics of one set, what they are of, and those of its sections."""
+    from clearstory.cli.training_display import format_count
+
+    titles = {"spearman": "Spearman", "3cosadd": "3CosAdd", "3cosmul": "3CosMul", "effect_size": "effect size"}
+    metrics = []
+    for name, value in scores.metrics.items():
+        low, high = scores.intervals.get(name, (None, None))
+        interval = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
+        metrics.append(f"{titles.get(name, 'p')} {value:.4g}" if low is None else f"{titles[name]} {value:.4f}{interval}")
+    output.console.print(f"{scores.name}: {', '.join(metrics)}")
+    of = {"similarity": "pair", "analogy": "analogy", "weat": "word"}[scores.task]
+    notes = [f"{format_count(scores.examples, of)} by {scores.vectors}"]
+    if "permutations" in scores.details:
+        how = "all" if scores.details["exact"] else "random"
+        notes.append(f"p from {how} {scores.details['permutations']:,} divisions")
+    if "candidates" in scores.details:
+        notes.append(f"{scores.details['candidates']:,} candidates")
+    if scores.skipped:
+        notes.append(f"{scores.skipped:,} left out with words that are not in the vocabulary")
+    if scores.several_tokens:
+        notes.append(f"{format_count(scores.several_tokens, 'word')} of several tokens, whose embeddings are averaged")
+    output.console.print(f"  {'; '.join(notes)}")
+    for section in scores.details.get("sections", ()):
+        if not section["section"]:
+            continue
+        values = [f"{titles[name]} " + ("–" if section[name] is None else f"{section[name]:.4f}") for name in scores.metrics]
+        output.console.print(f"  {section['section']}: {'  '.join(values)}  of {section['examples']:,}")
 
 
 def needs_torch(recipe: EvaluateRecipe) -> bool:
     """Whether the model is any but an n-gram model, whose tables numpy reads."""
     from clearstory.formats.ngram_tables import is_ngram_model
 
-    return recipe.task != "text" or recipe.device not in (None, "cpu") or not is_ngram_model(recipe.model)
+    return recipe.task != ("text",) or recipe.device not in (None, "cpu") or not is_ngram_model(recipe.model)
 
 
 COMMAND = Command(
     recipe=EvaluateRecipe,
     run=run,
     example="clearstory evaluate runs/book another-book.txt",
+    further_examples=("clearstory evaluate models/minilm --task similarity:pairs.tsv analogy:questions.txt",),
     needs_torch=needs_torch,
 )

@@ -11,12 +11,23 @@ from clearstory.recipes.settings.inference import TagRecipe
 
 def run(recipe: TagRecipe, output: Output) -> Mapping[str, Any]:
     """Print a word and its tag on each line, with a blank line after each sentence."""
-    from clearstory.recipes.inference.tag import tag
+    from clearstory.recipes.inference.tag import conll_text, tag, write_tags
 
-    tagged = tag(recipe.model, recipe.text, errors=recipe.errors)
+    tagged = tag(
+        recipe.model,
+        [*recipe.text, *([] if recipe.input is None else [recipe.input])],
+        truncate=recipe.truncate,
+        stride=recipe.stride,
+        batch_size=recipe.batch_size,
+        errors=recipe.errors,
+        text_field=recipe.text_field,
+        device=recipe.device,
+    )
+    if recipe.out is not None:
+        write_tags(recipe.out, tagged)
+        return {"out": str(recipe.out), "count": len(tagged.words)}
     if not output.json:
-        for words, tags in zip(tagged.words, tagged.tags, strict=True):
-            output.write("".join(f"{word}\t{each}\n" for word, each in zip(words, tags, strict=True)) + "\n")
+        output.write(conll_text(tagged))
     return tagged.to_json()
 
 

@@ -37,6 +37,35 @@ def viterbi(
     return torch.stack(path[::-1], 1), total
 
 
+def path_posteriors(
+    initial: Float[Tensor, "P K"], transition: Float[Tensor, "P K K"], emission: Float[Tensor, "B T K"]
+) -> Float[Tensor, "B T K"]:
+    """Posterior of each state at each position given the whole sequence, (B, T, K), by the forward and backward passes.
+
+    Arguments as those of `viterbi`.
+    """
+    second_order = initial.shape[0] > 1
+    step = "bpk,pkj->bkj" if second_order else "bpk,pkj->bpj"
+    step_back = "pkj,bkj->bpk" if second_order else "pkj,bpj->bpk"
+    chain = transition.exp()
+    emitted = (emission - emission.amax(-1, keepdim=True)).exp().unbind(1)
+    forward = [scale(initial.exp() * emitted[0].unsqueeze(1))]  # of all paths that end in (p, k)
+    for each in emitted[1:]:
+        forward.append(scale(torch.einsum(step, forward[-1], chain) * each.unsqueeze(1)))
+    backward = torch.ones_like(forward[-1])
+    found = []
+    for position in reversed(range(len(forward))):
+        found.append(normalize((forward[position] * backward).sum(1)))
+        if position:
+            backward = scale(torch.einsum(step_back, chain, emitted[position].unsqueeze(1) * backward))
+    return torch.stack(found[::-1], 1)
+
+
+def scale(weights: Float[Tensor, "B P K"]) -> Float[Tensor, "B P K"]:
+    """The weights of each sequence over their sum, so that long products stay in range."""
+    return weights / weights.sum((1, 2), keepdim=True)
+
+
 def posteriors(chain: HMMProbabilities, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T S"]:
     """Posterior of each state at each position given the whole text, (B, T, S) (Rabiner 1989, eq. 27)."""
     likelihoods = emission_likelihoods(chain, ids).transpose(0, 1)

@@ -119,7 +119,7 @@ class HMM(nn.Module):
         """Rounds of Baum-Welch over a text, see `baum_welch`; or one round of counting tags, see `tag_counts`."""
         if not isinstance(dataset, TaggedTokens):
             return baum_welch.fit(self, dataset, done)
-        fit_tag_counts(self, dataset)
+        fit_tag_counts(self, dataset.text)
         return iter([FitProgress(len(dataset.ids))])
 
     def probabilities(self) -> HMMProbabilities:

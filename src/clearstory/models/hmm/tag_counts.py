@@ -31,22 +31,38 @@ SUFFIX_COUNT = 1.0
 
 
 @dataclass(frozen=True)
-class TaggedTokens:
-    """Documents whose words are tagged.
+class TaggedText:
+    """Sentences whose words are tagged.
 
     Args:
-        dataset: the documents as token ids.
         sentences: words and tags.
         word_ids: token ids of each sentence's words.
         unk_token_id: id of unknown words.
         end_token_id: id of the end of a line.
     """
 
-    dataset: TokenSequences
     sentences: Sequence[TaggedSentence]
     word_ids: Sequence[Sequence[int]]
     unk_token_id: int
     end_token_id: int
+
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        """The names of all tags, sorted."""
+        return tuple(sorted({tag for sentence in self.sentences for tag in sentence.tags}))
+
+    @cached_property
+    def suffixes(self) -> dict[tuple[int, ...], Floats]:
+        """Tag counts of rare words by suffix."""
+        return count_suffix_tags(self.sentences, {tag: index for index, tag in enumerate(self.tags)})
+
+
+@dataclass(frozen=True)
+class TaggedTokens:
+    """Documents as token ids, and the tags of their sentences."""
+
+    dataset: TokenSequences
+    text: TaggedText
 
     @property
     def ids(self) -> Any:
@@ -68,19 +84,9 @@ class TaggedTokens:
         """Bytes of each document's text, (D,)."""
         return self.dataset.document_bytes
 
-    @cached_property
-    def tags(self) -> tuple[str, ...]:
-        """The names of all tags, sorted."""
-        return tuple(sorted({tag for sentence in self.sentences for tag in sentence.tags}))
-
-    @cached_property
-    def suffixes(self) -> dict[tuple[int, ...], Floats]:
-        """Tag counts of rare words by suffix."""
-        return count_suffix_tags(self.sentences, {tag: index for index, tag in enumerate(self.tags)})
-
 
 @torch.no_grad()
-def fit_tag_counts(model: HMMParameters, text: TaggedTokens) -> None:
+def fit_tag_counts(model: HMMParameters, text: TaggedText) -> None:
     """Set a tagger's parameters from a tagged text."""
     order, size = model.config.order, model.config.states
     indices = {tag: index for index, tag in enumerate(text.tags)}
@@ -100,7 +106,7 @@ def fit_tag_counts(model: HMMParameters, text: TaggedTokens) -> None:
 
 
 def joint_word_tag_counts(
-    text: TaggedTokens, tag_ids: Sequence[Sequence[int]], vocab: int, size: int, suffix_model: SuffixModel
+    text: TaggedText, tag_ids: Sequence[Sequence[int]], vocab: int, size: int, suffix_model: SuffixModel
 ) -> Floats:
     """Smoothed count of each word with each state, (V, states), positive everywhere.
 

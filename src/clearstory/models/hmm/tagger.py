@@ -7,14 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clearstory.errors import BadInput
 from clearstory.models.hmm.chain import HMMParameters
-from clearstory.models.hmm.decoding import viterbi
+from clearstory.models.hmm.decoding import path_posteriors, viterbi
 from clearstory.models.hmm.suffixes import SuffixModel, other_capitalizations
+from clearstory.models.tag_paths import bio_log_transitions
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 BATCH_SIZE = 64
 """Sentences of one length that are decoded together."""
@@ -55,14 +60,22 @@ class Tagger:
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
         """A tag for each word of each sentence. Raises BadInput for a word that is empty or holds white space."""
+        return [[self.tags[id] for id in ids] for ids, _ in self.predict(sentences)]
+
+    def predict(self, sentences: Sequence[Sequence[str]]) -> list[tuple[Ints, Floats]]:
+        """For each sentence the ids of the most likely sequence of tags, (words,), and the posterior of every tag of
+        each word, (words, tags). Raises BadInput for a word that is empty or holds white space.
+        """
         self.look_up({word for sentence in sentences for word in sentence})
-        tagged: dict[int, list[str]] = {}
+        found: dict[int, tuple[Ints, Floats]] = {}
+        chain = self.initial_and_transition()
         for group in self.group_by_length(sentences):
             emission = torch.stack([self.sentence_emission(sentences[index]) for index in group])
-            paths, _ = viterbi(*self.initial_and_transition(), emission)
-            for index, path in zip(group, paths[:, 1:-1].tolist(), strict=True):
-                tagged[index] = [self.tags[state] for state in path]
-        return [tagged[index] for index in range(len(sentences))]
+            paths, _ = viterbi(*chain, emission)
+            chances = path_posteriors(*chain, emission)[:, 1:-1, :-1]
+            for index, path, values in zip(group, paths[:, 1:-1], chances, strict=True):
+                found[index] = path.numpy(), values.numpy()
+        return [found[index] for index in range(len(sentences))]
 
     def group_by_length(self, sentences: Sequence[Sequence[str]]) -> Iterator[list[int]]:
         """Batches of indices of sentences of equal length, so that nothing is padding."""
@@ -74,9 +87,15 @@ class Tagger:
                 yield indices[at : at + BATCH_SIZE]
 
     def initial_and_transition(self) -> tuple[Float[Tensor, "P K"], Float[Tensor, "P K K"]]:
-        """Initial and transition log-probabilities in the form that `viterbi` takes."""
-        initial = self.model.initial.detach().double().log_softmax(0)
-        transition = self.model.transition.detach().double().log_softmax(-1)
+        """Initial and transition log-probabilities in the form that `viterbi` takes.
+
+        Tags of entities follow each other as BIO has it, which smoothed counts alone do not ensure.
+        """
+        initial = self.model.initial.detach().double().log_softmax(0).cpu()
+        transition = self.model.transition.detach().double().log_softmax(-1).cpu()
+        start, follows = bio_log_transitions(self.tags)
+        transition[..., :-1, :-1] += follows
+        transition[..., -1, :-1] += start  # after the end of a line
         if transition.ndim == 3:
             return initial + initial[:, None], transition
         return initial[None], transition[None]

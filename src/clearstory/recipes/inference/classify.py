@@ -22,7 +22,7 @@ from clearstory.tasks.data.text_pairs import read_text_pairs
 from clearstory.tasks.sentence_inputs import TruncationSide
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.tasks.word_predictions import predict_words
-from clearstory.tasks.word_windows import WordWindows, spans_in_text
+from clearstory.tasks.word_windows import WordWindows
 from clearstory.text.character_encodings import Errors
 from clearstory.text.files import content_suffix
 
@@ -137,21 +137,14 @@ def is_table(source: str | Path) -> bool:
 def classify_words(network: Any, inputs: Sequence[str], windows: WordWindows, batch_size: int) -> list[Classification]:
     """The label of each word of each text."""
     labels = network.config.labels
-    spans = [spans_in_text(text) for text in inputs]
-    parts = [windows(text, words) if words else [] for text, words in zip(inputs, spans, strict=True)]
+    words = [text.split() for text in inputs]
+    parts = [windows.of_words(each) if each else [] for each in words]
+    found = predict_words(network, parts, list(map(len, words)), batch_size)
     results = []
-    found = predict_words(network, parts, list(map(len, spans)), batch_size)
-    for text, words, predictions in zip(inputs, spans, found, strict=True):
-        chosen = zip(words, predictions.ids.tolist(), predictions.of_labels.tolist(), strict=True)
-        results.append(
-            Classification(
-                text,
-                words=tuple(
-                    WordLabel(text[start:stop], labels[id] if id >= 0 else None, probability or None)
-                    for (start, stop), id, probability in chosen
-                ),
-            )
-        )
+    for text, of_text, predictions in zip(inputs, words, found, strict=True):
+        chosen = zip(of_text, predictions.ids.tolist(), predictions.of_labels.tolist(), strict=True)
+        labeled = (WordLabel(word, labels[id] if id >= 0 else None, value or None) for word, id, value in chosen)
+        results.append(Classification(text, words=tuple(labeled)))
     return results
 
 

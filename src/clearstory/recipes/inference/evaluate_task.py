@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clearstory.errors import BadInput
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
+from clearstory.models.capabilities import Capability, has_capability, require
+from clearstory.models.hmm.tagger import Tagger
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.tasks.base import TaskEvaluation, TaskSettings, evaluate_task
 from clearstory.tasks.classify import PROBLEM_TYPES, describe_head
 from clearstory.tasks.data.examples import DataSplits
 from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.hmm_tags import evaluate_tagger
 from clearstory.tasks.table import TASKS
 
 
@@ -26,14 +29,19 @@ def evaluate_on_task(
     stride: int | None = None,
     device: str | None = None,
 ) -> TaskEvaluation:
-    """The metrics of a fine-tuned model on the examples of files, with their intervals.
+    """The metrics of a fine-tuned model, or of a hidden Markov model of tags, on the examples of files, with their
+    intervals.
 
     Raises CannotDo for a model without a head, BadInput for one whose head is for another task, and for a label that
     the model has not.
     """
     network: Any
-    network, tokenizer = load_classifier(model, device)
+    network, tokenizer = load_model_and_tokenizer(model, device)
     spec, reading = TASKS[task], reading or LabelSettings()
+    if task == "tag" and has_capability(network, Capability.TAGS):
+        tagger = Tagger(network, tokenizer)
+        return evaluate_tagger(tagger, spec.read(sources, reading, tagger.tags))
+    require(network, Capability.CLASSIFIER)
     if task == "classify":
         if network.config.label_level != "text":
             raise BadInput(f"the model has a head for {describe_head(network.config)}; use --task tag")

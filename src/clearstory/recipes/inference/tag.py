@@ -2,170 +2,194 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
+import csv
+import io
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from clearstory.errors import BadInput, CannotDo
+from clearstory import durable
+from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.evaluation.entities import OUTSIDE, find_entities
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.hmm.model import HMM
 from clearstory.models.hmm.tagger import Tagger
-from clearstory.recipes.inference.classify import classify_words
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
-from clearstory.recipes.inference.text_inputs import texts_in_file
-from clearstory.tasks.text_windows import TextWindows
+from clearstory.tasks.data.chunk_tags import is_chunk_scheme
+from clearstory.tasks.data.words import Sentence, read_sentences
+from clearstory.tasks.hmm_tags import predict_tags
+from clearstory.tasks.text_windows import TextWindows, Truncate
+from clearstory.tasks.word_predictions import NO_PREDICTION, WordPredictions, predict_words
 from clearstory.tasks.word_windows import WordWindows
 from clearstory.text.character_encodings import Errors
-from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence
-from clearstory.text.documents import read_tagged_documents
-from clearstory.text.settings import ReadSettings
+from clearstory.text.conllu import CONLLU_SUFFIX
 from clearstory.text.tokenizers import Tokenizer
+
+NO_TAG = "_"
+"""In a CoNLL file, the tag of a word that has none, as in CoNLL-U."""
+
+
+@dataclass(frozen=True)
+class Entity:
+    """An entity: its characters [start, end) of the text, its type, and the mean probability of its words' tags."""
+
+    start: int
+    end: int
+    text: str
+    label: str
+    score: float
 
 
 @dataclass(frozen=True)
 class TaggedWords:
-    """The words of each sentence and their tags, "" for a word without a token.
+    """The words of each sentence, their tags and the probabilities of these.
 
-    `probabilities` are those of the tags by a token classifier; () of a hidden Markov model.
+    A word without a token (truncated, or of characters that the tokenizer drops) has the probability 0, and the tag O
+    among those of entities, else "". `entities` are those that BIO tags mark; () where tags are others.
     """
 
     words: tuple[tuple[str, ...], ...]
     tags: tuple[tuple[str, ...], ...]
     probabilities: tuple[tuple[float, ...], ...] = ()
+    texts: tuple[str, ...] = ()
+    entities: tuple[tuple[Entity, ...], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All words and all tags in one list each, and the number of words of each sentence."""
-        values = [value for sentence in self.probabilities for value in sentence]
+        """All words and all tags in one list each, the number of words of each sentence, and its entities."""
         return {
             "tokens": [word for sentence in self.words for word in sentence],
             "tags": [tag for sentence in self.tags for tag in sentence],
             "sentences": [len(sentence) for sentence in self.words],
-            **({"probabilities": values} if values else {}),
+            "probabilities": [value for sentence in self.probabilities for value in sentence],
+            **({"entities": [[asdict(each) for each in found] for found in self.entities]} if self.entities else {}),
         }
 
+    def records(self) -> list[dict[str, Any]]:
+        """A dictionary for each sentence: text, tokens, tags, probabilities, and entities where tags mark them."""
+        entities = self.entities or [None] * len(self.words)
+        columns = zip(self.texts, self.words, self.tags, self.probabilities, entities, strict=True)
+        return [
+            {
+                "text": text,
+                "tokens": list(words),
+                "tags": list(tags),
+                "probabilities": list(values),
+                **({} if found is None else {"entities": [asdict(each) for each in found]}),
+            }
+            for text, words, tags, values, found in columns
+        ]
 
-def tag(model: str | Path | ModelWithTokenizer, text: str | Path, *, errors: Errors = "strict") -> TaggedWords:
-    """The tags of the words of a text or of a file.
 
-    Words are separated by white space and each line is a sentence; a conllu file is read with its own words. A token
-    classifier reads a sentence that is longer than its context in windows that overlap by half. Raises CannotDo for a
-    model without tags, BadInput for a text without words.
+def tag(
+    model: str | Path | ModelWithTokenizer,
+    text: str | Path | Sequence[str | Path],
+    *,
+    truncate: Truncate | None = None,
+    stride: int | None = None,
+    batch_size: int = 32,
+    errors: Errors = "strict",
+    text_field: str = "text",
+    device: str | None = None,
+) -> TaggedWords:
+    """The tags of the words of texts or of files.
+
+    Each line is a sentence, whose words are what is between white space; files with words (CoNLL, CoNLL-U, a column
+    of tokens) are read with their own. Sentences longer than the context are cut with `truncate`, or read in windows
+    that start every `stride` tokens, whose probabilities are averaged. Raises CannotDo for a model without tags,
+    BadInput for a text without words, ContextOverflow for a sentence that is too long.
     """
-    network, tokenizer = load_model_and_tokenizer(model)
-    in_file = texts_in_file(text, errors)
-    lines = str(text).splitlines() if in_file is None else in_file
-    sentences = [words for line in lines if (words := line.split())]
+    if batch_size < 1:
+        raise BadSetting(f"batch_size is {batch_size}; it must be at least 1")
+    network, tokenizer = load_model_and_tokenizer(model, device)
+    sources = [text] if isinstance(text, str | Path) else text
+    sentences = [each for source in sources for each in read_sentences(source, errors, text_field) if each.words]
     if not sentences:
         raise BadInput("there is no word to tag; give a text, or a file with one")
     if has_capability(network, Capability.CLASSIFIER):
-        return tag_with_classifier(network, tokenizer, sentences)
-    tags = tagger_of(network, tokenizer).tag(sentences)
-    return TaggedWords(tuple(map(tuple, sentences)), tuple(map(tuple, tags)))
+        labels, predictions = classify_sentences(network, tokenizer, sentences, truncate, stride, batch_size)
+    else:
+        tagger = tagger_of(network, tokenizer)
+        labels, predictions = tagger.tags, predict_tags(tagger, [each.words for each in sentences])
+    tags = [tuple("" if id == NO_PREDICTION else labels[id] for id in each.ids) for each in predictions]
+    values = [tuple(each.of_labels.tolist()) for each in predictions]
+    entities: list[tuple[Entity, ...]] = []
+    if is_chunk_scheme(labels):
+        entities = [entities_of(*each) for each in zip(sentences, tags, values, strict=True)]
+    words, texts = tuple(each.words for each in sentences), tuple(each.text for each in sentences)
+    return TaggedWords(words, tuple(tags), tuple(values), texts, tuple(entities))
 
 
-def tag_with_classifier(network: Any, tokenizer: Tokenizer, sentences: Sequence[Sequence[str]]) -> TaggedWords:
-    """The likeliest label of each word with its probability. Raises CannotDo for a model that labels whole texts."""
+def classify_sentences(
+    network: Any,
+    tokenizer: Tokenizer,
+    sentences: Sequence[Sentence],
+    truncate: Truncate | None,
+    stride: int | None,
+    batch_size: int,
+) -> tuple[tuple[str, ...], list[WordPredictions]]:
+    """The labels of a token classifier and its predictions. Raises CannotDo for a model that labels whole texts."""
     if network.config.label_level != "token":
         raise CannotDo("this model labels whole texts, not their words; use clearstory classify")
-    windows = TextWindows.of_model(network, tokenizer)
-    if windows.context is not None:
-        before, _, after = windows.special_ids
-        windows = replace(windows, stride=max(1, (windows.context - len(before) - len(after)) // 2))
-    found = classify_words(network, [" ".join(words) for words in sentences], WordWindows(windows), batch_size=32)
-    return TaggedWords(
-        tuple(map(tuple, sentences)),
-        tuple(tuple(word.label or "" for word in each.words) for each in found),
-        tuple(tuple(word.probability or 0.0 for word in each.words) for each in found),
-    )
+    windows = WordWindows(TextWindows.of_model(network, tokenizer, truncate, stride))
+    parts = [windows.of_words(each.words, each.location) for each in sentences]
+    counts = [len(each.words) for each in sentences]
+    return network.config.labels, predict_words(network, parts, counts, batch_size)
 
 
-def load_tagger(model: str | Path | ModelWithTokenizer) -> Tagger:
-    """The tagger of a model. Raises CannotDo for a model without tags."""
-    return tagger_of(*load_model_and_tokenizer(model))
+def entities_of(sentence: Sentence, tags: Sequence[str], probabilities: Sequence[float]) -> tuple[Entity, ...]:
+    """The entities that the tags of a sentence mark.
+
+    >>> from clearstory.tasks.data.words import split_words
+    >>> entities_of(split_words("Ada Lovelace left"), ("B-PER", "I-PER", "O"), (0.75, 0.25, 1.0))
+    (Entity(start=0, end=12, text='Ada Lovelace', label='PER', score=0.5),)
+    """
+    found = []
+    for label, first, after in find_entities([each or OUTSIDE for each in tags]):
+        start, end = sentence.spans[first][0], sentence.spans[after - 1][1]
+        score = sum(probabilities[first:after]) / (after - first)
+        found.append(Entity(start, end, sentence.text[start:end], label, score))
+    return tuple(found)
 
 
 def tagger_of(network: Any, tokenizer: Tokenizer) -> Tagger:
     """The tagger of an opened model. Raises CannotDo for a model without tags."""
     if not has_capability(network, Capability.TAGS):
         raise CannotDo(
-            f"this model ({family_name(network)}) has no tags; train one that has with: "
-            f"clearstory train TEXT{CONLLU_SUFFIX} --model hmm --model.learn tags, or clearstory finetune MODEL "
-            f"TEXT{CONLLU_SUFFIX} --task tag"
+            f"this model ({family_name(network)}) has no tags; train one that has with: clearstory finetune MODEL "
+            f"TEXT{CONLLU_SUFFIX} --task tag, where MODEL is this one, or hmm"
         )
     return Tagger(cast("HMM", network), tokenizer)
 
 
-@dataclass(frozen=True)
-class TagScore:
-    """Accuracy of predicted tags: fractions from 0 to 1, None for a fraction of nothing.
+def write_tags(file: Path, tagged: TaggedWords) -> None:
+    """Write tagged words as .conll (a word and its tag on each line, a blank line after each sentence), .jsonl (an
+    object for each sentence) or a table, .csv or .tsv (a word with sentence, tag and probability in each row).
 
-    Args:
-        accuracy: of all words.
-        known_accuracy: of the words in the vocabulary of the model.
-        unknown_accuracy: of all other words.
-        macro_f1: unweighted mean of `f1`.
-        f1: F1 of each tag.
-        tokens: number of words.
-        unknown: number of words that are not in the vocabulary.
-        sentences: number of sentences.
-        seconds: time that tagging took.
+    `read_labeled_words` reads each of them. Raises BadSetting for another suffix.
     """
-
-    accuracy: float
-    known_accuracy: float | None
-    unknown_accuracy: float | None
-    macro_f1: float
-    f1: dict[str, float]
-    tokens: int
-    unknown: int
-    sentences: int
-    seconds: float
-
-
-def evaluate_tags(
-    model: str | Path | ModelWithTokenizer, sources: str | Path | Sequence[str | Path], data: ReadSettings | None = None
-) -> TagScore:
-    """Accuracy of a model on tagged text; `data`: how files are read. Raises BadInput for text that is not CoNLL-U."""
-    tagger = load_tagger(model)
-    sentences = [sentence for document in read_tagged_documents(sources, data) for sentence in document]
-    if not sentences:
-        raise BadInput("there is no word to tag in this text; give a file with sentences in it")
-    started = time.perf_counter()
-    predicted = tagger.tag([sentence.words for sentence in sentences])
-    return score_tags(tagger, sentences, predicted, time.perf_counter() - started)
+    match file.suffix:
+        case ".conll":
+            text = conll_text(tagged)
+        case ".jsonl":
+            text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in tagged.records())
+        case ".csv" | ".tsv":
+            stream = io.StringIO()
+            writer = csv.writer(stream, delimiter="," if file.suffix == ".csv" else "\t", lineterminator="\n")
+            writer.writerow(["sentence", "word", "tag", "probability"])
+            columns = zip(tagged.words, tagged.tags, tagged.probabilities, strict=True)
+            for number, sentence in enumerate(columns, start=1):
+                writer.writerows([number, *row] for row in zip(*sentence, strict=True))
+            text = stream.getvalue()
+        case _:
+            raise BadSetting(f"out is {file}; its suffix must be .conll, .jsonl, .csv or .tsv")
+    durable.write_bytes(file, text.encode("utf-8", "surrogatepass"))
 
 
-def score_tags(
-    tagger: Tagger, sentences: Sequence[TaggedSentence], predicted: Sequence[Sequence[str]], seconds: float
-) -> TagScore:
-    """Accuracy and F1 of the predicted tags of each sentence."""
-    words: Counter[bool] = Counter()  # by whether a word is in the vocabulary
-    correct: Counter[bool] = Counter()
-    true_tags, predicted_tags, correct_tags = Counter[str](), Counter[str](), Counter[str]()
-    for sentence, tags in zip(sentences, predicted, strict=True):
-        for word, true_tag, predicted_tag in zip(sentence.words, sentence.tags, tags, strict=True):
-            is_known = tagger.ids[word] != tagger.tokenizer.unk_token_id
-            words[is_known] += 1
-            correct[is_known] += true_tag == predicted_tag
-            true_tags[true_tag] += 1
-            predicted_tags[predicted_tag] += 1
-            correct_tags[true_tag] += true_tag == predicted_tag
-    # F1 = 2 P R / (P + R), with P = correct / predicted and R = correct / true.
-    f1 = {
-        tag: 2 * correct_tags[tag] / (true_tags[tag] + predicted_tags[tag])
-        for tag in sorted(true_tags | predicted_tags)
-    }
-    return TagScore(
-        accuracy=correct.total() / words.total(),
-        known_accuracy=correct[True] / words[True] if words[True] else None,
-        unknown_accuracy=correct[False] / words[False] if words[False] else None,
-        macro_f1=sum(f1.values()) / len(f1),
-        f1=f1,
-        tokens=words.total(),
-        unknown=words[False],
-        sentences=len(sentences),
-        seconds=seconds,
+def conll_text(tagged: TaggedWords) -> str:
+    """A word and its tag on each line, with a blank line after each sentence."""
+    return "".join(
+        "".join(f"{word}\t{tag or NO_TAG}\n" for word, tag in zip(words, tags, strict=True)) + "\n"
+        for words, tags in zip(tagged.words, tagged.tags, strict=True)
     )

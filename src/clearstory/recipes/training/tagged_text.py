@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.models.hmm.tag_counts import TaggedTokens
+from clearstory.models.hmm.tag_counts import TaggedText, TaggedTokens
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import read_tagged_documents
@@ -20,15 +20,23 @@ def add_tags(config: Any, corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDa
 
     Raises BadInput for untagged text, BadSetting for a tokenizer that does not split by words.
     """
-    sentences = training_sentences(corpus)
+    text = encode_tagged(training_sentences(corpus), tokenizer)
+    return with_tags(config, text), TaggedTokens(dataset, text)
+
+
+def encode_tagged(sentences: Sequence[TaggedSentence], tokenizer: Tokenizer) -> TaggedText:
+    """The sentences with the ids of their words. Raises BadSetting for a tokenizer that does not split by words."""
     if tokenizer.kind != "words" or tokenizer.unk_token_id is None or tokenizer.eos_token_id is None:
         raise BadSetting(
             f"model.learn is tags, which belong to words, and the tokenizer is {tokenizer.kind}; set tokenizer to words"
         )
     ids = tokenizer.encode_batch([sentence.text for sentence in sentences])
-    tagged = TaggedTokens(dataset, sentences, ids, tokenizer.unk_token_id, tokenizer.eos_token_id)
-    config = replace(config, states=len(tagged.tags) + 1, tags=tagged.tags, suffixes=len(tagged.suffixes))
-    return config, tagged
+    return TaggedText(sentences, ids, tokenizer.unk_token_id, tokenizer.eos_token_id)
+
+
+def with_tags(config: Any, text: TaggedText) -> Any:
+    """The config of an HMM with a state for each tag of a text, and one for the end of a line."""
+    return replace(config, states=len(text.tags) + 1, tags=text.tags, suffixes=len(text.suffixes))
 
 
 def training_sentences(corpus: Corpus) -> Sequence[TaggedSentence]:

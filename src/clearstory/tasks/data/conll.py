@@ -26,6 +26,9 @@ GLOBAL_COLUMNS = "# global.columns ="
 CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 """Names of the ten columns of CoNLL-U."""
 
+WORD_COLUMNS = ("form", "word", "token")
+"""Usual names of the column with the words, in files that name theirs."""
+
 Line = tuple[int, list[str]]
 """Number of a line, and its columns."""
 
@@ -101,6 +104,32 @@ def read_conll(path: Path, settings: LabelSettings, notes: ReadNotes) -> ConllSe
     return found
 
 
+def read_conll_words(path: Path, settings: LabelSettings, notes: ReadNotes) -> list[tuple[str, tuple[str, ...]]]:
+    """The words of each sentence of a CoNLL or CoNLL-U file and where it begins; tags are not needed, nor read."""
+    if content_suffix(path) == CONLLU_SUFFIX:
+        return [(each.location, each.words) for each in read_conllu(path, settings.errors, settings.encoding, notes)]
+    blocks, names = _read_blocks(path, settings, notes)
+    if not blocks:
+        raise BadInput(f"{path} is empty; give a file with a word on each line")
+    width = len(blocks[0][0][1])
+    column = next((names.index(name) for name in WORD_COLUMNS if name in names), None)
+    if column is None:
+        left = (index for index in range(width) if not _counts_words(blocks[0], index))
+        column = next(left, 0)
+    found = []
+    for block in blocks:
+        for number, fields in block:
+            if len(fields) <= column:
+                raise BadInput(
+                    f"{path}, line {number:,} has {len(fields)} column{'s' * (len(fields) != 1)}, and the words are in "
+                    f"column {column + 1}; add the word, or leave the line empty between sentences"
+                )
+        words = tuple(word for _, fields in block if (word := fields[column].strip()))
+        if words:
+            found.append((f"{path}, line {block[0][0]:,}", words))
+    return found
+
+
 def _read_blocks(path: Path, settings: LabelSettings, notes: ReadNotes) -> tuple[list[list[Line]], list[str]]:
     """The lines of each sentence, and the names of the columns where the file has them (CoNLL-U Plus)."""
     blocks: list[list[Line]] = [[]]
@@ -141,9 +170,8 @@ def _choose_columns(
         candidates = chunks or [index for index in range(width) if index != word and set(columns[index]) == {"O"}]
         tag = candidates[-1] if candidates else width - 1
     if word is None:
-        numbers = [_has_word_numbers([block_fields[index] for _, block_fields in blocks[0]]) for index in range(width)]
-        left = [index for index in range(width) if index != tag and not numbers[index]]
-        named = [names.index(name) for name in ("form", "word", "token") if name in names]
+        left = [index for index in range(width) if index != tag and not _counts_words(blocks[0], index)]
+        named = [names.index(name) for name in WORD_COLUMNS if name in names]
         word = named[0] if named else left[0] if left else 0
     if word == tag:
         raise BadInput(f"{path}: column {tag + 1} is named for the words and for the tags; name two columns")
@@ -156,10 +184,10 @@ def _choose_columns(
     return word, tag
 
 
-def _has_word_numbers(values: Sequence[str]) -> bool:
-    """Whether values count the words of a sentence from 0 or 1, as the first column of CoNLL-U does."""
-    numbers = [int(value) for value in values if is_index(value)]
-    return len(numbers) == len(values) and numbers[0] in (0, 1) and all(b == a + 1 for a, b in pairwise(numbers))
+def _counts_words(block: Sequence[Line], column: int) -> bool:
+    """Whether a column counts the words of a sentence from 0 or 1, as the first one of CoNLL-U does."""
+    numbers = [int(fields[column]) for _, fields in block if column < len(fields) and is_index(fields[column])]
+    return len(numbers) == len(block) and numbers[0] in (0, 1) and all(b == a + 1 for a, b in pairwise(numbers))
 
 
 def _column_index(path: Path, name: str, names: Sequence[str], width: int, what: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -130,7 +130,7 @@ def _read_records(table: RecordTable, settings: LabelSettings, read: _TaggedRead
         _read_word_records(table, (sentence, tokens, tags), read, part)
         return
     for record in table.records:
-        words, labels = (_as_list(record, column) for column in (tokens, tags))
+        words, labels = _as_list(record, tokens, str), _as_list(record, tags, label_text)
         if len(words) != len(labels):
             raise BadInput(
                 f"{record.location} has {len(words)} words in {tokens!r} and {len(labels)} tags in {tags!r}; give a "
@@ -184,7 +184,7 @@ def _read_word_records(table: RecordTable, columns: tuple[str, str, str], read: 
     end()
 
 
-def _as_list(record: LabelRecord, column: str) -> list[str]:
+def _as_list(record: LabelRecord, column: str, name: Callable[[Any], str]) -> list[str]:
     """The items of a list, or of a text with spaces between them."""
     value = record.values.get(column)
     if isinstance(value, str):
@@ -193,7 +193,7 @@ def _as_list(record: LabelRecord, column: str) -> list[str]:
         raise BadInput(
             f"{record.location}: {column!r} is {type(value).__name__}, not a list; give one item for each word"
         )
-    return [label_text(each) for each in value]
+    return [name(each) for each in value]
 
 
 def _has_spans(table: RecordTable, tags: str | None) -> bool:
