@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.inference.inspect import inspect
     from clearstory.recipes.inference.tag import TaggedWords, tag
     from clearstory.recipes.inference.translate import Translation, translate
+    from clearstory.recipes.inference.vector_scores import VectorEvaluation
     from clearstory.recipes.planning.plan import ModelPlan, plan
     from clearstory.recipes.training.events import TrainingResult
     from clearstory.recipes.training.loop import train
@@ -57,6 +58,7 @@ __all__ = [
     "TaggedWords",
     "TrainingResult",
     "Translation",
+    "VectorEvaluation",
     "__version__",
     "classify",
     "compare",
@@ -115,6 +117,7 @@ TYPES = {
     "TaggedWords": "clearstory.recipes.inference.tag",
     "TrainingResult": "clearstory.recipes.training.events",
     "Translation": "clearstory.recipes.inference.translate",
+    "VectorEvaluation": "clearstory.recipes.inference.vector_scores",
 }
 """Modules of the error class and of the types that the public functions return."""
 

@@ -42,20 +42,21 @@ def solve_analogies(
     >>> int(found["3cosadd"][0]), int(found["3cosmul"][0])
     (3, 3)
     """
-    unit = unit_rows(vectors)
     words, inverse = np.unique(questions, return_inverse=True)
     a, b, c = inverse.reshape(questions.shape).T
     # Questions with the same a and b share what those two add to each candidate's score.
     order = np.lexsort((b, a))
     edges = np.flatnonzero(np.diff(a[order]) | np.diff(b[order])) + 1
     by_name = names.argsort(kind="stable")
+    sorted_names = names[by_name]
     groups = [
-        (rows, *excluded_answers(names[questions[rows]], by_name, names[by_name])) for rows in np.split(order, edges)
+        (rows, *excluded_answers(names[questions[rows]], by_name, sorted_names)) for rows in np.split(order, edges)
     ]
+    asked = unit_rows(vectors[words])
     best = {method: np.full(len(questions), -np.inf, dtype=np.float32) for method in METHODS}
     answers = {method: np.zeros(len(questions), dtype=np.int64) for method in METHODS}
-    for start in range(0, len(unit), CANDIDATES_AT_ONCE):
-        cosines = unit[words] @ unit[start : start + CANDIDATES_AT_ONCE].T
+    for start in range(0, len(vectors), CANDIDATES_AT_ONCE):
+        cosines = asked @ unit_rows(vectors[start : start + CANDIDATES_AT_ONCE]).T
         shifted = (cosines + 1) / 2
         for rows, candidates, at in groups:
             first = rows[0]

@@ -11,7 +11,7 @@ from clearstory.recipes.settings.inference import EvaluateRecipe
 if TYPE_CHECKING:
     from clearstory.recipes.inference.evaluate import Evaluation
     from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
-    from clearstory.recipes.inference.evaluate_vectors import VectorScores
+    from clearstory.recipes.inference.vector_scores import VectorScores
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
@@ -137,7 +137,9 @@ def print_vector_scores(scores: VectorScores, output: Output) -> None:
     for name, value in scores.metrics.items():
         low, high = scores.intervals.get(name, (None, None))
         interval = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
-        metrics.append(f"{titles.get(name, 'p')} {value:.4g}" if low is None else f"{titles[name]} {value:.4f}{interval}")
+        metrics.append(
+            f"{titles.get(name, 'p')} {value:.4g}" if low is None else f"{titles[name]} {value:.4f}{interval}"
+        )
     output.console.print(f"{scores.name}: {', '.join(metrics)}")
     of = {"similarity": "pair", "analogy": "analogy", "weat": "word"}[scores.task]
     notes = [f"{format_count(scores.examples, of)} by {scores.vectors}"]
@@ -154,7 +156,9 @@ def print_vector_scores(scores: VectorScores, output: Output) -> None:
     for section in scores.details.get("sections", ()):
         if not section["section"]:
             continue
-        values = [f"{titles[name]} " + ("–" if section[name] is None else f"{section[name]:.4f}") for name in scores.metrics]
+        values = [
+            f"{titles[name]} " + ("–" if section[name] is None else f"{section[name]:.4f}") for name in scores.metrics
+        ]
         output.console.print(f"  {section['section']}: {'  '.join(values)}  of {section['examples']:,}")
 
 

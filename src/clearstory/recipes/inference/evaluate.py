@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 
-from clearstory.errors import BadInput, CannotDo
+from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
 from clearstory.formats.ngram_tables import open_ngram_tables
 from clearstory.metrics import Score
@@ -20,7 +20,9 @@ from clearstory.models.ngram.tables import NGramTables
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
 from clearstory.recipes.inference.model_argument import ModelWithTokenizer
+from clearstory.recipes.inference.vector_scores import VectorEvaluation
 from clearstory.recipes.notebook_html import html_table
+from clearstory.recipes.settings.vector_tasks import vector_tasks
 from clearstory.text.document import Document
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.read_notes import ReadNotes
@@ -95,6 +97,7 @@ class Evaluation:
         }
 
 
+@overload
 def evaluate(
     model: str | Path | ModelWithTokenizer,
     sources: str | Path | Sequence[str | Path] = (),
@@ -109,8 +112,38 @@ def evaluate(
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation | EncoderEvaluation:
-    """How well a model predicts the text of `sources`, or `texts`.
+) -> Evaluation | EncoderEvaluation: ...
+
+
+@overload
+def evaluate(
+    model: str | Path | ModelWithTokenizer,
+    sources: str | Path | Sequence[str | Path] = (),
+    *,
+    task: str | Sequence[str],
+    vectors: Literal["input", "sentence"] | None = None,
+    device: str | None = None,
+) -> VectorEvaluation: ...
+
+
+def evaluate(
+    model: str | Path | ModelWithTokenizer,
+    sources: str | Path | Sequence[str | Path] = (),
+    *,
+    task: str | Sequence[str] = "text",
+    vectors: Literal["input", "sentence"] | None = None,
+    texts: Sequence[str] | None = None,
+    windows: WindowMode = "strided",
+    stride: int | None = None,
+    batch_size: int = 8,
+    limit: int | None = None,
+    data: ReadSettings | None = None,
+    precision: Precision = "auto",
+    int8: bool = False,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation | EncoderEvaluation | VectorEvaluation:
+    """How well a model predicts the text of `sources`, or `texts`; or, with `task`, how good its vectors are.
 
     A document that is longer than the context is read in windows. Each document is preceded by the start token, so that
     its first token is predicted too; without such a token, first tokens are left out of all sums. The end token of each
@@ -119,6 +152,10 @@ def evaluate(
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         sources: files, folders, globs or corpora.
+        task: "text", or tasks that compare vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; the
+            other settings but `vectors` and `device` are those of text.
+        vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
+            default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
         texts: texts to evaluate instead of `sources`.
         windows: "strided", overlapping windows in which every token has at least half a context before it, or "blocks".
         stride: tokens between the starts of two strided windows; half the context by default.
@@ -132,9 +169,11 @@ def evaluate(
 
     Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.
     """
+    paths = [sources] if isinstance(sources, str | Path) else sources
+    if task != "text":
+        return evaluate_task_of_vectors(model, task, paths, vectors, device)
     chosen = resolve_precision(precision, int8)
     network, tokenizer = open_to_evaluate(model, chosen, device)
-    paths = [sources] if isinstance(sources, str | Path) else sources
     notes = ReadNotes()
     evaluation: Evaluation | EncoderEvaluation
     if texts is None:
@@ -161,6 +200,22 @@ def evaluate(
             on_progress=on_progress,
         )
     return replace(evaluation, note=notes.text)
+
+
+def evaluate_task_of_vectors(
+    model: str | Path | ModelWithTokenizer,
+    task: str | Sequence[str],
+    sources: Sequence[str | Path],
+    vectors: Literal["input", "sentence"] | None,
+    device: str | None,
+) -> VectorEvaluation:
+    """The scores of a model's vectors. Raises BadSetting for a task that needs labels."""
+    from clearstory.recipes.inference.evaluate_vectors import evaluate_vectors
+
+    tasks = vector_tasks([task] if isinstance(task, str) else task, map(str, sources))
+    if not tasks:
+        raise BadSetting(f"task is {task!r}; give tasks that compare vectors, such as similarity:FILE")
+    return evaluate_vectors(model, tasks, vectors=vectors, device=device)
 
 
 def open_to_evaluate(

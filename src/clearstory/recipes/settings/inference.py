@@ -10,6 +10,7 @@ from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
 from clearstory.models.precision import Precision
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
+from clearstory.recipes.settings.vector_tasks import VectorTask, vector_tasks
 from clearstory.tasks.data.settings import LabelSettings, Problem, Trees
 from clearstory.text.settings import ReadSettings
 
@@ -67,8 +68,10 @@ class EvaluateRecipe:
         model: model folder, run folder, checkpoint or .gguf file.
         text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
             standard input.
-        task: text, its likelihood; classify, the labels of texts; or tag, the tags of words (HMM: accuracy on a
-            CoNLL-U file).
+        task: text, its likelihood; classify, the labels of texts; tag, the tags of words; or similarity:FILE,
+            analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs.
+        vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
+            sentence for texts of several words, and where the model's folder says how they are pooled.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
@@ -88,7 +91,8 @@ class EvaluateRecipe:
 
     model: str = positional_setting("MODEL")
     text: tuple[str, ...] = positional_setting("TEXT", ())
-    task: Literal["text", "classify", "tag"] = "text"
+    task: tuple[str, ...] = ("text",)
+    vectors: Literal["input", "sentence"] | None = None
     windows: Literal["strided", "blocks"] = "strided"
     stride: int | None = None
     batch_size: int = 8
@@ -105,7 +109,7 @@ class EvaluateRecipe:
     data: ReadSettings = field(default_factory=ReadSettings)
 
     def __post_init__(self) -> None:
-        if not self.text:
+        if not self.text and not self.vector_tasks:
             raise BadSetting("TEXT is missing; name a file, a folder or a corpus")
         for name in ("stride", "batch_size", "limit"):
             value = getattr(self, name)
@@ -114,8 +118,19 @@ class EvaluateRecipe:
         self.reading()  # checks it
         usual = {"windows": "strided", "batch_size": 8, "limit": None, "precision": "auto", "int8": False}
         other = [name for name, value in usual.items() if getattr(self, name) != value]
-        if self.task != "text" and other:
-            raise BadSetting(f"{other[0]} does not apply to task {self.task}, which reads every example; leave it out")
+        if self.vector_tasks and self.stride is not None:
+            other.append("stride")
+        if self.task != ("text",) and other:
+            raise BadSetting(
+                f"{other[0]} does not apply to task {self.task[0]}, which reads every example; leave it out"
+            )
+        if self.vectors and not self.vector_tasks:
+            raise BadSetting(f"vectors does not apply to task {self.task[0]}, which compares no vectors; leave it out")
+
+    @property
+    def vector_tasks(self) -> tuple[VectorTask, ...]:
+        """The tasks that compare vectors, with their files; () for other tasks."""
+        return vector_tasks(self.task, self.text)
 
     def reading(self) -> LabelSettings:
         """How labeled examples are read (task classify)."""
@@ -251,18 +266,39 @@ class TranslateRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TagRecipe:
-    """Tag the words of a text with their parts of speech or entities.
+    """Tag the words of texts with their parts of speech or entities.
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: text, or a file of it, one sentence per line, words separated by white space; or a CoNLL-U file; - for
-            standard input.
+        text: texts, one sentence per line, words separated by white space; or files of them; or files with words
+            (.conll, .conllu, jsonl with tokens); - for standard input.
+        input: further file of sentences, which must exist.
+        truncate: end to drop of a sentence that exceeds the context, left or right; default: raise an error.
+        stride: tokens between the starts of the windows in which a sentence that exceeds the context is read; their
+            probabilities are averaged.
+        out: file for the tags, .conll, .jsonl (with entities as spans), .csv or .tsv; default: standard output.
+        batch_size: sentences per batch.
+        text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        device: cpu, cuda or mps; default: cpu.
     """
 
     model: str = positional_setting("MODEL")
-    text: str = positional_setting("TEXT", "")
+    text: tuple[str, ...] = positional_setting("TEXT", ())
+    input: Path | None = None
+    truncate: Literal["left", "right"] | None = None
+    stride: int | None = None
+    out: Path | None = None
+    batch_size: int = 32
+    text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.stride is not None and self.stride < 1:
+            raise BadSetting(f"stride is {self.stride}; it must be at least 1")
+        if self.out is not None and self.out.suffix not in (".conll", ".jsonl", ".csv", ".tsv"):
+            raise BadSetting(f"out is {self.out}; its suffix must be .conll, .jsonl, .csv or .tsv")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,17 +123,19 @@ def read_similarity(
 def read_analogies(path: str | Path) -> list[Analogy]:
     """Analogies of a file with four words on a line and `: section` lines between them, as questions-words.txt.
 
-    Raises BadInput, with the line, for another number of words.
+    Raises BadInput, with the line, for another number of words, and for a section without analogies.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise BadInput(f"there is no file {path}; give a file of analogies, four words on a line")
     found: list[Analogy] = []
-    section = ""
+    section, empty = "", 0  # the line of a section that has no analogies yet
     for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if line.startswith(":"):
-            section = line[1:].strip()
+            if empty:
+                break
+            section, empty = line[1:].strip(), number
         elif words:
             if len(words) != 4:
                 raise BadInput(
@@ -141,7 +143,12 @@ def read_analogies(path: str | Path) -> list[Analogy]:
                     "(Athens Greece Oslo Norway), and a line that begins with : names the relation"
                 )
             first, second, third, fourth = words
+            empty = 0
             found.append(Analogy(first, second, third, fourth, section, f"{path}, line {number:,}"))
+    if empty:
+        raise BadInput(
+            f"{path}, line {empty:,}: the section {section[:60]!r} has no analogies; give it some, or remove it"
+        )
     if not found:
         raise BadInput(f"{path} is empty; give a file of analogies, four words on a line")
     return found

@@ -1,0 +1,66 @@
+"""Tasks of `evaluate` that compare vectors, named with their files: similarity:FILE, analogy:FILE, weat:FILE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, cast
+
+from clearstory.errors import BadSetting, UnknownName, nearest
+
+VectorTaskKind = Literal["similarity", "analogy", "weat"]
+
+VECTOR_TASKS: tuple[VectorTaskKind, ...] = ("similarity", "analogy", "weat")
+
+LABEL_TASKS = ("text", "classify", "tag")
+"""Tasks whose files are named apart; text has no labels."""
+
+
+class VectorTask(NamedTuple):
+    """What is measured, and the file, folder or glob of the sets."""
+
+    kind: VectorTaskKind
+    source: str
+
+
+def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTask, ...]:
+    """The tasks that compare vectors; () where the task is another one.
+
+    A source without a kind of its own is of the kind before it. Raises UnknownName for a task that does not exist,
+    BadSetting for several that need different files, and for one without a file.
+
+    >>> [tuple(each) for each in vector_tasks(["similarity:a.txt"], ["b.txt", "weat:c.json"])]
+    [('similarity', 'a.txt'), ('similarity', 'b.txt'), ('weat', 'c.json')]
+    """
+    tasks = tuple(tasks)
+    if not tasks:
+        raise BadSetting("task is empty; give text, classify, tag, or tasks such as similarity:FILE")
+    kinds = [check_task(task) for task in tasks]
+    if not any(kind in VECTOR_TASKS for kind in kinds):
+        if len(kinds) > 1:
+            raise BadSetting(f"task is {', '.join(tasks)}; give one of them, or several that compare vectors")
+        return ()
+    found: list[VectorTask] = []
+    kind = kinds[0]
+    for word in (*tasks, *sources):
+        name, separator, source = word.partition(":")
+        if word in tasks or (separator and name in VECTOR_TASKS):
+            kind = name
+        else:
+            source = word
+        if kind not in VECTOR_TASKS:
+            raise BadSetting(f"task is {', '.join(tasks)}; {kind} is measured by itself, without tasks of vectors")
+        if source:
+            found.append(VectorTask(cast("VectorTaskKind", kind), source))
+    if not found:
+        raise BadSetting(f"task {kind} needs a file; write {kind}:FILE")
+    return tuple(found)
+
+
+def check_task(task: str) -> str:
+    """The kind of a task. Raises UnknownName for one that does not exist."""
+    kind, separator, _ = task.partition(":")
+    if kind not in (*LABEL_TASKS, *VECTOR_TASKS):
+        raise UnknownName(f"there is no task called '{kind[:60]}'; {nearest(kind, (*LABEL_TASKS, *VECTOR_TASKS))}")
+    if separator and kind in LABEL_TASKS:
+        raise BadSetting(f"task is {task[:60]!r}; the files of task {kind} are named as TEXT, without a colon")
+    return kind
