@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from clearstory.durable import parse_json, read_file, write_bytes
 from clearstory.errors import BadInput, CorruptFile, UnknownName
 from clearstory.formats.hf.config_json import read_json
+from clearstory.models.base import TokenBatch
+from clearstory.models.pooling import pool
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -90,6 +92,11 @@ class SentencePipeline:
         if name not in self.prompts:
             raise UnknownName(f"the model has no prompt {name[:60]!r}; it has: {', '.join(self.prompts) or 'none'}")
         return self.prompts[name]
+
+    def pool(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch, skipped: int = 0) -> Float[Tensor, "B V"]:
+        """The vectors of texts by their hidden states; the first `skipped` tokens of each are left out."""
+        parts = [pool(hidden, tokens, pooling, skipped) for pooling in self.poolings]
+        return self.apply_layers(torch.cat(parts, dim=-1))
 
     def apply_layers(self, pooled: Float[Tensor, "B W"]) -> Float[Tensor, "B V"]:
         """Pooled vectors after the other modules."""

@@ -308,6 +308,13 @@ def bare_backbone(model: nn.Module) -> Any:
     return bare
 
 
+def is_bare_encoder(model: nn.Module) -> bool:
+    """Whether a model is an encoder without heads and without a pooler."""
+    config: Any = getattr(model, "config", None)
+    is_encoder = getattr(config, "architecture", "") == "encoder" and not isinstance(model, ClassificationHead)
+    return is_encoder and all(getattr(config, name) == value for name, value in BARE_ENCODER.items())
+
+
 def freeze(model: nn.Module, layers: int | Literal["all"]) -> None:
     """Freeze the embeddings and the first `layers` layers of a model, or "all" of its backbone; heads are trained.
 

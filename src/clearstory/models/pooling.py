@@ -11,8 +11,9 @@ from torch import Tensor
 from clearstory.models.base import TokenBatch
 
 PoolingName = Literal["cls", "lasttoken", "mean", "max", "mean_sqrt_len", "weightedmean"]
-"""cls: the hidden state of the first token; lasttoken: that of the last one; mean of all; max: the largest value of each
-dimension; mean_sqrt_len: the sum over the root of the number of tokens; weightedmean: a mean with the weights 1, 2, 3 ...
+"""cls: the hidden state of the first token; lasttoken: that of the last one; mean of all; max: the largest value of
+each dimension; mean_sqrt_len: the sum over the root of the number of tokens; weightedmean: a mean with the weights 1,
+2, 3 ...
 """
 
 POOLING_NAMES: tuple[str, ...] = get_args(PoolingName)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import nn
@@ -20,6 +21,7 @@ from clearstory.models.base import State
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
 from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.sentence_settings import SentenceVectorSettings
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import LossTerms, Validation
@@ -88,6 +90,8 @@ class TaskSettings:
         new_head: whether a model that has a head already is given a new one.
         label_smoothing: share of each target spread over all labels.
         class_weights: the weight of each label in the loss, or balanced; () for equal ones.
+        embed: pooling and loss of sentence vectors.
+        folder: the folder that the model is from; None for a new model.
     """
 
     truncate: Literal["left", "right"] | None = None
@@ -95,6 +99,8 @@ class TaskSettings:
     new_head: bool = False
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | tuple[float, ...] = ()
+    embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)

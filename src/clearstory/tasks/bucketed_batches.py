@@ -74,5 +74,7 @@ class BucketedBatches(Generic[R]):
     @property
     def padding_share(self) -> float:
         """Share of padding among the positions of the first epoch's batches."""
-        padded = sum(len(batch) * int(self.lengths[batch].max()) for batch in self.order(0))
+        # The texts of a row may be padded apart from each other.
+        parts = np.array([getattr(row, "parts", (row.length,)) for row in self.rows])
+        padded = sum(len(batch) * int(parts[batch].max(0).sum()) for batch in self.order(0))
         return 1 - int(self.lengths.sum()) / padded

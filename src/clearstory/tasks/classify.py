@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, groupby
 from typing import Any, cast
 
 import numpy as np
@@ -26,11 +26,13 @@ from clearstory.evaluation.classification import (
     single_label_metrics,
 )
 from clearstory.models.base import TokenBatch, inference_mode
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.head_config import ProblemType
-from clearstory.models.heads import ClassificationHead, SequenceClassifier
+from clearstory.models.heads import SequenceClassifier
 from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
-from clearstory.tasks.data.examples import DataSplits, LabeledText
+from clearstory.tasks.data.examples import DataSplits, LabeledData, LabeledText
 from clearstory.tasks.data.labeled_texts import read_labeled_texts
+from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
@@ -131,8 +133,8 @@ class Classify:
 
         Raises BadInput for a head of another kind or other labels.
         """
-        if isinstance(backbone, ClassificationHead):
-            config = backbone.config
+        if has_capability(backbone, Capability.CLASSIFIER):
+            config: Any = backbone.config
             if (config.label_level, config.problem_type) != ("text", self.problem_type) or config.labels != self.labels:
                 raise BadInput(
                     f"the model has a head for {describe_head(config)}, and the data are for "
@@ -275,7 +277,7 @@ def window_outputs(
     A row has `ids` and `token_types`; a batch has at most `batch_size` rows and about PREDICTION_TOKENS tokens.
     `output` computes something else than logits from tokens and token types.
     """
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers())).device
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     outputs: dict[int, Tensor] = {}
     output = output or cast(SequenceClassifier, model).class_logits
@@ -353,7 +355,7 @@ def make_classify(data: DataSplits[LabeledText], model: Any, tokenizer: Tokenize
     """The task for these data, whose texts become inputs of this model."""
     problem_type = PROBLEM_TYPES[data.train.kind]
     labels = (NUMBER_LABEL,) if problem_type == "regression" else data.train.label_names
-    if problem_type == "regression" and isinstance(model, ClassificationHead) and not settings.new_head:
+    if problem_type == "regression" and has_capability(model, Capability.CLASSIFIER) and not settings.new_head:
         labels = model.config.labels[:1]
     weights = class_weights_of(settings.class_weights, data.train.examples, labels, problem_type)
     windows = TextWindows.of_model(model, tokenizer, settings.truncate, settings.stride)
@@ -362,7 +364,7 @@ def make_classify(data: DataSplits[LabeledText], model: Any, tokenizer: Tokenize
 
 def labels_of_texts(model: Any) -> tuple[str, ...] | None:
     """The labels of texts that a model's head predicts; None for a model without such a head."""
-    if not isinstance(model, ClassificationHead) or model.config.label_level != "text":
+    if not has_capability(model, Capability.CLASSIFIER) or model.config.label_level != "text":
         return None
     return None if model.config.problem_type == "regression" else model.config.labels
 
@@ -373,6 +375,24 @@ CLASSIFY = TaskSpec(
     known_labels=labels_of_texts,
     next_command='clearstory classify {run} "..."',
 )
+
+
+def read_labeled_pairs(
+    sources: Sequence[str], settings: LabelSettings, known: Sequence[str] | None
+) -> LabeledData[LabeledText]:
+    """Pairs of texts with labels or numbers. Raises BadInput for an example without a second text."""
+    data = read_labeled_texts(sources, settings, known_labels=known)
+    single = next((example for example in data.examples if example.pair is None), None)
+    if single is not None:
+        read = f" ({data.notes[0]})" if data.notes else ""
+        raise BadInput(
+            f"{single.location or data.name} has one text, and --task pairs needs two{read}; name the column of the "
+            "second with --pair-column, or pass --task classify"
+        )
+    return data
+
+
+PAIRS = replace(CLASSIFY, read=read_labeled_pairs, next_command='clearstory classify {run} "..." --pair "..."')
 
 
 def describe_head(config: Any) -> str:

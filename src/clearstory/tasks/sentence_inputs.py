@@ -95,7 +95,7 @@ class SentenceInputs:
 
 
 def truncate_tokens(tokens: Sequence[T], limit: int, side: TruncationSide | None, location: str = "") -> list[T]:
-    """At most `limit` of a list with one item for each token. Raises ContextOverflow for a longer one without a side."""
+    """At most `limit` of a text's tokens. Raises ContextOverflow for more of them where no side is given."""
     if len(tokens) <= limit:
         return list(tokens)
     if side is None:

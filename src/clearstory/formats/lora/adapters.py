@@ -35,8 +35,9 @@ from clearstory.formats.lora.whole_weights import WholeWeights, apply_whole_weig
 from clearstory.formats.model_card import ModelCard, adapter_readme
 from clearstory.formats.native import NATIVE
 from clearstory.formats.output_folder import check_writable
+from clearstory.formats.sentence_folder import SentencePipeline
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.heads import ClassificationHead, backbone_of
+from clearstory.models.heads import ClassificationHead, backbone_of, bare_backbone, is_bare_encoder
 from clearstory.models.lora import LoRALinear, adaptable_layers, lora_layers, merge_lora, remove_lora
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.text.tokenizers import Tokenizer
@@ -55,6 +56,7 @@ def save_adapter(
     card: ModelCard,
     *,
     overwrite: bool = False,
+    sentence: SentencePipeline | None = None,
 ) -> Path:
     """Write a model's LoRA adapter; `base` is the folder of its base model. Returns the folder.
 
@@ -66,6 +68,8 @@ def save_adapter(
         write_adapter(temporary, model, base, card)
         if tokenizer is not None:
             tokenizer.save(temporary)
+        if sentence is not None:
+            sentence.save(temporary)
     return folder
 
 
@@ -100,6 +104,7 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
         "ranks": {name: each.rank for name, each in adapters.items()},
         **({"modules_to_save": list(chosen)} if (chosen := getattr(model, "modules_to_save", ())) else {}),
         **({"classifier": describe_head(model.config)} if isinstance(model, ClassificationHead) else {}),
+        **({"backbone": True} if is_bare_encoder(model) else {}),
     }
     write_json(folder / METADATA, metadata)
     tensors = {f"{PREFIX}{name}.lora_A.weight": each.a for name, each in matrices.items()}
@@ -171,6 +176,8 @@ def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any,
     if not (folder / FILE).is_file():
         raise BadInput(no_adapter_message(folder))
     model = with_head(model, folder, FILE, config, metadata.get("classifier"))
+    if metadata.get("backbone") is True and not is_bare_encoder(model):
+        model = bare_backbone(model).eval()
     trained = metadata.get("modules_to_save")
     trained = trained if isinstance(trained, list) and all(isinstance(name, str) for name in trained) else []
     if same_base and metadata["base"] not in (None, weights_fingerprint(model, trained)):

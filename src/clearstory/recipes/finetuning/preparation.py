@@ -89,6 +89,7 @@ class FinetuningPreparation:
             evaluates_all=True,
             summary=summary,
             next_command=TASKS[recipe.task].next_command,
+            sentence=getattr(task, "pipeline", None),
         )
         return self.run
 
@@ -127,13 +128,18 @@ def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone)
         new_head=recipe.new_head,
         label_smoothing=recipe.training.label_smoothing,
         class_weights=recipe.training.loss_weights(),
+        embed=recipe.embed,
+        folder=backbone.folder,
     )
     return TASKS[recipe.task].make(data, backbone.model, backbone.tokenizer, settings)
 
 
 def texts_of(data: LabeledData[Any]) -> Iterator[str]:
     """The texts of all examples."""
-    return chain.from_iterable((each.text, *filter(None, [getattr(each, "pair", None)])) for each in data.examples)
+    others = ("pair", "positive", "negative")
+    return chain.from_iterable(
+        (each.text, *filter(None, [getattr(each, name, None) for name in others])) for each in data.examples
+    )
 
 
 def data_fingerprint(data: DataSplits[Any]) -> str:

@@ -130,8 +130,7 @@ class Embedder:
                 tokens = TokenBatch.from_sequences([rows[index] for index in batch], next(network.parameters()).device)
                 hidden = hidden_states(backbone_of(network), tokens)
                 if pipeline is not None:
-                    parts = [pool(hidden, tokens, each, inputs.skipped) for each in pipeline.poolings]
-                    pooled = pipeline.apply_layers(torch.cat(parts, dim=-1))
+                    pooled = pipeline.pool(hidden, tokens, inputs.skipped)
                 else:
                     pooled = network.pool(hidden) if self.pooling == "pooled" else pool(hidden, tokens, self.pooling)
                 pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
@@ -166,8 +165,8 @@ def load_embedder(model: str | Path | ModelWithTokenizer, pooling: Pooling | Non
     if has_capability(network, Capability.BIDIRECTIONAL):
         return Embedder(network, tokenizer, None, "mean")
     note = (
-        f"this model ({family_name(network)}) says nothing of vectors: each is the hidden state of a text's last token; "
-        "pass --pooling mean for the mean of all"
+        f"this model ({family_name(network)}) was not trained for vectors: each is the hidden state of a text's last "
+        "token; pass --pooling mean for the mean of all"
     )
     return Embedder(network, tokenizer, None, "lasttoken", note)
 

@@ -18,12 +18,19 @@ from clearstory.recipes.settings.run_recipe import (
 from clearstory.recipes.settings.schema import INLINE_SECTION, build_settings, positional_setting, to_plain
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.sentence_settings import SentenceVectorSettings
 from clearstory.training.settings import TrainingSettings
 
 BAG_OF_WORDS = "tfidf"
 """The model that scikit-learn fits: TF-IDF of words with a linear model."""
 
-TaskName = Literal["classify", "tag", "lm"]
+NGRAM_CLASSIFIER = "ngram"
+"""The preset of which each label has a model, with task classify."""
+
+HMM_TAGGER = "hmm"
+"""The preset whose tags are counted, with task tag."""
+
+TaskName = Literal["classify", "pairs", "tag", "embed", "lm"]
 
 
 SHARED_TRAINING_SETTINGS = (
@@ -121,12 +128,16 @@ class FinetuneRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model; or
-            tfidf, a bag of words with logistic regression by scikit-learn, as a baseline.
+            a baseline: tfidf, a bag of words with logistic regression by scikit-learn; ngram, an n-gram model of the
+            texts of each label and Bayes' rule; hmm with task tag, a hidden Markov model of tags.
         data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task tag, also
             CoNLL and CoNLL-U; with task lm, text.
-        task: classify, labels of texts or pairs of texts, or numbers (regression); tag, a label of each word (parts of
-            speech, entities); or lm, language modelling on more text, as train --init does.
+        task: classify, labels of texts or pairs of texts, or numbers (regression); pairs, the same of pairs only; tag,
+            a label of each word (parts of speech, entities); embed, vectors of texts; or lm, language modelling on more
+            text, as train --init does.
         out: run folder; runs/ and the date when not given.
+        tokenizer: tokenizer of a new model, trained on the texts of its examples: wordpiece:4096, bpe:2048, words,
+            characters; default: by the model and the size of the text.
         minutes: wall-clock time limit of the whole run; the number of steps is planned from a measured step time.
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
         steps: number of optimizer steps, instead of training.num_train_epochs.
@@ -139,7 +150,15 @@ class FinetuneRecipe:
         freeze: number of layers, from the first, that are not trained, with the embeddings below them; or all, which
             trains the head alone.
         new_head: replace the head of a model that has one already, for other labels.
-        seeds: number of runs, with seeds from training.seed on; their metrics are summarized.
+        few: examples of each label that are drawn for training, by training.seed; the vectors of texts with the same
+            label are trained to be similar, and logistic regression on them becomes the head (SetFit; Tunstall et al.
+            2022).
+        curve: numbers of training examples; the model is trained on draws of each size, and the scores are plotted
+            against it, with those of the baselines.
+        baselines: models that the curve compares with: frozen, logistic regression on the vectors of the model; tfidf;
+            and presets, trained from random weights; default: frozen and tfidf.
+        seeds: number of runs, with seeds from training.seed on; their metrics are summarized. Of a curve, draws of each
+            size.
         resume: continue from the newest checkpoint in the run folder; start a new run where there is none.
         overwrite: replace an existing run in the run folder.
     """
@@ -148,6 +167,7 @@ class FinetuneRecipe:
     data: tuple[str, ...] = positional_setting("DATA", ())
     task: TaskName = "classify"
     out: Path | None = None
+    tokenizer: str | None = None
     minutes: float | None = None
     cpu_seconds: float | None = None
     steps: int | None = None
@@ -158,10 +178,14 @@ class FinetuneRecipe:
     stride: int | None = None
     freeze: str = "0"
     new_head: bool = False
+    few: int | None = None
+    curve: tuple[int, ...] = ()
+    baselines: tuple[str, ...] = ()
     seeds: int = 1
     resume: bool = False
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)
+    embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
     training: FinetuneTrainingSettings = field(default_factory=FinetuneTrainingSettings)
 
     command: ClassVar[str] = "finetune"
@@ -170,6 +194,7 @@ class FinetuneRecipe:
         check_run_settings(self)
         if self.seeds < 1:
             raise BadSetting(f"seeds is {self.seeds}; it must be at least 1")
+        check_few_labels(self)
         if self.stride is not None and self.stride < 1:
             raise BadSetting(f"stride is {self.stride}; it must be at least 1")
         if self.stride is not None and self.truncate is not None:
@@ -187,6 +212,7 @@ class FinetuneRecipe:
             raise BadSetting(
                 "lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank"
             )
+        check_embed_settings(self)
         share = self.validation_share
         if share is not None and not 0 <= share < 1:
             raise BadSetting(f"validation is {self.validation}; give a file, or a share of at least 0 and under 1")
@@ -245,6 +271,49 @@ class FinetuneRecipe:
         return resumed_from(before, self, folder)
 
 
+def check_embed_settings(recipe: FinetuneRecipe) -> None:
+    """Raise BadSetting for settings of vectors with another task, and for those of labels with task embed."""
+    if recipe.task != "embed":
+        if recipe.embed != SentenceVectorSettings():
+            raise BadSetting(f"embed settings are for task embed, and task is {recipe.task}; leave them out")
+        return
+    given = {
+        "stride": recipe.stride is not None,
+        "new_head": recipe.new_head,
+        "training.label_smoothing": bool(recipe.training.label_smoothing),
+        "training.class_weights": bool(recipe.training.class_weights),
+        "freeze": recipe.freeze == "all",
+    }
+    if name := next((name for name, is_given in given.items() if is_given), None):
+        raise BadSetting(f"{name} is for a head, and task embed trains the vectors of a model without one; leave it out")
+
+
+def check_few_labels(recipe: FinetuneRecipe) -> None:
+    """Raise BadSetting for `few` or `curve` with settings that they leave without effect."""
+    few, curve, usual = recipe.few, recipe.curve, FinetuneTrainingSettings()
+    if few is None and not curve:
+        if recipe.baselines:
+            raise BadSetting(f"baselines are {' '.join(recipe.baselines)}, and there is no curve; give its sizes, too")
+        return
+    name, value = ("few", str(few)) if few is not None else ("curve", " ".join(map(str, curve)))
+    if few is not None and curve:
+        raise BadSetting(f"few is {few} and curve {' '.join(map(str, curve))}: one run or runs of all sizes; give one")
+    if min(curve, default=few or 0) < 1 or len(set(curve)) < len(curve):
+        raise BadSetting(f"{name} is {value}; give {'different ' * bool(curve)}numbers of at least 1")
+    if recipe.task != "classify":
+        raise BadSetting(f"{name} is {value} and task {recipe.task}; {name} is for task classify")
+    if few is not None and recipe.reading.problem == "regression":
+        raise BadSetting(f"few is {few} and problem regression: numbers have no classes to draw from; leave one out")
+    if recipe.baselines and few is not None:
+        raise BadSetting("baselines are for a curve, and there is none; leave them out")
+    names = ("patience", "eval_steps", "save_steps") if curve else ("label_smoothing", "class_weights")
+    changed = [f"training.{each}" for each in names if getattr(recipe.training, each) != getattr(usual, each)]
+    changed += [each for each in ("minutes", "cpu_seconds") if curve and getattr(recipe, each) is not None]
+    if changed:
+        why = "all its models are scored once, after their last step" if curve else "each label has as many examples"
+        raise BadSetting(f"{changed[0]} does not apply with {name}: {why}; leave it out")
+
+
 RESOLVED_BY_FINETUNING = {
     *("training.device", "training.precision", "training.matmul", "training.threads", "training.learning_rate"),
     *("problem",),
@@ -259,7 +328,7 @@ LM_TRAINING_SETTINGS = tuple(name for name in SHARED_TRAINING_SETTINGS if name !
 def language_modelling_recipe(recipe: FinetuneRecipe) -> TrainRecipe:
     """The recipe of `train --init` with the same settings. Raises BadSetting for those that need labels."""
     default = FinetuneRecipe()
-    names = ("test", "reading", "truncate", "stride", "freeze", "new_head", "seeds")
+    names = ("test", "reading", "tokenizer", "truncate", "stride", "freeze", "new_head", "seeds")
     changed = [name for name in names if getattr(recipe, name) != getattr(default, name)]
     training, usual = recipe.training, default.training
     changed += [

@@ -143,11 +143,23 @@ class FinetuneTrainingKeywords(TypedDict, total=False):
     seed: int
 
 
+class SentenceVectorKeywords(TypedDict, total=False):
+    """Fields of SentenceVectorSettings."""
+
+    loss: Literal["auto", "multiple_negatives_ranking", "cosine_similarity", "triplet"]
+    pooling: Literal["mean", "cls", "max", "last"] | None
+    normalize: bool | None
+    scale: float
+    symmetric: bool
+    margin: float
+
+
 class FinetuneKeywords(TypedDict, total=False):
     """Fields of FinetuneRecipe, for `finetune`."""
 
-    task: Literal["classify", "tag", "lm"]
+    task: Literal["classify", "pairs", "tag", "embed", "lm"]
     out: str | Path | None
+    tokenizer: str | None
     minutes: float | None
     cpu_seconds: float | None
     steps: int | None
@@ -167,10 +179,14 @@ class FinetuneKeywords(TypedDict, total=False):
     stride: int | None
     freeze: str | int
     new_head: bool
+    few: int | None
+    curve: Sequence[int]
+    baselines: str | Sequence[str]
     seeds: int
     resume: bool
     overwrite: bool
     lora: LoRAKeywords
+    embed: SentenceVectorKeywords
     training: FinetuneTrainingKeywords
 
 

@@ -17,6 +17,7 @@ from clearstory.formats.folders import config_json_dict, open_model, save_model
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
+from clearstory.formats.sentence_folder import SentencePipeline
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.matmul.backend import resolve_backend, using_backend
@@ -88,6 +89,7 @@ class TrainingRun:
         evaluates_all: whether every evaluation uses the whole validation split; there are fewer of them then.
         summary: the quality of the final model in one sentence.
         next_command: the command to try with the trained model; {run} is its folder.
+        sentence: how the vectors of texts are pooled, which is saved with the model; None for models without.
         full_evaluation: whether the final evaluation uses the whole validation split.
         metrics: the metrics log; None until the run folder is written.
         resumed_from: the checkpoint that the run was resumed from; None for a new run.
@@ -121,6 +123,7 @@ class TrainingRun:
     evaluates_all: bool = False
     summary: Callable[[Validation], str] = field(default=lambda validation: "")
     next_command: str = "clearstory generate {run}"
+    sentence: SentencePipeline | None = None
     full_evaluation: bool = True
     metrics: MetricsLog | None = None
     resumed_from: Path | None = None
@@ -254,11 +257,19 @@ class TrainingRun:
         self.model.eval()
         folder = self.folder.model_folder
         if self.base_folder is not None:
-            save_adapter(folder, self.model, self.base_folder, self.tokenizer, card, overwrite=True)
-        else:
-            save_model(
-                folder, self.model, self.tokenizer, card, overwrite=True, generation_config=self.generation_config
+            save_adapter(
+                folder, self.model, self.base_folder, self.tokenizer, card, overwrite=True, sentence=self.sentence
             )
+            return
+        save_model(
+            folder,
+            self.model,
+            self.tokenizer,
+            card,
+            overwrite=True,
+            generation_config=self.generation_config,
+            sentence=self.sentence,
+        )
 
     def load_best_model(self) -> None:
         """Load the weights in model/ into the model."""
@@ -323,6 +334,8 @@ class TrainingRun:
     def write_model_description(self, folder: Path) -> None:
         """Write the tokenizer and config.json, or the adapter's config, beside the weights of a checkpoint."""
         self.tokenizer.save(folder)
+        if self.sentence is not None:
+            self.sentence.save(folder)
         if self.base_folder is not None:
             write_adapter(folder, self.model, self.base_folder, self.card)
             return

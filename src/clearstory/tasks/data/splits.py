@@ -61,7 +61,8 @@ def split_data(
         elif wanted:
             train, taken = _hold_out(replace(data, examples=train), wanted, seed, name)
             held_out[name] = replace(data, examples=taken, name=f"the {name} share of {data.name}")
-            notes.append(f"{len(taken):,} of {len(data):,} examples held out for {name}, of each label alike")
+            alike = ", of each label alike" if data.kind in ("single", "multi") else ""
+            notes.append(f"{len(taken):,} of {len(data):,} examples held out for {name}{alike}")
         else:
             held_out[name] = None
     train, dropped = _without_texts(train, [each for each in held_out.values() if each is not None])
