@@ -75,7 +75,7 @@ class OpenedModel:
         card: its model card.
         note: a sentence on what was left out when the model was opened; None if nothing was.
         generation_config: the tokens that end its texts, and how its authors generate from it.
-        folder: the model folder it was read from; None for a file or an adapter.
+        folder: the model folder or adapter it was read from; None for a file.
     """
 
     model: Any
@@ -256,7 +256,7 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_metadata(folder).get("card"), replace(base.card, name=folder.absolute().name))
-    return OpenedModel(model.eval(), tokenizer, card, generation_config=base.generation_config)
+    return OpenedModel(model.eval(), tokenizer, card, generation_config=base.generation_config, folder=folder)
 
 
 def open_arpa(file: Path, cast: Cast) -> OpenedModel:
