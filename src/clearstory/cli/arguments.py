@@ -24,11 +24,16 @@ class UsageError(Exception):
     """A command line that cannot be parsed."""
 
 
+NUMBER = re.compile(r"\d+(\.\d+)?")
+"""A number that a flag of several takes beside the one before it."""
+
+
 def parse_arguments(words: Sequence[str], settings: Mapping[str, Setting]) -> dict[str, Any]:
     """The values on a command line, by dotted key. In flag names, dashes and underscores are equivalent.
 
     Values are strings; those of flags that may be repeated are lists of strings, those of switches booleans. Raises
-    UsageError for an unknown flag, a missing value, or too many positional arguments.
+    UsageError for an unknown flag, a missing value, or too many positional arguments. A flag that may be repeated takes
+    all numbers that follow its number: --curve 8 32 128.
 
     >>> from clearstory.recipes.settings.inference import GenerateRecipe
     >>> from clearstory.recipes.settings.schema import setting_table
@@ -65,6 +70,8 @@ def parse_arguments(words: Sequence[str], settings: Mapping[str, Setting]) -> di
             value = rest.pop(0)
         if kind is tuple:
             values.setdefault(key, []).append(value)
+            while NUMBER.fullmatch(value) and rest and NUMBER.fullmatch(rest[0]):
+                values[key].append(rest.pop(0))
         else:
             values[key] = value
     return values | assign_positionals(positionals, settings)

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from clearstory.cli.command import Output
 from clearstory.recipes.training.events import (
+    CurvePointScored,
     Evaluated,
     ModelSaved,
     RunPlanned,
@@ -65,6 +66,10 @@ class TrainingDisplay:
                 self.console.print(f"\nsample after step {event.step:,}:\n{indent(event.text)}\n", style="italic")
             case ModelSaved():
                 pass  # the summary at the end says where the model is
+            case CurvePointScored():
+                scores = " · ".join(f"{name} {value:.3f}" for name, value in event.scores.items())
+                labels = format_count(event.labels, "label")
+                self.console.print(f"{labels}, draw {event.seed}: {event.metric.replace('_', ' ')} {scores}")
             case TrainingWarning():
                 self.console.print(f"warning: {event.message}", style="yellow")
             case TrainingResult():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clearstory.metrics import CONFIDENCE, RESAMPLES, percentile_interval
+
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
+"""0.975 quantiles of Student's t with 1 to 14 degrees of freedom; 1.96 is near enough for more."""
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -176,3 +181,15 @@ def bootstrap_metrics(
         chosen = rng.integers(0, count, count)
         draws.append(metrics(predicted[chosen], references[chosen]))
     return {name: percentile_interval(np.array([draw[name] for draw in draws]), CONFIDENCE) for name in draws[0]}
+
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean of some values, by Student's t.
+
+    >>> interval_of_mean([0.25, 0.5, 0.75])  # 0.5 ± 4.303 · 0.25 / √3
+    (-0.121..., 1.121...)
+    """
+    n = len(values)
+    quantile = STUDENT_T[n - 2] if n - 2 < len(STUDENT_T) else 1.96
+    half = quantile * stdev(values) / math.sqrt(n)
+    return fmean(values) - half, fmean(values) + half

@@ -122,6 +122,16 @@ class ModelSaved:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurvePointScored:
+    """A number of labels of a label-efficiency curve is scored with one draw: `scores` by the names of the models."""
+
+    labels: int
+    seed: int
+    metric: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingWarning:
     """A warning, such as a diverging loss."""
 
@@ -178,6 +188,14 @@ class TrainingResult:
 
 
 TrainingEvent = (
-    RunPrepared | RunPlanned | StepCompleted | Evaluated | TextSampled | ModelSaved | TrainingWarning | TrainingResult
+    RunPrepared
+    | RunPlanned
+    | StepCompleted
+    | Evaluated
+    | TextSampled
+    | ModelSaved
+    | CurvePointScored
+    | TrainingWarning
+    | TrainingResult
 )
 """Every kind of event, for `match` statements."""
