@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -28,10 +29,18 @@ def check_writable(folder: Path, overwrite: bool) -> None:
     if not folder.is_dir():
         return
     names = sorted(each.name for each in folder.iterdir())
-    other = next((name for name in names if (folder / name).is_dir() or not is_model_file(name)), None)
+    other = next((name for name in names if not belongs_to_model(folder / name)), None)
     if other is not None or not {"config.json", "adapter_config.json"} & set(names):
         what = "holds no model" if other is None else f"holds {other}"
         raise FolderExists(f"{folder} {what}, so it is not replaced; choose another name, or delete it first")
+
+
+def belongs_to_model(path: Path) -> bool:
+    """Whether a file or folder is part of a model folder; so are the modules of sentence-transformers, `1_Pooling`."""
+    if not path.is_dir():
+        return is_model_file(path.name)
+    is_module = re.fullmatch(r"\d+_[A-Za-z]+", path.name) is not None and (path.parent / "modules.json").is_file()
+    return is_module and all(each.is_file() and is_model_file(each.name) for each in path.iterdir())
 
 
 def is_model_file(name: str) -> bool:
