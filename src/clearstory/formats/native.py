@@ -20,6 +20,7 @@ from clearstory.formats.hf.config_keys import (
     check_int,
     reject,
 )
+from clearstory.models.baselines.config import BASELINE_CONFIGS, NGramClassifierConfig
 from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
 from clearstory.models.head_config import ClassifierConfig
@@ -34,8 +35,12 @@ CLASSIFIER = "Classifier"
 FAMILY_CONFIGS: dict[str, type[Any]] = {
     **{family.name: family.config for family in FAMILIES},
     CLASSIFIER: ClassifierConfig,
+    **BASELINE_CONFIGS,
 }
 """From the name of a model class to its config type."""
+
+NOT_NESTED = ("Mixture", CLASSIFIER, *BASELINE_CONFIGS)
+"""Models that are no part of another."""
 
 RETIRED_FIELDS = {"Transformer": {"labels": [], "label_level": "text"}}
 """Fields that configs of a family had in earlier versions, with the value that means nothing."""
@@ -111,13 +116,14 @@ NATIVE = NativeFormat()
 
 
 def describe_config(config: Config) -> dict[str, Any]:
-    """A config's family and its fields; those of the experts of a mixture and of a classifier's backbone likewise."""
+    """A config's family and its fields; those of the models within a model likewise."""
     model = asdict(config)
     if isinstance(config, ClassifierConfig):
         return {"family": CLASSIFIER, "model": {**model, "backbone": describe_config(config.backbone)}}
-    if isinstance(config, MixtureConfig):
+    if isinstance(config, MixtureConfig | NGramClassifierConfig):
         model["configs"] = [describe_config(each) for each in config.configs]
-    return {"family": family_of(config).name, "model": model}
+    baseline = next((name for name, each in BASELINE_CONFIGS.items() if isinstance(config, each)), None)
+    return {"family": baseline or family_of(config).name, "model": model}
 
 
 MAX_LIST_LENGTH = 2**16
@@ -141,8 +147,8 @@ def check_value(name: str, hint: Any, value: object) -> Any:
             reject(name, value, f"it must be a list of at most {MAX_LIST_LENGTH:,}")
         return tuple(check_value(name, get_args(hint)[0], each) for each in value)
     if hint is Config:  # an expert of a mixture, or the backbone of a classifier
-        if not isinstance(value, dict) or value.get("family") in ("Mixture", CLASSIFIER):
-            reject(name, value, "it must be the config of a model that is no mixture and has no classification head")
+        if not isinstance(value, dict) or value.get("family") in NOT_NESTED:
+            reject(name, value, "it must be the config of a model that is no mixture and predicts no labels")
         return NATIVE.config_to_native(value)
     if hint is bool:
         return check_bool(name, value)

@@ -8,13 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from clearstory.models.baselines.config import BagOfWordsConfig, NGramClassifierConfig
 from clearstory.models.config import Config
 from clearstory.models.families import family_of
 from clearstory.models.head_config import ClassifierConfig
 from clearstory.models.transformer.stack import Initialization
 
-CLASSIFIER = "clearstory.models.heads:build_classifier"
-"""Of models with a classification head, over a backbone of any family."""
+CLASSIFIERS: dict[type[Any], str] = {
+    ClassifierConfig: "clearstory.models.heads:build_classifier",
+    BagOfWordsConfig: "clearstory.models.baselines.bag_of_words:BagOfWords",
+    NGramClassifierConfig: "clearstory.models.baselines.ngram_classifier:NGramClassifier",
+}
+"""Models that predict labels: with a head over a backbone of any family, and without a network."""
 
 
 def build(
@@ -32,7 +37,7 @@ def build(
         initialization: normal or zero, see `init_weights`.
         device: where the weights are made; on "meta" nothing is allocated.
     """
-    reference = CLASSIFIER if isinstance(config, ClassifierConfig) else family_of(config).model
+    reference = CLASSIFIERS.get(type(config)) or family_of(config).model
     module, _, attribute = (reference if isinstance(reference, str) else reference[config.architecture]).partition(":")
     make = getattr(import_module(module), attribute)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):

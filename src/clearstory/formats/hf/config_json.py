@@ -15,6 +15,7 @@ from clearstory.formats.hf.encoder_decoders import ENCODER_DECODERS
 from clearstory.formats.hf.encoders import ENCODERS
 from clearstory.formats.hf.weight_map import WeightMap
 from clearstory.formats.native import NATIVE
+from clearstory.models.baselines.config import BASELINE_CONFIGS
 from clearstory.models.config import Config
 from clearstory.models.families import CONFIG_TYPES
 from clearstory.models.head_config import ClassifierConfig
@@ -90,7 +91,7 @@ def choose_format(config: Config, hf_class: str | None = None) -> tuple[FolderFo
     >>> choose_format(CLEAR)[0].name, choose_format(NANOGPT_CHAR)[0].name, choose_format(NANOGPT_CHAR)[1]
     ('Qwen3ForCausalLM', 'GPT2LMHeadModel', {'bias': False})
     """
-    if type(config) not in (*CONFIG_TYPES, ClassifierConfig):
+    if type(config) not in (*CONFIG_TYPES, ClassifierConfig, *BASELINE_CONFIGS.values()):
         raise CannotDo(
             f"{type(config).__name__} is not a config of a model family, so its model cannot be saved; "
             f"supported: {', '.join(each.__name__ for each in CONFIG_TYPES)}"

@@ -35,6 +35,8 @@ from clearstory.formats.onnx.modules import (
 )
 from clearstory.formats.output_folder import check_writable
 from clearstory.models.base import inference_mode
+from clearstory.models.baselines.bag_of_words import BagOfWords
+from clearstory.models.baselines.ngram_classifier import NGramClassifier
 from clearstory.models.build import count_parameters
 from clearstory.models.heads import ClassificationHead
 from clearstory.models.hmm.model import HMM
@@ -199,6 +201,11 @@ def mixture_graphs(model: Mixture) -> Iterator[OnnxGraph]:
     raise CannotDo("mixtures cannot be exported to ONNX; supported: Transformers and recurrent models")
 
 
+def baseline_graphs(model: nn.Module) -> Iterator[OnnxGraph]:
+    """Raises CannotDo."""
+    raise CannotDo("baselines without a network cannot be exported to ONNX; keep the model folder")
+
+
 GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
     Transformer: decoder_graphs,
     Encoder: encoder_graphs,
@@ -207,6 +214,8 @@ GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
     NGram: ngram_graphs,
     HMM: hmm_graphs,
     Mixture: mixture_graphs,
+    BagOfWords: baseline_graphs,
+    NGramClassifier: baseline_graphs,
 }
 """From the type of a model to a function that yields its graphs, or raises CannotDo."""
 

@@ -16,6 +16,7 @@ from clearstory.formats.lora.adapters import weights_fingerprint
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.model_path import resolve_model_path
 from clearstory.models.build import build, count_parameters
+from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.families import PRESETS
 from clearstory.models.heads import backbone_of, freeze
 from clearstory.models.lora import adapt
@@ -51,6 +52,11 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
     """The model that a recipe names. Raises BadInput for one without a tokenizer, BadSetting where the run would
     overwrite it, CheckpointMismatch where it has changed since a resumed run began.
     """
+    if recipe.tokenizer is not None and recipe.model:
+        raise BadSetting(
+            f"tokenizer is {recipe.tokenizer}, and {recipe.model} is no preset: a pre-trained model has a tokenizer of "
+            "its own; leave it out"
+        )
     if not recipe.model:
         raise BadSetting("there is no model to fine-tune; name a model folder, a run, or a preset such as bert-mini")
     path = Path(recipe.model).expanduser()
@@ -58,6 +64,11 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
     if recipe.out is not None and recipe.overwrite and source.resolve().is_relative_to(recipe.out.resolve()):
         raise BadSetting(f"the run would overwrite its initial model {source}; choose another --out")
     opened = open_model(path)
+    if has_capability(opened.model, Capability.CLASSIFIER) and has_capability(opened.model, Capability.COUNT_FITTED):
+        raise BadInput(
+            f"{source} is a baseline ({family_name(opened.model)}), which is fitted in one pass and not trained further; "
+            "name tfidf or ngram to fit it to other examples, or a pre-trained model"
+        )
     if opened.tokenizer is None:
         raise BadInput(f"{source} has no tokenizer.json, so text cannot become tokens; put the model's own there")
     if recipe.lora.rank and (source / "adapter_config.json").is_file() and not (source / "config.json").is_file():
@@ -89,7 +100,7 @@ def new_backbone(folder: RunFolder, recipe: FinetuneRecipe, texts: Iterable[str]
         lines = list(texts)
         size = 2 ** min(13, max(9, (sum(map(len, lines)) // 1000).bit_length() - 1))
         kind = "wordpiece" if choice.architecture == "encoder" else "bpe"
-        tokenizer = train_tokenizer(f"{kind}:{size}", lines)
+        tokenizer = train_tokenizer(recipe.tokenizer or f"{kind}:{size}", lines)
     config = choice.config(vocab=tokenizer.vocab)
     model: Any = build(config, seed=recipe.training.seed)
     card = ModelCard(name=recipe.model, family=config.family, parameters=count_parameters(model))

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, Unpack
 
 from clearstory import durable
+from clearstory.evaluation.classification import interval_of_mean
+from clearstory.recipes.finetuning.backbone import is_new
 from clearstory.recipes.finetuning.bag_of_words import bag_of_words_events
+from clearstory.recipes.finetuning.curve_run import label_curve_events
+from clearstory.recipes.finetuning.hmm_tagger import hmm_tagger_events
+from clearstory.recipes.finetuning.ngram_classifier import ngram_classifier_events
 from clearstory.recipes.finetuning.preparation import FinetuningPreparation
 from clearstory.recipes.finetuning.report_page import report_html
-from clearstory.recipes.settings.finetuning import BAG_OF_WORDS, FinetuneRecipe, language_modelling_recipe
+from clearstory.recipes.settings.finetuning import (
+    BAG_OF_WORDS,
+    HMM_TAGGER,
+    NGRAM_CLASSIFIER,
+    FinetuneRecipe,
+    language_modelling_recipe,
+)
 from clearstory.recipes.settings.keywords import FinetuneKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult
@@ -21,10 +31,6 @@ from clearstory.recipes.training.loop import run_events, train_events
 from clearstory.recipes.training.run_folder import changed_results, lock_run_folder, open_run_folder
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.tasks.base import TaskEvaluation, evaluate_predictions, evaluate_task, format_metrics
-
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
-"""0.975 quantiles of Student's t with 1 to 14 degrees of freedom; 1.96 is near enough for more."""
-
 
 @dataclass(frozen=True)
 class FinetuneResult:
@@ -88,6 +94,15 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     if recipe.model == BAG_OF_WORDS and not Path(recipe.model).exists():
         yield from bag_of_words_events(recipe)
         return
+    if recipe.task == "tag" and recipe.model == HMM_TAGGER and is_new(recipe):
+        yield from hmm_tagger_events(recipe)
+        return
+    if recipe.task == "classify" and recipe.model == NGRAM_CLASSIFIER and is_new(recipe):
+        yield from ngram_classifier_events(recipe)
+        return
+    if recipe.curve:
+        yield from label_curve_events(recipe)
+        return
     if recipe.task == "lm":
         yield from train_events(language_modelling_recipe(recipe))
         return
@@ -150,7 +165,7 @@ def describe_scores(scores: TaskEvaluation) -> str:
 
 def recipes_of_seeds(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
     """A recipe for each seed, in folders seed-0, seed-1 ... of the run folder; the recipe itself for one seed."""
-    if recipe.seeds == 1:
+    if recipe.seeds == 1 or recipe.curve:  # a curve draws with each seed itself
         return [recipe]
     first, out = recipe.training.seed, recipe.out or Path("runs") / recipe.default_name
     return [
@@ -173,18 +188,6 @@ def summarize_seeds(recipe: FinetuneRecipe, results: Sequence[TrainingResult]) -
     if len(results) > 1:
         durable.write_json(best.run_folder.parent / "summary.json", plain_paths(result.to_json()))
     return result
-
-
-def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of the mean of some values, by Student's t.
-
-    >>> interval_of_mean([0.25, 0.5, 0.75])  # 0.5 ± 4.303 · 0.25 / √3
-    (-0.121..., 1.121...)
-    """
-    n = len(values)
-    quantile = STUDENT_T[n - 2] if n - 2 < len(STUDENT_T) else 1.96
-    half = quantile * stdev(values) / math.sqrt(n)
-    return fmean(values) - half, fmean(values) + half
 
 
 def plain_paths(value: Any) -> Any:

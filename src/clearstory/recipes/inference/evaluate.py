@@ -189,6 +189,7 @@ def evaluate(
         encoder = cast("Encoder", network)
         evaluation = evaluate_encoder(encoder, tokenizer, documents, limit=limit, on_progress=on_progress)
     else:
+        require(network, Capability.CAUSAL)
         evaluation = evaluate_causal(
             network if chosen == "auto" else with_precision(network, chosen, batch_size),
             tokenizer,
