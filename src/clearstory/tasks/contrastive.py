@@ -3,8 +3,8 @@
 all drawn texts, read once a step ─► vectors ─► cosines of all pairs ─► (cos − 1)² of one class, cos² of two
 the same texts, after the last step ─► vectors ─► logistic regression ─► classifier
 
-Tunstall et al. 2022 (SetFit) sample pairs and read both texts of each; a batch of n texts has all n·(n−1)/2 pairs of them
-for the price of n.
+Tunstall et al. 2022 (SetFit) sample pairs and read both texts of each; a batch of n texts has all n·(n−1)/2 pairs of
+them for the price of n.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from clearstory.tasks.linear_head import fit_linear_head, sentence_vectors
 from clearstory.training.objectives.base import LossTerm, LossTerms
 from clearstory.training.trainer import Trainer
 
-MIN_STEPS = 10
+CONTRASTIVE_STEPS = 10
 """Steps of a run whose epochs would have fewer."""
 
 
@@ -55,6 +55,7 @@ class ContrastiveClassify(Classify):
         """Squared error of the cosines of all pairs: their target is 1 for a label in common, else 0. Both kinds of
         pairs have half of the weight.
         """
+        model.eval()  # without dropout: all pairs of a step are of the same vectors
         vectors = cast(SequenceClassifier, model).features(batch.tokens, batch.token_types).float()
         unit = F.normalize(vectors, dim=-1)
         same = pairs_of_one_class(batch.targets)

@@ -1,7 +1,7 @@
 """Linear heads fitted to the vectors of texts: multinomial logistic regression in float64, by L-BFGS.
 
-The first step of linear probing, then fine-tuning (Kumar et al. 2022), and the last of contrastive fine-tuning (Tunstall
-et al. 2022).
+The first step of linear probing, then fine-tuning (Kumar et al. 2022), and the last of contrastive fine-tuning
+(Tunstall et al. 2022).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from clearstory.recipes.training.run_folder import lock_run_folder, open_run_fol
 from clearstory.tasks.base import TaskEvaluation
 from clearstory.tasks.data.examples import DataSplits, LabeledData
 
-ALLOWED = ("model", "data", "task", "out", "validation", "test", "reading", "seeds", "overwrite", "training")
+ALLOWED = ("model", "data", "task", "out", "validation", "test", "reading", "few", "seeds", "overwrite", "training")
 """Settings of a baseline; of training those that `check_settings` is given."""
 
 

@@ -148,8 +148,8 @@ def rounded(number: float) -> int:
     >>> rounded(1234.5), rounded(8.4)
     (1200, 8)
     """
-    digits = max(0, len(str(round(number))) - 2)
-    return round(number / 10**digits) * 10**digits
+    scale: int = 10 ** max(0, len(str(round(number))) - 2)
+    return round(number / scale) * scale
 
 
 def efficiency_curve(summary: CurveSummary) -> Curve:

@@ -87,7 +87,7 @@ def label_curve_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
 
 
 def prepare_curve(folder: RunFolder, recipe: FinetuneRecipe) -> tuple[LabelCurve, dict[str, str]]:
-    """The model and the data of a curve, and their fingerprints. Raises BadSetting for settings that do not fit them."""
+    """The model and the data of a curve, and their fingerprints. Raises BadSetting for sizes that they do not have."""
     check_baselines(recipe)
     settings, new = resolve_for_machine(recipe.training.training_settings()), is_new(recipe)
     if recipe.training.learning_rate is None:

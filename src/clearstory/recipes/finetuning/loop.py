@@ -32,6 +32,7 @@ from clearstory.recipes.training.run_folder import changed_results, lock_run_fol
 from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.tasks.base import TaskEvaluation, evaluate_predictions, evaluate_task, format_metrics
 
+
 @dataclass(frozen=True)
 class FinetuneResult:
     """Results of fine-tuning with one seed or several.
@@ -130,7 +131,8 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
         scores["test"] = evaluate_task(task, run.model, data.test)
     durable.write_json(result.run_folder / "report.json", {name: each.to_json() for name, each in scores.items()})
     title = f"{run.folder.path.name}: {task.name}, {run.prepared.model_summary}"
-    page = report_html(title, scores, run.folder.metrics_file)
+    few = () if preparation.few is None else data.train.examples
+    page = report_html(title, scores, run.folder.metrics_file, few)
     durable.write_text(result.run_folder / "report.html", page)
     return with_scores(result, scores)
 

@@ -30,8 +30,9 @@ from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.training_run import TrainingRun
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.tasks.base import EncodedSplit, Task, TaskObjective, TaskSettings, format_metrics
+from clearstory.tasks.contrastive import CONTRASTIVE_STEPS, ContrastiveObjective, ContrastiveTrainer, contrastive
 from clearstory.tasks.data.examples import DataSplits, LabeledData
-from clearstory.tasks.data.splits import split_data
+from clearstory.tasks.data.splits import few_per_label, split_data
 from clearstory.tasks.table import TASKS
 from clearstory.training.objectives.base import Validation
 from clearstory.training.settings import TrainingSettings
@@ -46,6 +47,7 @@ class FinetuningPreparation:
     objective: TaskObjective
     validation: EncodedSplit[Any]
     run: TrainingRun
+    few: int | None
 
     def __call__(self, folder: RunFolder, recipe: FinetuneRecipe, budget: TimeBudget) -> TrainingRun:
         """Everything that a run needs before its first step: data ─► model ─► task ─► rows ─► trainer."""
@@ -63,16 +65,21 @@ class FinetuningPreparation:
         if recipe.resume:
             check_same_corpus(folder, fingerprints["corpus"])
         task = make_task(recipe, data, backbone)
+        objective, trainer_class = TaskObjective(task), Trainer
+        if recipe.few is not None:
+            task = contrastive(task)
+            objective, trainer_class = ContrastiveObjective(task), ContrastiveTrainer
         trunk = without_head(backbone.model) if recipe.new_head else backbone.model
         model = select_trained(with_seeded_head(task.build_model, trunk, settings.seed), recipe).to(settings.device)
         train = EncodedSplit(task.encode(data.train.examples))
         validation = EncodedSplit(task.encode(data.validation.examples))
-        objective = TaskObjective(task)
         settings = replace(settings, eval_tokens=max(1, validation.tokens))
-        trainer = Trainer(model, objective, cast(Any, train), settings, steps=1)
+        trainer = trainer_class(model, objective, cast(Any, train), settings, steps=1)
         batches_per_epoch = cast(Any, trainer.batches).batches_per_epoch
+        least_steps = 1 if recipe.few is None else CONTRASTIVE_STEPS
         prepared, card = describe_finetuning(folder, data, backbone, trainer, train, validation)
         self.data, self.task, self.objective, self.validation = data, task, objective, validation
+        self.few = recipe.few
         self.run = TrainingRun(
             folder,
             resolved_recipe(recipe, settings),
@@ -85,7 +92,7 @@ class FinetuningPreparation:
             fingerprints,
             base_folder=backbone.folder if recipe.lora.rank else None,
             objective=recipe.task,
-            default_steps=max(1, round(recipe.training.num_train_epochs * batches_per_epoch)),
+            default_steps=max(least_steps, round(recipe.training.num_train_epochs * batches_per_epoch)),
             evaluates_all=True,
             summary=summary,
             next_command=TASKS[recipe.task].next_command,
@@ -104,10 +111,12 @@ def resolved_recipe(recipe: FinetuneRecipe, settings: TrainingSettings) -> Finet
 def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
     """The examples of the recipe's files, split into training, validation and test.
 
-    `model`: an existing model, whose labels are those of the data where it has a head already.
+    `model`: an existing model, whose labels are those of the data where it has a head already. Of the training
+    examples only those are kept that `few` draws.
     """
     spec, reading = TASKS[recipe.task], recipe.reading
-    known = None if model is None or recipe.new_head else spec.known_labels(model)
+    new_head = recipe.new_head or recipe.few is not None
+    known = None if model is None or new_head else spec.known_labels(model)
     data = spec.read(recipe.data, reading, known)
     labels = data.label_names or None
 
@@ -117,7 +126,12 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
     validation = recipe.validation_share
     test = None if recipe.test is None else held_out(recipe.test)
     seed = recipe.training.seed
-    return split_data(data, held_out(recipe.validation) if validation is None else validation, test, seed)
+    splits = split_data(data, held_out(recipe.validation) if validation is None else validation, test, seed)
+    if recipe.few is None:
+        return splits
+    train = few_per_label(splits.train, recipe.few, seed)
+    note = f"{len(train):,} of {len(splits.train):,} training examples drawn, {recipe.few} of each label"
+    return replace(splits, train=train, notes=(*splits.notes, note))
 
 
 def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone) -> Task[Any, Any, Any]:

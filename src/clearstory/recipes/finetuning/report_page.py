@@ -12,15 +12,22 @@ from clearstory.lens.rendering.palette import DARK, LIGHT
 from clearstory.lens.views import Curve, Line
 from clearstory.recipes.comparison.report import PAGE, css_variables
 from clearstory.tasks.base import TaskEvaluation, metric_title
+from clearstory.tasks.data.examples import LabeledText
 from clearstory.training.metrics_log import read_metrics
 
 CONFUSION_LABELS = 30
 """The largest number of labels whose confusion matrix is shown."""
 
 
-def report_html(title: str, scores: Mapping[str, TaskEvaluation], metrics_file: Path) -> str:
+def report_html(
+    title: str,
+    scores: Mapping[str, TaskEvaluation],
+    metrics_file: Path,
+    trained_on: Sequence[LabeledText] = (),
+) -> str:
     """The page: for validation and test examples the metrics, the scores of each label, the confusion matrix, the
-    calibration and the worst mistakes; and the metrics of the run's evaluations as a curve.
+    calibration and the worst mistakes; the metrics of the run's evaluations as a curve; and the examples that it was
+    trained on, where they are few.
     """
     parts = [f"<h1>{escape(title)}</h1>"]
     for name, each in scores.items():
@@ -30,6 +37,10 @@ def report_html(title: str, scores: Mapping[str, TaskEvaluation], metrics_file: 
     curve = metric_curve(metrics_file, next((each for each in scores.values()), None))
     if curve is not None:
         parts.append(f"<h2>Learning curve</h2><div class=drawing>{render_svg(curve)}</div>")
+    if trained_on:
+        rows = [(each.location, ", ".join(each.labels), shortened(each.text, each.pair)) for each in trained_on]
+        plural = "s" * (len(rows) != 1)
+        parts += [f"<h2>{len(rows)} training example{plural}</h2>", html_table(("location", "label", "text"), rows)]
     light, dark = css_variables(LIGHT), css_variables(DARK)
     return PAGE.format(title=escape(title), light=light, dark=dark, body="\n".join(parts))
 
@@ -65,13 +76,22 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
         yield html_table(("mean probability", "accuracy", "examples"), rows)
     if mistakes := details.get("mistakes"):
         yield "<h2>Mistakes that the model is surest of</h2>"
-        rows = [(e["location"], e["label"], e["predicted"], f"{e['probability']:.3f}", shortened(e)) for e in mistakes]
+        rows = [
+            (
+                e["location"],
+                e["label"],
+                e["predicted"],
+                f"{e['probability']:.3f}",
+                shortened(e.get("word"), e["text"], e.get("pair")),
+            )
+            for e in mistakes
+        ]
         yield html_table(("location", "label", "predicted", "probability", "text"), rows)
 
 
-def shortened(mistake: Mapping[str, str]) -> str:
-    """The text of a mistake, with the word that is wrong or the second text of a pair, up to 300 characters."""
-    text = " | ".join(filter(None, (mistake.get("word", ""), mistake["text"], mistake.get("pair", ""))))
+def shortened(*parts: str | None) -> str:
+    """A text after the word that is meant, or before the second text of a pair; up to 300 characters."""
+    text = " | ".join(filter(None, parts))
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 

@@ -304,6 +304,8 @@ def check_few_labels(recipe: FinetuneRecipe) -> None:
         raise BadSetting(f"{name} is {value} and task {recipe.task}; {name} is for task classify")
     if few is not None and recipe.reading.problem == "regression":
         raise BadSetting(f"few is {few} and problem regression: numbers have no classes to draw from; leave one out")
+    if few is not None and recipe.freeze == "all":
+        raise BadSetting(f"few is {few} and freeze all: few trains the vectors, and all are frozen; leave one out")
     if recipe.baselines and few is not None:
         raise BadSetting("baselines are for a curve, and there is none; leave them out")
     names = ("patience", "eval_steps", "save_steps") if curve else ("label_smoothing", "class_weights")
