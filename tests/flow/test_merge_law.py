@@ -5,7 +5,6 @@ logits; so does its GGUF file.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

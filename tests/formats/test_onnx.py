@@ -26,7 +26,10 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.formats.onnx import export
 from clearstory.formats.onnx.export import GRAPHS
 from clearstory.models.base import TokenBatch
+from clearstory.models.baselines.bag_of_words import BagOfWords
+from clearstory.models.baselines.ngram_classifier import NGramClassifier
 from clearstory.models.families import PRESETS
+from clearstory.models.heads import SequenceClassifier, TokenClassifier
 from clearstory.models.hmm.model import HMM
 from clearstory.models.mixture.model import Mixture
 from clearstory.models.ngram.model import NGram
@@ -328,9 +331,41 @@ def test_models_that_cannot_be_exported_are_rejected_before_writing(tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
+LABELS = ("joy", "anger", "none")
+
+HEADS: dict[str, Any] = {
+    "texts, pooler": lambda: SequenceClassifier(shaken(TINY_BERT, 1), LABELS),
+    "words": lambda: TokenClassifier(shaken(TINY_BERT, 1), LABELS),
+    "texts, mean": lambda: SequenceClassifier(shaken(TINY_BERT, 1), LABELS, pooling="mean"),
+    "texts, last token": lambda: SequenceClassifier(shaken(replace(TINY_GPT2, layers=1), 1), LABELS),
+    "words, window": lambda: TokenClassifier(shaken(TINY_PHI3, 1), LABELS),
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "words" else pytest.mark.slow) for n in HEADS])
+def test_heads_give_the_same_logits_and_name_their_labels(name: str, tmp_path: Path) -> None:
+    import onnx
+
+    folder = save_model(tmp_path / "model", HEADS[name]().float().eval(), WORDS, ModelCard(name="head"))
+    found = convert(folder, tmp_path / "onnx", "onnx")
+    assert found.max_relative_difference is not None
+    assert found.max_relative_difference < 1e-5
+    properties = {each.key: each.value for each in onnx.load(tmp_path / "onnx" / "model.onnx").metadata_props}
+    assert json.loads(properties["id2label"]) == {str(id): label for id, label in enumerate(LABELS)}
+    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert config["id2label"]["0"] == "joy" if "id2label" in config else config["model"]["labels"] == list(LABELS)
+
+
+def test_heads_of_other_models_are_refused(tmp_path: Path) -> None:
+    folder = save_model(tmp_path / "model", SequenceClassifier(shaken(TINY_LSTM, 1), LABELS).float(), None, ModelCard())
+    with pytest.raises(CannotDo, match=r"the head of this model \(lstm\) cannot be exported to ONNX; supported: heads"):
+        convert(folder, tmp_path / "out", "onnx")
+
+
 def test_every_model_class_is_exported_or_rejected() -> None:
-    assert set(GRAPHS) == {Transformer, Encoder, EncoderDecoder, Recurrent, HMM, NGram, Mixture}
-    refused = (export.ngram_graphs, export.hmm_graphs, export.mixture_graphs)
+    heads, baselines = {SequenceClassifier, TokenClassifier}, {BagOfWords, NGramClassifier}
+    assert set(GRAPHS) == {Transformer, Encoder, EncoderDecoder, Recurrent, HMM, NGram, Mixture} | heads | baselines
+    refused = (export.ngram_graphs, export.hmm_graphs, export.mixture_graphs, export.baseline_graphs)
     drawn = {kind for kind, draw in GRAPHS.items() if draw not in refused}
     assert drawn == set(check_onnx.GRAPH_CHECKS)
 

@@ -10,11 +10,12 @@ The cache holds the P tokens before the input, 0 at first.
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from clearstory.formats.folders import check_tokenizer, write_config_files
 from clearstory.formats.hf.config_json import format_of_model
 from clearstory.formats.model_card import ModelCard, onnx_readme
 from clearstory.formats.onnx.modules import (
+    ClassifierModule,
     DecoderModule,
     EncoderModule,
     RecurrentModule,
@@ -38,7 +40,8 @@ from clearstory.models.base import inference_mode
 from clearstory.models.baselines.bag_of_words import BagOfWords
 from clearstory.models.baselines.ngram_classifier import NGramClassifier
 from clearstory.models.build import count_parameters
-from clearstory.models.heads import ClassificationHead
+from clearstory.models.capabilities import family_name
+from clearstory.models.heads import ClassificationHead, SequenceClassifier, TokenClassifier
 from clearstory.models.hmm.model import HMM
 from clearstory.models.mixture.model import Mixture
 from clearstory.models.ngram.model import NGram
@@ -72,6 +75,7 @@ class OnnxGraph:
         axes: names of the dynamic dimensions of each input.
         outputs: names of the outputs.
         list_start: index of the first input that is passed to the module in one list; None if there is no list.
+        metadata: properties that the file has beside the graph.
     """
 
     file: str
@@ -80,6 +84,7 @@ class OnnxGraph:
     axes: Mapping[str, Mapping[int, str]]
     outputs: tuple[str, ...]
     list_start: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def module_arguments(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """A value for each input, as arguments of the module."""
@@ -130,6 +135,29 @@ def encoder_outputs(model: Encoder) -> tuple[str, ...]:
     """Names of an encoder's outputs: hidden states, and one for each head."""
     heads = {"logits": model.mlm_transform, "pooler_output": model.pooler}
     return ("last_hidden_state", *(name for name, head in heads.items() if head is not None))
+
+
+def classifier_graphs(model: ClassificationHead) -> Iterator[OnnxGraph]:
+    """The graph of a classification head over an encoder or a decoder, with the names of the labels."""
+    backbone = model.backbone
+    if not isinstance(backbone, Encoder | Transformer) or getattr(backbone.config, "recall", ()):
+        raise CannotDo(
+            f"the head of this model ({family_name(backbone)}) cannot be exported to ONNX; supported: heads of encoders "
+            "and of decoders without recall"
+        )
+    types = ["token_type_ids"] if getattr(backbone, "token_type_embedding", None) is not None else []
+    names = ["input_ids", "attention_mask", *types]
+    yield OnnxGraph(
+        "model.onnx",
+        ClassifierModule(model),
+        {name: example_ids(LENGTH) for name in names},
+        {name: {0: "batch_size", 1: "sequence_length"} for name in names},
+        ("logits",),
+        metadata={
+            "id2label": json.dumps(dict(enumerate(model.config.labels)), ensure_ascii=False),
+            "problem_type": model.config.problem_type,
+        },
+    )
 
 
 def encoder_decoder_graphs(model: EncoderDecoder) -> Iterator[OnnxGraph]:
@@ -216,14 +244,14 @@ GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
     Mixture: mixture_graphs,
     BagOfWords: baseline_graphs,
     NGramClassifier: baseline_graphs,
+    SequenceClassifier: classifier_graphs,
+    TokenClassifier: classifier_graphs,
 }
 """From the type of a model to a function that yields its graphs, or raises CannotDo."""
 
 
 def model_graphs(model: nn.Module) -> tuple[OnnxGraph, ...]:
     """The graphs of a model. Raises CannotDo for a model that cannot be exported."""
-    if isinstance(model, ClassificationHead):
-        raise CannotDo("models with a classification head cannot be exported to ONNX; keep the model folder")
     return tuple(GRAPHS[type(model)](model))
 
 
@@ -273,6 +301,7 @@ def save_graph(folder: Path, graph: OnnxGraph) -> None:
             raise CannotDo(
                 f"torch's exporter cannot export {graph.file} ({reason}); please report this, with the config.json"
             ) from error
+        program.model.metadata_props.update(graph.metadata)
         tensors = [*graph.module.parameters(), *graph.module.buffers()]
         size = sum(each.numel() * each.element_size() for each in tensors)
         program.save(folder / graph.file, external_data=size > MAX_FILE_BYTES)

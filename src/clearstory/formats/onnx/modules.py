@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from clearstory.models.heads import ClassificationHead, SequenceClassifier
 from clearstory.models.recurrent.cells import RecurrentLayer
 from clearstory.models.recurrent.config import Cell
 from clearstory.models.recurrent.model import Recurrent
@@ -86,6 +87,46 @@ class EncoderModule(nn.Module):
         if model.pooler is not None:
             outputs.append(model.pool(hidden))
         return tuple(outputs)
+
+
+class ClassifierModule(nn.Module):
+    """A classification head over an encoder or a decoder: logits of the labels of each text, or of each token."""
+
+    def __init__(self, model: ClassificationHead) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        attention_mask: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+    ) -> tuple[Float[Tensor, "B *T labels"]]:
+        """Logits of the labels."""
+        model, backbone = self.model, self.model.backbone
+        if isinstance(backbone, Encoder):
+            x = backbone.embedding(input_ids)
+            hidden = run_bidirectional_stack(backbone, x, attention_mask, token_type_ids)
+        else:
+            positions = token_positions(attention_mask)
+            bias = causal_bias(backbone, attention_mask, positions, positions, torch.arange(input_ids.shape[1]))
+            x = backbone.embed_tokens(input_ids, positions)
+            hidden, _ = run_causal_stack(backbone, x, positions, bias)
+        if isinstance(model, SequenceClassifier):
+            hidden = self.pool(model, hidden, attention_mask)
+        return (model.classify_features(hidden),)
+
+    def pool(
+        self, model: SequenceClassifier, hidden: Float[Tensor, "B T W"], mask: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B W"]:
+        """One vector per text, as `SequenceClassifier.pool`, with padding on either side."""
+        if model.config.pooling == "mean":
+            weights = mask.to(hidden.dtype)[..., None]
+            return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        real = token_positions(mask) + mask  # 1 at the first token, rising; padding repeats the number before it
+        index = real.argmax(1) if model.config.pooling == "last" else mask.argmax(1)
+        chosen = hidden.gather(1, index[:, None, None].expand(-1, 1, hidden.shape[2]))[:, 0]
+        return torch.tanh(model.pooler(chosen)) if model.pooler is not None else chosen
 
 
 class SourceEncoderModule(nn.Module):

@@ -1,6 +1,6 @@
 """NGramClassifier: the label whose n-gram model, times its share of the texts, gives a text the highest probability.
 
-    P(label | text) ∝ P(label) Π P(token | label, the tokens before)        Bayes' rule; Peng and Schuurmans 2003
+P(label | text) ∝ P(label) Π P(token | label, the tokens before)        Bayes' rule; Peng and Schuurmans 2003
 """
 
 from __future__ import annotations

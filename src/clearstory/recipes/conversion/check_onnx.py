@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clearstory.errors import CorruptFile
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode
+from clearstory.models.heads import ClassificationHead, SequenceClassifier, TokenClassifier
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder import Encoder
@@ -209,6 +210,23 @@ def check_encoder(folder: Path, model: Encoder) -> Iterator[OutputPair]:
                 yield OutputPair(model.pool(hidden), torch.from_numpy(outputs["pooler_output"][index : index + 1]))
 
 
+def check_classifier(folder: Path, model: ClassificationHead) -> Iterator[OutputPair]:
+    """Logits of the labels of each text, or of each token."""
+    graph = open_session(folder / "model.onnx")
+    types = getattr(model.backbone.config, "token_types", 0) or 0
+    for sequences, ids, mask in padded_batches(model.backbone):
+        inputs: Arrays = {"input_ids": ids, "attention_mask": mask}
+        token_types = (np.arange(ids.shape[1]) % types)[None].repeat(len(ids), 0) if types else None
+        if token_types is not None:
+            inputs["token_type_ids"] = token_types
+        outputs = run_graph(graph, inputs)["logits"]
+        for index, (sequence, is_token) in enumerate(zip(sequences, mask.astype(bool), strict=True)):
+            own = None if token_types is None else torch.from_numpy(token_types[index][is_token])[None]
+            logits = model.class_logits(TokenBatch.from_sequences([sequence]), own)[0]
+            theirs = outputs[index][is_token] if logits.ndim == 2 else outputs[index][None]
+            yield OutputPair(logits.view(len(theirs), -1), torch.from_numpy(theirs))
+
+
 def check_encoder_decoder(folder: Path, model: EncoderDecoder) -> Iterator[OutputPair]:
     """Sources padded on either side, and random targets of equal lengths."""
     encoder, decoder = open_session(folder / "encoder_model.onnx"), open_session(folder / "decoder_model.onnx")
@@ -244,5 +262,7 @@ GRAPH_CHECKS: dict[type[Any], Callable[[Path, Any], Iterator[OutputPair]]] = {
     Encoder: check_encoder,
     EncoderDecoder: check_encoder_decoder,
     Recurrent: check_recurrent,
+    SequenceClassifier: check_classifier,
+    TokenClassifier: check_classifier,
 }
 """The check of each class of models, as `formats.onnx` has an exporter for each."""
