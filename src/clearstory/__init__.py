@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.inference.fill_mask import MaskFill, fill_mask
     from clearstory.recipes.inference.generate import Completion, Generation, generate
     from clearstory.recipes.inference.inspect import inspect
+    from clearstory.recipes.inference.similarity_search import Deduplication, SearchResults, deduplicate, search
     from clearstory.recipes.inference.tag import TaggedWords, tag
     from clearstory.recipes.inference.translate import Translation, translate
     from clearstory.recipes.inference.vector_scores import VectorEvaluation
@@ -45,6 +46,7 @@ __all__ = [
     "Completion",
     "Conversion",
     "DataReport",
+    "Deduplication",
     "DoctorReport",
     "Embeddings",
     "EncoderEvaluation",
@@ -55,6 +57,7 @@ __all__ = [
     "MaskFill",
     "ModelPlan",
     "OpenedModel",
+    "SearchResults",
     "TaggedWords",
     "TrainingResult",
     "Translation",
@@ -64,6 +67,7 @@ __all__ = [
     "compare",
     "convert",
     "data",
+    "deduplicate",
     "doctor",
     "embed",
     "evaluate",
@@ -73,6 +77,7 @@ __all__ = [
     "inspect",
     "open",
     "plan",
+    "search",
     "tag",
     "train",
     "translate",
@@ -84,6 +89,8 @@ FUNCTIONS = {
     "generate": "clearstory.recipes.inference.generate:generate",
     "fill_mask": "clearstory.recipes.inference.fill_mask:fill_mask",
     "embed": "clearstory.recipes.inference.embed:embed",
+    "search": "clearstory.recipes.inference.similarity_search:search",
+    "deduplicate": "clearstory.recipes.inference.similarity_search:deduplicate",
     "classify": "clearstory.recipes.inference.classify:classify",
     "translate": "clearstory.recipes.inference.translate:translate",
     "tag": "clearstory.recipes.inference.tag:tag",
@@ -104,6 +111,7 @@ TYPES = {
     "Completion": "clearstory.recipes.inference.generate",
     "Conversion": "clearstory.recipes.conversion.convert",
     "DataReport": "clearstory.recipes.data",
+    "Deduplication": "clearstory.recipes.inference.similarity_search",
     "DoctorReport": "clearstory.recipes.doctor",
     "Embeddings": "clearstory.recipes.inference.embed",
     "EncoderEvaluation": "clearstory.recipes.inference.evaluate_encoder",
@@ -114,6 +122,7 @@ TYPES = {
     "MaskFill": "clearstory.recipes.inference.fill_mask",
     "ModelPlan": "clearstory.recipes.planning.plan",
     "OpenedModel": "clearstory.formats.folders",
+    "SearchResults": "clearstory.recipes.inference.similarity_search",
     "TaggedWords": "clearstory.recipes.inference.tag",
     "TrainingResult": "clearstory.recipes.training.events",
     "Translation": "clearstory.recipes.inference.translate",

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, BadSetting
+from clearstory.formats.folders import open_model
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
@@ -36,13 +37,21 @@ def evaluate_on_task(
     the model has not.
     """
     network: Any
-    network, tokenizer = load_model_and_tokenizer(model, device)
+    opened = open_model(model) if isinstance(model, str | Path) else model
+    network, tokenizer = load_model_and_tokenizer(opened, device)
     spec, reading = TASKS[task], reading or LabelSettings()
+    if task == "embed":
+        if stride is not None:
+            raise BadSetting(f"stride is {stride}, and a text has one vector; leave it out, or pass --truncate right")
+        data = spec.read(sources, reading, None)
+        settings = TaskSettings(truncate=truncate, folder=getattr(opened, "folder", None))
+        made = spec.make(DataSplits(data, replace(data, examples=())), network, tokenizer, settings)
+        return evaluate_task(made, network, data)
     if task == "tag" and has_capability(network, Capability.TAGS):
         tagger = Tagger(network, tokenizer)
         return evaluate_tagger(tagger, spec.read(sources, reading, tagger.tags))
     require(network, Capability.CLASSIFIER)
-    if task == "classify":
+    if task in ("classify", "pairs"):
         if network.config.label_level != "text":
             raise BadInput(f"the model has a head for {describe_head(network.config)}; use --task tag")
         kinds: dict[str, Any] = {problem_type: kind for kind, problem_type in PROBLEM_TYPES.items()}

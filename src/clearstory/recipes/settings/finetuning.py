@@ -285,7 +285,7 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
         "freeze": recipe.freeze == "all",
     }
     if name := next((name for name, is_given in given.items() if is_given), None):
-        raise BadSetting(f"{name} is for a head, and task embed trains the vectors of a model without one; leave it out")
+        raise BadSetting(f"{name} is for a head, and task embed trains a model without one; leave it out")
 
 
 def check_few_labels(recipe: FinetuneRecipe) -> None:

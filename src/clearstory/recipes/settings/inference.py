@@ -68,7 +68,8 @@ class EvaluateRecipe:
         model: model folder, run folder, checkpoint or .gguf file.
         text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
             standard input.
-        task: text, its likelihood; classify, the labels of texts; tag, the tags of words; or similarity:FILE,
+        task: text, its likelihood; classify, the labels of texts; pairs, those of pairs; tag, the tags of words; embed,
+            the vectors of pairs and triplets as finetune scores them; or similarity:FILE,
             analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs.
         vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
             sentence for texts of several words, and where the model's folder says how they are pooled.
@@ -178,6 +179,12 @@ class EmbedRecipe:
             for others.
         prompt: name of one of the prompts in the model's folder, which is put before each text.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
+        query: text to search for; the texts that are most similar to it are printed, with cosine and place; several may
+            be given.
+        top: number of texts for each query.
+        duplicates: cosine, such as 0.9; texts that are at least so similar to an earlier one are left out.
+        out: file for the vectors (.jsonl, .csv, .tsv, .npy), for what a query finds (.jsonl, .csv, .tsv), or for the
+            texts with their groups of duplicates (.txt: those kept alone); default: standard output.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
         text_field: field (jsonl) or column (parquet) with the text.
@@ -190,11 +197,23 @@ class EmbedRecipe:
     pooling: Literal["mean", "cls", "max", "last", "pooled"] | None = None
     prompt: str | None = None
     normalize: bool = False
+    query: tuple[str, ...] = ()
+    top: int = 5
+    duplicates: float | None = None
+    out: Path | None = None
     truncate: Literal["left", "right"] | None = None
     batch_size: int = 32
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.query and self.duplicates is not None:
+            raise BadSetting(f"duplicates is {self.duplicates:g} and query {self.query[0][:60]!r}; give one of them")
+        if self.normalize and (self.query or self.duplicates is not None):
+            raise BadSetting("normalize is for vectors that are printed; cosines have it already; leave it out")
+        if self.top != EmbedRecipe.top and not self.query:
+            raise BadSetting(f"top is {self.top}, and there is no query to search for; give one, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

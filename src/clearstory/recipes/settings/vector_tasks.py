@@ -11,7 +11,7 @@ VectorTaskKind = Literal["similarity", "analogy", "weat"]
 
 VECTOR_TASKS: tuple[VectorTaskKind, ...] = ("similarity", "analogy", "weat")
 
-LABEL_TASKS = ("text", "classify", "tag")
+LABEL_TASKS = ("text", "classify", "pairs", "tag", "embed")
 """Tasks whose files are named apart; text has no labels."""
 
 
@@ -33,7 +33,7 @@ def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTa
     """
     tasks = tuple(tasks)
     if not tasks:
-        raise BadSetting("task is empty; give text, classify, tag, or tasks such as similarity:FILE")
+        raise BadSetting("task is empty; give text, classify, pairs, tag, embed, or tasks such as similarity:FILE")
     kinds = [check_task(task) for task in tasks]
     if not any(kind in VECTOR_TASKS for kind in kinds):
         if len(kinds) > 1:
