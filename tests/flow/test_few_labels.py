@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def test_draws_are_stratified_and_nested() -> None:
     counts = [Counter(each.labels[0] for each in draw) for draw in draws]
     assert counts[0] == {"often": 1, "rare": 1}
     assert counts[2] == {"often": 18, "rare": 2}
-    assert all(set(small) <= set(large) for small, large in zip(draws, draws[1:], strict=False))
+    assert all(set(small) <= set(large) for small, large in pairwise(draws))
     assert draws[2] != draw_examples(data, 20, seed=4).examples
     with pytest.raises(BadSetting, match=r"101 .* has 100"):
         draw_examples(data, 101)
@@ -149,7 +150,8 @@ def test_few_labels_are_learned_and_the_folder_answers(cli: Cli, home: Path, tmp
     assert evaluated["loss"] == pytest.approx(report["loss"], rel=1e-4)
     assert open_model(tmp_path / "run").model.config.pooling == "mean"
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Confusion matrix" in page and "16 training examples" in page
+    assert "Confusion matrix" in page
+    assert "16 training examples" in page
     assert not [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".pkl", ".pt", ".bin")]
 
 
@@ -182,7 +184,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(home: Path, tmp_path: Path) 
             break
     _, resumed = run(replace(part, resume=True))
     one, other = finished(tmp_path / "whole"), finished(tmp_path / "part")
-    assert one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert resumed.metrics == result.metrics
 
 
@@ -201,16 +204,14 @@ def test_a_curve_is_scored_and_continues(home: Path, tmp_path: Path) -> None:
     assert [(each.labels, each.seed) for each in points] == [(8, 0), (20, 0), (8, 1), (20, 1)]
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert {each["model"] for each in report["curve"]} == {"fine-tuned", "frozen", "tfidf", "bert-tiny"}
-    assert len(report["points"]) == 16 and len(report["claims"]) == 3
+    assert len(report["points"]) == 16
+    assert len(report["claims"]) == 3
     last = next(each for each in report["curve"] if (each["model"], each["labels"]) == ("fine-tuned", 20))
     drawn = [each["metrics"]["accuracy"] for each in report["points"]
              if (each["model"], each["labels"]) == ("fine-tuned", 20)]  # fmt: skip
     assert last["means"]["accuracy"] == result.metrics["accuracy"] == pytest.approx(np.mean(drawn))
     assert "<svg" in (tmp_path / "run" / "report.html").read_text()
-    for number, event in enumerate(finetune_events(part)):
-        if isinstance(event, CurvePointScored):
-            break
-    assert number < 10
+    assert any(isinstance(event, CurvePointScored) for event in finetune_events(part))  # and no further
     before = json.loads((tmp_path / "part" / "report.json").read_text())["points"]
     assert len(before) == 4
     run(replace(part, resume=True))
@@ -236,13 +237,14 @@ def test_numbers_on_the_command_line(cli: Cli, home: Path, tmp_path: Path) -> No
 
 
 def test_the_claim_is_a_number() -> None:
+    names = ("fine-tuned", "tfidf", "bert-tiny")
     points = [
         CurvePoint(model, labels, seed, {"accuracy": score + (0.01, -0.01)[seed]}, 0, 1.0)
-        for model, scores in (("fine-tuned", (0.5, 0.7, 0.9)), ("tfidf", (0.5, 0.5, 0.8)), ("bert-tiny", (0.4, 0.4, 0.5)))
+        for model, scores in zip(names, ((0.5, 0.7, 0.9), (0.5, 0.5, 0.8), (0.4, 0.4, 0.5)), strict=True)
         for labels, score in zip((10, 100, 1000), scores, strict=True)
         for seed in (0, 1)
     ]  # fmt: skip
-    summary = CurveSummary.of(points, ("fine-tuned", "tfidf", "bert-tiny"))
+    summary = CurveSummary.of(points, names)
     assert summary.labels_for("fine-tuned", 0.8) == pytest.approx(10**2.5)
     assert summary.claims == [
         "With about 320 labels the fine-tuned model reaches accuracy 0.800, for which tfidf needs 1,000: 3.2 times as "
@@ -255,7 +257,8 @@ def test_the_claim_is_a_number() -> None:
     ))  # fmt: skip
     assert "more than the fine-tuned model with any number of them (0.900)" in reversed_summary.claims[0]
     view = efficiency_curve(summary)
-    assert view.log_x and [line.name for line in view.lines if line.same_color_as is None] == list(summary.models)
+    assert view.log_x
+    assert [line.name for line in view.lines if line.same_color_as is None] == list(names)
     low, high = summary.last("tfidf").intervals["accuracy"]
     assert (high - low) / 2 == pytest.approx(12.706 * 0.01)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -133,6 +133,6 @@ class ContrastiveTrainer(Trainer):
         return super().averaged_weights()
 
 
-def contrastive(task: Classify) -> ContrastiveClassify:
-    """The same task, trained contrastively."""
-    return ContrastiveClassify(**vars(replace(task)))
+def contrastive(task: Any) -> ContrastiveClassify:
+    """The same classification of texts, trained contrastively."""
+    return ContrastiveClassify(**vars(task))
