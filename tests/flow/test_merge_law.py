@@ -131,3 +131,15 @@ def test_an_adapter_its_merged_model_and_both_in_other_programs_agree(case: str,
         with pytest.raises(CannotDo, match="GGUF has no classification head"):
             clearstory.convert(tmp_path / "run", tmp_path / "merged.gguf")
         assert not (tmp_path / "merged.gguf").exists()
+
+
+def test_seeds_of_language_modelling_are_summarized(home: Path, tmp_path: Path) -> None:
+    training = {**TRAINING, "batch_size": 4}
+    result = clearstory.finetune(
+        home / "gpt2", home / "lm.txt", task="lm", seeds=2, steps=1, out=tmp_path / "runs", training=training,  # type: ignore[arg-type]
+    )  # fmt: skip
+    bits = [each.bits_per_byte for each in result.runs]
+    assert result.metric == "bits_per_byte"
+    assert result.metrics["bits_per_byte"] == pytest.approx(sum(filter(None, bits)) / 2)
+    assert result.folder == result.runs[bits.index(min(filter(None, bits)))].folder
+    assert (tmp_path / "runs" / "summary.json").is_file()

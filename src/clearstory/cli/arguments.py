@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_origin
 
-from clearstory.errors import nearest
+from clearstory.recipes.settings.other_names import nearest_setting
 from clearstory.recipes.settings.schema import Setting, quote_value, strip_optional
 
 COMMON_FLAGS = {
@@ -79,7 +79,7 @@ def parse_arguments(words: Sequence[str], settings: Mapping[str, Setting]) -> di
 
 def unknown_flag(name: str, key: str, settings: Mapping[str, Setting]) -> str:
     """The error message for an unknown flag, with the nearest existing one."""
-    close = nearest(key, [*COMMON_FLAGS, *settings, "help"])
+    close = nearest_setting(key, [*COMMON_FLAGS, *settings, "help"])
     # The list of all flags would fill a page; --help is that page.
     way_out = f"did you mean {flag_name(close.split(chr(39))[1])}?" if close.startswith("did") else "see --help"
     return f"unknown flag {name}; {way_out}"

@@ -140,10 +140,10 @@ def encoder_outputs(model: Encoder) -> tuple[str, ...]:
 def classifier_graphs(model: ClassificationHead) -> Iterator[OnnxGraph]:
     """The graph of a classification head over an encoder or a decoder, with the names of the labels."""
     backbone = model.backbone
-    if not isinstance(backbone, Encoder | Transformer) or getattr(backbone.config, "recall", ()):
+    if not isinstance(backbone, Encoder | Transformer) or backbone.config.recall:
         raise CannotDo(
-            f"the head of this model ({family_name(backbone)}) cannot be exported to ONNX; supported: heads of encoders "
-            "and of decoders without recall"
+            f"the head of this model ({family_name(backbone)}) cannot be exported to ONNX; supported: heads of "
+            "encoders and of decoders without recall"
         )
     types = ["token_type_ids"] if getattr(backbone, "token_type_embedding", None) is not None else []
     names = ["input_ids", "attention_mask", *types]

@@ -179,17 +179,25 @@ def recipes_of_seeds(recipe: FinetuneRecipe) -> list[FinetuneRecipe]:
 def summarize_seeds(recipe: FinetuneRecipe, results: Sequence[TrainingResult]) -> FinetuneResult:
     """The means of all runs with their intervals, and the folder of the best; written to summary.json for several."""
     first = results[0]
-    metric = next(iter(first.metrics), "loss")
-    means = {name: fmean(each.metrics[name] for each in results) for name in first.metrics}
+    metrics = [metrics_of(each) for each in results]
+    metric = next(iter(metrics[0]), "loss")
+    means = {name: fmean(each[name] for each in metrics) for name in metrics[0]}
     intervals = dict(first.intervals)
     if len(results) > 1:
-        intervals = {name: interval_of_mean([each.metrics[name] for each in results]) for name in first.metrics}
-    best = max(results, key=lambda each: each.metrics.get(metric, 0.0))
+        intervals = {name: interval_of_mean([each[name] for each in metrics]) for name in metrics[0]}
+    sign = -1 if recipe.task == "lm" else 1  # of bits, fewer are better
+    best = max(zip(metrics, results, strict=True), key=lambda pair: sign * pair[0].get(metric, 0.0))[1]
     test = {name: fmean(each.test_metrics[name] for each in results) for name in first.test_metrics}
     result = FinetuneResult(best.folder, recipe.task, metric, means, intervals, test, tuple(results))
     if len(results) > 1:
         durable.write_json(best.run_folder.parent / "summary.json", plain_paths(result.to_json()))
     return result
+
+
+def metrics_of(result: TrainingResult) -> dict[str, float]:
+    """The metrics of a task; of a language model bits per byte and nats per token, where they are known."""
+    found = {name: getattr(result, name) for name in ("bits_per_byte", "nats_per_token")} if not result.report else {}
+    return {**{name: value for name, value in found.items() if value is not None}, **result.metrics}
 
 
 def plain_paths(value: Any) -> Any:

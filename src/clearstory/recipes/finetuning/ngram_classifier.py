@@ -17,9 +17,7 @@ from clearstory.tasks.data.examples import DataSplits, LabeledText
 from clearstory.text.train_tokenizer import train_tokenizer
 
 ORDERS = {"characters": 4, "bytes": 4, "words": 1, "wordpunct": 1}
-"""Tokens of the longest n-gram by the kind of tokenizer, 2 for others: those with the best accuracy on SST-2. Longer ones
-estimate more than so few texts tell.
-"""
+"""Tokens of the longest n-gram by the kind of tokenizer, 2 for others: those with the best accuracy on SST-2."""
 
 
 def ngram_classifier_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:

@@ -12,7 +12,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.errors import BadSetting, UnknownName
+from clearstory.recipes.settings.other_names import nearest_setting
 from clearstory.recipes.settings.schema import quote_value
 
 P = ParamSpec("P")
@@ -44,7 +45,9 @@ def check_arguments(function: Callable[P, R], name: str | None = None) -> Callab
         hints, settings, accepts_settings = argument_types(function)
         for key in kwargs:
             if key not in hints and key not in settings and not (accepts_settings and "." in key):
-                raise UnknownName(f"{title} has no argument called '{key}'; {nearest(key, [*hints, *settings])}")
+                own = [*hints, *settings]
+                close = nearest_setting(key, [*own, *nested_keys(function)], listed=own)
+                raise UnknownName(f"{title} has no argument called '{key}'; {close}")
         # Python takes the name of a positional argument as one of `**settings`; `bind` does only from Python 3.13 on.
         also_setting = positional_only_names(function) if accepts_settings else []
         if twice := next((key for key in also_setting[: len(args)] if key in kwargs), None):
@@ -78,6 +81,16 @@ def argument_types(function: Callable[..., Any]) -> tuple[dict[str, Any], frozen
         elif parameter.kind is not Parameter.VAR_POSITIONAL:
             named[name] = hints.get(name, Any)
     return named, settings, accepts_settings
+
+
+def nested_keys(function: Callable[..., Any]) -> list[str]:
+    """The dotted keys of the sections of a function's `**settings`, such as training.learning_rate."""
+    for name, parameter in signature(function).parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            (typed_dict,) = get_args(typing.get_type_hints(function)[name]) or (None,)
+            sections = typing.get_type_hints(typed_dict).items() if typed_dict is not None else ()
+            return [f"{key}.{field}" for key, hint in sections for field in getattr(hint, "__annotations__", ())]
+    return []
 
 
 def positional_names(function: Callable[..., Any], count: int) -> Iterable[str]:

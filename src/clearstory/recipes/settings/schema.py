@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.recipes.settings.other_names import nearest_setting
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ def flatten_keys(settings: type[Any], values: Mapping[str, Any]) -> dict[str, An
         if name in table:
             flat[name] = value
         elif value is not None or not any(other.startswith(f"{name}.") for other in table):
-            raise UnknownName(f"there is no setting called '{key}'; {nearest(name, table)}")
+            raise UnknownName(f"there is no setting called '{key}'; {nearest_setting(name, table)}")
         # else an empty YAML section ("training:"), which sets nothing
     return flat
 
