@@ -9,7 +9,7 @@ from typing import Any
 from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import EmbedRecipe
 
-SHARED = ("pooling", "prompt", "truncate", "batch_size", "errors", "text_field", "device")
+SHARED = ("pooling", "prompt", "truncate", "batch_size", "errors", "text_field", "device", "int8")
 """Settings that all of it takes."""
 
 

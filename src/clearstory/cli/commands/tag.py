@@ -22,6 +22,7 @@ def run(recipe: TagRecipe, output: Output) -> Mapping[str, Any]:
         errors=recipe.errors,
         text_field=recipe.text_field,
         device=recipe.device,
+        int8=recipe.int8,
     )
     if recipe.out is not None:
         write_tags(recipe.out, tagged)

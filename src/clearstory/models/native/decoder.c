@@ -5,74 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vectors.h"
-
-/* e^x to 2e-7 of its size for x up to 88: 2^n e^r with |r| at most ln(2) / 2, and the series of e^r. */
-ALWAYS floats exponential(floats x) {
-    x = choose(x < all(-87), all(-87), choose(x > all(88), all(88), x));
-    ints n = __builtin_convertvector(x * 1.44269504f + choose(x < all(0), all(-0.5f), all(0.5f)), ints);
-    floats whole = __builtin_convertvector(n, floats);
-    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
-    floats series = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r / 720)))));
-    return series * (floats)((n + 127) << 23);
-}
-
-/* Applies a function of vectors to all numbers of a row. */
-#define APPLY(function, x, count)                                                          \
-    do {                                                                                   \
-        int64_t i_ = 0;                                                                    \
-        for (; i_ + FLOATS <= (count); i_ += FLOATS) store((x) + i_, function(load((x) + i_)));    \
-        floats last_ = {0}; /* what is left, padded with zeros */                          \
-        memcpy(&last_, (x) + i_, 4 * ((count) - i_));                                      \
-        last_ = function(last_);                                                           \
-        memcpy((x) + i_, &last_, 4 * ((count) - i_));                                      \
-    } while (0)
-
-ALWAYS floats silu(floats x) { return x / (1.0f + exponential(-x)); }
-
-/* x (1 + tanh u) / 2; Hendrycks and Gimpel 2016. The logistic function of 2 u is (1 + tanh u) / 2. */
-ALWAYS floats gelu_tanh(floats x) {
-    return x / (1.0f + exponential(-1.5957691216f * (x + 0.044715f * x * x * x)));
-}
-
-ALWAYS floats relu(floats x) { return choose(x < all(0), all(0), x); }
-
-ALWAYS float sum_lanes(floats v) {
-    const floats none = {0};
-    return sum_four(v, none, none, none)[0];
-}
-
-static float sum(const float *x, int64_t n) {
-    floats lanes = {0};
-    float rest = 0;
-    int64_t i = 0;
-    for (; i + FLOATS <= n; i += FLOATS) lanes += load(x + i);
-    for (; i < n; i++) rest += x[i];
-    return sum_lanes(lanes) + rest;
-}
-
-/* (x - a) . (y - b) */
-static float product(const float *x, float a, const float *y, float b, int64_t n) {
-    floats lanes = {0};
-    float rest = 0;
-    int64_t i = 0;
-    for (; i + FLOATS <= n; i += FLOATS) lanes += (load(x + i) - a) * (load(y + i) - b);
-    for (; i < n; i++) rest += (x[i] - a) * (y[i] - b);
-    return sum_lanes(lanes) + rest;
-}
-
-static void normalise(const Norm *norm, const float *x, int64_t n, const float *gain, float *out) {
-    const float mean = norm->kind == LAYER_NORM ? sum(x, n) / n : 0;
-    const float factor = 1.0f / sqrtf(product(x, mean, x, mean, n) / n + (float)norm->eps);
-    for (int64_t i = 0; i < n; i++) out[i] = (x[i] - mean) * factor * gain[i] + (norm->bias ? norm->bias[i] : 0.0f);
-}
-
-static void normalise_rows(const Norm *norm, const float *x, int64_t rows, int64_t n, float *out) {
-    for (int64_t r = 0; r < rows; r++) {
-        if (norm->gain) normalise(norm, x + r * n, n, norm->gain, out + r * n);
-        else memcpy(out + r * n, x + r * n, n * sizeof *x);
-    }
-}
+#include "layers.h"
 
 /* Queries and keys normalised and rotated, the key and value copied into the cache. Pairs (i, i + half) of a rotated
    head are written side by side: products of queries and keys are the same. */
@@ -154,27 +87,6 @@ ALWAYS void weigh_values(const float *scores, int n, const float *values, int64_
         for (int i = 0; i < parts; i++) store(out + h * size + FLOATS * i, sums[h][i] / totals[h]);
 }
 
-/* The exponentials of scores less the largest, and their sum. */
-static float exponentials(float *scores, int64_t count) {
-    int64_t t = 0;
-    floats most = all(-INFINITY), sums = {0};
-    for (; t + FLOATS <= count; t += FLOATS) most = choose(load(scores + t) > most, load(scores + t), most);
-    float largest = -INFINITY, total = 0;
-    for (int i = 0; i < FLOATS; i++) largest = most[i] > largest ? most[i] : largest;
-    for (; t < count; t++) largest = scores[t] > largest ? scores[t] : largest;
-    for (t = 0; t + FLOATS <= count; t += FLOATS) {
-        floats v = exponential(load(scores + t) - largest);
-        store(scores + t, v);
-        sums += v;
-    }
-    for (int i = 0; i < FLOATS; i++) total += sums[i];
-    for (; t < count; t++) {
-        scores[t] = exponential(all(scores[t] - largest))[0];
-        total += scores[t];
-    }
-    return total;
-}
-
 ALWAYS void attend(const float *q, int n, const float *keys, const float *values, int64_t count, int size,
                    float scale, float *scores, float *out) {
     float totals[MAX_SHARING];
@@ -241,14 +153,7 @@ static void activate_rows(const Decoder *d, float *x, int64_t rows) {
     const int64_t n = d->intermediate_size, stride = d->gated ? 2 * n : n;
     for (int64_t r = 0; r < rows; r++) {
         float *row = x + r * stride;
-        switch (d->activation) {
-            case GELU:
-                for (int64_t i = 0; i < n; i++) row[i] = 0.5f * row[i] * (1.0f + erff(row[i] * 0.70710678f));
-                break;
-            case GELU_TANH: APPLY(gelu_tanh, row, n); break;
-            case RELU: APPLY(relu, row, n); break;
-            default: APPLY(silu, row, n);
-        }
+        activate(d->activation, row, n);
         if (d->gated)
             for (int64_t i = 0; i < n; i++) row[i] *= row[n + i];
     }

@@ -2,17 +2,8 @@
 #ifndef CLEARSTORY_DECODER_H
 #define CLEARSTORY_DECODER_H
 
+#include "layers.h"
 #include "matrix.h"
-
-enum { RMS_NORM, LAYER_NORM };
-enum { GELU, GELU_TANH, RELU, SILU };
-
-typedef struct {
-    int64_t kind;      /* RMS_NORM or LAYER_NORM */
-    const float *gain; /* NULL for no norm */
-    const float *bias; /* NULL for none */
-    double eps;
-} Norm;
 
 typedef struct {
     Norm attention_norm, feed_forward_norm;

@@ -83,6 +83,34 @@ class CacheStruct(Structure):
     _fields_ = [("data", c_void_p), ("capacity", c_int64), ("kept", c_int64)]
 
 
+class PanelMatrixStruct(Structure):
+    """A constant matrix in panels; see panel.h."""
+
+    _fields_ = [
+        ("type", c_int64), ("outs", c_int64), ("ins", c_int64), ("panels", c_void_p), ("scales", c_void_p),
+        ("sums", c_void_p), ("columns", c_void_p), ("bias", c_void_p),
+    ]  # fmt: skip
+
+
+class EncoderBlockStruct(Structure):
+    """A block of an encoder; see encoder.h."""
+
+    _fields_ = [
+        ("attention_norm", NormStruct), ("feed_forward_norm", NormStruct), ("query_key_value", PanelMatrixStruct),
+        ("output", PanelMatrixStruct), ("gate_up", PanelMatrixStruct), ("down", PanelMatrixStruct),
+    ]  # fmt: skip
+
+
+class EncoderStruct(Structure):
+    """An encoder; see encoder.h."""
+
+    _fields_ = [
+        ("layers", c_int64), ("width", c_int64), ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64),
+        ("intermediate_size", c_int64), ("activation", c_int64), ("gated", c_int64), ("norm_first", c_int64),
+        ("score_scale", c_double), ("final_norm", NormStruct), ("blocks", POINTER(EncoderBlockStruct)),
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Kernels:
     """What `find_kernels` found.
@@ -272,4 +300,10 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
         POINTER(CacheStruct),
         c_int32,
     ]
+    library.panel_product.restype = c_int32
+    library.panel_product.argtypes = [
+        *(POINTER(PanelMatrixStruct), c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int64, c_int32),
+    ]
+    library.encoder_forward.restype = c_int32
+    library.encoder_forward.argtypes = [POINTER(EncoderStruct), c_void_p, c_void_p, c_int64, c_int32, c_int32]
     return library

@@ -29,6 +29,7 @@ typedef int8_t bytes __attribute__((vector_size(2 * FLOATS)));
 
 /* Types of what lies anywhere in memory. */
 typedef floats loose_floats __attribute__((aligned(4), may_alias));
+typedef ints loose_ints __attribute__((aligned(4), may_alias));
 typedef shorts loose_shorts __attribute__((aligned(2), may_alias));
 typedef bytes loose_bytes __attribute__((aligned(1), may_alias));
 
@@ -80,7 +81,7 @@ ALWAYS floats load(const float *p) { return *(const loose_floats *)p; }
 
 ALWAYS void store(float *p, floats v) { *(loose_floats *)p = v; }
 
-ALWAYS floats all(float number) { return (floats){0} + number; }
+ALWAYS floats all(float number) { return number - (floats){0}; } /* 0 + number is another one for -0 */
 
 /* Lanes of a where the mask is set, of b elsewhere. */
 ALWAYS floats choose(ints mask, floats a, floats b) { return (floats)(((ints)a & mask) | ((ints)b & ~mask)); }
@@ -136,5 +137,28 @@ ALWAYS ints add_products(ints total, shorts a, shorts b) {
            + __builtin_convertvector(a1, ints) * __builtin_convertvector(b1, ints);
 #endif
 }
+
+/* Four integers of 8 bits in each lane. */
+#if FLOATS == 16 && defined(__AVX512VNNI__)
+typedef ints bytes4;
+ALWAYS bytes4 load_quads(const int8_t *p) { return *(const loose_ints *)p; }
+
+/* total + a * b, four products added in each lane; the bytes of a have no sign. */
+ALWAYS ints add_byte_products(ints total, ints a, bytes4 b) {
+    return (ints)_mm512_dpbusd_epi32((__m512i)total, (__m512i)a, (__m512i)b);
+}
+#else
+/* Those of even and of odd place, as 16 bits: pairs of products then have no overflow. */
+typedef struct { shorts even, odd; } bytes4;
+ALWAYS bytes4 load_quads(const int8_t *p) {
+    const shorts both = *(const loose_shorts *)p;
+    return (bytes4){(both << 8) >> 8, both >> 8};
+}
+
+ALWAYS ints add_byte_products(ints total, ints a, bytes4 b) {
+    const shorts even = (shorts)(a & 0x00ff00ff), odd = (shorts)((a >> 8) & 0x00ff00ff);
+    return add_products(add_products(total, even, b.even), odd, b.odd);
+}
+#endif
 
 #endif

@@ -93,15 +93,22 @@ class DecodingStep:
 
     def norm_struct(self, norm: nn.Module | None) -> NormStruct:
         """The structure of a norm; without a gain for none."""
-        if norm is None:
-            return NormStruct(RMS_NORM, None, None, 0.0)
-        if isinstance(norm, RMSNorm):
-            return NormStruct(RMS_NORM, self.address(norm.weight), None, norm.eps)
-        assert isinstance(norm, nn.LayerNorm), "a decoder has layer norms or RMS norms"
-        bias = None if norm.bias is None else self.address(norm.bias)
-        return NormStruct(LAYER_NORM, self.address(norm.weight), bias, norm.eps)
+        struct, tensors = native_norm(norm)
+        self.tensors += tensors
+        return struct
 
     def address(self, tensor: Tensor) -> int:
         """The address of a tensor's numbers, fp32 and side by side."""
         self.tensors.append(tensor.detach().float().contiguous())
         return self.tensors[-1].data_ptr()
+
+
+def native_norm(norm: nn.Module | None) -> tuple[NormStruct, list[Tensor]]:
+    """The structure of a norm, without a gain for none, and the tensors that it points to."""
+    if norm is None:
+        return NormStruct(RMS_NORM, None, None, 0.0), []
+    assert isinstance(norm, RMSNorm | nn.LayerNorm), "a Transformer has layer norms or RMS norms"
+    bias = norm.bias if isinstance(norm, nn.LayerNorm) else None
+    tensors = [each.detach().float().contiguous() for each in (norm.weight, bias) if each is not None]
+    addresses = [each.data_ptr() for each in tensors] + [None] * (2 - len(tensors))
+    return NormStruct(LAYER_NORM if isinstance(norm, nn.LayerNorm) else RMS_NORM, *addresses, norm.eps), tensors

@@ -28,6 +28,7 @@ class PackedSequences:
         by_length = sorted((length, row) for row, length in enumerate(lengths.tolist()))
         self.groups = [(length, len(list(rows))) for length, rows in groupby(length for length, _ in by_length)]
         self.positions = torch.cat([torch.arange(length) + row * count for length, row in by_length])
+        self.order = torch.tensor([row for _, row in by_length])
 
     def pack(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "1 N W"]:
         """The tokens without the padding."""
@@ -37,6 +38,21 @@ class PackedSequences:
         """The padded batch; padding is 0."""
         padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
         return torch.unflatten(padded.index_copy(0, self.positions, x.squeeze(0)), 0, self.shape)
+
+    @property
+    def lengths(self) -> Int[Tensor, "B"]:
+        """The length of each sequence, in the order in which they lie."""
+        return torch.tensor([length for length, rows in self.groups for _ in range(rows)])
+
+    @property
+    def starts(self) -> Int[Tensor, "B"]:
+        """The index of each sequence's first token, in the order in which they lie."""
+        lengths = self.lengths
+        return lengths.cumsum(0) - lengths
+
+    def in_batch_order(self, x: Float[Tensor, "B W"]) -> Float[Tensor, "B W"]:
+        """Vectors of the sequences in the order of the batch, from those in the order in which they lie."""
+        return torch.zeros_like(x).index_copy(0, self.order, x)
 
     def attend(
         self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from clearstory import durable
 from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.models.inference_encoder import inference_encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.tasks.classify import probabilities, window_outputs
@@ -75,6 +76,7 @@ def classify(
     errors: Errors = "strict",
     text_field: str = "text",
     device: str | None = None,
+    int8: bool = False,
 ) -> list[Classification]:
     """The labels that a model predicts for each text, or for each word of it.
 
@@ -82,7 +84,8 @@ def classify(
     the predicted numbers. A text that names a file is replaced by the lines of the file, or by the column `text_field`
     of a table. `pair` is the second text of a pair with each text; `pair_column` is the column with the second texts.
     Texts longer than the context are cut with `truncate`, or read in windows that start every `stride` tokens, whose
-    probabilities are averaged. Raises CannotDo for a model without a classification head, ContextOverflow for a text
+    probabilities are averaged. With `int8`, the linear layers of an encoder's blocks are rounded to 8 bits, which is
+    faster on a processor. Raises CannotDo for a model without a classification head, ContextOverflow for a text
     that is too long.
 
     >>> import clearstory
@@ -99,10 +102,11 @@ def classify(
     if network.config.label_level == "token":
         if pair is not None or pair_column is not None:
             raise CannotDo("this model labels each word of a text; leave pair and pair_column out")
-        return classify_words(network, [text for text, _ in inputs], WordWindows(windows), batch_size)
+        return classify_words(network, [text for text, _ in inputs], WordWindows(windows), batch_size, int8)
     parts = [windows(text, second) for text, second in inputs]
     owners = torch.tensor([index for index, part in enumerate(parts) for _ in part])
     rows = [window for part in parts for window in part]
+    network = inference_encoder(network, int8=int8, n_tokens=sum(len(row.ids) for row in rows))
     predicted = probabilities(window_outputs(network, rows, batch_size), network.config.problem_type)
     labels = network.config.labels
     if len(rows) > len(inputs):  # the mean of each text's windows
@@ -134,11 +138,14 @@ def is_table(source: str | Path) -> bool:
     return content_suffix(Path(source)) == ".tsv" and Path(source).expanduser().is_file()
 
 
-def classify_words(network: Any, inputs: Sequence[str], windows: WordWindows, batch_size: int) -> list[Classification]:
+def classify_words(
+    network: Any, inputs: Sequence[str], windows: WordWindows, batch_size: int, int8: bool = False
+) -> list[Classification]:
     """The label of each word of each text."""
     labels = network.config.labels
     words = [text.split() for text in inputs]
     parts = [windows.of_words(each) if each else [] for each in words]
+    network = inference_encoder(network, int8=int8, n_tokens=sum(len(each.ids) for part in parts for each in part))
     found = predict_words(network, parts, list(map(len, words)), batch_size)
     results = []
     for text, of_text, predictions in zip(inputs, words, found, strict=True):

@@ -18,6 +18,7 @@ from clearstory.models.base import TokenBatch, inference_mode, reads_source
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.head_config import hidden_width
 from clearstory.models.heads import backbone_of, hidden_states
+from clearstory.models.inference_encoder import inference_encoder
 from clearstory.models.pooling import pool
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
@@ -63,12 +64,14 @@ def embed(
     text_field: str = "text",
     device: str | None = None,
     prompt: str | None = None,
+    int8: bool = False,
 ) -> Embeddings:
     """One vector for each text; with `normalize`, of length 1.
 
     By default, vectors are pooled as the model's folder says (modules.json of sentence-transformers), else by mean, and
     of models that are no encoders from the last token. Of a model with a classification head, the backbone is used.
-    `prompt` names one of the folder's prompts, which is put before each text.
+    `prompt` names one of the folder's prompts, which is put before each text. With `int8`, the linear layers of the
+    blocks are rounded to 8 bits: two to three times as fast on a processor.
 
     A text that names a file is replaced by the lines of the file. Raises CannotDo for a model without hidden states,
     ContextOverflow for a text that is too long.
@@ -77,7 +80,7 @@ def embed(
     >>> clearstory.embed("runs/bert/model", ["A cat sat.", "A dog lay."]).vectors.shape  # doctest: +SKIP
     (2, 256)
     """
-    encoder = load_embedder(model, pooling, device)
+    encoder = load_embedder(model, pooling, device, int8=int8)
     inputs = tuple(read_texts(texts, errors, text_field))
     vectors = encoder.vectors(inputs, prompt=prompt, truncate=truncate, batch_size=batch_size, normalize=normalize)
     return Embeddings(inputs, vectors, encoder.summary, encoder.note)
@@ -92,6 +95,7 @@ class Embedder:
         tokenizer: its tokenizer.
         pipeline: the modules of its folder that pool; None without them, or where another pooling is chosen.
         pooling: how hidden states are pooled without them.
+        int8: whether the linear layers of the blocks are rounded to int8.
         note: a sentence on the pooling, where nobody has chosen it for a model that was not trained for vectors.
     """
 
@@ -100,6 +104,7 @@ class Embedder:
     pipeline: SentencePipeline | None
     pooling: str
     note: str | None = None
+    int8: bool = False
 
     @property
     def summary(self) -> str:
@@ -125,6 +130,7 @@ class Embedder:
         inputs = SentenceInputs.of_model(network, self.tokenizer, pipeline, before, truncate)
         rows = inputs(texts)
         vectors: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(rows)
+        network = inference_encoder(network, int8=self.int8, n_tokens=sum(map(len, rows)))
         with inference_mode(network):
             for batch in batches_by_length(rows, batch_size):
                 tokens = TokenBatch.from_sequences([rows[index] for index in batch], next(network.parameters()).device)
@@ -143,7 +149,9 @@ POOLING_TITLES = {"lasttoken": "last"}
 """Names of poolings as --pooling has them, where those of sentence-transformers differ."""
 
 
-def load_embedder(model: str | Path | ModelWithTokenizer, pooling: Pooling | None, device: str | None) -> Embedder:
+def load_embedder(
+    model: str | Path | ModelWithTokenizer, pooling: Pooling | None, device: str | None, *, int8: bool = False
+) -> Embedder:
     """The model with its pooling: that which is named, or that of its folder, or the mean of an encoder's hidden states
     and the last one of other models.
 
@@ -161,14 +169,15 @@ def load_embedder(model: str | Path | ModelWithTokenizer, pooling: Pooling | Non
     if pooling == "pooled":
         require(network, Capability.POOLER)
     if pooling is not None or pipeline is not None:
-        return Embedder(network, tokenizer, pipeline, {"last": "lasttoken"}.get(pooling or "", pooling or ""))
+        named = {"last": "lasttoken"}.get(pooling or "", pooling or "")
+        return Embedder(network, tokenizer, pipeline, named, int8=int8)
     if has_capability(network, Capability.BIDIRECTIONAL):
-        return Embedder(network, tokenizer, None, "mean")
+        return Embedder(network, tokenizer, None, "mean", int8=int8)
     note = (
         f"this model ({family_name(network)}) was not trained for vectors: each is the hidden state of a text's last "
         "token; pass --pooling mean for the mean of all"
     )
-    return Embedder(network, tokenizer, None, "lasttoken", note)
+    return Embedder(network, tokenizer, None, "lasttoken", note, int8)
 
 
 def find_pipeline(opened: ModelWithTokenizer) -> SentencePipeline | None:

@@ -122,6 +122,7 @@ def search(
     errors: Errors = "strict",
     text_field: str = "text",
     device: str | None = None,
+    int8: bool = False,
 ) -> SearchResults:
     """The `top` texts that are most similar to each query, by the cosine of their vectors.
 
@@ -138,7 +139,7 @@ def search(
     asked = [queries] if isinstance(queries, str) else list(queries)
     if not asked or not all(query.strip() for query in asked):
         raise BadInput("a query is empty; give a text to search for")
-    embedder = load_embedder(model, pooling, device)
+    embedder = load_embedder(model, pooling, device, int8=int8)
     found = read_texts(texts, errors, text_field)
     options: dict[str, Any] = {"truncate": truncate, "batch_size": batch_size, "normalize": True}
     of_texts = embedder.vectors(found, prompt=prompt or prompt_for(embedder, "document", "passage"), **options)
@@ -187,6 +188,7 @@ def deduplicate(
     errors: Errors = "strict",
     text_field: str = "text",
     device: str | None = None,
+    int8: bool = False,
 ) -> Deduplication:
     """The texts without those whose cosine with an earlier kept one is at least `threshold`.
 
@@ -196,7 +198,7 @@ def deduplicate(
     """
     if not 0 < threshold <= 1:
         raise BadSetting(f"duplicates is {threshold:g}; give a cosine above 0, at most 1, such as 0.9")
-    embedder = load_embedder(model, pooling, device)
+    embedder = load_embedder(model, pooling, device, int8=int8)
     found = tuple(read_texts(texts, errors, text_field))
     vectors = embedder.vectors(found, prompt=prompt, truncate=truncate, batch_size=batch_size, normalize=True)
     first, scores = group_duplicates(vectors, threshold)

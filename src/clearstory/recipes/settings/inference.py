@@ -190,6 +190,7 @@ class EmbedRecipe:
         text_field: field (jsonl) or column (parquet) with the text.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
+        int8: round the linear layers of an encoder's blocks to 8 bits, on a processor.
     """
 
     model: str = positional_setting("MODEL")
@@ -206,6 +207,7 @@ class EmbedRecipe:
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
     device: str | None = None
+    int8: bool = False
 
     def __post_init__(self) -> None:
         if self.query and self.duplicates is not None:
@@ -234,6 +236,7 @@ class ClassifyRecipe:
         out: file for the results, .jsonl, .csv or .tsv; default: standard output.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
+        int8: round the linear layers of an encoder's blocks to 8 bits, on a processor.
     """
 
     model: str = positional_setting("MODEL")
@@ -248,6 +251,7 @@ class ClassifyRecipe:
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
     device: str | None = None
+    int8: bool = False
 
     def __post_init__(self) -> None:
         if self.stride is not None and self.stride < 1:
@@ -300,6 +304,7 @@ class TagRecipe:
         text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
+        int8: round the linear layers of an encoder's blocks to 8 bits, on a processor.
     """
 
     model: str = positional_setting("MODEL")
@@ -312,6 +317,7 @@ class TagRecipe:
     text_field: str = "text"
     errors: Literal["strict", "replace"] = "strict"
     device: str | None = None
+    int8: bool = False
 
     def __post_init__(self) -> None:
         if self.stride is not None and self.stride < 1:

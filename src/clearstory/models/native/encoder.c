@@ -1,0 +1,160 @@
+/* See encoder.h. Devlin et al. 2019; Vaswani et al. 2017, section 3. */
+#include "encoder.h"
+
+#include <stdlib.h>
+
+#include "tiles.h"
+
+static int64_t padded(int64_t n) { return (n + TILE_OUTS - 1) / TILE_OUTS * TILE_OUTS; }
+
+/* The tokens of one sequence: queries of `rows` tokens, keys and values of `count`, in rows that lie `stride` apart. */
+typedef struct {
+    const float *queries, *keys, *values;
+    int64_t rows, count, stride;
+    float *out;
+    int64_t out_stride;
+} Heads;
+
+/* Numbers of scratch memory for one head of a sequence. */
+static int64_t scratch_size(const Encoder *e, int64_t count) {
+    return e->head_dim * padded(count) + count * padded(e->head_dim) + TILE_ROWS * padded(count);
+}
+
+/* out = a b for up to TILE_ROWS rows of a; columns of b are padded to whole tiles. */
+static void small_product(const float *a, int64_t a_stride, int64_t rows, const float *b, int64_t b_stride,
+                          int64_t count, int64_t columns, const float *divisors, float *out, int64_t out_stride) {
+    for (int64_t first = 0; first < columns; first += TILE_OUTS) {
+        floats sums[TILE_ROWS][2];
+#define CALL(n) float_tile(a, a_stride, b + first, b_stride, count, n, sums)
+        FOR_ROWS(rows, CALL)
+#undef CALL
+        for (int64_t r = 0; r < rows; r++)
+            for (int c = 0; c < 2; c++) {
+                const int64_t at = first + c * FLOATS, rest = columns - at;
+                const floats v = divisors ? sums[r][c] / divisors[r] : sums[r][c];
+                if (rest >= FLOATS) store(out + r * out_stride + at, v);
+                else if (rest > 0) memcpy(out + r * out_stride + at, &v, 4 * rest);
+            }
+    }
+}
+
+/* softmax(Q K^T scale) V of the heads that share a key. */
+static void attend(const Encoder *e, Heads h, int64_t sharing, float *scratch) {
+    const int64_t size = e->head_dim, columns = padded(h.count), width = padded(size);
+    const float scale = (float)e->score_scale;
+    float *keys = scratch, *values = keys + size * columns, *scores = values + h.count * width;
+    for (int64_t t = 0; t < h.count; t++) {
+        for (int64_t i = 0; i < size; i++) keys[i * columns + t] = h.keys[t * h.stride + i] * scale;
+        for (int64_t i = 0; i < size; i++) values[t * width + i] = h.values[t * h.stride + i];
+        for (int64_t i = size; i < width; i++) values[t * width + i] = 0;
+    }
+    for (int64_t i = 0; i < size; i++)
+        for (int64_t t = h.count; t < columns; t++) keys[i * columns + t] = 0;
+    for (int64_t head = 0; head < sharing; head++)
+        for (int64_t row = 0; row < h.rows; row += TILE_ROWS) {
+            const int64_t n = h.rows - row < TILE_ROWS ? h.rows - row : TILE_ROWS;
+            float totals[TILE_ROWS];
+            small_product(h.queries + row * h.stride + head * size, h.stride, n, keys, columns, size, h.count, NULL,
+                          scores, columns);
+            for (int64_t r = 0; r < n; r++) totals[r] = exponentials(scores + r * columns, h.count);
+            small_product(scores, columns, n, values, width, h.count, size, totals,
+                          h.out + row * h.out_stride + head * size, h.out_stride);
+        }
+}
+
+/* Attention of all sequences; with `first_only`, of their first tokens. projected: queries, keys and values of each
+   token side by side. Returns 0, or 1 when memory is exhausted. */
+static int32_t attend_sequences(const Encoder *e, const float *projected, const int64_t *lengths, const int64_t *starts,
+                                int64_t sequences, int32_t first_only, float *out, int32_t threads) {
+    const int64_t size = e->head_dim, sharing = e->heads / e->kv_heads, stride = (e->heads + 2 * e->kv_heads) * size;
+    int64_t longest = 0, failed = 0;
+    for (int64_t s = 0; s < sequences; s++) longest = lengths[s] > longest ? lengths[s] : longest;
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads) if (threads > 1 && starts[sequences] >= 64) reduction(+ : failed)
+#endif
+    {
+        float *scratch = malloc((size_t)scratch_size(e, longest) * sizeof *scratch);
+        failed += !scratch;
+#ifdef _OPENMP
+#pragma omp for schedule(dynamic, 4)
+#endif
+        for (int64_t task = 0; task < sequences * e->kv_heads; task++) {
+            const int64_t s = task / e->kv_heads, head = task % e->kv_heads;
+            const float *rows = projected + starts[s] * stride;
+            Heads heads = {
+                .queries = rows + head * sharing * size,
+                .keys = rows + (e->heads + head) * size,
+                .values = rows + (e->heads + e->kv_heads + head) * size,
+                .rows = first_only && lengths[s] ? 1 : lengths[s],
+                .count = lengths[s],
+                .stride = stride,
+                .out = out + ((first_only ? s : starts[s]) * e->heads + head * sharing) * size,
+                .out_stride = e->heads * size,
+            };
+            if (scratch) attend(e, heads, sharing, scratch);
+        }
+        free(scratch);
+    }
+    (void)threads;
+    return failed > 0;
+}
+
+/* act(gate) * up in place: the first n numbers of each row. */
+static void gate_rows(const Encoder *e, float *x, int64_t rows) {
+    const int64_t n = e->intermediate_size;
+    for (int64_t r = 0; r < rows; r++) {
+        float *row = x + 2 * r * n;
+        activate(e->activation, row, n);
+        for (int64_t i = 0; i < n; i++) row[i] *= row[n + i];
+    }
+}
+
+/* norm(x + sublayer), or x + sublayer where norms come first. */
+static void add_sublayer(const Encoder *e, const Norm *norm, float *x, const float *sublayer, int64_t rows) {
+    for (int64_t i = 0; i < rows * e->width; i++) x[i] += sublayer[i];
+    if (!e->norm_first) normalise_rows(norm, x, rows, e->width, x);
+}
+
+/* The first row of each sequence, in place. */
+static void keep_first_rows(float *x, int64_t width, const int64_t *starts, int64_t sequences) {
+    for (int64_t s = 0; s < sequences; s++) memmove(x + s * width, x + starts[s] * width, width * sizeof *x);
+}
+
+int32_t encoder_forward(const Encoder *e, float *x, const int64_t *lengths, int64_t sequences, int32_t first_only,
+                        int32_t threads) {
+    const int64_t width = e->width, joined = (e->heads + 2 * e->kv_heads) * e->head_dim;
+    const int64_t attended_width = e->heads * e->head_dim, hidden = (e->gated + 1) * e->intermediate_size;
+    int64_t *starts = malloc((size_t)(sequences + 1) * sizeof *starts);
+    if (!starts) return 1;
+    starts[0] = 0;
+    for (int64_t s = 0; s < sequences; s++) starts[s + 1] = starts[s] + lengths[s];
+    int64_t rows = starts[sequences];
+    float *normed = malloc((size_t)rows * (2 * width + joined + attended_width + hidden) * sizeof *normed + 1);
+    if (!normed) return free(starts), 1;
+    float *out = normed + rows * width, *projected = out + rows * width, *attended = projected + rows * joined;
+    float *feed_forward = attended + rows * attended_width;
+    const int64_t activation = e->gated ? -1 : e->activation;
+    int32_t failed = 0;
+    for (int64_t layer = 0; layer < e->layers && !failed; layer++) {
+        const EncoderBlock *block = e->blocks + layer;
+        const int32_t first = first_only && layer == e->layers - 1;
+        const float *input = x;
+        if (e->norm_first) normalise_rows(&block->attention_norm, x, rows, width, normed), input = normed;
+        failed |= panel_product(&block->query_key_value, input, rows, width, projected, joined, -1, threads);
+        failed |= attend_sequences(e, projected, lengths, starts, sequences, first, attended, threads);
+        if (first) keep_first_rows(x, width, starts, sequences), rows = sequences;
+        failed |= panel_product(&block->output, attended, rows, attended_width, out, width, -1, threads);
+        add_sublayer(e, &block->attention_norm, x, out, rows);
+
+        input = x;
+        if (e->norm_first) normalise_rows(&block->feed_forward_norm, x, rows, width, normed), input = normed;
+        failed |= panel_product(&block->gate_up, input, rows, width, feed_forward, hidden, activation, threads);
+        if (e->gated) gate_rows(e, feed_forward, rows);
+        failed |= panel_product(&block->down, feed_forward, rows, hidden, out, width, -1, threads);
+        add_sublayer(e, &block->feed_forward_norm, x, out, rows);
+    }
+    if (e->final_norm.gain) normalise_rows(&e->final_norm, x, rows, width, x);
+    free(normed);
+    free(starts);
+    return failed;
+}

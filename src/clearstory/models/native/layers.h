@@ -1,0 +1,125 @@
+/* Norms, activation functions and exponentials of rows of fp32. */
+#ifndef CLEARSTORY_LAYERS_H
+#define CLEARSTORY_LAYERS_H
+
+#include <math.h>
+#include <string.h>
+
+#include "vectors.h"
+
+enum { RMS_NORM, LAYER_NORM };
+enum { GELU, GELU_TANH, RELU, SILU };
+
+typedef struct {
+    int64_t kind;      /* RMS_NORM or LAYER_NORM */
+    const float *gain; /* NULL for no norm */
+    const float *bias; /* NULL for none */
+    double eps;
+} Norm;
+
+/* e^x to 2e-7 of its size for x up to 88: 2^n e^r with |r| at most ln(2) / 2, and the series of e^r. */
+ALWAYS floats exponential(floats x) {
+    x = choose(x < all(-87), all(-87), choose(x > all(88), all(88), x));
+    ints n = __builtin_convertvector(x * 1.44269504f + choose(x < all(0), all(-0.5f), all(0.5f)), ints);
+    floats whole = __builtin_convertvector(n, floats);
+    floats r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    floats series = 1.0f + r * (1.0f + r * (0.5f + r * (1.0f / 6 + r * (1.0f / 24 + r * (1.0f / 120 + r / 720)))));
+    return series * (floats)((n + 127) << 23);
+}
+
+/* Applies a function of vectors to all numbers of a row. */
+#define APPLY(function, x, count)                                                          \
+    do {                                                                                   \
+        int64_t i_ = 0;                                                                    \
+        for (; i_ + FLOATS <= (count); i_ += FLOATS) store((x) + i_, function(load((x) + i_)));    \
+        floats last_ = {0}; /* what is left, padded with zeros */                          \
+        memcpy(&last_, (x) + i_, 4 * ((count) - i_));                                      \
+        last_ = function(last_);                                                           \
+        memcpy((x) + i_, &last_, 4 * ((count) - i_));                                      \
+    } while (0)
+
+ALWAYS floats silu(floats x) { return x / (1.0f + exponential(-x)); }
+
+/* x (1 + tanh u) / 2; Hendrycks and Gimpel 2016. The logistic function of 2 u is (1 + tanh u) / 2. */
+ALWAYS floats gelu_tanh(floats x) {
+    return x / (1.0f + exponential(-1.5957691216f * (x + 0.044715f * x * x * x)));
+}
+
+/* x times the normal distribution function, to 1e-7 of x; Abramowitz and Stegun 1964, 7.1.26. */
+ALWAYS floats gelu(floats x) {
+    const floats z = choose(x < all(0), -x, x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    const floats series = t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    const floats tail = 0.5f * series * exponential(-z * z);
+    return x * choose(x < all(0), tail, 1.0f - tail);
+}
+
+ALWAYS floats relu(floats x) { return choose(x < all(0), all(0), x); }
+
+/* An activation function of all numbers of a row. */
+static inline void activate(int64_t kind, float *x, int64_t count) {
+    switch (kind) {
+        case GELU: APPLY(gelu, x, count); break;
+        case GELU_TANH: APPLY(gelu_tanh, x, count); break;
+        case RELU: APPLY(relu, x, count); break;
+        default: APPLY(silu, x, count);
+    }
+}
+
+ALWAYS float sum_lanes(floats v) {
+    const floats none = {0};
+    return sum_four(v, none, none, none)[0];
+}
+
+static float sum(const float *x, int64_t n) {
+    floats lanes = {0};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + FLOATS <= n; i += FLOATS) lanes += load(x + i);
+    for (; i < n; i++) rest += x[i];
+    return sum_lanes(lanes) + rest;
+}
+
+/* (x - a) . (y - b) */
+static float product(const float *x, float a, const float *y, float b, int64_t n) {
+    floats lanes = {0};
+    float rest = 0;
+    int64_t i = 0;
+    for (; i + FLOATS <= n; i += FLOATS) lanes += (load(x + i) - a) * (load(y + i) - b);
+    for (; i < n; i++) rest += (x[i] - a) * (y[i] - b);
+    return sum_lanes(lanes) + rest;
+}
+
+static void normalise(const Norm *norm, const float *x, int64_t n, const float *gain, float *out) {
+    const float mean = norm->kind == LAYER_NORM ? sum(x, n) / n : 0;
+    const float factor = 1.0f / sqrtf(product(x, mean, x, mean, n) / n + (float)norm->eps);
+    for (int64_t i = 0; i < n; i++) out[i] = (x[i] - mean) * factor * gain[i] + (norm->bias ? norm->bias[i] : 0.0f);
+}
+
+static void normalise_rows(const Norm *norm, const float *x, int64_t rows, int64_t n, float *out) {
+    for (int64_t r = 0; r < rows; r++) {
+        if (norm->gain) normalise(norm, x + r * n, n, norm->gain, out + r * n);
+        else memcpy(out + r * n, x + r * n, n * sizeof *x);
+    }
+}
+
+/* The exponentials of scores less the largest, and their sum. */
+static float exponentials(float *scores, int64_t count) {
+    const int64_t whole = count / FLOATS * FLOATS, rest = 4 * (count - whole);
+    floats last = all(-INFINITY), sums = {0};
+    memcpy(&last, scores + whole, rest);
+    floats most = last;
+    for (int64_t t = 0; t < whole; t += FLOATS) most = choose(load(scores + t) > most, load(scores + t), most);
+    float largest = -INFINITY;
+    for (int i = 0; i < FLOATS; i++) largest = most[i] > largest ? most[i] : largest;
+    for (int64_t t = 0; t < whole; t += FLOATS) {
+        floats v = exponential(load(scores + t) - largest);
+        store(scores + t, v);
+        sums += v;
+    }
+    /* What is left. Lanes behind it add nothing, where exponential would give e^-87. */
+    last = choose(last == all(-INFINITY), all(0), exponential(last - largest));
+    memcpy(scores + whole, &last, rest);
+    return sum_lanes(sums + last);
+}
+
+#endif

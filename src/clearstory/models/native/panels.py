@@ -1,0 +1,65 @@
+"""Constant weight matrices in panels, for products with many rows at once by the compiled kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from clearstory.models.matmul.quantization import column_factors_of_int8, quantize_rows
+from clearstory.models.native.library import PanelMatrixStruct, load_library
+
+PANELS_FP32, PANELS_INT8 = range(2)
+"""Types of weights; panel.h."""
+
+PANEL, QUAD = 32, 4
+"""Outputs of a panel, and inputs that lie together in int8; panel.h."""
+
+PanelPrecision = Literal["fp32", "int8"]
+
+
+class PanelMatrix:
+    """A constant matrix as the kernels read it, with the tensors that hold its numbers.
+
+    fp32 rounds nothing. int8 rounds weights, with a scale for each output, and inputs to 8 bits, with a scale and a
+    zero point for each row.
+    """
+
+    def __init__(
+        self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None, precision: PanelPrecision
+    ) -> None:
+        missing = -len(weight) % PANEL
+        bias = None if bias is None else F.pad(bias.float(), (0, missing))
+        if precision == "fp32":
+            kind, parts = PANELS_FP32, (in_panels(weight.float(), 1), None, None, None, bias)
+        else:
+            columns = column_factors_of_int8(weight)
+            integers, scales = quantize_rows(weight, columns)
+            sums = F.pad(integers.sum(1, dtype=torch.int32).float(), (0, missing))
+            kind, parts = PANELS_INT8, (in_panels(integers, QUAD), F.pad(scales, (0, missing)), sums, columns, bias)
+        self.tensors = parts
+        self.struct = PanelMatrixStruct(kind, *weight.shape, *(None if x is None else x.data_ptr() for x in parts))
+
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of fp32 rows."""
+        library = load_library()
+        assert library is not None, "native kernels are asked for first"
+        x = x.contiguous()
+        out = x.new_empty(len(x), self.struct.outs)
+        shape = len(x), x.shape[1]
+        if library.panel_product(
+            ctypes.byref(self.struct), x.data_ptr(), *shape, out.data_ptr(), out.shape[1], -1, torch.get_num_threads()
+        ):
+            raise MemoryError(f"a product of {len(x)} rows does not fit into memory")
+        return out
+
+
+def in_panels(weight: Shaped[Tensor, "O I"], together: int) -> Shaped[Tensor, "P Q 32 G"]:
+    """A matrix in panels of 32 outputs, (O / 32, I / together, 32, together), padded with zeros."""
+    outs, ins = weight.shape
+    padded = F.pad(weight, (0, -ins % together, 0, -outs % PANEL))
+    return padded.view(len(padded) // PANEL, PANEL, -1, together).transpose(1, 2).contiguous()
