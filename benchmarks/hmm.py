@@ -132,9 +132,13 @@ def tagger() -> dict[str, Any]:
             scores = {}
             for split in ("dev", "test"):
                 tags = run_clearstory("evaluate", f"{out}/{order}", str(folder / f"{split}.conllu.gz"), "--task", "tag")
-                keys = ("accuracy", "known_accuracy", "unknown_accuracy", "macro_f1", "tokens", "unknown", "sentences")
-                scores[split] = {key: tags[key] for key in keys}
-                scores[split]["tokens_per_second"] = round(tags["tokens"] / tags["seconds"])
+                unknown = tags["details"]["unknown_words"]
+                scores[split] = {
+                    **tags["metrics"], "known_accuracy": unknown["accuracy_of_known"],
+                    "unknown_accuracy": unknown["accuracy"], "unknown": unknown["count"],
+                    "tokens": sum(label["support"] for label in tags["details"]["labels"]),
+                    "sentences": tags["examples"], "process": tags["process"],
+                }  # fmt: skip
             size = sum(file.stat().st_size for file in Path(result["folder"]).iterdir())
             results[str(order)] = {
                 "trained_on": result["tokens"], "process": result["process"], "bytes_on_disk": size, **scores,

@@ -202,9 +202,10 @@ def test_long_sentences_are_refused_cut_or_read_in_windows(home: Path, tmp_path:
     np.testing.assert_allclose(whole[0], values[0], atol=1e-5)  # both windows begin with the sentence
     run(recipe(home, tmp_path / "run", steps=1))
     found = clearstory.classify(tmp_path / "run", words[0].text, stride=19)[0].words
-    tagged = json.loads(cli("tag", tmp_path / "run", words[0].text, "--json").out)
+    tagged = json.loads(cli("tag", tmp_path / "run", words[0].text, "--stride", "19", "--json").out)
     assert [each.word for each in found] == tagged["tokens"] == list(words[0].words)
-    assert tagged["tags"] == [each.label for each in found]  # tag reads windows that overlap by half
+    assert tagged["tags"] == [each.label for each in found]
+    assert "--truncate" in cli("tag", tmp_path / "run", words[0].text).err
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(home: Path, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ ODD = {
     "FinetuneRecipe.task": "lm",
     "FinetuneRecipe.validation": "0.25",
     "FinetuneRecipe.freeze": "all",
+    "FinetuneRecipe.curve": "8",
     "training.class_weights": "balanced",
     "training.num_train_epochs": "0.25",
     "tokenizer": "words",
@@ -459,6 +460,11 @@ OBSERVED: dict[str, Observation] = {
             ),
         }.items()
     },
+    "FinetuneRecipe.few": "flow/test_few_labels.py::test_few_labels_are_learned_and_the_folder_answers",
+    **{
+        f"FinetuneRecipe.{name}": "flow/test_few_labels.py::test_a_curve_is_scored_and_continues"
+        for name in ("curve", "baselines")
+    },
     **{
         f"TranslateRecipe.{name}": f"generation/test_sources.py::{test}"
         for name, test in {
@@ -476,6 +482,14 @@ OBSERVED: dict[str, Observation] = {
     "TagRecipe.model": "models/test_tagger.py::test_invalid_requests_are_refused",
     "TagRecipe.text": "models/test_tagger.py::test_known_and_unknown_words_get_their_tags",
     "TagRecipe.errors": "models/test_tagger.py::test_the_commands",
+    **{
+        f"TagRecipe.{name}": f"flow/test_tag_files.py::{test}"
+        for name, test in {
+            **dict.fromkeys(("input", "text_field", "device", "batch_size"), "test_words_and_texts_of_files"),
+            **dict.fromkeys(("truncate", "stride"), "test_long_sentences_are_refused_cut_or_read_in_windows"),
+            "out": "test_what_is_written_is_read_again",
+        }.items()
+    },
     "EvaluateRecipe.data.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
     "EvaluateRecipe.data.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
     "EvaluateRecipe.data.lines": observe_evaluate,

@@ -26,7 +26,8 @@ from clearstory.models.hmm.suffixes import (
 )
 from clearstory.models.hmm.tag_counts import interpolate_tag_ngrams
 from clearstory.models.hmm.tagger import Tagger
-from clearstory.recipes.inference.tag import evaluate_tags, tag
+from clearstory.recipes.inference.evaluate_task import evaluate_on_task
+from clearstory.recipes.inference.tag import tag
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.training.loop import train_events
 from clearstory.text.conllu import TaggedSentence
@@ -139,19 +140,20 @@ def test_the_score_of_tags_by_hand(run: Path, tmp_path: Path) -> None:
         TaggedSentence(("the", "dog", "barks", "."), ("DET", "NOUN", "VERB", "PUNCT")),
         TaggedSentence(("the", "zot", "."), ("DET", "VERB", "PUNCT")),  # wrong on purpose: the tagger says NOUN
     ]
-    found = evaluate_tags(run, conllu(tmp_path / "gold.conllu", told))
-    assert (found.tokens, found.unknown, found.sentences) == (7, 1, 2)
-    assert (found.accuracy, found.known_accuracy, found.unknown_accuracy) == (6 / 7, 1.0, 0.0)
+    found = evaluate_on_task(run, (str(conllu(tmp_path / "gold.conllu", told)),), "tag")
+    unknown = found.details["unknown_words"]
+    assert unknown == {"count": 1, "accuracy": 0.0, "accuracy_of_known": 1.0}
+    assert found.metrics["accuracy"] == 6 / 7
     # DET and PUNCT 1; NOUN 2 · 1 / (1 + 2); VERB 2 · 1 / (2 + 1)
-    assert found.macro_f1 == pytest.approx((1 + 1 + 2 / 3 + 2 / 3) / 4)
+    assert found.metrics["macro_f1"] == pytest.approx((1 + 1 + 2 / 3 + 2 / 3) / 4)
 
 
 def test_the_commands(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gold = conllu(tmp_path / "gold.conllu", sentences(8, seed=9))
     assert main(["evaluate", str(run), str(gold), "--task", "tag", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["accuracy"] > 0.95
-    assert said["sentences"] == 8
+    assert said["metrics"]["accuracy"] > 0.95
+    assert said["examples"] == 8
     assert main(["tag", str(run), str(gold), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert len(said["tokens"]) == len(said["tags"]) == sum(said["sentences"])
@@ -207,6 +209,7 @@ def test_english_web_treebank(data: Path, tmp_path: Path, order: int, least: flo
     """TnT's method; the most frequent tag of each word reaches 0.8613 on the dev set."""
     folder = data / "ud-english-ewt"
     run = trained(tmp_path, text=(str(folder / "train.conllu.gz"),), **{"model.order": order})
-    found = evaluate_tags(run, folder / "dev.conllu.gz")
-    assert found.accuracy >= least
-    assert math.isclose(found.unknown / found.tokens, 0.087, abs_tol=0.005)
+    found = evaluate_on_task(run, (str(folder / "dev.conllu.gz"),), "tag")
+    words = sum(label["support"] for label in found.details["labels"])
+    assert found.metrics["accuracy"] >= least
+    assert math.isclose(found.details["unknown_words"]["count"] / words, 0.087, abs_tol=0.005)

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, CannotDo
 from clearstory.evaluation.classification import (
     Floats,
     Ints,
@@ -26,7 +26,7 @@ from clearstory.evaluation.classification import (
 )
 from clearstory.evaluation.entities import OUTSIDE, entity_metrics, entity_types, find_entities
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
-from clearstory.models.head_config import TagScheme
+from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.heads import ClassificationHead, TokenClassifier
 from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
 from clearstory.tasks.classify import WORST_MISTAKES, describe_head, weights_by_count
@@ -99,8 +99,13 @@ class Tag:
     def build_model(self, backbone: nn.Module) -> nn.Module:
         """The backbone with a classifier of tokens; one that has a head for these labels is kept.
 
-        Raises BadInput for a head of another kind or other labels.
+        Raises BadInput for a head of another kind or other labels, CannotDo for a model whose tags are counted.
         """
+        if has_capability(backbone, Capability.TAGS):
+            raise CannotDo(
+                "this model is a hidden Markov model of tags, which are counted from all examples at once; name the "
+                "model hmm, and all files"
+            )
         if isinstance(backbone, ClassificationHead):
             if backbone.config.label_level != "token" or backbone.config.labels != self.labels:
                 names = ", ".join(self.labels[:10]) + ", ..." * (len(self.labels) > 10)
@@ -108,14 +113,8 @@ class Tag:
                     f"the model has a head for {describe_head(backbone.config)}, and the data are for "
                     f"{len(self.labels)} labels of each word ({names}); pass --new_head to train another one"
                 )
-            backbone.config = replace(backbone.config, tag_scheme=self.scheme)  # that of transformers may be unknown
             return backbone
-        return TokenClassifier(backbone, self.labels, tag_scheme=self.scheme)
-
-    @property
-    def scheme(self) -> TagScheme:
-        """What the labels mark, which decides how the tags of a sentence are chosen."""
-        return "bio" if self.entities else ""
+        return TokenClassifier(backbone, self.labels, tag_scheme="bio" if self.entities else "")
 
     def encode(self, examples: Sequence[LabeledWords]) -> list[TagRow]:
         """The windows of every sentence, whose words are joined by spaces, with the label ids of its words."""
