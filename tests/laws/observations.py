@@ -391,6 +391,16 @@ OBSERVED: dict[str, Observation] = {
     "EmbedRecipe.text_field": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.errors": "flow/test_encoders.py::test_texts_may_lie_in_files",
     "EmbedRecipe.device": "flow/test_encoders.py::test_what_an_encoder_does_not_support_is_refused",
+    **dict.fromkeys(
+        ("EmbedRecipe.query", "EmbedRecipe.top"),
+        "flow/test_similarity_search.py::test_a_query_finds_the_most_similar_texts",
+    ),
+    "EmbedRecipe.duplicates": "flow/test_similarity_search.py::test_duplicates_are_left_out",
+    "EmbedRecipe.out": "flow/test_similarity_search.py::test_the_command_prints_and_writes_what_it_found",
+    **{
+        f"FinetuneRecipe.embed.{name}": "flow/test_finetune_embed.py::test_settings_of_vectors_reach_the_loss"
+        for name in ("loss", "pooling", "normalize", "scale", "symmetric", "margin")
+    },
     **{
         f"ClassifyRecipe.{name}": f"flow/test_classify.py::{test}"
         for name, test in {

@@ -60,8 +60,14 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
     """Further settings of a recipe that the changed one needs."""
     table = setting_table(RECIPES[name])
     needed = {key: key for key, setting in table.items() if setting.default is MISSING} | NEEDED.get(name, {})
+    if name == "FinetuneRecipe" and changed == "baselines":
+        return {**needed, "curve": [8]}
     if name == "FinetuneRecipe" and changed.startswith("lora.") and changed != "lora.rank":
         return {**needed, "lora.rank": 2}
+    if name == "FinetuneRecipe" and changed.startswith("embed."):
+        return {**needed, "task": "embed"}
+    if (name, changed) == ("EmbedRecipe", "top"):
+        return {**needed, "query": "a dog"}
     if name == "TrainRecipe" and (
         changed == "init" or changed.startswith("lora.")
     ):  # these need an existing model and no preset

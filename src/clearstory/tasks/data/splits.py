@@ -168,13 +168,13 @@ def draw_examples(data: LabeledData[Example], n: int, seed: int = 0) -> LabeledD
     order = random.Random(f"{seed} draw").sample(range(len(data)), len(data))
     sizes = Counter(labels_of(example)[0] if single else "" for example in data.examples)
     ranks: Counter[str] = Counter()
-    places = []
+    positions = []
     for index in order:
         label = labels_of(data.examples[index])[0] if single else ""
         # The first of each label comes first, and then each label evenly.
-        places.append(((ranks[label] + 0.5) / sizes[label] if ranks[label] else 0.0, index))
+        positions.append(((ranks[label] + 0.5) / sizes[label] if ranks[label] else 0.0, index))
         ranks[label] += 1
-    chosen = sorted(index for _, index in sorted(places, key=lambda place: place[0])[:n])
+    chosen = sorted(index for _, index in sorted(positions, key=lambda position: position[0])[:n])
     return replace(data, examples=tuple(data.examples[index] for index in chosen))
 
 
