@@ -135,9 +135,9 @@ def main() -> None:
     parsed = parser.parse_args()
     home = Path(tempfile.mkdtemp())
     pairs = paraphrases()
-    parts = {"test": pairs[:1000], "validation": pairs[1000:1500]}
+    parts = {"test": pairs[:600], "validation": pairs[600:800]}
     held_out = {sentence for part in parts.values() for pair in part for sentence in pair}
-    parts["train"] = [pair for pair in pairs[1500:] if held_out.isdisjoint(pair)]
+    parts["train"] = [pair for pair in pairs[800:] if held_out.isdisjoint(pair)]
     few = parts["train"][: parsed.pairs]
     result: dict[str, Any] = {"machine": machine_info(), "pairs": len(few)}
     if parsed.part == "peer":
@@ -156,8 +156,8 @@ def main() -> None:
     if parsed.part in (None, "abstracts"):
         papers = titles("train")
         science = {
-            "train": write_pairs(home / "papers.tsv", papers[200:]),
-            "validation": write_pairs(home / "papers-validation.tsv", papers[:200]),
+            "train": write_pairs(home / "papers.tsv", papers[100:1100]),
+            "validation": write_pairs(home / "papers-validation.tsv", papers[:100]),
             "test": write_pairs(home / "papers-test.tsv", titles("dev")),
         }
         before = scores_of(parsed.model, science["test"])

@@ -38,7 +38,7 @@ def run(recipe: EmbedRecipe, output: Output) -> Mapping[str, Any]:
 
 
 def run_search(recipe: EmbedRecipe, options: Mapping[str, Any], output: Output) -> Mapping[str, Any]:
-    """Print the texts that are most similar to each query, with their cosines and places."""
+    """Print the texts that are most similar to each query, with their cosines and positions."""
     from clearstory.recipes.inference.embedding_files import check_suffix, write_search_results
     from clearstory.recipes.inference.similarity_search import search
 
@@ -51,7 +51,7 @@ def run_search(recipe: EmbedRecipe, options: Mapping[str, Any], output: Output) 
     elif not output.json:
         for result in found.results:
             title = f"{result.query}\n" if len(found.results) > 1 else ""
-            lines = [f"{hit.score:8.4f}  {hit.place:6,}  {hit.text}\n" for hit in result.hits]
+            lines = [f"{hit.score:8.4f}  {hit.position:6,}  {hit.text}\n" for hit in result.hits]
             output.write("".join([title, *lines]))
     return found.to_json()
 
@@ -69,7 +69,7 @@ def run_deduplication(recipe: EmbedRecipe, options: Mapping[str, Any], output: O
     if recipe.out is not None:
         write_deduplication(recipe.out, found)
     elif not output.json:
-        output.write("".join(f"{found.texts[place]}\n" for place in found.kept))
+        output.write("".join(f"{found.texts[position]}\n" for position in found.kept))
     count, kept, groups = len(found.texts), len(found.kept), len(found.groups)
     output.stderr.print(
         f"{kept:,} of {count:,} texts kept; {count - kept:,} are like an earlier one (cosine {recipe.duplicates:g} or "

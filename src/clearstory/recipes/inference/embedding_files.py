@@ -46,11 +46,11 @@ def write_embeddings(file: Path, embeddings: Embeddings) -> None:
 
 
 def write_search_results(file: Path, results: Sequence[SearchResult]) -> None:
-    """Write a record for each text that was found: query, text, score and place, from 1."""
+    """Write a record for each text that was found: query, text, score and position, from 1."""
     write_records(
         file,
         [
-            {"query": result.query, "text": hit.text, "score": hit.score, "place": hit.place}
+            {"query": result.query, "text": hit.text, "score": hit.score, "position": hit.position}
             for result in results
             for hit in result.hits
         ],
@@ -58,19 +58,19 @@ def write_search_results(file: Path, results: Sequence[SearchResult]) -> None:
 
 
 def write_deduplication(file: Path, found: Deduplication) -> None:
-    """Write the kept texts, one a line, as .txt; or a record for each text, with the place, from 1, of the kept text of
-    its group and its cosine with that.
+    """Write the kept texts, one a line, as .txt; or a record for each text, with the position of the kept text of its
+    group, from 1, and its cosine with that.
     """
     if file.suffix == ".txt":
-        lines = "".join(" ".join(found.texts[place].splitlines()) + "\n" for place in found.kept)
+        lines = "".join(" ".join(found.texts[position].splitlines()) + "\n" for position in found.kept)
         durable.write_bytes(file, lines.encode("utf-8", "surrogatepass"))
         return
     rows = zip(found.texts, found.first, found.scores, strict=True)
     write_records(
         file,
         [
-            {"text": text, "place": place + 1, "group": first + 1, "score": score, "kept": place == first}
-            for place, (text, first, score) in enumerate(rows)
+            {"text": text, "position": position + 1, "group": first + 1, "score": score, "kept": position == first}
+            for position, (text, first, score) in enumerate(rows)
         ],
     )
 

@@ -31,11 +31,11 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SearchHit:
-    """A text that was found: its cosine with the query, and its place among the texts, from 1."""
+    """A text that was found: its cosine with the query, and its position among the texts, from 1."""
 
     text: str
     score: float
-    place: int
+    position: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Deduplication:
     Args:
         texts: all texts.
         threshold: the cosine from which on two texts count as duplicates.
-        first: for each text the place, from 0, of the kept text that it is a duplicate of; its own if it is kept.
+        first: for each text the position, from 0, of the kept text that it is a duplicate of; its own if it is kept.
         scores: its cosine with that text.
         pooling: how vectors were made; `note` says it where nobody has chosen that.
     """
@@ -85,21 +85,21 @@ class Deduplication:
     @property
     def kept(self) -> tuple[int, ...]:
         """Places of the texts that are kept, from 0."""
-        return tuple(place for place, first in enumerate(self.first) if place == first)
+        return tuple(position for position, first in enumerate(self.first) if position == first)
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Places of the texts of each group with duplicates; the first one is kept."""
         members: dict[int, list[int]] = {}
-        for place, first in enumerate(self.first):
-            members.setdefault(first, []).append(place)
+        for position, first in enumerate(self.first):
+            members.setdefault(first, []).append(position)
         return tuple(tuple(group) for group in members.values() if len(group) > 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The texts that are kept and the groups of duplicates as a dictionary for JSON; places are counted from 1."""
+        """The texts that are kept and the groups of duplicates as a dictionary for JSON; positions are from 1."""
         return {
             "texts": len(self.texts),
-            "kept": [self.texts[place] for place in self.kept],
+            "kept": [self.texts[position] for position in self.kept],
             "removed": len(self.texts) - len(self.kept),
             "threshold": self.threshold,
             "pooling": self.pooling,
@@ -136,18 +136,18 @@ def search(
     """
     if top < 1:
         raise BadSetting(f"top is {top}; it must be at least 1")
-    asked = [queries] if isinstance(queries, str) else list(queries)
-    if not asked or not all(query.strip() for query in asked):
+    wanted = [queries] if isinstance(queries, str) else list(queries)
+    if not wanted or not all(query.strip() for query in wanted):
         raise BadInput("a query is empty; give a text to search for")
     embedder = load_embedder(model, pooling, device, int8=int8)
     found = read_texts(texts, errors, text_field)
     options: dict[str, Any] = {"truncate": truncate, "batch_size": batch_size, "normalize": True}
     of_texts = embedder.vectors(found, prompt=prompt or prompt_for(embedder, "document", "passage"), **options)
-    of_queries = embedder.vectors(asked, prompt=prompt or prompt_for(embedder, "query"), **options)
-    scores, places = nearest(of_queries, of_texts, top)
+    of_queries = embedder.vectors(wanted, prompt=prompt or prompt_for(embedder, "query"), **options)
+    scores, positions = nearest(of_queries, of_texts, top)
     results = tuple(
         SearchResult(query, tuple(SearchHit(found[at], score, at + 1) for score, at in zip(line, row, strict=True)))
-        for query, line, row in zip(asked, scores.tolist(), places.tolist(), strict=True)
+        for query, line, row in zip(wanted, scores.tolist(), positions.tolist(), strict=True)
     )
     return SearchResults(results, embedder.summary, embedder.note)
 
@@ -159,21 +159,21 @@ def prompt_for(embedder: Embedder, *names: str) -> str | None:
 
 
 def nearest(queries: Vectors, vectors: Vectors, top: int) -> tuple[Float[Tensor, "Q K"], Int[Tensor, "Q K"]]:
-    """The highest products of each query with unit vectors, (Q, K), and their places; of equal ones the first.
+    """The highest products of each query with unit vectors, (Q, K), and their positions; of equal ones the first.
 
     >>> nearest(np.eye(2, dtype=np.float32), np.eye(2, dtype=np.float32), 1)[1].tolist()
     [[0], [1]]
     """
-    asked = torch.from_numpy(queries)
-    best = torch.empty(len(asked), 0)
-    places = torch.empty(len(asked), 0, dtype=torch.long)
+    wanted = torch.from_numpy(queries)
+    best = torch.empty(len(wanted), 0)
+    positions = torch.empty(len(wanted), 0, dtype=torch.long)
     for start in range(0, len(vectors), BLOCK):
         block = torch.from_numpy(vectors[start : start + BLOCK])
-        scores = torch.cat([best, asked @ block.T], dim=1)
-        numbers = torch.cat([places, torch.arange(start, start + len(block)).expand(len(asked), -1)], dim=1)
+        scores = torch.cat([best, wanted @ block.T], dim=1)
+        numbers = torch.cat([positions, torch.arange(start, start + len(block)).expand(len(wanted), -1)], dim=1)
         order = scores.sort(dim=1, descending=True, stable=True).indices[:, :top]
-        best, places = scores.gather(1, order), numbers.gather(1, order)
-    return best, places
+        best, positions = scores.gather(1, order), numbers.gather(1, order)
+    return best, positions
 
 
 def deduplicate(
@@ -206,8 +206,8 @@ def deduplicate(
 
 
 def group_duplicates(vectors: Vectors, threshold: float) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """For each unit vector the place of the first kept one whose product with it is at least `threshold`, else its own,
-    and that product.
+    """For each unit vector the position of the first kept one whose product with it is at least `threshold`, else its
+    own, and that product.
 
     >>> group_duplicates(np.array([[1, 0], [0, 1], [0.8, 0.6]], dtype=np.float32), 0.7)[0]
     (0, 1, 0)
@@ -239,8 +239,8 @@ def group_duplicates(vectors: Vectors, threshold: float) -> tuple[tuple[int, ...
 def take_duplicates(
     cosines: Tensor, of_kept: Tensor, least: float, taken: Tensor, first: Tensor, scores: Tensor, start: int
 ) -> None:
-    """Assign the texts of a block, from place `start`, that no earlier text has taken, to the first kept one of these
-    that is similar enough.
+    """Assign the texts of a block, which begins at `start`, that no earlier text has taken, to the first kept one of
+    these that is similar enough.
     """
     similar = cosines >= least
     new = similar.any(1) & ~taken

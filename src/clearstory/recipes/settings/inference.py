@@ -179,8 +179,8 @@ class EmbedRecipe:
             for others.
         prompt: name of one of the prompts in the model's folder, which is put before each text.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
-        query: text to search for; the texts that are most similar to it are printed, with cosine and place; several may
-            be given.
+        query: text to search for; the texts that are most similar to it are printed, with their cosines and positions;
+            several may be given.
         top: number of texts for each query.
         duplicates: cosine, such as 0.9; texts that are at least so similar to an earlier one are left out.
         out: file for the vectors (.jsonl, .csv, .tsv, .npy), for what a query finds (.jsonl, .csv, .tsv), or for the
