@@ -34,7 +34,7 @@ def report_html(
         examples = f"{each.examples:,} example{'s' * (each.examples != 1)} of {each.data}"
         parts += [f"<h2>{name.capitalize()}</h2><p class=soft>{escape(examples)}</p>", metrics_table(each)]
         parts += detail_sections(each.details)
-    curve = metric_curve(metrics_file, next((each for each in scores.values()), None))
+    curve = metric_curve(metrics_file, next((tuple(each.metrics) for each in scores.values()), ()))
     if curve is not None:
         parts.append(f"<h2>Learning curve</h2><div class=drawing>{render_svg(curve)}</div>")
     if trained_on:
@@ -87,6 +87,13 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
             for e in mistakes
         ]
         yield html_table(("location", "label", "predicted", "probability", "text"), rows)
+    if worst := details.get("worst"):
+        cells = [
+            [f"{each:.4f}" if isinstance(each, float) else shortened(str(each)) for each in row.values()]
+            for row in worst
+        ]
+        yield "<h2>Examples that are furthest from what they should be</h2>"
+        yield html_table(list(worst[0]), cells)
 
 
 def shortened(*parts: str | None) -> str:
@@ -95,10 +102,10 @@ def shortened(*parts: str | None) -> str:
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 
-def metric_curve(metrics_file: Path, scores: TaskEvaluation | None) -> Curve | None:
-    """The metrics of a run's evaluations against the step; None for fewer than two."""
+def metric_curve(metrics_file: Path, metrics: Sequence[str]) -> Curve | None:
+    """These metrics of a run's evaluations against the step; None for fewer than two evaluations."""
     records = [record for record in read_metrics(metrics_file) if record["kind"] == "evaluation"]
-    names = [name for name in (scores.metrics if scores else ()) if all(name in record for record in records)]
+    names = [name for name in metrics if all(name in record for record in records)]
     if len(records) < 2 or not names:
         return None
     steps = tuple(float(record["step"]) for record in records)
