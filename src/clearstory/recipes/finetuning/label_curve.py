@@ -50,7 +50,7 @@ from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
 FROZEN = "frozen"
 """The baseline whose head alone is fitted."""
 
-MIN_STEPS = 30
+MIN_STEPS = 20
 """Steps of a fine-tuned model whose epochs would have fewer: few labels need many passes (Mosbach et al. 2021)."""
 
 SCRATCH_EPOCHS = 4
