@@ -15,7 +15,7 @@ import torch
 from tests.tiny import TINY_GPT2, TINY_LSTM, TINY_NGRAM
 
 import clearstory
-from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
 from clearstory.formats.folders import OpenedModel, open_model, save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
@@ -240,6 +240,7 @@ def test_what_has_no_vectors_or_other_data_is_refused(home: Path, tmp_path: Path
         tmp_path / "one.tsv", "text\tlabel", [(row[0], "a" if i % 2 else "b") for i, row in enumerate(pairs(20))]
     )
     empty = table(tmp_path / "empty.tsv", "anchor\tpositive", [("a film", ""), *pairs(10)])
+    long = table(tmp_path / "long.tsv", "anchor\tpositive", [("film " * 40, "a movie"), *pairs(10)])
     for settings, error, expected in (
         ({"data": (str(one),)}, BadInput, "two columns that are known as pairs of texts"),
         ({"data": (str(equal),)}, BadInput, "all 18 training pairs .* have the score 3"),
@@ -252,6 +253,8 @@ def test_what_has_no_vectors_or_other_data_is_refused(home: Path, tmp_path: Path
         ({"task": "classify", "embed": {"scale": 1.0}}, BadSetting, "embed settings are for task embed"),
         ({"freeze": "all"}, BadSetting, "freeze is for a head"),
         ({"stride": 3}, BadSetting, "stride is for a head"),
+        ({"problem": "multi"}, BadSetting, "problem is for a head"),
+        ({"data": (str(long),)}, ContextOverflow, "line 2 has 40 tokens, and 22 fit .* --truncate right"),
         ({"training": {"class_weights": ("balanced",)}}, BadSetting, "class_weights is for a head"),
     ):
         with pytest.raises(error, match=expected):  # noqa: PT012  # the recipe or the run

@@ -56,13 +56,14 @@ class SentenceInputs:
         """
         before, _, after = self.windows.special_ids
         limit = None if self.longest is None else max(0, self.longest - len(before) - len(after))
-        default: TruncationSide | None = None if self.pipeline is None else "right"
+        folder_cuts = self.pipeline is not None and self.pipeline.max_length is not None
+        default: TruncationSide | None = "right" if folder_cuts else None
         rows: list[tuple[int, ...]] = []
         n_cut = 0
         for text, location in zip_longest(texts, locations, fillvalue=""):
             own = self.windows.tokenizer.encode(self.cased(self.prompt + text))
             if limit is not None and len(own) > limit:
-                n_cut += self.pipeline is not None
+                n_cut += folder_cuts
                 own = truncate_tokens(own, limit, self.truncate or default, location)
             if not (before or own or after):
                 raise BadInput(f"{location or 'a text'} is empty, and this model needs at least one token")

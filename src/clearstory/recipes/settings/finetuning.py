@@ -283,6 +283,8 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
         "training.label_smoothing": bool(recipe.training.label_smoothing),
         "training.class_weights": bool(recipe.training.class_weights),
         "freeze": recipe.freeze == "all",
+        "problem": recipe.reading.problem != "auto",
+        "trees": recipe.reading.trees != "phrases",
     }
     if name := next((name for name, is_given in given.items() if is_given), None):
         raise BadSetting(f"{name} is for a head, and task embed trains a model without one; leave it out")
