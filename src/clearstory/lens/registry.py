@@ -85,6 +85,9 @@ class ViewSpec:
         needs_generator: whether the function also takes the writer that continues the text.
         slow: whether it runs the model once for each component, so that a page asks before it computes it.
         lists_vocabulary: whether it shows the `top` tokens of the whole vocabulary; a difference needs all of them.
+        choice: "module:function" that returns the settings which the view chooses itself where they are not given, such
+            as the head; with the arguments of the view. In a comparison both sides have the choice of the first.
+        compares: whether the function takes a second model and its tokenizer after the text.
     """
 
     function: str
@@ -94,6 +97,8 @@ class ViewSpec:
     needs_generator: bool = False
     slow: bool = False
     lists_vocabulary: bool = False
+    choice: str | None = None
+    compares: bool = False
 
     @property
     def needs(self) -> str:
@@ -111,6 +116,8 @@ class ViewSpec:
         one = not self.any_of or any(map(has, self.any_of))
         return all(map(has, self.requires)) and one and not any(has_capability(model, each) for each in self.excludes)
 
+
+HEAD_CHOICE = "clearstory.lens.probes.attention:chosen_head"
 
 VIEWS: dict[str, ViewSpec] = {
     "tokens": ViewSpec("clearstory.lens.probes.tokenization:tokenization"),
@@ -130,9 +137,9 @@ VIEWS: dict[str, ViewSpec] = {
     "surprisal": ViewSpec("clearstory.lens.probes.surprisal:surprisal", CAUSAL),
     "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_generator=True),
     "fill-mask": ViewSpec("clearstory.lens.probes.predictions:fill_mask", (Capability.MLM_HEAD,)),
-    "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION),
+    "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION, choice=HEAD_CHOICE),
     "combined-heads": ViewSpec("clearstory.lens.probes.attention:combined_heads", ATTENTION),
-    "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION),
+    "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION, choice=HEAD_CHOICE),
     "heads": ViewSpec("clearstory.lens.probes.head_types:head_types", ATTENTION),
     "dependency-heads": ViewSpec("clearstory.lens.probes.dependency_heads:dependency_heads", ATTENTION, slow=True),
     "qk-circuit": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION),
@@ -152,7 +159,17 @@ VIEWS: dict[str, ViewSpec] = {
         (Capability.EMBEDDINGS, Capability.CAUSAL, Capability.GRADIENTS),
         excludes=(Capability.SOURCE,),
     ),
-    "attribution": ViewSpec("clearstory.lens.probes.label_attribution:attribution", (Capability.CLASSIFIER,)),
+    "attribution": ViewSpec(
+        "clearstory.lens.probes.label_attribution:attribution",
+        (Capability.CLASSIFIER,),
+        choice="clearstory.lens.probes.label_attribution:chosen_label",
+    ),
+    "layer-changes": ViewSpec(
+        "clearstory.lens.probes.layer_changes:layer_changes",
+        EMBEDDINGS,
+        any_of=(Capability.HIDDEN_STATES, Capability.RECURRENT_STATE),
+        compares=True,
+    ),
     "viterbi": ViewSpec("clearstory.lens.probes.hmm_states:viterbi", HMM_STATES),
     "posteriors": ViewSpec("clearstory.lens.probes.hmm_states:posteriors", HMM_STATES),
     "experts": ViewSpec("clearstory.lens.probes.experts:experts", (Capability.EXPERTS,)),
@@ -166,9 +183,20 @@ def load_view(name: str) -> Callable[..., View]:
     """The function of a view. Raises UnknownName with the nearest names."""
     if name not in VIEWS:
         raise UnknownName(f"there is no view called '{name}'; {nearest(name, VIEWS)}")
-    module, function = VIEWS[name].function.split(":")
-    loaded: Any = getattr(import_module(module), function)
-    return loaded  # type: ignore[no-any-return]  # a function of the table above
+    return load_function(VIEWS[name].function)
+
+
+def load_choice(name: str) -> Callable[..., dict[str, Any]] | None:
+    """The function that returns the settings which a view chooses itself; None for a view that has none."""
+    choice = VIEWS[name].choice
+    return None if choice is None else load_function(choice)
+
+
+def load_function(reference: str) -> Callable[..., Any]:
+    """The function that "module:function" names."""
+    module, function = reference.split(":")
+    loaded: Callable[..., Any] = getattr(import_module(module), function)
+    return loaded
 
 
 def supported_views(model: LanguageModel) -> list[str]:

@@ -68,6 +68,24 @@ def attention(
     )
 
 
+def chosen_head(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    layer: int | None = None,
+    head: int | None = None,
+    part: AttentionPart | None = None,
+    target: str | None = None,
+    truncate: Truncation | None = None,
+    prompt: PromptOptions = PromptOptions(),
+) -> dict[str, int]:
+    """The layer and the head that `attention` shows."""
+    passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
+    site, head, _ = choose_head(model, passage, layer, head, part)
+    return {"layer": site.layer, "head": head}
+
+
 def combined_heads(
     model: LanguageModel,
     tokenizer: Tokenizer,

@@ -1,26 +1,17 @@
-"""Label attribution: how much each token of a text moved the logit of a label. Sundararajan et al. 2017.
-
-Integrated gradients: token embeddings move in a straight line from their mean over the vocabulary to those of the text,
-and each token is credited with its gradient along the way, eq. 1:
-
-    a_t = (x_t − x̄) · ∫ ∂F/∂x_t (x̄ + α (x − x̄)) dα          Σ_t a_t = F(x) − F(x̄)
-
-Special tokens keep their embeddings. The integral is Gauss and Legendre's, with more points until the sum is
-right.
-"""
+"""Label attribution: how much each token of a text moved the logit of a label, of the text or of one of its words."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.errors import BadInput, CannotDo, UnknownName, nearest
-from clearstory.lens.hooks.activations import embedding_module, model_device
+from clearstory.errors import BadInput, UnknownName, nearest
+from clearstory.lens.probes.integrated_gradients import Attribution, integrated_gradients
 from clearstory.lens.views import HighlightedText, Span
 from clearstory.models.base import LanguageModel, TokenBatch
 from clearstory.models.capabilities import Capability, require
@@ -29,162 +20,191 @@ from clearstory.text.encoding import EncodedText, encode_text
 from clearstory.text.special_tokens import cls_and_sep_ids
 from clearstory.text.tokenizers import Tokenizer
 
-POINTS = (8, 32, 128)
-"""Numbers of points of the integral, tried in order."""
 
-TOLERANCE = 1e-3
-"""Largest difference between the sum of the attributions and that of the logits, as a share of the latter."""
+class LabelledWord(NamedTuple):
+    """A word of a text, the position of its first token, at which its label is read, and its number from 1."""
 
-POINTS_AT_ONCE = 16
-
-
-class Attribution(NamedTuple):
-    """The attribution of each token (T,), the logit of the text, and that of the baseline."""
-
-    tokens: Float[Tensor, "T"]
-    logit: float
-    baseline: float
+    text: str
+    position: int
+    number: int
 
 
 def attribution(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, *, words: str | Sequence[str] = ()
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    word: str | None = None,
+    words: str | Sequence[str] = (),
 ) -> HighlightedText:
     """The attribution of a label's logit to each token of a text, by integrated gradients; they sum to the logit minus
     that of a text of average tokens.
 
-    `words` names the label, by default the most likely; of two, the difference of their logits is attributed. Raises
-    CannotDo for a model without a head for labels of texts, UnknownName for a label that it does not have.
+    `words` names the label, by default the most likely; of two, the difference of their logits is attributed. Of a
+    model that labels words, `word` names the word, by its text or by its number from 1; by default the first that has
+    another label than O. Raises CannotDo for a model without a head, UnknownName for a label that it does not have,
+    BadInput for a word that is not in the text.
+    """
+    network, encoded, labels, chosen = read_labels(model, tokenizer, text, word, words)
+    place = None if chosen is None else chosen.position
+    direction = label_direction(network, labels)
+
+    def score(logits: Tensor) -> Tensor:
+        scores: Tensor = (logits if place is None else logits[:, place]) @ direction
+        return scores
+
+    found = integrated_gradients(network, encoded.ids, encoded.special, score)
+    name = " minus ".join(f"‘{label}’" for label in labels)
+    return attribution_view(tokenizer, text, encoded, found, name if chosen is None else f"{name} of ‘{chosen.text}’")
+
+
+def chosen_label(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    word: str | None = None,
+    words: str | Sequence[str] = (),
+) -> dict[str, Any]:
+    """The labels and the number of the word that `attribution` shows."""
+    _, _, labels, chosen = read_labels(model, tokenizer, text, word, words)
+    return {"words": tuple(labels)} if chosen is None else {"words": tuple(labels), "word": str(chosen.number)}
+
+
+def read_labels(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, word: str | None, words: str | Sequence[str]
+) -> tuple[Any, EncodedText, Sequence[str], LabelledWord | None]:
+    """The classifier, the text as it reads it, the labels that are attributed, and the word that has them; None where
+    the text has.
     """
     require(model, Capability.CLASSIFIER)
     network: Any = model
-    if not isinstance(network, ClassificationHead) or network.config.label_level != "text":
-        raise CannotDo(
-            "this model labels tokens, and attribution is of one logit of a text; use a model that labels texts"
-        )
     encoded = encode_for_labels(network, tokenizer, text)
     if all(encoded.special):
         raise BadInput("the text has no tokens; give some words to attribute the label to")
-    direction, name = label_direction(network, encoded, [words] if isinstance(words, str) else words)
-    found = integrated_gradients(network, encoded, direction)
+    labels = [words] if isinstance(words, str) else list(words)
+    check_labels(network, labels)
+    logits = label_logits(network, encoded)
+    names = network.config.labels
+    if network.config.label_level == "token":
+        chosen = choose_word(words_of_text(text, encoded), word, logits, names, labels)
+        return network, encoded, labels or [names[int(logits[chosen.position].argmax())]], chosen
+    if word is not None:
+        raise BadInput(f"this model labels whole texts, and word is {word[:60]!r}; leave word out")
+    return network, encoded, labels or [names[int(logits.argmax())]], None
+
+
+def attribution_view(
+    tokenizer: Tokenizer, text: str, encoded: EncodedText, found: Attribution, name: str
+) -> HighlightedText:
+    """The text with the attribution of each token; `name` says of which logit."""
     moved = found.tokens.tolist()
     largest = max(max(map(abs, moved)), 1e-9)
     most = max(range(len(moved)), key=lambda index: abs(moved[index]))
-    token = tokenizer.display_token(encoded.ids[most])
+    path = (
+        "The first token's embedding changes from the mean of all to its own, then those of the others in a straight "
+        "line, since the model changes too fast on a straight line of all"
+        if found.first_alone
+        else "Integrated gradients from the mean of all token embeddings to those of the text"
+    )
     return HighlightedText(
         title=f"Attribution of the logit of {name} to each token",
         spans=attribution_spans(tokenizer, text, encoded, moved),
-        unit="logits",
+        unit=f"logits of {name}",  # so that those of different labels are not compared
         columns=("token", "id"),
         thresholds=tuple(largest * share for share in (0.1, 0.25, 0.5, 0.75, 0.95)),
         signed=True,
         totals=(
-            ("logit", found.logit),
+            ("logit", found.value),
             ("logit of average tokens", found.baseline),
-            ("difference", found.logit - found.baseline),
+            ("difference", found.value - found.baseline),
             ("sum of attributions", sum(moved)),
         ),
-        caption="Integrated gradients from the mean of all token embeddings to those of the text. Most: "
-        f"‘{token}’ with {moved[most]:+.3g} of {found.logit - found.baseline:+.3g}.",
+        caption=f"{path}. Most: ‘{tokenizer.display_token(encoded.ids[most])}’ with {moved[most]:+.3g} of "
+        f"{found.value - found.baseline:+.3g}.",
     )
 
 
 def encode_for_labels(network: ClassificationHead, tokenizer: Tokenizer, text: str) -> EncodedText:
-    """The ids of a text as `classify` reads it, special tokens included."""
+    """The ids of a text as `classify` and `tag` read it, special tokens included."""
     if Capability.BIDIRECTIONAL not in network.capabilities:
         return encode_text(tokenizer, text)
     first, last = cls_and_sep_ids(tokenizer)
     return encode_text(tokenizer, text, add_special_tokens=False).surrounded((first,), (last,))
 
 
+def words_of_text(text: str, encoded: EncodedText) -> list[LabelledWord]:
+    """The words between white space that have a token."""
+    positions = ((match[0], first_position(encoded, match.span())) for match in re.finditer(r"\S+", text))
+    known = ((word, position) for word, position in positions if position is not None)
+    return [LabelledWord(word, position, number) for number, (word, position) in enumerate(known, start=1)]
+
+
+def choose_word(
+    found: Sequence[LabelledWord],
+    word: str | None,
+    logits: Float[Tensor, "T labels"],
+    names: Sequence[str],
+    labels: Sequence[str],
+) -> LabelledWord:
+    """The word that is named; without a name the first whose most likely label is the first of `labels`, or without
+    those any but O.
+
+    Raises BadInput for a word that is not in the text.
+    """
+    if word is not None:
+        return named_word(found, word)
+    best = [names[int(logits[each.position].argmax())] for each in found]
+    wanted = (at for at, label in enumerate(best) if (label == labels[0] if labels else label != "O"))
+    return found[next(wanted, 0)]
+
+
+def named_word(found: Sequence[LabelledWord], word: str) -> LabelledWord:
+    """The word with this text, without punctuation around it if there is no other, or with this number from 1."""
+    known = [each.text for each in found]
+    for texts in (known, [re.sub(r"^\W+|\W+$", "", each) for each in known]):
+        if word in texts:
+            return found[texts.index(word)]
+    if word.isdecimal() and 1 <= int(word) <= len(found):
+        return found[int(word) - 1]
+    raise BadInput(f"the text has no word {word[:60]!r}; {nearest(word, known)}")
+
+
+def first_position(encoded: EncodedText, span: tuple[int, int]) -> int | None:
+    """The position of the first token that overlaps these characters; None if there is none."""
+    return next((at for at, each in enumerate(encoded.spans) if each and each[0] < span[1] and each[1] > span[0]), None)
+
+
+def check_labels(network: ClassificationHead, labels: Sequence[str]) -> None:
+    """Raise UnknownName for a label that the model does not have, BadInput for more than two."""
+    known = network.config.labels
+    for label in labels:
+        if label not in known:
+            raise UnknownName(f"the model has no label {label[:60]!r}; {nearest(label, known)}")
+    if len(labels) > 2:
+        raise BadInput(f"words names {len(labels)} labels; give one, or two whose difference is attributed")
+
+
 @torch.no_grad()
-def label_direction(
-    network: ClassificationHead, encoded: EncodedText, words: Sequence[str]
-) -> tuple[Float[Tensor, "labels"], str]:
-    """The weights of the labels' logits in the attributed number, and its name."""
-    labels = network.config.labels
-    for word in words:
-        if word not in labels:
-            raise UnknownName(f"the model has no label {word[:60]!r}; {nearest(word, labels)}")
-    if len(words) > 2:
-        raise BadInput(f"words names {len(words)} labels; give one, or two whose difference is attributed")
-    weights = torch.zeros(len(labels), dtype=network.classifier.weight.dtype, device=network.classifier.weight.device)
-    if not words:
-        tokens = TokenBatch.from_sequences([encoded.ids], weights.device)
-        words = [labels[int(network.class_logits(tokens)[0].argmax())]]
-    for word, sign in zip(words, (1.0, -1.0), strict=False):
-        weights[labels.index(word)] += sign
-    return weights, " minus ".join(f"‘{word}’" for word in words)
-
-
-def integrated_gradients(
-    network: ClassificationHead, encoded: EncodedText, direction: Float[Tensor, "labels"]
-) -> Attribution:
-    """The attribution of a sum of logits to each token; special tokens have none."""
-    own = ~torch.tensor(encoded.special, device=direction.device)
-    ends = path_gradients(network, encoded, direction, own, torch.tensor([0.0, 1.0]))[1]
-    baseline, logit = ends.tolist()
-    tokens = torch.zeros(len(own))
-    for count in POINTS:
-        points, weights = np.polynomial.legendre.leggauss(count)
-        tokens, _ = path_gradients(
-            network, encoded, direction, own, torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
-        )
-        if abs(float(tokens.sum()) - (logit - baseline)) <= TOLERANCE * max(abs(logit - baseline), 1e-3):
-            return Attribution(tokens, logit, baseline)
-    raise CannotDo(
-        f"the integral of the gradients did not converge in {POINTS[-1]} points: the attributions sum to "
-        f"{float(tokens.sum()):.4g}, and the logits differ by {logit - baseline:.4g}; this model changes too fast "
-        "between average tokens and the text, so its label has no attribution by integrated gradients"
-    )
-
-
-def path_gradients(
-    network: ClassificationHead,
-    encoded: EncodedText,
-    direction: Float[Tensor, "labels"],
-    own: Tensor,
-    points: Float[Tensor, "N"],
-    weights: Float[Tensor, "N"] | None = None,
-) -> tuple[Float[Tensor, "T"], Float[Tensor, "N"]]:
-    """The weighted sum over points of each token's gradient times its way, (T,), and the logit at each point, (N,)."""
-    embedding: Any = embedding_module(network)
-    mean = embedding.weight.mean(0)
-    time_first = Capability.RECURRENT_STATE in network.capabilities
-    total = torch.zeros(len(own), dtype=torch.float64)
-    logits = []
-    trained = [each for each in network.parameters() if each.requires_grad]
-    modules = [module for module in network.modules() if module.training]
-    state: dict[str, Tensor] = {}
-
-    def move(_: Any, __: Any, out: Tensor) -> Tensor:
-        x = (out.transpose(0, 1) if time_first else out).detach()
-        way = torch.where(own[:, None], x - mean.detach(), 0)
-        state["way"], state["inputs"] = way, (x - (1 - state["points"]) * way).requires_grad_()
-        return state["inputs"].transpose(0, 1) if time_first else state["inputs"]
-
-    handle = embedding.register_forward_hook(move)
+def label_logits(network: ClassificationHead, encoded: EncodedText) -> Float[Tensor, "*T labels"]:
+    """The logits of a text's labels, or those of each token."""
+    training = network.training
     try:
-        network.eval()
-        for weight in trained:
-            weight.requires_grad_(False)
-        for start in range(0, len(points), POINTS_AT_ONCE):
-            part = points[start : start + POINTS_AT_ONCE].to(mean)
-            state["points"] = part[:, None, None]
-            tokens = TokenBatch.from_sequences([encoded.ids] * len(part), model_device(network))
-            with torch.enable_grad():
-                scores = network.class_logits(tokens) @ direction
-                [gradients] = torch.autograd.grad(scores.sum(), state["inputs"])
-            logits.append(scores.detach().double().cpu())
-            if weights is not None:
-                credit = (gradients * state["way"]).sum(-1).double().cpu()
-                total += (weights[start : start + POINTS_AT_ONCE, None] * credit).sum(0)
+        logits: Tensor = network.eval().class_logits(
+            TokenBatch.from_sequences([encoded.ids], network.classifier.weight.device)
+        )[0]
     finally:
-        handle.remove()
-        for module in modules:
-            module.training = True
-        for weight in trained:
-            weight.requires_grad_(True)
-    return total, torch.cat(logits)
+        network.train(training)
+    return logits
+
+
+def label_direction(network: ClassificationHead, labels: Sequence[str]) -> Float[Tensor, "labels"]:
+    """The weights of the labels' logits in the attributed number: the first minus the second."""
+    weight = network.classifier.weight
+    weights = torch.zeros(len(network.config.labels), dtype=weight.dtype, device=weight.device)
+    for label, sign in zip(labels, (1.0, -1.0), strict=False):
+        weights[network.config.labels.index(label)] += sign
+    return weights
 
 
 def attribution_spans(

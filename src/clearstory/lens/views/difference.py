@@ -4,6 +4,7 @@
  curves             line by line, at the x values that both have
  tables             row by row, matched by name: the next tokens of any two models on any two texts
  highlighted texts  over the same characters: two models with any two tokenizers
+ reports            panel by panel
 
 Views without a meaningful difference are refused with a message that says what both are.
 """
@@ -28,10 +29,14 @@ from clearstory.lens.views.base import Cell, View
 from clearstory.lens.views.formatting import format_cell
 from clearstory.lens.views.grids import Grid, Table
 from clearstory.lens.views.plots import Curve, Line
+from clearstory.lens.views.report import Panel, Report, panels_of
 from clearstory.lens.views.text import HighlightedText, Span
 
 THRESHOLDS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Thresholds of the colours of differences, in the unit of the text."""
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.95)
+"""The same where A and B have signed numbers of any size: as shares of the largest difference."""
 
 ROWS = 20
 """Rows of a table of differences, those with the largest differences."""
@@ -57,6 +62,8 @@ def difference(a: View, b: View, *, top: int = ROWS) -> View:
             return subtract_tables(a, b, top)
         case HighlightedText(), HighlightedText():
             return subtract_texts(a, b)
+        case Report(), Report():
+            return subtract_reports(a, b, top)
     kinds = [view.kind.replace("_", " ") for view in (a, b)]
     if a.kind != b.kind:
         raise CannotDo(
@@ -66,6 +73,34 @@ def difference(a: View, b: View, *, top: int = ROWS) -> View:
         f"a {kinds[0]} has no difference; grids, curves, tables and highlighted texts have one, such as logit-lens, "
         "gradient-reach, next-token and surprisal"
     )
+
+
+# ---- reports
+
+
+def subtract_reports(a: Report, b: Report, top: int) -> Report:
+    """B − A, panel by panel; panels without a difference, such as maps, are left out and named in the caption.
+
+    Raises CannotDo if no panel has one.
+    """
+    if len(a.panels) != len(b.panels):
+        raise CannotDo(
+            f"A has {len(a.panels)} panels and B has {len(b.panels)}, which cannot be aligned; give both the same "
+            "settings"
+        )
+    panels: list[Panel] = []
+    left_out: list[str] = []
+    reason = None
+    for panel_a, panel_b in zip(a.panels, b.panels, strict=True):
+        try:
+            panels += panels_of(difference(panel_a, panel_b, top=top))
+        except CannotDo as error:
+            reason = reason or str(error)
+            left_out.append(panel_a.title)
+    if not panels:
+        raise CannotDo(f"no panel of A and B has a difference: {reason}")
+    caption = f"Without a difference: {'; '.join(left_out)}." if left_out else None
+    return Report(title=difference_title(a, b), panels=tuple(panels), caption=caption)
 
 
 # ---- grids
@@ -271,6 +306,7 @@ def subtract_texts(a: HighlightedText, b: HighlightedText) -> HighlightedText:
         differences.append((y - x, f"‘{name.strip()}’", x, y))
     if not differences:
         raise CannotDo("no span has a number in both A and B; give a longer text")
+    largest = max(1e-9, *(abs(value) for value, *_ in differences))
     sums = math.fsum(x for *_, x, _ in differences), math.fsum(y for *_, y in differences)
     notes = [describe_extremes(differences), describe_mean(differences, unit)]
     if sums[0] != sums[1]:
@@ -287,7 +323,7 @@ def subtract_texts(a: HighlightedText, b: HighlightedText) -> HighlightedText:
         spans=tuple(spans),
         unit=unit,
         columns=(f"{unit}, A", f"{unit}, B"),
-        thresholds=THRESHOLDS,
+        thresholds=tuple(share * largest for share in SHARES) if a.signed and b.signed else THRESHOLDS,
         signed=True,
         totals=(
             (f"{unit}, A", sums[0]),

@@ -45,9 +45,9 @@ def evaluate_vectors(
     """The scores of a model's vectors on each set of `tasks`.
 
     `vectors` chooses input embeddings or sentence vectors; by default sentence vectors are taken for texts of several
-    words, and where the model's folder says how they are pooled, but for analogies input embeddings. `reading` names the
-    columns of pairs, `truncate` the end of a sentence that is dropped where it exceeds the context. Raises CannotDo for
-    a model without token embeddings, BadInput for a file that has no set.
+    words, and where the model's folder says how they are pooled, but for analogies input embeddings. `reading` names
+    the columns of pairs, `truncate` the end of a sentence that is dropped where it exceeds the context. Raises CannotDo
+    for a model without token embeddings, BadInput for a file that has no set.
     """
     files = [(kind, file) for kind, source in tasks for file in files_of(kind, source)]
     source = VectorSource(model, device, truncate)

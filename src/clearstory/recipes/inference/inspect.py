@@ -14,7 +14,7 @@ from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import sampling_of
-from clearstory.lens.registry import VIEWS, check_supported, load_view
+from clearstory.lens.registry import VIEWS, check_supported, load_choice, load_view
 from clearstory.lens.rendering.render import format_of, save_view
 from clearstory.lens.views import Curve, HighlightedText, Line, Panel, Report, Table, View
 from clearstory.lens.views.difference import ROWS, difference
@@ -85,9 +85,11 @@ def inspect(
     compute_view = partial(
         view_of_text, view, device=device, prompt=prompt, whole_vocabulary=whole_vocabulary, settings=settings
     )
-    if is_comparison:
-        second = compute_view(model if compare_model is None else compare_model, compare_text or text)
-        computed = difference(compute_view(model, text), second, top=settings.get("top", ROWS))
+    if VIEWS[view].compares:
+        computed = view_of_two_models(view, model, compare_model, text, device=device, prompt=prompt, settings=settings)
+    elif is_comparison:
+        sides = (model, text), (model if compare_model is None else compare_model, compare_text or text)
+        computed = compare_views(view, *sides, device=device, prompt=prompt, settings=settings)
     elif across_checkpoints:
         if not isinstance(model, str | Path):
             raise BadSetting("a loaded model has no checkpoints; pass the folder of its run")
@@ -124,6 +126,61 @@ def view_of_text(
     if whole_vocabulary and VIEWS[view].lists_vocabulary:
         return function(network, tokenizer, text, **{**settings, "top": network.vocab})
     return function(network, tokenizer, text, **settings)
+
+
+Side = tuple[str | Path | ModelWithTokenizer, str]
+"""A model and the text that it reads."""
+
+
+def compare_views(
+    view: str, first: Side, second: Side, *, device: str | None, prompt: PromptOptions, settings: Mapping[str, Any]
+) -> View:
+    """The view of the second side minus that of the first; what the view chooses itself is chosen on the first."""
+    model, text = open_side(first, device)
+    other = (model, second[1]) if second[0] is first[0] else open_side(second, device)
+    check_supported(view, model.model)
+    check_supported(view, other[0].model)
+    choice, given = load_choice(view), dict(settings)
+    if choice is not None:
+        read = {**given, PROMPT_PARAMETER: prompt} if reads_prompt(load_view(view)) else given
+        given = {**given, **choice(model.model, model.tokenizer, text, **read)}
+    views = [
+        view_of_text(view, *side, device=None, prompt=prompt, whole_vocabulary=True, settings=given)
+        for side in ((model, text), other)
+    ]
+    return difference(views[0], views[1], top=settings.get("top", ROWS))
+
+
+def view_of_two_models(
+    view: str,
+    model: str | Path | ModelWithTokenizer,
+    compare_model: str | Path | ModelWithTokenizer | None,
+    text: str,
+    *,
+    device: str | None,
+    prompt: PromptOptions,
+    settings: Mapping[str, Any],
+) -> View:
+    """A view that compares two models. Raises BadSetting without the second."""
+    if compare_model is None:
+        raise BadSetting(f"the view '{view}' compares two models; give the second with --compare-model")
+    (first, _), (second, _) = (open_side((each, text), device) for each in (model, compare_model))
+    for each in (first, second):
+        check_supported(view, each.model)
+    return load_view(view)(
+        first.model, first.tokenizer, text, second.model, second.tokenizer, **settings, prompt=prompt
+    )
+
+
+def open_side(side: Side, device: str | None) -> tuple[ModelWithTokenizer, str]:
+    """The opened model of a side, on the device, and its text."""
+    model, text = side
+    if isinstance(model, str | Path):
+        from clearstory.formats.folders import open_model
+
+        model = open_model(model)
+    load_generator(model, device)  # moves it
+    return model, text
 
 
 PROMPT_PARAMETER = "prompt"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,19 +30,6 @@ class FoundVectors(NamedTuple):
     vectors: npt.NDArray[np.float32]
     known: npt.NDArray[np.bool_]
     several_tokens: npt.NDArray[np.bool_]
-
-
-class TextVectors(Protocol):
-    """What gives texts vectors; `summary` says in a phrase how, `vocabulary` lists the words that it has in any case."""
-
-    summary: str
-
-    @property
-    def vocabulary(self) -> Sequence[str]:
-        """Words that are candidates for every question."""
-
-    def find(self, texts: Sequence[str]) -> FoundVectors:
-        """The vectors of these texts."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +99,10 @@ class SentenceVectors:
         index = {text: at for at, text in enumerate(different)}
         vectors = self.embedder.vectors(different, truncate=self.truncate)[[index[text] for text in texts]]
         return FoundVectors(vectors, np.ones(len(texts), dtype=bool), np.zeros(len(texts), dtype=bool))
+
+
+TextVectors = InputVectors | SentenceVectors
+"""What gives texts vectors: `summary` says how, `vocabulary` lists the words that it has in any case."""
 
 
 class VectorSource:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 
@@ -50,7 +50,7 @@ def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTa
         if kind not in VECTOR_TASKS:
             raise BadSetting(f"task is {', '.join(tasks)}; {kind} is measured by itself, without tasks of vectors")
         if source:
-            found.append(VectorTask(cast("VectorTaskKind", kind), source))
+            found.append(VectorTask(kind, source))
     if not found:
         raise BadSetting(f"task {kind} needs a file; write {kind}:FILE")
     return tuple(found)
