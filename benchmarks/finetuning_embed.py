@@ -1,13 +1,16 @@
 """Sentence vectors before and after fine-tuning, on real pairs; prints one JSON object.
 
-    python benchmarks/finetuning_embed.py MODEL [--pairs 4000] [--seconds 70] [--part minilm|scratch|abstracts]
+    python benchmarks/finetuning_embed.py MODEL [--pairs 4000] [--seconds 70] [--part NAME]
     PEERS/bin/python benchmarks/finetuning_embed.py MODEL --part peer
 
-MODEL is a folder of MiniLM. The pairs are English sentences with the same German translation (Tatoeba); no sentence of
-validation and test is in training. Given one sentence, the other is searched for
-among those of all test pairs. minilm: the model as it is, and fine-tuned; scratch: a new encoder of two layers, trained
-on the same pairs and nothing else; abstracts: the one-sentence summary of a paper by its title (SciTLDR); peer: the
-same pairs, batches, steps and loss by sentence-transformers' trainer, one thread.
+MODEL is a folder of MiniLM. Given one text of a held-out pair, the other is searched for among those of all test pairs,
+before and after fine-tuning. Parts (all but peer by default; about two minutes of CPU each):
+
+    translations   English sentences with their German translations (Tatoeba); MiniLM was trained on English
+    paraphrases    English sentences with the same German translation; no sentence of validation and test is in training
+    scratch        the same, by a new encoder of two layers that is trained on nothing else
+    abstracts      titles of papers with their one-sentence summaries (SciTLDR)
+    peer           translations by sentence-transformers' trainer: the same pairs, batch size, loss and learning rate
 """
 
 from __future__ import annotations
@@ -38,6 +41,13 @@ def paraphrases() -> list[tuple[str, str]]:
                 english[translation].append(sentence)
     order = sorted(english, key=lambda translation: blake2b(translation.encode()).digest())
     return [(english[each][0], other) for each in order for other in english[each][1:]]
+
+
+def translations(split: str) -> list[tuple[str, str]]:
+    """English sentences with their German translations, in an order that depends on the sentence alone."""
+    with gzip.open(data_file(f"tatoeba-en-de/{split}.tsv.gz"), "rt", encoding="utf-8") as file:
+        pairs = [tuple(line.rstrip("\n").split("\t")[:2]) for line in file]
+    return sorted(pairs, key=lambda pair: blake2b(pair[0].encode()).digest())  # type: ignore[arg-type,return-value]
 
 
 def titles(split: str) -> list[tuple[str, str]]:
@@ -129,40 +139,39 @@ def peer_scores(model: str, train: list[tuple[str, str]], test: list[tuple[str, 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
-    parser.add_argument("--pairs", type=int, default=4000)
-    parser.add_argument("--seconds", type=float, default=70)
-    parser.add_argument("--part", choices=("minilm", "scratch", "abstracts", "peer"))
+    parser.add_argument("--pairs", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--part", choices=("translations", "paraphrases", "scratch", "abstracts", "peer"))
     parsed = parser.parse_args()
-    home = Path(tempfile.mkdtemp())
-    pairs = paraphrases()
-    parts = {"test": pairs[:600], "validation": pairs[600:800]}
-    held_out = {sentence for part in parts.values() for pair in part for sentence in pair}
-    parts["train"] = [pair for pair in pairs[800:] if held_out.isdisjoint(pair)]
-    few = parts["train"][: parsed.pairs]
-    result: dict[str, Any] = {"machine": machine_info(), "pairs": len(few)}
+    german, development = translations("train")[: parsed.pairs], translations("dev")
+    result: dict[str, Any] = {"machine": machine_info(), "pairs": parsed.pairs}
     if parsed.part == "peer":
-        result["peer"] = peer_scores(parsed.model, few, parts["test"])
+        result["peer"] = peer_scores(parsed.model, german, development[:500])
         print(json.dumps(result, indent=2))
         return
-    files = {name: write_pairs(home / f"{name}.tsv", rows) for name, rows in parts.items()}
-    if parsed.part in (None, "minilm"):
-        before = scores_of(parsed.model, files["test"])
-        some = {**files, "train": write_pairs(home / "few.tsv", few)}
+    home = Path(tempfile.mkdtemp())
+
+    def files(name: str, **parts: list[tuple[str, str]]) -> dict[str, str]:
+        return {part: write_pairs(home / f"{name}-{part}.tsv", pairs) for part, pairs in parts.items()}
+
+    english = paraphrases()
+    held_out = {sentence for pair in english[:800] for sentence in pair}
+    others = [pair for pair in english[800:] if held_out.isdisjoint(pair)]
+    papers = titles("train")
+    data = {
+        "translations": files("german", test=development[:500], validation=development[500:700], train=german),
+        "paraphrases": files("few", test=english[:600], validation=english[600:800], train=others[: parsed.pairs]),
+        "scratch": files("all", test=english[:600], validation=english[600:800], train=others),
+        "abstracts": files("papers", test=titles("dev"), validation=papers[:100], train=papers[100:1100]),
+    }
+    for name in data if parsed.part is None else [parsed.part]:
+        if name == "scratch":
+            recipe = {"cpu_seconds": parsed.seconds, "embed": {"symmetric": True}}
+            result[name] = fine_tuned("bert-tiny", data[name], home / name, {"learning_rate": 1e-3}, **recipe)
+            continue
         training = {"num_train_epochs": 1, "learning_rate": RATE}
-        result["minilm"] = {"before": before, **fine_tuned(parsed.model, some, home / "minilm", training)}
-    if parsed.part in (None, "scratch"):
-        recipe = {"cpu_seconds": parsed.seconds, "embed": {"symmetric": True}}
-        result["scratch"] = fine_tuned("bert-tiny", files, home / "scratch", {"learning_rate": 1e-3}, **recipe)
-    if parsed.part in (None, "abstracts"):
-        papers = titles("train")
-        science = {
-            "train": write_pairs(home / "papers.tsv", papers[100:1100]),
-            "validation": write_pairs(home / "papers-validation.tsv", papers[:100]),
-            "test": write_pairs(home / "papers-test.tsv", titles("dev")),
-        }
-        before = scores_of(parsed.model, science["test"])
-        training = {"num_train_epochs": 1, "learning_rate": RATE}
-        result["abstracts"] = {"before": before, **fine_tuned(parsed.model, science, home / "science", training)}
+        before = scores_of(parsed.model, data[name]["test"])
+        result[name] = {"before": before, **fine_tuned(parsed.model, data[name], home / name, training)}
     print(json.dumps(result, indent=2))
 
 

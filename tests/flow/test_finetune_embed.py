@@ -253,6 +253,7 @@ def test_what_has_no_vectors_or_other_data_is_refused(home: Path, tmp_path: Path
         ({"task": "classify", "embed": {"scale": 1.0}}, BadSetting, "embed settings are for task embed"),
         ({"freeze": "all"}, BadSetting, "freeze is for a head"),
         ({"stride": 3}, BadSetting, "stride is for a head"),
+        ({"training": {"batch_size": 1}}, BadSetting, "batch_size is 1"),
         ({"problem": "multi"}, BadSetting, "problem is for a head"),
         ({"data": (str(long),)}, ContextOverflow, "line 2 has 40 tokens, and 22 fit .* --truncate right"),
         ({"training": {"class_weights": ("balanced",)}}, BadSetting, "class_weights is for a head"),

@@ -114,15 +114,12 @@ class Embed:
         return model
 
     def encode(self, examples: Sequence[SimilarityExample]) -> list[SentenceRow]:
-        """A row for each example. Raises BadInput for one without a negative, where training has them."""
+        """A row for each example. Raises ContextOverflow for a text that is longer than the context."""
         triplets = self.kind == "triplets"
-        columns = [
-            self.inputs([example.anchor for example in examples], [example.location for example in examples]),
-            self.inputs([example.positive for example in examples], [example.location for example in examples]),
-        ]
-        negatives = [example.negative for example in examples]
-        if triplets:
-            columns.append(self.inputs([text or "" for text in negatives], [each.location for each in examples]))
+        locations = [example.location for example in examples]
+        texts = [[each.anchor for each in examples], [each.positive for each in examples]]
+        texts += [[each.negative or "" for each in examples]] if triplets else []
+        columns = [self.inputs(column, locations) for column in texts]
         low, high = self.scores
         rows = []
         for index, example in enumerate(examples):

@@ -286,6 +286,11 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
         "problem": recipe.reading.problem != "auto",
         "trees": recipe.reading.trees != "phrases",
     }
+    if recipe.training.batch_size == 1 and recipe.embed.loss in ("auto", "multiple_negatives_ranking"):
+        raise BadSetting(
+            "training.batch_size is 1, and multiple_negatives_ranking finds the positive of an anchor among those of "
+            "its batch; give at least 2, or another --embed.loss"
+        )
     if name := next((name for name, is_given in given.items() if is_given), None):
         raise BadSetting(f"{name} is for a head, and task embed trains a model without one; leave it out")
 
