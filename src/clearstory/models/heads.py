@@ -202,7 +202,16 @@ class SequenceClassifier(ClassificationHead):
 
     def features(self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None) -> Float[Tensor, "B W"]:
         """The vector of each text that the classifier reads, (B, W)."""
+        if self.pooler is not None and hasattr(self.backbone, "encode_first"):
+            types = token_types if self.backbone.config.token_types else None
+            return self.pool(self.backbone.encode_first(tokens, types).unsqueeze(1))
         return self.pool(self.encode(tokens, token_types), tokens)
+
+    def class_logits(
+        self, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B labels"]:
+        """Logits of the labels, (B, labels)."""
+        return self.classify_features(self.features(tokens, token_types))
 
     def head_logits(self, hidden: Float[Tensor, "B T W"], tokens: TokenBatch) -> Float[Tensor, "B labels"]:
         """Logits of the labels, (B, labels), for hidden states of these tokens."""

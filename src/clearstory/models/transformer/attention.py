@@ -78,6 +78,12 @@ class Attention(nn.Module):
         assert bias is None or isinstance(bias, list)
         return self.project_output(self.attend_with_cache(q, k, v, caches, bias))
 
+    def attend_from_first(self, x: Float[Tensor, "1 N W"], packed: PackedSequences) -> Float[Tensor, "1 B W"]:
+        """Self-attention of the first token of each packed sequence, (1, B, W). Not with rotary positions."""
+        keys, values = joined_linear(x, (self.key, self.value))
+        q = self.queries(x.index_select(1, packed.starts), None)
+        return self.project_output(packed.attend(self.attend, q, *self.key_value_heads(keys, values, None)))
+
     def cross_attend(self, x: Float[Tensor, "B T W"], source: Source) -> Float[Tensor, "B T W"]:
         """Cross-attention, (B, T, W): queries from x, keys and values from the source."""
         q = self.queries(x, None)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh, joined_linear
 from clearstory.models.transformer.attention import Attention, Bias, LayerCaches, RotaryAngles, Source
 from clearstory.models.transformer.config import TransformerConfig
+from clearstory.models.transformer.packed_sequences import PackedSequences
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -79,14 +80,28 @@ class Block(nn.Module):
             x = self.residual(x, self.cross_attention_norm, lambda y: cross_attend(y, source))
         return self.residual(x, self.feed_forward_norm, self.feed_forward)
 
+    def forward_first(self, x: Float[Tensor, "1 N W"], packed: PackedSequences) -> Float[Tensor, "1 B W"]:
+        """The residual stream of the first token of each packed sequence after this block, (1, B, W): what the last
+        block computes for a head that reads no other token.
+        """
+        attend = self.attention.attend_from_first
+        x = self.residual(x, self.attention_norm, lambda y: attend(y, packed), packed.starts)
+        return self.residual(x, self.feed_forward_norm, self.feed_forward)
+
     def project_source(self, source: Float[Tensor, "B S W"]) -> Float[Tensor, "B 2 H S D"]:
         """Cross-attention keys and values of a source, (B, 2, kv_heads, S, D), computed once per source."""
         assert self.cross_attention is not None, "only a decoder with a source has cross-attention"
         return torch.stack(self.cross_attention.keys_and_values(source, None), 1)
 
-    def residual(self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
-        """x + sublayer(norm(x)), or norm(x + sublayer(x)): the only place that knows the order of norm and sublayer."""
+    def residual(
+        self, x: Tensor, norm: nn.Module, sublayer: Callable[[Tensor], Tensor], kept: Tensor | None = None
+    ) -> Tensor:
+        """x + sublayer(norm(x)), or norm(x + sublayer(x)): the only place that knows the order of norm and sublayer.
+
+        `kept` are the tokens that the sublayer returns, where it does not return all.
+        """
+        before = x if kept is None else x.index_select(1, kept)
         if self.norm_first:
-            return x + F.dropout(sublayer(norm(x)), self.dropout, self.training)
-        out: Tensor = norm(x + F.dropout(sublayer(x), self.dropout, self.training))
+            return before + F.dropout(sublayer(norm(x)), self.dropout, self.training)
+        out: Tensor = norm(before + F.dropout(sublayer(x), self.dropout, self.training))
         return out

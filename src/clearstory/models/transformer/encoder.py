@@ -73,6 +73,21 @@ class Encoder(Stack):
         out: Tensor = self.compiled_stack(tokens.ids, tokens.lengths, token_type_ids)
         return out
 
+    def encode_first(
+        self, tokens: TokenBatch, token_type_ids: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B W"]:
+        """Hidden state of the first token of each sequence, (B, W). Raises the errors of `encode`."""
+        if self._compiled_run_stack is not None:
+            return self.encode(tokens, token_type_ids)[:, 0]
+        self.check_ids(tokens.ids, tokens.ids.shape[1])
+        return self.run_blocks_for_first(self.embed_tokens(tokens.ids, token_type_ids), tokens.lengths)
+
+    def embed_tokens(
+        self, ids: Int[Tensor, "B T"], token_type_ids: Int[Tensor, "B T"] | None
+    ) -> Float[Tensor, "B T W"]:
+        """Input of the first block, (B, T, W)."""
+        return self.apply_dropout(self.embed_inputs(self.embedding(ids), slice(0, ids.shape[1]), token_type_ids))
+
     def run_stack(
         self,
         ids: Int[Tensor, "B T"],
@@ -80,8 +95,7 @@ class Encoder(Stack):
         token_type_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T W"]:
         """Hidden states, (B, T, W): what training runs and torch.compile compiles."""
-        x = self.apply_dropout(self.embed_inputs(self.embedding(ids), slice(0, ids.shape[1]), token_type_ids))
-        return self.run_blocks(x, lengths)
+        return self.run_blocks(self.embed_tokens(ids, token_type_ids), lengths)
 
     def mlm_features(self, hidden: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """Hidden states after the MLM head's linear map, activation and norm, (..., W); unchanged without a head."""

@@ -86,6 +86,8 @@ class EncoderForInference(nn.Module):
         self, tokens: TokenBatch, token_type_ids: Int[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B W"]:
         """Hidden state of the first token of each sequence, (B, W)."""
+        if tokens.lengths is not None and bool((tokens.lengths == 0).any()):
+            return self.encode(tokens, token_type_ids)[:, 0]
         x = self.embed(tokens, token_type_ids)
         if tokens.lengths is None:
             return self.blocks(x, torch.full((len(x),), x.shape[1]), first_only=True)

@@ -57,11 +57,20 @@ class PackedSequences:
     def attend(
         self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor
     ) -> Float[Tensor, "1 H N D"]:
-        """Head outputs by `attend` for the sequences of each length, (B, H, T, D) without padding."""
+        """Head outputs by `attend` for the sequences of each length, (B, H, T, D) without padding. Queries are of all
+        tokens, or of the first of each sequence.
+        """
         sizes = [length * rows for length, rows in self.groups]
+        first_only = q.shape[2] != k.shape[2]
+        of_queries = [rows for _, rows in self.groups] if first_only else sizes
         outputs = []
         for (_, rows), *parts in zip(
-            self.groups, *(torch.split(x.squeeze(0), sizes, 1) for x in (q, k, v)), strict=True
+            self.groups,
+            *(
+                torch.split(x.squeeze(0), each, 1)
+                for x, each in zip((q, k, v), (of_queries, sizes, sizes), strict=True)
+            ),
+            strict=True,
         ):
             out = attend(*(torch.unflatten(part, 1, (rows, -1)).transpose(0, 1) for part in parts))
             outputs.append(out.transpose(0, 1).flatten(1, 2))

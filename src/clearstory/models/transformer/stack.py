@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -159,6 +159,22 @@ class Stack(CompilableStack):
         for block in self.blocks:
             x = block(x, rotary, None, bias, source)
         return x if self.norm is None else self.norm(x)
+
+    def run_blocks_for_first(self, x: Float[Tensor, "B T W"], lengths: Int[Tensor, "B"] | None) -> Float[Tensor, "B W"]:
+        """Output of all blocks and the final norm for the first token of each sequence, (B, W), without a cache.
+
+        Where sequences are packed, the last block computes no other token.
+        """
+        count = x.shape[1]
+        empty = lengths is not None and bool((lengths == 0).any())
+        if empty or not (self.packs_sequences and self.can_pack(x) and len(self.blocks)):
+            return self.run_blocks(x, lengths)[:, 0]
+        packed = PackedSequences(torch.full((len(x),), count) if lengths is None else lengths, count)
+        x = packed.pack(x)
+        for block in self.blocks[:-1]:
+            x = block(x, None, None, packed)
+        x = cast(Block, self.blocks[-1]).forward_first(x, packed)
+        return packed.in_batch_order((x if self.norm is None else self.norm(x)).squeeze(0))
 
     def can_pack(self, x: Tensor) -> bool:
         """Whether padding is left out: on a CPU, where positions have no part in attention. On a GPU, and in compiled
