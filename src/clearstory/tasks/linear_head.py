@@ -32,11 +32,15 @@ def sentence_vectors(model: SequenceClassifier, rows: Sequence[TextRow]) -> Floa
 def fit_linear_head(model: SequenceClassifier, task: Classify, vectors: Tensor, rows: Sequence[TextRow]) -> None:
     """Set the classifier to the regression of the rows' targets on their vectors.
 
-    Vectors are divided by their mean length while the regression is fitted; the saved weights include that division.
+    The direction of the mean vector is left out: all texts are far along it, by their lengths rather than their labels
+    (Mu and Viswanath 2018). Weights along it stay 0. Vectors are divided by their mean length, and the saved weights
+    include that division.
     """
     targets = task.batch(rows).targets
     scale = vectors.norm(dim=-1).mean().clamp(min=1e-12)
-    weight, bias = fit_linear(vectors / scale, targets, len(task.labels), task.problem_type)
+    mean = F.normalize(vectors.mean(0), dim=0)
+    around = vectors - (vectors @ mean)[:, None] * mean
+    weight, bias = fit_linear(around / scale, targets, len(task.labels), task.problem_type)
     with torch.no_grad():
         model.classifier.weight.copy_(weight / scale)
         if model.classifier.bias is not None:
