@@ -256,8 +256,8 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 
 
 def metric_title(name: str) -> str:
-    """The name of a metric as it is shown: macro F1."""
-    return name.replace("_", " ").replace(" f1", " F1")
+    """The name of a metric as it is shown: macro F1, accuracy."""
+    return " ".join("F1" if word == "f1" else word for word in name.split("_"))
 
 
 def check_class_weights(class_weights: Sequence[float] | None, labels: Sequence[str]) -> None:

@@ -244,6 +244,7 @@ thead th {{ border-top: 0; color: var(--soft); font-weight: 500; font-size: 12px
   white-space: normal; }}
 tbody th {{ font-weight: 600; position: sticky; left: 0; background: var(--paper); }}
 .n {{ text-align: right; font-variant-numeric: tabular-nums; }}
+.text {{ white-space: normal; overflow-wrap: anywhere; }}
 .bits {{ font-weight: 600; }}
 .dot, .ring {{ display: inline-block; width: 9px; height: 9px; border-radius: 50%; margin-right: .55em;
   border: 2px solid var(--of); }}

@@ -38,7 +38,9 @@ def report_html(
     if curve is not None:
         parts.append(f"<h2>Learning curve</h2><div class=drawing>{render_svg(curve)}</div>")
     if trained_on:
-        rows = [(each.location, ", ".join(each.labels), shortened(each.text, each.pair)) for each in trained_on]
+        rows = [
+            (file_name(each.location), ", ".join(each.labels), shortened(each.text, each.pair)) for each in trained_on
+        ]
         plural = "s" * (len(rows) != 1)
         parts += [f"<h2>{len(rows)} training example{plural}</h2>", html_table(("location", "label", "text"), rows)]
     light, dark = css_variables(LIGHT), css_variables(DARK)
@@ -73,12 +75,14 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
         rows = [(f"{e['probability']:.3f}", f"{e['accuracy']:.3f}", f"{e['count']:,}") for e in calibration["bins"]]
         error = calibration["expected_calibration_error"]
         yield f"<h2>Calibration</h2><p class=soft>Expected calibration error {error:.4f}.</p>"
+        if len(rows) > 1:
+            yield f"<div class=drawing>{render_svg(reliability_curve(calibration['bins']))}</div>"
         yield html_table(("mean probability", "accuracy", "examples"), rows)
     if mistakes := details.get("mistakes"):
         yield "<h2>Mistakes that the model is surest of</h2>"
         rows = [
             (
-                e["location"],
+                file_name(e["location"]),
                 e["label"],
                 e["predicted"],
                 f"{e['probability']:.3f}",
@@ -102,6 +106,27 @@ def shortened(*parts: str | None) -> str:
     return text if len(text) <= 300 else f"{text[:299]}…"
 
 
+def file_name(location: str) -> str:
+    """A location without the folder of its file: reviews.csv, line 12."""
+    return location.rsplit("/", 1)[-1]
+
+
+def reliability_curve(bins: Sequence[Mapping[str, float]]) -> Curve:
+    """Accuracy against the mean probability of each bin, and the diagonal, on which a calibrated model lies."""
+    probabilities = tuple(each["probability"] for each in bins)
+    lines = (
+        Line("model", probabilities, tuple(each["accuracy"] for each in bins)),
+        Line("calibrated", probabilities, probabilities),
+    )
+    return Curve(
+        title="Accuracy by probability of the predicted label",
+        lines=lines,
+        x_label="mean probability",
+        y_label="accuracy",
+        log_x=False,
+    )
+
+
 def metric_curve(metrics_file: Path, metrics: Sequence[str]) -> Curve | None:
     """These metrics of a run's evaluations against the step; None for fewer than two evaluations."""
     records = [record for record in read_metrics(metrics_file) if record["kind"] == "evaluation"]
@@ -114,16 +139,25 @@ def metric_curve(metrics_file: Path, metrics: Sequence[str]) -> Curve | None:
 
 
 def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column are its row headers; other columns of numbers are aligned to the right."""
+    """A table whose first column are its row headers; other columns of numbers are aligned to the right, and those of
+    texts have lines that break.
+    """
     rows = list(rows)
     columns = list(zip(*rows, strict=True)) or [() for _ in titles]
-    classes = [" class=n" * (i > 0 and any(map(is_number, cells))) for i, cells in enumerate(columns)]
+    classes = ["", *map(cell_class, columns[1:])]
     head = "".join(f"<th{kind}>{escape(title)}</th>" for title, kind in zip(titles, classes, strict=True))
     body = []
     for first, *others in rows:
         cells = "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(others, classes[1:], strict=True))
         body.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+
+
+def cell_class(cells: Sequence[str]) -> str:
+    """The class attribute of a column's cells."""
+    if any(map(is_number, cells)):
+        return " class=n"
+    return " class=text" if any(len(cell) > 60 for cell in cells) else ""
 
 
 def is_number(cell: str) -> bool:

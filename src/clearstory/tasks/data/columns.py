@@ -114,8 +114,8 @@ def choose_column(table: RecordTable, name: str, flag: str) -> str:
         )
     known = table.listed_columns
     close = nearest(name, table.columns)
-    suggestion = f"; {close}" if close.startswith("did you mean") else ""
-    raise BadInput(f"{table.name} has no column {name!r}, only {known}{suggestion}; choose one with {flag}")
+    suggestion = f"{close} " if close.startswith("did you mean") else ""
+    raise BadInput(f"{table.name} has no column {name!r}, only {known}; {suggestion}choose one with {flag}")
 
 
 def find_named(columns: Iterable[str], names: Iterable[str]) -> str | None:
