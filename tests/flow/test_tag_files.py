@@ -218,3 +218,21 @@ def test_what_is_refused(home: Path, tmp_path: Path) -> None:
         clearstory.tag(home / "counted", "a", batch_size=0)
     with pytest.raises(BadInput, match="there is no file"):
         clearstory.tag(home / "counted", tmp_path / "nowhere.txt")
+
+
+def test_entities_are_those_of_the_pipeline_of_transformers(home: Path) -> None:
+    """Without a scheme, tags are argmaxes as there; words of one piece or more are read at the first."""
+    transformers = pytest.importorskip("transformers")
+    folder = str(home / "argmax")
+    ner = transformers.pipeline(
+        "token-classification", model=folder, tokenizer=folder, aggregation_strategy="first", device="cpu"
+    )
+    texts = [" ".join(word for word, _ in each if word.isalpha()) for each in sentences(12, seed=2)]
+    texts = [text for text in texts if len(text.split()) in (2, 3, 4)]
+    found = clearstory.tag(home / "argmax", texts, truncate="right").entities
+    assert sum(map(len, found)) > 5
+    for ours, theirs in zip(found, ner(texts), strict=True):
+        assert [(each.label, each.start, each.end) for each in ours] == [
+            (each["entity_group"], each["start"], each["end"]) for each in theirs
+        ]
+        np.testing.assert_allclose([each.score for each in ours], [each["score"] for each in theirs], atol=1e-5)
