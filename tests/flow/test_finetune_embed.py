@@ -117,6 +117,8 @@ def test_every_backbone_learns_and_embed_reads_its_folder(
     assert embeddings.pooling == ("mean, normalize" if model == "bert" else "lasttoken, normalize")
     assert embeddings.note is None
     assert np.linalg.norm(embeddings.vectors) == pytest.approx(1, abs=1e-5)
+    config = json.loads((result.folder / "tokenizer_config.json").read_text())
+    assert config["pad_token"] == ("[PAD]" if model == "bert" else config["eos_token"])
     report = json.loads((tmp_path / "run" / "report.json").read_text())["validation"]
     assert report["metrics"] == pytest.approx(dict(result.metrics))
     assert all(each["text"] and each["location"] for each in report["details"]["worst"])

@@ -155,7 +155,8 @@ def save_model(
         write_config_files(temporary, form, config, extra, model, tokenizer, card, generation_config)
         write_text(temporary / "README.md", model_readme(card, form))
         if tokenizer is not None:
-            with_max_length(tokenizer, config.context).save(temporary)
+            stored = with_max_length(tokenizer, config.context)
+            (stored if sentence is None else with_pad_token(stored)).save(temporary)
         if sentence is not None:
             sentence.save(temporary)
         write_weights(temporary, plan, weight_map.from_native(state), shard_bytes)
@@ -168,6 +169,16 @@ def with_max_length(tokenizer: Tokenizer, context: int | None) -> Tokenizer:
     known = tokenizer.config.get("model_max_length")
     length = context if isinstance(known, bool) or not isinstance(known, int) else min(known, context or known)
     return replace(tokenizer, config={**tokenizer.config, **({} if length is None else {"model_max_length": length})})
+
+
+def with_pad_token(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with a padding token, without which sentence-transformers refuses batches: that of the end of a
+    text, if it has no other.
+    """
+    end = tokenizer.config.get("eos_token")
+    if tokenizer.config.get("pad_token") is not None or end is None:
+        return tokenizer
+    return replace(tokenizer, config={**tokenizer.config, "pad_token": end})
 
 
 def write_config_files(
