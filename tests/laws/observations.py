@@ -375,6 +375,7 @@ OBSERVED: dict[str, Observation] = {
     **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("model", "text", "windows", "batch_size", "limit")},
     **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("stride", "int8", "precision", "device")},
     "EvaluateRecipe.task": observe_evaluate,
+    "EvaluateRecipe.vectors": "flow/test_vector_tasks.py::test_sentences_are_compared_by_sentence_vectors",
     "FillMaskRecipe.model": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
     "FillMaskRecipe.text": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",
     "FillMaskRecipe.top": "flow/test_encoders.py::test_a_mask_is_filled_with_probabilities",

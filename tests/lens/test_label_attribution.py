@@ -11,7 +11,12 @@ from tests.tiny import TINY_CLEAR, TINY_GPT2, TINY_LSTM, TINY_RECALL, VOCAB, sha
 
 from clearstory.errors import BadInput, CannotDo, UnknownName
 from clearstory.lens.probes.architecture import architecture
-from clearstory.lens.probes.label_attribution import attribution, encode_for_labels
+from clearstory.lens.probes.label_attribution import (
+    attribution,
+    choose_word,
+    encode_for_labels,
+    words_of_text,
+)
 from clearstory.lens.registry import check_supported, supported_views
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import count_parameters
@@ -39,6 +44,14 @@ BACKBONES: dict[str, Any] = {
 def classifier(name: str, **options: Any) -> SequenceClassifier:
     torch.manual_seed(1)
     model = SequenceClassifier(shaken(BACKBONES[name]), LABELS, **options).double().eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(20)
+    return model
+
+
+def word_classifier(name: str) -> TokenClassifier:
+    torch.manual_seed(2)
+    model = TokenClassifier(shaken(BACKBONES[name]), ("O", "B-X", "I-X")).double().eval()
     with torch.no_grad():
         model.classifier.weight.mul_(20)
     return model
@@ -74,6 +87,73 @@ def test_attributions_sum_to_the_difference_of_two_logits(name: str) -> None:
     assert two["logit"] == pytest.approx(float(logits[0] - logits[1]))
 
 
+@pytest.mark.parametrize("name", ["bert", "gpt2", "lstm"])
+def test_the_label_of_a_word_is_attributed_to_all_tokens(name: str) -> None:
+    model: Any = word_classifier(name)
+    tokenizer = WORDPIECE if name == "bert" else CHARACTERS
+    encoded = encode_for_labels(model, tokenizer, TEXT)
+    with torch.no_grad():
+        logits = model.class_logits(TokenBatch.from_sequences([encoded.ids]))[0]
+    start = TEXT.index("sat")
+    position = next(at for at, span in enumerate(encoded.spans) if span and span[1] > start)
+    view = attribution(model, tokenizer, TEXT, word="sat", words=("B-X",))  # which is "sat." in the text
+    totals: Any = dict(view.totals)
+    assert view.title == "Attribution of the logit of ‘B-X’ of ‘sat.’ to each token"
+    assert totals["logit"] == pytest.approx(float(logits[position, 1]))
+    assert totals["sum of attributions"] == pytest.approx(totals["difference"], rel=2e-3, abs=1e-4)
+    if name != "bert":  # a causal model reads nothing after the word
+        after = [span for span, spans in zip(view.spans, encoded.spans, strict=True) if spans and spans[0] > start]
+        assert {span.value for span in after} == {0.0}
+    assert attribution(model, tokenizer, TEXT, word="3", words=("B-X",)) == view
+    both: Any = dict(attribution(model, tokenizer, TEXT, word="sat.", words=("B-X", "O")).totals)
+    assert both["logit"] == pytest.approx(float(logits[position, 1] - logits[position, 0]))
+
+
+def test_without_a_name_the_first_labelled_word_is_attributed() -> None:
+    model: Any = word_classifier("bert")
+    encoded = encode_for_labels(model, WORDPIECE, TEXT)
+    words = words_of_text(TEXT, encoded)
+    assert [(each.text, each.number) for each in words] == [("a", 1), ("cat", 2), ("sat.", 3), ("a", 4), ("dog", 5)]
+    logits = torch.zeros(len(encoded.ids), 3)
+    assert choose_word(words, None, logits, model.config.labels, ()) == words[0]
+    logits[words[3].position, 1] = 1
+    assert choose_word(words, None, logits, model.config.labels, ()) == words[3]
+    assert choose_word(words, None, logits, model.config.labels, ["O"]) == words[0]
+    assert choose_word(words, "dog", logits, model.config.labels, ()) == words[4]
+
+
+def test_a_path_that_jumps_at_the_first_token_moves_that_token_first() -> None:
+    """F is 0 or 5 by a threshold on the first token, and then linear in the others: no straight line converges."""
+    model: Any = classifier("lstm", pooling="mean")
+    embedding = model.backbone.embedding.weight.detach()
+    ids = CHARACTERS.encode("cat")
+    mean, way = embedding.mean(0), embedding[ids[0]] - embedding.mean(0)
+    slope = torch.linspace(-1, 1, embedding.shape[1], dtype=torch.float64)
+
+    def logits(tokens: TokenBatch, token_types: Any = None) -> torch.Tensor:
+        x = model.backbone.embedding(tokens.ids.t()).transpose(0, 1)
+        on = 5 * torch.sigmoid(1e7 * ((x[:, 0] - mean) @ way / (way @ way) - 0.3))
+        return torch.stack([on + (x[:, 1:] @ slope).sum(1), *[on * 0] * 2], dim=-1)
+
+    model.class_logits = logits
+    view = attribution(model, CHARACTERS, "cat", words=("joy",))
+    values = [span.value for span in view.spans]
+    assert values[0] == pytest.approx(5)
+    assert values[1:] == pytest.approx(((embedding[ids[1:]] - mean) @ slope).tolist())
+    assert str(view.caption).startswith("The first token's embedding changes")
+    model.class_logits = lambda tokens, types=None: (
+        logits(tokens)
+        * torch.sigmoid(
+            1e7 * (model.backbone.embedding(tokens.ids.t()).transpose(0, 1)[:, 1] - mean).norm(dim=-1, keepdim=True)
+            - 1e6
+        )
+    )
+    with pytest.raises(
+        CannotDo, match=r"did not converge in 720 points: the logits differ by .*, and the attributions"
+    ):
+        attribution(model, CHARACTERS, "cat", words=("joy",))
+
+
 def test_a_linear_model_is_attributed_its_terms() -> None:
     """Without layers that mix tokens, mean pooling makes the logit a sum over tokens: each is its own share."""
     model: Any = classifier("lstm", pooling="mean")
@@ -94,8 +174,10 @@ def test_it_is_refused_in_one_sentence() -> None:
         attribution(model, CHARACTERS, TEXT, words=("joyful",))
     with pytest.raises(BadInput, match="words names 3 labels"):
         attribution(model, CHARACTERS, TEXT, words=LABELS)
-    with pytest.raises(CannotDo, match="labels tokens"):
-        attribution(TokenClassifier(shaken(TINY_GPT2), LABELS), CHARACTERS, TEXT)
+    with pytest.raises(BadInput, match="labels whole texts, and word is 'cat'; leave word out"):
+        attribution(model, CHARACTERS, TEXT, word="cat")
+    with pytest.raises(BadInput, match=r"no word 'cats'; did you mean 'cat'"):
+        attribution(word_classifier("gpt2"), CHARACTERS, TEXT, word="cats")
     with pytest.raises(CannotDo, match="needs a classification head"):
         check_supported("attribution", shaken(TINY_GPT2))  # type: ignore[arg-type]
 

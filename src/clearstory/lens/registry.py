@@ -87,7 +87,8 @@ class ViewSpec:
         lists_vocabulary: whether it shows the `top` tokens of the whole vocabulary; a difference needs all of them.
         choice: "module:function" that returns the settings which the view chooses itself where they are not given, such
             as the head; with the arguments of the view. In a comparison both sides have the choice of the first.
-        compares: whether the function takes a second model and its tokenizer after the text.
+        comparison: "module:function" that compares two models, given the second and its tokenizer after the text; None
+            subtracts the two views.
     """
 
     function: str
@@ -98,7 +99,7 @@ class ViewSpec:
     slow: bool = False
     lists_vocabulary: bool = False
     choice: str | None = None
-    compares: bool = False
+    comparison: str | None = None
 
     @property
     def needs(self) -> str:
@@ -164,11 +165,12 @@ VIEWS: dict[str, ViewSpec] = {
         (Capability.CLASSIFIER,),
         choice="clearstory.lens.probes.label_attribution:chosen_label",
     ),
-    "layer-changes": ViewSpec(
-        "clearstory.lens.probes.layer_changes:layer_changes",
+    "layer-similarity": ViewSpec(
+        "clearstory.lens.probes.layer_similarity:layer_similarity",
         EMBEDDINGS,
         any_of=(Capability.HIDDEN_STATES, Capability.RECURRENT_STATE),
-        compares=True,
+        excludes=(Capability.SOURCE,),
+        comparison="clearstory.lens.probes.layer_similarity:layer_changes",
     ),
     "viterbi": ViewSpec("clearstory.lens.probes.hmm_states:viterbi", HMM_STATES),
     "posteriors": ViewSpec("clearstory.lens.probes.hmm_states:posteriors", HMM_STATES),
@@ -190,6 +192,12 @@ def load_choice(name: str) -> Callable[..., dict[str, Any]] | None:
     """The function that returns the settings which a view chooses itself; None for a view that has none."""
     choice = VIEWS[name].choice
     return None if choice is None else load_function(choice)
+
+
+def load_comparison(name: str) -> Callable[..., View] | None:
+    """The function that compares two models; None for a view of which the difference is taken."""
+    comparison = VIEWS[name].comparison
+    return None if comparison is None else load_function(comparison)
 
 
 def load_function(reference: str) -> Callable[..., Any]:

@@ -141,7 +141,7 @@ def print_vector_scores(scores: VectorScores, output: Output) -> None:
             f"{titles.get(name, 'p')} {value:.4g}" if low is None else f"{titles[name]} {value:.4f}{interval}"
         )
     output.console.print(f"{scores.name}: {', '.join(metrics)}")
-    of = {"similarity": "pair", "analogy": "analogy", "weat": "word"}[scores.task]
+    of = {"similarity": "pair", "analogy": "question", "weat": "word"}[scores.task]
     notes = [f"{format_count(scores.examples, of)} by {scores.vectors}"]
     if "permutations" in scores.details:
         how = "all" if scores.details["exact"] else "random"

@@ -110,7 +110,7 @@ def attribution_view(
     return HighlightedText(
         title=f"Attribution of the logit of {name} to each token",
         spans=attribution_spans(tokenizer, text, encoded, moved),
-        unit=f"logits of {name}",  # so that those of different labels are not compared
+        unit="logits",
         columns=("token", "id"),
         thresholds=tuple(largest * share for share in (0.1, 0.25, 0.5, 0.75, 0.95)),
         signed=True,

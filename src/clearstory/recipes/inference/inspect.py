@@ -14,7 +14,7 @@ from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
 from clearstory.generation.settings import sampling_of
-from clearstory.lens.registry import VIEWS, check_supported, load_choice, load_view
+from clearstory.lens.registry import VIEWS, check_supported, load_choice, load_comparison, load_view
 from clearstory.lens.rendering.render import format_of, save_view
 from clearstory.lens.views import Curve, HighlightedText, Line, Panel, Report, Table, View
 from clearstory.lens.views.difference import ROWS, difference
@@ -85,9 +85,7 @@ def inspect(
     compute_view = partial(
         view_of_text, view, device=device, prompt=prompt, whole_vocabulary=whole_vocabulary, settings=settings
     )
-    if VIEWS[view].compares:
-        computed = view_of_two_models(view, model, compare_model, text, device=device, prompt=prompt, settings=settings)
-    elif is_comparison:
+    if is_comparison:
         sides = (model, text), (model if compare_model is None else compare_model, compare_text or text)
         computed = compare_views(view, *sides, device=device, prompt=prompt, settings=settings)
     elif across_checkpoints:
@@ -135,11 +133,18 @@ Side = tuple[str | Path | ModelWithTokenizer, str]
 def compare_views(
     view: str, first: Side, second: Side, *, device: str | None, prompt: PromptOptions, settings: Mapping[str, Any]
 ) -> View:
-    """The view of the second side minus that of the first; what the view chooses itself is chosen on the first."""
+    """The view of the second side minus that of the first, or the view's own comparison of two models on one text; what
+    the view chooses itself is chosen on the first side.
+    """
     model, text = open_side(first, device)
     other = (model, second[1]) if second[0] is first[0] else open_side(second, device)
     check_supported(view, model.model)
     check_supported(view, other[0].model)
+    comparison = load_comparison(view)
+    if comparison is not None and other[0] is not model and other[1] == text:
+        return comparison(
+            model.model, model.tokenizer, text, other[0].model, other[0].tokenizer, **settings, prompt=prompt
+        )
     choice, given = load_choice(view), dict(settings)
     if choice is not None:
         read = {**given, PROMPT_PARAMETER: prompt} if reads_prompt(load_view(view)) else given
@@ -149,27 +154,6 @@ def compare_views(
         for side in ((model, text), other)
     ]
     return difference(views[0], views[1], top=settings.get("top", ROWS))
-
-
-def view_of_two_models(
-    view: str,
-    model: str | Path | ModelWithTokenizer,
-    compare_model: str | Path | ModelWithTokenizer | None,
-    text: str,
-    *,
-    device: str | None,
-    prompt: PromptOptions,
-    settings: Mapping[str, Any],
-) -> View:
-    """A view that compares two models. Raises BadSetting without the second."""
-    if compare_model is None:
-        raise BadSetting(f"the view '{view}' compares two models; give the second with --compare-model")
-    (first, _), (second, _) = (open_side((each, text), device) for each in (model, compare_model))
-    for each in (first, second):
-        check_supported(view, each.model)
-    return load_view(view)(
-        first.model, first.tokenizer, text, second.model, second.tokenizer, **settings, prompt=prompt
-    )
 
 
 def open_side(side: Side, device: str | None) -> tuple[ModelWithTokenizer, str]:

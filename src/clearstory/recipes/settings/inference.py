@@ -337,7 +337,7 @@ class InspectRecipe:
             contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
             combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution, residual-norms,
             neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, attribution,
-            viterbi, posteriors, backoff, ngram-counts.
+            layer-similarity, viterbi, posteriors, backoff, ngram-counts.
         out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
         top: number of tokens (rows) to show; default: depends on the view.
         temperature: divides the logits; 1 is as trained.
@@ -348,7 +348,8 @@ class InspectRecipe:
         reduce: mean or max over the combined heads.
         part: attention of an encoder-decoder: encoder, decoder or cross (decoder over encoder).
         target: target text of an encoder-decoder, as generated so far.
-        word: word to compare in the two texts (contextual-embeddings).
+        word: word to compare in the two texts (contextual-embeddings), or whose label is explained (attribution), by
+            its text or its number from 1.
         words: token (attribution: label) to explain; given twice, the first against the second, or the two ends of a
             semantic axis.
         metric: value that colours the logit lens: answer (its probability), rank, entropy, or kl to the final layer.

@@ -156,8 +156,8 @@ def _read_by_contents(file: DataFile, settings: LabelSettings, notes: ReadNotes)
     if len(sample) > 1 and all("," in line for line in sample) and is_header(sample[0].split(",")):
         return _rows(file, read_csv_rows(path, reading, notes), settings)
     raise BadInput(
-        f"{path} is plain text without labels; give csv, tsv, jsonl or parquet with a text and a label in each row, or "
-        "continue training on the text with --task lm"
+        f"{path} is plain text without labels; give csv, tsv, jsonl or parquet with a text and a label, or two texts "
+        "and their similarity, in each row (finetune --task lm continues training on plain text)"
     )
 
 

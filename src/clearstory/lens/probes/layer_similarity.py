@@ -1,8 +1,8 @@
-"""Which layers fine-tuning changed: hidden states and weights of two models, layer by layer.
+"""Layer by layer: how much each layer of a model changes the hidden states, and which layers fine-tuning changed.
 
-Hidden states are compared on a text, after the embedding and after each layer: by the mean cosine of a token's two
-vectors, and by linear centred kernel alignment (Kornblith et al. 2019, eq. 5), which is 1 for states that differ by a
-rotation and a scale only:
+Hidden states on a text are compared, those before and after a layer, or those of two models after the same layer: by
+the mean cosine of a token's two vectors, and by linear centred kernel alignment (Kornblith et al. 2019, eq. 5), which
+is 1 for states that differ by a rotation and a scale only:
 
     CKA(X, Y) = ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖)      columns of X and Y centred, norms of Frobenius
 
@@ -11,6 +11,7 @@ Weights are compared by the norm of their difference over the norm of the first 
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from typing import NamedTuple
@@ -31,10 +32,31 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 class StateSimilarity(NamedTuple):
-    """How similar the hidden states of two models are after the embedding and after each layer."""
+    """How similar pairs of hidden states are, one pair for each layer; nan for the cosine of different widths."""
 
     cosine: tuple[float, ...]
     cka: tuple[float, ...]
+
+
+def layer_similarity(
+    model: LanguageModel, tokenizer: Tokenizer, text: str, *, prompt: PromptOptions = PromptOptions()
+) -> Curve:
+    """The similarity of the hidden states before and after each layer on a text: a layer that changes little has a
+    cosine near 1.
+
+    With a second model, which layers fine-tuning changed: `layer_changes`.
+    """
+    require_one_stack(model)
+    passage = encode_passage(model, tokenizer, text, prompt=prompt)
+    states = layer_states(model, passage)
+    similarity = state_similarity(states[:-1], states[1:])
+    least = min(range(len(similarity.cka)), key=lambda layer: similarity.cka[layer])
+    return similarity_curve(
+        similarity,
+        f"Similarity of the hidden states of {len(passage.ids):,} tokens before and after each layer",
+        "layer",
+        f"Layer {least} changes the hidden states most, to a CKA of {similarity.cka[least]:.3f}.",
+    )
 
 
 def layer_changes(
@@ -51,11 +73,7 @@ def layer_changes(
 
     Raises CannotDo for models of different layers or widths, and for different tokens of the text.
     """
-    if Capability.SOURCE in model.capabilities:
-        raise CannotDo(
-            f"this model ({family_name(model)}) has two stacks of layers, and layer-changes compares one; use a "
-            "decoder or an encoder"
-        )
+    require_one_stack(model)
     passages = [
         encode_passage(each, read_by, text, prompt=prompt)
         for each, read_by in ((model, tokenizer), (other_model, other_tokenizer))
@@ -74,11 +92,28 @@ def layer_changes(
         )
     similarity = state_similarity(first, second)
     rows = weight_changes(unwrap_model(model), unwrap_model(other_model))
+    curve = similarity_curve(
+        similarity,
+        f"Similarity of the two models' hidden states of {len(passages[0].ids):,} tokens",
+        f"layers, 0 the embedding, {len(first) - 1} the last",
+        "CKA of few tokens is higher than of many; give a longer text to compare layers by it."
+        if len(passages[0].ids) < 100
+        else None,
+    )
     return Report(
         title="What differs between the two models, layer by layer",
-        panels=(similarity_curve(similarity, len(passages[0].ids)), change_table(rows)),
+        panels=(curve, change_table(rows)),
         caption=describe_changes(similarity, rows),
     )
+
+
+def require_one_stack(model: LanguageModel) -> None:
+    """Raise CannotDo for an encoder-decoder."""
+    if Capability.SOURCE in model.capabilities:
+        raise CannotDo(
+            f"this model ({family_name(model)}) has two stacks of layers, and layer-similarity shows one; use a "
+            "decoder or an encoder"
+        )
 
 
 def layer_states(model: LanguageModel, passage: Passage) -> list[Float[Tensor, "T W"]]:
@@ -94,10 +129,10 @@ def layer_states(model: LanguageModel, passage: Passage) -> list[Float[Tensor, "
 
 
 def state_similarity(first: list[Float[Tensor, "T W"]], second: list[Float[Tensor, "T W"]]) -> StateSimilarity:
-    """The mean cosine of each token's two vectors, and the linear CKA, after each layer."""
+    """The mean cosine of each token's two vectors, and the linear CKA, of each pair."""
     pairs = list(zip(first, second, strict=True))
     return StateSimilarity(
-        tuple(float(F.cosine_similarity(x, y, dim=-1).mean()) for x, y in pairs),
+        tuple(float(F.cosine_similarity(x, y, dim=-1).mean()) if x.shape == y.shape else math.nan for x, y in pairs),
         tuple(linear_cka(x, y) for x, y in pairs),
     )
 
@@ -174,18 +209,15 @@ def group_of(name: str) -> str:
     return "embeddings" if "embedding" in name and not name.startswith("unembedding") else "after the layers"
 
 
-def similarity_curve(similarity: StateSimilarity, tokens: int) -> Curve:
+def similarity_curve(similarity: StateSimilarity, title: str, x_label: str, caption: str | None) -> Curve:
     """Both similarities over the layers."""
-    x = tuple(float(layer) for layer in range(len(similarity.cosine)))
-    return Curve(
-        title=f"Similarity of the hidden states of {tokens:,} tokens",
-        lines=(Line("mean cosine", x, similarity.cosine), Line("linear CKA", x, similarity.cka, dashed=True)),
-        x_label=f"layers, 0 the embedding, {len(x) - 1} the last",
-        y_label="similarity",
-        caption="CKA compares how tokens lie to each other, and of fewer tokens than dimensions it is near 1."
-        if tokens < 100
-        else None,
-    )
+    lines = []
+    for name, values in (("mean cosine", similarity.cosine), ("linear CKA", similarity.cka)):
+        points = [(float(layer), value) for layer, value in enumerate(values) if not math.isnan(value)]
+        if points:
+            x, y = zip(*points, strict=True)
+            lines.append(Line(name, x, y, dashed=name == "linear CKA"))
+    return Curve(title=title, lines=tuple(lines), x_label=x_label, y_label="similarity", caption=caption)
 
 
 def change_table(rows: list[WeightChange]) -> Table:
