@@ -1,6 +1,6 @@
 """Sentence vectors before and after fine-tuning, on real pairs; prints one JSON object.
 
-    python benchmarks/finetuning_embed.py MODEL [--pairs 4000] [--seconds 70] [--part NAME]
+    python benchmarks/finetuning_embed.py MODEL [--pairs 2000] [--seconds 60] [--part NAME] [--home FOLDER]
     PEERS/bin/python benchmarks/finetuning_embed.py MODEL --part peer
 
 MODEL is a folder of MiniLM. Given one text of a held-out pair, the other is searched for among those of all test pairs,
@@ -84,15 +84,14 @@ def fine_tuned(model: str, files: dict[str, str], folder: Path, training: dict[s
     """The test scores after fine-tuning, and what it took."""
     import clearstory
 
-    started = time.process_time()
     shared = {"threads": 1, "batch_size": BATCH_SIZE, "device": "cpu"}
     result = clearstory.finetune(
         model, files["train"], task="embed", validation=files["validation"], out=folder,
-        training={**shared, **training}, **more,
+        training={**shared, **training}, resume=folder.exists(), **more,
     )  # fmt: skip
     [run] = result.runs
     return {"after": scores_of(str(result.folder), files["test"]), "validation": rounded(result.metrics),
-            "steps": run.steps, "tokens": run.tokens, "cpu_seconds": round(time.process_time() - started, 1),
+            "steps": run.steps, "tokens": run.tokens, "cpu_seconds": round(run.cpu_seconds, 1),
             "parameters": run.parameters}  # fmt: skip
 
 
@@ -141,6 +140,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--home", type=Path, help="folder of the runs, in which a stopped benchmark continues")
     parser.add_argument("--part", choices=("translations", "paraphrases", "scratch", "abstracts", "peer"))
     parsed = parser.parse_args()
     german, development = translations("train")[: parsed.pairs], translations("dev")
@@ -149,7 +149,8 @@ def main() -> None:
         result["peer"] = peer_scores(parsed.model, german, development[:500])
         print(json.dumps(result, indent=2))
         return
-    home = Path(tempfile.mkdtemp())
+    home = parsed.home or Path(tempfile.mkdtemp())
+    home.mkdir(exist_ok=True)
 
     def files(name: str, **parts: list[tuple[str, str]]) -> dict[str, str]:
         return {part: write_pairs(home / f"{name}-{part}.tsv", pairs) for part, pairs in parts.items()}
@@ -170,8 +171,13 @@ def main() -> None:
             result[name] = fine_tuned("bert-tiny", data[name], home / name, {"learning_rate": 1e-3}, **recipe)
             continue
         training = {"num_train_epochs": 1, "learning_rate": RATE}
-        before = scores_of(parsed.model, data[name]["test"])
-        result[name] = {"before": before, **fine_tuned(parsed.model, data[name], home / name, training)}
+        before = home / f"{name}-before.json"
+        if not before.is_file():
+            before.write_text(json.dumps(scores_of(parsed.model, data[name]["test"])))
+        result[name] = {
+            "before": json.loads(before.read_text()),
+            **fine_tuned(parsed.model, data[name], home / name, training),
+        }
     print(json.dumps(result, indent=2))
 
 
