@@ -236,3 +236,14 @@ def test_entities_are_those_of_the_pipeline_of_transformers(home: Path) -> None:
             (each["entity_group"], each["start"], each["end"]) for each in theirs
         ]
         np.testing.assert_allclose([each.score for each in ours], [each["score"] for each in theirs], atol=1e-5)
+
+
+def test_a_run_folder_may_have_the_name_of_its_preset(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        run(home, Path("hmm"), overwrite=True)
+    run(home, Path("bert-tiny"), model="bert-tiny", steps=1, training={"threads": 1, "precision": "fp32"})
+    again = {"steps": 2, "resume": True, "training": {"threads": 1, "precision": "fp32"}}
+    assert run(home, Path("bert-tiny"), model="bert-tiny", **again).steps == 2

@@ -85,7 +85,7 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
 
 def is_new(recipe: FinetuneRecipe) -> bool:
     """Whether a recipe names a preset for a new model, and no file or folder."""
-    return recipe.model in PRESETS and not Path(recipe.model).expanduser().exists()
+    return recipe.model in PRESETS and not recipe.names_path
 
 
 def new_backbone(folder: RunFolder, recipe: FinetuneRecipe, texts: Iterable[str]) -> Backbone:

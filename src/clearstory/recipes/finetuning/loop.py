@@ -92,7 +92,7 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     Ctrl-C (or SIGTERM) saves a checkpoint and raises KeyboardInterrupt. A loss that is not finite saves a checkpoint of
     the last finite weights and raises Diverged.
     """
-    if recipe.model == BAG_OF_WORDS and not Path(recipe.model).exists():
+    if recipe.model == BAG_OF_WORDS and not recipe.names_path:
         yield from bag_of_words_events(recipe)
         return
     if recipe.task == "tag" and recipe.model == HMM_TAGGER and is_new(recipe):

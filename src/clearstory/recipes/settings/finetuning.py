@@ -245,6 +245,13 @@ class FinetuneRecipe:
         """Time limit in seconds, wall-clock (minutes) or CPU (cpu_seconds); None without one."""
         return 60 * self.minutes if self.minutes is not None else self.cpu_seconds
 
+    @property
+    def names_path(self) -> bool:
+        """Whether the model is a file or folder, and not the one that the run writes, which may have a preset's name."""
+        path = Path(self.model).expanduser()
+        own = self.out is not None and path.resolve() == self.out.expanduser().resolve()
+        return bool(self.model) and path.exists() and not own
+
     def with_absolute_paths(self) -> Self:
         """The recipe with absolute paths, as it is saved, so that it works from any working directory."""
         from clearstory.text.sources import absolute_source
@@ -254,7 +261,7 @@ class FinetuneRecipe:
 
         return replace(
             self,
-            model=absolute(self.model),
+            model=absolute_source(self.model) if self.names_path else self.model,
             data=tuple(map(absolute_source, self.data)),
             validation=self.validation if self.validation_share is not None else absolute_source(self.validation),
             test=None if self.test is None else absolute_source(self.test),
