@@ -1,11 +1,11 @@
 """Fine-tuning with few labels beside SetFit, in CPU seconds of one thread; prints one JSON object.
 
-    python benchmarks/few_labels.py MODEL --setfit-python PYTHON [--few 8] [--draws 10] [--first 0]
+    python benchmarks/few_labels.py MODEL --setfit-python PYTHON [--few 8] [--draws 10] [--out FILE]
 
 MODEL is a folder of sentence-transformers, PYTHON an interpreter with setfit. `finetune --few` and SetFit with its
 default settings train the same encoder on the same draws, alternately; both start from a loaded model. Accuracy is on
 the development sentences, which neither sees in training. The data are SST-2's, or files given with --data and
---validation.
+--validation. FILE keeps the result after each draw, and the draws that it has already are not repeated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from common import data_file, print_result
+from common import data_file, machine_info, print_result
 
 from clearstory.models.device import reusing_memory
 from clearstory.recipes.finetuning.preparation import FinetuningPreparation
@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=8)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     args.data = args.data or str(data_file("sst/sst2-train.tsv.gz"))
     args.validation = args.validation or str(data_file("sst/sst2-dev.tsv.gz"))
@@ -83,28 +84,39 @@ def main() -> None:
     )
     assert worker.stdin is not None
     assert worker.stdout is not None
-    draws: dict[str, list[dict[str, float]]] = {"clearstory": [], "setfit": []}
+    draws: list[dict[str, Any]] = []
+    if args.out is not None and args.out.is_file():
+        draws = json.loads(args.out.read_text())["draws"]
+    known = {draw["seed"] for draw in draws}
     for seed in range(args.first, args.first + args.draws):
+        if seed in known:
+            continue
         found, asked = ours(args, seed)
-        draws["clearstory"].append(found)
         print(json.dumps(asked), file=worker.stdin, flush=True)
-        draws["setfit"].append(json.loads(worker.stdout.readline()))
+        draws.append({"seed": seed, "clearstory": found, "setfit": json.loads(worker.stdout.readline())})
+        if args.out is not None:
+            args.out.write_text(json.dumps({"machine": machine_info(), **summary(args, draws)}, indent=2) + "\n")
     worker.stdin.close()
     worker.wait()
-    result: dict[str, Any] = {"data": Path(args.data).name, "few": args.few, "first": args.first, "threads": 1}
-    for name, each in draws.items():
-        result[name] = {
-            "accuracy": statistics.fmean(draw["accuracy"] for draw in each),
-            "train_cpu_seconds": statistics.median(draw["train_cpu_seconds"] for draw in each),
-            "label_cpu_seconds": statistics.median(draw["label_cpu_seconds"] for draw in each),
-            "accuracies": [draw["accuracy"] for draw in each],
-        }
-    pairs = list(zip(draws["clearstory"], draws["setfit"], strict=True))
-    result["accuracy_difference"] = statistics.fmean(a["accuracy"] - b["accuracy"] for a, b in pairs)
-    result["share_of_cpu_seconds"] = statistics.median(
-        a["train_cpu_seconds"] / b["train_cpu_seconds"] for a, b in pairs
-    )
-    print_result(result)
+    print_result(summary(args, draws))
+
+
+def summary(args: argparse.Namespace, draws: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of accuracies, medians of CPU seconds, and their ratio, with all draws."""
+    result: dict[str, Any] = {
+        "data": Path(args.data).name,
+        "few": args.few,
+        "threads": 1,
+        "number_of_draws": len(draws),
+    }
+    for name in ("clearstory", "setfit"):
+        result[name] = {"accuracy": statistics.fmean(draw[name]["accuracy"] for draw in draws)}
+        for what in ("train_cpu_seconds", "label_cpu_seconds"):
+            result[name][what] = statistics.median(draw[name][what] for draw in draws)
+    differences = [draw["clearstory"]["accuracy"] - draw["setfit"]["accuracy"] for draw in draws]
+    shares = [draw["clearstory"]["train_cpu_seconds"] / draw["setfit"]["train_cpu_seconds"] for draw in draws]
+    result |= {"accuracy_difference": statistics.fmean(differences), "share_of_cpu_seconds": statistics.median(shares)}
+    return {**result, "draws": sorted(draws, key=lambda draw: draw["seed"])}
 
 
 main()
