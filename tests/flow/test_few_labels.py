@@ -291,15 +291,9 @@ def test_bad_input_is_one_sentence(home: Path, tmp_path: Path) -> None:
     refused(BadSetting, "few is for labels", data=(str(numbers),), validation="0.1", few=2)
 
 
-def test_few_labels_with_adapters_and_with_a_time_limit(home: Path, tmp_path: Path) -> None:
+def test_few_labels_with_adapters(home: Path, tmp_path: Path) -> None:
     _, result = run(recipe(home, tmp_path / "run", few=4, steps=3, lora={"rank": 2}))
     assert (tmp_path / "run" / "model" / "adapter_config.json").is_file()
     answers = clearstory.classify(tmp_path / "run", [text for text, _ in texts(60, seed=1)])
     right = [answer.labels[0].label == label for answer, (_, label) in zip(answers, texts(60, seed=1), strict=True)]
     assert np.mean(right) == pytest.approx(result.metrics["accuracy"])
-    _, result = run(
-        recipe(
-            home, tmp_path / "limited", few=4, cpu_seconds=30.0, steps=None, training={"patience": 1, "eval_steps": 2}
-        )
-    )
-    assert result.steps >= 2
