@@ -107,7 +107,7 @@ def test_every_backbone_learns_and_embed_reads_its_folder(
     model: str, data: str, metric: str, home: Path, tmp_path: Path
 ) -> None:
     rate = 2e-2 if model == "lstm" else 5e-3
-    settings = recipe(home, tmp_path / "run", model, data, training={"num_train_epochs": 6, "learning_rate": rate})
+    settings = recipe(home, tmp_path / "run", model, data, training={"num_train_epochs": 4, "learning_rate": rate})
     before = evaluate_on_task(home / model, settings.data, "embed").metrics[metric]
     result = run(settings)
     assert evaluate_on_task(tmp_path / "run", settings.data, "embed").metrics[metric] > max(0.5, before)
