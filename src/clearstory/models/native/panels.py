@@ -34,6 +34,7 @@ class PanelMatrix:
     ) -> None:
         missing = -len(weight) % PANEL
         bias = None if bias is None else F.pad(bias.float(), (0, missing))
+        parts: tuple[Tensor | None, ...]
         if precision == "fp32":
             kind, parts = PANELS_FP32, (in_panels(weight.float(), 1), None, None, None, bias)
         else:
