@@ -1,16 +1,14 @@
 """Sentence vectors before and after fine-tuning, on real pairs; prints one JSON object.
 
     python benchmarks/finetuning_embed.py MODEL [--pairs 2000] [--seconds 60] [--part NAME] [--home FOLDER]
-    PEERS/bin/python benchmarks/finetuning_embed.py MODEL --part peer
 
 MODEL is a folder of MiniLM. Given one text of a held-out pair, the other is searched for among those of all test pairs,
-before and after fine-tuning. Parts (all but peer by default; about two minutes of CPU each):
+before and after fine-tuning. Parts (all by default; up to a minute of CPU each):
 
     translations   English sentences with their German translations (Tatoeba); MiniLM was trained on English
     paraphrases    English sentences with the same German translation; no sentence of validation and test is in training
     scratch        the same, by a new encoder of two layers that is trained on nothing else
     abstracts      titles of papers with their one-sentence summaries (SciTLDR)
-    peer           translations by sentence-transformers' trainer: the same pairs, batch size, loss and learning rate
 """
 
 from __future__ import annotations
@@ -20,7 +18,6 @@ import csv
 import gzip
 import json
 import tempfile
-import time
 from collections import defaultdict
 from hashlib import blake2b
 from pathlib import Path
@@ -95,60 +92,16 @@ def fine_tuned(model: str, files: dict[str, str], folder: Path, training: dict[s
             "parameters": run.parameters}  # fmt: skip
 
 
-def peer_scores(model: str, train: list[tuple[str, str]], test: list[tuple[str, str]]) -> dict[str, Any]:
-    """The same training by sentence-transformers, scored by the same metric."""
-    import sentence_transformers
-    import torch
-    from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
-
-    from clearstory.evaluation.retrieval import rank_positives, retrieval_metrics
-    from clearstory.tasks.embed import text_key
-
-    torch.set_num_threads(1)
-    encoder = SentenceTransformer(model, device="cpu")
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=tempfile.mkdtemp(), num_train_epochs=1, per_device_train_batch_size=BATCH_SIZE, learning_rate=RATE,
-        warmup_ratio=0.1, weight_decay=0.01, report_to=[], save_strategy="no", logging_strategy="no", use_cpu=True,
-        disable_tqdm=True, seed=0,
-    )  # fmt: skip
-    data = Dataset.from_dict({"anchor": [a for a, _ in train], "positive": [b for _, b in train]})
-    trainer = SentenceTransformerTrainer(
-        model=encoder, args=arguments, train_dataset=data, loss=MultipleNegativesRankingLoss(encoder)
-    )
-    started = time.process_time()
-    trainer.train()
-    seconds = time.process_time() - started
-    tokens = sum(len(encoder.tokenizer(text)["input_ids"]) for pair in train for text in pair)
-    anchors, positives = (
-        encoder.encode([pair[side] for pair in test], convert_to_tensor=True).cpu() for side in (0, 1)
-    )
-    keys = [torch.tensor([text_key(pair[side]) for pair in test]) for side in (0, 1)]
-    _, ranks, _ = rank_positives(anchors, positives, *keys)
-    return {"package": f"sentence-transformers {sentence_transformers.__version__}", "precision": "fp32",
-            "after": rounded(retrieval_metrics(ranks.double().numpy())), "cpu_seconds": round(seconds, 1),
-            "tokens": tokens, "tokens_per_cpu_second": round(tokens / seconds)}  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
     parser.add_argument("--pairs", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--home", type=Path, help="folder of the runs, in which a stopped benchmark continues")
-    parser.add_argument("--part", choices=("translations", "paraphrases", "scratch", "abstracts", "peer"))
+    parser.add_argument("--part", choices=("translations", "paraphrases", "scratch", "abstracts"))
     parsed = parser.parse_args()
     german, development = translations("train")[: parsed.pairs], translations("dev")
     result: dict[str, Any] = {"machine": machine_info(), "pairs": parsed.pairs}
-    if parsed.part == "peer":
-        result["peer"] = peer_scores(parsed.model, german, development[:500])
-        print(json.dumps(result, indent=2))
-        return
     home = parsed.home or Path(tempfile.mkdtemp())
     home.mkdir(exist_ok=True)
 
