@@ -52,11 +52,11 @@ def solve_analogies(
     groups = [
         (rows, *excluded_answers(names[questions[rows]], by_name, sorted_names)) for rows in np.split(order, edges)
     ]
-    asked = unit_rows(vectors[words])
+    question_vectors = unit_rows(vectors[words])
     best = {method: np.full(len(questions), -np.inf, dtype=np.float32) for method in METHODS}
     answers = {method: np.zeros(len(questions), dtype=np.int64) for method in METHODS}
     for start in range(0, len(vectors), CANDIDATES_AT_ONCE):
-        cosines = asked @ unit_rows(vectors[start : start + CANDIDATES_AT_ONCE]).T
+        cosines = question_vectors @ unit_rows(vectors[start : start + CANDIDATES_AT_ONCE]).T
         shifted = (cosines + 1) / 2
         for rows, candidates, at in groups:
             first = rows[0]
@@ -82,8 +82,8 @@ def excluded_answers(words: Int64[np.ndarray, "Q 3"], by_name: Ints, sorted_name
     """
     first, last = (np.searchsorted(sorted_names, words.ravel(), side=side) for side in ("left", "right"))
     counts = last - first
-    places = np.arange(counts.sum()) + np.repeat(first - (counts.cumsum() - counts), counts)
-    candidates = by_name[places]
+    positions = np.arange(counts.sum()) + np.repeat(first - (counts.cumsum() - counts), counts)
+    candidates = by_name[positions]
     at = np.repeat(np.arange(words.size) // words.shape[1], counts)
     order = candidates.argsort(kind="stable")
     return candidates[order], at[order]

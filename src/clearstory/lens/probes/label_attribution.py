@@ -46,11 +46,11 @@ def attribution(
     BadInput for a word that is not in the text.
     """
     network, encoded, labels, chosen = read_labels(model, tokenizer, text, word, words)
-    place = None if chosen is None else chosen.position
+    position = None if chosen is None else chosen.position
     direction = label_direction(network, labels)
 
     def score(logits: Tensor) -> Tensor:
-        scores: Tensor = (logits if place is None else logits[:, place]) @ direction
+        scores: Tensor = (logits if position is None else logits[:, position]) @ direction
         return scores
 
     found = integrated_gradients(network, encoded.ids, encoded.special, score)

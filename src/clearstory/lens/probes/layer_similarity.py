@@ -234,8 +234,8 @@ def change_table(rows: list[WeightChange]) -> Table:
 def describe_changes(similarity: StateSimilarity, rows: list[WeightChange]) -> str:
     """A sentence with the layer where states differ most, and the part whose weights do."""
     lowest = min(range(len(similarity.cosine)), key=lambda layer: similarity.cosine[layer])
-    place = f"after layer {lowest - 1}" if lowest else "in the embedding"
-    states = f"Hidden states differ most {place}, with a mean cosine of {similarity.cosine[lowest]:.3f}"
+    where = f"after layer {lowest - 1}" if lowest else "in the embedding"
+    states = f"Hidden states differ most {where}, with a mean cosine of {similarity.cosine[lowest]:.3f}"
     if not any(row.change for row in rows):
         return f"{states}; no weight that both models have differs."
     most = max(rows, key=lambda row: row.change)

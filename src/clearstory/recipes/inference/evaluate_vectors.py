@@ -104,8 +104,8 @@ def evaluate_analogies(source: VectorSource, file: Path, kind: VectorKind | None
     """The share of analogies whose last word is found among the words of the vocabulary and those of the file."""
     analogies = read_analogies(file)
     vectors = source.of_kind(kind or "input")
-    asked = [word for each in analogies for word in words_of(each)]
-    words = list(dict.fromkeys([*vectors.vocabulary, *asked]))
+    question_words = [word for each in analogies for word in words_of(each)]
+    words = list(dict.fromkeys([*vectors.vocabulary, *question_words]))
     found = vectors.find(words)
     index = {word: at for at, word in enumerate(words) if found.known[at]}
     known = np.array([all(word in index for word in words_of(each)) for each in analogies])
@@ -115,8 +115,8 @@ def evaluate_analogies(source: VectorSource, file: Path, kind: VectorKind | None
     _, names = np.unique([word.casefold() for word in words], return_inverse=True)
     # Words without a vector are zeros, which a cosine can prefer to negative ones.
     candidates = np.flatnonzero(found.known)
-    place = np.cumsum(found.known) - 1
-    answers = solve_analogies(found.vectors[candidates], place[rows[:, :3]], names[candidates])
+    row_of = np.cumsum(found.known) - 1
+    answers = solve_analogies(found.vectors[candidates], row_of[rows[:, :3]], names[candidates])
     right = np.stack([names[candidates[answers[each]]] == names[rows[:, 3]] for each in METHODS], axis=1)
 
     def metrics(right: Any, _: Any) -> dict[str, float]:
