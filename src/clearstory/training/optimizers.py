@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from clearstory.models.heads import parameters_by_depth
+from clearstory.models.heads import ClassificationHead, parameters_by_depth
 from clearstory.training.settings import TrainingSettings
 
 
@@ -49,14 +50,22 @@ class AdamW(Optimizer):
         super().__init__([{"lr": lr, **group} for group in groups])
         self.betas = betas
         self.eps = eps
+        self.dense: dict[Tensor, Tensor] = {}  # gradients of tables, zero between steps: their memory is kept
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient. A table whose gradient has only some rows is updated as one whose
+        other rows are zero.
+        """
         for group in self.groups:
             params = [p for p in group["params"] if p.grad is not None]
             if not params:
                 continue
+            tables = {p: p.grad for p in params if p.grad is not None and p.grad.is_sparse}
+            for p, rows in tables.items():
+                if p not in self.dense:
+                    self.dense[p] = torch.zeros_like(p)
+                p.grad = self.dense[p].index_copy_(0, rows._indices()[0], rows._values())
             for p in params:
                 if not self.state[p]:
                     self.state[p] = {
@@ -81,6 +90,39 @@ class AdamW(Optimizer):
                 eps=self.eps,
                 maximize=False,
             )
+            for p, rows in tables.items():
+                self.dense[p].index_fill_(0, rows._indices()[0], 0)
+
+
+MIN_ROWS = 4096
+"""Rows of a table from which its gradient is kept by row: 1,000 tokens of a batch meet less than a quarter of them."""
+
+
+def tables_with_row_gradients(model: nn.Module, settings: TrainingSettings) -> list[nn.Embedding]:
+    """Embeddings whose gradient can have only the rows of a batch: those of classifiers on a CPU that AdamW updates.
+
+    In other models the embedding is the output matrix, too, or its gradient is as large as that one's.
+    """
+    if not isinstance(model, ClassificationHead) or settings.optimizer == "sgd":
+        return []
+    tables = [each for each in model.modules() if type(each) is nn.Embedding and not each.sparse]
+    return [
+        each
+        for each in tables
+        if each.weight.requires_grad and each.weight.device.type == "cpu" and each.num_embeddings >= MIN_ROWS
+    ]
+
+
+@contextmanager
+def row_gradients(tables: Sequence[nn.Embedding]) -> Iterator[None]:
+    """A block in which the gradients of tables have only the rows that were looked up."""
+    for table in tables:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.sparse = False
 
 
 class SGD(Optimizer):

@@ -25,7 +25,7 @@ from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.training.base import StepResult, load_weights, trainable_weights
 from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import Objective
-from clearstory.training.optimizers import OptimizerSet, lr_factor
+from clearstory.training.optimizers import OptimizerSet, lr_factor, row_gradients, tables_with_row_gradients
 from clearstory.training.settings import TrainingSettings
 from clearstory.training.weight_average import WeightAverage
 
@@ -67,6 +67,7 @@ class Trainer:
         self.state: RestorableState | None = None
         self.average = WeightAverage(model)
         self.optimizers = OptimizerSet(model, settings)
+        self.tables = tables_with_row_gradients(model, settings)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
         self.matmul = resolve_backend(settings.matmul if self.device.type == "cpu" else "mkl", "training.matmul")
@@ -144,7 +145,7 @@ class Trainer:
         # Random draws are a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
         terms, final_states = dict.fromkeys(totals, 0.0), []
-        with deterministic(self.device), using_backend(self.matmul):
+        with deterministic(self.device), using_backend(self.matmul), row_gradients(self.tables):
             for micro_batch, state in zip(micro_batches, states[: len(micro_batches)], strict=True):
                 more, state = self.backward(micro_batch, totals, state)
                 terms = {name: terms[name] + more[name] for name in terms}
@@ -210,11 +211,15 @@ class Trainer:
     def clip_gradients(self) -> float:
         """Scale the gradient down to the allowed norm; its norm before."""
         # Sparse rows are updated by Adagrad, whose steps do not depend on the gradient's norm.
-        dense = [p for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in dense if p.grad is not None])
+        gradients = [p.grad for p in self.parameters if p.grad is not None and not p.grad.is_sparse]
+        for table in self.tables:
+            if (rows := table.weight.grad) is not None and rows.is_sparse:
+                table.weight.grad = rows.coalesce()  # each row once
+                gradients.append(table.weight.grad._values())
+        norm, clip = torch.nn.utils.get_total_norm(gradients), self.settings.gradient_clip
         # A factor of 1 would be multiplied into every gradient all the same.
-        if self.settings.gradient_clip and not norm + 1e-6 <= self.settings.gradient_clip:
-            torch.nn.utils.clip_grads_with_norm_(dense, self.settings.gradient_clip, norm)
+        if clip and not norm + 1e-6 <= clip:
+            torch._foreach_mul_(gradients, torch.clamp(clip / (norm + 1e-6), max=1.0))
         return float(norm)
 
     def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Optional, cast
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from clearstory.models.matmul.quantization import quantize_rows
@@ -153,6 +153,11 @@ def linear_int4_weight(x: Tensor, packed: Tensor, group: int, scales: Float[Tens
 def has_fbgemm() -> bool:
     """Whether this build and processor have FBGEMM."""
     return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def scale_kept(x: Float[Tensor, "*D"], kept: Bool[Tensor, "*D"], scale: float) -> Float[Tensor, "*D"]:
+    """x times the scale where it is kept, else 0: both passes of dropout, in one pass over memory."""
+    return cast(Tensor, torch.ops.aten.native_dropout_backward.default(x, kept, scale))
 
 
 def is_transformed() -> bool:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, gelu_tanh, joined_linear
+from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, dropout, gelu_tanh, joined_linear
 from clearstory.models.transformer.attention import Attention, Bias, LayerCaches, RotaryAngles, Source
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.packed_sequences import PackedSequences
@@ -102,6 +102,6 @@ class Block(nn.Module):
         """
         before = x if kept is None else x.index_select(1, kept)
         if self.norm_first:
-            return before + F.dropout(sublayer(norm(x)), self.dropout, self.training)
-        out: Tensor = norm(before + F.dropout(sublayer(x), self.dropout, self.training))
+            return before + dropout(sublayer(norm(x)), self.dropout, self.training)
+        out: Tensor = norm(before + dropout(sublayer(x), self.dropout, self.training))
         return out

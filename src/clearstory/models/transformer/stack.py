@@ -12,10 +12,9 @@ from typing import Any, Literal, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from clearstory.errors import ContextOverflow, VocabularyMismatch
-from clearstory.models.autograd_functions import whole_head_angles
+from clearstory.models.autograd_functions import dropout, whole_head_angles
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.attention import RotaryAngles, Source
@@ -226,7 +225,7 @@ class Stack(CompilableStack):
 
     def apply_dropout(self, x: Tensor) -> Tensor:
         """Dropout of the first block's input."""
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
     def check_ids(self, ids: Tensor, length: int) -> None:
         """Raises ContextOverflow for sequences longer than the context, VocabularyMismatch for an unknown id."""
