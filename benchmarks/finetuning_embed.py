@@ -121,7 +121,9 @@ def main() -> None:
     for name in data if parsed.part is None else [parsed.part]:
         if name == "scratch":
             recipe = {"cpu_seconds": parsed.seconds, "embed": {"symmetric": True}}
-            result[name] = fine_tuned("bert-tiny", data[name], home / name, {"learning_rate": 1e-3}, **recipe)
+            after = fine_tuned("bert-tiny", data[name], home / name, {"learning_rate": 1e-3}, **recipe)
+            first = str(home / name / "checkpoints" / "step-000000")  # random weights
+            result[name] = {"before": scores_of(first, data[name]["test"]), **after}
             continue
         training = {"num_train_epochs": 1, "learning_rate": RATE}
         before = home / f"{name}-before.json"
