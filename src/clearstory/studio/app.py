@@ -91,6 +91,7 @@ ENDPOINTS = (
     Endpoint("POST", "/api/runs/resume", "resume_run", "run_processes:RunRequest"),
     Endpoint("GET", "/api/runs/records", "run_records", "run_processes:RecordsRequest"),
     Endpoint("GET", "/api/runs/learning-curve", "learning_curve", "run_processes:RunRequest"),
+    Endpoint("GET", "/api/runs/report", "run_report", "run_processes:RunRequest"),
 )
 """Every route of the studio except the page's files."""
 
@@ -230,8 +231,12 @@ class Studio:
         return await self.file_response(lambda: self.run_processes.records(parsed))
 
     async def learning_curve(self, request: Request, parsed: RunRequest) -> Response:
-        """A run's learning curve over the reference curve of its model family."""
+        """A run's learning curve over the reference curve of its model family; of a fine-tuning run, its metrics."""
         return await self.file_response(lambda: {"view": self.run_processes.learning_curve(parsed)})
+
+    async def run_report(self, request: Request, parsed: RunRequest) -> Response:
+        """All scores of a fine-tuning run."""
+        return await self.file_response(lambda: {"report": self.run_processes.report(parsed)})
 
     async def run_on_model(self, request: Request, name: str, work: Callable[[OpenedModel], T]) -> T:
         """What `work` returns for an opened model. Raises RequestCancelled if the client disconnects first."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from clearstory.durable import current_path, is_regular_file
 from clearstory.errors import BadInput, ClearstoryError
 from clearstory.studio.bounded_files import displayable, is_unicode, list_entries, one_line, read_json
+from clearstory.studio.finetuning_runs import labels_of_model, model_task, reported_metrics
 from clearstory.studio.model_facts import (
     file_size,
     last_train_loss,
@@ -55,6 +56,10 @@ class IndexedModel:
         last_used: when a studio last used the model, or `modified` if that is later.
         size_bytes: bytes of its weights.
         steps: optimizer steps of its checkpoints.
+        task: classify or tag, of a model with a head for labels.
+        labels: its labels, in the order of their ids.
+        metric: the metric of a fine-tuning run by which its best model was selected.
+        score: its value.
         problem: why it cannot be opened, as the end of a sentence ("has no weights"); None if it can.
     """
 
@@ -69,6 +74,10 @@ class IndexedModel:
     last_used: float = 0.0
     size_bytes: int = 0
     steps: tuple[int, ...] = ()
+    task: str | None = None
+    labels: tuple[str, ...] = ()
+    metric: str | None = None
+    score: float | None = None
     problem: str | None = None
 
 
@@ -200,15 +209,27 @@ def index_folder(root: Path, folder: Path) -> IndexedModel | None:
             "problem": "has no model yet",
         }
         if any(os.path.lexists(model / each) for each in ("config.json", "adapter_config.json")):
-            facts = read_model_facts(model)
+            facts = {**read_model_facts(model), **head_facts(model), **metric_facts(folder)}
         steps = tuple(step for step, _ in list_checkpoints(folder))
         return IndexedModel(name=name, kind="run", steps=steps, loss=last_train_loss(folder), **facts)
     if is_regular_file(folder / "adapter_config.json"):
-        return IndexedModel(name=name, kind="adapter", **read_model_facts(folder))
+        return IndexedModel(name=name, kind="adapter", **read_model_facts(folder), **head_facts(folder))
     # A config.json that is not a model's belongs to another program; one that cannot be read is listed as a problem.
     if has_config and may_be_model_config(folder / "config.json"):
-        return IndexedModel(name=name, kind="folder", **read_model_facts(folder))
+        return IndexedModel(name=name, kind="folder", **read_model_facts(folder), **head_facts(folder))
     return None
+
+
+def head_facts(model: Path) -> dict[str, Any]:
+    """The task and the labels of a model with a head for labels."""
+    task = model_task(model)
+    return {} if task is None else {"task": task, "labels": labels_of_model(model)}
+
+
+def metric_facts(run: Path) -> dict[str, Any]:
+    """The metric of a fine-tuning run and its value; nothing for other runs, and before it has ended."""
+    metric, score = next(iter(reported_metrics(run).items()), (None, None))
+    return {"metric": metric, "score": score}
 
 
 def may_be_model_config(file: Path) -> bool:

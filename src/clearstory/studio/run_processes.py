@@ -1,6 +1,6 @@
 """Run processes: each training run is a process of its own, independent of the browser and the server.
 
-    DIR/runs/NAME/                 the run, as `clearstory train` writes it
+    DIR/runs/NAME/                 the run, as `clearstory train` or `clearstory finetune` writes it
     DIR/.clearstory/NAME.json      its process: process id, start time, arguments
     DIR/.clearstory/NAME.log       its output
 
@@ -18,15 +18,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
-from clearstory.durable import is_regular_file, lock_folder, lock_holder, open_file, write_json
+from clearstory.durable import is_regular_file, lock_folder, lock_holder, open_file, parse_json, read_file, write_json
 from clearstory.errors import BadInput, BadSetting, ClearstoryError, FolderExists, FolderInUse
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.yaml_files import read_yaml
 from clearstory.studio.bounded_files import kind_of_path, list_entries, one_line, read_json_or_empty, read_tail
+from clearstory.studio.finetuning_runs import check_finetuning, evaluated_metrics, finetuning_status, is_finetuning
 from clearstory.studio.http_json import check_values
 from clearstory.studio.model_facts import file_size, list_checkpoints, modification_time, parse_record
 from clearstory.studio.model_index import is_name_inside, relative_name, resolve_name
@@ -45,8 +47,19 @@ LAUNCH_SECONDS = 10.0
 MAX_CONFIG_BYTES = 2**18
 """The largest config.yaml whose settings are shown."""
 
-COMMAND = (sys.executable, "-m", "clearstory", "train")
-"""The training command, run by the same Python interpreter."""
+COMMAND = (sys.executable, "-m", "clearstory")
+"""The program, run by the same Python interpreter."""
+
+RunCommand = Literal["train", "finetune"]
+
+POSITIONALS: dict[RunCommand, tuple[str, ...]] = {"train": ("text",), "finetune": ("model", "data")}
+"""Settings that a command takes without a flag, in their order; the last one is a list."""
+
+MAX_REPORT_BYTES = 2**22
+"""The largest report.json that is sent."""
+
+ERROR_STARTS = ("clearstory train:", "clearstory finetune:")
+"""How the last line of a failed run's log begins."""
 
 MAX_RUNS = 4
 """Runs that may train at the same time; more would slow each other down."""
@@ -80,11 +93,13 @@ class StartRunRequest:
 
     Args:
         name: the run's name; its folder is runs/NAME.
-        settings: settings of `clearstory train` under dotted keys.
+        settings: settings of the command under dotted keys.
+        command: train; or finetune, with the settings model, data and task.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    command: RunCommand = "train"
 
 
 class RunProcesses:
@@ -99,10 +114,11 @@ class RunProcesses:
         """Start a run; returns its status. Invalid settings raise as in `clearstory train`, before a process starts."""
         name = f"runs/{check_run_name(request.name)}"
         settings = {key: value for key, value in request.settings.items() if value is not None and key != "out"}
-        recipe = build_train_recipe({**settings, "out": str(resolve_name(self.root, name))})
-        if not recipe.text:
-            raise BadSetting("there is no text to train on; name a file or a folder, or use corpus:kjv")
         folder = resolve_name(self.root, name)
+        if request.command == "finetune":
+            check_finetuning(settings, folder)
+        elif not build_train_recipe({**settings, "out": str(folder)}).text:
+            raise BadSetting("there is no text to train on; name a file or a folder, or use corpus:kjv")
         with self.launching():
             if self.is_alive(name):
                 raise FolderExists(f"'{request.name}' is being trained already; watch it, or choose another name")
@@ -110,7 +126,7 @@ class RunProcesses:
                 raise FolderInUse(f"'{request.name}' is in use by {holder}; choose another name, or stop that process")
             if os.path.lexists(folder) and (kind_of_path(folder) != "a folder" or any(folder.iterdir())):
                 raise FolderExists(f"'{request.name}' exists already; choose another name, or resume that run")
-            return self.launch(name, command_arguments(settings))
+            return self.launch(name, request.command, command_arguments(settings, request.command))
 
     def resume(self, request: RunRequest) -> dict[str, Any]:
         """Resume a run from its newest checkpoint; returns its status."""
@@ -119,7 +135,8 @@ class RunProcesses:
                 raise FolderExists(f"'{request.name}' is being trained already; watch it, or stop it first")
             if (holder := lock_holder(self.run_folder(request.name))) is not None:
                 raise FolderInUse(f"'{request.name}' is in use by {holder}; stop that process first")
-            return self.launch(request.name, ["--resume"])
+            config = read_config(resolve_name(self.root, request.name))
+            return self.launch(request.name, "finetune" if is_finetuning(config) else "train", ["--resume"])
 
     @contextmanager
     def launching(self) -> Iterator[None]:
@@ -139,14 +156,14 @@ class RunProcesses:
                     time.sleep(0.02)
             yield
 
-    def launch(self, name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    def launch(self, name: str, program: RunCommand, arguments: Sequence[str]) -> dict[str, Any]:
         """Start the training process of a run folder; returns the run's status."""
         running = self.running()
         if len(running) >= MAX_RUNS:
             raise BadSetting(f"{len(running)} runs are being trained already ({', '.join(running)}); stop one of them")
         file = self.process_file(name, ".json")
         file.parent.mkdir(parents=True, exist_ok=True)
-        command = [*COMMAND, f"--out={resolve_name(self.root, name)}", *arguments]
+        command = [*COMMAND, program, f"--out={resolve_name(self.root, name)}", *arguments]
         try:
             with self.process_file(name, ".log").open("wb") as log:
                 # A session of its own, so that Ctrl-C in the server's terminal does not stop the training.
@@ -185,7 +202,7 @@ class RunProcesses:
             raise BadInput(f"the run '{name}' no longer exists in the studio's folder; choose another")
         ended = last_record(folder / "metrics.jsonl").get("kind") == "end"
         state = "running" if alive else "finished" if ended else "stopped" if has_config else "failed"
-        if state == "stopped" and not was_stopped(message) and message.startswith("clearstory train:"):
+        if state == "stopped" and not was_stopped(message) and message.startswith(ERROR_STARTS):
             state = "failed"
         return {
             "name": name,
@@ -194,6 +211,7 @@ class RunProcesses:
             "config": config,
             "steps": [step for step, _ in list_checkpoints(folder)],
             "has_model": is_regular_file(folder / "model" / "config.json"),
+            **(finetuning_status(folder, config) if is_finetuning(config) else {}),
         }
 
     def records(self, request: RecordsRequest) -> dict[str, Any]:
@@ -228,15 +246,28 @@ class RunProcesses:
         }
 
     def learning_curve(self, request: RunRequest) -> dict[str, Any] | None:
-        """A run's learning curve over the reference curve of its model family; None before the first evaluation."""
+        """A run's learning curve over the reference curve of its model family; of a fine-tuning run, its metrics. None
+        before the first evaluation, of metrics before the second.
+        """
         from clearstory.recipes.training.learning_curve import learning_curve
         from clearstory.recipes.training.run_folder import RunFolder
 
         folder = self.run_folder(request.name)
-        recipe = build_train_recipe(read_yaml(folder / "config.yaml"))
+        config = read_yaml(folder / "config.yaml")
+        if is_finetuning(config):
+            from clearstory.recipes.finetuning.report_page import metric_curve
+
+            curve = metric_curve(folder / "metrics.jsonl", tuple(evaluated_metrics(folder)))
+            return None if curve is None else curve.to_json()
+        recipe = build_train_recipe(config)
         corpus = Path(recipe.text[0]).name if recipe.text else "its text"
         view = learning_curve(RunFolder(folder), recipe.default_name, corpus.removeprefix("corpus:"))
         return None if view is None else view.to_json()
+
+    def report(self, request: RunRequest) -> dict[str, Any] | None:
+        """All scores of a fine-tuning run, as in its report.json; None before it has ended."""
+        file = self.run_folder(request.name) / "report.json"
+        return parse_json(read_file(file, MAX_REPORT_BYTES), file) if is_regular_file(file) else None
 
     def run_folder(self, name: str) -> Path:
         """A run's folder. Raises BadInput if it is gone."""
@@ -295,17 +326,17 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def command_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as command-line arguments, the training texts last."""
+def command_arguments(settings: Mapping[str, Any], command: RunCommand = "train") -> list[str]:
+    """Settings as command-line arguments, those without a flag last."""
     arguments: list[str] = []
-    text: list[str] = []
+    positionals: dict[str, list[str]] = {name: [] for name in POSITIONALS[command]}
     for key, value in settings.items():
         values = value if isinstance(value, list | tuple) else [value]
-        if key == "text":
-            text = [str(each) for each in values]
+        if key in positionals:
+            positionals[key] = [str(each) for each in values]
             continue
         arguments += [f"--{key}={str(each).lower() if isinstance(each, bool) else each}" for each in values]
-    return [*arguments, "--", *text]
+    return [*arguments, "--", *chain.from_iterable(positionals.values())]
 
 
 def read_config(folder: Path) -> dict[str, Any]:

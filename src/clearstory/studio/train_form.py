@@ -6,8 +6,10 @@ from dataclasses import MISSING
 from typing import Any, get_origin
 
 from clearstory.models.families import PRESET_TOKENIZERS, PRESETS, preset
+from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.settings.schema import Setting, setting_table, strip_optional
 from clearstory.recipes.settings.training import TrainRecipe
+from clearstory.studio.finetuning_runs import ONE_RUN_SETTINGS
 from clearstory.text.builtin_corpora import CORPORA
 
 FIELD_KINDS: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", tuple: "list"}
@@ -22,16 +24,22 @@ ARCHITECTURE_LABELS = {
 
 
 def train_form() -> dict[str, Any]:
-    """The fields of all settings, the presets with their settings, the built-in corpora, and suggested tokenizers."""
+    """The fields of all settings of training and of fine-tuning, the presets with their settings, the built-in corpora,
+    and suggested tokenizers.
+    """
     return {
-        "settings": [
-            form_field(each) for each in setting_table(TrainRecipe).values() if each.key not in ("resume", "overwrite")
-        ],
+        "settings": form_fields(TrainRecipe, "resume", "overwrite"),
+        "finetune_settings": form_fields(FinetuneRecipe, "resume", "overwrite", *ONE_RUN_SETTINGS),
         "presets": [preset_entry(name) for name in PRESETS],
         "corpora": [f"corpus:{name}" for name in CORPORA],
         "tokenizers": ["characters", "bytes", "words", "wordpunct", "bpe:1024", "bpe:4096", "bpe:8192",
                        "wordpiece:8192", "unigram:8192"],
     }  # fmt: skip
+
+
+def form_fields(recipe: type[Any], *left_out: str) -> list[dict[str, Any]]:
+    """The form fields of a command's settings."""
+    return [form_field(each) for each in setting_table(recipe).values() if each.key not in left_out]
 
 
 def form_field(field: Setting) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+from clearstory.errors import BadInput
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import count_parameters
 from clearstory.models.lora import remove_lora
@@ -117,7 +118,13 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
     spec, reading = TASKS[recipe.task], recipe.reading
     new_head = recipe.new_head or recipe.few is not None
     known = None if model is None or new_head else spec.known_labels(model)
-    data = spec.read(recipe.data, reading, known)
+    try:
+        data = spec.read(recipe.data, reading, known)
+    except BadInput as error:
+        if known is None:
+            raise
+        spec.read(recipe.data, reading, None)  # raises what is wrong with the data themselves
+        raise BadInput(f"{error}; or pass --new_head to train a head for other labels than the model's") from None
     labels = data.label_names or None
 
     def held_out(source: str) -> LabeledData[Any]:
