@@ -66,7 +66,7 @@ ERRORS = [
     (20, 'Unexpected keyword argument "trainig" for "train"'),
     (21, 'Extra key "batch_sise" for TypedDict "TrainingKeywords"'),
     (22, 'Argument "seeds" to "compare" has incompatible type "str"'),
-    (23, 'Argument "windows" to "evaluate" has incompatible type'),
+    (23, 'No overload variant of "evaluate" matches argument types'),
     (24, 'Unexpected keyword argument "device" for "plan"'),
     (25, 'Module has no attribute "genrate"'),
 ]
