@@ -117,7 +117,7 @@ def test_what_a_baseline_cannot_do_is_one_sentence(tmp_path: Path) -> None:
         clearstory.finetune("ngram", data, steps=3, out=tmp_path / "run")
     with pytest.raises(BadSetting, match="tokenizer does not apply to tfidf"):
         clearstory.finetune("tfidf", data, tokenizer="words", out=tmp_path / "run")
+    one = write(tmp_path / "one.tsv", [(text, "good") for text, _ in ROWS])
     with pytest.raises(BadInput, match="have the label 'good'"):
-        one = write(tmp_path / "one.tsv", [(text, "good") for text, _ in ROWS])
         clearstory.finetune("ngram", one, out=tmp_path / "run")
     assert not list((tmp_path / "run").glob("[a-z]*"))
