@@ -280,7 +280,7 @@ def test_class_weights(home: Path, tmp_path: Path) -> None:
     file = table(tmp_path / "rare.tsv", rows)
     recalls = []
     for name, weights in (("equal", ()), ("balanced", ("balanced",)), ("given", ("8", "1"))):
-        values = replace(recipe(home, tmp_path / name, training={"num_train_epochs": 1, "class_weights": weights}))
+        values = replace(recipe(home, tmp_path / name, training={"num_train_epochs": 3, "class_weights": weights}))
         run(replace(values, data=(str(file),), validation=str(home / "dev.tsv")))
         report = json.loads((tmp_path / name / "report.json").read_text())["validation"]["details"]["labels"]
         recalls.append(report[0]["recall"])
