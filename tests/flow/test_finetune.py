@@ -36,6 +36,7 @@ from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import Evaluated, ModelSaved, StepCompleted, TrainingResult
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.recipes.training.time_budget import TimeBudget
+from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.train_tokenizer import train_tokenizer
 from clearstory.training import checkpoint
 from clearstory.training.metrics_log import read_metrics
@@ -278,14 +279,56 @@ def test_several_labels_numbers_and_pairs(home: Path, tmp_path: Path) -> None:
 def test_class_weights(home: Path, tmp_path: Path) -> None:
     rows = [each for each in texts(200) if each[1] == "good"][:80] + [e for e in texts(200) if e[1] == "bad"][:10]
     file = table(tmp_path / "rare.tsv", rows)
-    recalls = []
-    for name, weights in (("equal", ()), ("balanced", ("balanced",)), ("given", ("8", "1"))):
-        values = replace(recipe(home, tmp_path / name, training={"num_train_epochs": 3, "class_weights": weights}))
-        run(replace(values, data=(str(file),), validation=str(home / "dev.tsv")))
-        report = json.loads((tmp_path / name / "report.json").read_text())["validation"]["details"]["labels"]
-        recalls.append(report[0]["recall"])
-    assert recalls[1] > recalls[0]
-    assert recalls[2] > recalls[0]
+    # balanced: 90 / (2 · 10), 90 / (2 · 80); given: 8 and 1 over their mean, (8 · 10 + 1 · 80) / 90
+    for weights, expected in ((("balanced",), (4.5, 0.5625)), (("8", "1"), (4.5, 0.5625)), ((), (1.0, 1.0))):
+        values = replace(
+            recipe(home, tmp_path / "run", training={"class_weights": weights}),
+            data=(str(file),),
+            validation="0",
+        )
+        preparation = FinetuningPreparation()
+        trainer = preparation(RunFolder(tmp_path / "run"), values, TimeBudget(math.inf)).trainer
+        batch, model = trainer.batches.batch(0), trainer.model.eval()
+        with torch.no_grad():
+            term = preparation.task.loss(model, batch)["labels"]
+            nats = -model.class_logits(batch.tokens).log_softmax(-1)[range(len(batch.targets)), batch.targets]
+        assert preparation.task.labels == ("bad", "good")
+        assert float(term.total) == pytest.approx(float((nats * torch.tensor(expected)[batch.targets]).sum()), rel=1e-5)
+
+
+def test_the_threshold_of_several_labels_is_fitted_and_saved(home: Path, tmp_path: Path) -> None:
+    every = [(text, ",".join([label] + ["film"] * ("film" in text))) for text, label in texts(120)]
+    train, rows = table(tmp_path / "train.tsv", every[40:]), every[:40]
+    values = recipe(home, tmp_path / "run", training={"num_train_epochs": 1})
+    held_out = str(table(tmp_path / "dev.tsv", rows))
+    values = replace(values, data=(str(train),), validation=held_out, reading=LabelSettings(problem="multi"))
+    _, result = run(values)
+    answers = clearstory.classify(tmp_path / "run", [text for text, _ in rows])
+    labels = ("bad", "film", "good")
+    of_label = {
+        label: np.array([{e.label: e.probability for e in a.labels}[label] for a in answers]) for label in labels
+    }
+    right = {label: np.array([label in names.split(",") for _, names in rows]) for label in labels}
+
+    def macro_f1(threshold: float) -> float:
+        found = []
+        for label in labels:
+            guessed = of_label[label] >= threshold
+            found.append(2 * (guessed & right[label]).sum() / max(1, guessed.sum() + right[label].sum()))
+        return float(np.mean(found))
+
+    threshold = open_model(tmp_path / "run").model.config.threshold
+    assert result.metrics["macro_f1"] == pytest.approx(macro_f1(threshold))
+    assert macro_f1(threshold) == pytest.approx(max(macro_f1(step / 20) for step in range(1, 20)))
+    chosen = [tuple(each.label for each in a.labels if each.probability >= threshold) for a in answers]
+    assert [each.predicted for each in answers] == chosen
+
+    run(replace(values, out=tmp_path / "given", threshold="0.2"))
+    assert open_model(tmp_path / "given").model.config.threshold == 0.2
+    with pytest.raises(BadSetting, match=r"threshold is 0\.2, and problem_type single_label_classification"):
+        run(replace(recipe(home, tmp_path / "single"), threshold="0.2"))
+    with pytest.raises(BadSetting, match="threshold is '2'; give a number above 0 and under 1, or auto"):
+        replace(values, threshold="2")
 
 
 def test_a_fine_tuned_model_can_be_fine_tuned_again(home: Path, tmp_path: Path) -> None:

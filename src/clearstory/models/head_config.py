@@ -23,6 +23,9 @@ TagScheme = Literal["", "bio"]
 MAX_LABELS = 2**16
 """The largest known label sets have some thirty thousand labels."""
 
+DEFAULT_THRESHOLD = 0.5
+"""Probability from which on one of several labels is predicted, unless a model says otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
@@ -36,6 +39,7 @@ class ClassifierConfig:
         classifier_dropout: dropout rate of the classifier's input in training.
         tag_scheme: bio where the labels of tokens are known to be BIO; predicted tags are then the likeliest sequence
             without an I- that continues nothing. Models of transformers do not say, so theirs are argmaxes.
+        threshold: the probability from which on one of several labels is predicted.
     """
 
     backbone: Config
@@ -44,6 +48,7 @@ class ClassifierConfig:
     problem_type: ProblemType = "single_label_classification"
     classifier_dropout: float = 0.0
     tag_scheme: TagScheme = ""
+    threshold: float = DEFAULT_THRESHOLD
 
     @property
     def label_level(self) -> Literal["text", "token"]:
@@ -114,6 +119,7 @@ class ClassifierConfig:
             raise BadSetting(f"problem_type is {self.problem_type}, and each token has one label; leave it out")
         if self.pooling is not None and self.tag_scheme:
             raise BadSetting(f"tag_scheme is {self.tag_scheme}, and labels of texts mark no entities; leave it out")
+        check_threshold(self.threshold, self.problem_type)
         if self.pooling == "pooler" and self.architecture != "encoder":
             raise BadSetting(
                 f"pooling is pooler, which an encoder has, and the model is a {self.architecture}; use last"
@@ -140,6 +146,16 @@ def backbone_config(config: Config) -> Any:
 def replace_fields(config: Any, **changes: Any) -> Any:
     """A config with some fields changed, those of its backbone where it has one."""
     return config.with_backbone(**changes) if isinstance(config, ClassifierConfig) else replace(config, **changes)
+
+
+def check_threshold(threshold: float, problem_type: ProblemType) -> None:
+    """Raise BadSetting for a threshold that is no probability between 0 and 1, or without several labels."""
+    if not 0 < threshold < 1:
+        raise BadSetting(f"threshold is {threshold:g}; it must be above 0 and under 1")
+    if threshold != DEFAULT_THRESHOLD and problem_type != "multi_label_classification":
+        raise BadSetting(
+            f"threshold is {threshold:g}, and problem_type {problem_type}; only one of several labels has a threshold"
+        )
 
 
 def check_labels(labels: tuple[str, ...]) -> None:

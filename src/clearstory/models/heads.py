@@ -22,7 +22,14 @@ from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import State, TokenBatch
 from clearstory.models.build import build
 from clearstory.models.capabilities import Capability, family_name, has_capability
-from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType, TagScheme, hidden_width
+from clearstory.models.head_config import (
+    DEFAULT_THRESHOLD,
+    ClassifierConfig,
+    HeadPooling,
+    ProblemType,
+    TagScheme,
+    hidden_width,
+)
 from clearstory.models.pooling import pool
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.stack import EMBEDDINGS, INIT_STD
@@ -170,6 +177,7 @@ class SequenceClassifier(ClassificationHead):
         problem_type: what is predicted; `classify` and the loss follow it.
         pooling: the vector of a text; pooler for encoders, else last.
         classifier_dropout: dropout rate of the classifier's input; the backbone's own when None.
+        threshold: the probability from which on one of several labels is predicted.
 
     >>> from clearstory.models.transformer.presets import BERT_TINY, NANOGPT_CHAR
     >>> model = SequenceClassifier(build(NANOGPT_CHAR), ("bad", "good"))
@@ -185,6 +193,7 @@ class SequenceClassifier(ClassificationHead):
         problem_type: ProblemType = "single_label_classification",
         pooling: HeadPooling | None = None,
         classifier_dropout: float | None = None,
+        threshold: float = DEFAULT_THRESHOLD,
     ) -> None:
         bare = bare_backbone(backbone)
         config = ClassifierConfig(
@@ -193,6 +202,7 @@ class SequenceClassifier(ClassificationHead):
             pooling=pooling or ("pooler" if bare.config.architecture == "encoder" else "last"),
             problem_type=problem_type,
             classifier_dropout=bare.config.dropout if classifier_dropout is None else classifier_dropout,
+            threshold=threshold,
         )
         super().__init__(bare, config)
         trained = getattr(backbone, "pooler", None)
@@ -268,6 +278,7 @@ def build_classifier(config: ClassifierConfig) -> ClassificationHead:
         problem_type=config.problem_type,
         pooling=config.pooling,
         classifier_dropout=dropout,
+        threshold=config.threshold,
     )
 
 

@@ -9,9 +9,9 @@ A task is made for one tokenizer, one set of labels and one backbone; one file e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from torch import nn
 
@@ -21,6 +21,7 @@ from clearstory.models.base import State
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
 from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.sentence_settings import SentenceVectorSettings
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
@@ -68,6 +69,11 @@ class Task(Protocol[InputT, RowT, PredictionT]):
     def predict(self, model: nn.Module, rows: Sequence[RowT]) -> list[PredictionT]:
         """A prediction for each example, in order, by a model in inference mode."""
 
+    def fit_decision(self, model: nn.Module, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> Self:
+        """The task with the threshold that suits predictions for validation examples, which becomes the model's, too;
+        itself where it has none to fit.
+        """
+
     def score(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> dict[str, float]:
         """Metrics by name, `metric` among them, and "loss", the mean loss; for the examples of these rows."""
 
@@ -90,6 +96,8 @@ class TaskSettings:
         new_head: whether a model that has a head already is given a new one.
         label_smoothing: share of each target spread over all labels.
         class_weights: the weight of each label in the loss, or balanced; () for equal ones.
+        threshold: the probability from which on one of several labels is predicted; auto: the one with the best macro
+            F1 on validation examples; None: as the model's head says.
         embed: pooling and loss of sentence vectors.
         folder: the folder that the model is from; None for a new model.
     """
@@ -99,6 +107,7 @@ class TaskSettings:
     new_head: bool = False
     label_smoothing: float = 0.0
     class_weights: Literal["balanced"] | tuple[float, ...] = ()
+    threshold: Literal["auto"] | float | None = None
     embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
     folder: Path | None = None
 
@@ -135,11 +144,12 @@ class EncodedSplit(Generic[RowT]):
 class TaskObjective:
     """The training objective of a task: its loss in training, its metrics in validation.
 
-    `predictions` are those of the latest validation.
+    `predictions` are those of the latest validation, `fitted` is the task whose threshold was fitted to them.
     """
 
     task: Task[Any, Any, Any]
     predictions: list[Any] = field(default_factory=list, compare=False)
+    fitted: list[Task[Any, Any, Any]] = field(default_factory=list, compare=False)
     no_bits_per_byte: str = field(default="a task is scored by its metrics, not by the probability of a text")
 
     @property
@@ -182,40 +192,14 @@ class TaskObjective:
         if limit is not None and limit < dataset.tokens:
             rows = first_rows(rows, limit)
         self.predictions[:] = self.task.predict(model, rows)
-        metrics = dict(self.task.score(self.predictions, rows))
+        self.fitted[:] = [self.task.fit_decision(model, self.predictions, rows)]
+        metrics = dict(self.fitted[0].score(self.predictions, rows))
         loss = metrics.pop("loss")
         score = Score(nats=loss * len(rows), tokens=len(rows), bytes=None, reason=self.no_bits_per_byte)
         return Validation(score, metrics, selected_by=self.task.metric)
 
     def sample_source(self, dataset: Any, index: int, context: int) -> None:
         """None: no text is sampled."""
-
-
-@dataclass(frozen=True)
-class TaskEvaluation:
-    """The scores of a model on the examples of a task.
-
-    Args:
-        task: name of the task.
-        data: name of the examples.
-        examples: number of examples.
-        loss: mean loss.
-        metrics: metrics by name.
-        intervals: 95 % interval of each metric, by bootstrap over examples.
-        details: scores of each label and what else a report tells, as values for JSON.
-    """
-
-    task: str
-    data: str
-    examples: int
-    loss: float
-    metrics: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    details: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The scores as a dictionary for JSON."""
-        return {**asdict(self), "intervals": {name: list(ends) for name, ends in self.intervals.items()}}
 
 
 def evaluate_task(task: Task[Any, Any, Any], model: nn.Module, data: LabeledData[Any]) -> TaskEvaluation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, groupby
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from clearstory.evaluation.classification import (
 )
 from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.head_config import ProblemType
+from clearstory.models.head_config import DEFAULT_THRESHOLD, ProblemType, check_threshold
 from clearstory.models.heads import SequenceClassifier
 from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
 from clearstory.tasks.data.examples import DataSplits, LabeledData, LabeledText
@@ -58,8 +58,8 @@ SELECTED_BY = {
     "regression": "spearman",
 }
 
-THRESHOLD = 0.5
-"""Probability from which on one of several labels is predicted."""
+THRESHOLDS = tuple(step / 20 for step in sorted(range(1, 20), key=lambda step: (abs(step - 10), step)))
+"""Thresholds that are tried where one of several labels is decided by the best: 0.05, 0.1 ... 0.95, from the middle."""
 
 WORST_MISTAKES = 20
 """Wrong predictions that a report shows."""
@@ -107,6 +107,8 @@ class Classify:
         windows: how texts become inputs.
         label_smoothing: share of each target spread over all labels.
         class_weights: weight of each label in the loss, of mean 1 over the training examples; None for equal ones.
+        threshold: the probability from which on one of several labels is predicted; None: to be fitted to validation
+            examples, 0.5 until then.
     """
 
     labels: tuple[str, ...]
@@ -114,6 +116,7 @@ class Classify:
     windows: TextWindows
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
+    threshold: float | None = DEFAULT_THRESHOLD
 
     name = "classify"
     loss_unit = "text"
@@ -122,6 +125,8 @@ class Classify:
         if self.problem_type == "regression" and self.label_smoothing:
             raise BadSetting("training.label_smoothing is for labels, and the examples have numbers; leave it out")
         check_class_weights(self.class_weights, self.labels)
+        if self.threshold is not None:
+            check_threshold(self.threshold, self.problem_type)
 
     @property
     def metric(self) -> str:
@@ -141,7 +146,8 @@ class Classify:
                     f"{describe_labels(self.problem_type, self.labels)}; pass --new_head to train another one"
                 )
             return backbone
-        return SequenceClassifier(backbone, self.labels, problem_type=self.problem_type)
+        threshold = self.threshold or DEFAULT_THRESHOLD
+        return SequenceClassifier(backbone, self.labels, problem_type=self.problem_type, threshold=threshold)
 
     def encode(self, examples: Sequence[LabeledText]) -> list[TextRow]:
         """The windows of every text, with its target."""
@@ -201,6 +207,16 @@ class Classify:
         values = probabilities(outputs, self.problem_type).numpy()
         examples = groupby(range(len(rows)), key=lambda index: rows[index].example)
         return [values[list(indices)].mean(0) for _, indices in examples]
+
+    def fit_decision(self, model: nn.Module, predictions: Sequence[Floats], rows: Sequence[TextRow]) -> Self:
+        """The task with the threshold that has the best macro F1, where none is given; it is set in the model's config,
+        too.
+        """
+        if self.threshold is not None or not predictions:
+            return self
+        threshold, network = best_threshold(np.stack(predictions), self.targets(rows)), cast(Any, model)
+        network.config = replace(network.config, threshold=threshold)
+        return replace(self, threshold=threshold)
 
     def score(self, predictions: Sequence[Floats], rows: Sequence[TextRow]) -> dict[str, float]:
         """Metrics by name, and the mean loss without label smoothing and class weights."""
@@ -263,7 +279,16 @@ class Classify:
         """What is predicted by these probabilities or numbers, (N, labels), in the form of `targets`."""
         if self.problem_type == "single_label_classification":
             return values.argmax(1)
-        return values >= THRESHOLD if self.problem_type == "multi_label_classification" else values[:, 0]
+        if self.problem_type == "regression":
+            return values[:, 0]
+        return values >= (self.threshold or DEFAULT_THRESHOLD)
+
+
+def best_threshold(values: Floats, targets: Any) -> float:
+    """The one of THRESHOLDS by which probabilities, (N, labels), have the best macro F1; the nearest to 0.5 of equal
+    ones.
+    """
+    return max(THRESHOLDS, key=lambda threshold: multi_label_metrics(values >= threshold, targets)["macro_f1"])
 
 
 def window_outputs(
@@ -359,7 +384,12 @@ def make_classify(data: DataSplits[LabeledText], model: Any, tokenizer: Tokenize
         labels = model.config.labels[:1]
     weights = class_weights_of(settings.class_weights, data.train.examples, labels, problem_type)
     windows = TextWindows.of_model(model, tokenizer, settings.truncate, settings.stride)
-    return Classify(labels, problem_type, windows, settings.label_smoothing, weights)
+    several = problem_type == "multi_label_classification"
+    threshold = settings.threshold
+    if threshold is None or (not several and threshold == "auto"):
+        threshold = getattr(model.config, "threshold", DEFAULT_THRESHOLD) if several else DEFAULT_THRESHOLD
+    decided_by = None if threshold == "auto" else threshold
+    return Classify(labels, problem_type, windows, settings.label_smoothing, weights, decided_by)
 
 
 def labels_of_texts(model: Any) -> tuple[str, ...] | None:

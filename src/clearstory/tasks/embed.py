@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -203,6 +203,12 @@ class Embed:
                 ids = [texts[index].ids for index in batch]
                 vectors |= zip(ids, self.vectors(model, TokenBatch.from_sequences(ids, device)).cpu(), strict=True)
         return torch.stack([vectors[ids] for ids in sequences])
+
+    def fit_decision(
+        self, model: nn.Module, predictions: Sequence[SentencePrediction], rows: Sequence[SentenceRow]
+    ) -> Self:
+        """The task itself, which has no threshold."""
+        return self
 
     def score(self, predictions: Sequence[SentencePrediction], rows: Sequence[SentenceRow]) -> dict[str, float]:
         """Metrics by name, and the mean loss."""

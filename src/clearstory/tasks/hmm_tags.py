@@ -9,9 +9,10 @@ from typing import Any, cast
 import numpy as np
 
 from clearstory.models.hmm.tagger import Tagger
-from clearstory.tasks.base import TaskEvaluation, evaluate_predictions
+from clearstory.tasks.base import evaluate_predictions
 from clearstory.tasks.data.chunk_tags import is_chunk_scheme
 from clearstory.tasks.data.examples import LabeledData, LabeledWords
+from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.tag import Tag
 from clearstory.tasks.word_predictions import WordPredictions
 from clearstory.tasks.word_windows import WordWindows

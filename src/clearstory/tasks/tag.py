@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -165,6 +165,10 @@ class Tag:
         sentences = [list(group) for _, group in groupby(rows, key=lambda row: row.example)]
         windows = [[row.window for row in sentence] for sentence in sentences]
         return predict_words(model, windows, [len(sentence[0].targets) for sentence in sentences])
+
+    def fit_decision(self, model: nn.Module, predictions: Sequence[WordPredictions], rows: Sequence[TagRow]) -> Self:
+        """The task itself, which has no threshold."""
+        return self
 
     def score(self, predictions: Sequence[WordPredictions], rows: Sequence[TagRow]) -> dict[str, float]:
         """Metrics by name, and the mean loss of the words that have a prediction."""

@@ -85,6 +85,7 @@ def print_encoder_evaluation(evaluation: EncoderEvaluation, output: Output) -> N
 def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Print the metrics of a task with their intervals, and the scores of each label."""
     from clearstory.recipes.inference.evaluate_task import evaluate_on_task
+    from clearstory.tasks.base import metric_title
 
     scores = evaluate_on_task(
         recipe.model,
@@ -98,8 +99,7 @@ def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     if not output.json:
         for name, value in scores.metrics.items():
             low, high = scores.intervals.get(name, (value, value))
-            title = name.replace("_", " ").replace(" f1", " F1")
-            output.console.print(f"{title} {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
+            output.console.print(f"{metric_title(name)} {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
         for label in scores.details.get("labels", ()):
             numbers = "  ".join(f"{name} {label[name]:.4f}" for name in ("precision", "recall", "f1"))
             output.console.print(f"  {label['label']}: {numbers}  of {label['support']:,}")

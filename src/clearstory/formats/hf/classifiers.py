@@ -16,9 +16,17 @@ from clearstory.formats.hf.config_keys import ExternalConfig
 from clearstory.formats.hf.declared_keys import undeclared_keys, undeclared_keys_note
 from clearstory.formats.hf.decoders import DECODERS
 from clearstory.formats.hf.encoders import BERT_BACKBONE
-from clearstory.formats.hf.label_keys import LABEL_KEYS, label_keys, read_dropout, read_labels, read_problem_type, read_tag_scheme
+from clearstory.formats.hf.label_keys import (
+    LABEL_KEYS,
+    label_keys,
+    read_dropout,
+    read_labels,
+    read_problem_type,
+    read_tag_scheme,
+    read_threshold,
+)
 from clearstory.formats.hf.weight_map import Fuse, Rename, RenameTensor, WeightMap, WeightRule, Weights
-from clearstory.models.head_config import ClassifierConfig, HeadPooling
+from clearstory.models.head_config import ClassifierConfig, HeadPooling, ProblemType
 from clearstory.models.heads import LANGUAGE_MODEL_HEADS
 from clearstory.models.transformer.config import TransformerConfig
 
@@ -95,15 +103,17 @@ class HFClassifier:
     def config_to_native(self, external: ExternalConfig) -> ClassifierConfig:
         """Our config. Raises BadInput naming an unsupported key."""
         backbone, labels = self.base.config_to_native(external), read_labels(external)
+        problem_type: ProblemType = (
+            "single_label_classification" if self.pooling is None else read_problem_type(external, len(labels))
+        )
         return ClassifierConfig(
             backbone=backbone,
             labels=labels,
             pooling=self.pooling,
-            problem_type="single_label_classification"
-            if self.pooling is None
-            else read_problem_type(external, len(labels)),
+            problem_type=problem_type,
             classifier_dropout=read_dropout(external, backbone.dropout if self.dropout is None else self.dropout),
             tag_scheme=read_tag_scheme(external) if self.pooling is None else "",
+            threshold=read_threshold(external, problem_type),
         )
 
     def config_from_native(self, config: ClassifierConfig) -> dict[str, Any]:

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from clearstory.formats.hf.config_keys import ExternalConfig, check_float, check_int, reject
-from clearstory.models.head_config import MAX_LABELS, ClassifierConfig, ProblemType, TagScheme
+from clearstory.models.head_config import DEFAULT_THRESHOLD, MAX_LABELS, ClassifierConfig, ProblemType, TagScheme
 
 TAG_SCHEME = "clearstory_tag_scheme"
 """A key of ours; transformers keeps it and takes no notice."""
 
-LABEL_KEYS = ("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "classifier_dropout", TAG_SCHEME)
+THRESHOLD = "clearstory_threshold"
+"""Another: the probability from which on one of several labels is predicted."""
+
+LABEL_KEYS = (
+    *("id2label", "label2id", "num_labels", "_num_labels", "problem_type", "classifier_dropout"),
+    *(TAG_SCHEME, THRESHOLD),
+)
 
 
 def read_labels(external: ExternalConfig) -> tuple[str, ...]:
@@ -61,6 +67,16 @@ def read_tag_scheme(external: ExternalConfig) -> TagScheme:
     return scheme
 
 
+def read_threshold(external: ExternalConfig, problem_type: ProblemType) -> float:
+    """The probability from which on one of several labels is predicted; 0.5 where config.json does not say."""
+    value = external.get(THRESHOLD)
+    if value is None:
+        return DEFAULT_THRESHOLD
+    if problem_type != "multi_label_classification":
+        reject(THRESHOLD, value, f"but problem_type is {problem_type}")
+    return check_float(THRESHOLD, value, 1e-6, 1 - 1e-6)
+
+
 def label_keys(config: ClassifierConfig) -> dict[str, Any]:
     """The keys for a classification head."""
     return {
@@ -69,4 +85,5 @@ def label_keys(config: ClassifierConfig) -> dict[str, Any]:
         **({"problem_type": config.problem_type} if config.label_level == "text" else {}),
         "classifier_dropout": config.classifier_dropout,
         **({TAG_SCHEME: config.tag_scheme} if config.tag_scheme else {}),
+        **({THRESHOLD: config.threshold} if config.threshold != DEFAULT_THRESHOLD else {}),
     }

@@ -65,7 +65,12 @@ def with_head(model: nn.Module, folder: Path, file: str, config: AdapterConfig, 
     if wanted.pooling is None:
         return TokenClassifier(model, wanted.labels, classifier_dropout=dropout, tag_scheme=wanted.tag_scheme).eval()
     return SequenceClassifier(
-        model, wanted.labels, problem_type=wanted.problem_type, pooling=wanted.pooling, classifier_dropout=dropout
+        model,
+        wanted.labels,
+        problem_type=wanted.problem_type,
+        pooling=wanted.pooling,
+        classifier_dropout=dropout,
+        threshold=wanted.threshold,
     ).eval()
 
 

@@ -66,8 +66,8 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
     opened = open_model(path)
     if has_capability(opened.model, Capability.CLASSIFIER) and has_capability(opened.model, Capability.COUNT_FITTED):
         raise BadInput(
-            f"{source} is a baseline ({family_name(opened.model)}), which is fitted in one pass and not trained further; "
-            "name tfidf or ngram to fit it to other examples, or a pre-trained model"
+            f"{source} is a baseline ({family_name(opened.model)}), which is fitted in one pass and not trained "
+            "further; name tfidf or ngram to fit it to other examples, or a pre-trained model"
         )
     if opened.tokenizer is None:
         raise BadInput(f"{source} has no tokenizer.json, so text cannot become tokens; put the model's own there")

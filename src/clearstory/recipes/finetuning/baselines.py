@@ -18,8 +18,8 @@ from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.settings.yaml_files import to_yaml
 from clearstory.recipes.training.events import TrainingEvent, TrainingResult, TrainingWarning
 from clearstory.recipes.training.run_folder import lock_run_folder, open_run_folder
-from clearstory.tasks.base import TaskEvaluation
 from clearstory.tasks.data.examples import DataSplits, LabeledData
+from clearstory.tasks.evaluation import TaskEvaluation
 
 ALLOWED = ("model", "data", "task", "out", "validation", "test", "reading", "few", "seeds", "overwrite", "training")
 """Settings of a baseline; of training those that `check_settings` is given."""

@@ -20,8 +20,8 @@ from clearstory.recipes.finetuning.baselines import FittedBaseline, baseline_eve
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.training.events import TrainingEvent
 from clearstory.recipes.training.tagged_text import encode_tagged, with_tags
-from clearstory.tasks.base import TaskEvaluation
 from clearstory.tasks.data.examples import DataSplits, LabeledData, LabeledWords
+from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.hmm_tags import evaluate_tagger, single_words
 from clearstory.text.conllu import TaggedSentence
 from clearstory.text.train_tokenizer import train_tokenizer

@@ -30,7 +30,8 @@ from clearstory.recipes.training.events import TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import run_events, train_events
 from clearstory.recipes.training.run_folder import changed_results, lock_run_folder, open_run_folder
 from clearstory.recipes.training.time_budget import TimeBudget
-from clearstory.tasks.base import TaskEvaluation, evaluate_predictions, evaluate_task, format_metrics
+from clearstory.tasks.base import evaluate_predictions, evaluate_task, format_metrics
+from clearstory.tasks.evaluation import TaskEvaluation
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def finetune(
     """
     sources = (str(data),) if isinstance(data, str | Path) else tuple(map(str, data))
     values: dict[str, Any] = dict(settings)
-    for name in ("validation", "test", "freeze"):  # a path, a number or a word, as it is typed
+    for name in ("validation", "test", "threshold", "freeze"):  # a path, a number or a word, as it is typed
         if values.get(name) is not None:
             values[name] = str(values[name])
     recipe = build_settings(FinetuneRecipe, {"model": str(model), "data": sources, **values})
@@ -121,12 +122,13 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
 
     The model of the run has its best weights at that time.
     """
-    task, run, data = preparation.task, preparation.run, preparation.data
+    objective, run, data = preparation.objective, preparation.run, preparation.data
+    task = objective.fitted[0] if objective.fitted else preparation.task
     run.use_full_precision()
     scores: dict[str, TaskEvaluation] = {}
     if data.validation.examples:  # predicted at the end of the run
         rows = preparation.validation.rows
-        scores["validation"] = evaluate_predictions(task, preparation.objective.predictions, rows, data.validation)
+        scores["validation"] = evaluate_predictions(task, objective.predictions, rows, data.validation)
     if data.test is not None:
         scores["test"] = evaluate_task(task, run.model, data.test)
     durable.write_json(result.run_folder / "report.json", {name: each.to_json() for name, each in scores.items()})

@@ -149,6 +149,7 @@ def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone)
         new_head=recipe.new_head,
         label_smoothing=recipe.training.label_smoothing,
         class_weights=recipe.training.loss_weights(),
+        threshold="auto" if recipe.threshold == "auto" else float(recipe.threshold),
         embed=recipe.embed,
         folder=backbone.folder,
     )

@@ -11,8 +11,9 @@ from clearstory.lens.rendering.dispatch import render_svg
 from clearstory.lens.rendering.palette import DARK, LIGHT
 from clearstory.lens.views import Curve, Line
 from clearstory.recipes.comparison.report import PAGE, css_variables
-from clearstory.tasks.base import TaskEvaluation, metric_title
+from clearstory.tasks.base import metric_title
 from clearstory.tasks.data.examples import LabeledText
+from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.training.metrics_log import read_metrics
 
 CONFUSION_LABELS = 30

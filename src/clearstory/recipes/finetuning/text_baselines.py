@@ -13,9 +13,10 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.models.head_config import ProblemType
 from clearstory.recipes.finetuning.baselines import FittedBaseline
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
-from clearstory.tasks.base import TaskEvaluation, evaluate_task
+from clearstory.tasks.base import evaluate_task
 from clearstory.tasks.classify import NUMBER_LABEL, PROBLEM_TYPES, Classify
 from clearstory.tasks.data.examples import DataSplits, LabeledData, LabeledText
+from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.text.tokenizers import Tokenizer
 

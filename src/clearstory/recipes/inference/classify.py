@@ -51,17 +51,22 @@ class WordLabel:
 
 @dataclass(frozen=True)
 class Classification:
-    """A text with the probability of every label, most probable first; for a token classifier, its words instead."""
+    """A text with the probability of every label, most probable first; for a token classifier, its words instead.
+
+    `predicted` are the labels with at least the model's threshold, where several may hold; else None.
+    """
 
     text: str
     labels: tuple[LabelProbability, ...] = ()
     words: tuple[WordLabel, ...] = ()
     pair: str | None = None
+    predicted: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The text with its labels or its words, as a dictionary for JSON."""
-        left_out = {"words" if self.labels else "labels", *({"pair"} if self.pair is None else ())}
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        del values["words" if self.labels else "labels"]
+        return values
 
 
 def classify(
@@ -112,10 +117,15 @@ def classify(
     if len(rows) > len(inputs):  # the mean of each text's windows
         sums = predicted.new_zeros(len(inputs), len(labels)).index_add(0, owners, predicted)
         predicted = sums / owners.bincount(minlength=len(inputs))[:, None]
-    return [
-        Classification(text, labels=sorted_labels(labels, of_text), pair=second)
-        for (text, second), of_text in zip(inputs, predicted, strict=True)
-    ]
+    several = network.config.problem_type == "multi_label_classification"
+    results = []
+    for (text, second), of_text in zip(inputs, predicted, strict=True):
+        found = sorted_labels(labels, of_text)
+        chosen = (
+            tuple(each.label for each in found if each.probability >= network.config.threshold) if several else None
+        )
+        results.append(Classification(text, labels=found, pair=second, predicted=chosen))
+    return results
 
 
 def read_pairs(
@@ -159,8 +169,8 @@ def write_classifications(file: Path, results: Sequence[Classification]) -> None
     """Write texts with their labels as .jsonl, .csv or .tsv, a record for each text. Raises BadSetting for another
     suffix.
 
-    A table has the columns text, label and probability, and one for the probability of each label; the words of a text
-    and their labels are joined by spaces.
+    A table has the columns text, label and probability, and one for the probability of each label; where several may
+    hold, label has the predicted ones, joined by commas. The words of a text and their labels are joined by spaces.
     """
     if file.suffix == ".jsonl":
         text = "".join(json.dumps(each.to_json(), ensure_ascii=False) + "\n" for each in results)
@@ -180,7 +190,8 @@ def write_classifications(file: Path, results: Sequence[Classification]) -> None
         for each in results:
             values = {label.label: label.probability for label in each.labels}
             first = each.labels[0]
-            columns = [each.text, *[each.pair or ""] * has_pairs, first.label, first.probability]
+            label = first.label if each.predicted is None else ",".join(each.predicted)
+            columns = [each.text, *[each.pair or ""] * has_pairs, label, first.probability]
             writer.writerow([*columns, *(values[name] for name in names)])
     durable.write_bytes(file, stream.getvalue().encode("utf-8", "surrogatepass"))
 

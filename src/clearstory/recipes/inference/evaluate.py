@@ -22,7 +22,9 @@ from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
 from clearstory.recipes.inference.model_argument import ModelWithTokenizer
 from clearstory.recipes.inference.vector_scores import VectorEvaluation
 from clearstory.recipes.notebook_html import html_table
-from clearstory.recipes.settings.vector_tasks import vector_tasks
+from clearstory.recipes.settings.vector_tasks import LABELED_TASKS, vector_tasks
+from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.text.document import Document
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.read_notes import ReadNotes
@@ -38,6 +40,7 @@ if TYPE_CHECKING:  # they import torch, which n-gram models are evaluated withou
     from clearstory.models.base import LanguageModel
     from clearstory.models.transformer.encoder import Encoder
     from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+    from clearstory.tasks.evaluation import TaskEvaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,12 +129,31 @@ def evaluate(
 ) -> VectorEvaluation: ...
 
 
+@overload
+def evaluate(
+    model: str | Path | ModelWithTokenizer,
+    sources: str | Path | Sequence[str | Path] = (),
+    *,
+    task: Literal["classify", "pairs", "tag", "embed"],
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    truncate: Literal["left", "right"] | None = None,
+    stride: int | None = None,
+    device: str | None = None,
+) -> TaskEvaluation: ...
+
+
 def evaluate(
     model: str | Path | ModelWithTokenizer,
     sources: str | Path | Sequence[str | Path] = (),
     *,
     task: str | Sequence[str] = "text",
     vectors: Literal["input", "sentence"] | None = None,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    truncate: Literal["left", "right"] | None = None,
     texts: Sequence[str] | None = None,
     windows: WindowMode = "strided",
     stride: int | None = None,
@@ -142,8 +164,9 @@ def evaluate(
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation | EncoderEvaluation | VectorEvaluation:
-    """How well a model predicts the text of `sources`, or `texts`; or, with `task`, how good its vectors are.
+) -> Evaluation | EncoderEvaluation | VectorEvaluation | TaskEvaluation:
+    """How well a model predicts the text of `sources`, or `texts`; or, with `task`, its metrics on labeled examples, or
+    how good its vectors are.
 
     A document that is longer than the context is read in windows. Each document is preceded by the start token, so that
     its first token is predicted too; without such a token, first tokens are left out of all sums. The end token of each
@@ -152,13 +175,16 @@ def evaluate(
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         sources: files, folders, globs or corpora.
-        task: "text", or tasks that compare vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; the
-            other settings but `vectors` and `device` are those of text.
+        task: "text"; "classify", "pairs", "tag" or "embed", with `sources` of labeled examples; or tasks that compare
+            vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE".
         vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
             default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
+        text_column, pair_column, label_column: columns of labeled examples, found by their usual names if not given.
+        truncate: which end of a labeled text that is longer than the context is dropped.
         texts: texts to evaluate instead of `sources`.
         windows: "strided", overlapping windows in which every token has at least half a context before it, or "blocks".
-        stride: tokens between the starts of two strided windows; half the context by default.
+        stride: tokens between the starts of two strided windows; half the context by default, except of labeled texts,
+            which are read in windows only with it.
         batch_size: windows in one batch.
         limit: stop after about this number of tokens.
         data: how files are read.
@@ -170,8 +196,17 @@ def evaluate(
     Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.
     """
     paths = [sources] if isinstance(sources, str | Path) else sources
-    if task != "text":
-        return evaluate_task_of_vectors(model, task, paths, vectors, device)
+    tasks = [task] if isinstance(task, str) else list(task)
+    if len(tasks) == 1 and tasks[0] in LABELED_TASKS:
+        from clearstory.recipes.inference.evaluate_task import evaluate_on_task
+
+        columns = LabelSettings(text_column=text_column, pair_column=pair_column, label_column=label_column)
+        files = list(map(str, paths))
+        return evaluate_on_task(
+            model, files, tasks[0], reading=columns, truncate=truncate, stride=stride, device=device
+        )
+    if tasks != ["text"]:
+        return evaluate_task_of_vectors(model, tasks, paths, vectors, device)
     chosen = resolve_precision(precision, int8)
     network, tokenizer = open_to_evaluate(model, chosen, device)
     notes = ReadNotes()
@@ -205,17 +240,17 @@ def evaluate(
 
 def evaluate_task_of_vectors(
     model: str | Path | ModelWithTokenizer,
-    task: str | Sequence[str],
+    named: Sequence[str],
     sources: Sequence[str | Path],
     vectors: Literal["input", "sentence"] | None,
     device: str | None,
 ) -> VectorEvaluation:
-    """The scores of a model's vectors. Raises BadSetting for a task that needs labels."""
+    """The scores of a model's vectors on the named tasks. Raises BadSetting for one that does not compare vectors."""
     from clearstory.recipes.inference.evaluate_vectors import evaluate_vectors
 
-    tasks = vector_tasks([task] if isinstance(task, str) else task, map(str, sources))
+    tasks = vector_tasks(named, map(str, sources))
     if not tasks:
-        raise BadSetting(f"task is {task!r}; give tasks that compare vectors, such as similarity:FILE")
+        raise BadSetting(f"task is {', '.join(named)}; give tasks that compare vectors, such as similarity:FILE")
     return evaluate_vectors(model, tasks, vectors=vectors, device=device)
 
 

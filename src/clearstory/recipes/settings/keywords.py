@@ -177,6 +177,7 @@ class FinetuneKeywords(TypedDict, total=False):
     errors: Literal["strict", "replace"]
     truncate: Literal["left", "right"] | None
     stride: int | None
+    threshold: str | float
     freeze: str | int
     new_head: bool
     few: int | None

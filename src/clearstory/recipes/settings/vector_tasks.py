@@ -11,8 +11,8 @@ VectorTaskKind = Literal["similarity", "analogy", "weat"]
 
 VECTOR_TASKS: tuple[VectorTaskKind, ...] = ("similarity", "analogy", "weat")
 
-LABEL_TASKS = ("text", "classify", "pairs", "tag", "embed")
-"""Tasks whose files are named apart; text has no labels."""
+LABELED_TASKS = ("classify", "pairs", "tag", "embed")
+"""Tasks with labeled examples."""
 
 
 class VectorTask(NamedTuple):
@@ -59,8 +59,9 @@ def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTa
 def check_task(task: str) -> str:
     """The kind of a task. Raises UnknownName for one that does not exist."""
     kind, separator, _ = task.partition(":")
-    if kind not in (*LABEL_TASKS, *VECTOR_TASKS):
-        raise UnknownName(f"there is no task called '{kind[:60]}'; {nearest(kind, (*LABEL_TASKS, *VECTOR_TASKS))}")
-    if separator and kind in LABEL_TASKS:
+    known = ("text", *LABELED_TASKS, *VECTOR_TASKS)
+    if kind not in known:
+        raise UnknownName(f"there is no task called '{kind[:60]}'; {nearest(kind, known)}")
+    if separator and kind not in VECTOR_TASKS:
         raise BadSetting(f"task is {task[:60]!r}; the files of task {kind} are named as TEXT, without a colon")
     return kind
