@@ -424,6 +424,8 @@ def test_pairs_and_files_are_classified(cli: Cli, home: Path, tmp_path: Path) ->
     assert [(each.text, each.pair) for each in read] == [pair[:2] for pair in pairs]
     alone = clearstory.classify(tmp_path / "run", pairs[0][0], pair=pairs[0][1], truncate="right")[0]
     assert alone.labels[0].probability == pytest.approx(read[0].labels[0].probability, rel=1e-5)
+    tilde = clearstory.classify(tmp_path / "run", "~nobody was good", pair="good film", truncate="right")
+    assert tilde[0].text == "~nobody was good"  # a text, and no path of an unknown user
     table_file, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
     for out in (table_file, lines):
         words = ("--pair-column", "sentence2", "--text-field", "sentence1", "--truncate", "right", "--out", out)

@@ -24,6 +24,7 @@ from clearstory.durable import (
     write_json,
     write_text,
 )
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, CannotDo, ModelWarning, VocabularyMismatch
 from clearstory.formats.finite import check_finite_to_save
 from clearstory.formats.generation_json import (
@@ -138,7 +139,7 @@ def save_model(
     `overwrite`, VocabularyMismatch for a tokenizer with more tokens than the model, Diverged for weights that are not
     finite, OutOfSpace, and CannotDo for a model of an unknown family or with unmerged adapters.
     """
-    folder = Path(folder).expanduser()
+    folder = expand_home(folder)
     check_writable(folder, overwrite)
     if lora_layers(model):
         raise CannotDo("this model has LoRA adapters; merge them and save the model, or save the adapters alone")
@@ -227,7 +228,7 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_block
     VocabularyMismatch.
     """
     cast = widen if dtype is None else lambda tensor: convert(tensor, dtype)
-    if (file := Path(path).expanduser()).is_file():
+    if (file := expand_home(path)).is_file():
         for endings, open_file in FILE_FORMATS.items():
             if open_file is open_gguf and keep_blocks and dtype is None:
                 open_file = partial(open_gguf, keep_blocks=True)
@@ -245,7 +246,7 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_block
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else None
     check_tokenizer(model, tokenizer)
     section = external.get("clearstory")
-    name = Path(path).expanduser().absolute().name
+    name = expand_home(path).absolute().name
     default = ModelCard(name=name, family=model.config.family, parameters=count_parameters(model))
     card = read_card(section.get("card") if isinstance(section, dict) else None, default)
     form = detect_format(external)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clearstory.durable import current_path
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, CannotDo, nearest
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -16,7 +17,7 @@ def resolve_model_path(path: Path | str) -> Path:
 
     Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
     """
-    given = Path(path).expanduser()
+    given = expand_home(path)
     folder = current_path(weights_of_step(given))
     if folder.is_file():
         raise BadInput(unsupported_file_message(folder))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.durable import listed_files, parse_json, read_file, verify_folder
+from clearstory.durable.paths import expand_home
 from clearstory.errors import ClearstoryError
 from clearstory.formats.arpa.read import is_arpa, read_arpa_orders
 from clearstory.formats.model_path import resolve_model_path
@@ -43,7 +44,7 @@ class OpenedTables:
 
 def is_ngram_model(path: str | Path) -> bool:
     """Whether a path is an ARPA file or leads to a saved n-gram model. Raises nothing."""
-    file = Path(path).expanduser()
+    file = expand_home(path)
     try:
         return (file.is_file() and is_arpa(file)) or read_ngram_config(resolve_model_path(file)) is not None
     except (ClearstoryError, OSError):
@@ -68,7 +69,7 @@ def open_ngram_tables(path: str | Path) -> OpenedTables | None:
     None too for a folder that is not as it was saved, which `open_model` checks tensor by tensor. Raises the errors of
     `open_model` for files that have changed, and CorruptFile for a damaged ARPA file.
     """
-    file = Path(path).expanduser()
+    file = expand_home(path)
     if not is_ngram_model(file):
         return None
     if file.is_file():

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import (
     BadInput,
     BadSetting,
@@ -200,7 +201,7 @@ def cache_folder(settings: DataSettings) -> Path:
     from clearstory.durable import user_cache_folder
 
     if settings.cache is not None:
-        return settings.cache.expanduser()
+        return expand_home(settings.cache)
     folder = user_cache_folder()
     if folder is None:
         raise BadSetting("there is no home folder to cache encoded text in; choose a folder with --data.cache")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, nearest
 from clearstory.text.conllu import CONLLU_SUFFIX
 from clearstory.text.files import COMPRESSED_SIGNATURES, COMPRESSED_SUFFIXES, content_suffix
@@ -103,7 +104,7 @@ def absolute_source(source: str) -> str:
     """
     if is_builtin(source) or source == STANDARD_INPUT:
         return source
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.exists() or not glob.has_magic(str(path)):
         # Symbolic links are kept in the file name, which names the corpus, and resolved before `..`.
         return str(path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name)
@@ -137,7 +138,7 @@ def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes)
         return SourceFiles(source, None, named=True)
     if str(source) == STANDARD_INPUT:
         return SourceFiles(source, (save_standard_input(),), named=True)
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_dir():
         return SourceFiles(source, _files_of_folder(path, settings, notes), named=False)
     if path.is_file():

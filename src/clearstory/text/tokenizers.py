@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from clearstory.durable import verify_folder
+from clearstory.durable.paths import expand_home
 from clearstory.errors import CorruptFile
 from clearstory.text.array_encoding import ArrayEncoder, by_line, character_encoder
 from clearstory.text.backend import HiddenSpecialTokens, build_backend, hide_special_tokens
@@ -48,7 +49,7 @@ class Tokenizer(Vocabulary):
 
         Raises BadInput if there is none, CorruptFile if the file is truncated or invalid.
         """
-        path = Path(path).expanduser()
+        path = expand_home(path)
         if path.is_dir():
             verify_folder(path, only=TOKENIZER_NAMES)
         contents, config = read_tokenizer_files(path)

@@ -15,9 +15,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.text.segment_encoding import CUT, chunks
 from clearstory.text.token_bytes import BYTE_ALPHABET
@@ -41,7 +41,7 @@ def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased:
     """
     kind, _, size = spec.partition(":")
     if kind not in KINDS:
-        if Path(spec).expanduser().exists():
+        if expand_home(spec).exists():
             return Tokenizer.open(spec)
         raise UnknownName(
             f"there is no tokenizer {spec!r} and no folder of that name; {nearest(kind, KINDS)}; "

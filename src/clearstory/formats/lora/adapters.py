@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clearstory.durable import json_text, replace_files, verify_folder, write_folder, write_json, write_text
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, CannotDo, CorruptFile
 from clearstory.formats.hf.config_json import format_of_model, read_json, weight_map_of
 from clearstory.formats.hf.load_weights import equal_bits, stored_config
@@ -62,7 +63,7 @@ def save_adapter(
 
     Raises FolderExists unless `overwrite`, CannotDo for a model without adapters.
     """
-    folder = Path(folder).expanduser()
+    folder = expand_home(folder)
     check_writable(folder, overwrite)
     with write_folder(folder) as temporary:
         write_adapter(temporary, model, base, card)
@@ -229,7 +230,7 @@ def find_base_folder(folder: Path) -> Path:
     Raises BadInput if it does not exist, or is an adapter itself.
     """
     path = read_adapter_config(folder).base
-    candidates = (Path(path).expanduser(), folder / path, folder.parent / path)
+    candidates = (expand_home(path), folder / path, folder.parent / path)
     base = next((each for each in candidates if each.exists()), None)
     if base is None:
         raise BadInput(

@@ -19,7 +19,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from random import Random
 from typing import Literal, cast
 
@@ -27,6 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.attention_sites import AttentionSite, attention_patterns, attention_sites
 from clearstory.lens.hooks.passage import Passage, start_before
@@ -122,7 +122,7 @@ def dependency_heads(
         raise BadSetting(f"sentences is {sentences}; read at least {2 * MIN_PAIRS}, or no relation is frequent enough")
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 relation")
-    file = Path(text).expanduser()
+    file = expand_home(text)
     if not file.is_file():
         raise BadInput(
             f"the view 'dependency-heads' reads a parsed file and '{text[:80]}' is none; give a .conllu file"

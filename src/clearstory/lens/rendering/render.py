@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from clearstory.durable import write_text
+from clearstory.durable.paths import expand_home
 from clearstory.errors import UnknownName, nearest
 from clearstory.lens.rendering.canvas import escape
 from clearstory.lens.rendering.dispatch import render_svg
@@ -198,6 +199,6 @@ def format_of(file: Path | str) -> str:
 
 def save_view(view: View, file: Path | str) -> Path:
     """Write a view to a .html, .svg, .csv or .json file. Raises UnknownName for any other suffix."""
-    file = Path(file).expanduser()
+    file = expand_home(file)
     write_text(file, render(view, format_of(file)))
     return file

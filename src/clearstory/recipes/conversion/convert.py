@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadSetting, ClearstoryError, CorruptFile, FolderExists
 from clearstory.formats.arpa.read import is_arpa
 from clearstory.formats.folders import OpenedModel, open_model, save_model
@@ -101,7 +102,7 @@ def convert(
     if not str(out) or "\0" in str(out):
         raise BadSetting(f"OUT is {str(out)!r}; name the file or folder to write")
     check_output_path(out)
-    path = Path(out).expanduser()
+    path = expand_home(out)
     format = resolve_format(path, to)
     number_format = resolve_dtype(format, dtype)
     if format == "onnx":

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting
 from clearstory.formats.folders import open_model
 from clearstory.formats.lora.adapters import weights_fingerprint
@@ -59,7 +60,7 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
         )
     if not recipe.model:
         raise BadSetting("there is no model to fine-tune; name a model folder, a run, or a preset such as bert-mini")
-    path = Path(recipe.model).expanduser()
+    path = expand_home(recipe.model)
     source = path if path.is_file() else resolve_model_path(path)
     if recipe.out is not None and recipe.overwrite and source.resolve().is_relative_to(recipe.out.resolve()):
         raise BadSetting(f"the run would overwrite its initial model {source}; choose another --out")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clearstory import durable
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.models.inference_encoder import inference_encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
@@ -145,7 +146,7 @@ def read_pairs(
 
 def is_table(source: str | Path) -> bool:
     """Whether a text names a tab-separated file, whose columns have names."""
-    return content_suffix(Path(source)) == ".tsv" and Path(source).expanduser().is_file()
+    return content_suffix(Path(source)) == ".tsv" and expand_home(source).is_file()
 
 
 def classify_words(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from pathlib import Path
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting
 from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, read_conllu
@@ -37,7 +38,7 @@ def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str =
 
     None if `text` does not name a file. Raises BadInput for a Path that does not exist.
     """
-    path = Path(text).expanduser()
+    path = expand_home(text)
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # too long for a path, or with a NUL

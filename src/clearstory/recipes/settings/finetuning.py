@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadSetting
 from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.settings.run_recipe import (
@@ -253,8 +254,8 @@ class FinetuneRecipe:
     @property
     def names_path(self) -> bool:
         """Whether the model is a file or folder, and not the run folder, which may have the name of a preset."""
-        path = Path(self.model).expanduser()
-        own = self.out is not None and path.resolve() == self.out.expanduser().resolve()
+        path = expand_home(self.model)
+        own = self.out is not None and path.resolve() == expand_home(self.out).resolve()
         return bool(self.model) and path.exists() and not own
 
     def with_absolute_paths(self) -> Self:
@@ -262,7 +263,7 @@ class FinetuneRecipe:
         from clearstory.text.sources import absolute_source
 
         def absolute(path: str) -> str:
-            return absolute_source(path) if path and Path(path).expanduser().exists() else path
+            return absolute_source(path) if path and expand_home(path).exists() else path
 
         return replace(
             self,

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.recipes.settings.other_names import nearest_setting
 
@@ -218,7 +219,7 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
 def expand_user(path: str | Path) -> Path:
     """The path with ~ replaced by the home folder; as it is where the home folder of a user is unknown."""
     try:
-        return Path(path).expanduser()
+        return expand_home(path)
     except RuntimeError:
         return Path(path)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.formats.folders import open_model
 from clearstory.formats.lora.adapters import weights_fingerprint
@@ -49,7 +50,7 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
     run would overwrite it.
     """
     assert recipe.init is not None
-    path = Path(recipe.init).expanduser()
+    path = expand_home(recipe.init)
     folder = resolve_model_path(path) if not path.is_file() else path
     out = recipe.out
     if out is not None and recipe.overwrite and folder.resolve().is_relative_to(out.resolve()):

@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput
 from clearstory.text.files import content_suffix, read_lines
 
@@ -60,7 +61,7 @@ def read_association_sets(path: str | Path) -> AssociationSets:
     >>> [each.words for each in read_association_sets(file).all]
     [('x', 'y'), ('z', 'w'), ('u',), ('v',)]
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; give a file with two sets of targets and two of attributes")
     found = _read_json(path) if content_suffix(path) == ".json" else _read_text(path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput
 from clearstory.text.files import content_suffix
 from clearstory.text.settings import ReadSettings
@@ -68,7 +69,7 @@ def find_data_files(
         if each.named:
             found += [DataFile(path, features=read_features(path.parent)) for path in each.files]
         else:
-            root = Path(each.source).expanduser()
+            root = expand_home(each.source)
             root = root if root.is_dir() else root.parent
             found += _files_of_folder(str(each.source), root, each.files, suffixes)
     return found

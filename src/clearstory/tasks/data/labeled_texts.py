@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput
 from clearstory.tasks.data.columns import TextColumns, find_named, has_flags, plain, sample_values
 from clearstory.tasks.data.data_files import (
@@ -66,7 +67,7 @@ def read_labeled_texts(
     settings = settings or LabelSettings()
     sources = [sources] if isinstance(sources, str | Path) else list(sources)
     notes = ReadNotes()
-    folders = [Path(source).expanduser() for source in sources if Path(source).expanduser().is_dir()]
+    folders = [expand_home(source) for source in sources if expand_home(source).is_dir()]
     labeled = [label for folder in folders for label in find_label_folders(folder)]
     if labeled:
         data = _from_label_folders(labeled, settings, notes)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, nearest
 from clearstory.tasks.data.settings import Problem
 from clearstory.text.files import read_lines
@@ -134,7 +135,7 @@ def read_label_names(labels: str | None) -> Labels:
     if not labels:
         return ()
     if "," not in labels or Path(labels).is_file():
-        path = Path(labels).expanduser()
+        path = expand_home(labels)
         if not path.is_file():
             raise BadSetting(
                 f"--labels is {labels!r}, neither a file nor names joined by commas, such as negative,positive"

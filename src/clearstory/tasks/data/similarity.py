@@ -9,6 +9,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput
 from clearstory.tasks.data.columns import (
     ANCHORS,
@@ -125,7 +126,7 @@ def read_analogies(path: str | Path) -> list[Analogy]:
 
     Raises BadInput, with the line, for another number of words, and for a section without analogies.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if not path.is_file():
         raise BadInput(f"there is no file {path}; give a file of analogies, four words on a line")
     found: list[Analogy] = []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput
 from clearstory.tasks.data.columns import TEXTS, TOKENS, choose_column, find_named
 from clearstory.tasks.data.conll import read_conll_words
@@ -54,7 +55,7 @@ def read_sentences(source: str | Path, errors: Errors = "strict", text_field: st
     Words are those of the file where it has words (CoNLL, CoNLL-U, or a column such as tokens), whose tags are not
     read; else what is between white space. Raises BadInput for a Path that does not exist.
     """
-    path = Path(source).expanduser()
+    path = expand_home(source)
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # too long for a path, or with a NUL
