@@ -118,7 +118,7 @@ def test_bad_input_is_refused_in_a_sentence(home: Path, cli: Cli, tmp_path: Path
     fails(UnknownName, "no task called 'similarty'; did you mean 'similarity'", "similarty:a.txt")
     fails(BadSetting, "task analogy needs a file; write analogy:FILE", "analogy")
     fails(BadSetting, "the files of task classify are named as TEXT", "classify:a.txt")
-    fails(BadSetting, "give tasks that compare vectors", "classify")
+    fails(CannotDo, "has no classification head", "classify")
     fails(BadInput, "no file or folder", f"similarity:{tmp_path / 'none.txt'}")
     fails(
         BadInput,

@@ -298,7 +298,7 @@ def test_nan_is_not_equal() -> None:
 def test_an_exporter_failure_is_one_sentence(error: Exception, kind: Any, sentence: str, tmp_path: Path) -> None:
     folder = written(tmp_path / "model", TINY_GPT2)
     full = isinstance(error, OSError)
-    program = SimpleNamespace(save=mock.Mock(side_effect=error))
+    program = SimpleNamespace(save=mock.Mock(side_effect=error), model=SimpleNamespace(metadata_props={}))
     drawing = mock.Mock(return_value=program) if full else mock.Mock(side_effect=error)
     with mock.patch.object(export, "export_graph", drawing), pytest.raises(kind, match=sentence):
         convert(folder, tmp_path / "out", "onnx")
