@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from clearstory.tasks.data.examples import LabeledData, LabeledWords
 from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.tag import Tag
 from clearstory.tasks.word_predictions import WordPredictions
-from clearstory.tasks.word_windows import WordWindows
 
 
 def single_words(words: Sequence[str]) -> tuple[str, ...]:
@@ -37,7 +36,7 @@ def evaluate_tagger(tagger: Tagger, data: LabeledData[LabeledWords]) -> TaskEval
     """The scores of a tagger on examples; `unknown_words` of the details has the accuracy of words of its vocabulary
     and of all others, None where there is no such word.
     """
-    task = Tag(tagger.tags, cast(WordWindows, None), is_chunk_scheme(tagger.tags))  # words are not divided into tokens
+    task = Tag(tagger.tags, None, is_chunk_scheme(tagger.tags))
     rows = task.rows_without_windows(data.examples)
     predictions = predict_tags(tagger, [each.words for each in data.examples])
     scores = evaluate_predictions(task, predictions, rows, data)

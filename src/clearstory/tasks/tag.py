@@ -73,14 +73,14 @@ class Tag:
 
     Args:
         labels: names of the labels in the order of their ids.
-        windows: how sentences become inputs.
+        windows: how sentences become inputs; None for a model whose tokens are words.
         entities: whether labels mark entities in BIO, which are scored as wholes.
         label_smoothing: share of each target spread over all labels.
         class_weights: weight of each label in the loss, of mean 1 over the training words; None for equal ones.
     """
 
     labels: tuple[str, ...]
-    windows: WordWindows
+    windows: WordWindows | None
     entities: bool = False
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
@@ -120,6 +120,7 @@ class Tag:
         """The windows of every sentence, whose words are joined by spaces, with the label ids of its words."""
         rows = []
         for row, example in zip(self.rows_without_windows(examples), examples, strict=True):
+            assert self.windows is not None, "words are not divided into tokens"
             windows = self.windows.of_words(example.words, example.location)
             rows += [replace(row, window=window) for window in windows]
         return rows

@@ -128,7 +128,7 @@ def layer_states(model: LanguageModel, passage: Passage) -> list[Float[Tensor, "
     return [recorded[name].double().cpu().reshape(len(passage.ids), -1) for name in names]
 
 
-def state_similarity(first: list[Float[Tensor, "T W"]], second: list[Float[Tensor, "T W"]]) -> StateSimilarity:
+def state_similarity(first: list[Float[Tensor, "T _"]], second: list[Float[Tensor, "T _"]]) -> StateSimilarity:
     """The mean cosine of each token's two vectors, and the linear CKA, of each pair."""
     pairs = list(zip(first, second, strict=True))
     return StateSimilarity(
@@ -137,7 +137,7 @@ def state_similarity(first: list[Float[Tensor, "T W"]], second: list[Float[Tenso
     )
 
 
-def linear_cka(x: Float[Tensor, "T W"], y: Float[Tensor, "T W"]) -> float:
+def linear_cka(x: Float[Tensor, "T W"], y: Float[Tensor, "T V"]) -> float:
     """Linear centred kernel alignment of two sets of vectors, from 0 to 1; 1 where neither varies.
 
     >>> import torch

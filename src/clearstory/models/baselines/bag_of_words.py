@@ -64,7 +64,7 @@ class BagOfWords(nn.Module):
         idf[[at for at in range(c.vocab) if at not in words]] = 0.0
         self.idf = torch.from_numpy(idf)
 
-    def features(self, text: Sequence[int]) -> Features:
+    def features(self, text: Sequence[int] | npt.NDArray[np.int64]) -> Features:
         """Indices and values of the words and pairs of words in a text, of length 1 in the Euclidean norm."""
         ids, idf = np.asarray(text, dtype=np.int64), self.idf.numpy()
         pair_keys, keys = self.pair_keys.numpy(), ids[:-1] * self.vocab + ids[1:]

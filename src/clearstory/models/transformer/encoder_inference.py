@@ -132,7 +132,7 @@ class EncoderBlocks:
 
     def __call__(
         self, x: Float[Tensor, "*D W"], lengths: Int[Tensor, "S"], *, first_only: bool = False
-    ) -> Float[Tensor, "*D W"]:
+    ) -> Float[Tensor, "*outputs W"]:
         """x, the input of the first block for all tokens of sequences of these lengths, overwritten by the output.
 
         With `first_only`, the output of each sequence's first token, (S, W).
