@@ -122,9 +122,10 @@ class CurveSummary:
             return
         about = f"only {smallest:,}" if needed <= smallest else f"about {rounded(needed):,}"
         times = last.labels / needed
+        ratio = f"{times:.1f}" if times < 10 else f"{rounded(times):,}"
         yield (
             f"With {about} labels the fine-tuned model reaches {title} {score:.3f}, for which {baseline} needs "
-            f"{last.labels:,}{f': {times:.2g} times as many' if times >= 1.05 else ''}."
+            f"{last.labels:,}{f': {ratio} times as many' if times >= 1.05 else ''}."
         )
 
     def to_json(self) -> dict[str, Any]:
