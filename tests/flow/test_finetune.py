@@ -323,6 +323,11 @@ def test_the_threshold_of_several_labels_is_fitted_and_saved(home: Path, tmp_pat
     chosen = [tuple(each.label for each in a.labels if each.probability >= threshold) for a in answers]
     assert [each.predicted for each in answers] == chosen
 
+    preparation = FinetuningPreparation()
+    untrained = preparation(RunFolder(tmp_path / "new"), values, TimeBudget(math.inf)).trainer.model
+    shares = [(sum(label in names.split(",") for _, names in every[40:]) + 0.5) / 81 for label in labels]
+    assert untrained.classifier.bias.sigmoid().tolist() == pytest.approx(shares)
+
     run(replace(values, out=tmp_path / "given", threshold="0.2"))
     assert open_model(tmp_path / "given").model.config.threshold == 0.2
     with pytest.raises(BadSetting, match=r"threshold is 0\.2, and problem_type single_label_classification"):

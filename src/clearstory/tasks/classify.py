@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, groupby
@@ -109,6 +110,8 @@ class Classify:
         class_weights: weight of each label in the loss, of mean 1 over the training examples; None for equal ones.
         threshold: the probability from which on one of several labels is predicted; None: to be fitted to validation
             examples, 0.5 until then.
+        shares: share of the training texts that have each of several labels, which a new head predicts of any text
+            before it is trained (Lin et al. 2017, section 3.3); None: half.
     """
 
     labels: tuple[str, ...]
@@ -117,6 +120,7 @@ class Classify:
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
     threshold: float | None = DEFAULT_THRESHOLD
+    shares: tuple[float, ...] | None = None
 
     name = "classify"
     loss_unit = "text"
@@ -147,7 +151,11 @@ class Classify:
                 )
             return backbone
         threshold = self.threshold or DEFAULT_THRESHOLD
-        return SequenceClassifier(backbone, self.labels, problem_type=self.problem_type, threshold=threshold)
+        model = SequenceClassifier(backbone, self.labels, problem_type=self.problem_type, threshold=threshold)
+        if self.shares is not None and model.classifier.bias is not None:
+            with torch.no_grad():
+                model.classifier.bias.copy_(torch.logit(torch.tensor(self.shares, dtype=torch.float64)))
+        return model
 
     def encode(self, examples: Sequence[LabeledText]) -> list[TextRow]:
         """The windows of every text, with its target."""
@@ -389,7 +397,19 @@ def make_classify(data: DataSplits[LabeledText], model: Any, tokenizer: Tokenize
     if threshold is None or (not several and threshold == "auto"):
         threshold = getattr(model.config, "threshold", DEFAULT_THRESHOLD) if several else DEFAULT_THRESHOLD
     decided_by = None if threshold == "auto" else threshold
-    return Classify(labels, problem_type, windows, settings.label_smoothing, weights, decided_by)
+    shares = shares_of(data.train.examples, labels) if several else None
+    return Classify(labels, problem_type, windows, settings.label_smoothing, weights, decided_by, shares)
+
+
+def shares_of(examples: Sequence[LabeledText], labels: Sequence[str]) -> tuple[float, ...]:
+    """The share of the texts that have each label, with half a text added to those with it and to those without.
+
+    >>> examples = [LabeledText("so good", labels=("good", "loud")), LabeledText("fine", labels=("good",))]
+    >>> shares_of(examples, ("good", "loud"))  # 2.5 / 3, 1.5 / 3
+    (0.833..., 0.5)
+    """
+    counts = Counter(label for example in examples for label in example.labels)
+    return tuple((counts[label] + 0.5) / (len(examples) + 1) for label in labels)
 
 
 def labels_of_texts(model: Any) -> tuple[str, ...] | None:
