@@ -249,7 +249,7 @@ def test_the_claim_is_a_number() -> None:
     assert summary.claims == [
         "With about 320 labels the fine-tuned model reaches accuracy 0.800, for which tfidf needs 1,000: 3.2 times as "
         "many.",
-        "With only 10 labels the fine-tuned model reaches accuracy 0.500, for which bert-tiny needs 1,000: 1e+02 times "
+        "With only 10 labels the fine-tuned model reaches accuracy 0.500, for which bert-tiny needs 1,000: 100 times "
         "as many.",
     ]
     reversed_summary = replace(summary, models=("fine-tuned", "best"), means=(
