@@ -34,9 +34,9 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
         """Loss of each token in nats: hidden (N, W), weight (V, W), targets (N,) -> (N,)."""
-        want_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        loss, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, None, want_grad, smoothing)
-        ctx.smoothing = smoothing
+        wanted = ctx.needs_input_grad[:2]
+        loss, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, None, wanted, smoothing)
+        ctx.wanted, ctx.smoothing = wanted, smoothing
         ctx.save_for_backward(hidden, weight, targets, hidden_grad, weight_grad)
         return loss
 
@@ -47,50 +47,54 @@ class LinearCrossEntropy(torch.autograd.Function):
         hidden, weight, targets, hidden_grad, weight_grad = ctx.saved_tensors
         scale = grad.flatten()[0] if grad.numel() else grad.sum()
         if not torch.equal(grad, scale.expand_as(grad)):
-            _, hidden_grad, weight_grad = chunked_cross_entropy(hidden, weight, targets, grad, True, ctx.smoothing)
-            return hidden_grad, weight_grad, None, None
+            _, *grads_of = chunked_cross_entropy(hidden, weight, targets, grad, ctx.wanted, ctx.smoothing)
+            return grads_of[0], grads_of[1], None, None
         # In place: these buffers were made for this, and the weight's is as large as the embedding.
-        return hidden_grad.mul_(scale), weight_grad.mul_(scale), None, None
+        scaled = [None if buffer is None else buffer.mul_(scale) for buffer in (hidden_grad, weight_grad)]
+        return scaled[0], scaled[1], None, None
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, upstream: Tensor | None, want_grad: bool, smoothing: float = 0.0
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    upstream: Tensor | None,
+    wanted: tuple[bool, bool],
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss of each token in nats, (N,), and if wanted the gradients of hidden and weight, computed chunk by chunk.
+    """Loss of each token in nats, (N,), and if wanted the gradients of hidden and of weight, computed chunk by chunk.
 
     smoothing: label smoothing, the share of each target spread evenly over the vocabulary (Szegedy et al. 2016, section
     7).
     """
     step = max(1, (CHUNK_LOGITS if hidden.device.type == "cpu" else GPU_CHUNK_LOGITS) // weight.shape[0])
-    # Asked once: on a GPU each such question waits for all kernels before it.
-    equal_weights = not want_grad or (upstream is None and bool((targets != IGNORE_INDEX).all()))
     loss = hidden.new_empty(hidden.shape[0], dtype=torch.float32 if hidden.dtype != torch.float64 else torch.float64)
-    hidden_grad = torch.empty_like(hidden) if want_grad else None
-    weight_grad = torch.empty_like(weight) if want_grad else None
+    hidden_grad = torch.empty_like(hidden) if wanted[0] else None
+    weight_grad = torch.empty_like(weight) if wanted[1] else None
     for start in range(0, hidden.shape[0], step):
         chunk_slice = slice(start, start + step)
         chunk, target = hidden[chunk_slice], targets[chunk_slice]
         logits = matmul(chunk, weight.t())
         wide_logits = logits if logits.dtype == loss.dtype else logits.to(loss.dtype)
         log_probs = torch.log_softmax(wide_logits, -1)
-        scored = target != IGNORE_INDEX
-        index = target.clamp(min=0).unsqueeze(1)
-        loss[chunk_slice] = -log_probs.gather(1, index).squeeze(1) * scored
+        index = target.unsqueeze(1)
+        loss[chunk_slice] = -log_probs.gather(1, index).squeeze(1)
         if smoothing:
-            loss[chunk_slice] = (1 - smoothing) * loss[chunk_slice] - smoothing * log_probs.mean(1) * scored
-        if hidden_grad is None or weight_grad is None:
+            loss[chunk_slice] = (1 - smoothing) * loss[chunk_slice] - smoothing * log_probs.mean(1)
+        if not any(wanted):
             continue
         # d loss / d logits = softmax - target distribution
         logits_grad = log_probs.exp_()
         logits_grad.scatter_add_(1, index, logits_grad.new_full(index.shape, smoothing - 1.0))
         if smoothing:
             logits_grad -= smoothing / logits_grad.shape[1]
-        if not equal_weights:
-            weighting = scored.to(logits_grad.dtype) if upstream is None else scored * upstream[chunk_slice]
-            logits_grad *= weighting.unsqueeze(1)
+        if upstream is not None:
+            logits_grad *= upstream[chunk_slice].unsqueeze(1)
         logits_grad = logits_grad.to(chunk.dtype)
-        hidden_grad[chunk_slice] = matmul(logits_grad, weight)
-        add_weight_gradient(weight_grad, logits_grad, chunk, first=start == 0)
+        if hidden_grad is not None:
+            hidden_grad[chunk_slice] = matmul(logits_grad, weight)
+        if weight_grad is not None:
+            add_weight_gradient(weight_grad, logits_grad, chunk, first=start == 0)
     if weight_grad is not None and not len(hidden):
         weight_grad.zero_()
     return loss, hidden_grad, weight_grad
@@ -115,21 +119,23 @@ def linear_cross_entropy(
     if bias is not None:  # one more element in every vector, which is 1 in hidden states
         weight = torch.cat([weight, bias.unsqueeze(1)], 1)
         flat = torch.cat([flat, flat.new_ones(len(flat), 1)], 1)
-    if not torch.is_grad_enabled():
-        return _without_gradients(flat, weight.to(flat.dtype), targets.flatten(), smoothing).view(targets.shape)
-    out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets.flatten(), smoothing)  # type: ignore[no-untyped-call]  # torch's
-    return out.view(targets.shape)
+    wanted = targets.flatten()
+    scored = (wanted != IGNORE_INDEX).nonzero().squeeze(1)
+    if len(scored) == len(wanted):
+        return _cross_entropy_of(flat, weight, wanted, smoothing).view(targets.shape)
+    # Tokens that are not scored need no logits: of the tokens of a chat, many are a user's.
+    loss = _cross_entropy_of(flat[scored], weight, wanted[scored], smoothing)
+    return loss.new_zeros(len(wanted)).index_copy(0, scored, loss).view(targets.shape)
 
 
-def _without_gradients(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Without gradients: autograd's `needs_input_grad` is true of a parameter even where none are wanted, and tokens
-    that are not scored need no logits. Evaluation takes a third of the time.
+def _cross_entropy_of(flat: Tensor, weight: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of each target, (N,). Without gradients apart from autograd, whose `needs_input_grad` is true of a
+    parameter even where none are wanted.
     """
-    scored = (targets != IGNORE_INDEX).nonzero().squeeze(1)
-    if len(scored) == len(targets):
-        return chunked_cross_entropy(flat, weight, targets, None, False, smoothing)[0]
-    loss = chunked_cross_entropy(flat[scored], weight, targets[scored], None, False, smoothing)[0]
-    return loss.new_zeros(len(targets)).index_copy_(0, scored, loss)
+    if not torch.is_grad_enabled():
+        return chunked_cross_entropy(flat, weight.to(flat.dtype), targets, None, (False, False), smoothing)[0]
+    out: Tensor = LinearCrossEntropy.apply(flat, weight.to(flat.dtype), targets, smoothing)  # type: ignore[no-untyped-call]  # torch's
+    return out
 
 
 def output_logits(hidden: Float[Tensor, "*D W"], weight: Float[Tensor, "V W"]) -> Float[Tensor, "*D V"]:

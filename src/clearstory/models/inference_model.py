@@ -191,12 +191,11 @@ class InferenceView(nn.Module):
         """Negative log-likelihood of each target in nats, (B, T), 0 where it is IGNORE_INDEX; computed in chunks."""
         hidden, state = self.forward(tokens, state)
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
-        nll = flat.new_empty(len(flat))
-        step = max(1, CHUNK_LOGITS // self.vocab)
-        for start in range(0, len(flat), step):
-            chunk = slice(start, start + step)
-            logits = self.logits(flat[chunk])
-            nll[chunk] = F.cross_entropy(logits, wanted[chunk], ignore_index=IGNORE_INDEX, reduction="none")
+        nll = flat.new_zeros(len(flat))
+        scored = (wanted != IGNORE_INDEX).nonzero().squeeze(1)
+        for chunk in scored.split(max(1, CHUNK_LOGITS // self.vocab)):
+            own = F.cross_entropy(self.logits(flat[chunk]), wanted[chunk], reduction="none")
+            nll[chunk] = own.to(nll.dtype)
         return nll.view(targets.shape), state
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
