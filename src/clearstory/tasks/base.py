@@ -15,7 +15,6 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeVar, runtime_check
 
 from torch import nn
 
-from clearstory.errors import BadSetting
 from clearstory.metrics import Score
 from clearstory.models.base import State
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
@@ -242,12 +241,3 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
 def metric_title(name: str) -> str:
     """The name of a metric as it is shown: macro F1, accuracy."""
     return " ".join("F1" if word == "f1" else word for word in name.split("_"))
-
-
-def check_class_weights(class_weights: Sequence[float] | None, labels: Sequence[str]) -> None:
-    """Raise BadSetting unless there is a weight for each label, or none at all."""
-    if class_weights and len(class_weights) != len(labels):
-        raise BadSetting(
-            f"training.class_weights has {len(class_weights)} numbers, and there are {len(labels)} "
-            f"labels: {', '.join(labels[:20])}; give a weight for each"
-        )

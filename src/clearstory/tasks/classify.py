@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, Self, cast
 
 import numpy as np
@@ -26,14 +25,16 @@ from clearstory.evaluation.classification import (
     regression_metrics,
     single_label_metrics,
 )
-from clearstory.models.base import TokenBatch, inference_mode
+from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.head_config import DEFAULT_THRESHOLD, ProblemType, check_threshold
 from clearstory.models.heads import SequenceClassifier
-from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
-from clearstory.tasks.data.examples import DataSplits, LabeledData, LabeledText
-from clearstory.tasks.data.labeled_texts import read_labeled_texts
-from clearstory.tasks.data.settings import LabelSettings
+from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.class_weights import check_class_weights, class_weights_of, shares_of
+from clearstory.tasks.data.examples import DataSplits, LabeledText
+from clearstory.tasks.data.labeled_texts import read_labeled_pairs, read_labeled_texts
+from clearstory.tasks.head_labels import describe_head, describe_labels, labels_of_texts
+from clearstory.tasks.prediction_batches import window_outputs
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
@@ -64,9 +65,6 @@ THRESHOLDS = tuple(step / 20 for step in sorted(range(1, 20), key=lambda step: (
 
 WORST_MISTAKES = 20
 """Wrong predictions that a report shows."""
-
-PREDICTION_TOKENS = 8192
-"""Tokens of a batch of predictions, padding included."""
 
 
 @dataclass(frozen=True)
@@ -299,85 +297,11 @@ def best_threshold(values: Floats, targets: Any) -> float:
     return max(THRESHOLDS, key=lambda threshold: multi_label_metrics(values >= threshold, targets)["macro_f1"])
 
 
-def window_outputs(
-    model: nn.Module,
-    rows: Sequence[Any],
-    batch_size: int | None = None,
-    output: Callable[[TokenBatch, Tensor | None], Tensor] | None = None,
-) -> Float[Tensor, "N labels"]:
-    """Logits of each row, in order, computed in batches of rows of similar length, on the CPU in float64.
-
-    A row has `ids` and `token_types`; a batch has at most `batch_size` rows and about PREDICTION_TOKENS tokens.
-    `output` computes something else than logits from tokens and token types.
-    """
-    device = next(chain(model.parameters(), model.buffers())).device
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    outputs: dict[int, Tensor] = {}
-    output = output or cast(SequenceClassifier, model).class_logits
-    with inference_mode(model):
-        for batch in batches_of_tokens(order, rows, batch_size or len(rows)):
-            tokens = TokenBatch.from_sequences([rows[index].ids for index in batch], device)
-            types = None
-            if any(rows[index].token_types for index in batch):
-                sequences = [rows[index].token_types or (0,) * len(rows[index].ids) for index in batch]
-                types = TokenBatch.from_sequences(sequences, device).ids
-            values = output(tokens, types).double().cpu()
-            outputs |= dict(zip(batch, values, strict=True))
-    return torch.stack([outputs[index] for index in range(len(rows))])
-
-
-def batches_of_tokens(order: Iterable[int], rows: Sequence[Any], batch_size: int) -> list[list[int]]:
-    """Row indices, which are sorted by length, in batches of about PREDICTION_TOKENS tokens and at most `batch_size`
-    rows.
-    """
-    batches: list[list[int]] = []
-    for index in order:
-        tokens = (len(batches[-1]) + 1) * len(rows[index].ids) if batches else PREDICTION_TOKENS + 1
-        if tokens <= PREDICTION_TOKENS and len(batches[-1]) < batch_size:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
 def probabilities(logits: Float[Tensor, "N labels"], problem_type: ProblemType) -> Float[Tensor, "N labels"]:
     """Probabilities by these logits: softmax of one label, sigmoid of several; a number is itself."""
     if problem_type == "single_label_classification":
         return logits.softmax(-1)
     return logits.sigmoid() if problem_type == "multi_label_classification" else logits
-
-
-def class_weights_of(
-    weights: str | tuple[float, ...], examples: Sequence[LabeledText], labels: Sequence[str], problem_type: ProblemType
-) -> tuple[float, ...] | None:
-    """The weight of each label in the loss; None for equal ones.
-
-    balanced: n / (labels · n of the label), as in scikit-learn; where a text can have several labels, the number of
-    texts without the label over those with it. Given weights of single labels are divided by their mean over the
-    examples, so that the learning rate keeps its meaning.
-    """
-    if not weights:
-        return None
-    if problem_type == "regression":
-        raise BadSetting("training.class_weights is for labels, and the examples have numbers; leave it out")
-    counts = np.array([sum(label in example.labels for example in examples) for label in labels], dtype=np.float64)
-    several = problem_type == "multi_label_classification"
-    return weights_by_count(weights, counts, len(examples), several=several)
-
-
-def weights_by_count(
-    weights: str | tuple[float, ...], counts: Floats, total: int, *, several: bool = False
-) -> tuple[float, ...]:
-    """The weight of each label in the loss, by how many of `total` texts or words have it; `several`: whether each can
-    have several labels.
-    """
-    if weights == "balanced":
-        values = (total - counts) / np.maximum(counts, 1) if several else total / (len(counts) * np.maximum(counts, 1))
-        return tuple(values.tolist())
-    values = np.array(weights, dtype=np.float64)
-    if not several and len(values) == len(counts):
-        values = values * total / (values @ counts)
-    return tuple(values.tolist())
 
 
 NUMBER_LABEL = "value"
@@ -401,24 +325,6 @@ def make_classify(data: DataSplits[LabeledText], model: Any, tokenizer: Tokenize
     return Classify(labels, problem_type, windows, settings.label_smoothing, weights, decided_by, shares)
 
 
-def shares_of(examples: Sequence[LabeledText], labels: Sequence[str]) -> tuple[float, ...]:
-    """The share of the texts that have each label, with half a text added to those with it and to those without.
-
-    >>> examples = [LabeledText("so good", labels=("good", "loud")), LabeledText("fine", labels=("good",))]
-    >>> shares_of(examples, ("good", "loud"))  # 2.5 / 3, 1.5 / 3
-    (0.833..., 0.5)
-    """
-    counts = Counter(label for example in examples for label in example.labels)
-    return tuple((counts[label] + 0.5) / (len(examples) + 1) for label in labels)
-
-
-def labels_of_texts(model: Any) -> tuple[str, ...] | None:
-    """The labels of texts that a model's head predicts; None for a model without such a head."""
-    if not has_capability(model, Capability.CLASSIFIER) or model.config.label_level != "text":
-        return None
-    return None if model.config.problem_type == "regression" else model.config.labels
-
-
 CLASSIFY = TaskSpec(
     read=lambda sources, settings, known: read_labeled_texts(sources, settings, known_labels=known),
     make=make_classify,
@@ -426,35 +332,4 @@ CLASSIFY = TaskSpec(
     next_command='clearstory classify {run} "..."',
 )
 
-
-def read_labeled_pairs(
-    sources: Sequence[str], settings: LabelSettings, known: Sequence[str] | None
-) -> LabeledData[LabeledText]:
-    """Pairs of texts with labels or numbers. Raises BadInput for an example without a second text."""
-    data = read_labeled_texts(sources, settings, known_labels=known)
-    single = next((example for example in data.examples if example.pair is None), None)
-    if single is not None:
-        read = f" ({data.notes[0]})" if data.notes else ""
-        raise BadInput(
-            f"{single.location or data.name} has one text, and --task pairs needs two{read}; name the column of the "
-            "second with --pair-column, or pass --task classify"
-        )
-    return data
-
-
 PAIRS = replace(CLASSIFY, read=read_labeled_pairs, next_command='clearstory classify {run} "..." --pair "..."')
-
-
-def describe_head(config: Any) -> str:
-    """What a classification head predicts, in one phrase."""
-    if config.label_level == "token":
-        return f"{len(config.labels)} labels of each token"
-    return describe_labels(config.problem_type, config.labels)
-
-
-def describe_labels(problem_type: ProblemType, labels: Sequence[str]) -> str:
-    """What is predicted of a text, in one phrase."""
-    if problem_type == "regression":
-        return "a number of each text"
-    names = ", ".join(labels[:10]) + ", ..." * (len(labels) > 10)
-    return f"{'one' if problem_type == 'single_label_classification' else 'any'} of {len(labels)} labels ({names})"

@@ -27,10 +27,10 @@ from clearstory.models.sentence_encoder import (
     sentence_encoder,
 )
 from clearstory.tasks.base import TaskSettings, TaskSpec
-from clearstory.tasks.classify import batches_of_tokens
 from clearstory.tasks.data.examples import DataSplits, LabeledData, SimilarityExample
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.data.similarity import read_similarity
+from clearstory.tasks.prediction_batches import batches_of_tokens
 from clearstory.tasks.sentence_inputs import SentenceInputs
 from clearstory.tasks.sentence_losses import cosine_similarity, false_negatives, multiple_negatives_ranking, triplet
 from clearstory.tasks.sentence_scores import METRICS, SELECTED_BY, SentencePrediction, metric_inputs, worst_examples

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from clearstory.models.head_config import ProblemType
 from clearstory.models.heads import SequenceClassifier
-from clearstory.tasks.classify import Classify, TextRow, window_outputs
+from clearstory.tasks.classify import Classify, TextRow
+from clearstory.tasks.prediction_batches import window_outputs
 
 INVERSE_PENALTY = 10.0
 """C of scikit-learn, for vectors of mean length 1: the loss is C · the sum over texts + ½ · the squared weights."""

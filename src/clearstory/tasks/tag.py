@@ -28,11 +28,13 @@ from clearstory.evaluation.entities import OUTSIDE, entity_metrics, entity_types
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.heads import ClassificationHead, TokenClassifier
-from clearstory.tasks.base import TaskSettings, TaskSpec, check_class_weights
-from clearstory.tasks.classify import WORST_MISTAKES, describe_head, weights_by_count
+from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.class_weights import check_class_weights, weights_by_count
+from clearstory.tasks.classify import WORST_MISTAKES
 from clearstory.tasks.data.chunk_tags import is_chunk_scheme
 from clearstory.tasks.data.examples import DataSplits, LabeledWords
 from clearstory.tasks.data.labeled_words import read_labeled_words
+from clearstory.tasks.head_labels import describe_head
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.tasks.word_predictions import NO_PREDICTION, WordPredictions, predict_words
 from clearstory.tasks.word_windows import WordWindow, WordWindows

@@ -21,8 +21,8 @@ from clearstory.models.base import TokenBatch, inference_mode
 from clearstory.models.head_config import TagScheme
 from clearstory.models.heads import TokenClassifier
 from clearstory.models.tag_paths import likeliest_bio_tags
-from clearstory.tasks.classify import batches_of_tokens
 from clearstory.tasks.data.chunk_tags import is_chunk_scheme
+from clearstory.tasks.prediction_batches import batches_of_tokens
 from clearstory.tasks.word_windows import WordWindow
 
 NO_PREDICTION = -1

@@ -20,8 +20,9 @@ from clearstory.models.head_config import DEFAULT_THRESHOLD
 from clearstory.models.inference_encoder import inference_encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
 from clearstory.recipes.inference.text_inputs import read_texts
-from clearstory.tasks.classify import probabilities, window_outputs
+from clearstory.tasks.classify import probabilities
 from clearstory.tasks.data.text_pairs import read_text_pairs
+from clearstory.tasks.prediction_batches import window_outputs
 from clearstory.tasks.sentence_inputs import TruncationSide
 from clearstory.tasks.text_windows import TextWindows
 from clearstory.tasks.word_predictions import predict_words

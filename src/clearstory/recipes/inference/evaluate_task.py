@@ -13,10 +13,11 @@ from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.tasks.base import TaskSettings, evaluate_task
-from clearstory.tasks.classify import PROBLEM_TYPES, describe_head
+from clearstory.tasks.classify import PROBLEM_TYPES
 from clearstory.tasks.data.examples import DataSplits
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
+from clearstory.tasks.head_labels import describe_head
 from clearstory.tasks.hmm_tags import evaluate_tagger
 from clearstory.tasks.table import TASKS
 

@@ -85,6 +85,21 @@ def read_labeled_texts(
     return _with_known_labels(data, known_labels)
 
 
+def read_labeled_pairs(
+    sources: Sequence[str], settings: LabelSettings, known: Sequence[str] | None = None
+) -> LabeledData[LabeledText]:
+    """Pairs of texts with labels or numbers. Raises BadInput for an example without a second text."""
+    data = read_labeled_texts(sources, settings, known_labels=known)
+    single = next((example for example in data.examples if example.pair is None), None)
+    if single is not None:
+        read = f" ({data.notes[0]})" if data.notes else ""
+        raise BadInput(
+            f"{single.location or data.name} has one text, and --task pairs needs two{read}; name the column of the "
+            "second with --pair-column, or pass --task classify"
+        )
+    return data
+
+
 def _from_records(
     files: list[DataFile], settings: LabelSettings, notes: ReadNotes, known: Sequence[str] | None
 ) -> LabeledData[LabeledText]:
