@@ -14,6 +14,7 @@ from typing import Any
 from clearstory.errors import BadSetting
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.lens.probes.generation import beam_tree
@@ -21,7 +22,6 @@ from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.prompts import PromptOptions
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TOKENS = 64

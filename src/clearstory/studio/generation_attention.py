@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.lens.hooks.attention_sites import (
     AttentionPart,
     AttentionSite,
@@ -19,7 +20,6 @@ from clearstory.lens.hooks.passage import Passage
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import PromptOptions, prepare_prompt, prepare_source
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import check_generated_ids, context_window
 from clearstory.text.tokenizers import Tokenizer
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
 from clearstory.generation.constraints import TokenConstraints
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling, SamplingOverrides, sampling_of
 from clearstory.generation.stream_decoder import StreamDecoder
@@ -27,7 +28,6 @@ from clearstory.models.base import LanguageModel, State, TokenBatch, inference_m
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import keep_recent_half, prepare_prompt, prepare_source
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.studio.sampling_distribution import LRUCache, sampling_distribution

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadSetting, ContextOverflow
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.lens.views import Curve, Line
 from clearstory.models.base import LanguageModel, TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.prompts import PromptOptions, prepare_prompt, prepare_source
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.studio.generation_session import model_device
 from clearstory.text.tokenizers import Tokenizer
 

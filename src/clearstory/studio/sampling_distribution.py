@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clearstory.errors import BadSetting
 from clearstory.formats.folders import OpenedModel
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.sampling import filtered_probabilities
 from clearstory.generation.settings import Sampling
 from clearstory.lens.probes.predictions import entropy_bits
@@ -24,7 +25,6 @@ from clearstory.models.base import TokenBatch, inference_mode, initial_state
 from clearstory.models.capabilities import Capability, require
 from clearstory.models.prompts import PromptOptions, prepare_prompt, prepare_source
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION
 from clearstory.studio.view_api import prompt_options

@@ -11,6 +11,7 @@ from typing import Any, Literal, Unpack
 from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.engine import Engine, Token
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.settings import Sampling, SamplingOverrides, sampling_of
 from clearstory.generation.stream_decoder import StreamDecoder
 from clearstory.models.base import LanguageModel
@@ -20,7 +21,6 @@ from clearstory.models.inference_model import inference_model, precision_note
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import PromptOptions, Truncation, is_chat
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.notebook_html import html_completion
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings

@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
 from clearstory.generation.beam_search import Candidate, beam_search
 from clearstory.generation.engine import generate
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.settings import sampling_of
 from clearstory.lens.registry import VIEWS, check_supported, load_choice, load_comparison, load_view
 from clearstory.lens.rendering.render import format_of, save_view
@@ -23,7 +24,6 @@ from clearstory.models.base import LanguageModel
 from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.prompts import PromptOptions
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.settings.arguments import describe_type, matches_type
 from clearstory.recipes.settings.keywords import ViewKeywords
 from clearstory.recipes.settings.schema import quote_value

@@ -10,13 +10,13 @@ from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
+from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.settings import Sampling
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.inference_model import inference_model
 from clearstory.models.precision import Precision
 from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
-from clearstory.recipes.inference.prompt_format import PromptFormat
 from clearstory.recipes.inference.text_inputs import read_texts
 from clearstory.text.character_encodings import Errors
 
