@@ -118,6 +118,15 @@ class DecoderForInference(nn.Module):
         x = x.view(batch_size, count, -1)
         return self.stack.apply_hashed_ngrams(x, stored), None if state is None else replace(state, rows=rows)
 
+    @torch.no_grad()
+    def forward_rows(self, ids: Int[Tensor, "N"], positions: Int[Tensor, "N"], attend: Attend) -> Float[Tensor, "N W"]:
+        """Hidden states of tokens at these positions, (N, W), where `attend` says which of them see which; not for
+        models with hashed n-grams.
+        """
+        self.stack.check_ids(ids, int(positions.max()) + 1)
+        x = self.stack.embed_tokens(ids[None], positions[None]).squeeze(0)
+        return self.run_blocks(x, positions[None], attend)
+
     def run_blocks(self, x: Float[Tensor, "N W"], positions: Int[Tensor, "B T"], attend: Attend) -> Tensor:
         """Output of all blocks and the final norm, (N, W)."""
         angles = self.angles(positions)
