@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
-Kind = Literal["single", "multi", "regression", "tags", "pairs", "triplets", "scores"]
-"""What examples have: one label, several, a number; a tag for each word; a positive, a negative too, or a score."""
+Kind = Literal["single", "multi", "regression", "tags", "pairs", "triplets", "scores", "targets"]
+"""What examples have: one label, several, a number; a tag for each word; a positive, a negative too, or a score;
+targets to generate.
+"""
+
+
+class DataExample(Protocol):
+    """What all examples have."""
+
+    @property
+    def text(self) -> str:
+        """Its text, by which equal examples are found."""
+
+    @property
+    def location(self) -> str:
+        """File and line, for messages."""
+
+    @property
+    def part(self) -> str:
+        """The part of the data set that it belongs to, "" where nothing says so."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,29 @@ class SimilarityExample:
         return self.anchor
 
 
-Example = TypeVar("Example", LabeledText, LabeledWords, SimilarityExample)
+@dataclass(frozen=True)
+class ParallelExample:
+    """A source with its targets: the translation or the summary to generate, or several of them.
+
+    Args:
+        source: the text that is read.
+        targets: the references, at least one.
+        lead: the first sentence of the source, where the file has it in sentences.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    location: str = ""
+    part: str = ""
+    lead: str = ""
+
+    @property
+    def text(self) -> str:
+        """The source."""
+        return self.source
+
+
+Example = TypeVar("Example", bound=DataExample)
 
 
 @dataclass(frozen=True)

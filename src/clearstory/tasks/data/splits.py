@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.tasks.data.examples import (
+    DataExample,
     DataSplits,
     Example,
     LabeledData,
@@ -178,14 +179,14 @@ def draw_examples(data: LabeledData[Example], n: int, seed: int = 0) -> LabeledD
     return replace(data, examples=tuple(data.examples[index] for index in chosen))
 
 
-def labels_of(example: LabeledText | LabeledWords | SimilarityExample) -> Sequence[str]:
-    """The labels of an example, or its tags."""
+def labels_of(example: DataExample) -> Sequence[str]:
+    """The labels of an example, or its tags; () for one without."""
     if isinstance(example, LabeledText):
         return example.labels
     return example.tags if isinstance(example, LabeledWords) else ()
 
 
-def text_key(example: LabeledText | LabeledWords | SimilarityExample) -> str:
+def text_key(example: DataExample) -> str:
     """What makes two examples the same text: words and pair, in small letters; of pairs for vectors, the anchor."""
     pair = example.pair if isinstance(example, LabeledText) else None
     return " ".join(example.text.casefold().split()) + (
@@ -193,7 +194,7 @@ def text_key(example: LabeledText | LabeledWords | SimilarityExample) -> str:
     )
 
 
-def _whole_key(example: LabeledText | LabeledWords | SimilarityExample) -> str:
+def _whole_key(example: DataExample) -> str:
     """The text of an example with all that belongs to it: of pairs for vectors, the positive too."""
     return text_key(example) + (f"\t{example.positive.casefold()}" if isinstance(example, SimilarityExample) else "")
 
@@ -329,4 +330,5 @@ _DESCRIBED = {
     "pairs": "pairs of texts",
     "triplets": "triplets of texts",
     "scores": "pairs of texts with a score",
+    "targets": "targets to generate",
 }
