@@ -86,6 +86,21 @@ ALWAYS floats all(float number) { return number - (floats){0}; } /* 0 + number i
 /* Lanes of a where the mask is set, of b elsewhere. */
 ALWAYS floats choose(ints mask, floats a, floats b) { return (floats)(((ints)a & mask) | ((ints)b & ~mask)); }
 
+/* The lesser and the greater of two numbers in each lane; NaN where b is NaN. */
+#if FLOATS == 16
+ALWAYS floats lesser(floats a, floats b) { return (floats)_mm512_min_ps((__m512)a, (__m512)b); }
+ALWAYS floats greater(floats a, floats b) { return (floats)_mm512_max_ps((__m512)a, (__m512)b); }
+#elif FLOATS == 8
+ALWAYS floats lesser(floats a, floats b) { return (floats)_mm256_min_ps((__m256)a, (__m256)b); }
+ALWAYS floats greater(floats a, floats b) { return (floats)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+ALWAYS floats lesser(floats a, floats b) { return (floats)_mm_min_ps((__m128)a, (__m128)b); }
+ALWAYS floats greater(floats a, floats b) { return (floats)_mm_max_ps((__m128)a, (__m128)b); }
+#else
+ALWAYS floats lesser(floats a, floats b) { return choose(a < b, a, b); }
+ALWAYS floats greater(floats a, floats b) { return choose(a > b, a, b); }
+#endif
+
 /* A vector of numbers of fp16. */
 ALWAYS floats load_half(const uint16_t *p) {
 #if FLOATS == 16
