@@ -21,8 +21,8 @@ MAX_TEMPLATE_LENGTH = 2**20
 
 Message = Mapping[str, Any]
 
-# Marks the assistant's tokens for training; it prints nothing.
-GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
+GENERATION = re.compile(r"\{%(?P<left>[-+]?)\s*(?P<end>end)?generation\s*(?P<right>[-+]?)%\}")
+"""The tag that marks the assistant's part of a turn, for training."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,24 @@ class ChatTemplate:
             )
         return cls(source, dict(special_token_variables(tokenizer.config)))
 
-    def render(self, messages: Sequence[Message], *, answer: bool = True, today: datetime | None = None) -> str:
+    @property
+    def marks_generation(self) -> bool:
+        """Whether the template marks what the assistant generates, with {% generation %}."""
+        return GENERATION.search(self.source) is not None
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        answer: bool = True,
+        today: datetime | None = None,
+        marks: tuple[str, str] = ("", ""),
+    ) -> str:
         """The prompt of the messages, with special tokens as text, to be encoded by `Tokenizer.encode_parsing_special`.
 
         `answer`: end with the header of the assistant's turn (`add_generation_prompt`). `today` is for templates that
-        print the date. Raises BadInput for invalid messages or a template that fails.
+        print the date. `marks` are put where {% generation %} begins and ends. Raises BadInput for invalid messages or
+        a template that fails.
         """
         check(messages)
         if len(self.source) > MAX_TEMPLATE_LENGTH:
@@ -68,7 +81,13 @@ class ChatTemplate:
             "tools": None,
             "documents": None,
         }
-        return render_template(GENERATION.sub("", self.source), variables, datetime.now() if today is None else today)
+
+        def mark(tag: re.Match[str]) -> str:
+            # Two tags: the first takes the white space before it as the one tag does, the second that after it.
+            shown = f"{{{{ '{marks[tag['end'] is not None]}' }}}}"
+            return f"{{%{tag['left']} if true %}}{shown}{{% endif {tag['right']}%}}"
+
+        return render_template(GENERATION.sub(mark, self.source), variables, datetime.now() if today is None else today)
 
 
 def find_template(config: Mapping[str, Any]) -> str | None:
