@@ -108,6 +108,29 @@ def test_a_saved_baseline_is_evaluated_and_refuses_the_rest(cli: Cli, tmp_path: 
     assert not (tmp_path / "x").exists()
 
 
+def test_the_threshold_of_several_labels_is_fitted_and_kept(cli: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn.linear_model")
+    rows = [(text, f"{label},long" if len(text) > 16 else label) for text, label in ROWS]
+    data, out = write(tmp_path / "rows.tsv", rows), tmp_path / "run"
+    dev = write(tmp_path / "dev.tsv", [(f"{text} So, so", label) for text, label in rows])
+    answer = cli("finetune", "tfidf", data, "--problem", "multi", "--validation", dev, "--out", out, "--json")
+    assert answer.status == 0, answer.err
+    assert "text from 'text'" in answer.err
+    assert "warning" not in answer.err
+    config = open_model(out).model.config
+    scores = {}
+    for threshold in {0.1, 0.3, 0.5, 0.7, config.threshold}:
+        clearstory.finetune("tfidf", data, problem="multi", validation=dev, threshold=threshold, out=tmp_path / "given",
+                            overwrite=True)  # fmt: skip
+        scores[threshold] = json.loads((tmp_path / "given" / "report.json").read_text())["validation"]["metrics"]
+    best = max(each["macro_f1"] for each in scores.values())
+    assert scores[config.threshold]["macro_f1"] == best
+    assert clearstory.evaluate(out, dev, task="classify").metrics["macro_f1"] == pytest.approx(best)
+    page = (out / "model" / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in page
+    assert "clearstory classify FOLDER" in page
+
+
 def test_what_a_baseline_cannot_do_is_one_sentence(tmp_path: Path) -> None:
     data = write(tmp_path / "rows.tsv", ROWS)
     several = write(tmp_path / "several.tsv", [(text, f"{label},all") for text, label in ROWS])
@@ -115,6 +138,10 @@ def test_what_a_baseline_cannot_do_is_one_sentence(tmp_path: Path) -> None:
         clearstory.finetune("ngram", several, problem="multi", out=tmp_path / "run")
     with pytest.raises(BadSetting, match="steps does not apply to ngram, which counts n-grams"):
         clearstory.finetune("ngram", data, steps=3, out=tmp_path / "run")
+    with pytest.raises(BadSetting, match=r"task is tag, and ngram, .* is for task classify; of task tag .* is hmm"):
+        clearstory.finetune("ngram", data, task="tag", out=tmp_path / "run")
+    with pytest.raises(BadSetting, match=r"task is classify, and hmm, .*; of task classify .* is tfidf or ngram"):
+        clearstory.finetune("hmm", data, out=tmp_path / "run")
     with pytest.raises(BadSetting, match="tokenizer does not apply to tfidf"):
         clearstory.finetune("tfidf", data, tokenizer="words", out=tmp_path / "run")
     one = write(tmp_path / "one.tsv", [(text, "good") for text, _ in ROWS])

@@ -179,10 +179,10 @@ def test_what_cannot_be_classified_is_refused(home: Path, made: Any, tmp_path: P
 
 
 def test_its_page_says_how_it_is_used(home: Path, tmp_path: Path, cli: Cli) -> None:
-    for name, task in (("texts", "text-classification"), ("words", "token-classification")):
+    for name, task, command in (("texts", "text", "classify"), ("words", "token", "tag")):
         page = (home / name / "README.md").read_text(encoding="utf-8")
-        assert f"pipeline_tag: {task}" in page
-        assert "clearstory classify FOLDER" in page
+        assert f"pipeline_tag: {task}-classification" in page
+        assert f"clearstory {command} FOLDER" in page
     assert "clearstory fill-mask" not in page
     found = json.loads(cli("convert", home / "texts", tmp_path / "same", "--json").out)
     assert (found["max_nats_difference"], open_model(tmp_path / "same").model.config.labels) == (0, LABELS)

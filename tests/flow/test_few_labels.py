@@ -26,7 +26,7 @@ from clearstory.recipes.finetuning.curve_report import CurvePoint, CurveSummary,
 from clearstory.recipes.finetuning.loop import finetune_events
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.training.events import CurvePointScored, Evaluated, ModelSaved, TrainingResult
+from clearstory.recipes.training.events import CurvePointScored, Evaluated, ModelSaved, TrainingNote, TrainingResult
 from clearstory.tasks.classify import Classify
 from clearstory.tasks.contrastive import ClassBatches, contrastive
 from clearstory.tasks.data.examples import LabeledData, LabeledText
@@ -220,6 +220,24 @@ def test_a_curve_is_scored_and_continues(home: Path, tmp_path: Path) -> None:
     assert [each["metrics"] for each in after["points"]] == [each["metrics"] for each in report["points"]]
     with pytest.raises(CheckpointMismatch, match="curve"):
         run(replace(part, resume=True, curve=(8,)))
+
+
+def test_thresholds_of_a_curve_are_fitted_to_other_examples(home: Path, tmp_path: Path) -> None:
+    def several(name: str, seed: int) -> str:
+        rows = [(text, ",".join([label] + ["film"] * ("film" in text))) for text, label in texts(60, seed=seed)]
+        return str(table(tmp_path / name, rows))
+
+    values = recipe(home, tmp_path / "run", curve=(20,), seeds=1, steps=2, baselines=("frozen", "tfidf"))
+    files = {"data": (several("train.tsv", 0),), "validation": several("dev.tsv", 1)}
+    values = replace(values, reading=replace(values.reading, problem="multi"), **files)
+    events, result = run(values)
+    sentence = "from a probability of 0.5 on"
+    assert any(isinstance(each, TrainingNote) and sentence in each.message for each in events)
+    assert sentence in json.loads((tmp_path / "run" / "report.json").read_text())["scored_on"]
+    with_test = replace(values, test=files["validation"], out=tmp_path / "test")
+    events, fitted = run(with_test)
+    assert not any(isinstance(each, TrainingNote) and sentence in each.message for each in events)
+    assert fitted.metrics["macro_f1"] >= result.metrics["macro_f1"]  # fitted to the same texts
 
 
 def test_numbers_on_the_command_line(cli: Cli, home: Path, tmp_path: Path) -> None:

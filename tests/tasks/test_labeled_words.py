@@ -167,6 +167,7 @@ def test_a_span_within_a_word_takes_the_whole_word(tmp_path: Path) -> None:
         ("a.conll", "Ada B-PER\nx y z\n" + "codes O\n" * 20, r"line 2 has 3 columns, and line 1 has 2"),
         ("a.conll", "Ada B-PER\ncodes X\n", r"'X'"),
         ("a.conll", "Once upon a time\nthere was\na house of cards\n", "is text, not words with tags.*--task lm"),
+        ("a.conll", "Ada B-PER\nLovelace I-PER\nwrites\nprograms O\n. O\n", "line 3 has 1 column, and line 1 has 2"),
         ("a.conll", "", "is empty"),
         ("a.jsonl", '{"tokens": ["a", "b"], "tags": ["X"]}\n', "line 1 has 2 words in 'tokens' and 1 tags in 'tags'"),
         ("a.jsonl", '{"tokens": ["a", "b"]}\n', "no column of tags, only 'tokens'"),

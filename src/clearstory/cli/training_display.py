@@ -22,6 +22,7 @@ from clearstory.recipes.training.events import (
     StepCompleted,
     TextSampled,
     TrainingEvent,
+    TrainingNote,
     TrainingResult,
     TrainingWarning,
 )
@@ -70,6 +71,8 @@ class TrainingDisplay:
                 scores = " · ".join(f"{name} {value:.3f}" for name, value in event.scores.items())
                 labels = format_count(event.labels, "label")
                 self.console.print(f"{labels}, draw {event.seed}: {event.metric.replace('_', ' ')} {scores}")
+            case TrainingNote():
+                self.console.print(event.message, style="yellow")
             case TrainingWarning():
                 self.console.print(f"warning: {event.message}", style="yellow")
             case TrainingResult():

@@ -5,7 +5,7 @@ opens too.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -43,9 +43,9 @@ from clearstory.formats.hf.config_json import (
 )
 from clearstory.formats.hf.load_weights import load_model, state_to_store, stored_config, verify_saved
 from clearstory.formats.hf.safetensors_io import SHARD_BYTES, write_weights
-from clearstory.formats.model_card import ModelCard, read_card, readme
+from clearstory.formats.model_card import PIPELINES, TEXT_GENERATION, ModelCard, read_card, readme
 from clearstory.formats.model_path import resolve_model_path
-from clearstory.formats.native import NATIVE
+from clearstory.formats.native import NATIVE, native_pipeline
 from clearstory.formats.output_folder import check_writable
 from clearstory.formats.sentence_folder import SentencePipeline
 from clearstory.models.base import TokenBatch
@@ -154,7 +154,7 @@ def save_model(
     size = sum(tensor.numel() * tensor.element_size() for _, tensor in plan)
     with write_folder(folder, need=size) as temporary:
         write_config_files(temporary, form, config, extra, model, tokenizer, card, generation_config)
-        write_text(temporary / "README.md", model_readme(card, form))
+        write_text(temporary / "README.md", model_readme(card, form, read_json(temporary / "config.json")))
         if tokenizer is not None:
             stored = with_max_length(tokenizer, config.context)
             (stored if sentence is None else with_pad_token(stored)).save(temporary)
@@ -198,9 +198,11 @@ def write_config_files(
         write_json(folder / GENERATION_FILE, generation_json_dict(config, tokenizer, generation_config))
 
 
-def model_readme(card: ModelCard, form: FolderFormat) -> str:
-    """The text of README.md."""
-    return readme(card, None, "") if form is NATIVE else readme(card, form.name, form.auto_class)
+def model_readme(card: ModelCard, form: FolderFormat, external: Mapping[str, Any]) -> str:
+    """The text of README.md of a folder with this config.json."""
+    if form is NATIVE:
+        return readme(card, None, native_pipeline(external))
+    return readme(card, form.name, PIPELINES.get(form.auto_class, TEXT_GENERATION), form.auto_class)
 
 
 def update_model_card(folder: Path | str, card: ModelCard) -> None:
@@ -214,7 +216,7 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
     external = read_json(folder / "config.json")
     section = external.get("clearstory")
     section = {**(section if isinstance(section, dict) else {}), "card": card.as_dict()}
-    text = json_text({**external, "clearstory": section}), model_readme(card, detect_format(external))
+    text = json_text({**external, "clearstory": section}), model_readme(card, detect_format(external), external)
     replace_files(folder, {"config.json": text[0].encode(), "README.md": text[1].encode()})
 
 

@@ -70,26 +70,31 @@ def read_card(value: object, default: ModelCard) -> ModelCard:
     )
 
 
+TEXT_GENERATION = "text-generation"
+TEXT_CLASSIFICATION = "text-classification"
+TOKEN_CLASSIFICATION = "token-classification"
+
 PIPELINES = {
     "AutoModelForMaskedLM": "fill-mask",
     "AutoModelForPreTraining": "fill-mask",
     "AutoModel": "feature-extraction",
-    "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForSequenceClassification": TEXT_CLASSIFICATION,
+    "AutoModelForTokenClassification": TOKEN_CLASSIFICATION,
     "AutoModelForSeq2SeqLM": "text2text-generation",
 }
-"""Hugging Face pipeline tags by Auto class; the default is text-generation."""
+"""Hugging Face pipeline tags by Auto class; the default is TEXT_GENERATION."""
 
 
-def readme(card: ModelCard, architecture: str | None, auto_class: str = "AutoModelForCausalLM") -> str:
+def readme(card: ModelCard, architecture: str | None, pipeline: str, auto_class: str = "") -> str:
     """The model card as Markdown.
 
     Args:
         card: the card.
         architecture: the class of transformers that opens the folder; None for the native format.
-        auto_class: the Auto class of transformers that finds it.
+        pipeline: the Hugging Face pipeline tag.
+        auto_class: the Auto class of transformers that finds the architecture.
     """
-    pipeline = PIPELINES.get(auto_class, "text-generation")
+    kind = "classifier" if pipeline.endswith("-classification") else "language model"
     library = "transformers" if architecture else "clearstory"
     return f"""---
 library_name: {library}
@@ -100,7 +105,7 @@ tags:
 
 # {escape_table_cell(card.name)}
 
-A language model trained with Clearstory.
+A {kind} trained with Clearstory.
 
 {facts_table(card)}
 ## Open it with Clearstory
@@ -111,12 +116,8 @@ A language model trained with Clearstory.
 {transformers_section(architecture, auto_class)}"""
 
 
-CLASSIFIER_USAGE = """    clearstory classify FOLDER "Once upon a time"
-    clearstory embed FOLDER "Once upon a time"
-"""
-
 USAGE = {
-    "text-generation": """    clearstory generate FOLDER "Once upon a time"
+    TEXT_GENERATION: """    clearstory generate FOLDER "Once upon a time"
 
 ```python
 import clearstory
@@ -128,8 +129,10 @@ logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
     "fill-mask": """    clearstory fill-mask FOLDER "Once upon a [MASK]"
     clearstory embed FOLDER "Once upon a time"
 """,
-    "text-classification": CLASSIFIER_USAGE,
-    "token-classification": CLASSIFIER_USAGE,
+    TEXT_CLASSIFICATION: """    clearstory classify FOLDER "Once upon a time"
+""",
+    TOKEN_CLASSIFICATION: """    clearstory tag FOLDER "Once upon a time"
+""",
     "text2text-generation": """    clearstory generate FOLDER "Once upon a time" --beam 4
 """,
     "feature-extraction": """    clearstory embed FOLDER "Once upon a time"
@@ -138,11 +141,29 @@ logits = opened.logits([opened.tokenizer.encode("Once upon a time")])
 """Example commands by pipeline tag."""
 
 
-def adapter_readme(card: ModelCard, architecture: str | None, base: str) -> str:
-    """The card of a LoRA adapter as Markdown; `architecture` is the class of its base model in transformers, if any."""
+ADAPTER_CLASSES = {
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+}
+"""Auto classes of transformers by peft's task type; AutoModel for others."""
+
+
+def adapter_readme(card: ModelCard, architecture: str | None, base: str, task_type: str | None) -> str:
+    """The card of a LoRA adapter as Markdown.
+
+    Args:
+        card: the card.
+        architecture: the class of its base model in transformers; None without one.
+        base: where the base model is.
+        task_type: peft's task type.
+    """
+    auto_class = ADAPTER_CLASSES.get(task_type or "", "AutoModel")
+    pipeline = PIPELINES.get(auto_class, TEXT_GENERATION)
     return f"""---
 library_name: {"peft" if architecture else "clearstory"}
-pipeline_tag: text-generation
+pipeline_tag: {pipeline}
 tags:
 - lora
 - clearstory
@@ -155,12 +176,11 @@ A LoRA adapter trained with Clearstory. Its base model is in `{escape_table_cell
 {facts_table(card)}
 ## Open it with Clearstory
 
-    clearstory generate FOLDER "Once upon a time"
-    clearstory convert FOLDER MERGED
+{USAGE[pipeline]}    clearstory convert FOLDER MERGED
 
 ## Open it in peft
 
-{peft_section(architecture)}"""
+{peft_section(architecture, auto_class)}"""
 
 
 def onnx_readme(card: ModelCard, files: Sequence[str]) -> str:
@@ -207,16 +227,17 @@ def facts_table(card: ModelCard) -> str:
 {"| text | size |" + chr(10) + "|---|---|" + chr(10) + texts if texts else "Not recorded." + chr(10)}"""
 
 
-def peft_section(architecture: str | None) -> str:
+def peft_section(architecture: str | None, auto_class: str) -> str:
     """How to open an adapter with peft, or why that is not possible."""
     if architecture is None:
         return "No class of transformers can represent the base model, so only Clearstory opens its adapter.\n"
+    auto_peft = auto_class.replace("Auto", "AutoPeft", 1)
     return f"""The files have peft's format, with the layer names of `{architecture}`:
 
 ```python
-from peft import AutoPeftModelForCausalLM
+from peft import {auto_peft}
 
-model = AutoPeftModelForCausalLM.from_pretrained("FOLDER")
+model = {auto_peft}.from_pretrained("FOLDER")
 ```
 """
 

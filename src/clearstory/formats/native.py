@@ -20,6 +20,7 @@ from clearstory.formats.hf.config_keys import (
     check_int,
     reject,
 )
+from clearstory.formats.model_card import TEXT_CLASSIFICATION, TEXT_GENERATION, TOKEN_CLASSIFICATION
 from clearstory.models.baselines.config import BASELINE_CONFIGS, NGramClassifierConfig
 from clearstory.models.config import Config
 from clearstory.models.families import FAMILIES, family_of
@@ -113,6 +114,16 @@ class NativeFormat:
 
 
 NATIVE = NativeFormat()
+
+
+def native_pipeline(external: ExternalConfig) -> str:
+    """The Hugging Face pipeline tag of a config.json in this format."""
+    model = external.get("model")
+    fields = model if isinstance(model, dict) else {}
+    if "labels" in fields:
+        of_tokens = external.get("family") == CLASSIFIER and fields.get("pooling") is None
+        return TOKEN_CLASSIFICATION if of_tokens else TEXT_CLASSIFICATION
+    return TOKEN_CLASSIFICATION if fields.get("tags") else TEXT_GENERATION
 
 
 def describe_config(config: Config) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def write_adapter(folder: Path, model: nn.Module, base: Path | str, card: ModelC
     # Cloned: adapters that were split from a fused layer may share A.
     cloned = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(cloned, folder / FILE, {"format": "pt"})
-    write_text(folder / "README.md", adapter_readme(card, architecture, str(base)))
+    write_text(folder / "README.md", adapter_readme(card, architecture, str(base), task_type(model)))
     verify_adapter(folder, model)
 
 
@@ -144,7 +144,8 @@ def update_adapter_card(folder: Path, card: ModelCard) -> None:
     """Replace the model card of a saved adapter; its weights are unchanged."""
     metadata = read_metadata(folder)
     architecture = metadata["architecture"] if isinstance(metadata.get("architecture"), str) else None
-    readme = adapter_readme(card, architecture, read_adapter_config(folder).base)
+    config = read_adapter_config(folder)
+    readme = adapter_readme(card, architecture, config.base, config.task_type)
     contents = {METADATA: json_text({**metadata, "card": card.as_dict()}), "README.md": readme}
     replace_files(folder, {name: text.encode() for name, text in contents.items()})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clearstory.errors import BadSetting
 from clearstory.models.config import Config
-from clearstory.models.head_config import ProblemType, check_labels
+from clearstory.models.head_config import DEFAULT_THRESHOLD, ProblemType, check_labels, check_threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +17,13 @@ class BaselineConfig:
         vocab: vocabulary size in tokens.
         labels: names of the labels, in the order of the logits.
         problem_type: what is predicted, as in transformers.
+        threshold: the probability from which on one of several labels is predicted.
     """
 
     vocab: int
     labels: tuple[str, ...]
     problem_type: ProblemType = "single_label_classification"
+    threshold: float = DEFAULT_THRESHOLD
 
     label_level = "text"
     context = None
@@ -39,6 +41,7 @@ class BaselineConfig:
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
+        check_threshold(self.threshold, self.problem_type)
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
 

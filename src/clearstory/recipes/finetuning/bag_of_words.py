@@ -32,7 +32,7 @@ CERTAIN = 1e9
 
 def bag_of_words_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     """Events of fitting the baseline. Raises BadSetting for settings of networks, MissingExtra without scikit-learn."""
-    check_settings(recipe, "classify", "which scikit-learn fits", ("class_weights",))
+    check_settings(recipe, "classify", "which scikit-learn fits", training=("class_weights",), others=("threshold",))
     if recipe.training.class_weights not in ((), ("balanced",)):
         raise BadSetting(
             f"training.class_weights is {' '.join(recipe.training.class_weights)}, and {BAG_OF_WORDS} has balanced "

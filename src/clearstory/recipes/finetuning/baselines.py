@@ -14,15 +14,18 @@ from clearstory import durable
 from clearstory.errors import BadSetting
 from clearstory.recipes.finetuning.preparation import read_data
 from clearstory.recipes.finetuning.report_page import report_html
-from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.finetuning import BAG_OF_WORDS, HMM_TAGGER, NGRAM_CLASSIFIER, FinetuneRecipe
 from clearstory.recipes.settings.yaml_files import to_yaml
-from clearstory.recipes.training.events import TrainingEvent, TrainingResult, TrainingWarning
+from clearstory.recipes.training.events import TrainingEvent, TrainingNote, TrainingResult
 from clearstory.recipes.training.run_folder import lock_run_folder, open_run_folder
 from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.tasks.evaluation import TaskEvaluation
 
 ALLOWED = ("model", "data", "task", "out", "validation", "test", "reading", "few", "seeds", "overwrite", "training")
 """Settings of a baseline; of training those that `check_settings` is given."""
+
+BASELINES = {"classify": f"{BAG_OF_WORDS} or {NGRAM_CLASSIFIER}", "tag": HMM_TAGGER}
+"""The baselines of each task that has any."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def baseline_events(
         folder, recipe = open_run_folder(recipe)
         data = read_data(recipe, None)
         for sentence in filter(None, (note, *data.train.notes, *data.notes)):
-            yield TrainingWarning(step=0, message=sentence)
+            yield TrainingNote(message=sentence)
         fitted = fit(recipe, data)
         parts = {"validation": data.validation, "test": data.test}
         scores = {name: fitted.evaluate(part) for name, part in parts.items() if part is not None and part.examples}
@@ -84,19 +87,19 @@ def baseline_events(
 
 
 def check_settings(
-    recipe: FinetuneRecipe, task: str, why: str, training: Sequence[str], *, tokenizer: bool = False
+    recipe: FinetuneRecipe, task: str, why: str, *, training: Sequence[str] = (), others: Sequence[str] = ()
 ) -> None:
     """Raise BadSetting for another task, and for a setting that only networks have; `why` says what the model is,
-    `training` are the settings of training that it has beside the seed, `tokenizer` whether it can have another one.
+    `training` are the settings of training that it has beside the seed, `others` those beside ALLOWED.
     """
-    usual = FinetuneRecipe()
-    allowed = (*ALLOWED, *["tokenizer"] * tokenizer)
+    usual, allowed = FinetuneRecipe(), (*ALLOWED, *others)
     changed = [name for name in vars(recipe) if name not in allowed and getattr(recipe, name) != getattr(usual, name)]
     same = {name: getattr(usual.training, name) for name in ("seed", *training)}
     if not changed and replace(recipe.training, **same) != usual.training:
         changed = ["training"]
     if recipe.task != task:
-        changed = ["task"]
+        baselines = f"; of task {recipe.task} the baseline is {other}" if (other := BASELINES.get(recipe.task)) else ""
+        raise BadSetting(f"task is {recipe.task}, and {recipe.model}, {why}, is for task {task}{baselines}")
     if changed:
         have = " and ".join(f"training.{name}" for name in ("seed", *training))
-        raise BadSetting(f"{changed[0]} does not apply to {recipe.model}, {why}; it is for task {task} and has {have}")
+        raise BadSetting(f"{changed[0]} does not apply to {recipe.model}, {why}; it has {have}")

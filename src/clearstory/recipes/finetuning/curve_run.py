@@ -18,8 +18,8 @@ from clearstory.recipes.settings.finetuning import BAG_OF_WORDS, FinetuneRecipe
 from clearstory.recipes.training.events import (
     CurvePointScored,
     TrainingEvent,
+    TrainingNote,
     TrainingResult,
-    TrainingWarning,
 )
 from clearstory.recipes.training.preparation import resolve_for_machine
 from clearstory.recipes.training.run_folder import (
@@ -42,8 +42,8 @@ def label_curve_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
         folder, recipe = open_run_folder(recipe)
         curve, fingerprints = prepare_curve(folder, recipe)
         points = read_points(folder) if recipe.resume else []
-        for sentence in filter(None, (note, *curve.data.train.notes, *curve.data.notes)):
-            yield TrainingWarning(step=0, message=sentence)
+        for sentence in filter(None, (note, *curve.data.train.notes, *curve.data.notes, curve.note)):
+            yield TrainingNote(message=sentence)
         if recipe.overwrite:
             folder.clear()
         saved = replace(curve.recipe, new_head=recipe.new_head)
@@ -145,7 +145,7 @@ def read_points(folder: RunFolder) -> list[CurvePoint]:
 def write_report(folder: RunFolder, curve: LabelCurve, points: Sequence[CurvePoint]) -> CurveSummary:
     """Write report.json and report.html with the points so far; their summary."""
     summary = CurveSummary.of(points, curve.models)
-    held_out = f"{len(curve.held_out):,} examples of {curve.held_out.name}"
+    held_out = f"{len(curve.held_out):,} examples of {curve.held_out.name}{f' ({curve.note})' if curve.note else ''}"
     report = {
         "task": curve.recipe.task,
         "model": curve.recipe.model,

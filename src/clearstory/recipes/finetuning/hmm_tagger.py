@@ -32,7 +32,7 @@ TRIGRAM_TAGS = 64
 
 def hmm_tagger_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     """Events of counting a tagger. Raises BadSetting for settings of networks."""
-    check_settings(recipe, "tag", "whose tags are counted in one pass", ())
+    check_settings(recipe, "tag", "whose tags are counted in one pass")
     return baseline_events(recipe, fit_hmm_tagger)
 
 

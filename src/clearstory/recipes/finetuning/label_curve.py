@@ -6,7 +6,8 @@ for each draw (a seed) and each number of labels, the same examples for
     tfidf, presets            as `finetune` trains them
 
 Each model is scored once, after its last step, on the test examples where they are given, else on the validation
-examples: nothing is selected by them. Scores are kept in report.json as they come, and a resumed curve continues there.
+examples: nothing is selected by them, and of several labels the threshold is fitted to others or left at 0.5. Scores
+are kept in report.json as they come, and a resumed curve continues there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.models.build import count_parameters
+from clearstory.models.head_config import DEFAULT_THRESHOLD
 from clearstory.models.heads import SequenceClassifier
 from clearstory.models.lora import remove_lora
 from clearstory.models.lora_settings import LoRASettings
@@ -90,7 +92,8 @@ class LabelCurve:
         drawn = draw_examples(self.data.train, labels, seed)
         steps = 0
         if model == BAG_OF_WORDS:
-            scores = fit_bag_of_words(self.recipe, replace(self.data, train=drawn)).evaluate(self.held_out)
+            data = replace(self.data, train=drawn, validation=self.decided_on)
+            scores = fit_bag_of_words(self.recipe, data).evaluate(self.held_out)
             metrics = dict(scores.metrics)
         elif model == FROZEN:
             metrics = self.score(self.task, self.probe(self.drawn_rows(drawn)))
@@ -102,6 +105,23 @@ class LabelCurve:
             name = self.recipe.model if model == FINE_TUNED else model
             steps, metrics = self.train_new(name, drawn, seed)
         return CurvePoint(model, labels, seed, metrics, steps, round(time.process_time() - started, 2))
+
+    @property
+    def decided_on(self) -> LabeledData[LabeledText]:
+        """The examples that thresholds of several labels are fitted to: the validation examples, where others are
+        scored; else none, and a label is predicted from 0.5 on.
+        """
+        return self.data.validation if self.data.test is not None else replace(self.data.validation, examples=())
+
+    @property
+    def note(self) -> str | None:
+        """A sentence on the threshold, where it is not fitted; None for one label."""
+        if self.data.train.kind != "multi" or self.recipe.threshold != "auto" or self.decided_on.examples:
+            return None
+        return (
+            f"labels are predicted from a probability of {DEFAULT_THRESHOLD:g} on; with --test, the threshold is "
+            "fitted to the validation examples"
+        )
 
     @cached_property
     def task(self) -> Classify:
@@ -176,8 +196,14 @@ class LabelCurve:
 
     def score(self, task: Classify, model: nn.Module) -> dict[str, float]:
         """Metrics of a model on the held-out examples."""
-        rows = task.encode(self.held_out.examples)
-        metrics = task.score(self.computing(lambda each: task.predict(each, rows), model), rows)
+
+        def predict(examples: LabeledData[LabeledText]) -> tuple[Any, Any]:
+            rows = task.encode(examples.examples)
+            return self.computing(lambda each: task.predict(each, rows), model), rows
+
+        if task.threshold is None and self.decided_on.examples:
+            task = task.fit_decision(model, *predict(self.decided_on))
+        metrics = task.score(*predict(self.held_out))
         return {name: value for name, value in metrics.items() if name != "loss"}
 
     def computing(self, function: Any, model: nn.Module) -> Any:

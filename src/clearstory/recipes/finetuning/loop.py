@@ -96,10 +96,10 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     if recipe.model == BAG_OF_WORDS and not recipe.names_path:
         yield from bag_of_words_events(recipe)
         return
-    if recipe.task == "tag" and recipe.model == HMM_TAGGER and is_new(recipe):
+    if recipe.task != "lm" and recipe.model == HMM_TAGGER and is_new(recipe):
         yield from hmm_tagger_events(recipe)
         return
-    if recipe.task == "classify" and recipe.model == NGRAM_CLASSIFIER and is_new(recipe):
+    if recipe.task != "lm" and recipe.model == NGRAM_CLASSIFIER and is_new(recipe):
         yield from ngram_classifier_events(recipe)
         return
     if recipe.curve:

@@ -22,7 +22,7 @@ ORDERS = {"characters": 4, "bytes": 4, "words": 1, "wordpunct": 1}
 
 def ngram_classifier_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     """Events of fitting the baseline. Raises BadSetting for settings of networks."""
-    check_settings(recipe, "classify", "which counts n-grams", (), tokenizer=True)
+    check_settings(recipe, "classify", "which counts n-grams", others=("tokenizer",))
     return baseline_events(recipe, fit_ngram_classifier)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
-from clearstory.models.head_config import ProblemType
+from clearstory.models.head_config import DEFAULT_THRESHOLD, ProblemType
 from clearstory.recipes.finetuning.baselines import FittedBaseline
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.tasks.base import evaluate_task
@@ -34,7 +34,11 @@ def classifier_baseline(
     parameters.
     """
     labels, problem_type = labels_of(data)
-    task = Classify(labels, problem_type, TextWindows.of_model(model, tokenizer))
+    several = problem_type == "multi_label_classification"
+    threshold = None if several and recipe.threshold == "auto" else DEFAULT_THRESHOLD
+    if recipe.threshold != "auto":
+        threshold = float(recipe.threshold)
+    task = Classify(labels, problem_type, TextWindows.of_model(model, tokenizer), threshold=threshold)
 
     def evaluate(part: LabeledData[LabeledText]) -> TaskEvaluation:
         return evaluate_task(task, model, part)
@@ -47,6 +51,10 @@ def classifier_baseline(
         return save_model(folder, model, tokenizer, card)
 
     def fitted(parameters: int) -> FittedBaseline:
+        nonlocal task
+        if task.threshold is None and data.validation.examples:
+            rows = task.encode(data.validation.examples)
+            task = task.fit_decision(model, task.predict(model, rows), rows)
         config: Any = model.config
         return FittedBaseline(config.summary, parameters, evaluate, save, 'clearstory classify {run} "..."')
 

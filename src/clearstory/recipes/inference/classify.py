@@ -16,7 +16,6 @@ from torch import Tensor
 from clearstory import durable
 from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.models.head_config import DEFAULT_THRESHOLD
 from clearstory.models.inference_encoder import inference_encoder
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_classifier
 from clearstory.recipes.inference.text_inputs import read_texts
@@ -121,7 +120,7 @@ def classify(
         sums = predicted.new_zeros(len(inputs), len(labels)).index_add(0, owners, predicted)
         predicted = sums / owners.bincount(minlength=len(inputs))[:, None]
     several = network.config.problem_type == "multi_label_classification"
-    threshold = getattr(network.config, "threshold", DEFAULT_THRESHOLD)  # baselines have none of their own
+    threshold = network.config.threshold
     results = []
     for (text, second), of_text in zip(inputs, predicted, strict=True):
         found = sorted_labels(labels, of_text)

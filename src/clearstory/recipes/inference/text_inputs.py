@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Sized
 from pathlib import Path
 
-from clearstory.durable.paths import expand_home
+from clearstory.durable.paths import find_named_file
 from clearstory.errors import BadInput, BadSetting
 from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX, read_conllu
@@ -38,14 +38,8 @@ def texts_in_file(text: str | Path, errors: Errors = "strict", text_field: str =
 
     None if `text` does not name a file. Raises BadInput for a Path that does not exist.
     """
-    path = expand_home(text)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # too long for a path, or with a NUL
-        is_file = False
-    if not is_file:
-        if isinstance(text, Path):
-            raise BadInput(f"there is no file {path}; check the path, or give the text itself")
+    path = find_named_file(text)
+    if path is None:
         return None
     if content_suffix(path) == CONLLU_SUFFIX:
         return [sentence.text for sentence in read_conllu(path, errors)]

@@ -3,6 +3,7 @@
 `train_events` yields them; the terminal, the studio and notebooks display them.
 
 RunPrepared ─► RunPlanned ─► (StepCompleted · Evaluated · TextSampled · ModelSaved · TrainingWarning)* ─► TrainingResult
+TrainingNote* ─► CurvePointScored* ─► TrainingResult                     of baselines and of label-efficiency curves
 """
 
 from __future__ import annotations
@@ -132,6 +133,13 @@ class CurvePointScored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingNote:
+    """A note, such as which columns of the data are read."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingWarning:
     """A warning, such as a diverging loss."""
 
@@ -195,6 +203,7 @@ TrainingEvent = (
     | TextSampled
     | ModelSaved
     | CurvePointScored
+    | TrainingNote
     | TrainingWarning
     | TrainingResult
 )

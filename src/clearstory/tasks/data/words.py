@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearstory.durable.paths import expand_home
+from clearstory.durable.paths import find_named_file
 from clearstory.errors import BadInput
 from clearstory.tasks.data.columns import TEXTS, TOKENS, choose_column, find_named
 from clearstory.tasks.data.conll import read_conll_words
@@ -55,15 +55,9 @@ def read_sentences(source: str | Path, errors: Errors = "strict", text_field: st
     Words are those of the file where it has words (CoNLL, CoNLL-U, or a column such as tokens), whose tags are not
     read; else what is between white space. Raises BadInput for a Path that does not exist.
     """
-    path = expand_home(source)
-    try:
-        is_file = path.is_file()
-    except (OSError, ValueError):  # too long for a path, or with a NUL
-        is_file = False
-    if not is_file:
-        if isinstance(source, Path):
-            raise BadInput(f"there is no file {path}; check the path, or give the text itself")
-        return [split_words(line) for line in source.splitlines() if line.split()]
+    path = find_named_file(source)
+    if path is None:
+        return [split_words(line) for line in str(source).splitlines() if line.split()]
     settings, suffix = LabelSettings(errors=errors), content_suffix(path)
     if suffix in WORD_FILES:
         return [join_words(words, location) for location, words in read_conll_words(path, settings, ReadNotes())]
