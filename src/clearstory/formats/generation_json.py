@@ -10,7 +10,6 @@ from clearstory.errors import BadInput
 from clearstory.formats.hf.config_json import read_json
 from clearstory.models.config import Config
 from clearstory.models.generation_config import DECODER_START, GenerationConfig, unique
-from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.sentencepiece import CONTROL
 from clearstory.text.tokenizers import Tokenizer
 
@@ -50,7 +49,7 @@ def generation_json_dict(
     """The contents of generation_config.json: special token ids, and the generation config that a model was opened
     with.
     """
-    start = config.decoder_start_token_id if isinstance(config, TransformerConfig) else None
+    start = config.start_token_id if config.architecture == "encoder-decoder" else None
     own = special_token_ids(tokenizer) | ({} if start is None else {DECODER_START: start})
     return own if generation is None else {**own, **generation.to_hf()}
 

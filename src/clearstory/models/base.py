@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from clearstory.errors import CannotDo
 from clearstory.metrics import IGNORE_INDEX as IGNORE_INDEX
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.text.byte_attribution import TokenSequences as TokenSequences
@@ -139,6 +140,17 @@ class CountModel(Protocol):
 
     def fit(self, dataset: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Fit the model in place, yielding after each round; `done` rounds were finished before."""
+
+
+def check_sources(source: TokenBatch | None, batch_size: int) -> TokenBatch:
+    """The sources of an encoder-decoder, one for each row. Raises CannotDo for none, or another number."""
+    if source is None or source.ids.shape[0] != batch_size:
+        given = "none" if source is None else f"{source.ids.shape[0]:,}"
+        raise CannotDo(
+            f"this model reads a source before it writes, one for each of {batch_size:,} rows, and was given {given}; "
+            "hand in what is to be translated or summarized"
+        )
+    return source
 
 
 def reads_source(model: object) -> bool:

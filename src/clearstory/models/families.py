@@ -18,6 +18,12 @@ from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RECURRENT_PRESETS, RecurrentConfig, scale_recurrent
 from clearstory.models.recurrent.config import parameter_count as recurrent_parameter_count
+from clearstory.models.recurrent.seq2seq_config import (
+    RECURRENT_SEQ2SEQ_PRESETS,
+    RecurrentSeq2SeqConfig,
+    scale_recurrent_seq2seq,
+    seq2seq_parameter_count,
+)
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.presets import TRANSFORMER_PRESETS, TRANSFORMER_USES
 from clearstory.models.transformer.sizing import parameter_count as transformer_parameter_count
@@ -93,6 +99,22 @@ FAMILIES: tuple[Family, ...] = (
         parameter_count=recurrent_parameter_count,
         scale=scale_recurrent,
         tokenizers={"awd-lstm": "words"},
+    ),
+    Family(
+        name="RecurrentSeq2Seq",
+        config=RecurrentSeq2SeqConfig,
+        model={"encoder-decoder": "clearstory.models.recurrent.encoder_decoder:RecurrentEncoderDecoder"},
+        description={},
+        presets=RECURRENT_SEQ2SEQ_PRESETS,
+        uses={
+            "lstm-seq2seq": "the sequence-to-sequence LSTM of Sutskever et al. 2014, without attention",
+            "gru-seq2seq": "the GRU encoder-decoder of Cho et al. 2014, without attention",
+            "lstm-attention": "translation with the attention of Bahdanau et al. 2015, the baseline for Transformers",
+            "gru-attention": "the same with GRUs, as published",
+            "luong": "translation with the attention of Luong et al. 2015, the fastest of these to train",
+        },
+        parameter_count=seq2seq_parameter_count,
+        scale=scale_recurrent_seq2seq,
     ),
     Family(
         name="HMM",

@@ -95,7 +95,7 @@ class Recurrent(nn.Module):
 
         Raises VocabularyMismatch for an id outside the vocabulary.
         """
-        self.check_ids(tokens.ids)
+        check_ids(tokens.ids, self.vocab)
         batch_size, count = tokens.ids.shape
         before = self.init_state(batch_size) if state is None else state
         x = self.embed_tokens(tokens.ids.t())
@@ -155,10 +155,11 @@ class Recurrent(nn.Module):
     def compile(self, *_: object, **__: object) -> None:
         """Does nothing: PyTorch's cells are fused kernels already, at which its compiler breaks the graph."""
 
-    def check_ids(self, ids: Tensor) -> None:
-        """Raises VocabularyMismatch for an id outside the vocabulary."""
-        if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= self.vocab:
-            raise VocabularyMismatch(
-                f"token id {worst:,} lies outside the model's vocabulary of {self.vocab:,}; "
-                "open the tokenizer saved beside the model"
-            )
+
+def check_ids(ids: Tensor, vocab: int) -> None:
+    """Raises VocabularyMismatch for an id outside the vocabulary."""
+    if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= vocab:
+        raise VocabularyMismatch(
+            f"token id {worst:,} lies outside the model's vocabulary of {vocab:,}; "
+            "open the tokenizer saved beside the model"
+        )

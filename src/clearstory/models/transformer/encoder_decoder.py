@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clearstory.errors import CannotDo
 from clearstory.models import cross_entropy
-from clearstory.models.base import TokenBatch
+from clearstory.models.base import TokenBatch, check_sources
 from clearstory.models.capabilities import Capability
 from clearstory.models.transformer.attention import Source
 from clearstory.models.transformer.block import Block
@@ -85,12 +84,7 @@ class EncoderDecoder(CompilableStack):
 
         Raises CannotDo without a source, or with another number of sources.
         """
-        if source is None or source.ids.shape[0] != batch_size:
-            given = "none" if source is None else f"{source.ids.shape[0]:,}"
-            raise CannotDo(
-                f"this model reads a source before it writes, one for each of {batch_size:,} rows, and was given "
-                f"{given}; hand in what is to be translated or summarized"
-            )
+        source = check_sources(source, batch_size)
         hidden = self.encode(source)
         c = self.config
         cache = KVCache.empty(batch_size, hidden, len(self.decoder.blocks), c.kv_heads, c.head_dim)
@@ -113,8 +107,7 @@ class EncoderDecoder(CompilableStack):
         """
         if state is not None:
             return self.forward_with_cache(tokens, state)
-        if source is None:
-            raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
+        source = check_sources(source, len(tokens.ids))
         self.decoder.check_ids(tokens.ids, tokens.ids.shape[1])
         hidden: Tensor = self.compiled_stack(tokens.ids, source)
         return hidden, None
