@@ -44,10 +44,79 @@ def test_every_format_gives_the_same_pairs(tmp_path: Path) -> None:
 def test_fields_have_the_configured_names(tmp_path: Path) -> None:
     file = write(tmp_path, "p.jsonl", json.dumps({"en": "a", "de": "b"}))
     assert texts(file, settings=DataSettings(pairs=True, source_field="de", target_field="en")) == ["b", "a"]
-    with pytest.raises(BadInput, match=r"no field 'source', only 'en', 'de'; choose one with --data.source_field"):
-        texts(file)
+    assert texts(file) == ["a", "b"]  # two languages, in their order
+    other = write(tmp_path, "q.jsonl", json.dumps({"left": "a", "right": "b"}))
+    with pytest.raises(BadInput, match=r"no field 'source', only 'left', 'right'; choose one with --data.source_field"):
+        texts(other)
+    with pytest.raises(BadInput, match=r"no field 'fr', only 'en', 'de'; .*--data.target_field"):
+        texts(file, settings=DataSettings(pairs=True, target_field="fr"))
     with pytest.raises(BadSetting, match="are both 'text'; give two fields"):
         DataSettings(source_field="text", target_field="text")
+
+
+@pytest.mark.parametrize("names", [("src", "tgt"), ("article", "highlights"), ("document", "summary"), ("en", "pt_BR")])
+def test_usual_names_of_columns_are_known(names: tuple[str, str], tmp_path: Path) -> None:
+    first, second = names
+    table = f"id,{second},{first}\n1,c,a b\n2,é,d\n"
+    languages = second.startswith("pt")  # their order is that of the columns
+    wanted = ["c", "a b", "é", "d"] if languages else ["a b", "c", "d", "é"]
+    assert texts(write(tmp_path, "p.csv", table)) == wanted
+    assert texts(write(tmp_path, "p.tsv", table.replace(",", "\t"))) == wanted
+    rows = [{"id": 1, first: "a b", second: "c"}, {"id": 2, first: "d", second: "é"}]
+    assert texts(write(tmp_path, "p.json", json.dumps({"data": rows}))) == ["a b", "c", "d", "é"]
+    nested = [{"translation": {first: row[first], second: row[second]}} for row in rows]
+    if languages:
+        assert texts(write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, nested)))) == ["a b", "c", "d", "é"]
+    reverse = DataSettings(pairs=True, source_field="2", target_field="1")
+    assert texts(write(tmp_path, "q.tsv", "c\ta b\né\td\n"), settings=reverse) == ["a b", "c", "d", "é"]
+
+
+TMX = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE tmx SYSTEM "tmx14.dtd">
+<tmx version="1.4"><header srclang="{srclang}" adminlang="en" segtype="sentence"/><body>
+<tu tuid="1"><prop type="x">no text</prop><tuv xml:lang="en-US"><seg>a <bpt i="1">&lt;b&gt;</bpt>b<ept i="1"/></seg>
+</tuv><tuv xml:lang="de"><seg>c</seg></tuv></tu>
+<tu><tuv xml:lang="en-US"><seg>only <hi>one</hi></seg></tuv></tu>
+<tu><tuv xml:lang="de"><seg>é ü</seg></tuv><tuv xml:lang="en-US"><seg>d &amp;
+ e</seg></tuv></tu>
+</body></tmx>"""
+
+
+def test_translation_memories_are_read(tmp_path: Path) -> None:
+    notes = ReadNotes()
+    file = write(tmp_path, "m.tmx", TMX.format(srclang="en"))
+    assert [each.text for each in read_documents([file], PAIRED, notes)] == ["a b", "c", "d & e", "é ü"]
+    assert notes.text == "1 unit lacks a source or a target in m.tmx, not read"
+    german = write(tmp_path, "de.tmx", TMX.format(srclang="de"))
+    assert texts(german) == ["c", "a b", "é ü", "d & e"]
+    assert texts(file, settings=DataSettings(pairs=True, source_field="de"))[:2] == ["c", "a b"]
+    assert is_parallel([file], DataSettings())
+    xliff = (
+        '<xliff version="1.2" xmlns="urn:oasis:names:tc:xliff:document:1.2"><file source-language="en"><body>'
+        '<trans-unit id="1"><source>a <g id="1">b</g></source><target>c<ph id="2">code</ph></target></trans-unit>'
+        '<trans-unit id="2"><source>left</source></trans-unit></body></file></xliff>'
+    )
+    assert texts(write(tmp_path, "m.xlf", xliff)) == ["a b", "c"]
+    second = (
+        '<xliff version="2.0" xmlns="urn:oasis:names:tc:xliff:document:2.0" srcLang="en" trgLang="de"><file id="f">'
+        '<unit id="1"><segment><source>a <pc id="1">b</pc></source><target>c</target></segment>'
+        "<segment><source>d</source><target>é</target></segment></unit></file></xliff>"
+    )
+    assert texts(write(tmp_path, "n.xliff", second)) == ["a b", "c", "d", "é"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TMX.format(srclang="en").replace("</tmx>", ""), r"m.tmx, line 9 is not XML \(no element found\)"),
+        (TMX.replace("</seg>\n</tuv>", "</seg></tuv><tuv xml:lang=\"fr\"><seg>x</seg>\n</tuv>"),
+         r"m.tmx, line 4 has the languages en-US, fr, de; name the two"),
+        ('<!DOCTYPE tmx [<!ENTITY a "aa">]><tmx>&a;</tmx>', "line 1 declares the entity 'a'; entities are"),
+    ],
+)  # fmt: skip
+def test_damaged_and_ambiguous_memories_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
+        texts(write(tmp_path, "m.tmx", text))
 
 
 def test_pairs_are_recognized_by_suffix_and_fields(tmp_path: Path) -> None:
@@ -114,7 +183,7 @@ def test_lists_of_sentences_are_joined_and_each_reference_is_a_pair(tmp_path: Pa
     file = write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
     found = [document.text for document in read_documents([file], PAIRED, notes)]
     assert found == ["One sentence. Another.", "first", "One sentence. Another.", "second", "Plain.", "only"]
-    assert notes.text == "p.jsonl has 3 references in 'target' for 2 sources; each is a pair"
+    assert notes.text == "p.jsonl has 3 references for 2 sources; each is a pair"
     assert is_parallel([file], DataSettings())
 
 
