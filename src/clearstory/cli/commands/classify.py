@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Output
+from clearstory.cli.text_arguments import given_texts, reading_arguments
 from clearstory.recipes.settings.inference import ClassifyRecipe
 
 
@@ -14,17 +15,7 @@ def run(recipe: ClassifyRecipe, output: Output) -> Mapping[str, Any]:
     from clearstory.recipes.inference.classify import classify, write_classifications
 
     results = classify(
-        recipe.model,
-        [*recipe.text, *([] if recipe.input is None else [recipe.input])],
-        pair=recipe.pair,
-        pair_column=recipe.pair_column,
-        truncate=recipe.truncate,
-        stride=recipe.stride,
-        batch_size=recipe.batch_size,
-        errors=recipe.errors,
-        text_field=recipe.text_field,
-        device=recipe.device,
-        int8=recipe.int8,
+        recipe.model, given_texts(recipe), pair=recipe.pair, pair_column=recipe.pair_column, **reading_arguments(recipe)
     )
     if recipe.out is not None:
         write_classifications(recipe.out, results)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Output
+from clearstory.cli.text_arguments import given_texts, reading_arguments
 from clearstory.recipes.settings.inference import TagRecipe
 
 
@@ -13,17 +14,7 @@ def run(recipe: TagRecipe, output: Output) -> Mapping[str, Any]:
     """Print a word and its tag on each line, with a blank line after each sentence."""
     from clearstory.recipes.inference.tag import conll_text, tag, write_tags
 
-    tagged = tag(
-        recipe.model,
-        [*recipe.text, *([] if recipe.input is None else [recipe.input])],
-        truncate=recipe.truncate,
-        stride=recipe.stride,
-        batch_size=recipe.batch_size,
-        errors=recipe.errors,
-        text_field=recipe.text_field,
-        device=recipe.device,
-        int8=recipe.int8,
-    )
+    tagged = tag(recipe.model, given_texts(recipe), **reading_arguments(recipe))
     if recipe.out is not None:
         write_tags(recipe.out, tagged)
         return {"out": str(recipe.out), "count": len(tagged.words)}
