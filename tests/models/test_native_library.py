@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import nn
 from clearstory.models.matmul.packed import NativeLinear, pack_linear
 from clearstory.models.native import library
 from clearstory.models.native.library import VARIABLE, Kernels, find_kernels
+from clearstory.models.native.unused_libraries import DAY, remove_unused
 from clearstory.recipes.doctor import check_native_kernels
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="compilers are scripts here")
@@ -94,6 +96,34 @@ def test_they_are_compiled_once_and_kept(libraries: Path) -> None:
     assert find_again().library is not None
     assert [(path, path.stat().st_mtime_ns) for path in libraries.iterdir()] == kept
     assert check_native_kernels().verdict == "good"
+
+
+def test_libraries_that_nobody_loads_are_removed(libraries: Path) -> None:
+    libraries.mkdir(parents=True, mode=0o700)
+    days = {"unused-1.so": 31, "used-1.so": 29, "earlier.so": 0, "killed": 2, "compiling": 0, "unused.txt": 99}
+    for name, ago in days.items():
+        path = libraries / name
+        path.touch() if path.suffix else path.mkdir()
+        os.utime(path, (time.time() - ago * DAY,) * 2)
+    assert find_again().library is not None
+    (own,) = {each.name for each in libraries.iterdir()} - days.keys()
+    kept = {own, "used-1.so", "compiling", "unused.txt"}
+    assert {each.name for each in libraries.iterdir()} == kept
+    # One that is loaded again counts as used, however old it is.
+    os.utime(libraries / own, (time.time() - 40 * DAY,) * 2)
+    assert find_again().library is not None
+    remove_unused(libraries, keep=libraries / "other")
+    assert {each.name for each in libraries.iterdir()} == kept
+
+
+def test_a_terminal_is_told_of_the_first_compilation(
+    libraries: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    find_again()
+    assert capsys.readouterr().err.startswith("compiling kernels for this processor, once")
+    find_again()
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("damage", ["truncated", "one byte", "empty", "text"])

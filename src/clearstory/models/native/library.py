@@ -15,6 +15,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from ctypes import POINTER, Structure, c_double, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ import xxhash
 
 from clearstory import durable
 from clearstory.errors import ClearstoryError
+from clearstory.models.native.unused_libraries import mark_used, remove_unused
 
 VARIABLE = "CLEARSTORY_NATIVE"
 """Environment variable that turns compiled kernels off, 0, or on where the processor has no AVX2, 1."""
@@ -214,6 +216,7 @@ def verified_library(folder: Path, key: str) -> Path | None:
     """The library of a key whose bytes have the digest in its name; others of this key are removed."""
     for path in sorted(folder.glob(f"{key}-*.so")):
         if path.is_file() and is_private(path) and path.stem == library_name(key, path):
+            mark_used(path)
             return path
         path.unlink(missing_ok=True)
     return None
@@ -252,6 +255,8 @@ def instruction_sets() -> str:
 
 def compile_library(command: list[str], folder: Path, key: str) -> Path:
     """Compile the sources into a shared library. Raises CompilerError with the compiler's message."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print("compiling kernels for this processor, once; this takes some seconds", file=sys.stderr)
     sources = [str(each) for each in source_files() if each.suffix == ".c"]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "kernels.so"
@@ -270,6 +275,7 @@ def compile_library(command: list[str], folder: Path, key: str) -> Path:
                 path = folder / f"{library_name(key, made)}.so"
                 # Two processes may compile at once: each file is complete before it has its name.
                 made.replace(path)
+                remove_unused(folder, keep=path)
                 return path
     raise CompilerError(error_message(done.stderr) or f"exit status {done.returncode} and no library")
 
