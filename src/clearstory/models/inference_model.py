@@ -193,7 +193,7 @@ class InferenceView(nn.Module):
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
         nll = flat.new_zeros(len(flat))
         scored = (wanted != IGNORE_INDEX).nonzero().squeeze(1)
-        for chunk in scored.split(max(1, CHUNK_LOGITS // self.vocab)):
+        for chunk in torch.split(scored, max(1, CHUNK_LOGITS // self.vocab)):
             own = F.cross_entropy(self.logits(flat[chunk]), wanted[chunk], reduction="none")
             nll[chunk] = own.to(nll.dtype)
         return nll.view(targets.shape), state

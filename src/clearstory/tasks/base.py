@@ -18,6 +18,7 @@ from torch import nn
 from clearstory.metrics import Score
 from clearstory.models.base import State
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
+from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
@@ -98,6 +99,7 @@ class TaskSettings:
         threshold: the probability from which on one of several labels is predicted; auto: the one with the best macro
             F1 on validation examples; None: as the model's head says.
         embed: pooling and loss of sentence vectors.
+        chat: which tokens of conversations are trained, and their template.
         folder: the folder that the model is from; None for a new model.
     """
 
@@ -108,6 +110,7 @@ class TaskSettings:
     class_weights: Literal["balanced"] | tuple[float, ...] = ()
     threshold: Literal["auto"] | float | None = None
     embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings)
     folder: Path | None = None
 
 
@@ -120,12 +123,14 @@ class TaskSpec:
         make: the task for data, a model, its tokenizer and settings.
         known_labels: the label names that a model's head has for this task; None without such a head.
         next_command: the command to try with the fine-tuned model; {run} is its folder.
+        tokenizer: the model's tokenizer with what the task adds to it, and a sentence on it.
     """
 
     read: Callable[[Sequence[str], LabelSettings, Sequence[str] | None], LabeledData[Any]]
     make: Callable[[DataSplits[Any], Any, Tokenizer, TaskSettings], Task[Any, Any, Any]]
     known_labels: Callable[[Any], Sequence[str] | None]
     next_command: str
+    tokenizer: Callable[[Tokenizer, TaskSettings], tuple[Tokenizer, str | None]] = lambda own, settings: (own, None)
 
 
 class EncodedSplit(Generic[RowT]):

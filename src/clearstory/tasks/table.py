@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from clearstory.tasks.base import TaskSpec
+from clearstory.tasks.chat import CHAT
 from clearstory.tasks.classify import CLASSIFY, PAIRS
 from clearstory.tasks.embed import EMBED
 from clearstory.tasks.tag import TAG
 
-TASKS: dict[str, TaskSpec] = {"classify": CLASSIFY, "pairs": PAIRS, "tag": TAG, "embed": EMBED}
+TASKS: dict[str, TaskSpec] = {"classify": CLASSIFY, "pairs": PAIRS, "tag": TAG, "embed": EMBED, "chat": CHAT}
 """A new task is one file and a line here, and its name in `TaskName` of recipes/settings/finetuning.py."""

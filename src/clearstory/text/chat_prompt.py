@@ -138,23 +138,25 @@ class ChatFormat:
         # A template that reads its messages, and does not print them all alike.
         return RenderedChat(tuple(split_at_text(plain, self.names, last.strip())))
 
-    def mark(self, value: Any, marks: Marks, *, whole: bool, names: frozenset[str] | None = None) -> Any:
+    def mark(self, message: Message, marks: Marks, *, whole: bool) -> Message:
         """A message with the strings of special tokens in its texts held back; `whole`: with marks around its content.
 
         The assistant's own text may have added tokens that are not special, such as <think>.
         """
-        if isinstance(value, dict) and names is None:
-            names = self.tokenizer.special_names if value.get("role") == "assistant" else self.names
-            found = {
-                key: each if key == "role" else self.mark(each, marks, whole=False, names=names)
-                for key, each in value.items()
-            }
-            return {**found, "content": marks.mark_user(value["content"], names)} if whole else found
-        if isinstance(value, dict):
-            return {key: self.mark(each, marks, whole=False, names=names) for key, each in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.mark(each, marks, whole=False, names=names) for each in value]
-        return marks.mark_special(value, names) if isinstance(value, str) else value
+        if not isinstance(message, dict):
+            return message
+        names = self.tokenizer.special_names if message.get("role") == "assistant" else self.names
+        found = {key: each if key == "role" else hold_special(each, marks, names) for key, each in message.items()}
+        return {**found, "content": marks.mark_user(message["content"], names)} if whole else found
+
+
+def hold_special(value: Any, marks: Marks, names: frozenset[str]) -> Any:
+    """A value of a message with these strings held back in its texts."""
+    if isinstance(value, dict):
+        return {key: hold_special(each, marks, names) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [hold_special(each, marks, names) for each in value]
+    return marks.mark_special(value, names) if isinstance(value, str) else value
 
 
 def split_at_text(rendered: str, names: frozenset[str], text: str) -> list[TextPiece]:

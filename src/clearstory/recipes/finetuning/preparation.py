@@ -60,6 +60,9 @@ class FinetuningPreparation:
         data = read_data(recipe, None if backbone is None else backbone.model)
         if backbone is None:
             backbone = new_backbone(folder, recipe, texts_of(data.train))
+        tokenizer, note = TASKS[recipe.task].tokenizer(backbone.tokenizer, task_settings(recipe, backbone.folder))
+        backbone = replace(backbone, tokenizer=tokenizer)
+        data = replace(data, notes=(*data.notes, *filter(None, [note])))
         fingerprints = {"tokenizer": backbone.tokenizer.fingerprint, "corpus": data_fingerprint(data)}
         if backbone.fingerprint is not None:
             fingerprints["init"] = backbone.fingerprint
@@ -143,7 +146,13 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
 
 def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone) -> Task[Any, Any, Any]:
     """The task of a recipe for these data and this model."""
-    settings = TaskSettings(
+    settings = task_settings(recipe, backbone.folder)
+    return TASKS[recipe.task].make(data, backbone.model, backbone.tokenizer, settings)
+
+
+def task_settings(recipe: FinetuneRecipe, folder: Path | None) -> TaskSettings:
+    """The settings of the task of a recipe; `folder` is that of its model."""
+    return TaskSettings(
         truncate=recipe.truncate,
         stride=recipe.stride,
         new_head=recipe.new_head,
@@ -151,14 +160,14 @@ def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone)
         class_weights=recipe.training.loss_weights(),
         threshold="auto" if recipe.threshold == "auto" else float(recipe.threshold),
         embed=recipe.embed,
-        folder=backbone.folder,
+        chat=recipe.chat,
+        folder=folder,
     )
-    return TASKS[recipe.task].make(data, backbone.model, backbone.tokenizer, settings)
 
 
 def texts_of(data: LabeledData[Any]) -> Iterator[str]:
     """The texts of all examples."""
-    others = ("pair", "positive", "negative")
+    others = ("pair", "positive", "negative", "answer")
     return chain.from_iterable(
         (each.text, *filter(None, [getattr(each, name, None) for name in others])) for each in data.examples
     )

@@ -18,6 +18,7 @@ from clearstory.recipes.settings.run_recipe import (
 )
 from clearstory.recipes.settings.schema import INLINE_SECTION, build_settings, positional_setting, to_plain
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.sentence_settings import SentenceVectorSettings
 from clearstory.training.settings import TrainingSettings
@@ -31,7 +32,7 @@ NGRAM_CLASSIFIER = "ngram"
 HMM_TAGGER = "hmm"
 """The preset whose tags are counted, with task tag."""
 
-TaskName = Literal["classify", "pairs", "tag", "embed", "lm"]
+TaskName = Literal["classify", "pairs", "tag", "embed", "chat", "lm"]
 
 
 SHARED_TRAINING_SETTINGS = (
@@ -134,8 +135,8 @@ class FinetuneRecipe:
         data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task tag, also
             CoNLL and CoNLL-U; with task lm, text.
         task: classify, labels of texts or pairs of texts, or numbers (regression); pairs, the same of pairs only; tag,
-            a label of each word (parts of speech, entities); embed, vectors of texts; or lm, language modelling on more
-            text, as train --init does.
+            a label of each word (parts of speech, entities); embed, vectors of texts; chat, the assistant's answers in
+            conversations; or lm, language modelling on more text, as train --init does.
         out: run folder; runs/ and the date when not given.
         tokenizer: tokenizer of a new model, trained on the texts of its examples: wordpiece:4096, bpe:2048, words,
             characters; default: by the model and the size of the text.
@@ -190,6 +191,7 @@ class FinetuneRecipe:
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)
     embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
+    chat: ChatSettings = field(default_factory=ChatSettings, metadata=INLINE_SECTION)
     training: FinetuneTrainingSettings = field(default_factory=FinetuneTrainingSettings)
 
     command: ClassVar[str] = "finetune"
@@ -219,6 +221,7 @@ class FinetuneRecipe:
                 "lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank"
             )
         check_embed_settings(self)
+        check_chat_settings(self)
         share = self.validation_share
         if share is not None and not 0 <= share < 1:
             raise BadSetting(f"validation is {self.validation}; give a file, or a share of at least 0 and under 1")
@@ -271,6 +274,7 @@ class FinetuneRecipe:
             data=tuple(map(absolute_source, self.data)),
             validation=self.validation if self.validation_share is not None else absolute_source(self.validation),
             test=None if self.test is None else absolute_source(self.test),
+            chat=replace(self.chat, chat_template=self.chat.chat_template and absolute(self.chat.chat_template)),
             reading=replace(self.reading, labels=self.reading.labels and absolute(self.reading.labels)),
         )
 
@@ -307,6 +311,27 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
         )
     if name := next((name for name, is_given in given.items() if is_given), None):
         raise BadSetting(f"{name} is for a head, and task embed trains a model without one; leave it out")
+
+
+def check_chat_settings(recipe: FinetuneRecipe) -> None:
+    """Raise BadSetting for settings of conversations with another task, and for those of labels with task chat."""
+    usual = FinetuneTrainingSettings()
+    if recipe.task != "chat":
+        changed = [each.name for each in fields(recipe.chat) if getattr(recipe.chat, each.name) != each.default]
+        if changed:
+            raise BadSetting(f"{changed[0]} is for task chat, and task is {recipe.task}; leave it out")
+        return
+    given = {
+        "stride": recipe.stride is not None,
+        "threshold": recipe.threshold != "auto",
+        "new_head": recipe.new_head,
+        "training.class_weights": recipe.training.class_weights != usual.class_weights,
+        "freeze": recipe.freeze == "all",
+        "problem": recipe.reading.problem != "auto",
+        "labels": recipe.reading.labels is not None,
+    }
+    if name := next((name for name, is_given in given.items() if is_given), None):
+        raise BadSetting(f"{name} is for labels, and task chat trains a model that generates text; leave it out")
 
 
 def check_few_labels(recipe: FinetuneRecipe) -> None:

@@ -157,7 +157,7 @@ class SentenceVectorKeywords(TypedDict, total=False):
 class FinetuneKeywords(TypedDict, total=False):
     """Fields of FinetuneRecipe, for `finetune`."""
 
-    task: Literal["classify", "pairs", "tag", "embed", "lm"]
+    task: Literal["classify", "pairs", "tag", "embed", "chat", "lm"]
     out: str | Path | None
     tokenizer: str | None
     minutes: float | None
@@ -186,6 +186,8 @@ class FinetuneKeywords(TypedDict, total=False):
     seeds: int
     resume: bool
     overwrite: bool
+    assistant_only_loss: bool
+    chat_template: str | None
     lora: LoRAKeywords
     embed: SentenceVectorKeywords
     training: FinetuneTrainingKeywords

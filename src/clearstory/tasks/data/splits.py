@@ -331,4 +331,5 @@ _DESCRIBED = {
     "triplets": "triplets of texts",
     "scores": "pairs of texts with a score",
     "targets": "targets to generate",
+    "conversations": "conversations",
 }

@@ -1,0 +1,19 @@
+"""Settings of chat fine-tuning: which tokens are trained, and the template. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatSettings:
+    """How conversations become training sequences.
+
+    Args:
+        assistant_only_loss: train on the assistant's tokens and their end-of-turn tokens alone; false: on all tokens.
+        chat_template: chat template of a model that has none, or in place of its own: chatml, or a file with a Jinja
+            template.
+    """
+
+    assistant_only_loss: bool = True
+    chat_template: str | None = None
