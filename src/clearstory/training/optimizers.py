@@ -240,7 +240,7 @@ def group_by_shape(params: Iterable[Tensor]) -> dict[tuple[int, ...], list[Tenso
     return groups
 
 
-INNER_PREFIXES = ("blocks.", "layers.", "encoder.blocks.", "decoder.blocks.")
+INNER_PREFIXES = ("blocks.", "layers.", "encoder.blocks.", "decoder.blocks.", "encoder.layers.", "decoder.layers.")
 """Prefixes of the names of weights between a model's embedding and its unembedding."""
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CheckpointMismatch, Diverged
-from clearstory.models.base import LanguageModel, RestorableState, State, TokenSequences
+from clearstory.models.base import LanguageModel, RestorableState, State, TokenSequences, reads_source
 from clearstory.models.device import deterministic
 from clearstory.models.matmul.backend import resolve_backend, using_backend
 from clearstory.training.base import StepResult, load_weights, trainable_weights
@@ -254,8 +254,10 @@ class Trainer:
 
 
 def is_stateful(model: nn.Module, settings: TrainingSettings) -> bool:
-    """Whether the state is kept from batch to batch. A model with a context sees no further back than its window."""
-    return settings.stateful and cast(LanguageModel, model).context is None
+    """Whether the state is kept from batch to batch. A model with a context sees no further back than its window, and
+    one with a source no further than it.
+    """
+    return settings.stateful and cast(LanguageModel, model).context is None and not reads_source(model)
 
 
 def training_context(model: nn.Module, dataset: TokenSequences, settings: TrainingSettings) -> int:

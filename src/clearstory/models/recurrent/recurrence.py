@@ -2,7 +2,7 @@
 
 Bahdanau et al. 2015, appendix A.1.2 and A.2.2:
 
-    e_ij = vᵀ tanh(W_a s_{i-1} + U_a h_j)    α_i = softmax(e_i)    c_i = Σ_j α_ij h_j    s_i = cell(y_{i-1}, c_i, s_{i-1})
+    e_ij = vᵀ tanh(W_a s_{i-1} + U_a h_j)   α_i = softmax(e_i)   c_i = Σ_j α_ij h_j   s_i = cell(y_{i-1}, c_i, s_{i-1})
 
 A loop over time steps in autograd adds to the gradient of every weight at every step. Here the products with y are one
 product for all steps, U_a h_j and the products of h_j with the cell's weights are computed once for each source, so
@@ -222,7 +222,7 @@ def lstm_backward_step(
 
 
 def gru_step(inputs: Tensor, from_state: Tensor, before: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Writes the hidden vector after one step; returns reset and update gates, the new vector and its recurrent part."""
+    """Writes the hidden vector after one step; returns both gates, the new vector and its recurrent part."""
     units = before.shape[1]
     gates = (inputs[:, : 2 * units] + from_state[:, : 2 * units]).sigmoid_()
     reset, update = gates.chunk(2, -1)

@@ -91,7 +91,7 @@ class RecurrentSeq2SeqConfig:
     @property
     def head_dim(self) -> int:
         """Size of the queries and keys of attention."""
-        return self.hidden_size
+        return self.width if self.attention == "additive" else self.hidden_size
 
     def __post_init__(self) -> None:
         for name in ("vocab", "width", "hidden_size", "layers"):
@@ -137,7 +137,7 @@ def seq2seq_parameter_count(config: RecurrentSeq2SeqConfig) -> int:
     def cells(inputs: tuple[int, ...], units: int) -> int:
         return sum(GATES[c.cell] * units * (size + units + 2) for size in inputs)
 
-    attention = {"none": 0, "additive": 2 * c.hidden_size**2 + c.hidden_size, "dot": c.hidden_size**2}
+    attention = {"none": 0, "additive": c.head_dim * (2 * c.hidden_size + 1), "dot": c.head_dim * c.hidden_size}
     embeddings = c.vocab * c.width * (1 if c.tie_embeddings else 2)
     encoder = directions * cells(encoder_inputs, c.hidden_size // directions)
     readout = c.width * (c.hidden_size + c.context_size + c.width + 1)

@@ -14,15 +14,16 @@ from clearstory.models.recurrent.seq2seq_config import RecurrentSeq2SeqConfig
 class SourceAttention(nn.Module):
     """Weights of the source's tokens, from a query and their keys.
 
-    additive: vᵀ tanh(W_a s_{i-1} + U_a h_j), Bahdanau et al. 2015, appendix A.1.2, where s_{i-1} is the state before.
+    additive: vᵀ tanh(W_a s_{i-1} + U_a h_j), Bahdanau et al. 2015, appendix A.1.2, where s_{i-1} is the state before;
+    queries and keys have the width of the embeddings.
     dot: s_iᵀ W_a h_j, Luong et al. 2015, eq. 8 (general), where s_i is the decoder's output.
     """
 
     def __init__(self, config: RecurrentSeq2SeqConfig) -> None:
         super().__init__()
-        size, additive = config.hidden_size, config.attention == "additive"
-        self.key = Linear(size, size, bias=False)
-        self.query = Linear(size, size, bias=False) if additive else None
+        units, size, additive = config.hidden_size, config.head_dim, config.attention == "additive"
+        self.key = Linear(units, size, bias=False)
+        self.query = Linear(units, size, bias=False) if additive else None
         self.energy = nn.Parameter(torch.empty(size)) if additive else None
 
     def forward(
