@@ -11,6 +11,7 @@ import torch
 from clearstory.models.base import TokenBatch
 from clearstory.models.inference_model import inference_model
 from clearstory.models.lora import adapt
+from clearstory.tasks import causal_rows
 from clearstory.tasks.causal_rows import CausalRow, causal_batch, causal_loss, count_predicted, row_nats
 from tiny import TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, shaken
 
@@ -79,3 +80,15 @@ def test_rows_train_lora_alone_and_a_batch_without_targets_changes_nothing() -> 
     term = causal_loss(model, causal_batch(ROWS[2:]))["target"]
     assert (float(term.total.detach()), term.count) == (0.0, 0)
     assert not any(bool(gradient.any()) for gradient in torch.autograd.grad(term.total, trained))
+
+
+def test_a_step_reads_long_rows_in_micro_batches_of_limited_size_with_the_same_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(causal_rows, "MICRO_BATCH_TOKENS", 16)
+    batch, model = causal_batch(ROWS), shaken(TINY_CLEAR)  # four rows of eight tokens with their padding
+    parts = batch.split(1)
+    assert [len(part.tokens.ids) for part in parts] == [2, 2]
+    assert len(batch.split(4)) == 4
+    total = sum(float(causal_loss(model, part)["target"].total.detach()) for part in parts)
+    assert total == pytest.approx(float(causal_loss(model, batch)["target"].total.detach()))

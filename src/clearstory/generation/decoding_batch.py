@@ -19,8 +19,16 @@ class DecodingBatch(Protocol):
     def lengths(self) -> list[int]:
         """Number of tokens processed in each sequence."""
 
-    def add(self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]]) -> Float[Tensor, "N K"]:
-        """Add sequences after the others; the hidden states after their prompts, (N, K)."""
+    def add(
+        self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], past: State | None = None
+    ) -> Float[Tensor, "N K"]:
+        """Add sequences after the others; the hidden states after their prompts, (N, K).
+
+        `past`: the state of the sequences before these tokens.
+        """
+
+    def state(self, index: int) -> State | None:
+        """The state of one sequence; None where it is no part that can be taken out."""
 
     def step(self, ids: Sequence[int]) -> Float[Tensor, "R K"]:
         """The hidden states after one more token of every sequence, (R, K)."""
@@ -55,11 +63,16 @@ def model_device(model: object) -> torch.device:
 
 
 def process_prompts(
-    model: LanguageModel, device: torch.device, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]]
+    model: LanguageModel,
+    device: torch.device,
+    prompts: Sequence[Sequence[int]],
+    sources: Sequence[Sequence[int]],
+    past: State | None = None,
 ) -> tuple[Float[Tensor, "N K"], State]:
     """The hidden states after prompts, (N, K), and their state."""
     tokens = TokenBatch.from_sequences(prompts, device)
-    hidden, state = model.forward(tokens, initial_state(model, len(prompts), sources, device))
+    before = initial_state(model, len(prompts), sources, device) if past is None else past
+    hidden, state = model.forward(tokens, before)
     assert state is not None
     return hidden[torch.arange(len(prompts), device=hidden.device), tokens.last_positions()], state
 
@@ -76,11 +89,17 @@ class StateBatch:
         """Number of tokens processed in each sequence."""
         return [length for state in self.states for length in state.lengths]
 
-    def add(self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]]) -> Float[Tensor, "N K"]:
+    def add(
+        self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], past: State | None = None
+    ) -> Float[Tensor, "N K"]:
         """Add sequences after the others; the hidden states after their prompts, (N, K)."""
-        hidden, state = process_prompts(self.model, self.device, prompts, sources)
+        hidden, state = process_prompts(self.model, self.device, prompts, sources, past)
         self.states.append(state)
         return hidden
+
+    def state(self, index: int) -> State:
+        """The state of one sequence."""
+        return self.joined().select([index])
 
     def step(self, ids: Sequence[int]) -> Float[Tensor, "R K"]:
         """The hidden states after one more token of every sequence, (R, K)."""
@@ -114,11 +133,16 @@ class CacheBatch:
         """Number of tokens processed in each sequence."""
         return self.decoder.lengths
 
-    def add(self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]]) -> Float[Tensor, "N K"]:
+    def add(
+        self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], past: State | None = None
+    ) -> Float[Tensor, "N K"]:
         """Add sequences after the others; the hidden states after their prompts, (N, K)."""
-        hidden, state = process_prompts(self.model, self.device, prompts, sources)
+        hidden, state = process_prompts(self.model, self.device, prompts, sources, past)
         self.decoder.add(cast(Any, state))
         return hidden
+
+    def state(self, index: int) -> None:
+        """None: the cache of all sequences is one."""
 
     def step(self, ids: Sequence[int]) -> Float[Tensor, "R K"]:
         """The hidden states after one more token of every sequence, (R, K)."""

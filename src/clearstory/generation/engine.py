@@ -20,7 +20,7 @@ from clearstory.generation.constraints import EndTokens, TokenConstraints, end_t
 from clearstory.generation.decoding_batch import decoding_batch
 from clearstory.generation.sampling import sample_tokens
 from clearstory.generation.settings import Sampling
-from clearstory.models.base import LanguageModel, inference_mode
+from clearstory.models.base import LanguageModel, State, inference_mode
 from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
 
 PREFILL_TOKENS = 4096
@@ -59,6 +59,8 @@ class GenerationRequest:
         source: source ids of an encoder-decoder.
         constraints: which tokens may be generated; None for all.
         n_generated: number of tokens generated so far.
+        state: the model's state before the unread tokens; None where it has read none.
+        keep_state: whether the state is kept when the request is finished.
     """
 
     request: int
@@ -70,6 +72,8 @@ class GenerationRequest:
     source: Sequence[int] = ()
     constraints: TokenConstraints | None = None
     n_generated: int = 0
+    state: State | None = None
+    keep_state: bool = False
 
     @property
     def prefill_length(self) -> int:
@@ -154,6 +158,7 @@ class Engine:
         model: any LanguageModel.
         max_running: largest number of requests in the batch; others wait.
         suppress_tokens: ids that are never generated.
+        states: states of finished requests that were added with `keep_state`.
 
     >>> from clearstory.models.build import build
     >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
@@ -170,6 +175,7 @@ class Engine:
     waiting: deque[GenerationRequest] = field(default_factory=deque)
     running: list[GenerationRequest] = field(default_factory=list)  # in the order of `batch`
     n_requests: int = 0
+    states: dict[int, State] = field(default_factory=dict)
     _batched: bool | None = None  # see `decoding_batch`
 
     def __post_init__(self) -> None:
@@ -192,8 +198,14 @@ class Engine:
         truncate: Truncation | None = None,
         source: Sequence[int] | None = None,
         constraints: TokenConstraints | None = None,
+        state: State | None = None,
+        keep_state: bool = False,
     ) -> int:
-        """Add a request and return its number. Arguments and errors are those of `generate`."""
+        """Add a request and return its number. Arguments and errors are those of `generate`.
+
+        `state`: the state of a sequence that has read the first tokens of the prompt, but not the last; only the others
+        are read. `keep_state`: the request's own state is put into `states` when it is finished; see `state_of`, too.
+        """
         if sampling.beam > 1:
             raise BadSetting(
                 f"beam is {sampling.beam}, and an engine samples; use generation.beam_search.beam_search instead"
@@ -205,8 +217,9 @@ class Engine:
             generator.seed()
         else:
             generator.manual_seed(sampling.seed)
-        ends, unread = end_token_ids(eos_token_id), tuple(ids)
+        ends, unread = end_token_ids(eos_token_id), tuple(ids[0 if state is None else state.lengths[0] :])
         request = GenerationRequest(self.n_requests, sampling, ends, generator, ids, unread, source_ids, constraints)
+        request.state, request.keep_state = state, keep_state
         self.waiting.append(request)
         self.n_requests += 1
         return request.request
@@ -215,6 +228,12 @@ class Engine:
         """Remove a request; a finished one is ignored."""
         self.waiting = deque(each for each in self.waiting if each.request != request)
         self.retain([each.request != request for each in self.running])
+
+    def state_of(self, request: int) -> State | None:
+        """The state of a running request, which has read all its tokens but the last; None where the batch has none for
+        each request (on a GPU).
+        """
+        return self.batch.state([each.request for each in self.running].index(request))
 
     def next_tokens(self) -> list[StepOutput]:
         """One token for each running request, in the order they were added, after waiting ones have joined."""
@@ -236,6 +255,9 @@ class Engine:
             request.append_token(Token(id, logprob))
             for request, id, logprob in zip(running, ids.tolist(), logprobs.tolist(), strict=True)
         ]
+        for request, output in zip(running, outputs, strict=True):
+            if output.finished and request.keep_state and (state := self.state_of(request.request)) is not None:
+                self.states[request.request] = state
         self.retain([output.finished is None for output in outputs])
         return sorted(outputs, key=lambda output: output.request)
 
@@ -264,7 +286,9 @@ class Engine:
         n_joining = min(len(self.waiting), self.max_running - len(self.running) - len(restarting))
         prefilling = restarting + [self.waiting.popleft() for _ in range(n_joining)]
         for group in group_by_length(prefilling):
-            vectors.append(self.batch.add([request.unread for request in group], [request.source for request in group]))
+            unread, sources = [request.unread for request in group], [request.source for request in group]
+            vectors.append(self.batch.add(unread, sources, group[0].state))
+            group[0].state = None
             self.running = self.running + group
         if not vectors:
             return None
@@ -285,12 +309,18 @@ class Engine:
 
 
 def group_by_length(requests: Sequence[GenerationRequest]) -> Iterator[list[GenerationRequest]]:
-    """Requests in groups to prefill together: of similar lengths, and of at most PREFILL_TOKENS tokens."""
+    """Requests in groups to prefill together: of similar lengths, of at most PREFILL_TOKENS tokens; one with a state is
+    alone.
+    """
     group: list[GenerationRequest] = []
     for request in sorted(requests, key=lambda request: request.prefill_length):
         # Sorted: this request would be the longest of its group, the first is the shortest.
         n_tokens = request.prefill_length * (len(group) + 1)
-        if group and (n_tokens > PREFILL_TOKENS or request.prefill_length > 1.25 * group[0].prefill_length):
+        alone = request.state is not None or any(each.state is not None for each in group)
+        unlike = n_tokens > PREFILL_TOKENS or any(
+            request.prefill_length > 1.25 * each.prefill_length for each in group[:1]
+        )
+        if group and (alone or unlike):
             yield group
             group = []
         group.append(request)

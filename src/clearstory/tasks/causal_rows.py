@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -42,14 +42,28 @@ class CausalRow:
         return len(self.ids)
 
 
-def causal_batch(rows: Sequence[CausalRow]) -> Batch:
+MICRO_BATCH_TOKENS = 2048
+"""Tokens of a forward pass in training, padding included: what SmolLM2-135M keeps of them for its gradient is 3 GB."""
+
+
+@dataclass(frozen=True)
+class CausalBatch(Batch):
+    """A batch of rows, whose micro-batches have a limited number of tokens: its memory is that of the longest row."""
+
+    def split(self, parts: int) -> list[Self]:
+        """The batch in micro-batches, at most `parts` unless their tokens are too many."""
+        rows, length = self.tokens.ids.shape
+        return super().split(min(rows, max(parts, -(-rows // max(1, MICRO_BATCH_TOKENS // max(1, length))))))
+
+
+def causal_batch(rows: Sequence[CausalRow]) -> CausalBatch:
     """Rows as a batch: every token but the last as input, (B, T), and the next one as target where it is predicted."""
     tokens = TokenBatch.from_sequences([row.ids[:-1] for row in rows])
     targets = torch.full_like(tokens.ids, IGNORE_INDEX)
     for row, own in zip(rows, targets, strict=True):
         wanted = [id if predicted else IGNORE_INDEX for id, predicted in zip(row.ids, row.predicted, strict=True)]
         own[: row.length - 1] = torch.tensor(wanted[1:], dtype=torch.long)
-    return Batch(tokens, targets)
+    return CausalBatch(tokens, targets)
 
 
 def count_predicted(batch: Batch) -> dict[str, int]:

@@ -138,25 +138,28 @@ class Trainer:
         s = self.settings
         self.model.train()
         cast(Any, self.model).compute_dtype = COMPUTE_DTYPES[s.precision]
-        batch, states = self.batches.batch(self.step), self.initial_states()
+        batch = self.batches.batch(self.step)
         micro_batches = batch.split(s.gradient_accumulation_steps)
+        states = self.initial_states(len(micro_batches))
         counts = [self.objective.count_targets(micro_batch) for micro_batch in micro_batches]
         totals = {term: sum(count[term] for count in counts) for term in counts[0]}
         # Random draws are a function of seed and step, whatever was drawn between two steps.
         torch.manual_seed((s.seed * 1_000_003 + self.step) % 2**63)
         terms, final_states = dict.fromkeys(totals, 0.0), []
         with deterministic(self.device), using_backend(self.matmul), row_gradients(self.tables):
-            for micro_batch, state in zip(micro_batches, states[: len(micro_batches)], strict=True):
+            for micro_batch, state in zip(micro_batches, states, strict=True):
                 more, state = self.backward(micro_batch, totals, state)
                 terms = {name: terms[name] + more[name] for name in terms}
                 final_states.append(state)
             norm = self.clip_gradients()
         loss = sum(terms.values())
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            remedy = f"lower --training.learning_rate (now {s.learning_rate:g}) or warm up longer"
+            if self.step == 0 and not math.isfinite(loss):
+                remedy = "no weight has been changed yet, so the model's own weights overflow; begin from another model"
             raise Diverged(
                 f"the loss became {loss} (gradient norm {norm}) at step {self.step + 1:,}; the weights of step "
-                f"{self.step:,} are kept; lower --training.learning_rate (now {s.learning_rate:g}) or raise "
-                "--training.warmup_steps"
+                f"{self.step:,} are kept; {remedy}"
             )
         factor = lr_factor(self.step, self.steps, s)
         with deterministic(self.device):
@@ -170,15 +173,17 @@ class Trainer:
         learning_rate = s.learning_rate * factor
         return StepResult(self.step, self.steps, loss, learning_rate, norm, self.tokens, seconds, terms=terms)
 
-    def initial_states(self) -> list[State | None]:
-        """The initial state of each micro-batch of the next step; None for a model trained on shuffled windows."""
+    def initial_states(self, count: int) -> list[State | None]:
+        """The initial state of each of the next step's `count` micro-batches; None for a model trained on shuffled
+        windows.
+        """
         batch_size, n_micro_batches = self.settings.batch_size, self.settings.gradient_accumulation_steps
         if not self.stateful:
-            return [None] * n_micro_batches
+            return [None] * count
         if self.state is None or not self.batches.continues(self.step):
             fresh = cast(LanguageModel, self.model).init_state(batch_size * n_micro_batches)
             self.state = cast(RestorableState, fresh)
-        return [self.state.select(range(i * batch_size, (i + 1) * batch_size)) for i in range(n_micro_batches)]
+        return [self.state.select(range(i * batch_size, (i + 1) * batch_size)) for i in range(count)]
 
     def averaged_weights(self) -> AbstractContextManager[None]:
         """A block in which the model has the weights to evaluate and save: averaged ones, where the settings say so."""
