@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from clearstory.models.base import LanguageModel
 
 ATTENTION = (Capability.ATTENTION,)
+ATTENTION_RESIDUAL = (Capability.ATTENTION, Capability.HIDDEN_STATES)
 CAUSAL = (Capability.CAUSAL,)
 CAUSAL_RESIDUAL = (Capability.HIDDEN_STATES, Capability.CAUSAL)
 EMBEDDINGS = (Capability.EMBEDDINGS,)
@@ -48,9 +49,10 @@ STACK, ENCODER_DECODER = (
     "clearstory.models.transformer.encoder_decoder:EncoderDecoder",
 )
 RECURRENT_MODEL = "clearstory.models.recurrent.model:Recurrent"
+RECURRENT_SEQ2SEQ = "clearstory.models.recurrent.encoder_decoder:RecurrentEncoderDecoder"
 
 STRUCTURES: dict[Capability, tuple[str, ...]] = {
-    Capability.ATTENTION: (STACK, ENCODER_DECODER),
+    Capability.ATTENTION: (STACK, ENCODER_DECODER, RECURRENT_SEQ2SEQ),
     Capability.CLASSIFIER: ("clearstory.models.heads:ClassificationHead",),
     Capability.HIDDEN_STATES: (STACK, ENCODER_DECODER),
     Capability.GATES: (RECURRENT_MODEL,),
@@ -140,10 +142,12 @@ VIEWS: dict[str, ViewSpec] = {
     "fill-mask": ViewSpec("clearstory.lens.probes.predictions:fill_mask", (Capability.MLM_HEAD,)),
     "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION, choice=HEAD_CHOICE),
     "combined-heads": ViewSpec("clearstory.lens.probes.attention:combined_heads", ATTENTION),
-    "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION, choice=HEAD_CHOICE),
+    "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION_RESIDUAL, choice=HEAD_CHOICE),
     "heads": ViewSpec("clearstory.lens.probes.head_types:head_types", ATTENTION),
-    "dependency-heads": ViewSpec("clearstory.lens.probes.dependency_heads:dependency_heads", ATTENTION, slow=True),
-    "qk-circuit": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION),
+    "dependency-heads": ViewSpec(
+        "clearstory.lens.probes.dependency_heads:dependency_heads", ATTENTION_RESIDUAL, slow=True
+    ),
+    "qk-circuit": ViewSpec("clearstory.lens.probes.qk_circuit:qk_circuit", ATTENTION_RESIDUAL),
     "logit-lens": ViewSpec("clearstory.lens.probes.residual_stream:logit_lens", RESIDUAL),
     "logit-attribution": ViewSpec("clearstory.lens.probes.logit_attribution:logit_attribution", CAUSAL_RESIDUAL),
     "residual-norms": ViewSpec("clearstory.lens.probes.residual_stream:residual_norms", RESIDUAL),

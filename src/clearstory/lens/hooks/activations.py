@@ -20,7 +20,8 @@ Names in a Transformer, for each layer i from 0; in an encoder-decoder they begi
     blocks.i                        (B, T, W)     residual stream after the block
     norm                            (B, T, W)     output of the final norm, where there is one
 
-and in a recurrent model `embedding` and `layers.i`, both (T, B, W): the output of each layer. The model itself has no
+and in a recurrent model `embedding` and `layers.i`, both (T, B, W): the output of each layer; in a recurrent
+encoder-decoder `cross_attention.pattern`, (B, 1, T, S), which can be recorded and not replaced. The model itself has no
 hooks: they are installed while something is recorded or replaced, and removed afterwards.
 """
 
@@ -36,11 +37,18 @@ import torch
 from torch import Tensor, nn
 
 from clearstory.errors import CannotDo, UnknownName, nearest
-from clearstory.lens.hooks.installation import ActivationHooks, Replacement, install_recurrent, install_stack
+from clearstory.lens.hooks.installation import (
+    ActivationHooks,
+    Replacement,
+    install_recurrent,
+    install_source_attention,
+    install_stack,
+)
 from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, family_name, require
 from clearstory.models.heads import backbone_of
 from clearstory.models.inference_model import InferenceView
+from clearstory.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from clearstory.models.transformer.stack import Stack
 
 ATTENTION_ACTIVATIONS = ("input", "query", "key", "value", "scores", "pattern", "head_outputs")
@@ -117,6 +125,8 @@ def installed_hooks(model: LanguageModel) -> Iterator[ActivationHooks]:
         hooks = ActivationHooks()
         if Capability.RECURRENT_STATE in model.capabilities:
             install_recurrent(network, hooks)
+        elif is_recurrent_with_attention(model):
+            install_source_attention(network.decoder.cross_attention, hooks)
         else:
             for prefix, stack in transformer_stacks(model):
                 install_stack(stack, prefix, hooks)
@@ -135,6 +145,8 @@ def activation_names(model: LanguageModel) -> list[str]:
     """The names of all activations of a model, in the order of computation. Raises CannotDo for a model without any."""
     if Capability.RECURRENT_STATE in model.capabilities:
         return ["embedding", *(f"layers.{layer}" for layer in range(len(unwrap_model(model).layers)))]
+    if is_recurrent_with_attention(model):
+        return ["cross_attention.pattern"]
     names = []
     for prefix, stack in transformer_stacks(model):
         names += [f"{prefix}embedding", f"{prefix}embedding_output"]
@@ -162,6 +174,11 @@ def transformer_stacks(model: LanguageModel) -> list[tuple[str, Stack]]:
     if Capability.SOURCE in model.capabilities:
         return [("encoder.", network.encoder), ("decoder.", network.decoder)]
     return [("", network)]
+
+
+def is_recurrent_with_attention(model: LanguageModel) -> bool:
+    """Whether a model is a recurrent encoder-decoder with attention to its source."""
+    return Capability.ATTENTION in model.capabilities and isinstance(unwrap_model(model), RecurrentEncoderDecoder)
 
 
 def unwrap_model(model: LanguageModel) -> Any:

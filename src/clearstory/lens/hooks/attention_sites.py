@@ -14,13 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo
-from clearstory.lens.hooks.activations import record_activations, transformer_stacks
+from clearstory.lens.hooks.activations import (
+    is_recurrent_with_attention,
+    record_activations,
+    transformer_stacks,
+    unwrap_model,
+)
 from clearstory.lens.hooks.passage import Passage
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability
 from clearstory.models.lora import LoRALinear
-from clearstory.models.transformer.attention import Attention, causal_mask
-from clearstory.models.transformer.stack import Stack
+from clearstory.models.transformer.attention import causal_mask
 
 AttentionPart = Literal["encoder", "decoder", "cross"]
 """Self-attention of the encoder or of the decoder, or the decoder's cross-attention to the source."""
@@ -28,11 +32,14 @@ AttentionPart = Literal["encoder", "decoder", "cross"]
 
 @dataclass(frozen=True)
 class AttentionSite:
-    """One attention layer of a model. `name` is the name of its output among the activations."""
+    """One attention layer of a model. `name` is the name of its output among the activations.
 
-    stack: Stack
-    attention: Attention
-    norm: nn.Module
+    The attention of a recurrent decoder is a SourceAttention, which is in no stack and has no norm.
+    """
+
+    stack: Any  # a Stack, or None
+    attention: Any  # an Attention or a SourceAttention
+    norm: Any  # a norm, or None
     part: AttentionPart
     layer: int
     name: str
@@ -40,16 +47,18 @@ class AttentionSite:
     @property
     def heads(self) -> int:
         """Number of heads."""
-        return self.stack.config.heads
+        return 1 if self.stack is None else int(self.stack.config.heads)
 
     @property
     def head_dim(self) -> int:
         """Width of one head's queries and keys."""
-        return self.attention.head_dim
+        return int(self.attention.head_dim)
 
     @property
     def title(self) -> str:
-        """For people: "layer 3", "layer 3, cross-attention", "encoder layer 3"."""
+        """For people: "layer 3", "layer 3, cross-attention", "encoder layer 3", "the decoder"."""
+        if self.stack is None:
+            return "the decoder"
         if self.part == "cross":
             return f"layer {self.layer}, cross-attention"
         return f"{'' if self.name.startswith('blocks') else self.part + ' '}layer {self.layer}"
@@ -117,6 +126,8 @@ class AttentionSite:
 
 def attention_parts(model: LanguageModel) -> tuple[AttentionPart, ...]:
     """The kinds of attention that a model has. Raises CannotDo for one without attention."""
+    if is_recurrent_with_attention(model):
+        return ("cross",)
     transformer_stacks(model)
     if Capability.SOURCE in model.capabilities:
         return ("encoder", "decoder", "cross")
@@ -133,8 +144,11 @@ def attention_sites(model: LanguageModel, part: AttentionPart | None = None) -> 
     if part not in ("encoder", "decoder", "cross"):
         raise BadSetting(f"part is '{part}'; it must be encoder, decoder or cross")
     if part not in parts:
-        architecture = "an encoder" if parts == ("encoder",) else "a decoder"
-        raise CannotDo(f"part is '{part}', and this model is {architecture} only; leave part out")
+        only = {"encoder": "is an encoder only", "decoder": "is a decoder only", "cross": "has cross-attention only"}
+        raise CannotDo(f"part is '{part}', and this model {only[parts[0]]}; leave part out")
+    if is_recurrent_with_attention(model):
+        attention = unwrap_model(model).decoder.cross_attention
+        return [AttentionSite(stack=None, attention=attention, norm=None, part=part, layer=0, name="cross_attention")]
     prefix, stack = transformer_stacks(model)[0 if part == parts[0] else 1]
     name = "cross_attention" if part == "cross" else "attention"
     return [

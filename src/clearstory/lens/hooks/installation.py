@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.recurrent.model import Recurrent
+from clearstory.models.recurrent.source_attention import SourceAttention
 from clearstory.models.transformer.attention import Attention, LayerCache, causal_mask
 from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.stack import Stack
@@ -67,6 +68,22 @@ def install_recurrent(model: Recurrent, hooks: ActivationHooks) -> None:
     hooks.installed.enter_context(output_hook(model.embedding, partial(hooks, "embedding")))
     for layer, cell in enumerate(model.layers):
         hooks.installed.enter_context(output_hook(cell, partial(hooks, f"layers.{layer}")))
+
+
+def install_source_attention(attention: SourceAttention, hooks: ActivationHooks) -> None:
+    """Hooks in the attention of a recurrent encoder-decoder: its weights as those of one head, (B, 1, T, S)."""
+    name = "cross_attention.pattern"
+
+    def pattern(pattern: Callable[[Tensor], Tensor], weights: Tensor) -> Tensor:
+        weights = pattern(weights)
+        if not torch.equal(hooks(name, weights[:, None]), weights[:, None]):
+            raise CannotDo(
+                "the attention weights of a recurrent decoder cannot be replaced, since its states were computed from "
+                "them; record them, or use a Transformer"
+            )
+        return weights
+
+    hooks.installed.enter_context(wrapped_method(attention.pattern, pattern))
 
 
 def install_stack(stack: Stack, prefix: str, hooks: ActivationHooks) -> None:

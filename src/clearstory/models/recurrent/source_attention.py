@@ -19,9 +19,13 @@ class SourceAttention(nn.Module):
     dot: s_iᵀ W_a h_j, Luong et al. 2015, eq. 8 (general), where s_i is the decoder's output.
     """
 
+    causal = False
+    sliding_window: int | None = None
+
     def __init__(self, config: RecurrentSeq2SeqConfig) -> None:
         super().__init__()
         units, size, additive = config.hidden_size, config.head_dim, config.attention == "additive"
+        self.head_dim = size
         self.key = Linear(units, size, bias=False)
         self.query = Linear(units, size, bias=False) if additive else None
         self.energy = nn.Parameter(torch.empty(size)) if additive else None
