@@ -106,7 +106,7 @@ def perplexity(nats: float, n_tokens: int) -> float:
 
 def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
     """chrF: F-score of character n-grams shared with references, from 0 to 100. Popović 2015, by sacrebleu."""
-    return float(_sacrebleu().corpus_chrf(*_aligned(texts, references)).score)
+    return float(sacrebleu().corpus_chrf(*_aligned(texts, references)).score)
 
 
 def bleu(texts: Sequence[str], references: Sequence[str], tokenizer: str | None = "13a") -> float:
@@ -115,7 +115,7 @@ def bleu(texts: Sequence[str], references: Sequence[str], tokenizer: str | None 
     `tokenizer` is one of sacrebleu's; None for text whose words are separated already.
     """
     texts, reference_lists = _aligned(texts, references)
-    return float(_sacrebleu().corpus_bleu(texts, reference_lists, tokenize=tokenizer or "none", force=True).score)
+    return float(sacrebleu().corpus_bleu(texts, reference_lists, tokenize=tokenizer or "none", force=True).score)
 
 
 def _aligned(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -126,7 +126,8 @@ def _aligned(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str]
     return list(texts), [list(references)]
 
 
-def _sacrebleu() -> Any:
+def sacrebleu() -> Any:
+    """The module. Raises MissingExtra where it is not installed."""
     try:
         import sacrebleu
     except ModuleNotFoundError:

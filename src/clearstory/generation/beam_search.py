@@ -112,6 +112,7 @@ def beam_search_batch(
     suppress_tokens: Sequence[int] = (),
     constraints: TokenConstraints | None = None,
     early_stopping: EarlyStopping = False,
+    max_tokens: Sequence[int] | None = None,
     on_candidate: Callable[[Candidate], object] | None = None,
 ) -> list[list[Hypothesis]]:
     """For each prompt the `sampling.beam` best continuations, best first.
@@ -121,7 +122,8 @@ def beam_search_batch(
     A search is done when as many have finished as there are beams, and the best beam would not be among them if it
     ended now (see EarlyStopping). One beam is therefore greedy. Temperature and cuts do not apply; the repetition
     penalty and the constraints do, on log-probabilities. Full contexts are handled as in `generate`. Prompts are
-    searched in one batch, and each result is that of a search of its own. Arguments and errors are those of `generate`.
+    searched in one batch, and each result is that of a search of its own; `max_tokens` are the limits of each, up to
+    that of `sampling`. Arguments and errors are those of `generate`.
     """
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device
@@ -129,9 +131,10 @@ def beam_search_batch(
     source_ids = [prepare_source(model, source, truncate) for source in given]
     prompt_ids = [prepare_prompt(model, prompt, start_token_id, truncate) for prompt in prompts]
     rules = _Rules(sampling, end_token_ids(eos_token_id), tuple(suppress_tokens), constraints, early_stopping)
+    limits = [sampling.max_tokens] * len(prompts) if max_tokens is None else max_tokens
     searches = [
-        _Search(prompt, source, rules.longest(prompt), on_candidate=on_candidate)
-        for prompt, source in zip(prompt_ids, source_ids, strict=True)
+        _Search(prompt, source, min(rules.longest(prompt), limit), on_candidate=on_candidate)
+        for prompt, source, limit in zip(prompt_ids, source_ids, limits, strict=True)
     ]
     state: State | None = None
     with inference_mode(model):
