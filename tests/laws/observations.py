@@ -251,7 +251,7 @@ def observe_evaluate(recipe: Any, **more: Any) -> Any:
         sizes.append(kind["batch_size"])
         return real(*args, **kind)
 
-    with mock.patch("clearstory.recipes.inference.evaluate.iter_scores", watched):
+    with mock.patch("clearstory.recipes.inference.evaluate_text.iter_scores", watched):
         return run_command("evaluate", recipe, **more), sizes
 
 

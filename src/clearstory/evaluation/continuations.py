@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from os.path import commonprefix
 from typing import Any, cast
 
 import torch
@@ -150,13 +149,12 @@ class ContinuationScorer:
             yield from self.forward_targets(requests)
             return
         sequences = [shorten(request, self.model.context) for request in requests]
-        prefix = tuple(commonprefix([context[:-1] for context, _ in sequences])) if len(sequences) > 1 else ()
         state = None
-        if len(prefix) < MIN_PREFIX:
-            prefix = ()
-        if prefix:
-            state = self.read_prefix(prefix)
-            sequences = [(context[len(prefix) :], continuation) for context, continuation in sequences]
+        contexts = [context[:-1] for context, _ in sequences]
+        shared = common_length(min(contexts), max(contexts)) if len(set(contexts)) > 1 else 0
+        if shared >= MIN_PREFIX:
+            state = self.read_prefix(contexts[0][:shared])
+            sequences = [(context[shared:], continuation) for context, continuation in sequences]
         if self.decoder is not None:
             yield from self.forward_trees(self.decoder, sequences, state)
         else:
@@ -301,19 +299,25 @@ def trees_of(inputs: Sequence[Sequence[int]], most: int) -> list[tuple[list[int]
     Sequences that share at least half of their tokens are put together up to `most` tokens, others up to
     `MAX_TREE_TOKENS`.
     """
-    order = sorted(range(len(inputs)), key=lambda index: inputs[index])
+    order = sorted(range(len(inputs)), key=lambda index: list(inputs[index]))
     groups: list[tuple[list[int], int]] = []
     for index in order:
         ids = inputs[index]
         if groups:
             members, size = groups[-1]
-            shared = len(commonprefix([inputs[members[-1]], ids]))
+            shared = common_length(inputs[members[-1]], ids)
             limit = most if 2 * shared >= len(ids) else MAX_TREE_TOKENS
             if shared and size + len(ids) - shared <= limit:
                 groups[-1] = ([*members, index], size + len(ids) - shared)
                 continue
         groups.append(([index], len(ids)))
     return sorted(groups, key=lambda group: -group[1])
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Number of tokens with which both sequences begin."""
+    differ = (at for at, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(differ, min(len(first), len(second)))
 
 
 def tree_tokens(group: tuple[list[int], int]) -> int:

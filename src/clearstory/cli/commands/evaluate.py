@@ -9,13 +9,15 @@ from clearstory.cli.command import Command, Output
 from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
-    from clearstory.recipes.inference.evaluate import Evaluation
-    from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
+    from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
+    from clearstory.recipes.inference.text_evaluation import Evaluation
     from clearstory.recipes.inference.vector_scores import VectorScores
 
 
 def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Evaluate and print the scores."""
+    if recipe.harness_tasks:
+        return run_harness(recipe, output)
     if recipe.vector_tasks:
         return run_vector_tasks(recipe, output)
     if recipe.task != ("text",):
@@ -162,6 +164,33 @@ def print_vector_scores(scores: VectorScores, output: Output) -> None:
         output.console.print(f"  {section['section']}: {'  '.join(values)}  of {section['examples']:,}")
 
 
+def run_harness(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
+    """Print the metrics of tasks of lm-evaluation-harness with their intervals, and where the results are."""
+    from clearstory.cli.training_display import format_seconds, progress_bar
+    from clearstory.recipes.inference.evaluate_harness import evaluate_harness
+
+    with progress_bar(output, "evaluating") as on_progress:
+        evaluation = evaluate_harness(
+            recipe.model,
+            recipe.harness_tasks,
+            recipe.benchmarks,
+            limit=recipe.limit,
+            batch_size=recipe.batch_size,
+            device=recipe.device,
+            on_progress=on_progress,
+        )
+    if not output.json:
+        for each in evaluation.metrics:
+            interval = each.interval
+            more = "" if interval is None else f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+            of = "" if each.examples is None else f", {each.examples:,} examples"
+            name = each.metric if each.filter == "none" else f"{each.metric} ({each.filter})"
+            output.console.print(f"{each.task} {name} {each.value:.4f}{more}{of}")
+        where = "" if recipe.benchmarks.out is None else f"; results in {recipe.benchmarks.out}"
+        output.console.print(f"{format_seconds(evaluation.seconds)}{where}")
+    return evaluation.to_json()
+
+
 def needs_torch(recipe: EvaluateRecipe) -> bool:
     """Whether the model is any but an n-gram model, whose tables numpy reads."""
     from clearstory.formats.ngram_tables import is_ngram_model
@@ -173,6 +202,9 @@ COMMAND = Command(
     recipe=EvaluateRecipe,
     run=run,
     example="clearstory evaluate runs/book another-book.txt",
-    further_examples=("clearstory evaluate models/minilm --task similarity:pairs.tsv analogy:questions.txt",),
+    further_examples=(
+        "clearstory evaluate models/minilm --task similarity:pairs.tsv analogy:questions.txt",
+        "clearstory evaluate runs/book --task lm-eval:arc_easy,piqa --task-files benchmarks",
+    ),
     needs_torch=needs_torch,
 )

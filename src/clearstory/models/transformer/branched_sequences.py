@@ -99,8 +99,8 @@ class BranchedSequences:
         """Head outputs of all rows, from their queries, keys and values."""
         c = self.config
         outputs = []
-        for part, bias in zip(heads.split(self.sizes), self.biases, strict=True):
-            q, k, v = part.transpose(0, 1).split([c.heads, c.kv_heads, c.kv_heads])
+        for part, bias in zip(torch.split(heads, self.sizes), self.biases, strict=True):
+            q, k, v = torch.split(part.transpose(0, 1), [c.heads, c.kv_heads, c.kv_heads])
             if self.prefix is not None:
                 cached = self.prefix.buffer.data[layer, :, :, : self.prefix.kept]
                 k, v = torch.cat([cached[0], k], 1), torch.cat([cached[1], v], 1)

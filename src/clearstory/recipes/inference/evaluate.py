@@ -1,103 +1,32 @@
-"""Evaluate: how well a model predicts a text, in bits per byte."""
+"""Evaluate: how well a model predicts a text, and its scores on the tasks of every other kind.
+
+Each kind of evaluation is a file of its own; this one chooses among them.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Literal, Unpack, overload
 
-import numpy as np
-
-from clearstory.errors import BadInput, BadSetting, CannotDo
-from clearstory.evaluation.windows import WindowMode, has_targets, iter_scores, window_length_and_stride
-from clearstory.formats.ngram_tables import open_ngram_tables
-from clearstory.metrics import Score
-from clearstory.models.capabilities import Capability, has_capability, require
-from clearstory.models.ngram.tables import NGramTables
+from clearstory.errors import BadSetting
+from clearstory.evaluation.windows import WindowMode
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
 from clearstory.recipes.inference.model_argument import ModelWithTokenizer
+from clearstory.recipes.inference.text_evaluation import Evaluation as Evaluation
 from clearstory.recipes.inference.vector_scores import VectorEvaluation
-from clearstory.recipes.notebook_html import html_table
+from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, BenchmarkSettings, harness_tasks
+from clearstory.recipes.settings.keywords import BenchmarkKeywords
+from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.settings.vector_tasks import LABELED_TASKS, vector_tasks
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
-from clearstory.text.document import Document
-from clearstory.text.documents import is_parallel, read_documents
-from clearstory.text.read_notes import ReadNotes
-from clearstory.text.sentinels import sentinels
 from clearstory.text.settings import ReadSettings
-from clearstory.text.start_tokens import bos_or_eos_token_id
-from clearstory.text.token_dataset import TokenDataset, encode_documents
-from clearstory.text.tokenizers import Tokenizer
-from clearstory.training.objectives.table import objective_spec, resolve_objective
-from clearstory.training.settings import TrainingSettings
 
-if TYPE_CHECKING:  # they import torch, which n-gram models are evaluated without
-    from clearstory.models.base import LanguageModel
-    from clearstory.models.transformer.encoder import Encoder
-    from clearstory.models.transformer.encoder_decoder import EncoderDecoder
-    from clearstory.tasks.evaluation import TaskEvaluation
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How well a model predicts a text, and how that was measured.
-
-    Args:
-        score: sums of nats, tokens and bytes; `bytes` is None if bits per byte are undefined, and `reason` says why.
-        documents: number of documents, each evaluated on its own.
-        windows: strided (overlapping), blocks (adjacent), or whole for a model without a context.
-        stride: tokens between the starts of two windows; None for whole.
-        context: length of a window in tokens; None for whole.
-        unknown: number of out-of-vocabulary tokens.
-        lossless: whether the tokens decode to exactly the text.
-        seconds: time of the evaluation.
-        note: what was skipped or replaced in the files; None where nothing was.
-    """
-
-    score: Score
-    documents: int
-    windows: Literal["strided", "blocks", "whole"]
-    stride: int | None
-    context: int | None
-    unknown: int
-    lossless: bool
-    seconds: float
-    note: str | None = None
-
-    @property
-    def bits_per_byte(self) -> float | None:
-        """Bits per byte; None if the tokenizer is lossy on this text."""
-        return self.score.bits_per_byte
-
-    def _repr_html_(self) -> str:
-        """The main values as a table, for notebooks."""
-        names = ("bits_per_byte", "nats_per_token", "perplexity", "tokens", "bytes", "documents", "windows", "reason")
-        values = self.to_json()
-        return html_table((name.replace("_", " "), values[name]) for name in names if values[name] is not None)
-
-    def to_json(self) -> dict[str, Any]:
-        """All values as a dictionary for JSON."""
-        return {
-            "bits_per_byte": self.score.bits_per_byte,
-            "nats_per_token": self.score.nats_per_token,
-            "perplexity": self.score.perplexity,
-            "bytes": self.score.bytes,
-            "tokens": self.score.tokens,
-            "documents": self.documents,
-            "windows": self.windows,
-            "stride": self.stride,
-            "context": self.context,
-            "unknown": self.unknown,
-            "lossless": self.lossless,
-            "reason": self.score.reason,
-            "seconds": self.seconds,
-            "note": self.note,
-        }
+if TYPE_CHECKING:
+    from clearstory.recipes.inference.evaluate_harness import HarnessEvaluation
+    from clearstory.recipes.inference.evaluate_probes import ProbeEvaluation
 
 
 @overload
@@ -127,6 +56,19 @@ def evaluate(
     vectors: Literal["input", "sentence"] | None = None,
     device: str | None = None,
 ) -> VectorEvaluation: ...
+
+
+@overload
+def evaluate(
+    model: str | Path | ModelWithTokenizer,
+    *,
+    task: str | Sequence[str],
+    limit: int | None = None,
+    batch_size: int = 8,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    **benchmarks: Unpack[BenchmarkKeywords],
+) -> HarnessEvaluation | ProbeEvaluation: ...
 
 
 @overload
@@ -164,9 +106,10 @@ def evaluate(
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Evaluation | EncoderEvaluation | VectorEvaluation | TaskEvaluation:
-    """How well a model predicts the text of `sources`, or `texts`; or, with `task`, its metrics on labeled examples, or
-    how good its vectors are.
+    **benchmarks: Unpack[BenchmarkKeywords],
+) -> Evaluation | EncoderEvaluation | VectorEvaluation | TaskEvaluation | HarnessEvaluation | ProbeEvaluation:
+    """How well a model predicts the text of `sources`, or `texts`; or, with `task`, its metrics on labeled examples,
+    how good its vectors are, or its scores on benchmarks.
 
     A document that is longer than the context is read in windows. Each document is preceded by the start token, so that
     its first token is predicted too; without such a token, first tokens are left out of all sums. The end token of each
@@ -176,7 +119,8 @@ def evaluate(
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         sources: files, folders, globs or corpora.
         task: "text"; "classify", "pairs", "tag" or "embed", with `sources` of labeled examples; or tasks that compare
-            vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE".
+            vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or "lm-eval:NAME,NAME", tasks of
+            lm-evaluation-harness, whose data is in the folder `task_files`; or "probes", in the folder `probe_files`.
         vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
             default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
         text_column, pair_column, label_column: columns of labeled examples, found by their usual names if not given.
@@ -186,17 +130,31 @@ def evaluate(
         stride: tokens between the starts of two strided windows; half the context by default, except of labeled texts,
             which are read in windows only with it.
         batch_size: windows in one batch.
-        limit: stop after about this number of tokens.
+        limit: stop after about this number of tokens; of benchmarks, after this number of examples of each.
         data: how files are read.
         precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the model as it is.
         int8: another spelling of the precision int8.
         device: cpu, cuda, mps or auto.
-        on_progress: called with the number of tokens done and the number of all tokens.
+        on_progress: called with the number of tokens (of benchmarks, requests) done and the number of all.
+        benchmarks: fields of BenchmarkSettings, such as `task_files` and `num_fewshot`.
 
     Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.
     """
     paths = [sources] if isinstance(sources, str | Path) else sources
     tasks = [task] if isinstance(task, str) else list(task)
+    settings = build_settings(BenchmarkSettings, benchmarks)
+    harness = harness_tasks(tasks)
+    settings.check_used(HARNESS if harness else ", ".join(tasks))
+    if harness:
+        from clearstory.recipes.inference.evaluate_harness import evaluate_harness
+
+        return evaluate_harness(
+            model, harness, settings, limit=limit, batch_size=batch_size, device=device, on_progress=on_progress
+        )
+    if tasks == [PROBES]:
+        from clearstory.recipes.inference.evaluate_probes import evaluate_probes
+
+        return evaluate_probes(model, settings, limit=limit, device=device, on_progress=on_progress)
     if len(tasks) == 1 and tasks[0] in LABELED_TASKS:
         from clearstory.recipes.inference.evaluate_task import evaluate_on_task
 
@@ -207,35 +165,21 @@ def evaluate(
         )
     if tasks != ["text"]:
         return evaluate_task_of_vectors(model, tasks, paths, vectors, device)
-    chosen = resolve_precision(precision, int8)
-    network, tokenizer = open_to_evaluate(model, chosen, device)
-    notes = ReadNotes()
-    evaluation: Evaluation | EncoderEvaluation
-    if texts is None:
-        documents: Iterable[Document] = read_documents(paths, data, notes)
-    else:
-        documents = (Document(str(index), text) for index, text in enumerate(texts))
-    if has_capability(network, Capability.SOURCE):
-        evaluation = evaluate_seq2seq(cast("EncoderDecoder", network), tokenizer, paths, texts, data, limit, notes)
-    elif has_capability(network, Capability.BIDIRECTIONAL):
-        from clearstory.recipes.inference.evaluate_encoder import evaluate_encoder
+    from clearstory.recipes.inference.evaluate_text import evaluate_text
 
-        require(network, Capability.MLM_HEAD)
-        encoder = cast("Encoder", network)
-        evaluation = evaluate_encoder(encoder, tokenizer, documents, limit=limit, on_progress=on_progress)
-    else:
-        require(network, Capability.CAUSAL)
-        evaluation = evaluate_causal(
-            network if chosen == "auto" else with_precision(network, chosen, batch_size),
-            tokenizer,
-            documents,
-            windows=windows,
-            stride=stride,
-            batch_size=batch_size,
-            limit=limit,
-            on_progress=on_progress,
-        )
-    return replace(evaluation, note=notes.text)
+    return evaluate_text(
+        model,
+        paths,
+        texts,
+        windows=windows,
+        stride=stride,
+        batch_size=batch_size,
+        limit=limit,
+        data=data,
+        precision=resolve_precision(precision, int8),
+        device=device,
+        on_progress=on_progress,
+    )
 
 
 def evaluate_task_of_vectors(
@@ -252,169 +196,3 @@ def evaluate_task_of_vectors(
     if not tasks:
         raise BadSetting(f"task is {', '.join(named)}; give tasks that compare vectors, such as similarity:FILE")
     return evaluate_vectors(model, tasks, vectors=vectors, device=device)
-
-
-def open_to_evaluate(
-    model: str | Path | ModelWithTokenizer, precision: Precision, device: str | None
-) -> tuple[LanguageModel | NGramTables, Tokenizer]:
-    """The model and its tokenizer; of a path to an n-gram model its tables, which need no torch."""
-    if isinstance(model, str | Path) and precision == "auto" and device in (None, "cpu"):
-        opened = open_ngram_tables(model)
-        if opened is not None:
-            return opened.model, opened.tokenizer
-    from clearstory.recipes.inference.loading import load_model_and_tokenizer
-
-    return load_model_and_tokenizer(model, device)
-
-
-def with_precision(model: LanguageModel | NGramTables, precision: Precision, batch_size: int) -> LanguageModel:
-    """The model with weights of another precision."""
-    from clearstory.models.inference_model import inference_model
-
-    return inference_model(cast("LanguageModel", model), precision, batch_size)
-
-
-def without_gradients(model: object) -> AbstractContextManager[None]:
-    """A block in which a model computes without gradients or dropout; tables have neither."""
-    if isinstance(model, NGramTables):
-        return nullcontext()
-    from clearstory.models.base import inference_mode
-
-    return inference_mode(model)
-
-
-def evaluate_seq2seq(
-    model: EncoderDecoder,
-    tokenizer: Tokenizer,
-    sources: Sequence[str | Path],
-    texts: Sequence[str] | None,
-    data: ReadSettings | None,
-    limit: int | None,
-    notes: ReadNotes,
-) -> Evaluation:
-    """How well an encoder-decoder predicts all targets given their sources; pairs are counted as documents.
-
-    Targets are those of pairs where the files have pairs, else spans dropped from running text, always the same ones.
-    Raises CannotDo for running text and a model without sentinel tokens, BadInput for text that is too short.
-    """
-    data = data or ReadSettings()
-    pairs = texts is None and (data.pairs or is_parallel(sources, data))
-    if not pairs and not sentinels(tokenizer):
-        raise CannotDo(
-            "this model was not trained with span corruption and cannot be evaluated on running text; give pairs of a "
-            "source and its target, as .tsv or .jsonl"
-        )
-    if texts is None:
-        documents = list(read_documents(sources, replace(data, pairs=pairs), notes))
-    else:
-        documents = [Document(str(number), text) for number, text in enumerate(texts)]
-    tracked = LosslessTracker(tokenizer, documents)
-    dataset = encode_documents(tokenizer, tracked)
-    if len(dataset) < 10:
-        raise BadInput(f"{len(dataset):,} tokens are too few to predict any of them from the others; give more text")
-    name = resolve_objective("auto", model.config.architecture, pairs)
-    objective, _ = objective_spec(name).make(tokenizer, TrainingSettings()).configure(model.config)
-    started = time.perf_counter()
-    with without_gradients(model):
-        validation = objective.validate(model, dataset, model.config.context, limit)
-    count = dataset.documents // 2 if pairs else dataset.documents
-    return Evaluation(
-        score=validation.score,
-        documents=count,
-        windows="whole",
-        stride=None,
-        context=None,
-        unknown=0,
-        lossless=tracked.lossless,
-        seconds=time.perf_counter() - started,
-    )
-
-
-def evaluate_causal(
-    model: LanguageModel | NGramTables,
-    tokenizer: Tokenizer,
-    documents: Iterable[Document],
-    *,
-    windows: WindowMode,
-    stride: int | None,
-    batch_size: int,
-    limit: int | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> Evaluation:
-    """How well a causal model predicts documents, window by window. Raises BadInput for text without a target."""
-    length, step = window_length_and_stride(model, None, windows, stride)
-    tracked = LosslessTracker(tokenizer, documents)
-    dataset = encode_documents(tokenizer, tracked)
-    start_token_id = bos_or_eos_token_id(tokenizer)
-    if not dataset.text_bytes or not has_targets(dataset, start_token_id):
-        raise BadInput("the text is too short: it has no token to predict; give more text")
-    started = time.perf_counter()
-    score = score_text(
-        model,
-        dataset,
-        on_progress=on_progress,
-        limit=limit,
-        windows=windows,
-        stride=stride,
-        batch_size=batch_size,
-        start_token_id=start_token_id,
-    )
-    unknown = 0 if tokenizer.unk_token_id is None else int(np.count_nonzero(dataset.ids == tokenizer.unk_token_id))
-    if not tracked.lossless:
-        score = score.without_bytes(lossy_tokenizer_reason(unknown))
-    return Evaluation(
-        score=score,
-        documents=dataset.documents,
-        windows="whole" if length is None else windows,
-        stride=None if length is None else step,
-        context=length,
-        unknown=unknown,
-        lossless=tracked.lossless,
-        seconds=time.perf_counter() - started,
-    )
-
-
-def score_text(
-    model: LanguageModel | NGramTables,
-    dataset: TokenDataset,
-    *,
-    on_progress: Callable[[int, int], None] | None = None,
-    limit: int | None = None,
-    **options: Any,
-) -> Score:
-    """Sums of nats, tokens and bytes of a dataset; `options` are those of `evaluation.windows.iter_scores`."""
-    total = len(dataset) if limit is None else min(limit, len(dataset))
-    score = Score()
-    with without_gradients(model):
-        for part in iter_scores(model, dataset, limit=limit, **options):
-            score += part
-            if on_progress is not None:
-                on_progress(min(score.tokens, total), total)
-    return score
-
-
-class LosslessTracker:
-    """Iterates over documents and records in `lossless` whether the tokenizer reproduces all of them exactly."""
-
-    def __init__(self, tokenizer: Tokenizer, documents: Iterable[Document]) -> None:
-        self.tokenizer = tokenizer
-        self.documents = documents
-        self.lossless = True
-
-    def __iter__(self) -> Iterator[Document]:
-        for document in self.documents:
-            self.lossless = self.lossless and self.tokenizer.is_lossless(document.text)
-            yield document
-
-
-def lossy_tokenizer_reason(unknown: int) -> str:
-    """Why a text has no bits per byte, for a text with this number of out-of-vocabulary tokens."""
-    if unknown:
-        return (
-            f"{unknown:,} tokens of this text are out of vocabulary, and the cost of their bytes is not known; use "
-            "nats per token for this model, and bits per byte for models with a lossless tokenizer"
-        )
-    return (
-        "the tokenizer does not reproduce this text exactly (case or white space is lost), so bits per byte would "
-        "count bytes that were never predicted; use nats per token"
-    )

@@ -9,6 +9,7 @@ from typing import Literal
 from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
 from clearstory.models.precision import Precision
+from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, BenchmarkSettings, harness_tasks
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
 from clearstory.recipes.settings.vector_tasks import VectorTask, vector_tasks
 from clearstory.tasks.data.settings import LabelSettings, Problem, Trees
@@ -61,6 +62,32 @@ class GenerateRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatRecipe:
+    """Chat with a model in the terminal; where standard input is no terminal, each of its lines is a message.
+
+    Args:
+        model: model folder, run folder, checkpoint or .gguf file.
+        system: system message.
+        load: file with a conversation to continue, as /save writes it.
+        chat_template: chatml, or a file with a Jinja template, for a model that has none.
+        truncate: left leaves out the first turns of a conversation that exceeds the context; default: raise an error.
+        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
+        int8: another spelling of --precision int8.
+        device: cpu, cuda, mps or auto; default: cpu.
+    """
+
+    model: str = positional_setting("MODEL")
+    system: str | None = None
+    load: Path | None = None
+    sampling: SamplingOverrides = field(default_factory=SamplingOverrides, metadata=INLINE_SECTION)
+    chat_template: str | None = None
+    truncate: Literal["left"] | None = None
+    precision: Precision = "auto"
+    int8: bool = False
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateRecipe:
     """Evaluate a model on a text, in bits per byte.
 
@@ -70,13 +97,14 @@ class EvaluateRecipe:
             standard input.
         task: text, its likelihood; classify, the labels of texts; pairs, those of pairs; tag, the tags of words; embed,
             the vectors of pairs and triplets as finetune scores them; or similarity:FILE,
-            analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs.
+            analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs;
+            lm-eval:NAME,NAME, tasks of lm-evaluation-harness; probes, all probes for which probe_files has a file.
         vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
             sentence for texts of several words, and where the model's folder says how they are pooled.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
-        limit: evaluate on about this many tokens.
+        limit: evaluate on about this many tokens; of tasks lm-eval and probes, on this many examples of each.
         precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the model as it is.
         int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
@@ -108,10 +136,18 @@ class EvaluateRecipe:
     problem: Problem = "auto"
     trees: Trees = "phrases"
     data: ReadSettings = field(default_factory=ReadSettings)
+    benchmarks: BenchmarkSettings = field(default_factory=BenchmarkSettings, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
-        if not self.text and not self.vector_tasks:
+        by_others = self.harness_tasks or self.task == (PROBES,)
+        if not self.text and not self.vector_tasks and not by_others:
             raise BadSetting("TEXT is missing; name a file, a folder or a corpus")
+        if by_others and self.text:
+            raise BadSetting(
+                f"TEXT is {self.text[0][:60]!r}, and task {self.task[0]} has its files in a folder; name it with "
+                f"{'--task-files' if self.harness_tasks else '--probe-files'}"
+            )
+        self.benchmarks.check_used(HARNESS if self.harness_tasks else self.task[0])
         for name in ("stride", "batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -119,14 +155,21 @@ class EvaluateRecipe:
         self.reading()  # checks it
         usual = {"windows": "strided", "batch_size": 8, "limit": None, "precision": "auto", "int8": False}
         other = [name for name, value in usual.items() if getattr(self, name) != value]
-        if self.vector_tasks and self.stride is not None:
+        if (self.vector_tasks or by_others) and self.stride is not None:
             other.append("stride")
+        if by_others:
+            other = [name for name in other if name not in ("limit", "batch_size")]
         if self.task != ("text",) and other:
             raise BadSetting(
                 f"{other[0]} does not apply to task {self.task[0]}, which reads every example; leave it out"
             )
         if self.vectors and not self.vector_tasks:
             raise BadSetting(f"vectors does not apply to task {self.task[0]}, which compares no vectors; leave it out")
+
+    @property
+    def harness_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks of lm-evaluation-harness; () for other tasks."""
+        return harness_tasks(self.task)
 
     @property
     def vector_tasks(self) -> tuple[VectorTask, ...]:

@@ -44,6 +44,19 @@ class DataKeywords(TypedDict, total=False):
     cache: str | Path | None
 
 
+class BenchmarkKeywords(TypedDict, total=False):
+    """Fields of BenchmarkSettings, for `evaluate`."""
+
+    task_files: str | Path | None
+    num_fewshot: int | None
+    apply_chat_template: bool
+    bootstrap_iters: int
+    log_samples: bool
+    download: bool
+    probe_files: str | Path | None
+    out: str | Path | None
+
+
 class LoRAKeywords(TypedDict, total=False):
     """Fields of LoRASettings."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from clearstory.errors import BadSetting, UnknownName, nearest
+from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, harness_tasks
 
 VectorTaskKind = Literal["similarity", "analogy", "weat"]
 
@@ -32,6 +33,8 @@ def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTa
     [('similarity', 'a.txt'), ('similarity', 'b.txt'), ('weat', 'c.json')]
     """
     tasks = tuple(tasks)
+    if harness_tasks(tasks):
+        return ()
     if not tasks:
         raise BadSetting("task is empty; give text, classify, pairs, tag, embed, or tasks such as similarity:FILE")
     kinds = [check_task(task) for task in tasks]
@@ -59,9 +62,11 @@ def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTa
 def check_task(task: str) -> str:
     """The kind of a task. Raises UnknownName for one that does not exist."""
     kind, separator, _ = task.partition(":")
-    known = ("text", *LABELED_TASKS, *VECTOR_TASKS)
+    known = ("text", *LABELED_TASKS, *VECTOR_TASKS, HARNESS, PROBES)
     if kind not in known:
         raise UnknownName(f"there is no task called '{kind[:60]}'; {nearest(kind, known)}")
+    if kind == HARNESS:
+        raise BadSetting(f"task is {task[:60]!r}; name the task after a colon, such as {HARNESS}:arc_easy")
     if separator and kind not in VECTOR_TASKS:
         raise BadSetting(f"task is {task[:60]!r}; the files of task {kind} are named as TEXT, without a colon")
     return kind

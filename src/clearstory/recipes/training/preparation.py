@@ -22,7 +22,7 @@ from clearstory.models.matmul.backend import resolve_backend
 from clearstory.models.prompts import bos_or_eos_token_id
 from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
 from clearstory.models.transformer.sizing import parameter_count as count_on_paper
-from clearstory.recipes.inference.evaluate import lossy_tokenizer_reason
+from clearstory.recipes.inference.evaluate_text import lossy_tokenizer_reason
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.settings.training_presets import expert_settings, scale_learning_rates
