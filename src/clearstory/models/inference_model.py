@@ -21,11 +21,14 @@ from clearstory.models.cross_entropy import CHUNK_LOGITS
 from clearstory.models.device import on_huge_pages
 from clearstory.models.matmul.block_linear import BlockQuantizedLinear
 from clearstory.models.matmul.fastest_precision import fastest_precision
-from clearstory.models.matmul.packed import PackedLinear, is_available, pack_linear
+from clearstory.models.matmul.packed import PackedLinear, PanelLinear, is_available, pack_linear
 from clearstory.models.native.library import load_library
+from clearstory.models.native.panels import PanelPrecision
 from clearstory.models.precision import PackedPrecision, Precision
 from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.decoder import Transformer
+from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.transformer.encoder_decoder_inference import EncoderDecoderForInference, has_native_form
 from clearstory.models.transformer.inference import DecoderForInference, JoinedLinearFactory, can_join
 
 
@@ -62,9 +65,10 @@ def inference_model(
             f"{precision} weights are packed for the processor, and the model is on {weight.device}; use --device cpu, "
             "or open it without --precision"
         )
-    pack = linear_packer(model, precision)
     with on_huge_pages(4 * n_linear_weights(model)):
-        return InferenceView(model, pack)
+        if has_native_form(model) and (panels := panel_precision(model, precision)) is not None:
+            return encoder_decoder_view(model, panels)
+        return packed_view(model, linear_packer(model, precision))
 
 
 MIN_WEIGHTS_FOR_FP16 = 2**23
@@ -86,9 +90,7 @@ def linear_packer(model: LanguageModel, precision: Precision) -> JoinedLinearFac
     decides between near-equal tokens.
     """
     in_blocks = has_blocks(model)
-    chosen: PackedPrecision = "fp32" if precision == "auto" else precision
-    if precision == "auto" and n_linear_weights(model) >= MIN_WEIGHTS_FOR_FP16:
-        chosen = fastest_precision()
+    chosen = chosen_precision(model, precision)
 
     def pack(linears: Sequence[nn.Linear]) -> nn.Module:
         exact = {precision_of_blocks(each) for each in linears}
@@ -103,6 +105,19 @@ def linear_packer(model: LanguageModel, precision: Precision) -> JoinedLinearFac
         return pack_linear(linears, wanted)
 
     return pack
+
+
+def chosen_precision(model: LanguageModel, precision: Precision) -> PackedPrecision:
+    """The precision of plain weights: under "auto" the fastest one, for a model that the cache does not hold."""
+    if precision != "auto":
+        return precision
+    return fastest_precision() if n_linear_weights(model) >= MIN_WEIGHTS_FOR_FP16 else "fp32"
+
+
+def panel_precision(model: LanguageModel, precision: Precision) -> PanelPrecision | None:
+    """The precision of panels of weights; None for one that they do not have."""
+    chosen = chosen_precision(model, precision)
+    return chosen if chosen in ("fp32", "fp16", "int8") else None
 
 
 def precision_note(model: LanguageModel) -> str | None:
@@ -127,42 +142,55 @@ def precision_of_blocks(linear: nn.Linear) -> PackedPrecision | None:
     return linear.format.precision
 
 
+def packed_view(model: LanguageModel, pack: JoinedLinearFactory) -> InferenceView:
+    """A view of a model with its linear layers packed one by one, and the blocks of a decoder joined."""
+    weight = output_weight(model)
+    if weight is None:
+        raise CannotDo(f"this model ({family_name(model)}) has no matrices to pack; open it without --precision")
+    made: dict[int, nn.Module] = {}
+
+    def replace(name: str, module: nn.Module) -> nn.Module | None:
+        if not isinstance(module, nn.Linear):
+            return None
+        shared = module.blocks if isinstance(module, BlockQuantizedLinear) else module.weight
+        if id(shared) not in made:
+            made[id(shared)] = pack([module])
+        return made[id(shared)]
+
+    base_model = (
+        DecoderForInference(cast(Transformer, model), pack)
+        if can_join(model)
+        else shallow_copy(cast(nn.Module, model), replace)
+    )
+    bias = cast(Any, model).unembedding_bias if reads_source(model) else None
+    return InferenceView(model, base_model, made.get(id(weight)) or pack([linear_from_weight(weight, bias)]))
+
+
+def encoder_decoder_view(model: LanguageModel, precision: PanelPrecision) -> InferenceView:
+    """A view of an encoder-decoder whose stacks and unembedding the compiled kernels compute."""
+    network = cast(EncoderDecoder, model)
+    unembed = PanelLinear([linear_from_weight(network.output_weight, network.unembedding_bias)], precision)
+    return InferenceView(model, EncoderDecoderForInference(network, precision), unembed)
+
+
 class InferenceView(nn.Module):
     """A model with its linear layers replaced, the unembedding included, and its Transformer blocks in their inference
     form; all else is shared with the original.
-
-    Raises CannotDo for a model without output embeddings.
     """
 
     trains = False
 
-    def __init__(self, model: LanguageModel, pack: JoinedLinearFactory) -> None:
+    def __init__(self, model: LanguageModel, base_model: nn.Module, unembed: nn.Module) -> None:
         super().__init__()
+        self.base_model: Any = base_model
+        self.unembed = unembed
         weight = output_weight(model)
-        if weight is None:
-            raise CannotDo(f"this model ({family_name(model)}) has no matrices to pack; open it without --precision")
-        made: dict[int, nn.Module] = {}
-
-        def replace(name: str, module: nn.Module) -> nn.Module | None:
-            if not isinstance(module, nn.Linear):
-                return None
-            shared = module.blocks if isinstance(module, BlockQuantizedLinear) else module.weight
-            if id(shared) not in made:
-                made[id(shared)] = pack([module])
-            return made[id(shared)]
-
-        self.base_model: Any = (
-            DecoderForInference(cast(Transformer, model), pack)
-            if can_join(model)
-            else shallow_copy(cast(nn.Module, model), replace)
-        )
-        bias = cast(Any, model).unembedding_bias if reads_source(model) else None
-        self.unembed = made.get(id(weight)) or pack([linear_from_weight(weight, bias)])
+        assert weight is not None, "a view is made of a model with output embeddings"
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context
         # Views of attention and hidden states need the modules of the model itself.
-        joined = isinstance(self.base_model, DecoderForInference)
+        joined = isinstance(base_model, DecoderForInference | EncoderDecoderForInference)
         hidden = {Capability.ATTENTION, Capability.HIDDEN_STATES, Capability.EMBEDDINGS} if joined else set()
         self.capabilities: frozenset[Capability] = model.capabilities - {Capability.GRADIENTS} - hidden
         self.requires_grad_(False)

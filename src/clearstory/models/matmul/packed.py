@@ -31,6 +31,7 @@ from clearstory.models.matmul.quantization import (
     GROUP,
     column_factors_of_int8,
     column_magnitudes,
+    fits_fp16,
     quantize_groups,
     quantize_rows,
 )
@@ -46,6 +47,7 @@ from clearstory.models.native.linear import (
     float_blocks,
     group_blocks,
 )
+from clearstory.models.native.panels import PanelMatrix, PanelPrecision
 from clearstory.models.precision import PackedPrecision
 
 
@@ -92,12 +94,6 @@ def is_available(precision: PackedPrecision) -> bool:
     return available[precision]() if precision in available else True
 
 
-def fits_fp16(weight: Tensor) -> bool:
-    """Whether fp16 holds a matrix: below 65,504, and not so small that it has fewer digits."""
-    largest = float(weight.abs().max())
-    return largest == 0 or 2**-8 < largest < 65504
-
-
 class PackedLinear(nn.Module):
     """A linear layer with packed weights: (..., in) -> (..., out) in the dtype of the input."""
 
@@ -127,6 +123,23 @@ class NativeLinear(PackedLinear):
         self.precision: PackedPrecision = precision
         self.matrix, self.bias = matrix, bias
         self.out_features, self.in_features = matrix.struct.outs, matrix.struct.ins
+
+    def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
+        """x Wᵀ + b of rows."""
+        return self.matrix.multiply(x)
+
+
+class PanelLinear(PackedLinear):
+    """A linear layer for many rows at once, computed by the compiled kernels; rows do not depend on each other. In int8
+    inputs are rounded to 8 bits.
+    """
+
+    def __init__(self, linears: Sequence[nn.Linear], precision: PanelPrecision) -> None:
+        nn.Module.__init__(self)
+        self.precision: PackedPrecision = precision
+        self.bias = joined_bias(linears)
+        self.matrix = PanelMatrix(joined_weight(linears), self.bias, precision)
+        self.out_features, self.in_features = self.matrix.struct.outs, self.matrix.struct.ins
 
     def multiply(self, x: Float[Tensor, "N I"]) -> Float[Tensor, "N O"]:
         """x Wᵀ + b of rows."""

@@ -11,6 +11,12 @@ from torch import Tensor
 from clearstory.models.matmul.block_linear import IntegerGroups
 
 
+def fits_fp16(weight: Tensor) -> bool:
+    """Whether fp16 holds a matrix: below 65,504, and not so small that it has fewer digits."""
+    largest = float(weight.abs().max())
+    return largest == 0 or 2**-8 < largest < 65504
+
+
 def quantize_rows(
     weight: Float[Tensor, "O I"], columns: Float[Tensor, "I"] | None
 ) -> tuple[Int8[Tensor, "O I"], Float[Tensor, "O"]]:

@@ -148,23 +148,6 @@ static void attend_rows(const Decoder *d, int64_t layer, const float *projected,
     (void)threads;
 }
 
-/* act(gate) * up, or act(up), in place: (rows, columns) to the first n of each row. */
-static void activate_rows(const Decoder *d, float *x, int64_t rows) {
-    const int64_t n = d->intermediate_size, stride = d->gated ? 2 * n : n;
-    for (int64_t r = 0; r < rows; r++) {
-        float *row = x + r * stride;
-        activate(d->activation, row, n);
-        if (d->gated)
-            for (int64_t i = 0; i < n; i++) row[i] *= row[n + i];
-    }
-}
-
-/* norm(x + sublayer), or x + sublayer where norms come first. */
-static void add_sublayer(const Decoder *d, const Norm *norm, float *x, const float *sublayer, int64_t rows) {
-    for (int64_t i = 0; i < rows * d->width; i++) x[i] += sublayer[i];
-    if (!d->norm_first) normalise_rows(norm, x, rows, d->width, x);
-}
-
 int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *cos, const float *sin, const Cache *caches,
                      int32_t threads) {
     const int64_t size = d->head_dim, joined = (d->heads + 2 * d->kv_heads) * size, hidden = d->gated + 1;
@@ -192,14 +175,14 @@ int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *cos,
         }
         attend_rows(d, layer, projected, rows, caches, scores, longest, attended, threads);
         matrix_product(&block->output, attended, rows, d->heads * size, out, d->width, threads);
-        add_sublayer(d, &block->attention_norm, x, out, rows);
+        add_sublayer(&block->attention_norm, d->norm_first, x, out, rows, d->width);
 
         input = x;
         if (d->norm_first) normalise_rows(&block->feed_forward_norm, x, rows, d->width, normed), input = normed;
         matrix_product(&block->gate_up, input, rows, d->width, feed_forward, hidden * d->intermediate_size, threads);
-        activate_rows(d, feed_forward, rows);
+        activate_rows(d->activation, d->gated, feed_forward, rows, d->intermediate_size);
         matrix_product(&block->down, feed_forward, rows, hidden * d->intermediate_size, out, d->width, threads);
-        add_sublayer(d, &block->feed_forward_norm, x, out, rows);
+        add_sublayer(&block->feed_forward_norm, d->norm_first, x, out, rows, d->width);
     }
     if (d->final_norm.gain) normalise_rows(&d->final_norm, x, rows, d->width, x);
     free(normed);

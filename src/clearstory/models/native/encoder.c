@@ -10,7 +10,8 @@ static int64_t padded(int64_t n) { return (n + TILE_OUTS - 1) / TILE_OUTS * TILE
 /* The tokens of one sequence: queries of `rows` tokens, keys and values of `count`, in rows that lie `stride` apart. */
 typedef struct {
     const float *queries, *keys, *values;
-    int64_t rows, count, stride;
+    const float *bias; /* of the first head's distances, from 0 on; those of the next lie `reach` behind; or NULL */
+    int64_t rows, count, stride, reach;
     float *out;
     int64_t out_stride;
 } Heads;
@@ -38,7 +39,7 @@ static void small_product(const float *a, int64_t a_stride, int64_t rows, const 
     }
 }
 
-/* softmax(Q K^T scale) V of the heads that share a key. */
+/* softmax(Q K^T scale + bias) V of the heads that share a key. */
 static void attend(const Encoder *e, Heads h, int64_t sharing, float *scratch) {
     const int64_t size = e->head_dim, columns = padded(h.count), width = padded(size);
     const float scale = (float)e->score_scale;
@@ -56,7 +57,14 @@ static void attend(const Encoder *e, Heads h, int64_t sharing, float *scratch) {
             float totals[TILE_ROWS];
             small_product(h.queries + row * h.stride + head * size, h.stride, n, keys, columns, size, h.count, NULL,
                           scores, columns);
-            for (int64_t r = 0; r < n; r++) totals[r] = exponentials(scores + r * columns, h.count);
+            for (int64_t r = 0; r < n; r++) {
+                float *of_row = scores + r * columns;
+                if (h.bias) {
+                    const float *bias = h.bias + head * h.reach - row - r;
+                    for (int64_t t = 0; t < h.count; t++) of_row[t] += bias[t];
+                }
+                totals[r] = exponentials(of_row, h.count);
+            }
             small_product(scores, columns, n, values, width, h.count, size, totals,
                           h.out + row * h.out_stride + head * size, h.out_stride);
         }
@@ -67,8 +75,15 @@ static void attend(const Encoder *e, Heads h, int64_t sharing, float *scratch) {
 static int32_t attend_sequences(const Encoder *e, const float *projected, const int64_t *lengths, const int64_t *starts,
                                 int64_t sequences, int32_t first_only, float *out, int32_t threads) {
     const int64_t size = e->head_dim, sharing = e->heads / e->kv_heads, stride = (e->heads + 2 * e->kv_heads) * size;
-    int64_t longest = 0, failed = 0;
+    int64_t longest = 1, failed = 0;
     for (int64_t s = 0; s < sequences; s++) longest = lengths[s] > longest ? lengths[s] : longest;
+    const int64_t reach = 2 * longest - 1;
+    float *bias = NULL;
+    if (e->bias.table) {
+        bias = malloc((size_t)(e->heads * reach) * sizeof *bias);
+        if (!bias) return 1;
+        spread_bias(&e->bias, e->heads, 1 - longest, reach, bias);
+    }
 #ifdef _OPENMP
 #pragma omp parallel num_threads(threads) if (threads > 1 && starts[sequences] >= 64) reduction(+ : failed)
 #endif
@@ -85,9 +100,11 @@ static int32_t attend_sequences(const Encoder *e, const float *projected, const 
                 .queries = rows + head * sharing * size,
                 .keys = rows + (e->heads + head) * size,
                 .values = rows + (e->heads + e->kv_heads + head) * size,
+                .bias = bias ? bias + head * sharing * reach + longest - 1 : NULL,
                 .rows = first_only && lengths[s] ? 1 : lengths[s],
                 .count = lengths[s],
                 .stride = stride,
+                .reach = reach,
                 .out = out + ((first_only ? s : starts[s]) * e->heads + head * sharing) * size,
                 .out_stride = e->heads * size,
             };
@@ -95,24 +112,9 @@ static int32_t attend_sequences(const Encoder *e, const float *projected, const 
         }
         free(scratch);
     }
+    free(bias);
     (void)threads;
     return failed > 0;
-}
-
-/* act(gate) * up in place: the first n numbers of each row. */
-static void gate_rows(const Encoder *e, float *x, int64_t rows) {
-    const int64_t n = e->intermediate_size;
-    for (int64_t r = 0; r < rows; r++) {
-        float *row = x + 2 * r * n;
-        activate(e->activation, row, n);
-        for (int64_t i = 0; i < n; i++) row[i] *= row[n + i];
-    }
-}
-
-/* norm(x + sublayer), or x + sublayer where norms come first. */
-static void add_sublayer(const Encoder *e, const Norm *norm, float *x, const float *sublayer, int64_t rows) {
-    for (int64_t i = 0; i < rows * e->width; i++) x[i] += sublayer[i];
-    if (!e->norm_first) normalise_rows(norm, x, rows, e->width, x);
 }
 
 /* The first row of each sequence, in place. */
@@ -144,14 +146,14 @@ int32_t encoder_forward(const Encoder *e, float *x, const int64_t *lengths, int6
         failed |= attend_sequences(e, projected, lengths, starts, sequences, first, attended, threads);
         if (first) keep_first_rows(x, width, starts, sequences), rows = sequences;
         failed |= panel_product(&block->output, attended, rows, attended_width, out, width, -1, threads);
-        add_sublayer(e, &block->attention_norm, x, out, rows);
+        add_sublayer(&block->attention_norm, e->norm_first, x, out, rows, width);
 
         input = x;
         if (e->norm_first) normalise_rows(&block->feed_forward_norm, x, rows, width, normed), input = normed;
         failed |= panel_product(&block->gate_up, input, rows, width, feed_forward, hidden, activation, threads);
-        if (e->gated) gate_rows(e, feed_forward, rows);
+        if (e->gated) activate_rows(e->activation, 1, feed_forward, rows, e->intermediate_size);
         failed |= panel_product(&block->down, feed_forward, rows, hidden, out, width, -1, threads);
-        add_sublayer(e, &block->feed_forward_norm, x, out, rows);
+        add_sublayer(&block->feed_forward_norm, e->norm_first, x, out, rows, width);
     }
     if (e->final_norm.gain) normalise_rows(&e->final_norm, x, rows, width, x);
     free(normed);

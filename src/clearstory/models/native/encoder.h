@@ -14,6 +14,7 @@ typedef struct {
     int64_t layers, width, heads, kv_heads, head_dim, intermediate_size;
     int64_t activation, gated, norm_first;
     double score_scale;
+    DistanceBias bias;
     Norm final_norm;
     const EncoderBlock *blocks;
 } Encoder;

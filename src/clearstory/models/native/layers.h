@@ -17,6 +17,13 @@ typedef struct {
     double eps;
 } Norm;
 
+/* What is added to the scores of each head by distance, key less query, from -reach to reach and as at the ends beyond:
+   (heads, 2 reach + 1). Raffel et al. 2020, section 2.1. */
+typedef struct {
+    const float *table; /* NULL for none */
+    int64_t reach;
+} DistanceBias;
+
 /* e^x to 2e-7 of its size for x up to 88: 2^n e^r with |r| at most ln(2) / 2, and the series of e^r. */
 ALWAYS floats exponential(floats x) {
     x = greater(all(-87), lesser(all(88), x));
@@ -105,6 +112,33 @@ static void normalise_rows(const Norm *norm, const float *x, int64_t rows, int64
         if (norm->gain) normalise(norm, x + r * n, n, norm->gain, out + r * n);
         else memcpy(out + r * n, x + r * n, n * sizeof *x);
     }
+}
+
+/* act(gate) * up, or act(up), in place: the first n numbers of each row of 2 n or n. */
+static void activate_rows(int64_t kind, int64_t gated, float *x, int64_t rows, int64_t n) {
+    for (int64_t r = 0; r < rows; r++) {
+        float *row = x + r * (gated ? 2 * n : n);
+        activate(kind, row, n);
+        if (gated)
+            for (int64_t i = 0; i < n; i++) row[i] *= row[n + i];
+    }
+}
+
+/* norm(x + sublayer), or x + sublayer where norms come first. */
+static void add_sublayer(const Norm *norm, int64_t norm_first, float *x, const float *sublayer, int64_t rows,
+                         int64_t width) {
+    for (int64_t i = 0; i < rows * width; i++) x[i] += sublayer[i];
+    if (!norm_first) normalise_rows(norm, x, rows, width, x);
+}
+
+/* Biases of attention scores by distance, those of each head from `first` on, (heads, count). */
+static void spread_bias(const DistanceBias *bias, int64_t heads, int64_t first, int64_t count, float *out) {
+    for (int64_t head = 0; head < heads; head++)
+        for (int64_t i = 0; i < count; i++) {
+            int64_t distance = first + i;
+            distance = distance < -bias->reach ? -bias->reach : distance > bias->reach ? bias->reach : distance;
+            out[head * count + i] = bias->table[head * (2 * bias->reach + 1) + distance + bias->reach];
+        }
 }
 
 /* The exponentials of scores less the largest, and their sum. */

@@ -103,13 +103,39 @@ class EncoderBlockStruct(Structure):
     ]  # fmt: skip
 
 
+class DistanceBiasStruct(Structure):
+    """Biases of attention scores by distance; see layers.h."""
+
+    _fields_ = [("table", c_void_p), ("reach", c_int64)]
+
+
 class EncoderStruct(Structure):
     """An encoder; see encoder.h."""
 
     _fields_ = [
         ("layers", c_int64), ("width", c_int64), ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64),
         ("intermediate_size", c_int64), ("activation", c_int64), ("gated", c_int64), ("norm_first", c_int64),
-        ("score_scale", c_double), ("final_norm", NormStruct), ("blocks", POINTER(EncoderBlockStruct)),
+        ("score_scale", c_double), ("bias", DistanceBiasStruct), ("final_norm", NormStruct),
+        ("blocks", POINTER(EncoderBlockStruct)),
+    ]  # fmt: skip
+
+
+class CrossBlockStruct(Structure):
+    """A block of a decoder with cross-attention; see cross_decoder.h."""
+
+    _fields_ = [
+        ("attention_norm", NormStruct), ("cross_attention_norm", NormStruct), ("feed_forward_norm", NormStruct),
+        ("query_key_value", PanelMatrixStruct), ("output", PanelMatrixStruct), ("cross_query", PanelMatrixStruct),
+        ("cross_output", PanelMatrixStruct), ("gate_up", PanelMatrixStruct), ("down", PanelMatrixStruct),
+    ]  # fmt: skip
+
+
+class CrossDecoderStruct(Structure):
+    """A decoder with cross-attention; see cross_decoder.h."""
+
+    _fields_ = [
+        *EncoderStruct._fields_[:-1],
+        ("blocks", POINTER(CrossBlockStruct)),
     ]  # fmt: skip
 
 
@@ -312,4 +338,8 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     ]
     library.encoder_forward.restype = c_int32
     library.encoder_forward.argtypes = [POINTER(EncoderStruct), c_void_p, c_void_p, c_int64, c_int32, c_int32]
+    library.cross_decoder_forward.restype = c_int32
+    library.cross_decoder_forward.argtypes = [POINTER(CrossDecoderStruct), c_void_p, c_int64, c_void_p, c_int32]
+    library.top_tokens.restype = None
+    library.top_tokens.argtypes = [c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_int32]
     return library

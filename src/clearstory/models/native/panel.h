@@ -5,6 +5,7 @@
    where many rows share each read of the weights, arithmetic is the limit, not memory as in matrix.h.
 
    fp32   products and sums are fp32
+   fp16   weights alone are fp16
    int8   weights with a scale for each output; inputs are rounded to 8 bits, with a scale and a zero point for each row;
           weights of four inputs lie together, and products are exact
 
@@ -18,7 +19,7 @@
 #define PANEL 32
 #define QUAD 4 /* int8: inputs that lie together */
 
-enum { PANELS_FP32, PANELS_INT8 };
+enum { PANELS_FP32, PANELS_INT8, PANELS_FP16 };
 
 typedef struct {
     int64_t type;         /* one of the above */

@@ -10,23 +10,23 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from clearstory.models.matmul.quantization import column_factors_of_int8, quantize_rows
+from clearstory.models.matmul.quantization import column_factors_of_int8, fits_fp16, quantize_rows
 from clearstory.models.native.library import PanelMatrixStruct, load_library
 
-PANELS_FP32, PANELS_INT8 = range(2)
+PANELS_FP32, PANELS_INT8, PANELS_FP16 = range(3)
 """Types of weights; panel.h."""
 
 PANEL, QUAD = 32, 4
 """Outputs of a panel, and inputs that lie together in int8; panel.h."""
 
-PanelPrecision = Literal["fp32", "int8"]
+PanelPrecision = Literal["fp32", "fp16", "int8"]
 
 
 class PanelMatrix:
     """A constant matrix as the kernels read it, with the tensors that hold its numbers.
 
-    fp32 rounds nothing. int8 rounds weights, with a scale for each output, and inputs to 8 bits, with a scale and a
-    zero point for each row.
+    fp32 rounds nothing, fp16 the weights, unless it does not hold them. int8 rounds weights, with a scale for each
+    output, and inputs to 8 bits, with a scale and a zero point for each row.
     """
 
     def __init__(
@@ -35,7 +35,9 @@ class PanelMatrix:
         missing = -len(weight) % PANEL
         bias = None if bias is None else F.pad(bias.float(), (0, missing))
         parts: tuple[Tensor | None, ...]
-        if precision == "fp32":
+        if precision == "fp16" and fits_fp16(weight):
+            kind, parts = PANELS_FP16, (in_panels(weight.half(), 1), None, None, None, bias)
+        elif precision != "int8":
             kind, parts = PANELS_FP32, (in_panels(weight.float(), 1), None, None, None, bias)
         else:
             columns = column_factors_of_int8(weight)

@@ -6,24 +6,19 @@ computed. Made for many texts at once, never saved.
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import TokenBatch
 from clearstory.models.capabilities import Capability
-from clearstory.models.matmul.packed import joined_bias, joined_weight
-from clearstory.models.native.library import EncoderBlockStruct, EncoderStruct, NormStruct, load_library
-from clearstory.models.native.panels import PanelMatrix, PanelPrecision
+from clearstory.models.native.library import load_library
+from clearstory.models.native.panels import PanelPrecision
 from clearstory.models.shallow_copy import shallow_copy
-from clearstory.models.transformer.block import Block
-from clearstory.models.transformer.decoding_step import ACTIVATIONS, native_norm
 from clearstory.models.transformer.encoder import Encoder
-from clearstory.models.transformer.inference import linear_layers
+from clearstory.models.transformer.native_blocks import EncoderBlocks, is_plain
 from clearstory.models.transformer.packed_sequences import PackedSequences
 
 
@@ -38,11 +33,8 @@ def has_native_form(model: object) -> bool:
         weight.dtype == torch.float32
         and weight.device.type == "cpu"
         and model.compute_dtype in (None, torch.float32)
-        and model.rotary is None
-        and model.relative_position_bias is None
-        and not c.qk_norm
-        and c.sliding_window is None
-        and all(type(each) is Linear for block in model.blocks for each in linear_layers(cast(Block, block)))
+        and c.positions not in ("rotary", "relative_bias")
+        and is_plain(model)
     )
 
 
@@ -112,57 +104,3 @@ class EncoderForInference(nn.Module):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Raises TypeError: packed weights are in forms that only this machine reads."""
         raise TypeError("a form of an encoder for inference is not saved; save the model it was made of")
-
-
-class EncoderBlocks:
-    """All blocks and the final norm of an encoder in one call of the compiled kernels."""
-
-    def __init__(self, model: Encoder, precision: PanelPrecision) -> None:
-        c = model.config
-        self.width = c.width
-        self.tensors, self.matrices = list[Tensor](), list[PanelMatrix]()  # what the structures point to
-        blocks = (EncoderBlockStruct * c.layers)(
-            *(self.block_struct(cast(Block, block), precision) for block in model.blocks)
-        )
-        scale = c.head_dim**-0.5 if c.attention_scale is None else c.attention_scale
-        self.struct = EncoderStruct(
-            c.layers, c.width, c.heads, c.kv_heads, c.head_dim, c.intermediate_size, ACTIVATIONS[c.activation],
-            c.gated, c.norm_first, scale, self.norm_struct(model.norm), blocks,
-        )  # fmt: skip
-
-    def __call__(
-        self, x: Float[Tensor, "*D W"], lengths: Int[Tensor, "S"], *, first_only: bool = False
-    ) -> Float[Tensor, "*outputs W"]:
-        """x, the input of the first block for all tokens of sequences of these lengths, overwritten by the output.
-
-        With `first_only`, the output of each sequence's first token, (S, W).
-        """
-        library = load_library()
-        assert library is not None, "the kernels are looked for before a form is made"
-        rows = x.view(-1, self.width)
-        threads = torch.get_num_threads()
-        failed = library.encoder_forward(
-            ctypes.byref(self.struct), rows.data_ptr(), lengths.data_ptr(), len(lengths), first_only, threads
-        )
-        if failed:
-            raise MemoryError(f"a batch of {len(rows):,} tokens does not fit into memory; lower --batch-size")
-        return rows[: len(lengths)] if first_only else x
-
-    def block_struct(self, block: Block, precision: PanelPrecision) -> EncoderBlockStruct:
-        """A block's structure."""
-        attention, feed_forward = block.attention, block.feed_forward
-        gate = [] if feed_forward.gate is None else [feed_forward.gate]
-        joined = (
-            [attention.query, attention.key, attention.value], [attention.output], [*gate, feed_forward.up],
-            [feed_forward.down],
-        )  # fmt: skip
-        matrices = [PanelMatrix(joined_weight(each), joined_bias(each), precision) for each in joined]
-        self.matrices += matrices
-        norms = self.norm_struct(block.attention_norm), self.norm_struct(block.feed_forward_norm)
-        return EncoderBlockStruct(*norms, *(each.struct for each in matrices))
-
-    def norm_struct(self, norm: nn.Module | None) -> NormStruct:
-        """The structure of a norm; without a gain for none."""
-        struct, tensors = native_norm(norm)
-        self.tensors += tensors
-        return struct
