@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.data import DataReport, data
     from clearstory.recipes.doctor import DoctorReport, doctor
     from clearstory.recipes.finetuning.loop import FinetuneResult, finetune
+    from clearstory.recipes.inference.chat import ChatSession, chat
+    from clearstory.recipes.inference.chat_answer import ChatAnswer, ChatText
     from clearstory.recipes.inference.classify import Classification, classify
     from clearstory.recipes.inference.embed import Embeddings, embed
     from clearstory.recipes.inference.evaluate import Evaluation, evaluate
@@ -41,6 +43,9 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
 __version__ = "0.1.0"
 
 __all__ = [
+    "ChatAnswer",
+    "ChatSession",
+    "ChatText",
     "Classification",
     "ClearstoryError",
     "Completion",
@@ -63,6 +68,7 @@ __all__ = [
     "Translation",
     "VectorEvaluation",
     "__version__",
+    "chat",
     "classify",
     "compare",
     "convert",
@@ -87,6 +93,7 @@ FUNCTIONS = {
     "train": "clearstory.recipes.training.loop:train",
     "finetune": "clearstory.recipes.finetuning.loop:finetune",
     "generate": "clearstory.recipes.inference.generate:generate",
+    "chat": "clearstory.recipes.inference.chat:chat",
     "fill_mask": "clearstory.recipes.inference.fill_mask:fill_mask",
     "embed": "clearstory.recipes.inference.embed:embed",
     "search": "clearstory.recipes.inference.similarity_search:search",
@@ -107,6 +114,9 @@ FUNCTIONS = {
 
 TYPES = {
     "ClearstoryError": "clearstory.errors",
+    "ChatAnswer": "clearstory.recipes.inference.chat_answer",
+    "ChatSession": "clearstory.recipes.inference.chat",
+    "ChatText": "clearstory.recipes.inference.chat_answer",
     "Classification": "clearstory.recipes.inference.classify",
     "Completion": "clearstory.recipes.inference.generate",
     "Conversion": "clearstory.recipes.conversion.convert",

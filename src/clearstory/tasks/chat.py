@@ -23,6 +23,7 @@ from clearstory.tasks.data.examples import DataSplits
 from clearstory.text.added_template import with_chat_template
 from clearstory.text.assistant_tokens import TrainedSequence, trained_sequences
 from clearstory.text.chat_prompt import ChatFormat, has_chat_template
+from clearstory.text.messages import SYSTEM_ROLES
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import Batch
 from clearstory.training.objectives.base import LossTerms
@@ -168,7 +169,7 @@ def token_metrics(nats: npt.NDArray[np.float64], tokens: npt.NDArray[np.float64]
 
 def without_first_turn(messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     """The messages from the second message of a user on, after those of the system; () where there is none."""
-    system = [each for each in messages if each["role"] in ("system", "developer")]
+    system = [each for each in messages if each["role"] in SYSTEM_ROLES]
     users = [index for index, each in enumerate(messages) if each["role"] == "user"]
     return [*system, *messages[users[1] :]] if len(users) > 1 else ()
 

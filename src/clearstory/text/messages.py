@@ -25,6 +25,9 @@ ROLES = {
 }
 """The role of a message by its names in files."""
 
+SYSTEM_ROLES = ("system", "developer")
+"""Roles of messages that are kept when the first turns of a long conversation are left out."""
+
 LISTS = ("messages", "conversations", "conversation", "chat", "dialogue")
 """Names of the list of messages."""
 
