@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
+from clearstory.models.capabilities import Capability
 from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
+from clearstory.models.recurrent.seq2seq_config import RecurrentSeq2SeqConfig
 from clearstory.models.transformer.presets import CLEAR, GPT2
 
 VOCAB = 23
@@ -31,6 +35,16 @@ TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 TINY_RECALL_SUBWORDS = replace(TINY_RECALL, recall_dim=3)
 
 TINY_LSTM = RecurrentConfig(vocab=VOCAB, width=6, hidden_size=10, layers=2)
+
+TINY_SEQ2SEQ = RecurrentSeq2SeqConfig(vocab=VOCAB, width=6, hidden_size=8)
+
+RECURRENT_WRITERS = {
+    "additive": TINY_SEQ2SEQ,
+    "additive-deep": replace(TINY_SEQ2SEQ, cell="gru", layers=2, bidirectional=False, tie_embeddings=False),
+    "dot": replace(TINY_SEQ2SEQ, layers=2, bidirectional=False, attention="dot"),
+    "sutskever": replace(TINY_SEQ2SEQ, layers=2, bidirectional=False, reverse_source=True, attention="none"),
+    "cho": replace(TINY_SEQ2SEQ, cell="gru", bidirectional=False, attention="none", feed_summary=True),
+}
 
 TINY_HMM = HMMConfig(vocab=VOCAB, states=12)
 
@@ -77,6 +91,31 @@ def mixed(cache: int, **configs: Any) -> torch.nn.Module:
 
 TINY_NGRAM = NGramConfig(vocab=VOCAB, order=4, bos_token_id=2)
 
+
+class GivenSource(nn.Module):
+    """An encoder-decoder that has been given one source for every sequence: a language model like any other."""
+
+    def __init__(self, model: Any, source: list[int]) -> None:
+        super().__init__()
+        self.model, self.source = model, source
+        self.config, self.vocab, self.context = model.config, model.vocab, model.context
+        self.capabilities = frozenset({Capability.CAUSAL})
+
+    def init_state(self, batch_size: int = 1) -> Any:
+        return self.model.init_state(batch_size, TokenBatch.from_sequences([self.source] * batch_size))
+
+    def forward(self, tokens: TokenBatch, state: Any = None) -> Any:
+        source = TokenBatch.from_sequences([self.source] * len(tokens.ids)) if state is None else None
+        return self.model.forward(tokens, state, source)
+
+    def logits(self, hidden: torch.Tensor) -> Any:
+        return self.model.logits(hidden)
+
+    def token_nll(self, tokens: TokenBatch, targets: torch.Tensor, state: Any = None) -> Any:
+        source = TokenBatch.from_sequences([self.source] * len(tokens.ids)) if state is None else None
+        return self.model.token_nll(tokens, targets, state, source)
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": lambda: shaken(TINY_GPT2),
     "clear": lambda: shaken(TINY_CLEAR),
@@ -88,6 +127,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     "rnn": lambda: shaken(replace(TINY_LSTM, cell="rnn")),
     "gru": lambda: shaken(replace(TINY_LSTM, cell="gru", tie_embeddings=False)),
     "lstm": lambda: shaken(TINY_LSTM),
+    "additive": lambda: GivenSource(shaken(RECURRENT_WRITERS["additive"]), [5, 6, 7, 8]),
+    "cho": lambda: GivenSource(shaken(RECURRENT_WRITERS["cho"]), [5, 6]),
     "hmm": lambda: shaken(TINY_HMM),
     "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),
     "tagger": lambda: shaken(HMMConfig(vocab=VOCAB, states=5, learn="tags", order=3, tags=tuple("ABCD"), suffixes=2)),

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.test_transformer_architectures import WRITERS as MODELS
-from tests.tiny import TINY_GPT2, VOCAB, shaken
+from tests.models.test_transformer_architectures import WRITERS
+from tests.tiny import RECURRENT_WRITERS, TINY_GPT2, VOCAB, shaken
 
 from clearstory.errors import BadInput, CannotDo, ContextOverflow, VocabularyMismatch
 from clearstory.formats.folders import OpenedModel
@@ -26,6 +26,10 @@ from clearstory.recipes.inference.generate import generate as generate_text
 from clearstory.recipes.inference.translate import translate
 from clearstory.text.train_tokenizer import train_tokenizer
 
+MODELS: dict[str, Any] = {
+    **WRITERS,
+    **{name: RECURRENT_WRITERS[name] for name in ("additive", "dot", "sutskever", "cho")},
+}
 SOURCES = [[5, 6, 7, 8, 9, 3], [4, 2], [9, 8, 7], [1] * 12]
 DRAWN = Sampling(max_tokens=9, seed=4)
 
@@ -138,7 +142,7 @@ def test_invalid_sources_are_refused_at_once() -> None:
         beam_search(writer, [], DRAWN, start_token_id=0, source=[VOCAB])
 
 
-@pytest.mark.parametrize("name", ["marian", "t5 1.1", "2017"])
+@pytest.mark.parametrize("name", ["marian", "t5 1.1", "2017", "additive", "dot"])
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.usefixtures("kernels_by")
 def test_a_decoding_layout_generates_as_its_model(name: str, rows: int) -> None:
