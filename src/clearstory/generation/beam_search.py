@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import islice
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from clearstory.generation.sampling import apply_repetition_penalty
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, State, TokenBatch, inference_mode, initial_state
 from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
+from clearstory.models.top_tokens import top_tokens
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,27 @@ class _Rules:
     constraints: TokenConstraints | None
     early_stopping: EarlyStopping
 
+    @property
+    def n_candidates(self) -> int:
+        """Extensions that are considered: each beam has one for each end token, and as many as beams must continue."""
+        return max(2, 1 + len(self.ends)) * self.sampling.beam
+
     def longest(self, prompt: Sequence[int]) -> int:
         """Largest number of tokens to generate after a prompt."""
         limit = None if self.constraints is None else self.constraints.max_length
         own = self.sampling.max_tokens
         return own if limit is None else max(1, min(own, limit - len(prompt)))
+
+
+class _Extension(NamedTuple):
+    """A beam of a search with one more token: what it is ranked by, the beam's index, the token's id and
+    log-probability.
+    """
+
+    total: float
+    parent: int
+    id: int
+    logprob: float
 
 
 @dataclass
@@ -143,17 +161,13 @@ def beam_search_batch(
             if not unfinished:
                 break
             hidden, after = _forward(model, unfinished, state, device)
-            logits = model.logits(hidden).double()
-            if not bool(logits.logsumexp(-1).isfinite().all()):
-                raise Diverged("the model's logits are not finite; its weights are damaged")
-            logprobs = logits.log_softmax(-1)
+            extensions = _extensions(unfinished, model.logits(hidden), rules, length)
             parents: list[int] = []
             first = 0
-            for search in unfinished:
-                rows = slice(first, first + len(search.beams))
-                own = _extend(search, logprobs[rows], rules, last=length == search.longest)
-                parents += [first + parent for parent in own]
-                first = rows.stop
+            for search, own in zip(unfinished, extensions, strict=True):
+                rows = len(search.beams)
+                parents += [first + parent for parent in _extend(search, own, rules, last=length == search.longest)]
+                first += rows
             state = after.select(parents)
     return [search.finished for search in searches]
 
@@ -195,22 +209,63 @@ def _forward(
     return torch.cat(vectors)[restored], type(states[0]).join(states).select(restored)
 
 
-def _extend(search: _Search, logprobs: Tensor, rules: _Rules, last: bool) -> list[int]:
-    """Extend one search's beams by a token, from their log-probabilities, (R, V).
+def _extensions(searches: Sequence[_Search], logits: Tensor, rules: _Rules, length: int) -> list[list[_Extension]]:
+    """The likeliest extensions of each search's beams by a token, best first, from the logits of all beams, (R, V)."""
+    sizes = [len(search.beams) for search in searches]
+    if rules.sampling.repetition_penalty == 1 and rules.constraints is None:
+        logprobs, ids = top_tokens(logits, rules.n_candidates + len(rules.suppress_tokens))
+        _check_finite(not bool(logprobs.isnan().any()))
+        rows = zip(logprobs.tolist(), ids.tolist(), strict=True)
+        return [
+            _best_of_rows(search, list(islice(rows, size)), rules) for search, size in zip(searches, sizes, strict=True)
+        ]
+    wide = logits.double()
+    _check_finite(bool(wide.logsumexp(-1).isfinite().all()))
+    every = wide.log_softmax(-1).split(sizes)
+    return [
+        _best_of_all(search, own, rules, last=length == search.longest)
+        for search, own in zip(searches, every, strict=True)
+    ]
+
+
+def _check_finite(finite: bool) -> None:
+    if not finite:
+        raise Diverged("the model's logits are not finite; its weights are damaged")
+
+
+def _best_of_rows(search: _Search, rows: Sequence[tuple[list[float], list[int]]], rules: _Rules) -> list[_Extension]:
+    """The best extensions of a search's beams, from the log-probabilities and ids of each beam's likeliest tokens."""
+    every = [
+        _Extension(beam.total + logprob, parent, id, logprob)
+        for parent, (beam, (logprobs, ids)) in enumerate(zip(search.beams, rows, strict=True))
+        for logprob, id in zip(logprobs, ids, strict=True)
+        if id not in rules.suppress_tokens and logprob > -torch.inf
+    ]
+    return sorted(every, key=lambda each: -each.total)[: rules.n_candidates]
+
+
+def _best_of_all(search: _Search, logprobs: Tensor, rules: _Rules, last: bool) -> list[_Extension]:
+    """The best extensions of a search's beams by any token, penalty and constraints included."""
+    totals = _candidate_totals(search, logprobs, rules, last)
+    best, flat_indices = totals.flatten().topk(min(rules.n_candidates, totals.numel()))
+    found = []
+    for total, flat_index in zip(best.tolist(), flat_indices.tolist(), strict=True):
+        if total == -torch.inf:
+            break
+        parent, id = divmod(flat_index, totals.shape[-1])
+        found.append(_Extension(total, parent, id, float(logprobs[parent, id])))
+    return found
+
+
+def _extend(search: _Search, extensions: Sequence[_Extension], rules: _Rules, last: bool) -> list[int]:
+    """Extend one search's beams by a token, the likeliest first.
 
     Updates the search, and returns for each new beam the index of the beam it extends.
     """
-    totals = _candidate_totals(search, logprobs, rules, last)
-    width, vocab = rules.sampling.beam, totals.shape[-1]
-    # Each beam has one candidate for each end token, so that of twice as many (one end token) `width` continue.
-    n_candidates = max(2, 1 + len(rules.ends)) * width
-    best, flat_indices = totals.flatten().topk(min(n_candidates, totals.numel()))
+    width = rules.sampling.beam
     beams: list[_Beam] = []
     parents: list[int] = []
-    for rank, (total, flat_index) in enumerate(zip(best.tolist(), flat_indices.tolist(), strict=True)):
-        parent, id = divmod(flat_index, vocab)
-        if total == -torch.inf:
-            break
+    for rank, (total, parent, id, logprob) in enumerate(extensions):
         beam = search.beams[parent]
         ends = id in rules.ends
         # A candidate that ends, but is not among the `width` likeliest, is pruned.
@@ -222,7 +277,7 @@ def _extend(search: _Search, logprobs: Tensor, rules: _Rules, last: bool) -> lis
             search.on_candidate(Candidate((*beam.ids, id), total, status))
         if pruned:
             continue
-        extended = _Beam((*beam.ids, id), (*beam.logprobs, float(logprobs[parent, id])), total)
+        extended = _Beam((*beam.ids, id), (*beam.logprobs, logprob), total)
         if ends or last:
             score = total / len(extended.ids) ** rules.sampling.length_penalty
             search.finished.append(Hypothesis(extended.ids, extended.logprobs, score))
