@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from clearstory.errors import BadSetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,3 +19,9 @@ class ChatSettings:
 
     assistant_only_loss: bool = True
     chat_template: str | None = None
+
+    def check_used(self, task: str) -> None:
+        """Raise BadSetting for a setting that is not the default with another task."""
+        changed = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        if changed and task != "chat":
+            raise BadSetting(f"{changed[0]} is for task chat, and task is {task}; leave it out")

@@ -96,6 +96,7 @@ def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
         reading=recipe.reading(),
         truncate=recipe.truncate,
         stride=recipe.stride,
+        chat=recipe.chat,
         device=recipe.device,
     )
     if not output.json:

@@ -20,6 +20,7 @@ from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, Benchm
 from clearstory.recipes.settings.keywords import BenchmarkKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.settings.vector_tasks import LABELED_TASKS, vector_tasks
+from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.text.settings import ReadSettings
@@ -76,12 +77,14 @@ def evaluate(
     model: str | Path | ModelWithTokenizer,
     sources: str | Path | Sequence[str | Path] = (),
     *,
-    task: Literal["classify", "pairs", "tag", "embed"],
+    task: Literal["classify", "pairs", "tag", "embed", "chat"],
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
     truncate: Literal["left", "right"] | None = None,
     stride: int | None = None,
+    assistant_only_loss: bool = True,
+    chat_template: str | None = None,
     device: str | None = None,
 ) -> TaskEvaluation: ...
 
@@ -96,6 +99,8 @@ def evaluate(
     pair_column: str | None = None,
     label_column: str | None = None,
     truncate: Literal["left", "right"] | None = None,
+    assistant_only_loss: bool = True,
+    chat_template: str | None = None,
     texts: Sequence[str] | None = None,
     windows: WindowMode = "strided",
     stride: int | None = None,
@@ -118,13 +123,14 @@ def evaluate(
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         sources: files, folders, globs or corpora.
-        task: "text"; "classify", "pairs", "tag" or "embed", with `sources` of labeled examples; or tasks that compare
+        task: "text"; "classify", "pairs", "tag", "embed" or "chat", with `sources` of examples; or tasks that compare
             vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or "lm-eval:NAME,NAME", tasks of
             lm-evaluation-harness, whose data is in the folder `task_files`; or "probes", in the folder `probe_files`.
         vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
             default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
         text_column, pair_column, label_column: columns of labeled examples, found by their usual names if not given.
         truncate: which end of a labeled text that is longer than the context is dropped.
+        assistant_only_loss, chat_template: which tokens of conversations are scored, and their template (task "chat").
         texts: texts to evaluate instead of `sources`.
         windows: "strided", overlapping windows in which every token has at least half a context before it, or "blocks".
         stride: tokens between the starts of two strided windows; half the context by default, except of labeled texts,
@@ -144,6 +150,8 @@ def evaluate(
     tasks = [task] if isinstance(task, str) else list(task)
     settings = build_settings(BenchmarkSettings, benchmarks)
     harness = harness_tasks(tasks)
+    chat = ChatSettings(assistant_only_loss=assistant_only_loss, chat_template=chat_template)
+    chat.check_used(tasks[0])
     settings.check_used(HARNESS if harness else ", ".join(tasks))
     if harness:
         from clearstory.recipes.inference.evaluate_harness import evaluate_harness
@@ -161,7 +169,7 @@ def evaluate(
         columns = LabelSettings(text_column=text_column, pair_column=pair_column, label_column=label_column)
         files = list(map(str, paths))
         return evaluate_on_task(
-            model, files, tasks[0], reading=columns, truncate=truncate, stride=stride, device=device
+            model, files, tasks[0], reading=columns, truncate=truncate, stride=stride, chat=chat, device=device
         )
     if tasks != ["text"]:
         return evaluate_task_of_vectors(model, tasks, paths, vectors, device)

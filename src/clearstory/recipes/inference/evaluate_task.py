@@ -13,6 +13,7 @@ from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.tasks.base import TaskSettings, evaluate_task
+from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.classify import PROBLEM_TYPES
 from clearstory.tasks.data.examples import DataSplits
 from clearstory.tasks.data.settings import LabelSettings
@@ -20,6 +21,9 @@ from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.head_labels import describe_head
 from clearstory.tasks.hmm_tags import evaluate_tagger
 from clearstory.tasks.table import TASKS
+
+HEAD_TASKS = ("classify", "pairs", "tag")
+"""Tasks of models with a head for labels."""
 
 
 def evaluate_on_task(
@@ -30,6 +34,7 @@ def evaluate_on_task(
     reading: LabelSettings | None = None,
     truncate: Literal["left", "right"] | None = None,
     stride: int | None = None,
+    chat: ChatSettings | None = None,
     device: str | None = None,
 ) -> TaskEvaluation:
     """The metrics of a fine-tuned model, or of a hidden Markov model of tags, on the examples of files, with their
@@ -42,11 +47,14 @@ def evaluate_on_task(
     opened = open_model(model) if isinstance(model, str | Path) else model
     network, tokenizer = load_model_and_tokenizer(opened, device)
     spec, reading = TASKS[task], reading or LabelSettings()
-    if task == "embed":
+    if task not in HEAD_TASKS:
         if stride is not None:
-            raise BadSetting(f"stride is {stride}, and a text has one vector; leave it out, or pass --truncate right")
+            raise BadSetting(
+                f"stride is {stride}, and task {task} reads no text in windows; leave it out, or pass --truncate"
+            )
         data = spec.read(sources, reading, None)
-        settings = TaskSettings(truncate=truncate, folder=getattr(opened, "folder", None))
+        settings = TaskSettings(truncate=truncate, chat=chat or ChatSettings(), folder=getattr(opened, "folder", None))
+        tokenizer, _ = spec.tokenizer(tokenizer, settings)
         made = spec.make(DataSplits(data, replace(data, examples=())), network, tokenizer, settings)
         return evaluate_task(made, network, data)
     if task == "tag" and has_capability(network, Capability.TAGS):

@@ -12,6 +12,7 @@ from clearstory.models.precision import Precision
 from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, BenchmarkSettings, harness_tasks
 from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
 from clearstory.recipes.settings.vector_tasks import VectorTask, vector_tasks
+from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings, Problem, Trees
 from clearstory.text.settings import ReadSettings
 
@@ -96,8 +97,8 @@ class EvaluateRecipe:
         text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
             standard input.
         task: text, its likelihood; classify, the labels of texts; pairs, those of pairs; tag, the tags of words; embed,
-            the vectors of pairs and triplets as finetune scores them; or similarity:FILE,
-            analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs;
+            the vectors of pairs and triplets as finetune scores them; chat, the assistant's answers in conversations,
+            in nats per token; or similarity:FILE, analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs;
             lm-eval:NAME,NAME, tasks of lm-evaluation-harness; probes, all probes for which probe_files has a file.
         vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
             sentence for texts of several words, and where the model's folder says how they are pooled.
@@ -137,6 +138,7 @@ class EvaluateRecipe:
     trees: Trees = "phrases"
     data: ReadSettings = field(default_factory=ReadSettings)
     benchmarks: BenchmarkSettings = field(default_factory=BenchmarkSettings, metadata=INLINE_SECTION)
+    chat: ChatSettings = field(default_factory=ChatSettings, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
         by_others = self.harness_tasks or self.task == (PROBES,)
@@ -147,6 +149,7 @@ class EvaluateRecipe:
                 f"TEXT is {self.text[0][:60]!r}, and task {self.task[0]} has its files in a folder; name it with "
                 f"{'--task-files' if self.harness_tasks else '--probe-files'}"
             )
+        self.chat.check_used(self.task[0])
         self.benchmarks.check_used(HARNESS if self.harness_tasks else self.task[0])
         for name in ("stride", "batch_size", "limit"):
             value = getattr(self, name)

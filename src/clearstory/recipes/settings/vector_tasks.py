@@ -12,7 +12,7 @@ VectorTaskKind = Literal["similarity", "analogy", "weat"]
 
 VECTOR_TASKS: tuple[VectorTaskKind, ...] = ("similarity", "analogy", "weat")
 
-LABELED_TASKS = ("classify", "pairs", "tag", "embed")
+LABELED_TASKS = ("classify", "pairs", "tag", "embed", "chat")
 """Tasks with labeled examples."""
 
 
