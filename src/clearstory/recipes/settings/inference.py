@@ -98,8 +98,9 @@ class EvaluateRecipe:
             standard input.
         task: text, its likelihood; classify, the labels of texts; pairs, those of pairs; tag, the tags of words; embed,
             the vectors of pairs and triplets as finetune scores them; chat, the assistant's answers in conversations,
-            in nats per token; or similarity:FILE, analogy:FILE, weat:FILE, the vectors of words and sentences: any number of files, folders or globs;
-            lm-eval:NAME,NAME, tasks of lm-evaluation-harness; probes, all probes for which probe_files has a file.
+            in nats per token; or similarity:FILE, analogy:FILE, weat:FILE, the vectors of words and sentences: any
+            number of files, folders or globs; lm-eval:NAME,NAME, tasks of lm-evaluation-harness; probes, all probes
+            for which probe_files has a file.
         vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
             sentence for texts of several words, and where the model's folder says how they are pooled.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
