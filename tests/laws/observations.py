@@ -494,6 +494,7 @@ OBSERVED: dict[str, Observation] = {
             "max_tokens": "test_texts_are_translated_in_the_order_given",
             "truncate": "test_texts_are_translated_in_the_order_given",
             "precision": "test_texts_are_translated_in_each_precision",
+            "int8": "test_texts_are_translated_in_each_precision",
         }.items()
     },
     "TranslateRecipe.errors": "flow/test_seq2seq_models.py::test_translations_of_files_and_what_is_refused",

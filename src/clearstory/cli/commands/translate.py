@@ -24,6 +24,7 @@ def run(recipe: TranslateRecipe, output: Output) -> Mapping[str, Any]:
             truncate=recipe.truncate,
             errors=recipe.errors,
             precision=recipe.precision,
+            int8=recipe.int8,
             device=recipe.device,
             on_progress=on_progress,
         )

@@ -14,7 +14,7 @@ from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.settings import Sampling
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.inference_model import inference_model
-from clearstory.models.precision import Precision
+from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.text_inputs import read_texts
@@ -26,8 +26,8 @@ EXTRA_TOKENS = 50
 BEAM = 4
 """Beams where the model's generation config does not say how many."""
 
-BATCH_SIZE = 32
-"""Texts that are searched in one batch."""
+BATCH_ROWS, BATCH_TOKENS = 96, 4096
+"""Beams and source tokens of one batch: weights are read once for all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,7 @@ def translate(
     truncate: Truncation | None = None,
     errors: Errors = "strict",
     precision: Precision = "auto",
+    int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Translation:
@@ -82,6 +83,7 @@ def translate(
     >>> clearstory.translate("runs/en-de", "Good morning.").texts[0].text  # doctest: +SKIP
     'Guten Morgen.'
     """
+    precision = resolve_precision(precision, int8)
     network, tokenizer, config = load_generator(model, device)
     if not has_capability(network, Capability.SOURCE):
         raise CannotDo(
@@ -99,15 +101,12 @@ def translate(
         length_penalty = 1.0 if config.length_penalty is None else config.length_penalty
     prompt_format = PromptFormat.of(network, tokenizer, truncate, generation_config=config)
     sources = [prompt_format.encode(tokenizer, source)[1] or [] for source in inputs]
-    batches = -(-len(inputs) // BATCH_SIZE)
-    steps = (max_tokens or max(map(len, sources)) + EXTRA_TOKENS) * batches
-    network = inference_model(network, precision, beam * min(len(inputs), BATCH_SIZE), steps)
+    batches = batches_of_sources([len(source) for source in sources], max(1, BATCH_ROWS // beam))
+    steps = sum(max_tokens or len(sources[batch[0]]) + EXTRA_TOKENS for batch in batches)
+    network = inference_model(network, precision, beam * max(map(len, batches), default=1), steps)
     started = time.perf_counter()
     results: dict[int, TranslatedText] = {}
-    # The longest first, so that the estimate of the remaining time is not too short.
-    order = sorted(range(len(sources)), key=lambda index: -len(sources[index]))
-    for start in range(0, len(order), BATCH_SIZE):
-        batch = order[start : start + BATCH_SIZE]
+    for batch in batches:
         longest = max_tokens or len(sources[batch[0]]) + EXTRA_TOKENS
         hypotheses = beam_search_batch(
             network,
@@ -126,6 +125,24 @@ def translate(
             text = tokenizer.decode(id for id in best.ids if id not in prompt_format.eos_token_ids)
             results[index] = TranslatedText(source=inputs[index], text=text, tokens=len(best.ids), score=best.score)
         if on_progress is not None:
-            on_progress(len(results), len(order))
+            on_progress(len(results), len(inputs))
     ordered = tuple(results[index] for index in range(len(inputs)))
     return Translation(texts=ordered, seconds=time.perf_counter() - started)
+
+
+def batches_of_sources(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of sources in batches of similar lengths, of at most `most` sources and BATCH_TOKENS tokens. The longest
+    come first, so that an estimate of the remaining time is not too short.
+
+    >>> batches_of_sources([3, 5, 4], 2)
+    [[1, 2], [0]]
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not batches or len(batches[-1]) == most or tokens + lengths[index] > BATCH_TOKENS:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(index)
+        tokens += lengths[index]
+    return batches

@@ -320,6 +320,7 @@ class TranslateRecipe:
         truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
+        int8: another spelling of --precision int8.
         device: cpu, cuda or mps; default: cpu.
     """
 
@@ -331,6 +332,7 @@ class TranslateRecipe:
     truncate: Literal["left"] | None = None
     errors: Literal["strict", "replace"] = "strict"
     precision: Precision = "auto"
+    int8: bool = False
     device: str | None = None
 
 
@@ -382,8 +384,8 @@ class InspectRecipe:
         text: input text; the source text of an encoder-decoder; - for standard input.
         view: name of the view: tokens, embeddings, neighbours, analogy, projection, semantic-axis,
             contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
-            combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution, residual-norms,
-            neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, attribution,
+            alignment, combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution,
+            residual-norms, neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, attribution,
             layer-similarity, viterbi, posteriors, backoff, ngram-counts.
         out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
         top: number of tokens (rows) to show; default: depends on the view.
