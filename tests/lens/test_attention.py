@@ -241,7 +241,7 @@ def test_heads_and_layers_that_do_not_exist_are_refused() -> None:
         attention_sites(MODELS["lstm"]())
     for name in ("lstm", "ngram", "hmm"):
         assert not {"attention", "head"} & set(supported_views(MODELS[name]()))
-    with pytest.raises(CannotDo, match="'head' needs attention, and this model"):
+    with pytest.raises(CannotDo, match="'head' needs attention and a residual stream of layers, and this model"):
         check_supported("head", MODELS["lstm"]())
     assert {"attention", "head"} <= set(supported_views(MAKE["t5"]()))
 

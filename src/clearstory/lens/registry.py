@@ -40,6 +40,7 @@ NEEDS: dict[Capability, str] = {
     Capability.MLM_HEAD: "a masked-token head",
     Capability.NGRAM_COUNTS: "n-gram tables",
     Capability.RECURRENT_STATE: "a recurrent state",
+    Capability.SOURCE: "a source",
 }
 """The capabilities that views require, in words."""
 
@@ -141,6 +142,7 @@ VIEWS: dict[str, ViewSpec] = {
     "generation": ViewSpec("clearstory.lens.probes.generation:generation", CAUSAL, needs_generator=True),
     "fill-mask": ViewSpec("clearstory.lens.probes.predictions:fill_mask", (Capability.MLM_HEAD,)),
     "attention": ViewSpec("clearstory.lens.probes.attention:attention", ATTENTION, choice=HEAD_CHOICE),
+    "alignment": ViewSpec("clearstory.lens.probes.alignment:alignment", (*ATTENTION, Capability.SOURCE)),
     "combined-heads": ViewSpec("clearstory.lens.probes.attention:combined_heads", ATTENTION),
     "head": ViewSpec("clearstory.lens.probes.attention_head:attention_head", ATTENTION_RESIDUAL, choice=HEAD_CHOICE),
     "heads": ViewSpec("clearstory.lens.probes.head_types:head_types", ATTENTION),

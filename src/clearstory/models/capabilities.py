@@ -48,7 +48,7 @@ _REFUSALS: dict[Capability, _Refusal] = {
     Capability.SOURCE: _Refusal("reads no source text", "an encoder-decoder"),
     Capability.COUNT_FITTED: _Refusal("is trained by gradient descent", "an n-gram model or an HMM"),
     Capability.GRADIENTS: _Refusal("has no gradients", "a Transformer, a recurrent model or an HMM"),
-    Capability.ATTENTION: _Refusal("has no attention", "a Transformer"),
+    Capability.ATTENTION: _Refusal("has no attention", "a Transformer, or lstm-attention"),
     Capability.HIDDEN_STATES: _Refusal("has no residual stream of layers", "a Transformer"),
     Capability.EMBEDDINGS: _Refusal("has no token embeddings", "a Transformer or a recurrent model"),
     Capability.OUTPUT_EMBEDDINGS: _Refusal(

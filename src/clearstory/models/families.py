@@ -103,7 +103,7 @@ FAMILIES: tuple[Family, ...] = (
     Family(
         name="RecurrentSeq2Seq",
         config=RecurrentSeq2SeqConfig,
-        model={"encoder-decoder": "clearstory.models.recurrent.encoder_decoder:RecurrentEncoderDecoder"},
+        model="clearstory.models.recurrent.encoder_decoder:RecurrentEncoderDecoder",
         description={},
         presets=RECURRENT_SEQ2SEQ_PRESETS,
         uses={

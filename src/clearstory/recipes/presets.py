@@ -80,8 +80,8 @@ def presets_by_kind() -> Mapping[str, list[PresetSummary]]:
     """Presets by family, those of the Transformer by architecture, in the order of `list_presets`.
 
     >>> list(presets_by_kind())  # doctest: +NORMALIZE_WHITESPACE
-    ['Transformer decoder', 'Transformer encoder', 'Transformer encoder-decoder', 'Recurrent', 'HMM', 'NGram',
-     'Mixture']
+    ['Transformer decoder', 'Transformer encoder', 'Transformer encoder-decoder', 'Recurrent',
+     'RecurrentSeq2Seq', 'HMM', 'NGram', 'Mixture']
     """
     several = {family.name for family in FAMILIES if isinstance(family.model, Mapping)}
     kinds: dict[str, list[PresetSummary]] = {}

@@ -74,7 +74,11 @@ def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -
     """
     if config.family != "transformer":
         state_vectors = 2 if config.cell == "lstm" else 1
-        return state_vectors * sum(config.units), "a state of fixed size per sequence, at any length"
+        state = state_vectors * sum(config.units)
+        if config.architecture == "encoder-decoder" and config.attention != "none":
+            kept = config.hidden_size + config.head_dim
+            return state + kept * context, "a state of fixed size, and the vector and key of each source token"
+        return state, "a state of fixed size per sequence, at any length"
     c = config
     if c.architecture == "encoder":
         return 0, "an encoder generates nothing"

@@ -93,6 +93,7 @@ class NamePattern:
 
 
 ATTENTION = r"(?P<which>\w*?)_?attention\."
+LAYER = r"layers\.\d+\.(?:forwards\.|backwards\.)?"
 
 NAME_PATTERNS = (
     NamePattern(r"embedding\.weight", "embedding", "tokens", "W_e"),
@@ -117,9 +118,12 @@ NAME_PATTERNS = (
     NamePattern(r"recall\.order_weights\.(weight|bias)", "recall", "trust", "", transposed),
     NamePattern(r"recall\.input_projection\.weight", "recall", "into the stream", "", transposed),
     NamePattern(r"recall\.output_projection\.weight", "recall", "into the output", "", transposed),
-    NamePattern(r"layers\.\d+\.input\.weight", "cells", "from the input", "W", split_gates),
-    NamePattern(r"layers\.\d+\.recurrent\.weight", "cells", "from memory", "U", split_gates),
-    NamePattern(r"layers\.\d+\.(input|recurrent)\.bias", "cells", "biases", "", split_gates),
+    NamePattern(rf"{ATTENTION}energy", "attention", "energy", "v"),
+    NamePattern(rf"{LAYER}input\.weight", "cells", "from the input", "W", split_gates),
+    NamePattern(rf"{LAYER}recurrent\.weight", "cells", "from memory", "U", split_gates),
+    NamePattern(rf"{LAYER}(input|recurrent)\.bias", "cells", "biases", "", split_gates),
+    NamePattern(r"readout\.weight", "unembedding", "readout", "W_r", transposed),
+    NamePattern(r"readout\.bias", "unembedding", "readout", ""),
     NamePattern(r"initial", "states", "first state"),
     NamePattern(r"transition", "states", "state to state"),
     NamePattern(r"emission", "states", "state to token"),
