@@ -92,12 +92,15 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
             for e in mistakes
         ]
         yield html_table(("location", "label", "predicted", "probability", "text"), rows)
-    if worst := details.get("worst"):
+    titles = {"worst": "Examples that are furthest from what they should be", "least_likely": "Least likely answers"}
+    for worst, title in ((details.get(name), title) for name, title in titles.items()):
+        if not worst:
+            continue
         cells = [
             [f"{each:.4f}" if isinstance(each, float) else shortened(str(each)) for each in row.values()]
             for row in worst
         ]
-        yield "<h2>Examples that are furthest from what they should be</h2>"
+        yield f"<h2>{title}</h2>"
         yield html_table(list(worst[0]), cells)
 
 

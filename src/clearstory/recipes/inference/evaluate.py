@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack, overload
+from typing import Literal, Unpack, overload
 
 from clearstory.errors import BadSetting
 from clearstory.evaluation.windows import WindowMode
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
+from clearstory.recipes.inference.evaluate_harness import HarnessEvaluation
+from clearstory.recipes.inference.evaluate_probes import ProbeEvaluation
 from clearstory.recipes.inference.model_argument import ModelWithTokenizer
 from clearstory.recipes.inference.text_evaluation import Evaluation as Evaluation
 from clearstory.recipes.inference.vector_scores import VectorEvaluation
@@ -24,10 +26,6 @@ from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.text.settings import ReadSettings
-
-if TYPE_CHECKING:
-    from clearstory.recipes.inference.evaluate_harness import HarnessEvaluation
-    from clearstory.recipes.inference.evaluate_probes import ProbeEvaluation
 
 
 @overload
