@@ -24,7 +24,7 @@ class UsageError(Exception):
     """A command line that cannot be parsed."""
 
 
-NUMBER = re.compile(r"\d+(\.\d+)?")
+NUMBER = re.compile(r"\d+(\.\d+)?[kKmMbB]?")
 """A number that a flag of several takes beside the one before it."""
 
 
@@ -94,6 +94,8 @@ def resolve_key(key: str, settings: Mapping[str, Setting]) -> str:
     'data.errors'
     """
     name = key.removeprefix("data.")
+    if key == "data" and "amounts" in settings:  # how much of it; --data.errors and others are how it is read
+        return "amounts"
     if key in settings or name not in TEXT_SETTINGS:
         return key
     return name if name in settings else f"data.{name}"

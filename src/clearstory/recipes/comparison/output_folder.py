@@ -13,7 +13,7 @@ from clearstory import durable
 from clearstory.errors import BadSetting, CheckpointMismatch, FolderExists
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.result_files import FILE_NAMES
-from clearstory.recipes.comparison.settings import CompareRecipe
+from clearstory.recipes.comparison.settings import AUTO_SIZES, CompareRecipe
 from clearstory.recipes.settings.run_recipe import format_setting
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
@@ -22,6 +22,9 @@ from clearstory.text.sources import absolute_source
 
 RESUME_SETTINGS = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
 """Settings that may change when a comparison is resumed: it may get more models and more seeds."""
+
+SCALING_RESUME_SETTINGS = ("sizes", "amounts", "cpu_seconds")
+"""Those of a scaling law, beside them: it may get more sizes, amounts and time."""
 
 RESULT_FILE = "measured.json"
 """In a run folder: the ModelResult of a finished model."""
@@ -65,14 +68,24 @@ def resume_comparison(folder: Path, recipe: CompareRecipe) -> CompareRecipe:
     """The saved recipe with the models and seeds that are given now. Raises CheckpointMismatch for other changes."""
     saved = with_absolute_sources(build_settings(CompareRecipe, read_yaml(folder / "config.yaml")))
     before, now = (flatten_keys(CompareRecipe, to_plain(each)) for each in (saved, with_absolute_sources(recipe)))
+    changeable = (*RESUME_SETTINGS, *(SCALING_RESUME_SETTINGS if recipe.sizes and saved.sizes else ()))
     for key in before if recipe.sources else ():
-        if key not in RESUME_SETTINGS and before[key] != now.get(key):
+        if key not in changeable and before[key] != now.get(key):
             raise CheckpointMismatch(
                 f"the comparison in {folder} was made with {key} {format_setting(before[key])}, and now it is "
                 f"{format_setting(now.get(key))}; resume with the settings it was made with, or choose another --out"
             )
-    models, seeds = (recipe.models, recipe.seeds) if recipe.sources else (saved.models, saved.seeds)
-    return replace(saved, out=folder, models=models, seeds=seeds, resume=True, overwrite=False)
+    given = recipe if recipe.sources else saved
+    chosen = {name: getattr(given, name) for name in ("models", "seeds", *SCALING_RESUME_SETTINGS)}
+    if given.sizes == AUTO_SIZES:  # those that were chosen then
+        chosen |= {"sizes": saved.sizes, "amounts": saved.amounts}
+    return replace(saved, **chosen, out=folder, resume=True, overwrite=False)
+
+
+def is_scaling(recipe: CompareRecipe) -> bool:
+    """Whether the results folder has a scaling law."""
+    saved = read_yaml(recipe.out / "config.yaml") if recipe.out and (recipe.out / "config.yaml").is_file() else {}
+    return bool(saved.get("sizes"))
 
 
 def with_absolute_sources(recipe: CompareRecipe) -> CompareRecipe:

@@ -18,6 +18,8 @@ from clearstory.recipes.settings.run_recipe import check_no_standard_input
 from clearstory.recipes.settings.schema import (
     check_output_path,
     flatten_keys,
+    parse_float,
+    parse_int,
     positional_setting,
     setting_table,
     to_plain,
@@ -34,8 +36,14 @@ class CompareRecipe:
         sources: with --models, training text (files, folders, globs, corpora); without, the models to measure.
         models: models to train, separated by commas: presets, optionally with settings (ngram:order=3) or their own
             tokenizer (clear@bpe:4096); each is scaled to the budget, except gpt2@full, which keeps its published size.
+        sizes: numbers of parameters at which one model (clear, or another of --models) is trained on each of the
+            amounts, to fit a scaling law and tell what more parameters and more text would bring: at least three, such
+            as 30k 100k 300k; or auto, four that fit into --cpu-seconds.
+        amounts: training text of the scaling law, each part read once: shares of all of it, such as 0.125 0.25 0.5 1,
+            or tokens; at least three; default: four, up to all of the text or what --cpu-seconds affords.
         minutes: wall-clock time limit of the training of each model.
-        cpu_seconds: CPU time limit of the training of each model, summed over all threads.
+        cpu_seconds: CPU time limit of the training of each model, summed over all threads; with --sizes, of all runs
+            together.
         parameters: approximate number of parameters of each model; without another budget, each trains for one epoch.
         one_epoch: train each model for one epoch, however long that takes.
         seeds: number of runs of each model that is initialized randomly.
@@ -56,6 +64,8 @@ class CompareRecipe:
 
     sources: tuple[str, ...] = positional_setting("TEXT|MODEL", ())
     models: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
+    amounts: tuple[str, ...] = ()
     minutes: float | None = None
     cpu_seconds: float | None = None
     parameters: int | None = None
@@ -90,6 +100,9 @@ class CompareRecipe:
         check_no_standard_input((*self.sources, *self.text))
         if self.resume and self.overwrite:
             raise BadSetting("resume continues a comparison and overwrite deletes it; give only one of them")
+        if self.sizes or self.amounts:
+            check_scaling(self)
+            return
         given = [name for name, value in self.budgets.items() if value]
         if len([name for name in given if name != "parameters"]) > 1:
             raise BadSetting(f"{' and '.join(given)} are given; a comparison has one budget, give only one of them")
@@ -127,6 +140,59 @@ class CompareRecipe:
         """The models to train."""
         words = [word.strip() for part in self.models for word in part.split(",")]
         return [parse_model_spec(word) for word in words if word]
+
+
+LEAST = 3
+"""Sizes and amounts of a scaling law: a power law with a constant has three coefficients."""
+
+
+def check_scaling(recipe: CompareRecipe) -> None:
+    """Raise BadSetting for a scaling law that cannot be fitted, and for settings that it does not have."""
+    usual = {name: each.default for name, each in CompareRecipe.__dataclass_fields__.items()}
+    if not recipe.sizes:
+        raise BadSetting(f"amounts is {' '.join(recipe.amounts)}, and there are no sizes; give --sizes, such as auto")
+    others = ("minutes", "parameters", "one_epoch", "text", "windows", "prompt", "characters")
+    if changed := next((name for name in others if getattr(recipe, name) != usual[name]), None):
+        raise BadSetting(
+            f"{changed} does not apply with sizes: each model reads each amount once and is evaluated on the held-out "
+            "part; leave it out"
+        )
+    if not recipe.sources and not (recipe.resume or recipe.out):
+        raise BadSetting("TEXT is missing; name a text to fit a scaling law to")
+    if len(recipe.model_specs) > 1:
+        raise BadSetting(f"models names {len(recipe.model_specs)}, and sizes are those of one; name one")
+    check_amounts("sizes", recipe.sizes)
+    check_amounts("amounts", recipe.amounts)
+    if recipe.sizes == AUTO_SIZES and recipe.cpu_seconds is None:
+        raise BadSetting("sizes is auto, and there is no budget that they fit into; give --cpu-seconds, or the sizes")
+
+
+AUTO_SIZES = ("auto",)
+
+
+def check_amounts(name: str, values: Sequence[str]) -> None:
+    """Raise BadSetting for other than auto, or at least LEAST different numbers above 0."""
+    if values in ((), AUTO_SIZES):
+        return
+    numbers = [parse_amount(value) for value in values]
+    for value, number in zip(values, numbers, strict=True):
+        whole = name == "sizes" or (number or 0) > 1
+        if number is None or number <= 0 or (whole and number != int(number)):
+            raise BadSetting(f"{name} has {value[:60]!r}; give numbers above 0 such as 300k, with spaces between")
+    if len(set(numbers)) < LEAST:
+        raise BadSetting(
+            f"{name} is {' '.join(values)}; a power law with a constant takes at least {LEAST} different ones"
+        )
+
+
+def parse_amount(text: str) -> float | None:
+    """A number such as 0.25, 100000 or 300k; None for anything else.
+
+    >>> parse_amount("300k"), parse_amount("0.25"), parse_amount("many")
+    (300000.0, 0.25, None)
+    """
+    whole = parse_int(text)
+    return parse_float(text) if whole is None else float(whole)
 
 
 @dataclass(frozen=True)

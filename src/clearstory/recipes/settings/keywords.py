@@ -44,6 +44,30 @@ class DataKeywords(TypedDict, total=False):
     cache: str | Path | None
 
 
+class PromptKeywords(TypedDict, total=False):
+    """Fields of PromptRecipe, for `prompt`."""
+
+    test: str | Path
+    shots: Sequence[int]
+    draws: int
+    seed: int
+    limit: int | None
+    labels: str | Sequence[str]
+    answer: Literal["likelihood", "generate"]
+    normalize: Literal["none", "characters"]
+    calibrate: bool
+    separator: str
+    raw: bool
+    system: str | None
+    max_tokens: int
+    show_prompt: int | None
+    out: str | Path | None
+    text_column: str | None
+    pair_column: str | None
+    label_column: str | None
+    device: str | None
+
+
 class BenchmarkKeywords(TypedDict, total=False):
     """Fields of BenchmarkSettings, for `evaluate`."""
 
@@ -101,6 +125,7 @@ class TrainingKeywords(TypedDict, total=False):
     weight_checkpoints: int
     sample_steps: int
     weight_average: float
+    average_checkpoints: int
     patience: int
     precision: Literal["auto", "fp32", "bf16"]
     matmul: Literal["auto", "mkl", "onednn", "mixed"]
@@ -136,6 +161,7 @@ class FinetuneTrainingKeywords(TypedDict, total=False):
 
     num_train_epochs: float
     batch_size: int
+    batch_tokens: int
     gradient_accumulation_steps: int
     learning_rate: float | None
     layer_decay: float
@@ -149,6 +175,7 @@ class FinetuneTrainingKeywords(TypedDict, total=False):
     save_steps: int
     keep_checkpoints: int
     patience: int
+    average_checkpoints: int
     precision: Literal["auto", "fp32", "bf16"]
     matmul: Literal["auto", "mkl", "onednn", "mixed"]
     device: str
@@ -170,14 +197,14 @@ class SentenceVectorKeywords(TypedDict, total=False):
 class FinetuneKeywords(TypedDict, total=False):
     """Fields of FinetuneRecipe, for `finetune`."""
 
-    task: Literal["classify", "pairs", "tag", "embed", "chat", "lm"]
+    task: Literal["classify", "pairs", "tag", "embed", "translate", "summarize", "chat", "lm"]
     out: str | Path | None
     tokenizer: str | None
     minutes: float | None
     cpu_seconds: float | None
     steps: int | None
-    validation: str | float | Path
-    test: str | Path | None
+    validation: str | float | Path | Sequence[str | Path]
+    test: str | Path | Sequence[str | Path] | None
     text_column: str | None
     pair_column: str | None
     negative_column: str | None
@@ -188,7 +215,7 @@ class FinetuneKeywords(TypedDict, total=False):
     trees: Literal["phrases", "sentences", "binary-phrases", "binary-sentences"]
     encoding: str
     errors: Literal["strict", "replace"]
-    truncate: Literal["left", "right"] | None
+    truncate: Literal["left", "right", "source-left", "source-right"] | None
     stride: int | None
     threshold: str | float
     freeze: str | int
@@ -203,6 +230,16 @@ class FinetuneKeywords(TypedDict, total=False):
     chat_template: str | None
     lora: LoRAKeywords
     embed: SentenceVectorKeywords
+    max_source_length: int | None
+    max_target_length: int | None
+    source_prefix: str | None
+    prompt_template: str | None
+    instruction: str | None
+    num_beams: int | None
+    length_penalty: float | None
+    max_eval_samples: int
+    teacher: str | Path | None
+    teacher_num_beams: int | None
     training: FinetuneTrainingKeywords
 
 
@@ -210,6 +247,8 @@ class CompareKeywords(TypedDict, total=False):
     """Fields of CompareRecipe, for `compare`."""
 
     models: str | Sequence[str]
+    sizes: str | Sequence[str]
+    amounts: str | Sequence[str]
     minutes: float | None
     cpu_seconds: float | None
     parameters: int | str | None

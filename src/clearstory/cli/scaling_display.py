@@ -1,0 +1,50 @@
+"""Scaling display: shows the runs of a scaling law while they are trained, and what the law says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from clearstory.cli.command import Output
+from clearstory.cli.comparison_display import ComparisonDisplay
+from clearstory.lens.rendering.canvas import sanitize
+from clearstory.recipes.comparison.scaling import ScalingEvent
+from clearstory.recipes.comparison.scaling_files import loss_rows, setup_text
+from clearstory.recipes.comparison.scaling_report import ScalingReport
+
+
+def show_scaling(events: Iterator[ScalingEvent], output: Output) -> ScalingReport:
+    """Show the events until the last one, the report, and return it; always remove the progress bar."""
+    display, report = ComparisonDisplay(output.stderr), None
+    try:
+        for event in events:
+            if isinstance(event, ScalingReport):
+                report = event
+            else:
+                display.show(event)
+    finally:
+        display.close()
+    assert report is not None, "a scaling law ends with its report or an error"
+    return report
+
+
+def print_scaling(report: ScalingReport, console: Console) -> None:
+    """Print the losses by size and amount, the law, what it says and what it does not."""
+    header, rows = loss_rows(report)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
+    for name in header:
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print()
+    console.print(report.formula, soft_wrap=True)
+    console.print(sanitize(setup_text(report)), style="dim")
+    for sentence in report.sentences:
+        console.print(sanitize(sentence), soft_wrap=True)
+    for sentence in report.unknown:
+        console.print(f"not told: {sanitize(sentence)}", style="yellow", soft_wrap=True)
+    if report.folder is not None:
+        console.print(f"report: {report.folder / 'report.html'}; a row for each run: results.csv")
