@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.formats.folders import open_model as open
     from clearstory.recipes.comparison.compare import compare
     from clearstory.recipes.comparison.leaderboard import Leaderboard
+    from clearstory.recipes.comparison.scaling import scaling_law
+    from clearstory.recipes.comparison.scaling_report import ScalingReport
     from clearstory.recipes.conversion.convert import Conversion, convert
     from clearstory.recipes.data import DataReport, data
     from clearstory.recipes.doctor import DoctorReport, doctor
@@ -37,6 +39,8 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.inference.translate import Translation, translate
     from clearstory.recipes.inference.vector_scores import VectorEvaluation
     from clearstory.recipes.planning.plan import ModelPlan, plan
+    from clearstory.recipes.prompting.prompt import prompt
+    from clearstory.recipes.prompting.report import PromptReport
     from clearstory.recipes.training.events import TrainingResult
     from clearstory.recipes.training.loop import train
 
@@ -62,6 +66,8 @@ __all__ = [
     "MaskFill",
     "ModelPlan",
     "OpenedModel",
+    "PromptReport",
+    "ScalingReport",
     "SearchResults",
     "TaggedWords",
     "TrainingResult",
@@ -83,6 +89,8 @@ __all__ = [
     "inspect",
     "open",
     "plan",
+    "prompt",
+    "scaling_law",
     "search",
     "tag",
     "train",
@@ -102,7 +110,9 @@ FUNCTIONS = {
     "translate": "clearstory.recipes.inference.translate:translate",
     "tag": "clearstory.recipes.inference.tag:tag",
     "evaluate": "clearstory.recipes.inference.evaluate:evaluate",
+    "prompt": "clearstory.recipes.prompting.prompt:prompt",
     "compare": "clearstory.recipes.comparison.compare:compare",
+    "scaling_law": "clearstory.recipes.comparison.scaling:scaling_law",
     "inspect": "clearstory.recipes.inference.inspect:inspect",
     "convert": "clearstory.recipes.conversion.convert:convert",
     "plan": "clearstory.recipes.planning.plan:plan",
@@ -124,14 +134,16 @@ TYPES = {
     "Deduplication": "clearstory.recipes.inference.similarity_search",
     "DoctorReport": "clearstory.recipes.doctor",
     "Embeddings": "clearstory.recipes.inference.embed",
-    "EncoderEvaluation": "clearstory.recipes.inference.evaluate_encoder",
-    "Evaluation": "clearstory.recipes.inference.evaluate",
+    "EncoderEvaluation": "clearstory.recipes.inference.encoder_evaluation",
+    "Evaluation": "clearstory.recipes.inference.text_evaluation",
     "FinetuneResult": "clearstory.recipes.finetuning.loop",
     "Generation": "clearstory.recipes.inference.generate",
     "Leaderboard": "clearstory.recipes.comparison.leaderboard",
+    "ScalingReport": "clearstory.recipes.comparison.scaling_report",
     "MaskFill": "clearstory.recipes.inference.fill_mask",
     "ModelPlan": "clearstory.recipes.planning.plan",
     "OpenedModel": "clearstory.formats.folders",
+    "PromptReport": "clearstory.recipes.prompting.report",
     "SearchResults": "clearstory.recipes.inference.similarity_search",
     "TaggedWords": "clearstory.recipes.inference.tag",
     "TrainingResult": "clearstory.recipes.training.events",

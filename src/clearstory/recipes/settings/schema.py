@@ -192,6 +192,8 @@ def convert_value(value: Any, hint: Any, key: str) -> Any:
     if kind is tuple:
         items = [value] if isinstance(value, str) else value
         if isinstance(items, (list, tuple)):
+            if get_args(inner)[0] is int:  # 0,4,16 too
+                items = [each for item in items for each in (item.split(",") if isinstance(item, str) else [item])]
             return tuple(convert_value(item, get_args(inner)[0], key) for item in items)
     elif kind is Path:
         if isinstance(value, (str, Path)) and str(value) and "\0" not in str(value):

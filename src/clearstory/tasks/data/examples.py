@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
-Kind = Literal["single", "multi", "regression", "tags", "pairs", "triplets", "scores", "targets", "conversations"]
+Kind = Literal[
+    "single", "multi", "regression", "tags", "pairs", "triplets", "scores", "targets", "conversations", "choices"
+]
 """What examples have: one label, several, a number; a tag for each word; a positive, a negative too, or a score;
 targets to generate; messages of users and an assistant.
 """

@@ -332,4 +332,5 @@ _DESCRIBED = {
     "scores": "pairs of texts with a score",
     "targets": "targets to generate",
     "conversations": "conversations",
+    "choices": "questions with choices",
 }

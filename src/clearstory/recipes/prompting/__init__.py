@@ -1,0 +1,1 @@
+"""Prompting: tasks told by a template and examples, without training."""
