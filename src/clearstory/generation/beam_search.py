@@ -161,7 +161,7 @@ def beam_search_batch(
             if not unfinished:
                 break
             hidden, after = _forward(model, unfinished, state, device)
-            extensions = _extensions(unfinished, model.logits(hidden), rules, length)
+            extensions = _extensions(model, unfinished, hidden, rules, length)
             parents: list[int] = []
             first = 0
             for search, own in zip(unfinished, extensions, strict=True):
@@ -209,19 +209,24 @@ def _forward(
     return torch.cat(vectors)[restored], type(states[0]).join(states).select(restored)
 
 
-def _extensions(searches: Sequence[_Search], logits: Tensor, rules: _Rules, length: int) -> list[list[_Extension]]:
-    """The likeliest extensions of each search's beams by a token, best first, from the logits of all beams, (R, V)."""
+def _extensions(
+    model: LanguageModel, searches: Sequence[_Search], hidden: Tensor, rules: _Rules, length: int
+) -> list[list[_Extension]]:
+    """The likeliest extensions of each search's beams by a token, best first, from hidden states of all, (R, W)."""
     sizes = [len(search.beams) for search in searches]
     if rules.sampling.repetition_penalty == 1 and rules.constraints is None:
-        logprobs, ids = top_tokens(logits, rules.n_candidates + len(rules.suppress_tokens))
+        count = rules.n_candidates + len(rules.suppress_tokens)
+        # A view may find them without writing the logits down.
+        find = getattr(model, "top_tokens", None)
+        logprobs, ids = top_tokens(model.logits(hidden), count) if find is None else find(hidden, count)
         _check_finite(not bool(logprobs.isnan().any()))
         rows = zip(logprobs.tolist(), ids.tolist(), strict=True)
         return [
             _best_of_rows(search, list(islice(rows, size)), rules) for search, size in zip(searches, sizes, strict=True)
         ]
-    wide = logits.double()
+    wide = model.logits(hidden).double()
     _check_finite(bool(wide.logsumexp(-1).isfinite().all()))
-    every = wide.log_softmax(-1).split(sizes)
+    every = torch.split(wide.log_softmax(-1), sizes)
     return [
         _best_of_all(search, own, rules, last=length == search.longest)
         for search, own in zip(searches, every, strict=True)

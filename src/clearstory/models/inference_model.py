@@ -26,6 +26,7 @@ from clearstory.models.native.library import load_library
 from clearstory.models.native.panels import PanelPrecision
 from clearstory.models.precision import PackedPrecision, Precision
 from clearstory.models.shallow_copy import shallow_copy
+from clearstory.models.top_tokens import top_tokens
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.transformer.encoder_decoder_inference import EncoderDecoderForInference, has_native_form
@@ -211,6 +212,13 @@ class InferenceView(nn.Module):
         logits: Tensor = self.unembed(hidden[..., : self.width])
         # Behind the hidden state are the logits of hashed n-grams, where the model has them.
         return logits if hidden.shape[-1] == self.width else logits + hidden[..., self.width :]
+
+    @torch.no_grad()
+    def top_tokens(self, hidden: Float[Tensor, "R W"], count: int) -> tuple[Float[Tensor, "R K"], Int[Tensor, "R K"]]:
+        """Log-probabilities of the `count` likeliest next tokens and their ids; see `top_tokens`."""
+        if isinstance(self.unembed, PanelLinear):
+            return self.unembed.matrix.top(hidden, count)
+        return top_tokens(self.logits(hidden), count)
 
     @torch.no_grad()
     def token_nll(

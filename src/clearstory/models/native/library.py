@@ -336,6 +336,10 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.panel_product.argtypes = [
         *(POINTER(PanelMatrixStruct), c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int64, c_int32),
     ]
+    library.panel_top.restype = c_int32
+    library.panel_top.argtypes = [
+        *(POINTER(PanelMatrixStruct), c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p, c_int32),
+    ]
     library.encoder_forward.restype = c_int32
     library.encoder_forward.argtypes = [POINTER(EncoderStruct), c_void_p, c_void_p, c_int64, c_int32, c_int32]
     library.cross_decoder_forward.restype = c_int32

@@ -6,6 +6,7 @@
 
 #include "layers.h"
 #include "tiles.h"
+#include "top_tokens.h"
 
 #define BLOCK_BYTES (384 << 10) /* rows that stay in the second-level cache while all panels pass */
 #define MOST_ROWS 192
@@ -141,35 +142,88 @@ static void round_to_bytes(const PanelMatrix *m, const float *x, int64_t padded_
     }
 }
 
+/* What rows need to be computed in blocks: their number, and memory for their bytes in int8. */
+typedef struct {
+    int64_t rows, ins;
+    float *memory;
+} Block;
+
+/* Returns 0, or 1 when memory is exhausted. */
+static int32_t make_block(const PanelMatrix *m, int64_t rows, Block *block) {
+    const int64_t ins = padded(m->ins, 16);
+    int64_t most = BLOCK_BYTES / (4 * ins) / TILE_ROWS * TILE_ROWS;
+    most = most < TILE_ROWS ? TILE_ROWS : most > MOST_ROWS ? MOST_ROWS : most;
+    *block = (Block){rows < most ? rows : most, ins, NULL};
+    if (m->type != PANELS_INT8) return 0;
+    block->memory = malloc((size_t)(4 * (ins + 2 * block->rows) + block->rows * ins));
+    return !block->memory;
+}
+
+static Rows block_inputs(const PanelMatrix *m, const Block *block, const float *x, int64_t rows, int64_t stride) {
+    if (!block->memory) return (Rows){.floats = x, .stride = stride};
+    float *scales = block->memory + block->ins, *zeros = scales + block->rows;
+    uint8_t *numbers = (uint8_t *)(zeros + block->rows);
+    for (int64_t r = 0; r < rows; r++)
+        round_to_bytes(m, x + r * stride, block->ins, numbers + r * block->ins, scales + r, zeros + r, block->memory);
+    return (Rows){NULL, numbers, scales, zeros, block->ins};
+}
+
 int32_t panel_product(const PanelMatrix *m, const float *x, int64_t rows, int64_t x_stride, float *out,
                       int64_t out_stride, int64_t activation, int32_t threads) {
-    const int64_t ins = padded(m->ins, 16), panels = padded(m->outs, PANEL) / PANEL;
-    int64_t block = BLOCK_BYTES / (4 * ins) / TILE_ROWS * TILE_ROWS;
-    block = block < TILE_ROWS ? TILE_ROWS : block > MOST_ROWS ? MOST_ROWS : block;
-    block = rows < block ? rows : block;
-    float *scratch = NULL;
-    if (m->type == PANELS_INT8) {
-        scratch = malloc((size_t)(4 * (ins + 2 * block) + block * ins));
-        if (!scratch) return 1;
-    }
-    for (int64_t start = 0; start < rows; start += block) {
-        const int64_t count = rows - start < block ? rows - start : block;
-        Rows inputs = {.floats = x + start * x_stride, .stride = x_stride};
-        if (scratch) {
-            float *scales = scratch + ins, *zeros = scales + block;
-            uint8_t *numbers = (uint8_t *)(zeros + block);
-            for (int64_t r = 0; r < count; r++)
-                round_to_bytes(m, x + (start + r) * x_stride, ins, numbers + r * ins, scales + r, zeros + r, scratch);
-            inputs = (Rows){NULL, numbers, scales, zeros, ins};
-        }
+    const int64_t panels = padded(m->outs, PANEL) / PANEL;
+    Block block;
+    if (make_block(m, rows, &block)) return 1;
+    for (int64_t start = 0; start < rows; start += block.rows) {
+        const int64_t count = rows - start < block.rows ? rows - start : block.rows;
+        const Rows inputs = block_inputs(m, &block, x + start * x_stride, count, x_stride);
         float *to = out + start * out_stride;
 #ifdef _OPENMP
-#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && count * m->outs * ins >= PARALLEL)
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1 && count * m->outs * m->ins >= PARALLEL)
 #endif
         for (int64_t number = 0; number < panels; number++)
             panel_rows(m, number, inputs, count, to, out_stride, activation);
     }
-    free(scratch);
+    free(block.memory);
     (void)threads;
     return 0;
+}
+
+#define PART 16 /* panels whose outputs stay in the second-level cache until they are compared */
+
+int32_t panel_top(const PanelMatrix *m, const float *x, int64_t rows, int64_t x_stride, int64_t count, float *values,
+                  int64_t *ids, double *log_totals, int32_t threads) {
+    const int64_t panels = padded(m->outs, PANEL) / PANEL, width = PART * PANEL;
+    Block block;
+    if (make_block(m, rows, &block)) return 1;
+    float *logits = malloc((size_t)(block.rows * width) * sizeof *logits + 1);
+    Top *tops = malloc((size_t)block.rows * sizeof *tops + 1);
+    const int32_t failed = !logits || !tops;
+    for (int64_t start = 0; start < rows && !failed; start += block.rows) {
+        const int64_t n = rows - start < block.rows ? rows - start : block.rows;
+        const Rows inputs = block_inputs(m, &block, x + start * x_stride, n, x_stride);
+        for (int64_t r = 0; r < n; r++)
+            tops[r] = start_top(count, values + (start + r) * count, ids + (start + r) * count);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(threads) if (threads > 1 && n * m->outs * m->ins >= PARALLEL)
+#endif
+        for (int64_t first = 0; first < panels; first += PART) {
+            const int64_t end = first + PART < panels ? first + PART : panels, out = first * PANEL;
+            const int64_t outs = m->outs - out < width ? m->outs - out : width;
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+            for (int64_t number = first; number < end; number++)
+                panel_rows(m, number, inputs, n, logits - out, width, -1);
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+            for (int64_t r = 0; r < n; r++) extend_top(tops + r, logits + r * width, outs, out);
+        }
+        for (int64_t r = 0; r < n; r++) log_totals[start + r] = log_total(tops + r);
+    }
+    free(tops);
+    free(logits);
+    free(block.memory);
+    (void)threads;
+    return failed;
 }

@@ -36,4 +36,10 @@ typedef struct {
 int32_t panel_product(const PanelMatrix *matrix, const float *x, int64_t rows, int64_t x_stride, float *out,
                       int64_t out_stride, int64_t activation, int32_t threads);
 
+/* Of x W^T + bias the `count` largest of each row and their ids, (rows, count), and the logarithms of the sums of all
+   exponentials, (rows), as top_tokens finds them; the products are not kept. Returns 0, or 1 when memory is
+   exhausted. */
+int32_t panel_top(const PanelMatrix *matrix, const float *x, int64_t rows, int64_t x_stride, int64_t count,
+                  float *values, int64_t *ids, double *log_totals, int32_t threads);
+
 #endif

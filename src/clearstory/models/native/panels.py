@@ -6,7 +6,7 @@ import ctypes
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -59,6 +59,21 @@ class PanelMatrix:
         ):
             raise MemoryError(f"a product of {len(x)} rows does not fit into memory")
         return out
+
+    def top(self, x: Float[Tensor, "N I"], count: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
+        """Log-probabilities of the `count` likeliest outputs of each row in float64, likeliest first, and their ids."""
+        library = load_library()
+        assert library is not None, "native kernels are asked for first"
+        x, rows = x.contiguous(), len(x)
+        count = min(count, self.struct.outs)
+        values, ids = x.new_empty(rows, count), torch.empty(rows, count, dtype=torch.long)
+        totals = torch.empty(rows, 1, dtype=torch.float64)
+        found = values.data_ptr(), ids.data_ptr(), totals.data_ptr()
+        if library.panel_top(
+            ctypes.byref(self.struct), x.data_ptr(), rows, x.shape[1], count, *found, torch.get_num_threads()
+        ):
+            raise MemoryError(f"a product of {rows} rows does not fit into memory")
+        return values.double() - totals, ids
 
 
 def in_panels(weight: Shaped[Tensor, "O I"], together: int) -> Shaped[Tensor, "P Q 32 G"]:

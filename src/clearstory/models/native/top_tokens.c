@@ -26,27 +26,38 @@ ALWAYS int any_above(const float *x, float bound) {
     return some != 0;
 }
 
-static void largest(const float *x, int64_t vocab, int64_t count, float *values, int64_t *ids) {
+Top start_top(int64_t count, float *values, int64_t *ids) {
     for (int64_t i = 0; i < count; i++) values[i] = -INFINITY, ids[i] = 0;
-    int64_t first = 0;
-    for (; first + GROUP <= vocab; first += GROUP)
-        if (any_above(x + first, values[count - 1]))
-            for (int i = 0; i < GROUP; i++) insert(x[first + i], first + i, count, values, ids);
-    for (; first < vocab; first++) insert(x[first], first, count, values, ids);
+    return (Top){count, values, ids, -INFINITY, 0};
 }
 
-static double log_total(const float *x, int64_t vocab, float most) {
+/* The sum of e^(x - most). */
+static double sum_exponentials(const float *x, int64_t n, float most) {
     double total = 0;
-    for (int64_t first = 0; first < vocab; first += PART) {
-        const int64_t end = first + PART < vocab ? first + PART : vocab;
+    for (int64_t first = 0; first < n; first += PART) {
+        const int64_t end = first + PART < n ? first + PART : n;
         floats lanes = {0};
         int64_t i = first;
         for (; i + FLOATS <= end; i += FLOATS) lanes += exponential(load(x + i) - most);
         for (; i < end; i++) total += exponential(all(x[i] - most))[0];
         total += sum_lanes(lanes);
     }
-    return most + log(total);
+    return total;
 }
+
+void extend_top(Top *top, const float *x, int64_t n, int64_t first) {
+    int64_t i = 0;
+    for (; i + GROUP <= n; i += GROUP)
+        if (any_above(x + i, top->values[top->count - 1]))
+            for (int j = 0; j < GROUP; j++) insert(x[i + j], first + i + j, top->count, top->values, top->ids);
+    for (; i < n; i++) insert(x[i], first + i, top->count, top->values, top->ids);
+    const float most = top->values[0];
+    if (most > top->most) top->total *= exp((double)top->most - most), top->most = most;
+    /* -infinity less itself is no number, and adds nothing. */
+    top->total += sum_exponentials(x, n, most == -INFINITY ? 0 : most);
+}
+
+double log_total(const Top *top) { return isfinite(top->most) ? top->most + log(top->total) : NAN; }
 
 void top_tokens(const float *logits, int64_t rows, int64_t vocab, int64_t count, float *values, int64_t *ids,
                 double *log_totals, int32_t threads) {
@@ -54,9 +65,9 @@ void top_tokens(const float *logits, int64_t rows, int64_t vocab, int64_t count,
 #pragma omp parallel for num_threads(threads) if (threads > 1 && rows > 1)
 #endif
     for (int64_t r = 0; r < rows; r++) {
-        const float *x = logits + r * vocab;
-        largest(x, vocab, count, values + r * count, ids + r * count);
-        log_totals[r] = log_total(x, vocab, values[r * count]);
+        Top top = start_top(count, values + r * count, ids + r * count);
+        extend_top(&top, logits + r * vocab, vocab, 0);
+        log_totals[r] = log_total(&top);
     }
     (void)threads;
 }
