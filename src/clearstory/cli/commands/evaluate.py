@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.evaluation_tasks import PROBES
 from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ def run(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Evaluate and print the scores."""
     if recipe.harness_tasks:
         return run_harness(recipe, output)
+    if recipe.task == (PROBES,):
+        return run_probes(recipe, output)
     if recipe.vector_tasks:
         return run_vector_tasks(recipe, output)
     if recipe.task != ("text",):
@@ -86,23 +89,29 @@ def print_encoder_evaluation(evaluation: EncoderEvaluation, output: Output) -> N
 
 def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Print the metrics of a task with their intervals, and the scores of each label."""
+    from clearstory.cli.training_display import progress_bar
     from clearstory.recipes.inference.evaluate_task import evaluate_on_task
     from clearstory.tasks.base import metric_title
 
-    scores = evaluate_on_task(
-        recipe.model,
-        recipe.text,
-        recipe.task[0],
-        reading=recipe.reading(),
-        truncate=recipe.truncate,
-        stride=recipe.stride,
-        chat=recipe.chat,
-        device=recipe.device,
-    )
+    with progress_bar(output, "generating") as on_progress:
+        scores = evaluate_on_task(
+            recipe.model,
+            recipe.text,
+            recipe.task[0],
+            reading=recipe.reading(),
+            truncate=recipe.truncate,
+            stride=recipe.stride,
+            chat=recipe.chat,
+            text_to_text=recipe.text_to_text,
+            device=recipe.device,
+            on_progress=on_progress,
+        )
     if not output.json:
         for name, value in scores.metrics.items():
-            low, high = scores.intervals.get(name, (value, value))
-            output.console.print(f"{metric_title(name)} {value:.4f} (95 % interval {low:.4f} to {high:.4f})")
+            low, high = scores.intervals.get(name, (None, None))
+            interval = "" if low is None else f" (95 % interval {low:.4f} to {high:.4f})"
+            output.console.print(f"{metric_title(name)} {value:.4f}{interval}")
+        print_text_details(scores.details, output)
         for label in scores.details.get("labels", ()):
             numbers = "  ".join(f"{name} {label[name]:.4f}" for name in ("precision", "recall", "f1"))
             output.console.print(f"  {label['label']}: {numbers}  of {label['support']:,}")
@@ -111,6 +120,17 @@ def run_task(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             output.console.print(f"accuracy {unknown['accuracy']:.4f} of {unknown['count']:,} out-of-vocabulary words")
         output.console.print(f"{scores.examples:,} examples of {scores.data}")
     return scores.to_json()
+
+
+def print_text_details(details: Mapping[str, Any], output: Output) -> None:
+    """Print how texts were generated and scored, and the scores of others in their place."""
+    if "decoding" in details:
+        output.console.print(f"generated with {details['decoding']}")
+    for name, signature in details.get("signatures", {}).items():
+        output.console.print(f"  {name}: {signature}")
+    for name, each in details.get("baselines", {}).items():
+        values = "  ".join(f"{metric} {value:.2f}" for metric, value in each["scores"].items())
+        output.console.print(f"{name}: {values}")
 
 
 def run_vector_tasks(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
@@ -122,7 +142,7 @@ def run_vector_tasks(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any
         recipe.vector_tasks,
         vectors=recipe.vectors,
         reading=recipe.reading(),
-        truncate=recipe.truncate,
+        truncate=recipe.truncate if recipe.truncate in ("left", "right") else None,
         device=recipe.device,
     )
     if not output.json:
@@ -189,6 +209,30 @@ def run_harness(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             output.console.print(f"{each.task} {name} {each.value:.4f}{more}{of}")
         where = "" if recipe.benchmarks.out is None else f"; results in {recipe.benchmarks.out}"
         output.console.print(f"{format_seconds(evaluation.seconds)}{where}")
+    return evaluation.to_json()
+
+
+def run_probes(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
+    """Print the table of all probes, with intervals and chance levels, and what was skipped."""
+    from rich.table import Table
+
+    from clearstory.cli.training_display import format_seconds, progress_bar
+    from clearstory.recipes.inference.evaluate_probes import evaluate_probes
+
+    with progress_bar(output, "probing") as on_progress:
+        evaluation = evaluate_probes(
+            recipe.model, recipe.benchmarks, limit=recipe.limit, device=recipe.device, on_progress=on_progress
+        )
+    if not output.json:
+        table = Table("probe", "file", "metric", "value", "95 % interval", "chance", "examples", "by", box=None)
+        for each in evaluation.scores:
+            interval = "" if each.interval is None else f"{each.interval[0]:.3f} to {each.interval[1]:.3f}"
+            numbers = (f"{each.value:.3f}", interval, f"{each.chance:.3f}", f"{each.examples:,}")
+            table.add_row(each.probe, each.name, each.metric, *numbers, each.measure)
+        output.console.print(table)
+        for sentence in evaluation.skipped:
+            output.console.print(f"skipped {sentence}", style="yellow")
+        output.console.print(format_seconds(evaluation.seconds))
     return evaluation.to_json()
 
 

@@ -1,14 +1,333 @@
-"""Probes."""
+"""Probes: grammar, facts, reasoning and bias in one table, from the files that a folder has, each beside its chance.
+
+    grammar*      minimal pairs, as BLiMP: sentence_good, sentence_bad
+    facts*        passages whose last word is predicted, as LAMBADA: lines of text, or "text"; clozes with "answer"
+    reasoning*    questions with choices, as ARC, PIQA and HellaSwag
+    bias*         paired sentences, as CrowS-Pairs: sent_more, sent_less
+    weat*         sets of words, as `evaluate --task weat` reads them
+
+A causal model is asked by likelihood, an encoder by pseudo-log-likelihood (Salazar et al. 2020), where the probe is of
+whole sentences.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from clearstory.durable import replace_files
+from clearstory.durable.paths import expand_home
+from clearstory.errors import BadInput, BadSetting, CannotDo
+from clearstory.evaluation.classification import bootstrap_metrics
+from clearstory.evaluation.continuations import ContinuationRequest, ContinuationScorer
+from clearstory.models.base import LanguageModel, inference_mode, reads_source
+from clearstory.models.capabilities import Capability, has_capability, require
+from clearstory.models.prompts import find_start_token_id
+from clearstory.models.transformer.encoder import Encoder
+from clearstory.recipes.inference.harness_files import read_rows
+from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.recipes.notebook_html import html_table
+from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
+from clearstory.recipes.settings.vector_tasks import VectorTask
+from clearstory.tasks.data.choices import ChoiceQuestion, read_choice_questions
+from clearstory.text.continuation_encoding import encode_continuation
+from clearstory.text.encoding import encode_text
+from clearstory.text.special_tokens import cls_and_sep_ids, require_mask_token
+from clearstory.text.start_tokens import bos_or_eos_token_id
+from clearstory.text.tokenizers import Tokenizer
+
+ProbeKind = Literal["grammar", "facts", "reasoning", "bias", "weat"]
+
+PROBE_KINDS: tuple[ProbeKind, ...] = ("grammar", "facts", "reasoning", "bias", "weat")
+"""Probes in the order of the table; the names of their files, or of their folders, begin so."""
+
+PAIRED = ("sent_more", "sent_less")
+"""Fields of paired sentences: that which says more of a stereotype, and that which says less (Nangia et al. 2020)."""
 
 
+@dataclass(frozen=True)
+class ProbeScore:
+    """The score of one file.
+
+    Args:
+        probe: grammar, facts, reasoning, bias or weat.
+        name: name of the file.
+        metric: acc; for paired sentences the share in which the stereotype is more likely; for sets of words the effect
+            size.
+        value: the score.
+        interval: its 95 % interval, by bootstrap over examples; None where there is none.
+        chance: the score of a model that knows nothing; of bias, that of one without any.
+        examples: number of examples.
+        measure: likelihood, or pseudo-likelihood of an encoder.
+    """
+
+    probe: ProbeKind
+    name: str
+    metric: str
+    value: float
+    interval: tuple[float, float] | None
+    chance: float
+    examples: int
+    measure: str = "likelihood"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProbeEvaluation:
-    """Scores of probes."""
+    """The scores of all probes, and a sentence for each that was skipped."""
+
+    scores: tuple[ProbeScore, ...]
+    skipped: tuple[str, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The scores as a dictionary for JSON."""
+        return {
+            "probes": [asdict(each) for each in self.scores],
+            "skipped": list(self.skipped),
+            "seconds": self.seconds,
+        }
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        return html_table((f"{each.probe} {each.name}", f"{each.value:.3f}") for each in self.scores)
 
 
-def evaluate_probes(*_: Any, **__: Any) -> ProbeEvaluation:
-    """Not yet."""
-    raise NotImplementedError
+@dataclass
+class SentenceScorer:
+    """Log-likelihoods of texts under a causal model, or pseudo-log-likelihoods under an encoder.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        on_progress: called with the number of texts done and of all.
+    """
+
+    model: Any
+    tokenizer: Tokenizer
+    on_progress: Callable[[int, int], None] | None = None
+    scorer: ContinuationScorer | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.is_encoder = has_capability(self.model, Capability.BIDIRECTIONAL)
+        self.start = bos_or_eos_token_id(self.tokenizer)
+        if self.is_encoder:
+            require(self.model, Capability.MLM_HEAD)
+            return
+        require(self.model, Capability.CAUSAL)
+        if reads_source(self.model):
+            raise CannotDo("probes are of texts without a source; use a decoder, a recurrent model or an encoder")
+        config: Any = getattr(self.model, "config", None)
+        network = cast(LanguageModel, self.model)
+        self.scorer = ContinuationScorer(network, find_start_token_id(config, self.tokenizer))
+
+    @property
+    def measure(self) -> str:
+        """What the scores are."""
+        return "pseudo-likelihood" if self.is_encoder else "likelihood"
+
+    def texts(self, texts: Sequence[str]) -> list[float]:
+        """The log-likelihood of each whole text, in nats."""
+        if self.is_encoder:
+            return [self.pseudo_log_likelihood(text) for text in texts]
+        return [each[0] for each in self.continuations([("", text) for text in texts])]
+
+    def continuations(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """The log-likelihood of each continuation after its context, and whether it is the greedy one."""
+        if self.scorer is None:
+            raise CannotDo("an encoder has no likelihood of a continuation")
+        found: dict[str, tuple[int, ...]] = {}
+
+        def encode(text: str) -> Sequence[int]:
+            if text not in found:
+                found[text] = encode_text(self.tokenizer, text).ids
+            return found[text]
+
+        requests = []
+        for context, continuation in pairs:
+            first, rest = encode_continuation(context, continuation, encode, self.tokenizer.encode, self.start)
+            requests.append(ContinuationRequest(tuple(first), tuple(rest)))
+        return [(each.log_likelihood, each.is_greedy) for each in self.scorer.score(requests, self.on_progress)]
+
+    def pseudo_log_likelihood(self, text: str) -> float:
+        """Σ ln p of each token of a text given all others, in nats. Salazar et al. 2020, eq. 1."""
+        from clearstory.evaluation.pseudo_likelihood import MaskingTokens, pseudo_nll
+
+        special = MaskingTokens(*cls_and_sep_ids(self.tokenizer), require_mask_token(self.tokenizer))
+        ids = self.tokenizer.encode(text)
+        model = cast(Encoder, self.model)
+        with inference_mode(model):
+            return -float(pseudo_nll(model, ids, special, range(len(ids))).double().sum())
+
+
+def evaluate_probes(
+    model: str | Path | ModelWithTokenizer,
+    settings: BenchmarkSettings,
+    *,
+    limit: int | None = None,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ProbeEvaluation:
+    """The scores of a model on all probes for which the folder `probe_files` has a file, with at most `limit` examples
+    of each.
+
+    Raises BadSetting without a folder, BadInput for one without any probe, and for a file that cannot be read.
+    """
+    if settings.probe_files is None:
+        raise BadSetting("task probes has its files in a folder; name it with --probe-files")
+    folder = expand_home(settings.probe_files)
+    files = find_probe_files(folder)
+    network, tokenizer = load_model_and_tokenizer(model, device)
+    scorer = SentenceScorer(network, tokenizer, on_progress)
+    started = time.perf_counter()
+    scores, skipped = [], []
+    for kind in PROBE_KINDS:
+        if not files[kind]:
+            skipped.append(f"{kind}: {folder} has no file {kind}*.jsonl")
+        for file in files[kind]:
+            try:
+                scores.append(PROBES_BY_KIND[kind](scorer, file, limit, model))
+            except CannotDo as error:
+                skipped.append(f"{kind}: {file.name} is left out, since {error}")
+    evaluation = ProbeEvaluation(scores=tuple(scores), skipped=tuple(skipped), seconds=time.perf_counter() - started)
+    if settings.out is not None:
+        out = expand_home(settings.out)
+        out.mkdir(parents=True, exist_ok=True)
+        replace_files(out, {"probes.json": (json.dumps(evaluation.to_json(), indent=2) + "\n").encode()})
+    return evaluation
+
+
+def find_probe_files(folder: Path) -> dict[ProbeKind, list[Path]]:
+    """The files of each probe: those whose name begins with it, and those of a folder with its name.
+
+    Raises BadInput where there is none at all.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder; name one with files such as grammar.jsonl and reasoning.jsonl")
+    found: dict[ProbeKind, list[Path]] = {}
+    for kind in PROBE_KINDS:
+        inside = folder / kind
+        found[kind] = sorted(
+            path
+            for path in [*folder.glob(f"{kind}*"), *(inside.glob("*") if inside.is_dir() else ())]
+            if path.is_file() and not path.name.startswith(".")
+        )
+    if not any(found.values()):
+        names = ", ".join(f"{kind}*" for kind in PROBE_KINDS)
+        raise BadInput(f"{folder} has no file of a probe; their names begin with {names}")
+    return found
+
+
+def probe_grammar(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
+    """The share of minimal pairs whose good sentence is the more likely one."""
+    pairs = [
+        (text_field(row, "sentence_good", place), text_field(row, "sentence_bad", place))
+        for place, row in first_rows(file, limit)
+    ]
+    return paired_score("grammar", "acc", scorer, file, pairs)
+
+
+def probe_bias(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
+    """The share of paired sentences whose more stereotypical one is the more likely one. Nangia et al. 2020."""
+    pairs = [
+        (text_field(row, PAIRED[0], place), text_field(row, PAIRED[1], place)) for place, row in first_rows(file, limit)
+    ]
+    return paired_score("bias", "stereotype", scorer, file, pairs)
+
+
+def paired_score(
+    kind: ProbeKind, metric: str, scorer: SentenceScorer, file: Path, pairs: Sequence[tuple[str, str]]
+) -> ProbeScore:
+    """The share of pairs whose first sentence is the more likely one."""
+    scores = np.array(scorer.texts([text for pair in pairs for text in pair])).reshape(-1, 2)
+    return share_score(kind, metric, file, scores[:, 0] > scores[:, 1], 0.5, scorer.measure)
+
+
+def probe_facts(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
+    """The share of passages whose last word, or whose answer, is what greedy decoding writes."""
+    pairs = []
+    for place, row in first_rows(file, limit):
+        text = text_field(row, "text", place)
+        answer = row.get("answer")
+        if isinstance(answer, str) and answer.strip():
+            pairs.append((text.rstrip(), f" {answer.strip()}"))
+            continue
+        context, separator, word = text.rpartition(" ")
+        if not separator:
+            raise BadInput(f"{place}: {text[:40]!r} is one word; give a passage, or an answer")
+        pairs.append((context, f" {word}"))
+    right = np.array([is_greedy for _, is_greedy in scorer.continuations(pairs)])
+    return share_score("facts", "acc", file, right, 0.0, scorer.measure)
+
+
+def probe_reasoning(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
+    """The share of questions whose right choice is the most likely per character."""
+    questions = list(read_choice_questions(file).examples)[:limit]
+    pairs = [pair for question in questions for pair in choice_pairs(question)]
+    found = iter(scorer.continuations(pairs))
+    right = []
+    for question in questions:
+        values = [next(found)[0] / len(choice) for choice in question.choices]
+        right.append(int(np.argmax(values)) == question.answer)
+    chance = float(np.mean([1 / len(question.choices) for question in questions]))
+    return share_score("reasoning", "acc_norm", file, np.array(right), chance, scorer.measure)
+
+
+def choice_pairs(question: ChoiceQuestion) -> list[tuple[str, str]]:
+    """Context and continuation of each choice; a question that ends so is asked as lm-evaluation-harness asks."""
+    text = question.question
+    if text.endswith("?"):
+        text = f"Question: {text}\nAnswer:"
+    return [(text, f" {choice}" if text else choice) for choice in question.choices]
+
+
+def probe_weat(scorer: SentenceScorer, file: Path, limit: int | None, model: Any) -> ProbeScore:
+    """The effect size of an association test of the model's vectors; 0 without bias. Caliskan et al. 2017."""
+    from clearstory.recipes.inference.evaluate_vectors import evaluate_vectors
+
+    [found] = evaluate_vectors(model, [VectorTask("weat", str(file))]).sets
+    return ProbeScore(
+        "weat", file.name, "effect size", found.metrics["effect_size"], None, 0.0, found.examples, "vectors"
+    )
+
+
+def share_score(kind: ProbeKind, metric: str, file: Path, right: Any, chance: float, measure: str) -> ProbeScore:
+    """A share of examples with its interval."""
+    values = np.asarray(right, dtype=np.float64)
+
+    def share(found: Any, _: Any) -> dict[str, float]:
+        return {metric: float(found.mean())}
+
+    interval = bootstrap_metrics(share, values, values).get(metric)
+    return ProbeScore(kind, file.name, metric, float(values.mean()), interval, chance, len(values), measure)
+
+
+def first_rows(file: Path, limit: int | None) -> list[tuple[str, dict[str, Any]]]:
+    """The first rows of a file with their places. Raises BadInput where there is none."""
+    rows = read_rows(file)[:limit]
+    if not rows:
+        raise BadInput(f"{file} is empty; give a row for each example")
+    return rows
+
+
+def text_field(row: Mapping[str, Any], name: str, place: str) -> str:
+    """The text in a field. Raises BadInput where it is missing or empty."""
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise BadInput(f"{place} has no text {name!r}, only {', '.join(map(repr, row))}; give one")
+    return value.strip()
+
+
+PROBES_BY_KIND: dict[ProbeKind, Callable[[SentenceScorer, Path, int | None, Any], ProbeScore]] = {
+    "grammar": probe_grammar,
+    "facts": probe_facts,
+    "reasoning": probe_reasoning,
+    "bias": probe_bias,
+    "weat": probe_weat,
+}
+"""The function of each probe."""

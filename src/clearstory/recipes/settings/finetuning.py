@@ -17,10 +17,12 @@ from clearstory.recipes.settings.run_recipe import (
     resumed_from,
 )
 from clearstory.recipes.settings.schema import INLINE_SECTION, build_settings, positional_setting, to_plain
+from clearstory.recipes.settings.text_to_text import check_text_to_text_settings
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.sentence_settings import SentenceVectorSettings
+from clearstory.tasks.text_to_text_settings import TeacherSettings, TextToTextSettings
 from clearstory.training.settings import TrainingSettings
 
 BAG_OF_WORDS = "tfidf"
@@ -32,11 +34,12 @@ NGRAM_CLASSIFIER = "ngram"
 HMM_TAGGER = "hmm"
 """The preset whose tags are counted, with task tag."""
 
-TaskName = Literal["classify", "pairs", "tag", "embed", "chat", "lm"]
+TaskName = Literal["classify", "pairs", "tag", "embed", "translate", "summarize", "chat", "choose", "lm"]
 
 
 SHARED_TRAINING_SETTINGS = (
-    *("batch_size", "gradient_accumulation_steps", "learning_rate", "layer_decay", "schedule", "warmup_ratio"),
+    *("batch_size", "batch_tokens", "gradient_accumulation_steps", "learning_rate", "layer_decay", "schedule"),
+    *("warmup_ratio", "average_checkpoints"),
     *("weight_decay", "label_smoothing", "gradient_clip", "eval_steps", "save_steps", "keep_checkpoints", "patience"),
     *("precision", "matmul", "device", "threads", "seed"),
 )
@@ -50,6 +53,8 @@ class FinetuneTrainingSettings:
     Args:
         num_train_epochs: passes over the training examples, where neither steps nor a time limit is given.
         batch_size: examples in each micro-batch, of similar length.
+        batch_tokens: largest number of tokens of each micro-batch, padding included, in place of batch_size; 0 for no
+            such limit.
         gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
         learning_rate: peak learning rate of AdamW; default: 1e-4 for all weights of a pre-trained model; 1e-3 with
             LoRA, for a head alone and for a new model.
@@ -67,6 +72,8 @@ class FinetuneTrainingSettings:
         save_steps: steps between checkpoints; 0 saves at every evaluation.
         keep_checkpoints: number of newest checkpoints to keep besides step 0.
         patience: evaluations without a better metric before training stops early; 0 never stops early.
+        average_checkpoints: number of last evaluations whose weights are averaged at the end (Vaswani et al. 2017,
+            section 6.1); the mean is kept where its metric is the best of the run. 0 averages none.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
         matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
             weights, else onednn), or auto: the fastest as measured on this machine.
@@ -77,6 +84,7 @@ class FinetuneTrainingSettings:
 
     num_train_epochs: float = 3.0
     batch_size: int = 32
+    batch_tokens: int = 0
     gradient_accumulation_steps: int = 1
     learning_rate: float | None = None
     layer_decay: float = 1.0
@@ -90,6 +98,7 @@ class FinetuneTrainingSettings:
     save_steps: int = 0
     keep_checkpoints: int = 2
     patience: int = 0
+    average_checkpoints: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     matmul: Literal["auto", "mkl", "onednn", "mixed"] = "auto"
     device: str = "auto"
@@ -135,8 +144,9 @@ class FinetuneRecipe:
         data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task tag, also
             CoNLL and CoNLL-U; with task lm, text.
         task: classify, labels of texts or pairs of texts, or numbers (regression); pairs, the same of pairs only; tag,
-            a label of each word (parts of speech, entities); embed, vectors of texts; chat, the assistant's answers in
-            conversations; or lm, language modelling on more text, as train --init does.
+            a label of each word (parts of speech, entities); embed, vectors of texts; translate and
+            summarize, the target of each source; chat, the assistant's answers in conversations; choose, the right one
+            of a question's choices, by its likelihood; or lm, language modelling on more text, as train --init does.
         out: run folder; runs/ and the date when not given.
         tokenizer: tokenizer of a new model, trained on the texts of its examples: wordpiece:4096, bpe:2048, words,
             characters; default: by the model and the size of the text.
@@ -144,9 +154,10 @@ class FinetuneRecipe:
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
         steps: number of optimizer steps, instead of training.num_train_epochs.
         validation: file with validation examples, or the share of the examples that is held out, of each label alike;
-            0 holds nothing out and keeps the last weights.
-        test: file with test examples, on which the best model is scored once.
-        truncate: which end of a text that is longer than the context is dropped; default: raise an error.
+            0 holds nothing out and keeps the last weights. Of line-aligned files (translate, summarize), two.
+        test: file with test examples, on which the best model is scored once; of line-aligned files, two.
+        truncate: which end of a text that is longer than the context is dropped; of tasks translate and summarize,
+            source-left or source-right; default: raise an error.
         stride: tokens between the starts of the windows in which a text that is longer than the context is read;
             predictions of its windows are averaged.
         threshold: the probability from which on one of several labels is predicted, between 0 and 1; or auto: the one
@@ -175,10 +186,10 @@ class FinetuneRecipe:
     minutes: float | None = None
     cpu_seconds: float | None = None
     steps: int | None = None
-    validation: str = "0.1"
-    test: str | None = None
+    validation: tuple[str, ...] = ("0.1",)
+    test: tuple[str, ...] | None = None
     reading: LabelSettings = field(default_factory=LabelSettings, metadata=INLINE_SECTION)
-    truncate: Literal["left", "right"] | None = None
+    truncate: Literal["left", "right", "source-left", "source-right"] | None = None
     stride: int | None = None
     threshold: str = "auto"
     freeze: str = "0"
@@ -191,6 +202,8 @@ class FinetuneRecipe:
     overwrite: bool = False
     lora: LoRASettings = field(default_factory=LoRASettings)
     embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
+    text_to_text: TextToTextSettings = field(default_factory=TextToTextSettings, metadata=INLINE_SECTION)
+    distillation: TeacherSettings = field(default_factory=TeacherSettings, metadata=INLINE_SECTION)
     chat: ChatSettings = field(default_factory=ChatSettings, metadata=INLINE_SECTION)
     training: FinetuneTrainingSettings = field(default_factory=FinetuneTrainingSettings)
 
@@ -221,10 +234,11 @@ class FinetuneRecipe:
                 "lora.rank is 0, so LoRA is off and the other settings of lora have no effect; set lora.rank"
             )
         check_embed_settings(self)
+        check_text_to_text_settings(self)
         check_chat_settings(self)
         share = self.validation_share
         if share is not None and not 0 <= share < 1:
-            raise BadSetting(f"validation is {self.validation}; give a file, or a share of at least 0 and under 1")
+            raise BadSetting(f"validation is {share:g}; give a file, or a share of at least 0 and under 1")
         if share == 0 and self.training.patience:
             raise BadSetting(
                 f"training.patience is {self.training.patience} and validation 0, so there are no validation examples, "
@@ -233,9 +247,9 @@ class FinetuneRecipe:
 
     @property
     def validation_share(self) -> float | None:
-        """The share of the examples that is held out; None where `validation` names a file."""
+        """The share of the examples that is held out; None where `validation` names files."""
         try:
-            return float(self.validation)
+            return float(self.validation[0]) if len(self.validation) == 1 else None
         except ValueError:
             return None
 
@@ -272,8 +286,13 @@ class FinetuneRecipe:
             self,
             model=absolute_source(self.model) if self.names_path else self.model,
             data=tuple(map(absolute_source, self.data)),
-            validation=self.validation if self.validation_share is not None else absolute_source(self.validation),
-            test=None if self.test is None else absolute_source(self.test),
+            validation=self.validation
+            if self.validation_share is not None
+            else tuple(map(absolute_source, self.validation)),
+            test=None if self.test is None else tuple(map(absolute_source, self.test)),
+            distillation=replace(
+                self.distillation, teacher=self.distillation.teacher and absolute(self.distillation.teacher)
+            ),
             chat=replace(self.chat, chat_template=self.chat.chat_template and absolute(self.chat.chat_template)),
             reading=replace(self.reading, labels=self.reading.labels and absolute(self.reading.labels)),
         )
@@ -314,14 +333,14 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
 
 
 def check_chat_settings(recipe: FinetuneRecipe) -> None:
-    """Raise BadSetting for settings of conversations with another task, and for those of labels with task chat."""
+    """Raise BadSetting for settings of conversations with another task, and for those of labels with chat and choose."""
     usual = FinetuneTrainingSettings()
-    if recipe.task != "chat":
-        changed = [each.name for each in fields(recipe.chat) if getattr(recipe.chat, each.name) != each.default]
-        if changed:
-            raise BadSetting(f"{changed[0]} is for task chat, and task is {recipe.task}; leave it out")
+    recipe.chat.check_used(recipe.task)
+    if recipe.task not in ("chat", "choose"):
         return
+    smoothed = recipe.task == "choose" and recipe.training.label_smoothing != usual.label_smoothing
     given = {
+        "training.label_smoothing": smoothed,
         "stride": recipe.stride is not None,
         "threshold": recipe.threshold != "auto",
         "new_head": recipe.new_head,
@@ -331,7 +350,7 @@ def check_chat_settings(recipe: FinetuneRecipe) -> None:
         "labels": recipe.reading.labels is not None,
     }
     if name := next((name for name, is_given in given.items() if is_given), None):
-        raise BadSetting(f"{name} is for labels, and task chat trains a model that generates text; leave it out")
+        raise BadSetting(f"{name} is for labels, and task {recipe.task} trains a model without a head; leave it out")
 
 
 def check_few_labels(recipe: FinetuneRecipe) -> None:
@@ -377,7 +396,9 @@ RESOLVED_BY_FINETUNING = {
 """Settings that a run resolves itself where they are not set."""
 
 
-LM_TRAINING_SETTINGS = tuple(name for name in SHARED_TRAINING_SETTINGS if name != "label_smoothing")
+NOT_OF_LM = ("label_smoothing", "batch_tokens")
+
+LM_TRAINING_SETTINGS = tuple(name for name in SHARED_TRAINING_SETTINGS if name not in NOT_OF_LM)
 """Settings of training that apply to language modelling, too."""
 
 
@@ -395,7 +416,8 @@ def language_modelling_recipe(recipe: FinetuneRecipe) -> TrainRecipe:
     if changed:
         raise BadSetting(f"{changed[0]} does not apply to task lm, which learns from text; leave it out")
     if recipe.validation_share is None:
-        raise BadSetting(f"validation is {recipe.validation}, and task lm holds out a share of its text; give a number")
+        given = " ".join(recipe.validation)
+        raise BadSetting(f"validation is {given}, and task lm holds out a share of its text; give a number")
     shared = {name: getattr(training, name) for name in LM_TRAINING_SETTINGS}
     values = {name: value for name, value in shared.items() if value != getattr(usual, name)}
     return build_train_recipe(

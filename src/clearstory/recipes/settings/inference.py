@@ -14,6 +14,7 @@ from clearstory.recipes.settings.schema import INLINE_SECTION, positional_settin
 from clearstory.recipes.settings.vector_tasks import VectorTask, vector_tasks
 from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings, Problem, Trees
+from clearstory.tasks.text_to_text_settings import TextToTextSettings
 from clearstory.text.settings import ReadSettings
 
 
@@ -98,9 +99,9 @@ class EvaluateRecipe:
             standard input.
         task: text, its likelihood; classify, the labels of texts; pairs, those of pairs; tag, the tags of words; embed,
             the vectors of pairs and triplets as finetune scores them; chat, the assistant's answers in conversations,
-            in nats per token; or similarity:FILE, analogy:FILE, weat:FILE, the vectors of words and sentences: any
-            number of files, folders or globs; lm-eval:NAME,NAME, tasks of lm-evaluation-harness; probes, all probes
-            for which probe_files has a file.
+            in nats per token; choose, the right one of a question's choices; or similarity:FILE, analogy:FILE,
+            weat:FILE, the vectors of words and sentences: any number of files, folders or globs; lm-eval:NAME,NAME,
+            tasks of lm-evaluation-harness; probes, all probes for which probe_files has a file.
         vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
             sentence for texts of several words, and where the model's folder says how they are pooled.
         windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
@@ -110,8 +111,8 @@ class EvaluateRecipe:
         precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the model as it is.
         int8: another spelling of --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
-        truncate: which end of a text that exceeds the context is dropped (tasks classify and tag); default: raise an
-            error, or with stride read it in windows.
+        truncate: which end of a text that exceeds the context is dropped (tasks classify and tag), or of a source,
+            source-left or source-right; default: raise an error, or with stride read it in windows.
         text_column: column with the text (task classify), by its name or by its number from 1.
         pair_column: column with the second text of a pair.
         label_column: column with the label or the number.
@@ -131,7 +132,7 @@ class EvaluateRecipe:
     precision: Precision = "auto"
     int8: bool = False
     device: str | None = None
-    truncate: Literal["left", "right"] | None = None
+    truncate: Literal["left", "right", "source-left", "source-right"] | None = None
     text_column: str | None = None
     pair_column: str | None = None
     label_column: str | None = None
@@ -140,6 +141,7 @@ class EvaluateRecipe:
     data: ReadSettings = field(default_factory=ReadSettings)
     benchmarks: BenchmarkSettings = field(default_factory=BenchmarkSettings, metadata=INLINE_SECTION)
     chat: ChatSettings = field(default_factory=ChatSettings, metadata=INLINE_SECTION)
+    text_to_text: TextToTextSettings = field(default_factory=TextToTextSettings, metadata=INLINE_SECTION)
 
     def __post_init__(self) -> None:
         by_others = self.harness_tasks or self.task == (PROBES,)
@@ -151,6 +153,7 @@ class EvaluateRecipe:
                 f"{'--task-files' if self.harness_tasks else '--probe-files'}"
             )
         self.chat.check_used(self.task[0])
+        self.text_to_text.check_used(self.task[0])
         self.benchmarks.check_used(HARNESS if self.harness_tasks else self.task[0])
         for name in ("stride", "batch_size", "limit"):
             value = getattr(self, name)

@@ -197,7 +197,7 @@ class SentenceVectorKeywords(TypedDict, total=False):
 class FinetuneKeywords(TypedDict, total=False):
     """Fields of FinetuneRecipe, for `finetune`."""
 
-    task: Literal["classify", "pairs", "tag", "embed", "translate", "summarize", "chat", "lm"]
+    task: Literal["classify", "pairs", "tag", "embed", "translate", "summarize", "chat", "choose", "lm"]
     out: str | Path | None
     tokenizer: str | None
     minutes: float | None

@@ -12,7 +12,7 @@ VectorTaskKind = Literal["similarity", "analogy", "weat"]
 
 VECTOR_TASKS: tuple[VectorTaskKind, ...] = ("similarity", "analogy", "weat")
 
-LABELED_TASKS = ("classify", "pairs", "tag", "embed", "chat")
+LABELED_TASKS = ("classify", "pairs", "tag", "embed", "translate", "summarize", "chat", "choose")
 """Tasks with labeled examples."""
 
 

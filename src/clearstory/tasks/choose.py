@@ -1,0 +1,253 @@
+"""Choose: the right one of several continuations of a text, by their likelihood.
+
+Trained by cross-entropy over the choices' log-likelihoods per token, and by the likelihood of the right choice. Liu et
+al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", eq. 1 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clearstory.errors import BadSetting, CannotDo, ContextOverflow
+from clearstory.evaluation.classification import bootstrap_metrics
+from clearstory.evaluation.continuations import ContinuationRequest, ContinuationScorer
+from clearstory.metrics import Floats
+from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch, reads_source
+from clearstory.models.capabilities import Capability, require
+from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.data.choices import ChoiceQuestion, read_choice_questions
+from clearstory.tasks.data.examples import DataSplits
+from clearstory.text.continuation_encoding import encode_continuation
+from clearstory.text.encoding import encode_text
+from clearstory.text.start_tokens import bos_or_eos_token_id
+from clearstory.text.tokenizers import Tokenizer
+from clearstory.training.batches import TensorBatch
+from clearstory.training.objectives.base import LossTerm, LossTerms
+
+WORST = 20
+"""Questions whose right choice is the least likely that a report shows."""
+
+Prediction = tuple[float, ...]
+"""Log-likelihoods of the choices of a question, in nats."""
+
+
+@dataclass(frozen=True)
+class ChoiceRow:
+    """A question as the model reads it: its context and each choice as token ids.
+
+    Args:
+        requests: context and choice, for each choice.
+        sizes: number of characters of each choice.
+        answer: index of the right one.
+        example: index of the example.
+    """
+
+    requests: tuple[ContinuationRequest, ...]
+    sizes: tuple[int, ...]
+    answer: int
+    example: int
+
+    @property
+    def length(self) -> int:
+        """Number of tokens of all sequences, each as long as the longest."""
+        return len(self.requests) * max(len(each.context) + len(each.continuation) for each in self.requests)
+
+
+@dataclass(frozen=True)
+class ChoiceBatch(TensorBatch):
+    """Questions, whose sequences lie one after another in a row: tokens (Q, C · T).
+
+    Args:
+        targets: the tokens of the choices, (Q, C · T); IGNORE_INDEX elsewhere.
+        is_choice: which of C sequences are choices, (Q, C); the others are padding.
+        answers: index of the right choice, (Q,).
+    """
+
+    targets: Int[Tensor, "Q N"]
+    is_choice: Bool[Tensor, "Q C"]
+    answers: Int[Tensor, "Q"]
+
+
+@dataclass(frozen=True)
+class Choose:
+    """The choice of the right continuation.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        context: largest number of tokens that the model reads; None for no limit.
+        truncate: whether the beginning of a question that is longer is left out.
+    """
+
+    tokenizer: Tokenizer
+    context: int | None
+    truncate: bool = False
+
+    name = "choose"
+    loss_unit = "question"
+    metric = "acc"
+
+    def build_model(self, backbone: nn.Module) -> nn.Module:
+        """The model itself. Raises CannotDo for one without gradients."""
+        require(backbone, Capability.GRADIENTS)
+        return backbone
+
+    def encode(self, examples: Sequence[ChoiceQuestion]) -> list[ChoiceRow]:
+        """The sequences of each question. Raises ContextOverflow, with its place, for one that is too long."""
+        return [self.row(index, example) for index, example in enumerate(examples)]
+
+    def row(self, index: int, example: ChoiceQuestion) -> ChoiceRow:
+        """One question. A space divides it from its choices."""
+        context: dict[str, tuple[int, ...]] = {}
+
+        def encode(text: str) -> Sequence[int]:
+            if text not in context:
+                context[text] = encode_text(self.tokenizer, text).ids
+            return context[text]
+
+        start = bos_or_eos_token_id(self.tokenizer)
+        requests = []
+        for choice in example.choices:
+            text = f" {choice}" if example.question else choice
+            first, rest = encode_continuation(example.question, text, encode, self.tokenizer.encode, start)
+            longest = len(first) + len(rest) - 1
+            if self.context is not None and longest > self.context:
+                if not self.truncate or len(rest) > self.context:
+                    raise ContextOverflow(
+                        f"{example.location}: the question with a choice has {longest:,} tokens, and the model's "
+                        f"context holds {self.context:,}; pass --truncate left to leave out the question's beginning"
+                    )
+                first = first[-(self.context + 1 - len(rest)) :]
+            requests.append(ContinuationRequest(tuple(first), tuple(rest)))
+        return ChoiceRow(tuple(requests), tuple(map(len, example.choices)), example.answer, index)
+
+    def batch(self, rows: Sequence[ChoiceRow]) -> ChoiceBatch:
+        """Rows as one padded batch."""
+        count = max(len(row.requests) for row in rows)
+        longest = max(len(each.context) + len(each.continuation) - 1 for row in rows for each in row.requests)
+        ids = torch.zeros(len(rows), count, longest, dtype=torch.long)
+        targets = torch.full_like(ids, IGNORE_INDEX)
+        is_choice = torch.zeros(len(rows), count, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            for number, each in enumerate(row.requests):
+                inputs = [*each.context, *each.continuation[:-1]]
+                ids[index, number, : len(inputs)] = torch.tensor(inputs)
+                start = len(each.context) - 1
+                targets[index, number, start : len(inputs)] = torch.tensor(each.continuation)
+                is_choice[index, number] = True
+        answers = torch.tensor([row.answer for row in rows])
+        return ChoiceBatch(TokenBatch(ids.flatten(1)), targets.flatten(1), is_choice, answers)
+
+    def count_targets(self, batch: ChoiceBatch) -> dict[str, int]:
+        """Number of questions."""
+        return {"choice": len(batch.answers)}
+
+    def loss(self, model: nn.Module, batch: ChoiceBatch) -> LossTerms:
+        """Cross-entropy over the choices, and nats per token of the right one, summed over questions."""
+        questions, count = batch.is_choice.shape
+        ids, targets = batch.tokens.ids.view(questions * count, -1), batch.targets.view(questions * count, -1)
+        nats, _ = cast(LanguageModel, model).token_nll(TokenBatch(ids), targets)
+        sizes = (targets != IGNORE_INDEX).sum(1).clamp(min=1)
+        per_token = (nats.sum(1) / sizes).view(questions, count)
+        return {"choice": LossTerm(question_loss(per_token, batch.is_choice, batch.answers).sum(), questions)}
+
+    def predict(self, model: nn.Module, rows: Sequence[ChoiceRow]) -> list[Prediction]:
+        """Log-likelihoods of the choices of each question."""
+        requests = [request for row in rows for request in row.requests]
+        found = iter(ContinuationScorer(cast(LanguageModel, model)).score(requests))
+        return [tuple(next(found).log_likelihood for _ in row.requests) for row in rows]
+
+    def fit_decision(self, model: nn.Module, predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) -> Self:
+        """The task itself, which has no threshold."""
+        return self
+
+    def score(self, predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) -> dict[str, float]:
+        """Accuracy by total log-likelihood (acc) and by that per character (acc_norm), as in lm-evaluation-harness; and
+        the mean loss.
+        """
+        count = max(len(row.requests) for row in rows)
+        per_token = torch.zeros(len(rows), count, dtype=torch.float64)
+        is_choice = torch.zeros(len(rows), count, dtype=torch.bool)
+        for index, (prediction, row) in enumerate(zip(predictions, rows, strict=True)):
+            values = [-nats / len(each.continuation) for nats, each in zip(prediction, row.requests, strict=True)]
+            per_token[index, : len(values)] = torch.tensor(values, dtype=torch.float64)
+            is_choice[index, : len(values)] = True
+        answers = torch.tensor([row.answer for row in rows])
+        loss = float(question_loss(per_token, is_choice, answers).mean())
+        return {"loss": loss, **choice_metrics(right_choices(predictions, rows), answers.numpy())}
+
+    def intervals(
+        self, predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]
+    ) -> Mapping[str, tuple[float, float]]:
+        """The 95 % interval of each metric, by bootstrap over questions."""
+        right = right_choices(predictions, rows)
+        return bootstrap_metrics(choice_metrics, right, np.zeros(len(right)))
+
+    def details(
+        self, predictions: Sequence[Prediction], rows: Sequence[ChoiceRow], examples: Sequence[ChoiceQuestion]
+    ) -> dict[str, Any]:
+        """The accuracy of chance, and the questions whose right choice is the least likely beside the chosen one."""
+        chance = sum(1 / len(row.requests) for row in rows) / max(1, len(rows))
+        margins = [max(each) - each[row.answer] for each, row in zip(predictions, rows, strict=True)]
+        order = sorted((at for at, margin in enumerate(margins) if margin > 0), key=lambda at: -margins[at])
+        worst = [
+            {
+                "location": examples[at].location,
+                "question": examples[at].question[-200:],
+                "answer": examples[at].choices[examples[at].answer][:200],
+                "chosen": examples[at].choices[int(np.argmax(predictions[at]))][:200],
+                "nats": margins[at],
+            }
+            for at in order[:WORST]
+        ]
+        return {"chance": chance, "worst": worst}
+
+
+def question_loss(
+    per_token: Float[Tensor, "Q C"], is_choice: Bool[Tensor, "Q C"], answers: Int[Tensor, "Q"]
+) -> Float[Tensor, "Q"]:
+    """−ln softmax over the choices' log-likelihoods per token at the right one, plus its nats per token."""
+    scores = (-per_token).masked_fill(~is_choice, -torch.inf)
+    return F.cross_entropy(scores, answers, reduction="none") + per_token.gather(1, answers[:, None]).squeeze(1)
+
+
+def right_choices(predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) -> npt.NDArray[np.float64]:
+    """Whether the choice of each question is right, by total log-likelihood and by that per character, (N, 2)."""
+    found = np.zeros((len(rows), 2))
+    for index, (prediction, row) in enumerate(zip(predictions, rows, strict=True)):
+        totals = np.array(prediction)
+        found[index] = totals.argmax() == row.answer, (totals / np.array(row.sizes)).argmax() == row.answer
+    return found
+
+
+def choice_metrics(right: Floats, _: Any) -> dict[str, float]:
+    """Shares of right choices."""
+    return {"acc": float(right[:, 0].mean()), "acc_norm": float(right[:, 1].mean())}
+
+
+def make_choose(data: DataSplits[Any], model: Any, tokenizer: Tokenizer, settings: TaskSettings) -> Choose:
+    """The task for a model and its tokenizer. Raises CannotDo for a model that is not causal."""
+    require(model, Capability.CAUSAL)
+    if reads_source(model):
+        raise CannotDo(
+            "task choose reads a question and its choices as one text; use a model that is no encoder-decoder"
+        )
+    if settings.truncate == "right":
+        raise BadSetting("truncate is right, and choices stand at the end; pass left")
+    return Choose(tokenizer, model.context, settings.truncate == "left")
+
+
+CHOOSE = TaskSpec(
+    read=lambda sources, settings, known: read_choice_questions(sources, settings),
+    make=make_choose,
+    known_labels=lambda model: None,
+    next_command="clearstory evaluate {run} QUESTIONS --task choose",
+)

@@ -1,0 +1,130 @@
+"""Task choose: the right one of several continuations by likelihood; its data, training and evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clearstory.errors import BadInput, ContextOverflow
+from clearstory.models.base import IGNORE_INDEX
+from clearstory.tasks.choose import Choose
+from clearstory.tasks.data.choices import ChoiceQuestion, read_choice_questions
+from clearstory.text.train_tokenizer import train_tokenizer
+from tiny import TINY_CLEAR, shaken
+
+FORMS: dict[str, tuple[dict[str, Any], ChoiceQuestion]] = {
+    "arc": (
+        {"question": "2 + 2?", "choices": {"text": ["3", "4"], "label": ["A", "B"]}, "answerKey": "B"},
+        ChoiceQuestion("2 + 2?", ("3", "4"), 1),
+    ),
+    "arc, published": (
+        {"question": {"stem": "2 + 2?", "choices": [{"text": "3", "label": "1"}, {"text": "4", "label": "2"}]}}
+        | {"answerKey": "2"},
+        ChoiceQuestion("2 + 2?", ("3", "4"), 1),
+    ),
+    "piqa": (
+        {"goal": "boil", "sol1": "heat it", "sol2": "cool it", "label": 0},
+        ChoiceQuestion("boil", ("heat it", "cool it"), 0),
+    ),
+    "hellaswag": (
+        {"query": "A man", "choices": ["sits.", "is.", "was."], "gold": 2},
+        ChoiceQuestion("A man", ("sits.", "is.", "was."), 2),
+    ),
+    "blimp": (
+        {"sentence_good": "He sees himself.", "sentence_bad": "He sees herself.", "field": "syntax"},
+        ChoiceQuestion("", ("He sees himself.", "He sees herself."), 0),
+    ),
+    "by text": (
+        {"question": "Capital?", "options": ["Rome", "Paris"], "answer": "Paris"},
+        ChoiceQuestion("Capital?", ("Rome", "Paris"), 1),
+    ),
+    "letters": (
+        {"question": "Capital?", "A": "Rome", "B": "Paris", "answer": "B"},
+        ChoiceQuestion("Capital?", ("Rome", "Paris"), 1),
+    ),
+}
+
+
+def write(file: Path, *rows: dict[str, Any]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_published_form_is_read(form: str, tmp_path: Path) -> None:
+    row, wanted = FORMS[form]
+    [found] = read_choice_questions(write(tmp_path / "a.jsonl", row)).examples
+    assert replace(found, location="") == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"choices": ["3", " "]}, r"line 2: choice 2 of 2 is empty"),
+        ({"choices": ["3"]}, r"line 2 has 1 choice; give at least two"),
+        ({"answer": "five"}, r"line 2: the answer 'five' is none of the choices \('3', '4'\)"),
+        ({"answer": None}, r"line 2 has no answer"),
+        ({"question": ""}, r"line 2: the question is empty"),
+    ],
+)
+def test_what_is_no_question_is_told_with_its_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    row = {"question": "2 + 2?", "choices": ["3", "4"], "answer": "4"}
+    with pytest.raises(BadInput, match=message):
+        read_choice_questions(write(tmp_path / "a.jsonl", row, row | change))
+
+
+def test_training_and_prediction_have_one_loss() -> None:
+    tokenizer = train_tokenizer("bytes", [])
+    model: Any = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab, context=64))
+    task = Choose(tokenizer, 64)
+    examples = [
+        ChoiceQuestion("one two", ("three", "4"), 0),
+        ChoiceQuestion("", ("He sits.", "He sit.", "Sits he."), 1),
+    ]
+    rows = task.encode(examples)
+    batch = task.batch(rows)
+    assert (batch.targets != IGNORE_INDEX).sum() == sum(
+        len(each.continuation) for row in rows for each in row.requests
+    )
+    loss = task.loss(model, batch)["choice"]
+    scores = task.score(task.predict(model, rows), rows)
+    assert float(loss.total) / loss.count == pytest.approx(scores["loss"], abs=1e-9)
+    halves = [task.loss(model, each)["choice"].total for each in batch.split(2)]
+    assert torch.stack(halves).sum().item() == pytest.approx(float(loss.total), abs=1e-9)
+
+
+def test_a_long_question_loses_its_beginning_only_if_that_is_said() -> None:
+    tokenizer = train_tokenizer("bytes", [])
+    example = ChoiceQuestion("x" * 30, ("yes", "no"), 0, "a.jsonl, line 1")
+    with pytest.raises(ContextOverflow, match=r"a\.jsonl, line 1: the question with a choice has 33 tokens.*holds 16"):
+        Choose(tokenizer, 16).encode([example])
+    [row] = Choose(tokenizer, 16, truncate=True).encode([example])
+    assert [len(each.context) + len(each.continuation) - 1 for each in row.requests] == [16, 16]
+
+
+def test_it_learns_to_choose_and_evaluate_agrees(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    colors = ["red", "blue", "green", "white"]
+    rows = [
+        {"question": f"the {color} thing {number} is", "choices": colors, "answer": color}
+        for number in range(8)
+        for color in colors
+    ]
+    file = write(tmp_path / "quiz.jsonl", *rows)
+    settings = ("--model.width", "32", "--model.layers", "1", "--model.heads", "2", "--model.kv_heads", "2")
+    settings += ("--model.head_dim", "16", "--model.intermediate_size", "64", "--model.context", "48")
+    answer = cli(
+        *("finetune", "clear", file, "--task", "choose", "--tokenizer", "words", "--out", tmp_path / "run"),
+        *("--steps", "40", "--training.learning_rate", "0.01", "--test", file, *settings, "--json"),
+    )
+    assert answer.status == 0, answer.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["test"]["metrics"]["acc"] > 0.9
+    found = cli("evaluate", tmp_path / "run", file, "--task", "choose", "--json")
+    assert json.loads(found.out)["metrics"] == pytest.approx(report["test"]["metrics"])
+    assert json.loads(found.out)["details"]["chance"] == 0.25
