@@ -16,6 +16,7 @@ from clearstory.cli.command import Output
 from clearstory.recipes.training.events import (
     CurvePointScored,
     Evaluated,
+    GenerationProgress,
     ModelSaved,
     RunPlanned,
     RunPrepared,
@@ -71,6 +72,8 @@ class TrainingDisplay:
                 scores = " · ".join(f"{name} {value:.3f}" for name, value in event.scores.items())
                 labels = format_count(event.labels, "label")
                 self.console.print(f"{labels}, draw {event.seed}: {event.metric.replace('_', ' ')} {scores}")
+            case GenerationProgress():
+                self.show_generation(event)
             case TrainingNote():
                 self.console.print(event.message, style="yellow")
             case TrainingWarning():
@@ -121,6 +124,16 @@ class TrainingDisplay:
             parts.append(f"{self.step.tokens_per_second:,.0f} tokens/s")
             parts.append(f"{format_seconds(self.step.eta)} left")
         self.console.print(" · ".join(parts) + (" · best so far" if event.is_best else ""))
+
+    def show_generation(self, event: GenerationProgress) -> None:
+        """Advance the progress bar; elsewhere than on a terminal, a line for each tenth."""
+        if self.console.is_terminal:
+            self.set_total_steps(event.total)
+        if self.progress is not None:
+            note = f"texts generated · {event.what}"
+            self.progress.update(self.bar, completed=event.done, total=event.total, note=note)
+        elif event.total > 100 and event.done * 10 // event.total > (event.done - 1) * 10 // event.total:
+            self.console.print(f"{event.what}: {event.done:,} of {event.total:,} texts generated")
 
     def close(self) -> None:
         """Remove the progress bar."""

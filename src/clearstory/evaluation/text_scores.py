@@ -101,8 +101,8 @@ def translation_scores(
 ) -> TextScores:
     """BLEU, chrF and TER of translations, each text with one reference or several, by sacrebleu (Post 2018).
 
-    `tokenize` is the tokenizer of BLEU: 13a, intl, zh, char, none; `lowercase` ignores case in all of them. Raises
-    MissingExtra without sacrebleu, BadInput for another number of references.
+    `tokenize` is the tokenizer of BLEU: 13a, intl, zh, char, none; `lowercase` ignores case in BLEU and chrF, TER does
+    so in any case. Raises MissingExtra without sacrebleu, BadInput for another number of references.
 
     >>> scores = translation_scores(["The cat is on the mat."], [["The cat is on the mat.", "A cat."]])
     >>> scores.values()
@@ -116,7 +116,7 @@ def translation_scores(
     made = {
         "bleu": library.BLEU(tokenize=tokenize, lowercase=lowercase, force=True),
         "chrf": library.CHRF(lowercase=lowercase),
-        "ter": library.TER(case_sensitive=not lowercase),
+        "ter": library.TER(),  # case does not count
     }
     metrics = []
     for name, metric in made.items():

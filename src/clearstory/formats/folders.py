@@ -270,7 +270,9 @@ def open_adapter(folder: Path, dtype: torch.dtype | None) -> OpenedModel:
     tokenizer = Tokenizer.open(folder) if find_tokenizer_file(folder) is not None else base.tokenizer
     check_tokenizer(model, tokenizer)
     card = read_card(read_metadata(folder).get("card"), replace(base.card, name=folder.absolute().name))
-    return OpenedModel(model.eval(), tokenizer, card, generation_config=base.generation_config, folder=folder)
+    own = (folder / GENERATION_FILE).is_file()
+    config = read_generation_config(folder, {}, tokenizer) if own else base.generation_config
+    return OpenedModel(model.eval(), tokenizer, card, generation_config=config, folder=folder)
 
 
 def open_arpa(file: Path, cast: Cast) -> OpenedModel:

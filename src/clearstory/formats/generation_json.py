@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clearstory.durable import write_json
 from clearstory.errors import BadInput
 from clearstory.formats.hf.config_json import read_json
 from clearstory.models.config import Config
@@ -52,6 +53,11 @@ def generation_json_dict(
     start = config.start_token_id if config.architecture == "encoder-decoder" else None
     own = special_token_ids(tokenizer) | ({} if start is None else {DECODER_START: start})
     return own if generation is None else {**own, **generation.to_hf()}
+
+
+def write_generation_config(folder: Path, model: Any, tokenizer: Tokenizer | None, config: GenerationConfig) -> None:
+    """Write generation_config.json into a folder."""
+    write_json(folder / GENERATION_FILE, generation_json_dict(model.config, tokenizer, config))
 
 
 def special_token_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:

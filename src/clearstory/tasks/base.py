@@ -8,7 +8,7 @@ A task is made for one tokenizer, one set of labels and one backbone; one file e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar, runtime_checkable
@@ -17,12 +17,14 @@ from torch import nn
 
 from clearstory.metrics import Score
 from clearstory.models.base import State
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.tasks.bucketed_batches import BucketedBatches, Row
 from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.sentence_settings import SentenceVectorSettings
+from clearstory.tasks.text_to_text_settings import SourceTruncation, TextToTextSettings
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import TensorBatch
 from clearstory.training.objectives.base import LossTerms, Validation
@@ -92,6 +94,7 @@ class TaskSettings:
 
     Args:
         truncate: which end of a text that is longer than the context is dropped.
+        source_truncation: which end of a source that is too long is dropped.
         stride: tokens between the starts of the windows of a text that is longer than the context.
         new_head: whether a model that has a head already is given a new one.
         label_smoothing: share of each target spread over all labels.
@@ -100,10 +103,14 @@ class TaskSettings:
             F1 on validation examples; None: as the model's head says.
         embed: pooling and loss of sentence vectors.
         chat: which tokens of conversations are trained, and their template.
+        text_to_text: lengths, prefix and prompt of sources, and how targets are generated.
+        max_eval_samples: number of validation examples for which texts are generated; 0 for all.
+        generation_config: how the model's authors generate from it; None for a new model.
         folder: the folder that the model is from; None for a new model.
     """
 
     truncate: Literal["left", "right"] | None = None
+    source_truncation: SourceTruncation | None = None
     stride: int | None = None
     new_head: bool = False
     label_smoothing: float = 0.0
@@ -111,6 +118,9 @@ class TaskSettings:
     threshold: Literal["auto"] | float | None = None
     embed: SentenceVectorSettings = field(default_factory=SentenceVectorSettings)
     chat: ChatSettings = field(default_factory=ChatSettings)
+    text_to_text: TextToTextSettings = field(default_factory=TextToTextSettings)
+    max_eval_samples: int = 0
+    generation_config: GenerationConfig | None = None
     folder: Path | None = None
 
 
@@ -148,10 +158,12 @@ class EncodedSplit(Generic[RowT]):
 class TaskObjective:
     """The training objective of a task: its loss in training, its metrics in validation.
 
-    `predictions` are those of the latest validation, `fitted` is the task whose threshold was fitted to them.
+    `predictions` are those of the latest validation, `fitted` is the task whose threshold was fitted to them. Batches
+    have at most `batch_tokens` tokens where that is given, else a number of rows.
     """
 
     task: Task[Any, Any, Any]
+    batch_tokens: int | None = None
     predictions: list[Any] = field(default_factory=list, compare=False)
     fitted: list[Task[Any, Any, Any]] = field(default_factory=list, compare=False)
     no_bits_per_byte: str = field(default="a task is scored by its metrics, not by the probability of a text")
@@ -175,7 +187,7 @@ class TaskObjective:
         align_documents: bool = False,
     ) -> BucketedBatches[Any]:
         """Rows of similar length, in an order determined by the seed."""
-        return BucketedBatches(dataset.rows, batch_size, seed, self.task.batch)
+        return BucketedBatches(dataset.rows, batch_size, seed, self.task.batch, self.batch_tokens)
 
     def count_targets(self, batch: Any) -> dict[str, int]:
         """Number of targets of each loss term."""
@@ -206,8 +218,36 @@ class TaskObjective:
         """None: no text is sampled."""
 
 
-def evaluate_task(task: Task[Any, Any, Any], model: nn.Module, data: LabeledData[Any]) -> TaskEvaluation:
-    """The scores of a model on examples, with their intervals."""
+@runtime_checkable
+class GeneratingTask(Protocol):
+    """A task whose model generates texts, which are scored at the end of a run and not during it."""
+
+    def eval_samples(self, data: LabeledData[Any]) -> LabeledData[Any]:
+        """The validation examples for which texts are generated."""
+
+    def generate(self, model: Any, examples: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """The index of each example with what is generated for it, as it is finished."""
+
+    def evaluate_outputs(self, model: Any, outputs: Mapping[int, Any], data: LabeledData[Any]) -> TaskEvaluation:
+        """The scores of what was generated for the examples, by their indices."""
+
+
+def evaluate_task(
+    task: Task[Any, Any, Any],
+    model: nn.Module,
+    data: LabeledData[Any],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TaskEvaluation:
+    """The scores of a model on examples, with their intervals; `on_progress` is called with the number of examples for
+    which texts have been generated, and of all.
+    """
+    if isinstance(task, GeneratingTask):
+        outputs: dict[int, Any] = {}
+        for index, output in task.generate(model, data.examples):
+            outputs[index] = output
+            if on_progress is not None:
+                on_progress(len(outputs), len(data.examples))
+        return task.evaluate_outputs(model, outputs, data)
     rows = task.encode(data.examples)
     return evaluate_predictions(task, task.predict(model, rows), rows, data)
 

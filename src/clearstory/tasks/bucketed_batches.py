@@ -1,4 +1,6 @@
-"""BucketedBatches: shuffled batches of rows of similar length; batch i is a function of (rows, seed, i)."""
+"""BucketedBatches: shuffled batches of rows of similar length, of a number of rows or of a number of tokens; batch i is
+a function of (rows, seed, i).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from clearstory.errors import BadInput
 from clearstory.training.batches import TensorBatch
+from clearstory.training.objectives.seq2seq import even_stops
 
 POOL_BATCHES = 50
 """Batches in a pool of rows that are sorted by length, as `group_by_length` of transformers has it."""
@@ -37,17 +40,32 @@ class BucketedBatches(Generic[R]):
 
     Rows are shuffled, cut into pools of fifty batches, and sorted by length within each pool; then the batches of the
     epoch are shuffled. `collate` makes a batch of its rows.
+
+    With `batch_tokens`, all rows are sorted by length, those of equal length in random order, and cut into batches of
+    at most so many tokens, padding included, whatever the number of rows; then the batches are shuffled.
     """
 
-    def __init__(self, rows: Sequence[R], batch_size: int, seed: int, collate: Callable[[Sequence[R]], TensorBatch]):
+    def __init__(
+        self,
+        rows: Sequence[R],
+        batch_size: int,
+        seed: int,
+        collate: Callable[[Sequence[R]], TensorBatch],
+        batch_tokens: int | None = None,
+    ) -> None:
         if not rows:
             raise BadInput("there is no training example; give more data, or hold out less of it")
         self.rows = rows
         self.lengths = np.array([row.length for row in rows])
+        # The texts of a row may be padded apart from each other.
+        self.parts = np.array([getattr(row, "parts", (row.length,)) for row in rows])
         self.batch_size = batch_size
         self.seed = seed
         self.collate = collate
-        self.batches_per_epoch = -(-len(rows) // batch_size)
+        self.stops: npt.NDArray[np.int64] | None = None
+        if batch_tokens:
+            self.stops = even_stops(self.parts[self.by_length(np.arange(len(rows)))], len(rows), batch_tokens)
+        self.batches_per_epoch = -(-len(rows) // batch_size) if self.stops is None else len(self.stops)
         self.tokens_per_batch = int(self.lengths.sum()) // self.batches_per_epoch
         self.order = lru_cache(maxsize=1)(self.epoch_order)
 
@@ -64,6 +82,9 @@ class BucketedBatches(Generic[R]):
         """The rows of every batch of an epoch."""
         rng = np.random.default_rng([self.seed, epoch])
         shuffled, size = rng.permutation(len(self.rows)), self.batch_size * POOL_BATCHES
+        if self.stops is not None:  # the same lengths in every epoch, so the same cuts
+            cut = np.split(self.by_length(shuffled), self.stops[:-1])
+            return [cut[index] for index in rng.permutation(len(cut))]
         batches: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(shuffled), size):
             pool = shuffled[start : start + size]
@@ -71,10 +92,13 @@ class BucketedBatches(Generic[R]):
             batches += [pool[first : first + self.batch_size] for first in range(0, len(pool), self.batch_size)]
         return [batches[index] for index in rng.permutation(len(batches))]
 
+    def by_length(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The rows by the length of the part that is longest in total, then by those of the others; ties keep order."""
+        keys = self.parts[rows][:, np.argsort(self.parts.sum(0), kind="stable")]
+        return rows[np.lexsort(tuple(keys.T))]
+
     @property
     def padding_share(self) -> float:
         """Share of padding among the positions of the first epoch's batches."""
-        # The texts of a row may be padded apart from each other.
-        parts = np.array([getattr(row, "parts", (row.length,)) for row in self.rows])
-        padded = sum(len(batch) * int(parts[batch].max(0).sum()) for batch in self.order(0))
+        padded = sum(len(batch) * int(self.parts[batch].max(0).sum()) for batch in self.order(0))
         return 1 - int(self.lengths.sum()) / padded

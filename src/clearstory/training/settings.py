@@ -57,6 +57,8 @@ class TrainingSettings:
         sample_steps: steps between texts sampled from the model; 0 samples none.
         weight_average: share of the steps, at the end, over which weights are averaged (Polyak and Juditsky 1992); the
             averaged model is evaluated and saved; 0 uses the last weights.
+        average_checkpoints: number of last evaluations whose weights are averaged at the end (Vaswani et al. 2017,
+            section 6.1); the mean is kept where it is the best model of the run. 0 averages none.
         patience: evaluations without a lower validation loss before training stops early; 0 never stops early.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
         matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
@@ -102,6 +104,7 @@ class TrainingSettings:
     weight_checkpoints: int = 12
     sample_steps: int = 0
     weight_average: float = 0.0
+    average_checkpoints: int = 0
     patience: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     matmul: Literal["auto", "mkl", "onednn", "mixed"] = "auto"
@@ -118,7 +121,7 @@ class TrainingSettings:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 1")
         for name in (
             "batch_tokens", "warmup_steps", "eval_steps", "eval_tokens", "save_steps", "keep_checkpoints",
-            "weight_checkpoints", "sample_steps", "patience", "sort_memory", "threads", "seed",
+            "weight_checkpoints", "average_checkpoints", "sample_steps", "patience", "sort_memory", "threads", "seed",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must be at least 0")
@@ -131,6 +134,13 @@ class TrainingSettings:
         for name in ("final_learning_rate", "decay_share", "weight_average"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSetting(f"training.{name} is {getattr(self, name)}; it must lie between 0 and 1")
+        if self.weight_average and self.average_checkpoints:
+            raise BadSetting(
+                f"training.weight_average is {self.weight_average:g} and training.average_checkpoints "
+                f"{self.average_checkpoints}: weights are averaged over steps or over evaluations; give one of them"
+            )
+        if self.average_checkpoints == 1:
+            raise BadSetting("training.average_checkpoints is 1, and the mean of one is itself; give at least 2, or 0")
         if not 0 < self.layer_decay <= 1:
             raise BadSetting(f"training.layer_decay is {self.layer_decay:g}; it must be above 0 and at most 1")
         if self.warmup_ratio is not None and not 0 <= self.warmup_ratio < 1:

@@ -19,6 +19,7 @@ from torch import nn
 from clearstory.durable import json_text, replace_files, verify_folder, write_folder, write_json, write_text
 from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, CannotDo, CorruptFile
+from clearstory.formats.generation_json import write_generation_config
 from clearstory.formats.hf.config_json import format_of_model, read_json, weight_map_of
 from clearstory.formats.hf.load_weights import equal_bits, stored_config
 from clearstory.formats.lora.adapter_config import CONFIG, adapter_config_dict, read_adapter_config
@@ -38,6 +39,7 @@ from clearstory.formats.native import NATIVE
 from clearstory.formats.output_folder import check_writable
 from clearstory.formats.sentence_folder import SentencePipeline
 from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.heads import ClassificationHead, backbone_of, bare_backbone, is_bare_encoder
 from clearstory.models.lora import LoRALinear, adaptable_layers, lora_layers, merge_lora, remove_lora
 from clearstory.models.shallow_copy import shallow_copy
@@ -58,8 +60,11 @@ def save_adapter(
     *,
     overwrite: bool = False,
     sentence: SentencePipeline | None = None,
+    generation_config: GenerationConfig | None = None,
 ) -> Path:
     """Write a model's LoRA adapter; `base` is the folder of its base model. Returns the folder.
+
+    A `generation_config` replaces that of the base model.
 
     Raises FolderExists unless `overwrite`, CannotDo for a model without adapters.
     """
@@ -71,6 +76,8 @@ def save_adapter(
             tokenizer.save(temporary)
         if sentence is not None:
             sentence.save(temporary)
+        if generation_config is not None:
+            write_generation_config(temporary, model, tokenizer, generation_config)
     return folder
 
 

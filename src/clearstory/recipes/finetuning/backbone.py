@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from clearstory.formats.model_path import resolve_model_path
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.families import PRESETS
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.heads import backbone_of, freeze
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
@@ -26,6 +27,7 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.training.run_folder import RunFolder, check_same_initial_model
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
+from clearstory.training.objectives.seq2seq import start_and_end_ids
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Backbone:
         folder: its folder; None for a new model.
         fingerprint: hash of its weights; None for a new model.
         note: a sentence on where it is from.
+        generation_config: how its authors generate from it; None for a new model.
     """
 
     model: Any
@@ -47,6 +50,7 @@ class Backbone:
     folder: Path | None
     fingerprint: str | None
     note: str
+    generation_config: GenerationConfig | None = None
 
 
 def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
@@ -81,7 +85,8 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
     if recipe.resume:
         check_same_initial_model(folder, fingerprint)
     note = f"{opened.model.config.summary}, from {path}"
-    return Backbone(opened.model, opened.tokenizer, opened.card, source.absolute(), fingerprint, note)
+    config = opened.generation_config
+    return Backbone(opened.model, opened.tokenizer, opened.card, source.absolute(), fingerprint, note, config)
 
 
 def is_new(recipe: FinetuneRecipe) -> bool:
@@ -103,6 +108,8 @@ def new_backbone(folder: RunFolder, recipe: FinetuneRecipe, texts: Iterable[str]
         kind = "wordpiece" if choice.architecture == "encoder" else "bpe"
         tokenizer = train_tokenizer(recipe.tokenizer or f"{kind}:{size}", lines)
     config = choice.config(vocab=tokenizer.vocab)
+    if choice.architecture == "encoder-decoder" and config.decoder_start_token_id is None:
+        config = replace(config, decoder_start_token_id=start_and_end_ids(tokenizer)[0])
     model: Any = build(config, seed=recipe.training.seed)
     card = ModelCard(name=recipe.model, family=config.family, parameters=count_parameters(model))
     note = f"{config.summary}, a new {recipe.model} with random weights"

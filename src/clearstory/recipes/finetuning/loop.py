@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,8 +15,9 @@ from clearstory.recipes.finetuning.bag_of_words import bag_of_words_events
 from clearstory.recipes.finetuning.curve_run import label_curve_events
 from clearstory.recipes.finetuning.hmm_tagger import hmm_tagger_events
 from clearstory.recipes.finetuning.ngram_classifier import ngram_classifier_events
-from clearstory.recipes.finetuning.preparation import FinetuningPreparation
+from clearstory.recipes.finetuning.preparation import FinetuningPreparation, read_data
 from clearstory.recipes.finetuning.report_page import report_html
+from clearstory.recipes.finetuning.teacher import teacher_outputs
 from clearstory.recipes.settings.finetuning import (
     BAG_OF_WORDS,
     HMM_TAGGER,
@@ -26,11 +27,12 @@ from clearstory.recipes.settings.finetuning import (
 )
 from clearstory.recipes.settings.keywords import FinetuneKeywords
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.training.events import TrainingEvent, TrainingResult
+from clearstory.recipes.training.events import GenerationProgress, TrainingEvent, TrainingResult
 from clearstory.recipes.training.loop import run_events, train_events
 from clearstory.recipes.training.run_folder import changed_results, lock_run_folder, open_run_folder
 from clearstory.recipes.training.time_budget import TimeBudget
-from clearstory.tasks.base import evaluate_predictions, evaluate_task, format_metrics
+from clearstory.tasks.base import GeneratingTask, evaluate_predictions, evaluate_task, format_metrics
+from clearstory.tasks.data.examples import LabeledData
 from clearstory.tasks.evaluation import TaskEvaluation
 
 
@@ -75,7 +77,11 @@ def finetune(
     """
     sources = (str(data),) if isinstance(data, str | Path) else tuple(map(str, data))
     values: dict[str, Any] = dict(settings)
-    for name in ("validation", "test", "threshold", "freeze"):  # a path, a number or a word, as it is typed
+    for name in ("validation", "test"):  # a path, a share or several paths, as they are typed
+        if values.get(name) is not None:
+            given = values[name]
+            values[name] = tuple(map(str, [given] if isinstance(given, str | float | Path) else given))
+    for name in ("threshold", "freeze", "teacher"):
         if values.get(name) is not None:
             values[name] = str(values[name])
     recipe = build_settings(FinetuneRecipe, {"model": str(model), "data": sources, **values})
@@ -113,12 +119,18 @@ def finetune_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
         folder, recipe = open_run_folder(recipe)
         notes = [each for each in (note, changed_results(folder) if recipe.resume else None) if each is not None]
         preparation = FinetuningPreparation()
+        if recipe.distillation.teacher is not None:
+            sources = read_data(recipe, None).train.examples
+            preparation.teacher = yield from teacher_outputs(recipe, folder, sources)
         for event in run_events(folder, recipe, budget, preparation, notes=notes):
-            yield score_best(preparation, event) if isinstance(event, TrainingResult) else event
+            if isinstance(event, TrainingResult):
+                yield from score_best(preparation, event)
+            else:
+                yield event
 
 
-def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> TrainingResult:
-    """The result with the intervals of its metrics and the scores on test examples; writes report.json.
+def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Iterator[TrainingEvent]:
+    """Events up to the result with the intervals of its metrics and the scores on test examples; writes report.json.
 
     The model of the run has its best weights at that time.
     """
@@ -126,17 +138,33 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> Tr
     task = objective.fitted[0] if objective.fitted else preparation.task
     run.use_full_precision()
     scores: dict[str, TaskEvaluation] = {}
-    if data.validation.examples:  # predicted at the end of the run
+    if isinstance(task, GeneratingTask):
+        parts = {"validation": task.eval_samples(data.validation), "test": data.test}
+        for name, part in parts.items():
+            if part is not None and part.examples:
+                scores[name] = yield from generate_and_score(task, run.model, part, name)
+    elif data.validation.examples:  # predicted at the end of the run
         rows = preparation.validation.rows
         scores["validation"] = evaluate_predictions(task, objective.predictions, rows, data.validation)
-    if data.test is not None:
+    if data.test is not None and "test" not in scores:
         scores["test"] = evaluate_task(task, run.model, data.test)
     durable.write_json(result.run_folder / "report.json", {name: each.to_json() for name, each in scores.items()})
     title = f"{run.folder.path.name}: {task.name}, {run.prepared.model_summary}"
     few = () if preparation.few is None else data.train.examples
     page = report_html(title, scores, run.folder.metrics_file, few)
     durable.write_text(result.run_folder / "report.html", page)
-    return with_scores(result, scores)
+    yield with_scores(result, scores)
+
+
+def generate_and_score(
+    task: GeneratingTask, model: Any, data: LabeledData[Any], name: str
+) -> Generator[TrainingEvent, None, TaskEvaluation]:
+    """The scores of what the model generates for examples; yields the progress."""
+    outputs: dict[int, Any] = {}
+    for index, output in task.generate(model, data.examples):
+        outputs[index] = output
+        yield GenerationProgress(what=name, done=len(outputs), total=len(data.examples))
+    return task.evaluate_outputs(model, outputs, data)
 
 
 def with_scores(result: TrainingResult, scores: Mapping[str, TaskEvaluation]) -> TrainingResult:
@@ -148,6 +176,7 @@ def with_scores(result: TrainingResult, scores: Mapping[str, TaskEvaluation]) ->
     ]
     return replace(
         result,
+        metrics=validation.metrics if validation else result.metrics,
         intervals=validation.intervals if validation else {},
         test_metrics=test.metrics if test else {},
         test_intervals=test.intervals if test else {},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import chain
@@ -23,7 +23,9 @@ from clearstory.recipes.finetuning.backbone import (
     with_seeded_head,
     without_head,
 )
+from clearstory.recipes.finetuning.teacher import with_teacher_targets
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.text_to_text import source_truncation
 from clearstory.recipes.training.events import RunPrepared
 from clearstory.recipes.training.preparation import resolve_for_machine
 from clearstory.recipes.training.run_folder import RunFolder, check_same_corpus
@@ -49,6 +51,7 @@ class FinetuningPreparation:
     validation: EncodedSplit[Any]
     run: TrainingRun
     few: int | None
+    teacher: Mapping[str, str] | None = None
 
     def __call__(self, folder: RunFolder, recipe: FinetuneRecipe, budget: TimeBudget) -> TrainingRun:
         """Everything that a run needs before its first step: data ─► model ─► task ─► rows ─► trainer."""
@@ -58,9 +61,11 @@ class FinetuningPreparation:
             settings = replace(settings, learning_rate=default_learning_rate(recipe, new))
         backbone = None if new else open_backbone(folder, recipe)
         data = read_data(recipe, None if backbone is None else backbone.model)
+        if self.teacher is not None:
+            data = with_teacher_targets(data, self.teacher)
         if backbone is None:
             backbone = new_backbone(folder, recipe, texts_of(data.train))
-        tokenizer, note = TASKS[recipe.task].tokenizer(backbone.tokenizer, task_settings(recipe, backbone.folder))
+        tokenizer, note = TASKS[recipe.task].tokenizer(backbone.tokenizer, task_settings(recipe, backbone))
         backbone = replace(backbone, tokenizer=tokenizer)
         data = replace(data, notes=(*data.notes, *filter(None, [note])))
         fingerprints = {"tokenizer": backbone.tokenizer.fingerprint, "corpus": data_fingerprint(data)}
@@ -69,7 +74,8 @@ class FinetuningPreparation:
         if recipe.resume:
             check_same_corpus(folder, fingerprints["corpus"])
         task = make_task(recipe, data, backbone)
-        objective, trainer_class = TaskObjective(task), Trainer
+        accumulated = recipe.training.gradient_accumulation_steps
+        objective, trainer_class = TaskObjective(task, recipe.training.batch_tokens * accumulated or None), Trainer
         if recipe.few is not None:
             task = contrastive(task)
             objective, trainer_class = ContrastiveObjective(task), ContrastiveTrainer
@@ -95,6 +101,7 @@ class FinetuningPreparation:
             prepared,
             fingerprints,
             base_folder=backbone.folder if recipe.lora.rank else None,
+            generation_config=getattr(task, "config", backbone.generation_config),
             objective=recipe.task,
             default_steps=max(least_steps, round(recipe.training.num_train_epochs * batches_per_epoch)),
             evaluates_all=True,
@@ -130,8 +137,8 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
         raise BadInput(f"{error}; or pass --new_head to train a head for other labels than the model's") from None
     labels = data.label_names or None
 
-    def held_out(source: str) -> LabeledData[Any]:
-        return spec.read((source,), reading.for_held_out(data.kind), labels)
+    def held_out(sources: Sequence[str]) -> LabeledData[Any]:
+        return spec.read(sources, reading.for_held_out(data.kind), labels)
 
     validation = recipe.validation_share
     test = None if recipe.test is None else held_out(recipe.test)
@@ -146,14 +153,15 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
 
 def make_task(recipe: FinetuneRecipe, data: DataSplits[Any], backbone: Backbone) -> Task[Any, Any, Any]:
     """The task of a recipe for these data and this model."""
-    settings = task_settings(recipe, backbone.folder)
+    settings = task_settings(recipe, backbone)
     return TASKS[recipe.task].make(data, backbone.model, backbone.tokenizer, settings)
 
 
-def task_settings(recipe: FinetuneRecipe, folder: Path | None) -> TaskSettings:
-    """The settings of the task of a recipe; `folder` is that of its model."""
+def task_settings(recipe: FinetuneRecipe, backbone: Backbone) -> TaskSettings:
+    """The settings of the task of a recipe for this model."""
     return TaskSettings(
-        truncate=recipe.truncate,
+        truncate=recipe.truncate if recipe.truncate in ("left", "right") else None,
+        source_truncation=source_truncation(recipe.truncate),
         stride=recipe.stride,
         new_head=recipe.new_head,
         label_smoothing=recipe.training.label_smoothing,
@@ -161,7 +169,10 @@ def task_settings(recipe: FinetuneRecipe, folder: Path | None) -> TaskSettings:
         threshold="auto" if recipe.threshold == "auto" else float(recipe.threshold),
         embed=recipe.embed,
         chat=recipe.chat,
-        folder=folder,
+        text_to_text=recipe.text_to_text,
+        max_eval_samples=recipe.distillation.max_eval_samples,
+        generation_config=backbone.generation_config,
+        folder=backbone.folder,
     )
 
 
@@ -169,7 +180,8 @@ def texts_of(data: LabeledData[Any]) -> Iterator[str]:
     """The texts of all examples."""
     others = ("pair", "positive", "negative", "answer")
     return chain.from_iterable(
-        (each.text, *filter(None, [getattr(each, name, None) for name in others])) for each in data.examples
+        (each.text, *filter(None, [getattr(each, name, None) for name in others]), *getattr(each, "targets", ()))
+        for each in data.examples
     )
 
 

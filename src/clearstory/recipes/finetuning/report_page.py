@@ -92,7 +92,13 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
             for e in mistakes
         ]
         yield html_table(("location", "label", "predicted", "probability", "text"), rows)
-    titles = {"worst": "Examples that are furthest from what they should be", "least_likely": "Least likely answers"}
+    yield from text_sections(details)
+    titles = {
+        "worst": "Examples that are furthest from what they should be",
+        "least_likely": "Least likely answers",
+        "examples": "Examples of generated texts",
+        "worst_outputs": "Generated texts with the lowest scores",
+    }
     for worst, title in ((details.get(name), title) for name, title in titles.items()):
         if not worst:
             continue
@@ -102,6 +108,29 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
         ]
         yield f"<h2>{title}</h2>"
         yield html_table(list(worst[0]), cells)
+
+
+def text_sections(details: Mapping[str, Any]) -> Iterable[str]:
+    """How generated texts were scored, and the scores of others in their place."""
+    if decoding := details.get("decoding"):
+        yield f"<p class=soft>Generated with {escape(decoding)}.</p>"
+    if note := details.get("note"):
+        yield f"<p class=soft>{escape(note)}</p>"
+    if signatures := details.get("signatures"):
+        yield html_table(("metric", "signature"), list(signatures.items()))
+    if baselines := details.get("baselines"):
+        names = list(next(iter(baselines.values()))["scores"])
+        rows = [(name, *(f"{each['scores'][metric]:.2f}" for metric in names)) for name, each in baselines.items()]
+        yield "<h2>Without a model</h2>"
+        yield html_table(("in place of the output", *names), rows)
+        rows = [
+            (name, metric, f"{found['difference']:+.2f}", f"{found['low']:+.2f} to {found['high']:+.2f}")
+            for name, each in baselines.items()
+            for metric, found in each["compared"].items()
+        ]
+        if rows:
+            yield "<p class=soft>Differences of the model to them, by paired bootstrap.</p>"
+            yield html_table(("compared with", "metric", "difference", "95 % interval"), rows)
 
 
 def shortened(*parts: str | None) -> str:

@@ -25,6 +25,7 @@ from clearstory.recipes.settings.vector_tasks import LABELED_TASKS, vector_tasks
 from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
+from clearstory.tasks.text_to_text_settings import TextToTextSettings
 from clearstory.text.settings import ReadSettings
 
 
@@ -75,14 +76,18 @@ def evaluate(
     model: str | Path | ModelWithTokenizer,
     sources: str | Path | Sequence[str | Path] = (),
     *,
-    task: Literal["classify", "pairs", "tag", "embed", "chat"],
+    task: Literal["classify", "pairs", "tag", "embed", "translate", "summarize", "chat"],
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
-    truncate: Literal["left", "right"] | None = None,
+    truncate: Literal["left", "right", "source-left", "source-right"] | None = None,
     stride: int | None = None,
     assistant_only_loss: bool = True,
     chat_template: str | None = None,
+    num_beams: int | None = None,
+    length_penalty: float | None = None,
+    max_target_length: int | None = None,
+    prompt_template: str | None = None,
     device: str | None = None,
 ) -> TaskEvaluation: ...
 
@@ -96,9 +101,13 @@ def evaluate(
     text_column: str | None = None,
     pair_column: str | None = None,
     label_column: str | None = None,
-    truncate: Literal["left", "right"] | None = None,
+    truncate: Literal["left", "right", "source-left", "source-right"] | None = None,
     assistant_only_loss: bool = True,
     chat_template: str | None = None,
+    num_beams: int | None = None,
+    length_penalty: float | None = None,
+    max_target_length: int | None = None,
+    prompt_template: str | None = None,
     texts: Sequence[str] | None = None,
     windows: WindowMode = "strided",
     stride: int | None = None,
@@ -121,13 +130,15 @@ def evaluate(
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         sources: files, folders, globs or corpora.
-        task: "text"; "classify", "pairs", "tag", "embed" or "chat", with `sources` of examples; or tasks that compare
-            vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or "lm-eval:NAME,NAME", tasks of
+        task: "text"; "classify", "pairs", "tag", "embed", "translate", "summarize" or "chat", with `sources` of
+            examples; or tasks that compare vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or "lm-eval:NAME,NAME", tasks of
             lm-evaluation-harness, whose data is in the folder `task_files`; or "probes", in the folder `probe_files`.
         vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
             default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
         text_column, pair_column, label_column: columns of labeled examples, found by their usual names if not given.
         truncate: which end of a labeled text that is longer than the context is dropped.
+        num_beams, length_penalty, max_target_length, prompt_template: how targets are generated (tasks "translate" and
+            "summarize"), where not as the model's folder says.
         assistant_only_loss, chat_template: which tokens of conversations are scored, and their template (task "chat").
         texts: texts to evaluate instead of `sources`.
         windows: "strided", overlapping windows in which every token has at least half a context before it, or "blocks".
@@ -150,6 +161,13 @@ def evaluate(
     harness = harness_tasks(tasks)
     chat = ChatSettings(assistant_only_loss=assistant_only_loss, chat_template=chat_template)
     chat.check_used(tasks[0])
+    text_to_text = TextToTextSettings(
+        num_beams=num_beams,
+        length_penalty=length_penalty,
+        max_target_length=max_target_length,
+        prompt_template=prompt_template,
+    )
+    text_to_text.check_used(tasks[0])
     settings.check_used(HARNESS if harness else ", ".join(tasks))
     if harness:
         from clearstory.recipes.inference.evaluate_harness import evaluate_harness
@@ -167,7 +185,15 @@ def evaluate(
         columns = LabelSettings(text_column=text_column, pair_column=pair_column, label_column=label_column)
         files = list(map(str, paths))
         return evaluate_on_task(
-            model, files, tasks[0], reading=columns, truncate=truncate, stride=stride, chat=chat, device=device
+            model,
+            files,
+            tasks[0],
+            reading=columns,
+            truncate=truncate,
+            stride=stride,
+            chat=chat,
+            text_to_text=text_to_text,
+            device=device,
         )
     if tasks != ["text"]:
         return evaluate_task_of_vectors(model, tasks, paths, vectors, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from clearstory.formats.folders import open_model
 from clearstory.models.capabilities import Capability, has_capability, require
 from clearstory.models.hmm.tagger import Tagger
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.recipes.settings.text_to_text import source_truncation
 from clearstory.tasks.base import TaskSettings, evaluate_task
 from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.classify import PROBLEM_TYPES
@@ -21,6 +22,7 @@ from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.head_labels import describe_head
 from clearstory.tasks.hmm_tags import evaluate_tagger
 from clearstory.tasks.table import TASKS
+from clearstory.tasks.text_to_text_settings import TextToTextSettings
 
 HEAD_TASKS = ("classify", "pairs", "tag")
 """Tasks of models with a head for labels."""
@@ -32,10 +34,12 @@ def evaluate_on_task(
     task: str,
     *,
     reading: LabelSettings | None = None,
-    truncate: Literal["left", "right"] | None = None,
+    truncate: Literal["left", "right", "source-left", "source-right"] | None = None,
     stride: int | None = None,
     chat: ChatSettings | None = None,
+    text_to_text: TextToTextSettings | None = None,
     device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> TaskEvaluation:
     """The metrics of a fine-tuned model, or of a hidden Markov model of tags, on the examples of files, with their
     intervals.
@@ -53,10 +57,19 @@ def evaluate_on_task(
                 f"stride is {stride}, and task {task} reads no text in windows; leave it out, or pass --truncate"
             )
         data = spec.read(sources, reading, None)
-        settings = TaskSettings(truncate=truncate, chat=chat or ChatSettings(), folder=getattr(opened, "folder", None))
+        settings = TaskSettings(
+            truncate=truncate if truncate in ("left", "right") else None,
+            source_truncation=source_truncation(truncate),
+            chat=chat or ChatSettings(),
+            text_to_text=text_to_text or TextToTextSettings(),
+            generation_config=getattr(opened, "generation_config", None),
+            folder=getattr(opened, "folder", None),
+        )
         tokenizer, _ = spec.tokenizer(tokenizer, settings)
         made = spec.make(DataSplits(data, replace(data, examples=())), network, tokenizer, settings)
-        return evaluate_task(made, network, data)
+        return evaluate_task(made, network, data, on_progress)
+    if truncate is not None and truncate not in ("left", "right"):
+        raise BadSetting(f"truncate is {truncate}, and texts of task {task} are no sources; give left or right")
     if task == "tag" and has_capability(network, Capability.TAGS):
         tagger = Tagger(network, tokenizer)
         return evaluate_tagger(tagger, spec.read(sources, reading, tagger.tags))

@@ -133,6 +133,15 @@ class CurvePointScored:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GenerationProgress:
+    """Texts were generated: `done` of `total`; `what` says for what, such as "teacher" or "validation"."""
+
+    what: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingNote:
     """A note, such as which columns of the data are read."""
 
@@ -203,6 +212,7 @@ TrainingEvent = (
     | TextSampled
     | ModelSaved
     | CurvePointScored
+    | GenerationProgress
     | TrainingNote
     | TrainingWarning
     | TrainingResult

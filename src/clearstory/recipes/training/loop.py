@@ -25,6 +25,7 @@ from clearstory.models.lora import remove_lora
 from clearstory.recipes.settings.keywords import TrainKeywords
 from clearstory.recipes.settings.run_recipe import RecipeT
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
+from clearstory.recipes.training.checkpoint_averaging import average_weights, keep_weights, remove_weights_after
 from clearstory.recipes.training.events import (
     Evaluated,
     ModelSaved,
@@ -120,9 +121,11 @@ def run_events(
         try:
             yield run.prepared
             yield from plan_run_length(run)
+            remove_weights_after(run)
             for note in [*notes, *run.changed_metrics()]:
                 yield run.warn(note)
             yield from train_steps(run, stop)
+            yield from average_weights(run)
             yield finish(run)
         finally:
             run.close()
@@ -188,6 +191,7 @@ def train_steps(run: TrainingRun, stop: threading.Event) -> Iterator[TrainingEve
         done = trainer.step >= trainer.steps
         if done or is_due(trainer.step, run.eval_steps):
             yield from evaluate_step(run) if run.validates else keep_last_weights(run)
+            keep_weights(run)
             if run.out_of_patience:
                 count = run.evaluations_since_best
                 yield run.warn(f"stopped early: no improvement over step {run.best_step:,} in {count} evaluations")
@@ -272,7 +276,7 @@ def sample_step(run: TrainingRun) -> TextSampled:
 def finish(run: TrainingRun) -> TrainingResult:
     """Evaluate the best model in full precision, update its model card, and draw the learning curve."""
     trainer = run.trainer
-    last_is_best = run.best_step == trainer.step
+    last_is_best = run.best_step == trainer.step and not run.keeps_average
     if not last_is_best:
         run.load_best_model()
     validation = None

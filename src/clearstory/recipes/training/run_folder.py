@@ -6,6 +6,8 @@ runs/NAME/
     metrics.jsonl       training and evaluation metrics, one JSON object per line
     tokenizer/          the tokenizer
     checkpoints/        model and optimizer states to resume from, and weights of about twelve steps
+    averaging/          weights of the last evaluations, where they are to be averaged
+    teacher/            outputs of a teacher, where there is one
     model/              the best model
     curve.svg           the learning curve
     report.json         of fine-tuning: scores with their intervals, of each label; report.html shows them
@@ -30,6 +32,9 @@ from clearstory.training import checkpoint
 
 SETTINGS_FILES = ("config.yaml", "environment.json")
 """Files that a run is resumed by."""
+
+TEACHER_FOLDER = "teacher"
+"""Folder of a teacher's outputs, which a run that follows goes on from."""
 
 RESULT_FILES = ("metrics.jsonl", "curve.svg", "digits.png")
 """Files of a run's results. A change is reported when the run is resumed."""
@@ -85,7 +90,7 @@ class RunFolder:
         """
         if not self.exists:
             return
-        for name in ("checkpoints", "model", "tokenizer"):
+        for name in ("checkpoints", "model", "tokenizer", "averaging"):
             if (self.path / name).is_dir():
                 durable.remove_folder(self.path / name)
         for name in (*RESULT_FILES, "report.json", "report.html", "environment.json", durable.CHECKSUMS):
@@ -141,8 +146,9 @@ def changed_results(folder: RunFolder) -> str | None:
 
 
 def has_files(folder: Path) -> bool:
-    """Whether a folder holds anything but its lock, and digests of files that could not be written."""
-    return folder.is_dir() and any(path.name not in (durable.LOCK_FILE, durable.CHECKSUMS) for path in folder.iterdir())
+    """Whether a folder holds anything but its lock, a teacher's outputs and digests of files that were not written."""
+    own = (durable.LOCK_FILE, durable.CHECKSUMS, TEACHER_FOLDER)
+    return folder.is_dir() and any(path.name not in own for path in folder.iterdir())
 
 
 def check_no_file_in_path(folder: Path) -> None:

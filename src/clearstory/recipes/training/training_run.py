@@ -14,6 +14,7 @@ from clearstory import durable
 from clearstory.errors import CorruptFile
 from clearstory.formats.finite import check_finite_to_save
 from clearstory.formats.folders import config_json_dict, open_model, save_model
+from clearstory.formats.generation_json import write_generation_config
 from clearstory.formats.lora.adapters import read_adapter, save_adapter, write_adapter
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.native import NATIVE
@@ -105,6 +106,7 @@ class TrainingRun:
         weights_step: the step of the newest weight checkpoint; 0 before the first.
         metrics_position: size and digest of the metrics log at the checkpoint that the run was resumed from.
         compiled: whether torch.compile is used.
+        keeps_average: whether the saved model has the mean of the weights of several evaluations.
     """
 
     folder: RunFolder
@@ -139,6 +141,7 @@ class TrainingRun:
     weights_step: int = 0
     metrics_position: Mapping[str, Any] | None = None
     compiled: bool = False
+    keeps_average: bool = False
 
     @property
     def model(self) -> nn.Module:
@@ -258,7 +261,14 @@ class TrainingRun:
         folder = self.folder.model_folder
         if self.base_folder is not None:
             save_adapter(
-                folder, self.model, self.base_folder, self.tokenizer, card, overwrite=True, sentence=self.sentence
+                folder,
+                self.model,
+                self.base_folder,
+                self.tokenizer,
+                card,
+                overwrite=True,
+                sentence=self.sentence,
+                generation_config=self.generation_config,
             )
             return
         save_model(
@@ -336,6 +346,8 @@ class TrainingRun:
         self.tokenizer.save(folder)
         if self.sentence is not None:
             self.sentence.save(folder)
+        if self.generation_config is not None and has_capability(self.model, Capability.CAUSAL):
+            write_generation_config(folder, self.model, self.tokenizer, self.generation_config)
         if self.base_folder is not None:
             write_adapter(folder, self.model, self.base_folder, self.card)
             return
