@@ -15,9 +15,8 @@ from clearstory.cli.plan_display import print_plan
 from clearstory.errors import BadSetting, CannotDo
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
-from clearstory.models.families import PRESETS
+from clearstory.models.families import PRESETS, family_of
 from clearstory.models.matmul.backend import using_backend
-from clearstory.models.recurrent.config import parameter_count as recurrent_on_paper
 from clearstory.models.transformer.presets import CLEAR, GPT2
 from clearstory.models.transformer.sizing import parameter_count as on_paper
 from clearstory.recipes.planning.costs import HARDWARE, activation_numbers, cache_numbers, flops_per_token
@@ -61,10 +60,10 @@ def test_published_parameter_counts(name: str, count: int) -> None:
 def test_every_preset_has_a_plan_without_unknown_parameters(name: str) -> None:
     found = plan(name, measure=False)
     assert not [each.name for each in found.parameter_groups if each.group == "other"]
-    paper: dict[str, Any] = {"transformer": on_paper, "rnn": recurrent_on_paper, "gru": recurrent_on_paper}
-    paper["lstm"] = recurrent_on_paper
-    if found.config.family in paper:
-        assert found.parameters == paper[found.config.family](found.config)
+    if found.config.family in ("transformer", "rnn", "gru", "lstm"):
+        count = family_of(found.config).parameter_count
+        assert count is not None
+        assert found.parameters == count(found.config)
         assert (
             found.flops_per_token["training"]
             == 3 * found.flops_per_token["forward"]
@@ -111,11 +110,11 @@ def test_the_formula_is_shown_only_where_it_holds() -> None:
 def test_an_lstm_by_its_gates() -> None:
     found = plan("lstm", measure=False)
     # 4 gates of 512 units, from 256 inputs and from 512 units; two biases a gate
-    assert (group_named(found, "from the input").shape, group_named(found, "from the input").count_per_layer) == (
+    assert (group_named(found, "input").shape, group_named(found, "input").count_per_layer) == (
         (256, 512),
         4,
     )
-    assert (group_named(found, "from memory").shape, group_named(found, "from memory").count_per_layer) == (
+    assert (group_named(found, "recurrent").shape, group_named(found, "recurrent").count_per_layer) == (
         (512, 512),
         4,
     )

@@ -165,6 +165,6 @@ RECURRENT_SEQ2SEQ_PRESETS: dict[str, RecurrentSeq2SeqConfig] = {
     "gru-seq2seq": replace(LSTM_ATTENTION, cell="gru", bidirectional=False, attention="none", feed_summary=True),
     "lstm-attention": LSTM_ATTENTION,
     "gru-attention": replace(LSTM_ATTENTION, cell="gru"),
-    "luong": replace(LSTM_ATTENTION, layers=2, bidirectional=False, attention="dot"),
+    "luong": replace(LSTM_ATTENTION, attention="dot"),
 }
-"""Sutskever et al. 2014; Cho et al. 2014; Bahdanau et al. 2015 with either cell; Luong et al. 2015."""
+"""Sutskever et al. 2014; Cho et al. 2014; Bahdanau et al. 2015 with either cell; the attention of Luong et al. 2015."""

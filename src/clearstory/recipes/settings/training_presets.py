@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
+from clearstory.models.recurrent.seq2seq_config import RECURRENT_SEQ2SEQ_PRESETS
 from clearstory.training.settings import TrainingSettings
 
 CLEAR: dict[str, Any] = {
@@ -31,6 +32,18 @@ RECURRENT: dict[str, Any] = {
     "training.gradient_clip": 1.0,
     "training.batch_size": 32,
     "training.context": 64,
+}
+
+RECURRENT_SEQ2SEQ: dict[str, Any] = {
+    **CLEAR,
+    # Multi30k de-en, 90 CPU seconds: `luong` with AdamW at 0.003 had 4.66 nats per target token after 0.34 epochs, with
+    # Muon at 0.02 4.37 after 0.24 epochs, in the same time.
+    "training.muon_learning_rate": 0.03,
+    "training.learning_rate": 0.01,
+    "training.epsilon": 1e-8,
+    "training.gradient_clip": 1.0,
+    "training.label_smoothing": 0.1,
+    "training.batch_size": 128,
 }
 
 ENCODER: dict[str, Any] = {
@@ -66,6 +79,7 @@ PRESET_TRAINING_SETTINGS: dict[str, dict[str, Any]] = {
     "rnn": {**RECURRENT, "training.muon_learning_rate": 0.04},
     "gru": RECURRENT,
     "lstm": RECURRENT,
+    **dict.fromkeys(RECURRENT_SEQ2SEQ_PRESETS, RECURRENT_SEQ2SEQ),
     # Merity et al. 2018, section 5; averaging starts after a fraction of the steps, not when validation stalls.
     "awd-lstm": {
         "training.optimizer": "sgd",
