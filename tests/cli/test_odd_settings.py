@@ -26,6 +26,7 @@ ODD = (
 
 ARGUMENTS = {
     "generate": ["run", "the", "--max-tokens", "2"],
+    "chat": ["run", "--chat-template", "chatml", "--max-tokens", "2"],
     "fill-mask": ["run", "a"],
     "embed": ["run", "a"],
     "classify": ["run", "a"],

@@ -267,8 +267,19 @@ def test_what_cannot_chat_is_refused_with_the_way_out(home: Path) -> None:
         session.set("heat", "1")
     with pytest.raises(BadSetting, match="temperature"):
         session.set("temperature", "-1")
-    with pytest.raises(BadSetting, match="beams are known at their end"):
-        clearstory.chat(random_model(), beam=2)
+    for setting in ({"beam": 2}, {"length_penalty": 0.5}):
+        with pytest.raises(BadSetting, match="is for beam search"):
+            clearstory.chat(random_model(), **setting)
+
+
+def test_settings_of_sampling_reach_the_answer() -> None:
+    plain = clearstory.chat(random_model(), max_tokens=8, seed=1).ask("a").ids
+    for setting in ({"top_k": 1}, {"top_p": 0.01}, {"min_p": 0.99}, {"repetition_penalty": 9.0}):
+        assert clearstory.chat(random_model(), max_tokens=8, seed=1, **setting).ask("a").ids != plain, setting
+    session = clearstory.chat(random_model(), max_tokens=8, seed=1)
+    assert session.ask("a").ids == plain
+    *_, again = session.retry()
+    assert again.ids != plain  # another draw
 
 
 def talk(lines: list[str], **settings: Any) -> tuple[ChatTerminal, Iterator[str]]:

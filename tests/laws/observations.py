@@ -409,6 +409,32 @@ OBSERVED: dict[str, Observation] = {
         for name in ("loss", "pooling", "normalize", "scale", "symmetric", "margin")
     },
     **{
+        f"{recipe}.{name}": "flow/test_chat.py::test_evaluate_scores_the_same_answers"
+        for recipe in ("FinetuneRecipe", "EvaluateRecipe")
+        for name in ("assistant_only_loss", "chat_template")
+    },
+    **{
+        f"ChatRecipe.{name}": f"flow/test_chat.py::{test}"
+        for name, test in {
+            "model": "test_it_learns_to_answer_and_its_folder_chats",
+            "system": "test_messages_are_taken_back_changed_saved_and_loaded",
+            "load": "test_messages_are_taken_back_changed_saved_and_loaded",
+            "chat_template": "test_what_cannot_chat_is_refused_with_the_way_out",
+            "truncate": "test_a_full_context_is_one_sentence_or_loses_its_first_turns",
+            "precision": "test_each_turn_reads_what_is_new_and_answers_as_if_all_were_read",
+            "int8": "test_lines_of_standard_input_are_messages",
+            "device": "test_lines_of_standard_input_are_messages",
+            "max_tokens": "test_lines_of_standard_input_are_messages",
+            "temperature": "test_lines_of_standard_input_are_messages",
+            "seed": "test_lines_of_standard_input_are_messages",
+            "stop": "test_lines_of_standard_input_are_messages",
+            **dict.fromkeys(
+                ("top_k", "top_p", "min_p", "repetition_penalty"), "test_settings_of_sampling_reach_the_answer"
+            ),
+            **dict.fromkeys(("beam", "length_penalty"), "test_what_cannot_chat_is_refused_with_the_way_out"),
+        }.items()
+    },
+    **{
         f"ClassifyRecipe.{name}": f"flow/test_classify.py::{test}"
         for name, test in {
             "model": "test_a_text_gets_the_probability_of_every_label",

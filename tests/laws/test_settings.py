@@ -66,6 +66,8 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
         return {**needed, "lora.rank": 2}
     if name == "FinetuneRecipe" and changed.startswith("embed."):
         return {**needed, "task": "embed"}
+    if changed in ("assistant_only_loss", "chat_template") and name != "ChatRecipe":
+        return {**needed, "task": "chat" if name == "FinetuneRecipe" else ["chat"]}
     if (name, changed) == ("EvaluateRecipe", "vectors"):
         return {**needed, "task": ["similarity:pairs.txt"]}
     if (name, changed) == ("EmbedRecipe", "top"):

@@ -111,10 +111,10 @@ class ChatTerminal:
     def edit(self, argument: str) -> None:
         """Change the last message, in the line editor where no text is given."""
         if not argument:
-            asked = [each["content"] for each in self.session.messages if each["role"] == "user"]
-            if not asked:
+            questions = [each["content"] for each in self.session.messages if each["role"] == "user"]
+            if not questions:
                 raise BadInput("there is no message to change; write one first")
-            with prefilled(asked[-1]):
+            with prefilled(questions[-1]):
                 argument = self.read_line(PROMPT)
         self.show(self.session.edit(argument))
 

@@ -25,7 +25,7 @@ COMMANDS = {
     "train": "train a language model on your text",
     "finetune": "fine-tune a model for a task with labeled examples",
     "generate": "generate text from a prompt",
-    "chat": "talk with a chat model in the terminal",
+    "chat": "generate the answers of a chat model in the terminal, turn by turn",
     "fill-mask": "predict the token at each [MASK] of a text",
     "embed": "compute an embedding vector for each text",
     "classify": "predict the label of each text, or of each of its words",

@@ -109,10 +109,10 @@ def _instruction(values: Mapping[str, Any], location: str) -> Messages | None:
     output = output or next((values[name] for name in COMPLETIONS if name in values), "")
     if not (instruction and output) or not all(isinstance(each, str) for each in (instruction, more, output)):
         return None
-    asked = f"{instruction}\n\n{more}" if more.strip() else instruction
+    question = f"{instruction}\n\n{more}" if more.strip() else instruction
     system = values.get("system")
     first = ({"role": "system", "content": system},) if isinstance(system, str) else ()
-    return (*first, _text("user", asked, "instruction", location), _text(ASSISTANT, output, "output", location))
+    return (*first, _text("user", question, "instruction", location), _text(ASSISTANT, output, "output", location))
 
 
 def _text(role: str, text: str, column: str, location: str) -> dict[str, Any]:
@@ -124,36 +124,36 @@ def _text(role: str, text: str, column: str, location: str) -> dict[str, Any]:
 
 def _message(value: Any, number: int, location: str) -> dict[str, Any]:
     """A message with its role as templates know it, and its content as one text."""
-    place = f"{location}: message {number}"
+    where = f"{location}: message {number}"
     if not isinstance(value, Mapping):
-        raise BadInput(f'{place} is {str(value)[:60]!r}; give {{"role": "user", "content": "..."}}')
+        raise BadInput(f'{where} is {str(value)[:60]!r}; give {{"role": "user", "content": "..."}}')
     role, content = value.get("role", value.get("from")), value.get("content", value.get("value"))
     known = ROLES.get(role) if isinstance(role, str) else None
     if known is None:
-        raise BadInput(f"{place} has the role {str(role)[:40]!r}; known roles: {', '.join(name for name in ROLES)}")
+        raise BadInput(f"{where} has the role {str(role)[:40]!r}; known roles: {', '.join(name for name in ROLES)}")
     if isinstance(content, list):
-        content = _joined(content, place)
+        content = _joined(content, where)
     if value.get("tool_calls"):
-        raise BadInput(f"{place} has tool calls, which are not supported; remove the conversation")
+        raise BadInput(f"{where} has tool calls, which are not supported; remove the conversation")
     if not isinstance(content, str) or not content.strip():
-        raise BadInput(f"{place} ({known}) has no text; complete it, or remove the conversation")
+        raise BadInput(f"{where} ({known}) has no text; complete it, or remove the conversation")
     others = {
         key: each
         for key, each in value.items()
         if key not in ("role", "from", "content", "value", "tool_calls") and each is not None
     }
     if NOT_TRAINED in others and others[NOT_TRAINED] not in (0, 1):
-        raise BadInput(f"{place} has the weight {str(others[NOT_TRAINED])[:40]!r}; it is 0 (read only) or 1")
+        raise BadInput(f"{where} has the weight {str(others[NOT_TRAINED])[:40]!r}; it is 0 (read only) or 1")
     return {"role": known, "content": content, **others}
 
 
-def _joined(parts: Sequence[Any], place: str) -> str:
+def _joined(parts: Sequence[Any], where: str) -> str:
     """The text of a content in parts. Raises BadInput for a part that is no text."""
     texts = []
     for part in parts:
         text = part.get("text") if isinstance(part, Mapping) else part
         if not isinstance(text, str):
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise BadInput(f"{place} has a part of the type {str(kind)[:40]!r}; only text is supported")
+            raise BadInput(f"{where} has a part of the type {str(kind)[:40]!r}; only text is supported")
         texts.append(text)
     return "".join(texts)

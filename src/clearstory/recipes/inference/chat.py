@@ -269,10 +269,9 @@ def chat(
             "this model has no chat template, so it is not a chat model; use clearstory generate to continue a text, "
             "or pass --chat-template chatml"
         )
-    if given.pop("beam", 1) > 1:
-        raise BadSetting(
-            "a chat shows its answers as they are generated, and beams are known at their end; leave it out"
-        )
+    for name in ("beam", "length_penalty"):
+        if given.pop(name, 1) != 1:
+            raise BadSetting(f"{name} is for beam search, whose answers cannot be shown as they come; leave it out")
     longest = given.get("max_tokens") or config.max_new_tokens or MAX_TOKENS
     config = replace(config, max_new_tokens=None, max_length=None)
     sampling = replace(sampling_of(config, {**given, "max_tokens": longest}), beam=1)

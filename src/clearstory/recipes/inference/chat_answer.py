@@ -90,9 +90,9 @@ class AnswerStream:
 
     def __iter__(self) -> Iterator[ChatText]:
         model, most = self.prompt_format.model, self.sampling.max_tokens
-        room = most if model.context is None else model.context - len(self.prompt) + 1
+        free = most if model.context is None else model.context - len(self.prompt) + 1
         engine = Engine(model, suppress_tokens=self.prompt_format.suppress_tokens)
-        sampling, options = replace(self.sampling, max_tokens=min(room, most)), self.prompt_format.request_options
+        sampling, options = replace(self.sampling, max_tokens=min(free, most)), self.prompt_format.request_options
         request = engine.add(self.prompt, sampling, state=self.state, keep_state=True, **options)
         decoder = StreamDecoder(self.tokenizer, self.sampling.stop)
         while engine.has_unfinished:
@@ -100,7 +100,7 @@ class AnswerStream:
             text = decoder.push(output.token.id)
             self.ids.append(output.token.id)
             if output.finished:
-                self.finished = "context" if output.finished == "length" and room < most else output.finished
+                self.finished = "context" if output.finished == "length" and free < most else output.finished
                 self.keep(engine.states.get(request))
             elif len(self.ids) == 1 or decoder.stopped or self.interrupted:
                 self.keep(engine.state_of(request))
