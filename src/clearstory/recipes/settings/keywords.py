@@ -226,8 +226,6 @@ class FinetuneKeywords(TypedDict, total=False):
     seeds: int
     resume: bool
     overwrite: bool
-    assistant_only_loss: bool
-    chat_template: str | None
     lora: LoRAKeywords
     embed: SentenceVectorKeywords
     max_source_length: int | None
@@ -240,6 +238,8 @@ class FinetuneKeywords(TypedDict, total=False):
     max_eval_samples: int
     teacher: str | Path | None
     teacher_num_beams: int | None
+    assistant_only_loss: bool
+    chat_template: str | None
     training: FinetuneTrainingKeywords
 
 
