@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.inference.inspect import inspect
     from clearstory.recipes.inference.similarity_search import Deduplication, SearchResults, deduplicate, search
     from clearstory.recipes.inference.tag import TaggedWords, tag
-    from clearstory.recipes.inference.translate import Translation, translate
+    from clearstory.recipes.inference.translate import Translation, summarize, translate
     from clearstory.recipes.inference.vector_scores import VectorEvaluation
     from clearstory.recipes.planning.plan import ModelPlan, plan
     from clearstory.recipes.prompting.prompt import prompt
@@ -92,6 +92,7 @@ __all__ = [
     "prompt",
     "scaling_law",
     "search",
+    "summarize",
     "tag",
     "train",
     "translate",
@@ -108,6 +109,7 @@ FUNCTIONS = {
     "deduplicate": "clearstory.recipes.inference.similarity_search:deduplicate",
     "classify": "clearstory.recipes.inference.classify:classify",
     "translate": "clearstory.recipes.inference.translate:translate",
+    "summarize": "clearstory.recipes.inference.translate:summarize",
     "tag": "clearstory.recipes.inference.tag:tag",
     "evaluate": "clearstory.recipes.inference.evaluate:evaluate",
     "prompt": "clearstory.recipes.prompting.prompt:prompt",

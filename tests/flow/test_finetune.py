@@ -467,7 +467,8 @@ def test_evaluate_scores_a_fine_tuned_model(cli: Cli, home: Path, tmp_path: Path
 
 def test_settings_reach_the_trainer() -> None:
     values = {
-        "batch_size": 3, "gradient_accumulation_steps": 5, "learning_rate": 0.5, "layer_decay": 0.25,
+        "batch_size": 3, "batch_tokens": 96, "average_checkpoints": 2,
+        "gradient_accumulation_steps": 5, "learning_rate": 0.5, "layer_decay": 0.25,
         "schedule": "cosine", "warmup_ratio": 0.125, "weight_decay": 0.75, "label_smoothing": 0.375,
         "gradient_clip": 2.0, "eval_steps": 7, "save_steps": 8, "keep_checkpoints": 9, "patience": 6,
         "precision": "bf16", "matmul": "onednn", "device": "meta", "threads": 4, "seed": 11,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from clearstory.recipes.settings.inference import ClassifyRecipe, TagRecipe
+from clearstory.cli.command import Output
+from clearstory.errors import BadInput
+from clearstory.recipes.settings.inference import ClassifyRecipe, TagRecipe, TranslateRecipe
 
 READING = ("truncate", "stride", "batch_size", "errors", "text_field", "device", "int8")
 """Settings of how texts are read and in what batches they are computed."""
@@ -19,3 +23,34 @@ def given_texts(recipe: ClassifyRecipe | TagRecipe) -> list[str | Path]:
 def reading_arguments(recipe: ClassifyRecipe | TagRecipe) -> dict[str, Any]:
     """How texts are read, as keyword arguments of `classify` and `tag`."""
     return {name: getattr(recipe, name) for name in READING}
+
+
+def generate_for_texts(
+    generate: Callable[..., Any], recipe: TranslateRecipe, output: Output, label: str
+) -> Mapping[str, Any] | None:
+    """Print what `translate` or `summarize` generates, or write it to a file.
+
+    Raises BadInput, after that, where lines of a file have no output.
+    """
+    from clearstory.cli.training_display import progress_bar
+    from clearstory.recipes.inference.translation_file import format_translations
+
+    names = [each.name for each in fields(recipe) if each.name not in ("model", "text")]
+    with progress_bar(output, label) as on_progress:
+        made = generate(
+            recipe.model, recipe.text, **{name: getattr(recipe, name) for name in names}, on_progress=on_progress
+        )
+    result: Mapping[str, Any] = made.to_json() if recipe.out is None else {"out": str(recipe.out)}
+    if recipe.out is not None:
+        result = {**result, "count": len(made.texts), "failed": len(made.failures), "seconds": made.seconds}
+    elif not output.json:
+        output.write(format_translations("", [each.to_json() for each in made.texts]))
+    if not made.failures:
+        return result
+    if output.json:
+        output.print_json(result)
+    for failure in made.failures[1:20]:
+        output.stderr.print(failure, style="yellow")
+    count = len(made.failures)
+    lines = "line has no output and is" if count == 1 else "lines have no output and are"
+    raise BadInput(f"{count:,} of {len(made.texts):,} {lines} left empty: {made.failures[0]}")

@@ -10,6 +10,8 @@ from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel
 from clearstory.models.generation_config import GenerationConfig
+from clearstory.models.inference_model import inference_model
+from clearstory.models.precision import Precision
 from clearstory.tasks.text_to_text_format import TextToTextFormat
 
 EXTRA_TOKENS = 50
@@ -18,8 +20,11 @@ EXTRA_TOKENS = 50
 BEAM = 4
 """Beams of an encoder-decoder whose generation config does not say how many."""
 
+BATCH_ROWS, BATCH_TOKENS = 96, 4096
+"""Beams and source tokens of one batch: weights are read once for all of them."""
+
 BATCH_SIZE = 32
-"""Sources that are searched in one batch."""
+"""Prompts of decoders that are continued at once."""
 
 DECODER_TOKENS = 200
 """Largest number of tokens of a decoder's target, where nothing says another one."""
@@ -85,6 +90,10 @@ class TargetDecoding:
         context = format.model.context
         return DECODER_TOKENS if context is None else max(1, min(DECODER_TOKENS, context - source_length))
 
+    def batch_size(self, format: TextToTextFormat) -> int:
+        """Largest number of sources of a batch."""
+        return max(1, BATCH_ROWS // self.beam) if format.reads_source else max(1, BATCH_SIZE // self.beam)
+
     @property
     def sampling(self) -> Sampling:
         """The settings of search."""
@@ -109,8 +118,7 @@ def generate_targets(
     if decoding.beam == 1 and not format.reads_source:
         yield from continue_greedily(model, format, {index: sources[index] for index in order}, limits, decoding)
         return
-    for start in range(0, len(order), BATCH_SIZE):
-        batch = order[start : start + BATCH_SIZE]
+    for batch in batches_of_sources([len(source) for source in sources], decoding.batch_size(format)):
         read = [sources[index] for index in batch]
         longest = [limits[index] for index in batch]
         found = beam_search_batch(
@@ -126,6 +134,38 @@ def generate_targets(
                 GeneratedText(text=format.decode(each.ids), tokens=len(each.ids), score=each.score) for each in beams
             ]
             yield index, texts[: decoding.n_best]
+
+
+def batches_of_sources(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Indices of sources in batches of similar lengths, of at most `most` sources and BATCH_TOKENS tokens, the longest
+    first.
+
+    >>> batches_of_sources([3, 5, 4], 2)
+    [[1, 2], [0]]
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if not batches or len(batches[-1]) == most or tokens + lengths[index] > BATCH_TOKENS:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(index)
+        tokens += lengths[index]
+    return batches
+
+
+def view_for_generation(
+    model: LanguageModel,
+    format: TextToTextFormat,
+    lengths: Sequence[int],
+    decoding: TargetDecoding,
+    precision: Precision,
+) -> LanguageModel:
+    """The inference form of a model for sources of these lengths, packed where that takes less time than it saves."""
+    size = min(len(lengths), decoding.batch_size(format))
+    rounds = -(-len(lengths) // max(1, size))
+    steps = rounds * max((decoding.limit(length, format) for length in lengths), default=1)
+    return inference_model(model, precision, decoding.beam * max(1, size), steps)
 
 
 def continue_greedily(

@@ -17,7 +17,6 @@ from clearstory.evaluation.text_scores import SCORERS
 from clearstory.models.base import LanguageModel, reads_source
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.inference_model import inference_model
 from clearstory.models.lora import lora_layers, merge_lora
 from clearstory.models.prompts import find_start_token_id
 from clearstory.tasks.base import TaskSettings, TaskSpec
@@ -25,7 +24,7 @@ from clearstory.tasks.data.examples import DataSplits, LabeledData, ParallelExam
 from clearstory.tasks.data.parallel import read_parallel_examples
 from clearstory.tasks.evaluation import TaskEvaluation
 from clearstory.tasks.target_rows import CausalTargets, Seq2SeqTargets, TargetRows, count_target_tokens
-from clearstory.tasks.text_generation import BATCH_SIZE, GeneratedText, TargetDecoding, generate_targets
+from clearstory.tasks.text_generation import GeneratedText, TargetDecoding, generate_targets, view_for_generation
 from clearstory.tasks.text_to_text_format import TextToTextFormat, saved_settings
 from clearstory.tasks.text_to_text_report import baseline_scores, described_outputs
 from clearstory.tasks.text_to_text_settings import TextToTextTask
@@ -148,9 +147,8 @@ class TextToText:
     def generate(self, model: Any, examples: Sequence[ParallelExample]) -> Iterator[tuple[int, list[GeneratedText]]]:
         """The index of each example with the best text for its source."""
         sources = [self.format.encode_source(each.source, each.location).ids for each in examples]
-        beams = self.decoding.beam * min(len(sources), BATCH_SIZE)
         network = cast(LanguageModel, merge_lora(model) if lora_layers(model) else model)
-        network = inference_model(network, "auto", beams, steps=len(sources))
+        network = view_for_generation(network, self.format, [len(each) for each in sources], self.decoding, "auto")
         yield from generate_targets(network, self.format, sources, self.decoding)
 
     def evaluate_outputs(

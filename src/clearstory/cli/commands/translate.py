@@ -1,4 +1,4 @@
-"""clearstory translate: translates texts with an encoder-decoder model."""
+"""clearstory translate: translates texts, or the lines of files."""
 
 from __future__ import annotations
 
@@ -6,34 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Output
+from clearstory.cli.text_arguments import generate_for_texts
 from clearstory.recipes.settings.inference import TranslateRecipe
 
 
-def run(recipe: TranslateRecipe, output: Output) -> Mapping[str, Any]:
-    """Print each translation on a line."""
-    from clearstory.cli.training_display import progress_bar
+def run(recipe: TranslateRecipe, output: Output) -> Mapping[str, Any] | None:
+    """Print each translation on a line, or write them to a file."""
     from clearstory.recipes.inference.translate import translate
 
-    with progress_bar(output, "translating") as on_progress:
-        translation = translate(
-            recipe.model,
-            recipe.text,
-            beam=recipe.beam,
-            length_penalty=recipe.length_penalty,
-            max_tokens=recipe.max_tokens,
-            truncate=recipe.truncate,
-            errors=recipe.errors,
-            precision=recipe.precision,
-            int8=recipe.int8,
-            device=recipe.device,
-            on_progress=on_progress,
-        )
-    if not output.json:
-        for each in translation.texts:
-            output.write(f"{each.text}\n")
-    return translation.to_json()
+    return generate_for_texts(translate, recipe, output, "translating")
 
 
 COMMAND = Command(
-    recipe=TranslateRecipe, run=run, example='clearstory translate runs/en-de "Good morning." "How are you?"'
+    recipe=TranslateRecipe,
+    run=run,
+    example='clearstory translate runs/en-de "Good morning." "How are you?"',
+    further_examples=("clearstory translate runs/en-de letters.txt --out briefe.txt",),
 )

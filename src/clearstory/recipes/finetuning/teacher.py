@@ -11,18 +11,16 @@ from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from clearstory.errors import BadInput
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.formats.lora.adapters import weights_fingerprint
-from clearstory.models.inference_model import inference_model
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.settings.text_to_text import source_truncation, text_to_text_task
 from clearstory.recipes.training.events import GenerationProgress, TrainingEvent
 from clearstory.recipes.training.run_folder import TEACHER_FOLDER, RunFolder
 from clearstory.tasks.data.examples import DataSplits, ParallelExample
-from clearstory.tasks.text_generation import BATCH_SIZE, TargetDecoding, generate_targets
+from clearstory.tasks.text_generation import TargetDecoding, generate_targets, view_for_generation
 from clearstory.tasks.text_to_text_format import TextToTextFormat
 from clearstory.tasks.text_to_text_settings import TextToTextSettings
 
@@ -94,8 +92,8 @@ def teacher_outputs(
         return outputs
     read = {source: teacher.format.encode_source(source, locations[source]).ids for source in missing}
     missing.sort(key=lambda source: -len(read[source]))
-    beams = teacher.decoding.beam * min(BATCH_SIZE, len(missing))
-    model: Any = inference_model(teacher.opened.model, "auto", beams, steps=len(missing))
+    lengths = [len(read[source]) for source in missing]
+    model = view_for_generation(teacher.opened.model, teacher.format, lengths, teacher.decoding, "auto")
     teacher.file.parent.mkdir(parents=True, exist_ok=True)
     with teacher.file.open("ab") as file:
         file.write(b"\n")  # ends a line that was not written whole

@@ -130,9 +130,10 @@ def evaluate(
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         sources: files, folders, globs or corpora.
-        task: "text"; "classify", "pairs", "tag", "embed", "translate", "summarize" or "chat", with `sources` of
-            examples; or tasks that compare vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or "lm-eval:NAME,NAME", tasks of
-            lm-evaluation-harness, whose data is in the folder `task_files`; or "probes", in the folder `probe_files`.
+        task: "text"; "classify", "pairs", "tag", "embed", "translate", "summarize", "chat" or "choose", with `sources`
+            of examples; or tasks that compare vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or
+            "lm-eval:NAME,NAME", tasks of lm-evaluation-harness, whose data is in the folder `task_files`; or "probes",
+            in the folder `probe_files`.
         vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
             default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
         text_column, pair_column, label_column: columns of labeled examples, found by their usual names if not given.

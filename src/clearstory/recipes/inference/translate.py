@@ -1,43 +1,55 @@
-"""Translate: translations of texts by an encoder-decoder, found by beam search."""
+"""Translate and summarize: the text that a model generates for each source, found by beam search or greedily."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from clearstory.errors import BadInput, CannotDo
-from clearstory.generation.beam_search import beam_search_batch
-from clearstory.generation.prompt_format import PromptFormat
-from clearstory.generation.settings import Sampling
-from clearstory.models.capabilities import Capability, family_name, has_capability
-from clearstory.models.inference_model import inference_model
+from clearstory.errors import BadSetting, CannotDo, ClearstoryError
+from clearstory.formats.lora.adapters import weights_fingerprint
+from clearstory.models.base import LanguageModel, reads_source
+from clearstory.models.capabilities import family_name
+from clearstory.models.generation_config import GenerationConfig
 from clearstory.models.precision import Precision, resolve_precision
-from clearstory.models.prompts import Truncation
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
-from clearstory.recipes.inference.text_inputs import read_texts
+from clearstory.recipes.inference.source_lines import SourceLine, read_source_lines
+from clearstory.recipes.inference.translation_file import TranslationFile
+from clearstory.tasks.text_generation import GeneratedText, TargetDecoding, generate_targets, view_for_generation
+from clearstory.tasks.text_to_text_format import TextToTextFormat, saved_settings
+from clearstory.tasks.text_to_text_settings import SourceTruncation, TextToTextSettings, TextToTextTask
 from clearstory.text.character_encodings import Errors
+from clearstory.text.tokenizers import Tokenizer
 
-EXTRA_TOKENS = 50
-"""Tokens by which a translation may be longer than its source. Vaswani et al. (2017), section 6.1."""
+TruncateSource = Literal["left", "source-left", "source-right"]
 
-BEAM = 4
-"""Beams where the model's generation config does not say how many."""
-
-BATCH_ROWS, BATCH_TOKENS = 96, 4096
-"""Beams and source tokens of one batch: weights are read once for all of them."""
+CHUNK = 1024
+"""Sources that are sorted by length and written at once; an interrupted file loses at most so many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranslatedText:
-    """A source with its translation, the number of tokens, and its score: log-probability / length ** penalty."""
+    """A source with its translation, the number of tokens, and its score: log-probability / length ** penalty.
+
+    `n_best` are all translations where several were asked for, best first; `error` says why there is none.
+    """
 
     source: str
     text: str
     tokens: int
     score: float
+    n_best: tuple[GeneratedText, ...] = ()
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a dictionary for JSON."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in ("source", "text", "tokens", "score")}
+        if self.n_best:
+            values["n_best"] = [vars(each) for each in self.n_best]
+        return values if self.error is None else {**values, "error": self.error}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +64,14 @@ class Translation:
         """Generated tokens per second, the time for the sources included."""
         return sum(each.tokens for each in self.texts) / self.seconds if self.seconds else 0.0
 
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why lines of files have no translation, one sentence each."""
+        return tuple(each.error for each in self.texts if each.error is not None)
+
     def to_json(self) -> dict[str, Any]:
         """The first translation, all of them under `translations`, and the speed."""
-        every = [vars(each) for each in self.texts]
+        every = [each.to_json() for each in self.texts]
         speed = {"tokens_per_second": self.tokens_per_second, "seconds": self.seconds}
         return {"text": self.texts[0].text, "translations": every, **speed}
 
@@ -66,83 +83,222 @@ def translate(
     beam: int | None = None,
     length_penalty: float | None = None,
     max_tokens: int | None = None,
-    truncate: Truncation | None = None,
+    n_best: int = 1,
+    truncate: TruncateSource | None = None,
+    source_prefix: str | None = None,
+    prompt_template: str | None = None,
+    instruction: str | None = None,
+    out: str | Path | None = None,
     errors: Errors = "strict",
     precision: Precision = "auto",
     int8: bool = False,
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Translation:
-    """The translation of each text, or of each line of the files among them.
+    """The translation of each text, or of each line of the files among them; an empty line of a file stays empty.
 
-    A translation has at most `max_tokens` tokens, by default EXTRA_TOKENS more than its source. A beam of 1 is greedy
-    decoding. Settings that are not given are those of the model's generation config, else 4 beams and a length penalty
-    of 1. Raises CannotDo for a model that is not an encoder-decoder, BadInput for an empty text.
+    A line of a file that cannot be translated has an `error` and an empty text; a text that is given itself raises.
+    A translation has at most `max_tokens` tokens, by default 50 more than its source. A beam of 1 is greedy decoding.
+    Settings that are not given are those of the model's generation config, else 4 beams for an encoder-decoder, greedy
+    search for a decoder, and a length penalty of 1.
+
+    Args:
+        model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
+        texts: texts, and files with a text on each line.
+        beam: number of beams.
+        length_penalty: exponent p of the score log-probability / length ** p.
+        max_tokens: largest number of tokens of a translation.
+        n_best: number of translations of each source.
+        truncate: which end of a source that is too long is dropped.
+        source_prefix: text before each source of an encoder-decoder.
+        prompt_template: prompt of a decoder with {source} in it, where not as it was fine-tuned.
+        instruction: the same in the model's chat template.
+        out: file that the translations are written to, .txt, .tsv or .jsonl; an interrupted call goes on with it.
+        errors: "strict" reports a line that is not UTF-8, "replace" decodes it with U+FFFD.
+        precision: of the weights.
+        int8: another spelling of the precision int8.
+        device: cpu, cuda, mps or auto.
+        on_progress: called with the number of texts done and of all.
+
+    Raises CannotDo for a decoder that was not fine-tuned for it, and without a prompt; BadInput for an empty text.
 
     >>> import clearstory
     >>> clearstory.translate("runs/en-de", "Good morning.").texts[0].text  # doctest: +SKIP
     'Guten Morgen.'
     """
+    values = locals()
+    return generate_for_sources("translate", **values)
+
+
+def summarize(
+    model: str | Path | ModelWithTokenizer,
+    texts: str | Path | Sequence[str | Path],
+    *,
+    beam: int | None = None,
+    length_penalty: float | None = None,
+    max_tokens: int | None = None,
+    n_best: int = 1,
+    truncate: TruncateSource | None = None,
+    source_prefix: str | None = None,
+    prompt_template: str | None = None,
+    instruction: str | None = None,
+    out: str | Path | None = None,
+    errors: Errors = "strict",
+    precision: Precision = "auto",
+    int8: bool = False,
+    device: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Translation:
+    """The summary of each text, or of each line of the files among them; arguments and errors are those of `translate`.
+
+    A decoder that was not fine-tuned is asked in its chat template, or continues "TL;DR:" after the text.
+
+    >>> import clearstory
+    >>> clearstory.summarize("runs/abstracts", "abstracts.txt").texts[0].text  # doctest: +SKIP
+    'A new method.'
+    """
+    values = locals()
+    return generate_for_sources("summarize", **values)
+
+
+def generate_for_sources(
+    task: TextToTextTask,
+    model: str | Path | ModelWithTokenizer,
+    texts: str | Path | Sequence[str | Path],
+    *,
+    beam: int | None,
+    length_penalty: float | None,
+    max_tokens: int | None,
+    n_best: int,
+    truncate: TruncateSource | None,
+    source_prefix: str | None,
+    prompt_template: str | None,
+    instruction: str | None,
+    out: str | Path | None,
+    errors: Errors,
+    precision: Precision,
+    int8: bool,
+    device: str | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> Translation:
+    """What `translate` and `summarize` do."""
+    if n_best < 1:
+        raise BadSetting(f"n_best is {n_best}; it must be at least 1")
     precision = resolve_precision(precision, int8)
-    network, tokenizer, config = load_generator(model, device)
-    if not has_capability(network, Capability.SOURCE):
-        raise CannotDo(
-            f"this model ({family_name(network)}) is not an encoder-decoder; use it with clearstory generate, or train "
-            "one with: clearstory train pairs.tsv --model clear-translate"
-        )
-    inputs = read_texts(texts, errors)
-    if not all(source.strip() for source in inputs):
-        raise BadInput("one of the texts is empty; leave it out")
+    network, tokenizer, config = load_generator(model, device, keep_blocks=precision in ("auto", "int8", "int4"))
+    check_trained(task, network, config, bool(prompt_template or instruction))
+    settings = TextToTextSettings(source_prefix=source_prefix, prompt_template=prompt_template, instruction=instruction)
     if max_tokens is not None:
         config = replace(config, max_new_tokens=None, max_length=None)
-    max_tokens = max_tokens or config.max_new_tokens
-    beam = beam or config.num_beams or BEAM
-    if length_penalty is None:
-        length_penalty = 1.0 if config.length_penalty is None else config.length_penalty
-    prompt_format = PromptFormat.of(network, tokenizer, truncate, generation_config=config)
-    sources = [prompt_format.encode(tokenizer, source)[1] or [] for source in inputs]
-    batches = batches_of_sources([len(source) for source in sources], max(1, BATCH_ROWS // beam))
-    steps = sum(max_tokens or len(sources[batch[0]]) + EXTRA_TOKENS for batch in batches)
-    network = inference_model(network, precision, beam * max(map(len, batches), default=1), steps)
+    cut: SourceTruncation | None = "source-left" if truncate == "left" else truncate
+    format = TextToTextFormat.of(task, network, tokenizer, settings, cut, config)
+    decoding = TargetDecoding.of(
+        config,
+        reads_source=format.reads_source,
+        beam=beam,
+        length_penalty=length_penalty,
+        max_tokens=max_tokens,
+        n_best=n_best,
+    )
+    if not format.reads_source:
+        format = replace(format, reserved=decoding.limit(1, format))
+    lines = read_source_lines(texts, errors)
     started = time.perf_counter()
-    results: dict[int, TranslatedText] = {}
-    for batch in batches:
-        longest = max_tokens or len(sources[batch[0]]) + EXTRA_TOKENS
-        hypotheses = beam_search_batch(
-            network,
-            [[] for _ in batch],
-            Sampling(
-                max_tokens=longest,
-                beam=beam,
-                length_penalty=length_penalty,
-                repetition_penalty=config.repetition_penalty or 1.0,
-            ),
-            sources=[sources[index] for index in batch],
-            **prompt_format.search_options,
-        )
-        for index, beams in zip(batch, hypotheses, strict=True):
-            best = beams[0]
-            text = tokenizer.decode(id for id in best.ids if id not in prompt_format.eos_token_ids)
-            results[index] = TranslatedText(source=inputs[index], text=text, tokens=len(best.ids), score=best.score)
-        if on_progress is not None:
-            on_progress(len(results), len(inputs))
-    ordered = tuple(results[index] for index in range(len(inputs)))
+    sources = SourceTexts(network, format, decoding, precision, lines)
+    if out is None:
+        results = dict(sources.translate(range(len(lines)), on_progress))
+        ordered = tuple(results[index] for index in range(len(lines)))
+        return Translation(texts=ordered, seconds=time.perf_counter() - started)
+    file = TranslationFile(Path(out), fingerprint(network, tokenizer, format, decoding, lines))
+    known = file.read()
+    done = {index: TranslatedText(**{**each, "n_best": best_of(each)}) for index, each in known.items()}
+    missing = [index for index in range(len(lines)) if index not in done]
+    for start in range(0, len(missing), CHUNK):
+        chunk = missing[start : start + CHUNK]
+
+        def report(count: int, _: int, before: int = len(done)) -> None:
+            if on_progress is not None:
+                on_progress(before + count, len(lines))
+
+        made = dict(sources.translate(chunk, report))
+        file.append({index: made[index].to_json() for index in chunk})
+        done |= made
+    ordered = tuple(done[index] for index in range(len(lines)))
+    file.finish([each.to_json() for each in ordered])
     return Translation(texts=ordered, seconds=time.perf_counter() - started)
 
 
-def batches_of_sources(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Indices of sources in batches of similar lengths, of at most `most` sources and BATCH_TOKENS tokens. The longest
-    come first, so that an estimate of the remaining time is not too short.
+def best_of(record: dict[str, Any]) -> tuple[GeneratedText, ...]:
+    """The translations of a record of a file."""
+    return tuple(GeneratedText(**each) for each in record.get("n_best", ()))
 
-    >>> batches_of_sources([3, 5, 4], 2)
-    [[1, 2], [0]]
-    """
-    batches: list[list[int]] = []
-    tokens = 0
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if not batches or len(batches[-1]) == most or tokens + lengths[index] > BATCH_TOKENS:
-            batches.append([])
-            tokens = 0
-        batches[-1].append(index)
-        tokens += lengths[index]
-    return batches
+
+@dataclass(frozen=True)
+class SourceTexts:
+    """Sources with the model that translates them."""
+
+    network: LanguageModel
+    format: TextToTextFormat
+    decoding: TargetDecoding
+    precision: Precision
+    lines: Sequence[SourceLine]
+
+    def translate(
+        self, indices: Sequence[int], on_progress: Callable[[int, int], None] | None
+    ) -> Iterator[tuple[int, TranslatedText]]:
+        """The translations of these sources, with their indices.
+
+        Raises the error of a text that is no line of a file.
+        """
+        read: dict[int, tuple[int, ...]] = {}
+        count = 0
+        for index in indices:
+            line = self.lines[index]
+            error = line.error
+            if error is None and line.text.strip():
+                try:
+                    read[index] = self.format.encode_source(line.text, line.location).ids
+                    continue
+                except ClearstoryError as reason:
+                    if not line.location:
+                        raise
+                    error = str(reason)
+            count += 1
+            yield index, TranslatedText(source=line.text, text="", tokens=0, score=0.0, error=error)
+        if not read:
+            return
+        chosen = list(read)
+        ids = [read[index] for index in chosen]
+        view = view_for_generation(
+            self.network, self.format, [len(each) for each in ids], self.decoding, self.precision
+        )
+        for at, texts in generate_targets(view, self.format, ids, self.decoding):
+            best, source = texts[0], self.lines[chosen[at]].text
+            count += 1
+            if on_progress is not None:
+                on_progress(count, len(indices))
+            several = tuple(texts) if self.decoding.n_best > 1 else ()
+            yield chosen[at], TranslatedText(source=source, **vars(best), n_best=several)
+
+
+def check_trained(task: TextToTextTask, model: Any, config: GenerationConfig, has_prompt: bool) -> None:
+    """Raise CannotDo for a decoder that would be asked for a translation without knowing into what."""
+    if task == "summarize" or reads_source(model) or saved_settings(config) or has_prompt:
+        return
+    raise CannotDo(
+        f"this model ({family_name(model)}) is not an encoder-decoder and was not fine-tuned to translate; use it with "
+        'clearstory generate, give a --prompt-template such as "{source} =", fine-tune it with: clearstory finetune '
+        "MODEL pairs.tsv --task translate, or train one with: clearstory train pairs.tsv --model clear-translate"
+    )
+
+
+def fingerprint(
+    model: Any, tokenizer: Tokenizer, format: TextToTextFormat, decoding: TargetDecoding, lines: Sequence[SourceLine]
+) -> str:
+    """A hash of all that the translations of a file depend on."""
+    digest = blake2b(weights_fingerprint(model).encode(), digest_size=16)
+    parts = (tokenizer.fingerprint, format.task, format.settings, format.truncate, decoding)
+    digest.update(repr(parts).encode("utf-8", "surrogatepass"))
+    for line in lines:
+        digest.update(line.text.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()

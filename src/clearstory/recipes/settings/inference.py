@@ -312,16 +312,23 @@ class ClassifyRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TranslateRecipe:
-    """Translate texts with an encoder-decoder.
+    """Translate texts with an encoder-decoder, or with a decoder that was fine-tuned for it.
 
     Args:
-        model: model folder, run folder or checkpoint.
+        model: model folder, run folder, checkpoint or .gguf file.
         text: texts, or files with one text per line; - for the lines of standard input.
-        beam: number of beams; 1 is greedy search; default: the model's, else 4.
+        beam: number of beams; 1 is greedy search; default: the model's, else 4, and 1 for a decoder.
         length_penalty: exponent p of the score log-probability / length ** p; default: the model's, else 1.
-        max_tokens: maximum number of tokens of a translation; default: the model's, else 50 more than its source.
-        truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
-        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        max_tokens: maximum number of tokens of an output; default: the model's, else 50 more than its source.
+        n_best: number of outputs for each source, best first.
+        out: file for the outputs: .jsonl, .tsv with the sources, or a line for each source; an interrupted command
+            continues with it.
+        truncate: source-left (or left) drops the beginning of a source that is too long, source-right its end; default:
+            a line of a file is reported and left empty, and a text raises an error.
+        source_prefix: text before each source of an encoder-decoder; default: as it was fine-tuned.
+        prompt_template: prompt of a decoder, in which {source} stands for the source; default: as it was fine-tuned.
+        instruction: message to a model with a chat template, in which {source} stands for the source.
+        errors: strict reports a line that is not UTF-8, replace decodes such bytes as U+FFFD.
         precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
         int8: another spelling of --precision int8.
         device: cpu, cuda or mps; default: cpu.
@@ -332,11 +339,25 @@ class TranslateRecipe:
     beam: int | None = None
     length_penalty: float | None = None
     max_tokens: int | None = None
-    truncate: Literal["left"] | None = None
+    n_best: int = 1
+    out: Path | None = None
+    truncate: Literal["left", "source-left", "source-right"] | None = None
+    source_prefix: str | None = None
+    prompt_template: str | None = None
+    instruction: str | None = None
     errors: Literal["strict", "replace"] = "strict"
     precision: Precision = "auto"
     int8: bool = False
     device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_best < 1:
+            raise BadSetting(f"n_best is {self.n_best}; it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummarizeRecipe(TranslateRecipe):
+    """Summarize texts, one per line, with a model that was fine-tuned for it, or with a chat model."""
 
 
 @dataclass(frozen=True, kw_only=True)
