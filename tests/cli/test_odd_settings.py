@@ -32,6 +32,7 @@ ARGUMENTS = {
     "classify": ["run", "a"],
     "translate": ["run", "a"],
     "tag": ["run", "a"],
+    "prompt": ["run", "--template", "{text} {label}", "--examples", "text.txt"],
     "evaluate": ["run", "text.txt", "--limit", "50"],
     "inspect": ["run", "the cat"],
     "convert": ["run", "out.gguf", "--overwrite"],

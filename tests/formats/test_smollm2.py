@@ -15,6 +15,8 @@ from clearstory.models.prompts import encode_prompt
 from clearstory.recipes.conversion.check_transformers import SAMPLE_MESSAGES, SAMPLE_TEXTS
 from clearstory.recipes.conversion.convert import convert
 from clearstory.recipes.inference.generate import generate
+from clearstory.text.assistant_tokens import trained_sequences
+from clearstory.text.chat_prompt import ChatFormat, encode_chat
 from clearstory.text.chat_template import ChatTemplate
 
 NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -67,6 +69,41 @@ def test_it_chats_with_its_own_template(opened: Any) -> None:
     assert ids[0] == 1
     assert opened.tokenizer.decode(ids) == text.replace("<|im_start|>", "").replace("<|im_end|>", "")
     assert template.render(SAMPLE_MESSAGES).count("<|im_end|>") == len(SAMPLE_MESSAGES) + 1
+
+
+CONVERSATIONS = [
+    ["Hi"],
+    ["Hi", "Hello! How can I help you?"],
+    ["  leading", "trailing  ", "\n\nlines\n"],
+    ["naïve café", "東京タワー", "🙂👍", "def f(x):\n    return x", "1234567890"],
+    ["What is 2 + 2?", "4", "And 3 + 3?", "6", "Thanks!", "You're welcome."],
+    ["tab\there", "two  spaces", "a " * 40],
+    ["<b>bold</b> & 'quoted'", "{{ braces }} {% tag %}", "``` code ```"],
+    ["нещо", "на Български", "..."],
+    ["UPPER lower", "It's 3:45, isn't it?", "yes\tno", "no"],
+    ["x", "y", "z", "w", "v", "u", "t", "s"],
+]
+"""Turns of a user and an assistant."""
+
+
+def test_ids_of_ten_conversations_are_those_of_transformers(opened: Any, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: clearstory[test]")
+    opened.tokenizer.save(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    chat = ChatFormat.of(opened.tokenizer)
+    for number, turns in enumerate(CONVERSATIONS):
+        messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(turns)]
+        messages = [{"role": "system", "content": "Be brief."}, *messages] if number % 2 else messages
+        for answer in (True, False):
+            ids = theirs.apply_chat_template(messages, add_generation_prompt=answer)["input_ids"]
+            assert list(encode_chat(opened.tokenizer, messages, answer=answer).ids) == ids, turns
+        if len(turns) == 1:
+            continue
+        [trained] = trained_sequences(chat, messages)
+        assert list(trained.ids) == ids[: len(trained.ids)]
+        own = [id for id, predicted in zip(trained.ids, trained.predicted, strict=True) if predicted]
+        assert own.count(2) == len(turns) // 2  # every answer with its <|im_end|>
+        assert opened.tokenizer.decode(own) == "".join(turns[1::2])
 
 
 @pytest.mark.slow

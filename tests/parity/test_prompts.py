@@ -13,6 +13,8 @@ from transformers import AutoTokenizer
 import clearstory
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.models.prompts import RAW, encode_prompt
+from clearstory.text.assistant_tokens import end_of_turn_token, trained_sequences
+from clearstory.text.chat_prompt import ChatFormat, encode_chat
 from clearstory.text.tokenizers import Tokenizer
 from parity.published_kinds import KINDS, generate_with_transformers, write_kind
 
@@ -89,6 +91,27 @@ def test_ids_of_chats_are_those_of_transformers(kind: str, folders: dict[str, Pa
         body = prompt.strip()
         assert covered[0][0] <= prompt.index(body) + (kind in ("llama2", "mistral", "phi3")), prompt
         assert covered[-1][1] >= prompt.index(body) + len(body), prompt
+
+
+@pytest.mark.parametrize("kind", CHAT_KINDS)
+def test_ids_of_conversations_are_those_of_transformers(kind: str, folders: dict[str, Path]) -> None:
+    _, ours, theirs = open_both(folders[kind])
+    for start in range(0, 12, 4):
+        turns = [prompt.strip() for prompt in PROMPTS[start : start + 4]]
+        messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(turns)]
+        ids = theirs.apply_chat_template(messages)["input_ids"]
+        assert list(encode_chat(ours, messages, answer=False).ids) == ids, turns
+        sequences = trained_sequences(ChatFormat.of(ours), messages)
+        ends = {end_of_turn_token(ours)}
+        assert len(sequences) == 1
+        trained = sequences[0]
+        assert list(trained.ids) == ids[: len(trained.ids)]
+        own = [id for id, predicted in zip(trained.ids, trained.predicted, strict=True) if predicted]
+        assert sum(id in ends for id in own) >= 1
+        for text in turns[1::2]:
+            assert text in ours.decode(own), (kind, text)
+        for text in turns[0::2]:
+            assert len(text) == 1 or text not in ours.decode(own), (kind, text)
 
 
 @pytest.mark.parametrize(
