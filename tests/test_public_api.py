@@ -22,9 +22,11 @@ from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings import keywords
 from clearstory.recipes.settings.arguments import check_arguments, describe_type, matches_type
+from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
 from clearstory.recipes.settings.finetuning import FinetuneRecipe, FinetuneTrainingSettings
 from clearstory.recipes.settings.inference import InspectRecipe
 from clearstory.recipes.settings.model_choice import ModelChoice
+from clearstory.recipes.settings.prompting import PromptRecipe
 from clearstory.recipes.settings.tools import DataRecipe, PlanRecipe
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.text.settings import DataSettings
@@ -182,6 +184,8 @@ KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
     (keywords.LoRAKeywords, LoRASettings, set()),
     (keywords.TrainingKeywords, TrainingSettings, set()),
     (keywords.TrainKeywords, TrainRecipe, {"text"}),
+    (keywords.PromptKeywords, PromptRecipe, {"model", "template", "examples"}),
+    (keywords.BenchmarkKeywords, BenchmarkSettings, set()),
     (keywords.FinetuneTrainingKeywords, FinetuneTrainingSettings, set()),
     (keywords.FinetuneKeywords, FinetuneRecipe, {"model", "data"}),
     (keywords.CompareKeywords, CompareRecipe, {"sources"}),

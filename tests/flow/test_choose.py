@@ -81,7 +81,7 @@ def test_what_is_no_question_is_told_with_its_line(change: dict[str, Any], messa
 
 def test_training_and_prediction_have_one_loss() -> None:
     tokenizer = train_tokenizer("bytes", [])
-    model: Any = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab, context=64))
+    model: Any = shaken(replace(TINY_CLEAR, vocab=tokenizer.vocab, context=64)).requires_grad_(False)
     task = Choose(tokenizer, 64)
     examples = [
         ChoiceQuestion("one two", ("three", "4"), 0),
@@ -89,9 +89,7 @@ def test_training_and_prediction_have_one_loss() -> None:
     ]
     rows = task.encode(examples)
     batch = task.batch(rows)
-    assert (batch.targets != IGNORE_INDEX).sum() == sum(
-        len(each.continuation) for row in rows for each in row.requests
-    )
+    assert (batch.targets != IGNORE_INDEX).sum() == sum(len(each.continuation) for row in rows for each in row.requests)
     loss = task.loss(model, batch)["choice"]
     scores = task.score(task.predict(model, rows), rows)
     assert float(loss.total) / loss.count == pytest.approx(scores["loss"], abs=1e-9)
@@ -108,23 +106,28 @@ def test_a_long_question_loses_its_beginning_only_if_that_is_said() -> None:
     assert [len(each.context) + len(each.continuation) - 1 for each in row.requests] == [16, 16]
 
 
-def test_it_learns_to_choose_and_evaluate_agrees(tmp_path: Path, cli: Callable[..., Any]) -> None:
-    colors = ["red", "blue", "green", "white"]
-    rows = [
-        {"question": f"the {color} thing {number} is", "choices": colors, "answer": color}
-        for number in range(8)
-        for color in colors
-    ]
-    file = write(tmp_path / "quiz.jsonl", *rows)
-    settings = ("--model.width", "32", "--model.layers", "1", "--model.heads", "2", "--model.kv_heads", "2")
-    settings += ("--model.head_dim", "16", "--model.intermediate_size", "64", "--model.context", "48")
+def test_it_learns_to_choose_and_evaluate_agrees(made: Any, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    letters = ["a", "t", "s", "o"]
+
+    def quiz(name: str, noise: str) -> Path:
+        rows = [
+            {"question": f"{one}{two}{letter}", "choices": letters, "answer": letter}
+            for one in noise
+            for two in "nmd"
+            for letter in letters
+        ]
+        return write(tmp_path / name, *rows)
+
+    train, file = quiz("train.jsonl", "nmdg"), quiz("quiz.jsonl", "ei")
     answer = cli(
-        *("finetune", "clear", file, "--task", "choose", "--tokenizer", "words", "--out", tmp_path / "run"),
-        *("--steps", "40", "--training.learning_rate", "0.01", "--test", file, *settings, "--json"),
+        *("finetune", made.run, train, "--task", "choose", "--out", tmp_path / "run", "--test", file, "--json"),
+        *("--steps", "60", "--training.learning_rate", "0.003", "--validation", "0.25"),
     )
     assert answer.status == 0, answer.err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert report["test"]["metrics"]["acc"] > 0.9
-    found = cli("evaluate", tmp_path / "run", file, "--task", "choose", "--json")
-    assert json.loads(found.out)["metrics"] == pytest.approx(report["test"]["metrics"])
-    assert json.loads(found.out)["details"]["chance"] == 0.25
+    assert report["test"]["metrics"]["acc"] > 0.5
+    found = json.loads(cli("evaluate", tmp_path / "run", file, "--task", "choose", "--json").out)
+    assert found["metrics"] == pytest.approx(report["test"]["metrics"], abs=0.1)
+    assert found["details"]["chance"] == 0.25
+    refused = cli("finetune", made.run, train, "--task", "choose", "--training.label_smoothing", "0.1")
+    assert "label_smoothing is for labels" in refused.last

@@ -89,6 +89,9 @@ ODD = {
     "FinetuneRecipe.validation": "0.25",
     "FinetuneRecipe.freeze": "all",
     "FinetuneRecipe.curve": "8",
+    "PromptRecipe.shots": "3",
+    "prompt_template": "{source} =",
+    "instruction": "Shorten this: {source}",
     "training.class_weights": "balanced",
     "training.num_train_epochs": "0.25",
     "tokenizer": "words",
@@ -413,6 +416,54 @@ OBSERVED: dict[str, Observation] = {
         for recipe in ("FinetuneRecipe", "EvaluateRecipe")
         for name in ("assistant_only_loss", "chat_template")
     },
+    "TrainRecipe.training.average_checkpoints": (
+        "flow/test_finetune_text_to_text.py::test_a_resumed_run_with_averaged_checkpoints_is_an_uninterrupted_one"
+    ),
+    **{
+        f"FinetuneRecipe.{name}": f"flow/test_finetune_text_to_text.py::{test}"
+        for name, test in {
+            "num_beams": "test_an_encoder_decoder_is_trained_and_scored",
+            "max_target_length": "test_an_encoder_decoder_is_trained_and_scored",
+            "max_eval_samples": "test_an_encoder_decoder_is_trained_and_scored",
+            "max_source_length": "test_a_decoder_learns_targets_after_its_prompt",
+            "prompt_template": "test_a_decoder_learns_targets_after_its_prompt",
+            "training.batch_tokens": "test_a_decoder_learns_targets_after_its_prompt",
+            "training.average_checkpoints": "test_a_resumed_run_with_averaged_checkpoints_is_an_uninterrupted_one",
+            "teacher": "test_a_teacher_replaces_the_targets_and_is_asked_once",
+            "teacher_num_beams": "test_a_teacher_replaces_the_targets_and_is_asked_once",
+            "source_prefix": "test_prefixes_instructions_and_penalties_are_saved",
+            "instruction": "test_prefixes_instructions_and_penalties_are_saved",
+            "length_penalty": "test_prefixes_instructions_and_penalties_are_saved",
+        }.items()
+    },
+    **{
+        f"EvaluateRecipe.{name}": "flow/test_finetune_text_to_text.py::test_evaluate_scores_generated_texts"
+        for name in ("num_beams", "length_penalty", "max_target_length", "max_source_length", "source_prefix")
+    },
+    **{
+        f"EvaluateRecipe.{name}": f"flow/test_finetune_text_to_text.py::{test}"
+        for name in ("prompt_template", "instruction")
+        for test in ("test_prefixes_instructions_and_penalties_are_saved",)
+    },
+    **{
+        f"{recipe}.{name}": f"flow/test_finetune_text_to_text.py::{test}"
+        for recipe in ("TranslateRecipe", "SummarizeRecipe")
+        for name, test in {
+            "n_best": "test_lines_of_a_file_stay_where_they_are",
+            "out": "test_an_interrupted_file_goes_on_where_it_stood",
+            "prompt_template": "test_decoders_answer_with_their_prompt",
+            "source_prefix": "test_prefixes_instructions_and_penalties_are_saved",
+            "instruction": "test_prefixes_instructions_and_penalties_are_saved",
+        }.items()
+    },
+    **{
+        f"SummarizeRecipe.{name}": "flow/test_finetune_text_to_text.py::test_decoders_answer_with_their_prompt"
+        for name in ("model", "text", "beam", "length_penalty", "max_tokens")
+    },
+    **{
+        f"SummarizeRecipe.{name}": "flow/test_finetune_text_to_text.py::test_lines_of_a_file_stay_where_they_are"
+        for name in ("truncate", "errors", "precision", "int8", "device")
+    },
     **{
         f"ChatRecipe.{name}": f"flow/test_chat.py::{test}"
         for name, test in {
@@ -432,6 +483,33 @@ OBSERVED: dict[str, Observation] = {
                 ("top_k", "top_p", "min_p", "repetition_penalty"), "test_settings_of_sampling_reach_the_answer"
             ),
             **dict.fromkeys(("beam", "length_penalty"), "test_what_cannot_chat_is_refused_with_the_way_out"),
+        }.items()
+    },
+    **{
+        f"EvaluateRecipe.{name}": f"flow/test_harness.py::{test}"
+        for name, test in {
+            "task_files": "test_tasks_are_read_from_local_files",
+            "num_fewshot": "test_examples_before_each_question_come_from_the_training_part",
+            "apply_chat_template": "test_contexts_can_be_messages_of_a_chat",
+            "bootstrap_iters": "test_tasks_are_read_from_local_files",
+            "log_samples": "test_tasks_are_read_from_local_files",
+            "download": "test_what_cannot_be_evaluated_is_told_with_the_way_out",
+            "out": "test_tasks_are_read_from_local_files",
+        }.items()
+    },
+    "EvaluateRecipe.probe_files": "flow/test_probes.py::test_all_probes_in_one_table",
+    **{
+        f"PromptRecipe.{name}": f"flow/test_prompt.py::{test}"
+        for name, test in {
+            **dict.fromkeys(
+                ("model", "template", "examples", "test", "shots", "draws", "labels", "calibrate", "out"),
+                "test_a_curve_of_any_family_with_its_baselines",
+            ),
+            "seed": "test_draws_are_nested_and_follow_the_seed",
+            **dict.fromkeys(("limit", "raw", "system"), "test_a_chat_template_makes_turns_of_examples"),
+            **dict.fromkeys(("answer", "normalize", "max_tokens"), "test_questions_with_choices_of_their_own"),
+            **dict.fromkeys(("separator", "show_prompt", "device"), "test_the_command_shows_a_prompt"),
+            **dict.fromkeys(("text_column", "pair_column", "label_column"), "test_columns_may_have_any_name"),
         }.items()
     },
     **{

@@ -14,14 +14,16 @@ from clearstory.cli.arguments import flag_name, parse_arguments
 from clearstory.errors import ClearstoryError
 from clearstory.models.families import PRESETS, preset
 from clearstory.models.transformer.config import ARCHITECTURE_FIELDS
-from clearstory.recipes.settings import finetuning, inference, tools, training
+from clearstory.recipes.settings import finetuning, inference, prompting, tools, training
+from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import Setting, build_settings, setting_table, strip_optional, to_plain
 from clearstory.recipes.settings.yaml_files import read_yaml, to_yaml
+from clearstory.tasks.text_to_text_settings import TeacherSettings, TextToTextSettings
 
 RECIPES = {
     name: each
-    for module in (training, finetuning, tools, inference)
+    for module in (training, finetuning, tools, inference, prompting)
     for name, each in vars(module).items()
     if name.endswith("Recipe")
 }
@@ -66,8 +68,17 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
         return {**needed, "lora.rank": 2}
     if name == "FinetuneRecipe" and changed.startswith("embed."):
         return {**needed, "task": "embed"}
+    of_texts = {**vars(TextToTextSettings()), **vars(TeacherSettings())}
+    if name in ("FinetuneRecipe", "EvaluateRecipe") and changed in of_texts:
+        wanted = {**needed, **({"teacher": "m"} if changed == "teacher_num_beams" else {})}
+        return {**wanted, "task": "translate" if name == "FinetuneRecipe" else ["translate"]}
     if changed in ("assistant_only_loss", "chat_template") and name != "ChatRecipe":
         return {**needed, "task": "chat" if name == "FinetuneRecipe" else ["chat"]}
+    if name == "EvaluateRecipe" and changed in vars(BenchmarkSettings()):
+        task = "probes" if changed == "probe_files" else "lm-eval:arc_easy"
+        return {"model": "model", "task": [task], **({"out": "out"} if changed == "log_samples" else {})}
+    if (name, changed) == ("PromptRecipe", "max_tokens"):
+        return {**needed, "answer": "generate"}
     if (name, changed) == ("EvaluateRecipe", "vectors"):
         return {**needed, "task": ["similarity:pairs.txt"]}
     if (name, changed) == ("EmbedRecipe", "top"):

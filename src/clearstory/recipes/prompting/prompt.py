@@ -55,7 +55,9 @@ def prompt(
     >>> clearstory.prompt("models/smollm2", "{text} It was {label}.", "reviews.csv", shots=(0, 4))  # doctest: +SKIP
     """
     path = model if isinstance(model, str | Path) else "model"
-    given = {"model": str(path), "template": template, "examples": str(examples), **settings}
+    given: dict[str, Any] = {"model": str(path), "template": template, "examples": str(examples), **settings}
+    if "test" in given:
+        given["test"] = str(given["test"])
     return run_prompt(build_settings(PromptRecipe, given), model, on_progress)
 
 

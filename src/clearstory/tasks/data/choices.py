@@ -119,8 +119,9 @@ def find_choices(table: RecordTable, question: str | None, answer: str | None) -
         return (named,)
     if question is not None and table.records and isinstance(table.records[0].values.get(question), dict):
         return (question,)  # ARC's own files: question.stem and question.choices
-    single = [column for column in left if NUMBERED.fullmatch(column.strip())]
-    return tuple(single) if len(single) > 1 else ()
+    numbers = {found[1].lower(): column for column in left if (found := NUMBERED.fullmatch(column.strip()))}
+    in_order = any("".join(sorted(numbers)) == every[: len(numbers)] for every in ("abcde", "0123456789", "123456789"))
+    return tuple(numbers[each] for each in sorted(numbers)) if len(numbers) > 1 and in_order else ()
 
 
 def choice_question(record: LabelRecord, columns: ChoiceColumns, errors: str = "strict") -> ChoiceQuestion:
