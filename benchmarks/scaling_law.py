@@ -8,9 +8,8 @@ the folder are not repeated. One thread. Results: results/scaling.json.
 
     L(N, D) = E + A / N^a + B / D^b          Hoffmann et al. 2022, eq. 2; Kaplan et al. 2020, eq. 1.5 has no E
 
-N is the number of parameters, D the number of characters. The law is fitted by least squares between the logarithms of
-measured and predicted losses, from several initial values (Hoffmann et al. 2022, section D.2, with squared errors in
-place of their Huber loss).
+N is the number of parameters, D the number of characters. The law is fitted as `clearstory compare --sizes` fits it
+(Hoffmann et al. 2022, section D.2).
 """
 
 from __future__ import annotations
@@ -27,10 +26,12 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import torch
 from common import print_result
 
 from clearstory.durable import write_text
+from clearstory.evaluation.scaling_law import ScalingLaw, ScalingRun, bootstrap_scaling_law, fit_scaling_law
 from clearstory.evaluation.windows import score_dataset
 from clearstory.lens.rendering.render import save_view
 from clearstory.lens.views import Curve, Line
@@ -76,7 +77,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     points = load_or_train_points(args.folder)
-    law = fit(points)
+    law = law_of(points)
     corner = max(points, key=lambda point: (point.parameters, point.characters))
     small = [p for p in points if p.parameters < corner.parameters and p.characters < corner.characters]
     if args.picture:
@@ -88,11 +89,12 @@ def main() -> None:
             "points": [point.__dict__ for point in points],
             "law": law_coefficients(law),
             "residuals_percent": [round(100 * residual(law, point), 2) for point in points],
+            "intervals": bootstrap_intervals(points, law),
             "without_one_run": leave_one_out_ranges(points),
             "corner_left_out": extrapolate(points, [corner]),
             "largest_left_out": extrapolate(points, [p for p in points if p not in small]),
             "without_E": {
-                **law_coefficients(kaplan := fit(points, irreducible=False)),
+                **law_coefficients(kaplan := law_of(points, irreducible=False)),
                 "rms_percent": rms(kaplan, points),
             },
             "rms_percent": rms(law, points),
@@ -146,83 +148,55 @@ def train_point(config: TransformerConfig, datasets: Any, characters: int, start
     return Point(count_parameters(model), characters, score.bits_per_byte, round(cpu_seconds, 1))
 
 
-Law = torch.Tensor
-"""(5,) in float64: the logarithms of E, A and B, and the exponents, in the order of NAMES."""
-
-
-def log_loss(law: Law, parameters: torch.Tensor, characters: torch.Tensor) -> torch.Tensor:
-    """The logarithm of L(N, D)."""
-    e, a, alpha, b, beta = law
-    terms = (e.expand(parameters.shape), a - alpha * parameters.log(), b - beta * characters.log())
-    return torch.logsumexp(torch.stack(terms), 0)
-
-
-def fit(points: list[Point], irreducible: bool = True) -> Law:
+def law_of(points: list[Point], irreducible: bool = True) -> ScalingLaw:
     """The law fitted to the points; without `irreducible`, E is zero."""
-    sizes, amounts, bits = columns(points)
-    best: tuple[float, Law] | None = None
-    for e, a, b in itertools.product((-1.0, 0.3), (0.2, 0.6), (0.2, 0.6)):
-        law = torch.tensor([e, a * 12.0, a, b * 13.0, b], dtype=torch.float64)
-        free = law.clone().requires_grad_()
-        optimizer = torch.optim.LBFGS([free], max_iter=2000, tolerance_grad=1e-12, tolerance_change=1e-14,
-                                      line_search_fn="strong_wolfe")  # fmt: skip
-
-        def full_law(free: torch.Tensor = free) -> torch.Tensor:
-            return free if irreducible else torch.cat((free.new_full((1,), -40.0), free[1:]))
-
-        def squared_error(optimizer: torch.optim.LBFGS = optimizer, full_law: Any = full_law) -> torch.Tensor:
-            optimizer.zero_grad()
-            error = (log_loss(full_law(), sizes, amounts) - bits.log()).square().sum()
-            error.backward()  # type: ignore[no-untyped-call]
-            return error
-
-        optimizer.step(squared_error)
-        error = float(squared_error())
-        if best is None or error < best[0]:
-            best = (error, full_law().detach().clone())
-    assert best is not None
-    return best[1]
+    return fit_scaling_law(scaling_runs(points), irreducible=irreducible)
 
 
-def columns(points: list[Point]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sizes, amounts and bits, each (P,)."""
-    rows = [[float(p.parameters), float(p.characters), p.bits_per_byte] for p in points]
-    sizes, amounts, bits = torch.tensor(rows, dtype=torch.float64).unbind(1)
-    return sizes, amounts, bits
+def scaling_runs(points: list[Point]) -> list[ScalingRun]:
+    """The points as runs; D is the number of characters."""
+    return [ScalingRun(point.parameters, point.characters, point.bits_per_byte) for point in points]
 
 
-def predict(law: Law, point: Point) -> float:
+def predict(law: ScalingLaw, point: Point) -> float:
     """Bits per byte predicted by the law."""
-    sizes, amounts, _ = columns([point])
-    return float(log_loss(law, sizes, amounts).exp())
+    return law.loss(point.parameters, point.characters)
 
 
-def residual(law: Law, point: Point) -> float:
+def residual(law: ScalingLaw, point: Point) -> float:
     """Relative error of the law: measured over predicted loss, minus 1."""
     return point.bits_per_byte / predict(law, point) - 1
 
 
-def rms(law: Law, points: list[Point]) -> float:
+def rms(law: ScalingLaw, points: list[Point]) -> float:
     """Root mean square of the residuals, in percent."""
     return round(100 * (sum(residual(law, p) ** 2 for p in points) / len(points)) ** 0.5, 3)
 
 
-def law_coefficients(law: Law) -> dict[str, float]:
+def law_coefficients(law: ScalingLaw) -> dict[str, float]:
     """E, A, a, B and b of a law by name."""
-    e, a, alpha, b, beta = law.tolist()
-    numbers = (torch.tensor([e, a, b]).exp()).tolist()
-    return dict(zip(NAMES, (round(n, 4) for n in (numbers[0], numbers[1], alpha, numbers[2], beta)), strict=True))
+    values = (law.E, law.A, law.alpha, law.B, law.beta)
+    return dict(zip(NAMES, (round(each, 4) for each in values), strict=True))
+
+
+def bootstrap_intervals(points: list[Point], law: ScalingLaw) -> dict[str, list[float]]:
+    """The 95 % interval of each coefficient over laws fitted to losses drawn around the law."""
+    drawn = [law_coefficients(each) for each in bootstrap_scaling_law(scaling_runs(points), law)]
+    return {
+        name: [round(float(end), 4) for end in np.percentile([each[name] for each in drawn], (2.5, 97.5))]
+        for name in NAMES
+    }
 
 
 def leave_one_out_ranges(points: list[Point]) -> dict[str, list[float]]:
     """Minimum and maximum of each coefficient when any single run is left out."""
-    laws = [law_coefficients(fit([p for p in points if p is not left_out])) for left_out in points]
+    laws = [law_coefficients(law_of([p for p in points if p is not left_out])) for left_out in points]
     return {name: [min(law[name] for law in laws), max(law[name] for law in laws)] for name in NAMES}
 
 
 def extrapolate(points: list[Point], held_out: list[Point]) -> dict[str, Any]:
     """Predictions for held-out runs by the law fitted to the other runs."""
-    law = fit([point for point in points if point not in held_out])
+    law = law_of([point for point in points if point not in held_out])
     predictions = [
         {**p.__dict__, "foreseen": round(predict(law, p), 4), "off_percent": round(100 * residual(law, p), 2)}
         for p in held_out
@@ -230,7 +204,7 @@ def extrapolate(points: list[Point], held_out: list[Point]) -> dict[str, Any]:
     return {"law": law_coefficients(law), "runs": predictions}
 
 
-def plot(points: list[Point], law: Law) -> Curve:
+def plot(points: list[Point], law: ScalingLaw) -> Curve:
     """Bits per byte by characters, one line per model size, and the law."""
     lines: list[Line] = []
     for size in sorted({point.parameters for point in points}):

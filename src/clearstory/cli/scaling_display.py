@@ -9,7 +9,9 @@ from rich.table import Table
 
 from clearstory.cli.command import Output
 from clearstory.cli.comparison_display import ComparisonDisplay
+from clearstory.cli.training_display import format_count
 from clearstory.lens.rendering.canvas import sanitize
+from clearstory.recipes.comparison.compare import ComparisonStarted
 from clearstory.recipes.comparison.scaling import ScalingEvent
 from clearstory.recipes.comparison.scaling_files import loss_rows, setup_text
 from clearstory.recipes.comparison.scaling_report import ScalingReport
@@ -22,6 +24,12 @@ def show_scaling(events: Iterator[ScalingEvent], output: Output) -> ScalingRepor
         for event in events:
             if isinstance(event, ScalingReport):
                 report = event
+            elif isinstance(event, ComparisonStarted):
+                display.runs = event.runs
+                if event.note:
+                    output.stderr.print(event.note, style="yellow")
+                output.stderr.print(f"{format_count(len(event.runs), 'run')}, {event.budget}: {event.text}")
+                output.stderr.print(f"results so far: {event.folder / 'results.csv'}", style="dim")
             else:
                 display.show(event)
     finally:
@@ -32,7 +40,7 @@ def show_scaling(events: Iterator[ScalingEvent], output: Output) -> ScalingRepor
 
 def print_scaling(report: ScalingReport, console: Console) -> None:
     """Print the losses by size and amount, the law, what it says and what it does not."""
-    header, rows = loss_rows(report)
+    header, rows = loss_rows(report.results)
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
     for name in header:
         table.add_column(name, justify="right", no_wrap=True)

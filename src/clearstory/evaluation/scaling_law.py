@@ -27,7 +27,10 @@ with a dozen runs that is a fit by absolute values, which passes through as many
 
 COEFFICIENTS = 5
 
-MAX_STEPS = 300
+MAX_STEPS = 200
+
+EXACT, CLOSE = 1e-12, 1e-5
+"""Shares of the objective by which a step must lower it: of a fit, and of those of a bootstrap."""
 
 LOWEST = np.array([-14.0, -14.0, 0.0, -14.0, 0.0])
 HIGHEST = np.array([4.0, 4.0, 3.0, 4.0, 3.0])
@@ -94,7 +97,7 @@ def fit_scaling_law(runs: Sequence[ScalingRun], *, irreducible: bool = True) -> 
 
 
 def bootstrap_scaling_law(
-    runs: Sequence[ScalingRun], law: ScalingLaw, *, draws: int = 300, seed: int = 0
+    runs: Sequence[ScalingRun], law: ScalingLaw, *, draws: int = 200, seed: int = 0
 ) -> list[ScalingLaw]:
     """Laws refitted to losses drawn around a fitted law.
 
@@ -110,7 +113,7 @@ def bootstrap_scaling_law(
     for _ in range(draws):
         noise = rng.choice(scatter, len(runs)) * rng.choice((-1.0, 1.0), len(runs))
         drawn = _Problem(problem.log_n, problem.log_d, predicted + noise, problem.centre, True)
-        laws.append(drawn.law(drawn.minimize(found)))
+        laws.append(drawn.law(drawn.minimize(found, CLOSE)))
     return laws
 
 
@@ -173,7 +176,7 @@ class _Problem:
         size = np.abs(self.log_losses(found)[0] - self.log_losses_measured)
         return float(np.where(size < HUBER_DELTA, size**2 / 2, HUBER_DELTA * (size - HUBER_DELTA / 2)).sum())
 
-    def minimize(self, start: Floats) -> Floats:
+    def minimize(self, start: Floats, tolerance: float = EXACT) -> Floats:
         """The coefficients of a minimum near `start`."""
         found = start.copy()
         if not self.irreducible:
@@ -196,7 +199,7 @@ class _Problem:
             if lower < value:
                 improved = value - lower
                 found, value, damping = moved, lower, max(damping / 5, 1e-12)
-                if improved < 1e-13 * value + 1e-18:
+                if improved < tolerance * value + 1e-18:
                     break
             else:
                 damping *= 4

@@ -94,7 +94,7 @@ def scaling_events(recipe: CompareRecipe) -> Iterator[ScalingEvent]:
                 yield event
                 if isinstance(event, ModelMeasured) and event.result.error is None:
                     results.append(event.result)
-                    write_runs(folder, results)
+                    write_runs(folder, results, len(plan.runs))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped with {len(results)} of {len(plan.runs)} runs finished; resume with: clearstory compare "
@@ -136,7 +136,7 @@ def describe_start(context: TrainingContext, plan: ScalingPlan) -> ComparisonSta
     seconds, notes = context.recipe.cpu_seconds, context.corpus.notes.sentences()
     sizes, amounts = (" ".join(f"{each:,}" for each in values) for values in (plan.sizes, plan.amounts))
     return ComparisonStarted(
-        text=f"{context.corpus.name}: sizes {sizes}; of {len(dataset):,} training tokens, each read once: {amounts}",
+        text=f"about {sizes} parameters on {amounts} of the {len(dataset):,} training tokens of {context.corpus.name}",
         bytes=context.corpus.text_bytes,
         unit="run",
         budget="no limit of time" if seconds is None else f"{seconds:g} CPU seconds together",

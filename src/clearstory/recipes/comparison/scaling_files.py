@@ -23,20 +23,23 @@ from clearstory.lens.views import Curve, Line
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.report import PAGE, css_variables
 from clearstory.recipes.comparison.result_files import markdown_row, results_csv
-from clearstory.recipes.comparison.scaling_report import FAR, ScalingReport, scaling_runs
+from clearstory.recipes.comparison.scaling_report import FAR, ScalingReport, run_records, scaling_runs
 
 POINTS = 40
 """Points of a line of the law."""
 
 
-def write_runs(folder: Path, results: Sequence[ModelResult]) -> None:
-    """Write results.csv with the runs so far."""
+def write_runs(folder: Path, results: Sequence[ModelResult], planned: int) -> None:
+    """Write the runs so far, without a law."""
     durable.write_text(folder / "results.csv", results_csv(list(results), "one pass"))
+    title = f"# Scaling law: {len(results)} of {planned} runs"
+    durable.write_text(folder / "results.md", "\n".join([title, "", *loss_table(results)]) + "\n")
+    durable.write_json(folder / "compare.json", {"planned": planned, "runs": run_records(results)})
 
 
 def write_report(folder: Path, report: ScalingReport) -> None:
     """Write all files of a report."""
-    write_runs(folder, report.results)
+    durable.write_text(folder / "results.csv", results_csv(list(report.results), "one pass"))
     durable.write_text(folder / "results.md", report_markdown(report))
     durable.write_json(folder / "compare.json", report.to_json())
     view = law_view(report)
@@ -71,9 +74,9 @@ def law_view(report: ScalingReport) -> Curve:
     )
 
 
-def loss_rows(report: ScalingReport) -> tuple[list[str], list[list[str]]]:
+def loss_rows(results: Sequence[ModelResult]) -> tuple[list[str], list[list[str]]]:
     """The table of losses: a column for each amount, a row for each size; of several seeds the mean."""
-    runs = scaling_runs(report.results)
+    runs = scaling_runs(results)
     amounts = sorted({run.tokens for run in runs})
     rows = []
     for size in sorted({run.parameters for run in runs}):
@@ -83,6 +86,12 @@ def loss_rows(report: ScalingReport) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{sum(found) / len(found):.4f}" if found else "–")
         rows.append([f"{size:,}", *cells])
     return ["parameters", *(f"{amount:,} tokens" for amount in amounts)], rows
+
+
+def loss_table(results: Sequence[ModelResult]) -> list[str]:
+    """The table of losses as lines of Markdown."""
+    header, rows = loss_rows(results)
+    return [markdown_row(header), markdown_row(["---:"] * len(header)), *map(markdown_row, rows)]
 
 
 def coefficient_rows(report: ScalingReport) -> list[list[str]]:
@@ -107,10 +116,14 @@ def setup_text(report: ScalingReport) -> str:
 
 def report_markdown(report: ScalingReport) -> str:
     """The report as Markdown."""
-    header, rows = loss_rows(report)
     parts = [f"# {title_of(report)}", "", setup_text(report), "", "Bits per byte of held-out text:", ""]
-    parts += [markdown_row(header), markdown_row(["---:"] * len(header)), *map(markdown_row, rows)]
-    parts += ["", f"    {report.formula}", "", *(f"- {sentence}" for sentence in report.sentences)]
+    parts += [
+        *loss_table(report.results),
+        "",
+        f"    {report.formula}",
+        "",
+        *(f"- {sentence}" for sentence in report.sentences),
+    ]
     if report.unknown:
         parts += ["", "Not told by these runs:", "", *(f"- {sentence}" for sentence in report.unknown)]
     return "\n".join([*parts, "", "Command:", "", f"    {report.command}"]) + "\n"
@@ -118,7 +131,7 @@ def report_markdown(report: ScalingReport) -> str:
 
 def report_page(report: ScalingReport, view: Curve) -> str:
     """The report as a self-contained page."""
-    header, rows = loss_rows(report)
+    header, rows = loss_rows(report.results)
     parts = [
         f"<h1>{escape(title_of(report))}</h1><p class=soft>{escape(setup_text(report))}</p>",
         f"<pre class=code>{escape(report.formula)}</pre>",

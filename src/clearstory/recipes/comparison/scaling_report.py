@@ -155,11 +155,15 @@ class ScalingReport:
             "best": [asdict(each) for each in self.best],
             "held_out": None if self.held_out is None else asdict(self.held_out),
             "sentences": self.sentences,
-            "runs": [
-                {name: value for name, value in each.to_json().items() if value not in (None, "", (), [])}
-                for each in self.results
-            ],
+            "runs": run_records(self.results),
         }
+
+
+def run_records(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
+    """Results as dictionaries for JSON, without what a run of a law does not have."""
+    return [
+        {name: value for name, value in each.to_json().items() if value not in (None, "", (), [])} for each in results
+    ]
 
 
 def describe_prediction(loss: float, prediction: ScalingPrediction) -> str:
@@ -304,15 +308,13 @@ def unknowns(
         ratio = max(values) / min(values)
         if ratio < NARROW:
             said.append(
-                f"the {name} cover a factor of {ratio:.1f} only, from {min(values):,} to {max(values):,}: what is "
-                f"beyond them rests on little; {NARROW} or more would tell more"
+                f"much beyond the {name}, which cover a factor of {ratio:.1f} only, from {min(values):,} to "
+                f"{max(values):,}; {NARROW} or more would tell more"
             )
     smallest = min(run.loss for run in runs)
     low, high = interval(lambda each: each.E)
     if low < 0.1 * smallest or high - low > 0.5 * smallest:
-        said.append(
-            f"the loss that no size and no amount would reach is not told: E is between {low:.2f} and {high:.2f}"
-        )
+        said.append(f"the loss that no size and no amount would go below: E is between {low:.2f} and {high:.2f}")
     largest = max(runs, key=lambda run: run.parameters * run.tokens)
     scatter = residual_scatter(runs, law)
     for name, by_n, by_d in (("parameters", 10, 1), ("data", 1, 10)):
@@ -324,9 +326,8 @@ def unknowns(
         )
         if high > 1 - scatter:
             said.append(
-                f"whether more {name} would bring anything is not told: ten times as many give between "
-                f"{before * low:.3f} and {before * high:.3f} bits per byte, and single runs scatter by "
-                f"{100 * scatter:.1f} %"
+                f"whether more {name} would bring anything: ten times as many give between {before * low:.3f} and "
+                f"{before * high:.3f} bits per byte, and single runs scatter by {100 * scatter:.1f} %"
             )
     worse = [
         (small, large)
@@ -339,10 +340,10 @@ def unknowns(
     if worse:
         small, large = max(worse, key=lambda pair: pair[1].loss / pair[0].loss)
         said.append(
-            f"on {large.tokens:,} tokens the model of {large.parameters:,} parameters is worse than that of "
-            f"{small.parameters:,} ({large.loss:.3f} and {small.loss:.3f}): the law cannot say so, and what it says of "
-            "large models on little text is too good"
+            f"what large models make of little text: with {large.tokens:,} tokens that of {large.parameters:,} "
+            f"parameters is worse than that of {small.parameters:,} ({large.loss:.3f} and {small.loss:.3f}), and the "
+            "law only falls with the size"
         )
     if max(run.tokens for run in runs) > 1.01 * training_tokens:
-        said.append("some runs have read the text more than once, which the law does not know of")
+        said.append("the loss of text that is read more than once, as some runs have")
     return said

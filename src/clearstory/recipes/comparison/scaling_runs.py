@@ -6,6 +6,7 @@ Every run reads its amount once, with a learning rate schedule that ends with th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -107,6 +108,7 @@ def plan_scaling(context: TrainingContext) -> ScalingPlan:
         sizes, amounts = affordable(context, spec, tokenizer, len(dataset), amounts)
     if amounts is None:
         amounts = halves(len(dataset))
+    check_distinct(spec, tokenizer, sizes)
     settings = build_train_recipe({"model": spec.preset, **spec.settings}).training
     window, batch_size = window_of(spec, tokenizer, dataset), settings.batch_size
     if "training.batch_size" not in spec.settings:
@@ -123,6 +125,31 @@ def check_scales(spec: ModelSpec, tokenizer: Tokenizer) -> None:
         raise CannotDo(
             f"{spec.label} has no size that can be chosen, so no law of it; give a network, such as --models clear"
         )
+
+
+def check_distinct(spec: ModelSpec, tokenizer: Tokenizer, sizes: tuple[int, ...]) -> None:
+    """Raise BadSetting for two sizes that give the same model, and for one that no model comes near."""
+    found: dict[int, int] = {}
+    for size in sizes:
+        actual = actual_size(spec, tokenizer, size)
+        if not 0.5 < actual / size < 2:
+            raise BadSetting(
+                f"sizes has {size:,}, and the nearest {spec.label} with {tokenizer.vocab:,} tokens has {actual:,} "
+                "parameters; give another size, or a smaller --tokenizer such as characters"
+            )
+        if actual in found:
+            raise BadSetting(
+                f"sizes has {found[actual]:,} and {size:,}, and the nearest {spec.label} of both has {actual:,} "
+                "parameters; give sizes that are further apart, or larger"
+            )
+        found[actual] = size
+
+
+def actual_size(spec: ModelSpec, tokenizer: Tokenizer, size: int) -> int:
+    """The number of parameters of the model that is nearest to a size."""
+    settings = {"model": spec.preset, **context_settings(spec, tokenizer)}
+    config = build_train_recipe(settings).model.config(vocab=tokenizer.vocab, parameters=size)
+    return count_parameters(build(config, device="meta"))
 
 
 def given_sizes(recipe: CompareRecipe) -> tuple[int, ...] | None:
@@ -187,15 +214,11 @@ def rounded(size: float) -> int:
 
 def smallest_size(spec: ModelSpec, tokenizer: Tokenizer) -> int:
     """The number of parameters of the smallest model of a preset with this vocabulary."""
-    choice = build_train_recipe({"model": spec.preset, **spec.settings}).model
-    for power in range(40):
-        target = round(2000 * 1.3**power)
-        try:
-            config = choice.config(vocab=tokenizer.vocab, parameters=target)
-        except BadSetting:
-            continue
-        if count_parameters(build(config, device="meta")) < 1.2 * target:
-            return target
+    for power in range(25):
+        target = round(2000 * 1.5**power)
+        with suppress(BadSetting):
+            if actual_size(spec, tokenizer, target) < 1.25 * target:
+                return target
     raise CannotDo(f"no size of {spec.label} was found for {tokenizer.vocab:,} tokens; give some with --sizes")
 
 
