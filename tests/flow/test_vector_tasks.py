@@ -73,6 +73,10 @@ def test_several_sets_are_evaluated_at_once(home: Path, cli: Cli) -> None:
     ]  # fmt: skip
     assert sets[3]["details"]["permutations"] == 6
     assert sets[3]["metrics"]["effect_size"] > 1
+    (home / "weats").mkdir()
+    (home / "weats" / "a.txt").write_text(SETS)
+    [in_folder] = json.loads(cli("evaluate", home / "lstm", "--task", f"weat:{home / 'weats'}", "--json").out)["sets"]
+    assert in_folder["metrics"] == sets[3]["metrics"]
     printed = cli("evaluate", home / "lstm", home / "questions.txt", "--task", "analogy").out
     assert "3CosAdd 1.0000 (95 % interval 1.0000 to 1.0000)" in printed
     assert "2 questions by input embeddings; 10 candidates; 1 left out with words that are not in" in printed

@@ -28,7 +28,7 @@ from clearstory.text.sources import expand_sources
 SUFFIXES: dict[VectorTaskKind, tuple[str, ...]] = {
     "similarity": ("txt", "tsv", "csv", "jsonl", "parquet"),
     "analogy": ("txt",),
-    "weat": ("txt", "json"),
+    "weat": (".txt", ".json"),
 }
 """Files of a folder or glob that have sets."""
 
