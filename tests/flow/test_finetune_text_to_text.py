@@ -150,7 +150,9 @@ def test_a_resumed_run_with_averaged_checkpoints_is_an_uninterrupted_one(home: P
 
 
 def test_a_teacher_replaces_the_targets_and_is_asked_once(home: Path, tmp_path: Path) -> None:
-    teacher = str(home / "seq2seq")
+    opened, teacher = open_model(home / "seq2seq"), str(tmp_path / "teacher")
+    config = replace(opened.generation_config, max_new_tokens=8)
+    save_model(teacher, opened.model, opened.tokenizer, opened.card, generation_config=config)
     wanted = recipe(home, tmp_path / "run", teacher=teacher, teacher_num_beams=1, max_eval_samples=2, steps=2)
     events, _ = run(wanted)
     asked = [each for each in events if isinstance(each, GenerationProgress) and each.what == "teacher"]
@@ -302,3 +304,23 @@ def test_prefixes_instructions_and_penalties_are_saved(home: Path, tmp_path: Pat
     assert saved["clearstory_text_to_text"] == {"task": "summarize", "instruction": "Say: {source}"}
     by_hand = clearstory.generate(result.folder, "Say: one two", max_tokens=3, temperature=0).text
     assert clearstory.summarize(result.folder, "one two", max_tokens=3).texts[0].text == by_hand.strip()
+
+
+def test_the_folder_generates_the_same_in_transformers(home: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    _, result = run(recipe(home, tmp_path / "run", num_beams=2, max_target_length=9, max_eval_samples=1))
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(result.folder).eval()
+    opened = open_model(result.folder)
+    assert opened.tokenizer is not None
+    for source in ("one two", "six three four"):
+        ids = torch.tensor([[*opened.tokenizer.encode(source), opened.tokenizer.eos_token_id or 0]])
+        made = theirs.generate(ids)[0].tolist()  # by the saved generation config
+        assert theirs.generation_config.num_beams == 2
+        text = opened.tokenizer.decode(id for id in made[1:] if id != opened.tokenizer.eos_token_id)
+        assert clearstory.translate(result.folder, source, precision="fp32").texts[0].text == text.strip()
+
+
+def test_an_adapter_of_an_encoder_decoder_says_so(home: Path, tmp_path: Path) -> None:
+    _, result = run(recipe(home, tmp_path / "run", lora={"rank": 2}, steps=1, max_eval_samples=1, num_beams=3))
+    assert json.loads((result.folder / "adapter_config.json").read_text())["task_type"] == "SEQ_2_SEQ_LM"
+    assert open_model(result.folder).generation_config.num_beams == 3

@@ -188,8 +188,9 @@ def test_texts_are_translated_in_the_order_given(opened: OpenedModel, tmp_path: 
     file = tmp_path / "lines.txt"
     file.write_text("bb\n\na long one\nc\n", encoding="utf-8")
     made = translate(opened, [str(file), "ddd"], max_tokens=5)
-    assert [each.source for each in made.texts] == ["bb", "a long one", "c", "ddd"]
-    for each in made.texts:
+    assert [each.source for each in made.texts] == ["bb", "", "a long one", "c", "ddd"]
+    assert made.texts[1].text == ""
+    for each in (each for each in made.texts if each.source):
         [best, *_] = generate_text(opened, each.source, max_tokens=5, beam=4).completions
         assert each.text == best.text
         assert each.score == pytest.approx(best.score, rel=1e-4)
