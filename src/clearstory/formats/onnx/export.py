@@ -45,6 +45,7 @@ from clearstory.models.heads import ClassificationHead, SequenceClassifier, Toke
 from clearstory.models.hmm.model import HMM
 from clearstory.models.mixture.model import Mixture
 from clearstory.models.ngram.model import NGram
+from clearstory.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder import Encoder
@@ -219,6 +220,14 @@ def ngram_graphs(model: NGram) -> Iterator[OnnxGraph]:
     )
 
 
+def recurrent_encoder_decoder_graphs(model: RecurrentEncoderDecoder) -> Iterator[OnnxGraph]:
+    """Raises CannotDo."""
+    raise CannotDo(
+        "recurrent encoder-decoders cannot be exported to ONNX; keep the model folder, or export a Transformer trained "
+        "on the same pairs"
+    )
+
+
 def hmm_graphs(model: HMM) -> Iterator[OnnxGraph]:
     """Raise CannotDo."""
     raise CannotDo("hidden Markov models cannot be exported to ONNX; supported: Transformers and recurrent models")
@@ -239,6 +248,7 @@ GRAPHS: dict[type[nn.Module], Callable[[Any], Iterator[OnnxGraph]]] = {
     Encoder: encoder_graphs,
     EncoderDecoder: encoder_decoder_graphs,
     Recurrent: recurrent_graphs,
+    RecurrentEncoderDecoder: recurrent_encoder_decoder_graphs,
     NGram: ngram_graphs,
     HMM: hmm_graphs,
     Mixture: mixture_graphs,

@@ -20,6 +20,7 @@ from clearstory.models.heads import ClassificationHead
 from clearstory.models.hmm.model import HMM
 from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import CELL_NAMES
+from clearstory.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.block import Block
 from clearstory.models.transformer.decoder import Transformer
@@ -79,6 +80,8 @@ def model_columns(network: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
             return [hmm_column(network)], ()
         case NGram():
             return [ngram_column(network)], ()
+        case RecurrentEncoderDecoder():
+            return recurrent_encoder_decoder_columns(network)
         case EncoderDecoder():
             return encoder_decoder_columns(network)
         case Transformer() | Encoder():
@@ -318,6 +321,46 @@ def recurrent_column(model: Recurrent) -> FigureColumn:
     column.add_box("unembedding", shape + clusters, count, "output")
     column.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
     return column
+
+
+def recurrent_encoder_decoder_columns(
+    model: RecurrentEncoderDecoder,
+) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
+    """The encoder on the left, and the decoder on the right with an arrow into what reads the source: attention, or the
+    first layer, whose first state is the encoder's last.
+    """
+    c, width = model.config, COLUMN_WIDTH - 4
+    left, right = FigureColumn(LEFT, width), FigureColumn(LEFT + width + GAP, width)
+    kind, shape = CELL_NAMES[c.cell], f"{model.vocab:,} × {c.width:,}"
+    for column, side in ((left, "source"), (right, "target")):
+        column.add_box(f"{side} tokens", f"ids of {model.vocab:,}", role="embedding")
+        shared = 0 if column is right else parameter_count(model.embedding)
+        column.add_box("embedding", "the same" if column is right else shape, shared, "embedding")
+    for number, layer in enumerate(model.encoder.layers):
+        both = ", two directions" if c.bidirectional else ", from its end" if c.reverse_source else ""
+        add_loop(
+            left,
+            left.add_box(f"{kind} layer {number}", f"{c.hidden_size:,} units{both}", parameter_count(layer), "state"),
+        )
+    attention = model.decoder.cross_attention
+
+    def add_attention() -> Box:
+        assert attention is not None
+        return right.add_box("attention", f"{c.attention}, to source", parameter_count(attention), "attention")
+
+    into = add_attention() if c.attention == "additive" else None
+    for number, layer in enumerate(model.decoder.layers):
+        box = right.add_box(f"{kind} layer {number}", f"{c.hidden_size:,} units", parameter_count(layer), "state")
+        add_loop(right, box)
+        into = into or (None if c.attention == "dot" else box)
+    into = into or add_attention()
+    right.add_box("readout", f"to {c.width:,}, tanh", parameter_count(model.decoder.readout), "output")
+    shape = "embedding, transposed" if model.unembedding is None else shape
+    right.add_box("unembedding", shape, parameter_count(model.unembedding), "output")
+    right.add_box("softmax", f"{model.vocab:,} probabilities", role="output")
+    lane, row, top = left.x + left.width + 5, into.y + into.height // 2, left.top - 1
+    path = ((left.middle, left.top), (left.middle, top), (lane, top), (lane, row), (right.x - 1, row))
+    return [left, right], (Arrow(path),)
 
 
 def hmm_column(model: HMM) -> FigureColumn:

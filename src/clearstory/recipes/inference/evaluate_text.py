@@ -143,9 +143,10 @@ def evaluate_seq2seq(
         raise BadInput(f"{len(dataset):,} tokens are too few to predict any of them from the others; give more text")
     name = resolve_objective("auto", model.config.architecture, pairs)
     objective, _ = objective_spec(name).make(tokenizer, TrainingSettings()).configure(model.config)
+    context = model.config.context or int(np.diff(np.asarray(dataset.starts)).max())
     started = time.perf_counter()
     with without_gradients(model):
-        validation = objective.validate(model, dataset, model.config.context, limit)
+        validation = objective.validate(model, dataset, context, limit)
     count = dataset.documents // 2 if pairs else dataset.documents
     return Evaluation(
         score=validation.score,
