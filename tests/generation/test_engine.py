@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.base import inference_mode
 from clearstory.models.build import build
 from clearstory.models.prompts import keep_recent_half
-from tiny import TINY_CLEAR, TINY_GPT2, shaken
+from tiny import TINY_CLEAR, TINY_GPT2, TINY_HMM, TINY_LSTM, TINY_RECALL, shaken
 
 GREEDY = Sampling(max_tokens=4, temperature=0)
 
@@ -112,3 +113,41 @@ def test_new_requests_of_similar_lengths_are_prefilled_together() -> None:
         [10],
         [20, 21],
     ]
+
+
+@pytest.mark.parametrize("config", [TINY_CLEAR, TINY_RECALL, TINY_LSTM, TINY_HMM])
+def test_a_request_goes_on_from_the_state_of_a_finished_one(config: Any) -> None:
+    model = shaken(config)
+    engine = Engine(model)
+    first = engine.add([1, 2, 3], GREEDY, keep_state=True)
+    other = engine.add([4, 5], replace(GREEDY, max_tokens=9))
+    outputs = [output for _ in range(4) for output in engine.next_tokens()]
+    ids = [1, 2, 3, *(output.token.id for output in outputs if output.request == first)]
+    state = engine.states[first]
+    assert state.lengths == [len(ids) - 1]  # the last token is not read
+    more = [*ids, 7, 8]
+    again = [engine.add(more, GREEDY, state=state) for _ in range(2)]  # a state is a value: two go on from it
+    found: dict[int, list[int]] = {}
+    while engine.has_unfinished:
+        for output in engine.next_tokens():
+            found.setdefault(output.request, []).append(output.token.id)
+    expected = [token.id for token in generate(model, more, GREEDY)]
+    assert found[again[0]] == found[again[1]] == expected
+    early = [output.token.id for output in outputs if output.request == other]
+    assert early + found[other] == [token.id for token in generate(model, [4, 5], replace(GREEDY, max_tokens=9))]
+
+
+def test_a_running_request_has_a_state_unless_all_share_one_cache(model: torch.nn.Module) -> None:
+    engine = Engine(model)
+    request = engine.add([1, 2, 3], GREEDY)
+    engine.next_tokens()
+    state = engine.state_of(request)
+    assert state is not None
+    assert state.lengths == [3]
+    shared = Engine(build(TINY_CLEAR, seed=1), _batched=True)
+    request = shared.add([1, 2, 3], GREEDY, keep_state=True)
+    shared.next_tokens()
+    assert shared.state_of(request) is None
+    while shared.has_unfinished:
+        shared.next_tokens()
+    assert not shared.states
