@@ -33,6 +33,7 @@ from clearstory.models.heads import SequenceClassifier, TokenClassifier
 from clearstory.models.hmm.model import HMM
 from clearstory.models.mixture.model import Mixture
 from clearstory.models.ngram.model import NGram
+from clearstory.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from clearstory.models.recurrent.model import Recurrent
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder import Encoder
@@ -364,8 +365,12 @@ def test_heads_of_other_models_are_refused(tmp_path: Path) -> None:
 
 def test_every_model_class_is_exported_or_rejected() -> None:
     heads, baselines = {SequenceClassifier, TokenClassifier}, {BagOfWords, NGramClassifier}
-    assert set(GRAPHS) == {Transformer, Encoder, EncoderDecoder, Recurrent, HMM, NGram, Mixture} | heads | baselines
-    refused = (export.ngram_graphs, export.hmm_graphs, export.mixture_graphs, export.baseline_graphs)
+    networks = {Transformer, Encoder, EncoderDecoder, Recurrent, RecurrentEncoderDecoder}
+    assert set(GRAPHS) == networks | {HMM, NGram, Mixture} | heads | baselines
+    refused = (
+        *(export.ngram_graphs, export.hmm_graphs, export.mixture_graphs, export.baseline_graphs),
+        export.recurrent_encoder_decoder_graphs,
+    )
     drawn = {kind for kind, draw in GRAPHS.items() if draw not in refused}
     assert drawn == set(check_onnx.GRAPH_CHECKS)
 
