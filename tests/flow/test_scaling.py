@@ -121,10 +121,10 @@ def test_what_cannot_be_fitted_is_one_sentence(settings: dict[str, Any], message
 
 
 def test_what_the_text_or_the_model_has_not_is_one_sentence(text: Path, tmp_path: Path) -> None:
-    sizes = ("2k", "6k", "16k")
+    sizes = (2000, 6000, 16_000)
     out = tmp_path / "law"
     with pytest.raises(BadSetting, match=r"amounts has 9,000,000 tokens, and the training text has .,..., each"):
-        clearstory.scaling_law(text, sizes=sizes, amounts=("1k", "2k", "9m"), tokenizer="characters", out=out)
+        clearstory.scaling_law(text, sizes=sizes, amounts=(0.1, 0.5, 9e6), tokenizer="characters", out=out)
     with pytest.raises(BadSetting, match=r"sizes has 2,000 and 2,100, and the nearest lstm of both has .* parameters"):
         clearstory.scaling_law(text, models="lstm", sizes=("2k", "2100", "16k"), tokenizer="characters", out=out)
     with pytest.raises(BadSetting, match=r"sizes has 10, and the nearest lstm with .. tokens has"):

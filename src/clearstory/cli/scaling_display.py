@@ -53,6 +53,6 @@ def print_scaling(report: ScalingReport, console: Console) -> None:
     for sentence in report.sentences:
         console.print(sanitize(sentence), soft_wrap=True)
     for sentence in report.unknown:
-        console.print(f"not told: {sanitize(sentence)}", style="yellow", soft_wrap=True)
+        console.print(f"not determined: {sanitize(sentence)}", style="yellow", soft_wrap=True)
     if report.folder is not None:
         console.print(f"report: {report.folder / 'report.html'}; a row for each run: results.csv")

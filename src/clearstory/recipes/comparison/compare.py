@@ -90,10 +90,9 @@ def compare(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Leader
     >>> clearstory.compare("corpus:kjv", models=("ngram", "clear"), cpu_seconds=60).entries[0]  # doctest: +SKIP
     """
     leaderboard = None
-    recipe = build_settings(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})
-    if recipe.sizes:
+    if settings.get("sizes") or settings.get("amounts"):
         raise BadSetting("sizes are those of a scaling law; call clearstory.scaling_law, or leave sizes out")
-    for event in compare_events(recipe):
+    for event in compare_events(build_settings(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})):
         leaderboard = event
     assert isinstance(leaderboard, Leaderboard)
     return leaderboard

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from clearstory import durable
 from clearstory.errors import BadSetting, ClearstoryError, Diverged
@@ -59,7 +59,10 @@ def scaling_law(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Sc
     >>> clearstory.scaling_law("corpus:kjv", cpu_seconds=600).predictions[0].loss  # doctest: +SKIP
     1.48
     """
-    values = {"sizes": AUTO_SIZES, "sources": tuple(map(str, sources)), **settings}
+    values: dict[str, Any] = {"sizes": AUTO_SIZES, "sources": tuple(map(str, sources)), **settings}
+    for name in ("sizes", "amounts"):
+        given = values.get(name, ())
+        values[name] = (given,) if isinstance(given, str) else tuple(map(str, given))
     report = None
     for event in scaling_events(build_settings(CompareRecipe, values)):
         report = event

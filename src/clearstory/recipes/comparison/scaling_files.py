@@ -125,7 +125,7 @@ def report_markdown(report: ScalingReport) -> str:
         *(f"- {sentence}" for sentence in report.sentences),
     ]
     if report.unknown:
-        parts += ["", "Not told by these runs:", "", *(f"- {sentence}" for sentence in report.unknown)]
+        parts += ["", "Not determined by these runs:", "", *(f"- {sentence}" for sentence in report.unknown)]
     return "\n".join([*parts, "", "Command:", "", f"    {report.command}"]) + "\n"
 
 
@@ -142,7 +142,7 @@ def report_page(report: ScalingReport, view: Curve) -> str:
     ]
     if report.unknown:
         items = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.unknown)
-        parts.append(f"<h2>Not told by these runs</h2><ul>{items}</ul>")
+        parts.append(f"<h2>Not determined by these runs</h2><ul>{items}</ul>")
     machine = ", ".join(f"{name} {value}" for name, value in (report.machine or {}).items())
     parts.append(
         f"<h2>Reproduce</h2><pre class=code>{escape(report.command)}</pre><p class=soft>Measured on: "

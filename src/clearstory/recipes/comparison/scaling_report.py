@@ -1,5 +1,5 @@
 """Scaling report: the fitted law with its uncertainty, and what it says: predictions, the best split of a budget, a
-check on the largest run, and what the runs do not tell.
+check on the largest run, and what the runs do not determine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FAR = 4
 """Factor beyond the largest run from which on a prediction is marked as far from all measurements."""
 
 NARROW = 8
-"""Ratio of the largest to the smallest size or amount under which the runs are said to cover little."""
+"""Ratio of the largest to the smallest size or amount under which the runs cover little."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class ScalingReport:
         predictions: what changes of it would bring.
         best: the best split of the compute of all runs together, and of ten times as much.
         held_out: the check on the largest run; None with too few others.
-        unknown: what the runs do not tell, in sentences.
+        unknown: what the runs do not determine, in sentences.
         command: the command that repeats it.
         machine: the machine and the versions.
         folder: results folder.
@@ -122,7 +122,7 @@ class ScalingReport:
         """The law in one line."""
         law = self.law
         return (
-            f"bits per byte = {law.E:.3f} + {law.A:,.3g} / N^{law.alpha:.3f} + {law.B:,.3g} / D^{law.beta:.3f}   "
+            f"bits per byte = {law.E:.3f} + {digits(law.A)} / N^{law.alpha:.3f} + {digits(law.B)} / D^{law.beta:.3f}   "
             "(N parameters, D tokens)"
         )
 
@@ -130,12 +130,14 @@ class ScalingReport:
     def sentences(self) -> list[str]:
         """What the law says, the most important first."""
         parameters, tokens, loss = self.reference
-        said = [f"from {parameters:,} parameters and {tokens:,} tokens on ({loss:.3f} bits per byte by the law):"]
-        said += [f"{each.change}: {describe_prediction(loss, each)}" for each in self.predictions]
-        said += [describe_split(each) for each in self.best]
+        sentences = [
+            f"the largest run, {parameters:,} parameters on {tokens:,} tokens, has {loss:.3f} bits per byte by the law"
+        ]
+        sentences += [f"{each.change}: {describe_prediction(loss, each)}" for each in self.predictions]
+        sentences += [describe_split(each) for each in self.best]
         if self.held_out is not None:
-            said.append(describe_check(self.held_out))
-        return said
+            sentences.append(describe_check(self.held_out))
+        return sentences
 
     def to_json(self) -> dict[str, Any]:
         """The report as a dictionary for JSON."""
@@ -157,6 +159,15 @@ class ScalingReport:
             "sentences": self.sentences,
             "runs": run_records(self.results),
         }
+
+
+def digits(number: float) -> str:
+    """A number with three digits, or all before the point.
+
+    >>> digits(33.9172), digits(1849.7)
+    ('33.9', '1,850')
+    """
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def run_records(results: Sequence[ModelResult]) -> list[dict[str, Any]]:
@@ -302,19 +313,19 @@ def unknowns(
     interval: Callable[[Callable[[ScalingLaw], float]], Interval],
     training_tokens: int,
 ) -> list[str]:
-    """What the runs do not tell, in sentences."""
-    said = []
+    """What the runs do not determine, in sentences."""
+    sentences = []
     for name, values in (("sizes", [run.parameters for run in runs]), ("amounts", [run.tokens for run in runs])):
         ratio = max(values) / min(values)
         if ratio < NARROW:
-            said.append(
-                f"much beyond the {name}, which cover a factor of {ratio:.1f} only, from {min(values):,} to "
+            sentences.append(
+                f"what is beyond the {name}, which cover a factor of {ratio:.1f} only, from {min(values):,} to "
                 f"{max(values):,}; {NARROW} or more would tell more"
             )
     smallest = min(run.loss for run in runs)
     low, high = interval(lambda each: each.E)
     if low < 0.1 * smallest or high - low > 0.5 * smallest:
-        said.append(f"the loss that no size and no amount would go below: E is between {low:.2f} and {high:.2f}")
+        sentences.append(f"the loss that no size and no amount would go below: E is between {low:.2f} and {high:.2f}")
     largest = max(runs, key=lambda run: run.parameters * run.tokens)
     scatter = residual_scatter(runs, law)
     for name, by_n, by_d in (("parameters", 10, 1), ("data", 1, 10)):
@@ -325,7 +336,7 @@ def unknowns(
             )
         )
         if high > 1 - scatter:
-            said.append(
+            sentences.append(
                 f"whether more {name} would bring anything: ten times as many give between {before * low:.3f} and "
                 f"{before * high:.3f} bits per byte, and single runs scatter by {100 * scatter:.1f} %"
             )
@@ -339,11 +350,11 @@ def unknowns(
     ]
     if worse:
         small, large = max(worse, key=lambda pair: pair[1].loss / pair[0].loss)
-        said.append(
+        sentences.append(
             f"what large models make of little text: with {large.tokens:,} tokens that of {large.parameters:,} "
             f"parameters is worse than that of {small.parameters:,} ({large.loss:.3f} and {small.loss:.3f}), and the "
             "law only falls with the size"
         )
     if max(run.tokens for run in runs) > 1.01 * training_tokens:
-        said.append("the loss of text that is read more than once, as some runs have")
-    return said
+        sentences.append("the loss of text that is read more than once, as some runs have")
+    return sentences

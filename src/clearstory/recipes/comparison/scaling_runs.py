@@ -118,13 +118,15 @@ def plan_scaling(context: TrainingContext) -> ScalingPlan:
 
 
 def check_scales(spec: ModelSpec, tokenizer: Tokenizer) -> None:
-    """Raise CannotDo for a model without a size of its own, or one that counts."""
+    """Raise CannotDo for a model that gives text no probability, has no size of its own, or counts."""
     config: Any = build_train_recipe({"model": spec.preset, **spec.settings}).model.config(vocab=tokenizer.vocab)
-    counted = has_capability(build(config, device="meta"), Capability.COUNT_FITTED)
+    model = build(config, device="meta")
+    counted = has_capability(model, Capability.COUNT_FITTED)
+    reason = "" if has_capability(model, Capability.CAUSAL) else "does not predict the next token"
     if family_of(config).scale is None or counted or spec.full_size:
-        raise CannotDo(
-            f"{spec.label} has no size that can be chosen, so no law of it; give a network, such as --models clear"
-        )
+        reason = "has no size that can be chosen"
+    if reason:
+        raise CannotDo(f"{spec.label} {reason}, so there is no law of it; give a network, such as --models clear")
 
 
 def check_distinct(spec: ModelSpec, tokenizer: Tokenizer, sizes: tuple[int, ...]) -> None:

@@ -247,8 +247,8 @@ class CompareKeywords(TypedDict, total=False):
     """Fields of CompareRecipe, for `compare`."""
 
     models: str | Sequence[str]
-    sizes: str | Sequence[str]
-    amounts: str | Sequence[str]
+    sizes: str | Sequence[str] | Sequence[float]
+    amounts: str | Sequence[str] | Sequence[float]
     minutes: float | None
     cpu_seconds: float | None
     parameters: int | str | None
