@@ -124,11 +124,12 @@ def test_draws_are_nested_and_follow_the_seed(reviews: Path) -> None:
 
 def test_questions_with_choices_of_their_own(tmp_path: Path) -> None:
     rows = [{"question": f"q{number}", "choices": ["a b", "c"], "answer": number % 2} for number in range(10)]
-    file = tmp_path / "quiz.jsonl"
+    file, test = tmp_path / "quiz.jsonl", tmp_path / "test.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test.write_text("".join(json.dumps(row | {"question": f"t{at}"}) + "\n" for at, row in enumerate(rows)))
     model = opened()
     report = clearstory.prompt(
-        model, "{question}\n{choices}\n{label}", file, shots=(0, 1), draws=2, test=file, normalize="characters"
+        model, "{question}\n{choices}\n{label}", file, shots=(0, 1), draws=2, test=test, normalize="characters"
     )
     assert (report.rows, report.chance, report.majority) == (10, 0.5, None)
     assert "A. a b\nB. c\n" in report.prompt

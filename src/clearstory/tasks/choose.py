@@ -127,7 +127,7 @@ class Choose:
                     )
                 first = first[-(self.context + 1 - len(rest)) :]
             requests.append(ContinuationRequest(tuple(first), tuple(rest)))
-        return ChoiceRow(tuple(requests), tuple(map(len, example.choices)), example.answer, index)
+        return ChoiceRow(tuple(requests), tuple(map(len, example.choices)), example.answer_index, index)
 
     def batch(self, rows: Sequence[ChoiceRow]) -> ChoiceBatch:
         """Rows as one padded batch."""
@@ -202,7 +202,7 @@ class Choose:
             {
                 "location": examples[at].location,
                 "question": examples[at].question[-200:],
-                "answer": examples[at].choices[examples[at].answer][:200],
+                "answer": examples[at].choices[examples[at].answer_index][:200],
                 "chosen": examples[at].choices[int(np.argmax(predictions[at]))][:200],
                 "nats": margins[at],
             }

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partialmethod
+from functools import cache, partialmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -203,10 +203,7 @@ def task_folders(tasks: Sequence[str]) -> list[Path] | None:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     root = Path(lm_eval.tasks.__file__).parent
-    files: dict[str, Path] = {}
-    for path in sorted(root.glob("**/*.yaml")):
-        if found := DEFINED.search(path.read_bytes()):
-            files.setdefault(found[1].decode(), path)
+    files = files_of_tasks(root)
     folders: dict[Path, None] = {}
     waiting, seen = list(tasks), set()
     while waiting:
@@ -221,6 +218,16 @@ def task_folders(tasks: Sequence[str]) -> list[Path] | None:
         for member in members if isinstance(members, list) else ():
             waiting.append(member if isinstance(member, str) else str(member.get("task", member.get("group"))))
     return list(folders)
+
+
+@cache
+def files_of_tasks(root: Path) -> Mapping[str, Path]:
+    """The YAML file that defines each task and group, by its name."""
+    files: dict[str, Path] = {}
+    for path in sorted(root.glob("**/*.yaml")):
+        if found := DEFINED.search(path.read_bytes()):
+            files.setdefault(found[1].decode(), path)
+    return files
 
 
 DEFINED = re.compile(rb"^(?:task|group):[ \t]*[\"']?([\w.+:-]+)", re.MULTILINE)

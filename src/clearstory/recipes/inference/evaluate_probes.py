@@ -273,7 +273,7 @@ def probe_reasoning(scorer: SentenceScorer, file: Path, limit: int | None, _: An
     right = []
     for question in questions:
         values = [next(found)[0] / len(choice) for choice in question.choices]
-        right.append(int(np.argmax(values)) == question.answer)
+        right.append(int(np.argmax(values)) == question.answer_index)
     chance = float(np.mean([1 / len(question.choices) for question in questions]))
     return share_score("reasoning", "acc_norm", file, np.array(right), chance, scorer.measure)
 

@@ -165,7 +165,7 @@ def question_example(each: ChoiceQuestion) -> PromptExample:
     """A question as an example, with its choices as lines too."""
     lines = "\n".join(f"{'ABCDEFGHIJ'[at % 10]}. {choice}" for at, choice in enumerate(each.choices))
     fields = {"text": each.question, "question": each.question, "choices": lines}
-    return PromptExample(fields, each.choices, each.answer, each.location)
+    return PromptExample(fields, each.choices, each.answer_index, each.location)
 
 
 def verbalized(names: Sequence[str], verbalizers: Sequence[str]) -> tuple[str, ...]:

@@ -154,7 +154,8 @@ class FinetuneRecipe:
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
         steps: number of optimizer steps, instead of training.num_train_epochs.
         validation: file with validation examples, or the share of the examples that is held out, of each label alike;
-            0 holds nothing out and keeps the last weights. Of line-aligned files (translate, summarize), two.
+            0 holds nothing out and keeps the last weights. Of line-aligned files (translate, summarize), two: the flag
+            is given twice.
         test: file with test examples, on which the best model is scored once; of line-aligned files, two.
         truncate: which end of a text that is longer than the context is dropped; of tasks translate and summarize,
             source-left or source-right; default: raise an error.
@@ -333,7 +334,7 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
 
 
 def check_chat_settings(recipe: FinetuneRecipe) -> None:
-    """Raise BadSetting for settings of conversations with another task, and for those of labels with chat and choose."""
+    """Raise BadSetting for settings of conversations with another task, and for those of labels with chat or choose."""
     usual = FinetuneTrainingSettings()
     recipe.chat.check_used(recipe.task)
     if recipe.task not in ("chat", "choose"):

@@ -34,12 +34,12 @@ class ChoiceQuestion:
     Args:
         question: the text before the choices; "" where a choice stands for itself.
         choices: the texts to choose from, at least two.
-        answer: index of the right one.
+        answer_index: index of the right one.
     """
 
     question: str
     choices: tuple[str, ...]
-    answer: int
+    answer_index: int
     location: str = ""
     part: str = ""
 
@@ -67,7 +67,7 @@ def read_choice_questions(
     >>> from tempfile import mkdtemp
     >>> file = Path(mkdtemp(), "quiz.jsonl")
     >>> _ = file.write_text('{"question": "2 + 2?", "choices": ["3", "4"], "answer": "4"}')
-    >>> read_choice_questions(file).examples[0].answer
+    >>> read_choice_questions(file).examples[0].answer_index
     1
     """
     settings = settings or LabelSettings()
