@@ -1,4 +1,4 @@
-"""The scaling law: known coefficients are recovered, intervals hold the truth, and what runs do not determine is stated."""
+"""The scaling law: known coefficients are recovered, intervals hold the truth, what runs do not determine is stated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from clearstory.evaluation.scaling_law import (
     fit_scaling_law,
     residual_scatter,
 )
-from clearstory.recipes.comparison.scaling_report import analyse, describe_prediction
+from clearstory.recipes.comparison.scaling_analysis import analyse
+from clearstory.recipes.comparison.scaling_report import describe_prediction
 
 TRUE = ScalingLaw(E=0.9, A=40.0, alpha=0.45, B=600.0, beta=0.5)
 SIZES, AMOUNTS = (20_000, 60_000, 200_000, 600_000), (100_000, 250_000, 600_000, 1_500_000)
@@ -64,7 +65,8 @@ def test_the_best_split_has_the_lowest_loss_of_its_product() -> None:
     n, d = TRUE.optimum(1e12)
     assert n * d == pytest.approx(1e12)
     assert all(TRUE.loss(n * factor, d / factor) > TRUE.loss(n, d) for factor in (0.5, 0.9, 1.1, 2.0))
-    assert ScalingLaw(1.0, 0.0, 0.0, 5.0, 0.5).optimum(1e9)[1] == float("inf")
+    assert ScalingLaw(1.0, 0.0, 0.0, 5.0, 0.5).optimum(1e9) == (1, 1e9)
+    assert ScalingLaw(1.0, 1e-9, 1e-5, 5.0, 0.5).optimum(1e9)[0] == 1
 
 
 def test_what_the_runs_say() -> None:
@@ -91,6 +93,9 @@ def test_what_the_runs_do_not_determine_is_stated() -> None:
     flat = ScalingLaw(1.5, 1e-3, 0.1, 600.0, 0.5)
     assert "whether more parameters would bring anything" in " ".join(
         analyse(runs(flat, noise=0.01), 2_000_000)["unknown"]
+    )
+    assert "the best use of 10 CPU seconds: the law puts it far from all runs" in " ".join(
+        analyse(runs(ScalingLaw(1.5, 1e-9, 0.1, 600.0, 0.5)), 2_000_000, 10)["unknown"]
     )
     worse = runs(noise=0.003)
     worse[-4] = ScalingRun(worse[-4].parameters, worse[-4].tokens, 1.5 * worse[-4].loss)

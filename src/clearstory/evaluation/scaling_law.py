@@ -65,15 +65,13 @@ class ScalingLaw:
         return float(self.E + self.A * parameters**-self.alpha + self.B * tokens**-self.beta)
 
     def optimum(self, product: float) -> tuple[float, float]:
-        """The N and D of a given product whose loss is lowest (eq. 4): compute is proportional to N · D.
-
-        Infinite where one of the terms is zero.
-        """
-        if not self.alpha * self.A or not self.beta * self.B:
-            return (math.inf, 0.0) if self.alpha * self.A else (0.0, math.inf)
-        log_ratio = math.log(self.alpha * self.A) - math.log(self.beta * self.B)
-        log_parameters = (log_ratio + self.beta * math.log(product)) / (self.alpha + self.beta)
-        return math.exp(log_parameters), product / math.exp(log_parameters)
+        """The N and D, at least 1, of a given product with the lowest loss (eq. 4); compute is as N · D."""
+        gains, whole = (self.alpha * self.A, self.beta * self.B), math.log(product)
+        if not all(gains):
+            return (product, 1.0) if gains[0] else (1.0, product)
+        log_ratio = math.log(gains[0]) - math.log(gains[1])
+        parameters = min(max((log_ratio + self.beta * whole) / (self.alpha + self.beta), 0.0), whole)
+        return math.exp(parameters), math.exp(whole - parameters)
 
     def residual(self, run: ScalingRun) -> float:
         """The logarithm of the measured loss over the predicted one."""

@@ -27,8 +27,9 @@ from clearstory.recipes.comparison.output_folder import (
     write_config,
 )
 from clearstory.recipes.comparison.result_files import describe_machine
+from clearstory.recipes.comparison.scaling_analysis import analyse
 from clearstory.recipes.comparison.scaling_files import write_report, write_runs
-from clearstory.recipes.comparison.scaling_report import ScalingReport, analyse, scaling_runs
+from clearstory.recipes.comparison.scaling_report import ScalingReport, scaling_runs
 from clearstory.recipes.comparison.scaling_runs import (
     ScalingPlan,
     check_enough,

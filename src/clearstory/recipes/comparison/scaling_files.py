@@ -23,7 +23,8 @@ from clearstory.lens.views import Curve, Line
 from clearstory.recipes.comparison.leaderboard import ModelResult
 from clearstory.recipes.comparison.report import PAGE, css_variables
 from clearstory.recipes.comparison.result_files import markdown_row, results_csv
-from clearstory.recipes.comparison.scaling_report import FAR, ScalingReport, run_records, scaling_runs
+from clearstory.recipes.comparison.scaling_analysis import FAR
+from clearstory.recipes.comparison.scaling_report import ScalingReport, run_records, scaling_runs
 
 POINTS = 40
 """Points of a line of the law."""
