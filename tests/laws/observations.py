@@ -91,7 +91,7 @@ ODD = {
     "FinetuneRecipe.curve": "8",
     "PromptRecipe.shots": "3",
     "prompt_template": "{source} =",
-    "instruction": "Shorten this: {source}",
+    "instruction": "shorten: {source}",
     "training.class_weights": "balanced",
     "training.num_train_epochs": "0.25",
     "tokenizer": "words",
@@ -482,7 +482,6 @@ OBSERVED: dict[str, Observation] = {
             **dict.fromkeys(
                 ("top_k", "top_p", "min_p", "repetition_penalty"), "test_settings_of_sampling_reach_the_answer"
             ),
-            **dict.fromkeys(("beam", "length_penalty"), "test_what_cannot_chat_is_refused_with_the_way_out"),
         }.items()
     },
     **{

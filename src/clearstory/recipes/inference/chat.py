@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -19,6 +19,7 @@ from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import check_unicode
 from clearstory.recipes.inference.chat_answer import AnswerStream, ChatAnswer, ChatText
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
+from clearstory.recipes.settings.inference import ChatSampling
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.tasks.chat import check_decoder, without_first_turn
@@ -128,10 +129,10 @@ class ChatSession:
 
     def set(self, name: str, value: str) -> None:
         """Change a setting of sampling, such as temperature. Raises BadSetting."""
-        names = [each for each in SamplingOverrides.__dataclass_fields__ if each not in ("beam", "length_penalty")]
+        names = [each.name for each in fields(ChatSampling)]
         if name not in names:
             raise BadSetting(f"there is no setting {name[:40]!r}; supported: {', '.join(names)}")
-        given = build_settings(SamplingOverrides, {name: (value,) if name == "stop" else value})
+        given = build_settings(ChatSampling, {name: (value,) if name == "stop" else value})
         self.sampling = replace(self.sampling, **{name: getattr(given, name)})
 
     def save(self, file: str | Path) -> Path:

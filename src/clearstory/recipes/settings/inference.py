@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
@@ -64,6 +64,38 @@ class GenerateRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatSampling:
+    """How answers are sampled; what is not given is the model's own.
+
+    Args:
+        max_tokens: largest number of tokens of an answer; default: the model's, else 1024.
+        temperature: divides the logits; 0 always takes the likeliest token; default: the model's, else 1.
+        top_k: keep only the k likeliest tokens; 0 keeps all; default: the model's, else 0.
+        top_p: keep the likeliest tokens that together have this probability; default: the model's, else 1.
+        min_p: drop tokens less likely than this share of the likeliest; default: the model's, else 0.
+        repetition_penalty: lowers the logits of tokens already there; default: the model's, else 1, no penalty.
+        stop: strings that end an answer; they are not part of it.
+        seed: seed of the random generator; default: different answers each time.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self.given()
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are given. Raises BadSetting for one that is out of range."""
+        return SamplingOverrides(**vars(self)).given()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChatRecipe:
     """Chat with a model in the terminal; where standard input is no terminal, each of its lines is a message.
 
@@ -81,7 +113,7 @@ class ChatRecipe:
     model: str = positional_setting("MODEL")
     system: str | None = None
     load: Path | None = None
-    sampling: SamplingOverrides = field(default_factory=SamplingOverrides, metadata=INLINE_SECTION)
+    sampling: ChatSampling = field(default_factory=ChatSampling, metadata=INLINE_SECTION)
     chat_template: str | None = None
     truncate: Literal["left"] | None = None
     precision: Precision = "auto"
