@@ -13,6 +13,7 @@ from clearstory.text.character_encodings import Errors
 from clearstory.text.conllu import CONLLU_SUFFIX
 from clearstory.text.documents import READERS
 from clearstory.text.files import content_suffix, read_blocks, refuse_other_formats
+from clearstory.text.sources import STANDARD_INPUT_NAME, is_standard_input
 
 
 class SourceLine(NamedTuple):
@@ -54,10 +55,11 @@ def lines_of_file(path: Path, errors: Errors) -> Iterator[SourceLine]:
     refuse_other_formats(path, data)
     if b"\0" in data:
         raise BadInput(f"{path} is binary or UTF-16, not text in UTF-8: it has NUL bytes; convert it with iconv")
+    name = STANDARD_INPUT_NAME if is_standard_input(path) else path
     lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate(lines[:-1] if lines[-1] == b"" else lines, start=1):
         line = line.removesuffix(b"\r")
-        location = f"line {number:,} of {path}"
+        location = f"line {number:,} of {name}"
         try:
             yield SourceLine(line.decode("utf-8"), location)
         except UnicodeDecodeError as error:
