@@ -4,10 +4,14 @@ differences; beam search is exhaustive where it can be.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.tiny import RECURRENT_WRITERS, VOCAB, shaken
@@ -15,6 +19,8 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from clearstory.errors import BadSetting, CannotDo, VocabularyMismatch
+from clearstory.formats.folders import open_model, save_model
+from clearstory.formats.model_card import ModelCard
 from clearstory.generation.beam_search import beam_search
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
@@ -24,6 +30,9 @@ from clearstory.models.recurrent.cells import RecurrentLayer
 from clearstory.models.recurrent.recurrence import SourceTerms, run_recurrence
 from clearstory.models.recurrent.seq2seq_config import RECURRENT_SEQ2SEQ_PRESETS as SEQ2SEQ
 from clearstory.models.recurrent.seq2seq_config import RecurrentSeq2SeqConfig, seq2seq_parameter_count
+from clearstory.training.objectives.seq2seq import Seq2Seq
+from clearstory.training.settings import TrainingSettings
+from clearstory.training.trainer import Trainer
 
 CELLS: list[Any] = ["rnn", "gru", "lstm"]
 SOURCES = [[5, 6, 7, 8, 9], [1, 2], [3, 4, 5]]
@@ -258,3 +267,52 @@ def test_invalid_settings_and_sources_are_refused() -> None:
             call()
     with pytest.raises(VocabularyMismatch, match="9"):
         model.init_state(1, source=TokenBatch.from_sequences([[9]]))
+
+
+@pytest.mark.parametrize(("name", "precision"), [("additive", "bf16"), ("dot", "fp32")])
+def test_training_learns_to_reverse_and_a_resumed_run_is_the_same(name: str, precision: Any) -> None:
+    def trainer() -> Trainer:
+        model = build(replace(RECURRENT_WRITERS[name], width=16, hidden_size=24, dropout=0.1), seed=1)
+        settings = TrainingSettings(
+            batch_size=8, learning_rate=0.02, muon_learning_rate=0.04, warmup_steps=2, optimizer="muon",
+            precision=precision, label_smoothing=0.1, weight_decay=0,
+        )  # fmt: skip
+        return Trainer(model, Seq2Seq(0, 0.1), reversed_pairs(), settings, steps=12)
+
+    straight = trainer()
+    losses = [progress.loss for progress in straight]
+    first, second = trainer(), trainer()
+    begun = [first.train_step().loss for _ in range(5)]
+    tensors, values = first.checkpoint_state()
+    second.load_checkpoint_state({key: value.clone() for key, value in tensors.items()}, values)
+    assert begun + [progress.loss for progress in second] == losses
+    for key, value in straight.checkpoint_state()[0].items():
+        assert torch.equal(value, second.checkpoint_state()[0][key]), key
+    assert losses[0] is not None
+    assert losses[-1] is not None
+    assert losses[-1] < 0.95 * losses[0]
+
+
+def test_a_model_folder_opens_as_it_was_saved(tmp_path: Path) -> None:
+    for name, config in RECURRENT_WRITERS.items():
+        model: Any = build(replace(config, decoder_start_token_id=3), seed=2).eval()
+        opened = open_model(save_model(tmp_path / name, model, None, ModelCard()))
+        assert opened.model.config == model.config
+        assert opened.generation_config is not None
+        assert json.loads((tmp_path / name / "generation_config.json").read_text())["decoder_start_token_id"] == 3
+        with torch.no_grad():
+            logits = model.logits(model.forward(TARGET, source=SOURCE)[0])
+        assert torch.equal(opened.logits(TARGET.ids, source=SOURCES), logits)
+
+
+def reversed_pairs() -> Any:
+    """Forty sources of random length, and each reversed as its target; token 1 ends both."""
+    rng = np.random.default_rng(3)
+    ids: list[int] = []
+    starts = [0]
+    for _ in range(40):
+        text = rng.integers(2, VOCAB, rng.integers(1, 6)).tolist()
+        for side in (text, text[::-1]):
+            ids += [*side, 1]
+            starts.append(len(ids))
+    return SimpleNamespace(ids=np.array(ids, np.uint16), starts=np.array(starts), byte_lengths=np.ones(VOCAB))
