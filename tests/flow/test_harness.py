@@ -19,6 +19,8 @@ from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.evaluate_harness import offline
 from clearstory.recipes.inference.harness_files import adapt_arc, adapt_hellaswag
 
+pytestmark = pytest.mark.slow  # the harness and what it imports take seconds
+
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 PAIRS = [
@@ -51,7 +53,6 @@ def both(folder: Path, **settings: Any) -> tuple[Any, Any]:
     return theirs, ClearstoryLM(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["LlamaForCausalLM", "GPT2LMHeadModel"])
 def test_every_number_is_that_of_the_harness_hf_model(name: str) -> None:
     theirs, ours = both(GOLDEN / name)
@@ -68,7 +69,6 @@ def test_every_number_is_that_of_the_harness_hf_model(name: str) -> None:
     assert ours.generate_until(until) == theirs.generate_until(until)
 
 
-@pytest.mark.slow
 def test_an_encoder_decoder_is_asked_as_the_harness_asks() -> None:
     theirs, ours = both(GOLDEN / "T5ForConditionalGeneration", backend="seq2seq")
     pairs = instances(*(pair for pair in PAIRS if pair[0] and len(pair[0]) < 100))
@@ -95,7 +95,6 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["GPT2LMHeadModel", "lstm", "ngram"])
 def test_tasks_are_read_from_local_files(name: str, files: Path, tmp_path: Path) -> None:
     found: Any = evaluate(
@@ -130,7 +129,6 @@ def test_examples_before_each_question_come_from_the_training_part(files: Path, 
     assert sample["arguments"][0][0].count("Question:") == 2
 
 
-@pytest.mark.slow
 def test_what_cannot_be_evaluated_is_told_with_the_way_out(files: Path, cli: Callable[..., Any]) -> None:
     folder = GOLDEN / "GPT2LMHeadModel"
 

@@ -7,7 +7,7 @@ are computed only where a token of a continuation is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, cast
@@ -100,6 +100,8 @@ class ContinuationScorer:
             self.decoder = cast(Any, self.model).base_model
         weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
         self.device = torch.device("cpu") if weight is None else weight.device
+        # In mixed precision, as in training, caches have the dtype of the weights and new keys another.
+        self.branches = weight is None or getattr(model, "compute_dtype", None) in (None, weight.dtype)
 
     def score(
         self, requests: Sequence[ContinuationRequest], on_progress: Callable[[int, int], None] | None = None
@@ -152,7 +154,7 @@ class ContinuationScorer:
         state = None
         contexts = [context[:-1] for context, _ in sequences]
         shared = common_length(min(contexts), max(contexts)) if len(set(contexts)) > 1 else 0
-        if shared >= MIN_PREFIX:
+        if shared >= MIN_PREFIX and self.branches:
             state = self.read_prefix(contexts[0][:shared])
             sequences = [(context[shared:], continuation) for context, continuation in sequences]
         if self.decoder is not None:
@@ -196,19 +198,21 @@ class ContinuationScorer:
         """
         order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index][0]), sequences[index][0]))
         groups = [list(group) for _, group in groupby(order, key=lambda index: sequences[index][0])]
-        single = [index for group in groups if len(group) == 1 for index in group]
-        single += [index for group in groups if len(group) > 1 and len(sequences[group[0]][0]) == 1 for index in group]
+
+        def is_shared(group: list[int]) -> bool:
+            return self.branches and len(group) > 1 and len(sequences[group[0]][0]) > 1
+
+        single = [index for group in groups if not is_shared(group) for index in group]
         single.sort(key=lambda index: sum(map(len, sequences[index])))
         whole = [[*context, *continuation[:-1]] for context, continuation in sequences]
         for batch in batches_of(single, lambda index: len(whole[index]), self.max_batch_tokens, padded=True):
             state = None if prefix is None else prefix.select([0] * len(batch))
             yield self.forward_rows([whole[index] for index in batch], state, batch, sequences)
-        shared = [group for group in groups if len(group) > 1 and len(sequences[group[0]][0]) > 1]
 
         def tokens(group: list[int]) -> int:
             return max(len(sequences[index][0]) + len(group) * len(sequences[index][1]) for index in group)
 
-        for several in batches_of(shared, tokens, self.max_batch_tokens, padded=True):
+        for several in batches_of(filter(is_shared, groups), tokens, self.max_batch_tokens, padded=True):
             contexts = [sequences[group[0]][0][:-1] for group in several]
             state = self.model.init_state(len(several)) if prefix is None else prefix.select([0] * len(several))
             _, state = self.model.forward(TokenBatch.from_sequences(contexts, self.device), state)
@@ -325,7 +329,7 @@ def tree_tokens(group: tuple[list[int], int]) -> int:
     return group[1]
 
 
-def batches_of(items: Sequence[Any], size: Callable[[Any], int], most: int, padded: bool = False) -> Iterator[Any]:
+def batches_of(items: Iterable[Any], size: Callable[[Any], int], most: int, padded: bool = False) -> Iterator[Any]:
     """Consecutive items in batches of at most `most` tokens; where they are `padded`, each counts as the longest."""
     batch: list[Any] = []
     total = longest = 0

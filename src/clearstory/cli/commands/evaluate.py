@@ -214,8 +214,6 @@ def run_harness(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
 
 def run_probes(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
     """Print the table of all probes, with intervals and chance levels, and what was skipped."""
-    from rich.table import Table
-
     from clearstory.cli.training_display import format_seconds, progress_bar
     from clearstory.recipes.inference.evaluate_probes import evaluate_probes
 
@@ -224,12 +222,15 @@ def run_probes(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
             recipe.model, recipe.benchmarks, limit=recipe.limit, device=recipe.device, on_progress=on_progress
         )
     if not output.json:
-        table = Table("probe", "file", "metric", "value", "95 % interval", "chance", "examples", "by", box=None)
+        rows = [("probe", "file", "metric", "value", "95 % interval", "chance", "examples", "by")]
         for each in evaluation.scores:
             interval = "" if each.interval is None else f"{each.interval[0]:.3f} to {each.interval[1]:.3f}"
             numbers = (f"{each.value:.3f}", interval, f"{each.chance:.3f}", f"{each.examples:,}")
-            table.add_row(each.probe, each.name, each.metric, *numbers, each.measure)
-        output.console.print(table)
+            rows.append((each.probe, each.name, each.metric, *numbers, each.measure))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            output.console.print(line.rstrip())
         for sentence in evaluation.skipped:
             output.console.print(f"skipped {sentence}", style="yellow")
         output.console.print(format_seconds(evaluation.seconds))
