@@ -152,7 +152,7 @@ def summary_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) ->
     except ModuleNotFoundError:
         raise MissingExtra("ROUGE needs rouge-score: pip install 'clearstory[eval]'") from None
     latin = is_latin([reference for own in references for reference in own])
-    scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=True, tokenizer=None if latin else WordTokenizer())
+    scorer = RougeScorer(list(ROUGE_TYPES), use_stemmer=True, tokenizer=None if latin else UnicodeWords())
     best = []
     for text, own in zip(texts, references, strict=True):
         scores = [scorer.score(reference, text) for reference in own]
@@ -175,7 +175,7 @@ def mean_of_sums(sums: Floats) -> float:
     return float(sums[0] / sums[1])
 
 
-class WordTokenizer:
+class UnicodeWords:
     """Words of any script in lower case, where rouge-score's own tokenizer keeps a to z and digits alone.
 
     A character of Chinese or Japanese is a word.

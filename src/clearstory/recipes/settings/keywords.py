@@ -203,8 +203,8 @@ class FinetuneKeywords(TypedDict, total=False):
     minutes: float | None
     cpu_seconds: float | None
     steps: int | None
-    validation: str | float | Path | Sequence[str | Path]
-    test: str | Path | Sequence[str | Path] | None
+    validation: str | float | Path | Sequence[str]
+    test: str | Path | Sequence[str] | None
     text_column: str | None
     pair_column: str | None
     negative_column: str | None
