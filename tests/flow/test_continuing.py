@@ -149,7 +149,7 @@ def test_lora_improves_the_model_and_keeps_the_base_weights(made: Any, adapted: 
     assert finished.nats_per_token < made.said["nats_per_token"]
     assert sorted(path.name for path in finished.folder.iterdir()) == [
         *("README.md", "adapter_config.json", "adapter_model.safetensors", "checksums.json", "clearstory.json"),
-        *("tokenizer.json", "tokenizer_config.json"),
+        *("generation_config.json", "tokenizer.json", "tokenizer_config.json"),
     ]
     assert {name.rpartition(".")[2] for name in last_checkpoint_weights(out)} == {"lora_a", "lora_b"}
     base, both = weights(made.run), weights(out)

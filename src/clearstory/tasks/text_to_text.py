@@ -209,8 +209,8 @@ def make_text_to_text(
         format = replace(format, reserved=reserved_tokens(model, longest or 1))
     config = format.generation_config(known, longest)
     context = model.context
-    room = None if context is None else (context if encoder_decoder else format.reserved)
-    limits = [each for each in (limit, room) if each is not None]
+    target_context = None if context is None else (context if encoder_decoder else format.reserved)
+    limits = [each for each in (limit, target_context) if each is not None]
     rows: TargetRows[Any] = CausalTargets()
     if encoder_decoder:
         start = find_start_token_id(model.config, tokenizer)

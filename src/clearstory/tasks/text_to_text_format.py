@@ -150,8 +150,9 @@ class TextToTextFormat:
     def source_limit(self) -> int | None:
         """Largest number of tokens that are read before a target; None for no limit."""
         context = self.model.context
-        room = None if context is None or self.reads_source else context - self.reserved
-        lengths = (context if self.reads_source else room, self.settings.max_source_length)
+        if context is not None and not self.reads_source:
+            context -= self.reserved
+        lengths = (context, self.settings.max_source_length)
         return min((each for each in lengths if each is not None), default=None)
 
     def encode_source(self, text: str, location: str = "") -> SourceIds:
@@ -189,8 +190,8 @@ class TextToTextFormat:
         """Why no more tokens are read, in words."""
         if self.settings.max_source_length == self.source_limit:
             return " (max_source_length)"
-        room = f" less {self.reserved:,} for the target" if self.reserved and not self.reads_source else ""
-        return f" (the model's context of {self.model.context:,}{room})"
+        kept = f" less {self.reserved:,} for the target" if self.reserved and not self.reads_source else ""
+        return f" (the model's context of {self.model.context:,}{kept})"
 
     def prompt_ids(self, text: str) -> tuple[int, ...]:
         """The ids of a source of any length, with all that is read before the target."""

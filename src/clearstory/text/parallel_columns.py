@@ -30,12 +30,12 @@ class PairColumns(NamedTuple):
 
 
 def find_pair_columns(
-    place: str, columns: Sequence[str], settings: ReadSettings, *, has_header: bool = True
+    location: str, columns: Sequence[str], settings: ReadSettings, *, has_header: bool = True
 ) -> PairColumns:
     """The columns with the source and the target: those of the settings, else by their usual names, else two that are
     named by languages, in their order; of a table without a header, the first two.
 
-    Raises BadInput where none is found; `place` is for the message.
+    Raises BadInput where none is found; `location` is for the message.
     """
     usual = ReadSettings()
     given = [(settings.source_field, usual.source_field), (settings.target_field, usual.target_field)]
@@ -47,7 +47,7 @@ def find_pair_columns(
             close = nearest(name, columns)
             suggestion = f"{close}; " if close.startswith("did you mean") else ""
             raise BadInput(
-                f"{place} has no field {name!r}, only {known}; {suggestion}choose one with --data.{side}_field NAME "
+                f"{location} has no field {name!r}, only {known}; {suggestion}choose one with --data.{side}_field NAME "
                 f"(finetune: {FLAGS[side]})"
             )
     found = chosen[0], chosen[1]
@@ -57,8 +57,8 @@ def find_pair_columns(
         known = ", ".join(repr(each[:40]) for each in columns[:12])
         missing = "source" if found[0] is None else "target"
         raise BadInput(
-            f"{place} has no field {missing!r}, only {known}; choose one with --data.{missing}_field NAME (finetune: "
-            f"{FLAGS[missing]})"
+            f"{location} has no field {missing!r}, only {known}; choose one with --data.{missing}_field NAME "
+            f"(finetune: {FLAGS[missing]})"
         )
     return PairColumns(found[0], found[1])
 

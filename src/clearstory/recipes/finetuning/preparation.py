@@ -74,6 +74,8 @@ class FinetuningPreparation:
         if recipe.resume:
             check_same_corpus(folder, fingerprints["corpus"])
         task = make_task(recipe, data, backbone)
+        if prompt := getattr(getattr(task, "format", None), "description", ""):
+            data = replace(data, notes=(*data.notes, f"sources are read with {prompt}"))
         accumulated = recipe.training.gradient_accumulation_steps
         objective, trainer_class = TaskObjective(task, recipe.training.batch_tokens * accumulated or None), Trainer
         if recipe.few is not None:
