@@ -415,6 +415,10 @@ def test_language_modelling_is_what_train_does_with_an_initial_model(home: Path,
     assert result.nats_per_token == trained.nats_per_token
     with pytest.raises(BadSetting, match="freeze does not apply to task lm"):
         run(replace(values, freeze="1"))
+    shorter = run(replace(values, training=replace(values.training, context=8), out=tmp_path / "shorter"))[1]
+    assert shorter.tokens < result.tokens
+    with pytest.raises(BadSetting, match=r"training\.context is 8 and task classify; it is for task lm"):
+        replace(values, task="classify", training=replace(values.training, context=8))
 
 
 def test_pairs_and_files_are_classified(cli: Cli, home: Path, tmp_path: Path) -> None:
@@ -467,7 +471,7 @@ def test_evaluate_scores_a_fine_tuned_model(cli: Cli, home: Path, tmp_path: Path
 
 def test_settings_reach_the_trainer() -> None:
     values = {
-        "batch_size": 3, "batch_tokens": 96, "average_checkpoints": 2,
+        "batch_size": 3, "batch_tokens": 96, "average_checkpoints": 2, "context": 17,
         "gradient_accumulation_steps": 5, "learning_rate": 0.5, "layer_decay": 0.25,
         "schedule": "cosine", "warmup_ratio": 0.125, "weight_decay": 0.75, "label_smoothing": 0.375,
         "gradient_clip": 2.0, "eval_steps": 7, "save_steps": 8, "keep_checkpoints": 9, "patience": 6,

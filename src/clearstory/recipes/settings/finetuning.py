@@ -39,7 +39,7 @@ TaskName = Literal["classify", "pairs", "tag", "embed", "translate", "summarize"
 
 SHARED_TRAINING_SETTINGS = (
     *("batch_size", "batch_tokens", "gradient_accumulation_steps", "learning_rate", "layer_decay", "schedule"),
-    *("warmup_ratio", "average_checkpoints"),
+    *("warmup_ratio", "average_checkpoints", "context"),
     *("weight_decay", "label_smoothing", "gradient_clip", "eval_steps", "save_steps", "keep_checkpoints", "patience"),
     *("precision", "matmul", "device", "threads", "seed"),
 )
@@ -75,6 +75,7 @@ class FinetuneTrainingSettings:
         average_checkpoints: number of last evaluations whose weights are averaged at the end (Vaswani et al. 2017,
             section 6.1); the mean is kept where its metric is the best of the run. 0 averages none.
         precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
+        context: tokens in each sequence, with task lm; default: the model's context.
         matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
             weights, else onednn), or auto: the fastest as measured on this machine.
         device: cpu, cuda, mps, or auto.
@@ -99,6 +100,7 @@ class FinetuneTrainingSettings:
     keep_checkpoints: int = 2
     patience: int = 0
     average_checkpoints: int = 0
+    context: int | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     matmul: Literal["auto", "mkl", "onednn", "mixed"] = "auto"
     device: str = "auto"
@@ -215,6 +217,11 @@ class FinetuneRecipe:
         if self.seeds < 1:
             raise BadSetting(f"seeds is {self.seeds}; it must be at least 1")
         check_few_labels(self)
+        if self.training.context is not None and self.task != "lm":
+            raise BadSetting(
+                f"training.context is {self.training.context} and task {self.task}; it is for task lm: leave it out, "
+                "and cut longer texts with truncate"
+            )
         if self.stride is not None and self.stride < 1:
             raise BadSetting(f"stride is {self.stride}; it must be at least 1")
         if self.stride is not None and self.truncate is not None:

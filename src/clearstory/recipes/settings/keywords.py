@@ -176,6 +176,7 @@ class FinetuneTrainingKeywords(TypedDict, total=False):
     keep_checkpoints: int
     patience: int
     average_checkpoints: int
+    context: int | None
     precision: Literal["auto", "fp32", "bf16"]
     matmul: Literal["auto", "mkl", "onednn", "mixed"]
     device: str
