@@ -302,7 +302,9 @@ def test_a_model_folder_opens_as_it_was_saved(tmp_path: Path) -> None:
         assert json.loads((tmp_path / name / "generation_config.json").read_text())["decoder_start_token_id"] == 3
         with torch.no_grad():
             logits = model.logits(model.forward(TARGET, source=SOURCE)[0])
-        assert torch.equal(opened.logits(TARGET.ids, source=SOURCES), logits)
+        assert_close(opened.logits(TARGET.ids, source=SOURCES), logits, rtol=1e-5, atol=1e-6)
+        stored = opened.model.state_dict()
+        assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
 
 
 def reversed_pairs() -> Any:
