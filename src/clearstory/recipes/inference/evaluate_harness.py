@@ -166,7 +166,7 @@ def task_manager(tasks: Sequence[str], settings: BenchmarkSettings) -> Any:
     folder = None if settings.task_files is None else expand_home(settings.task_files)
     if folder is not None and not folder.is_dir():
         raise BadInput(f"{folder} is no folder; name one with TASK.jsonl or TASK/SPLIT.jsonl for each task")
-    folders = task_folders(tasks)
+    folders = task_folders(tasks, folder)
     include = [*map(str, folders or ()), *([] if folder is None else [str(folder)])]
     manager = TaskManager(include_path=include, include_defaults=folders is None)
     factory = manager._factory
@@ -194,8 +194,9 @@ def task_manager(tasks: Sequence[str], settings: BenchmarkSettings) -> Any:
     return manager
 
 
-def task_folders(tasks: Sequence[str]) -> list[Path] | None:
-    """The folders of the harness in which these tasks and groups, and those that they consist of, are defined.
+def task_folders(tasks: Sequence[str], own: Path | None) -> list[Path] | None:
+    """The folders of the harness in which these tasks and groups, and those that they consist of, are defined; not for
+    those that the user's `own` folder defines.
 
     Reading all of its 14,000 tasks takes half a minute. None where a name is not found, as that of a tag.
     """
@@ -203,7 +204,8 @@ def task_folders(tasks: Sequence[str]) -> list[Path] | None:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     root = Path(lm_eval.tasks.__file__).parent
-    files = files_of_tasks(root)
+    mine = {} if own is None else files_of_tasks(own)
+    files = {**files_of_harness(root), **mine}
     folders: dict[Path, None] = {}
     waiting, seen = list(tasks), set()
     while waiting:
@@ -213,7 +215,8 @@ def task_folders(tasks: Sequence[str]) -> list[Path] | None:
         seen.add(name)
         if name not in files:
             return None
-        folders[root / files[name].relative_to(root).parts[0]] = None
+        if name not in mine:
+            folders[root / files[name].relative_to(root).parts[0]] = None
         members = load_yaml(files[name], resolve_func=False).get("task")
         for member in members if isinstance(members, list) else ():
             waiting.append(member if isinstance(member, str) else str(member.get("task", member.get("group"))))
@@ -221,8 +224,13 @@ def task_folders(tasks: Sequence[str]) -> list[Path] | None:
 
 
 @cache
+def files_of_harness(root: Path) -> Mapping[str, Path]:
+    """`files_of_tasks` of the harness, which do not change."""
+    return files_of_tasks(root)
+
+
 def files_of_tasks(root: Path) -> Mapping[str, Path]:
-    """The YAML file that defines each task and group, by its name."""
+    """The YAML file that defines each task and group of a folder, by its name."""
     files: dict[str, Path] = {}
     for path in sorted(root.glob("**/*.yaml")):
         if found := DEFINED.search(path.read_bytes()):

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -35,6 +36,10 @@ MAX_GENERATED = 256
 """Tokens generated for a request that does not say how many; the harness's own default."""
 
 
+HARNESS_DEVICE = "cuda:0"
+"""What the harness's command line passes where no device is given."""
+
+
 @register_model("clearstory")
 class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     """A model as the harness asks it: log-likelihoods of continuations and of whole texts, and generated texts.
@@ -42,7 +47,7 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
     Args:
         pretrained: a model folder, run folder, checkpoint or .gguf file, or an opened model.
         batch_size: "auto", or the number of sequences of the longest length that a forward pass holds at most.
-        device: cpu, cuda, mps or auto; of several names of one, such as cuda:0, its kind.
+        device: cpu, cuda, mps or auto.
         max_length: tokens of context used; the model's own by default.
         max_gen_toks: tokens generated for a request that does not say how many.
         on_progress: called with the number of requests done and of all.
@@ -60,6 +65,8 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
+        if device == HARNESS_DEVICE and not torch.cuda.is_available():  # nobody asked for it
+            device = None
         self.network, self.tokenizer, self.generation_config = load_generator(pretrained, device)
         require(self.network, Capability.CAUSAL)
         self.name = str(pretrained) if isinstance(pretrained, str | Path) else "clearstory"
