@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import json
 import random
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -320,6 +321,36 @@ def test_the_terminal_runs_its_commands(tmp_path: Path, capsys: pytest.CaptureFi
     ):  # fmt: skip
         assert sentence in shown.err.replace("\n", " "), sentence
     assert "Traceback" not in shown.err
+
+
+def test_ctrl_c_ends_an_answer_or_a_line_and_not_the_conversation(capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[Any] = ["hello", KeyboardInterrupt, "again", EOFError]
+    terminal, _ = talk([])
+
+    def read_line(prompt: str) -> str:
+        line = lines.pop(0)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    terminal.read_line = read_line
+    write, written = terminal.output.write, []
+
+    def interrupted_write(text: str) -> None:
+        write(text)
+        written.append(text)
+        if len(written) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    terminal.output = cast(Any, SimpleNamespace(write=interrupted_write, stderr=terminal.output.stderr))
+    before = signal.getsignal(signal.SIGINT)
+    terminal.run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert terminal.session.answers[0].finished == "interrupted"
+    assert [each["role"] for each in terminal.session.messages] == ["user", "assistant"] * 2
+    shown = capsys.readouterr().err
+    assert "interrupted" in shown
+    assert "Ctrl-D or /exit leaves" in shown
 
 
 def test_lines_of_standard_input_are_messages(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,8 @@ Ctrl-C ends an answer; what was said is kept. A message that begins with a slash
 
 PROMPT, MORE = "> ", ". "
 
+LEAVING = ("/exit", "/quit", "/bye")
+
 QUOTES = '"""'
 
 
@@ -63,17 +65,15 @@ class ChatTerminal:
         while True:
             try:
                 text = read_message(self.read_line)
-            except KeyboardInterrupt:
-                self.output.write("\n")
-                self.note("Ctrl-D or /exit leaves")
-                continue
+                if text.strip() in LEAVING:
+                    return
+                self.handle(text)
             except EOFError:
                 self.output.write("\n")
                 return
-            if text.strip() in ("/exit", "/quit", "/bye"):
-                return
-            try:
-                self.handle(text)
+            except KeyboardInterrupt:  # at the prompt, or a second one in an answer
+                self.output.write("\n")
+                self.note("Ctrl-D or /exit leaves")
             except ClearstoryError as error:
                 self.note(str(error))
             except OSError as error:
