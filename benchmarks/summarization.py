@@ -28,7 +28,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--cpu-seconds", type=float, default=5400)
-    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--targets", nargs="+", default=["query", "key", "value", "out", "gate", "up", "down"])
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--max-source-length", type=int, default=384)
@@ -49,9 +50,19 @@ def main() -> None:
     if args.measure:
         print_result(measure(args, train))
         return
+    targets = [word for name in args.targets for word in ("--lora.targets", name)]
     training = run_clearstory(
         *("finetune", args.model, train, "--task", "summarize", "--validation", "0.05", "--test", dev),
-        *("--prompt-template", PROMPT, *cut, "--lora.rank", str(args.rank), "--cpu-seconds", str(args.cpu_seconds)),
+        *(
+            "--prompt-template",
+            PROMPT,
+            *cut,
+            "--lora.rank",
+            str(args.rank),
+            *targets,
+            "--cpu-seconds",
+            str(args.cpu_seconds),
+        ),
         *("--training.batch_tokens", str(args.batch_tokens), "--training.learning_rate", str(args.learning_rate)),
         *("--training.threads", str(args.threads), "--training.seed", str(args.seed), "--training.eval_steps", "100"),
         *("--max-eval-samples", "1", "--out", str(args.folder), "--overwrite"),
@@ -103,7 +114,7 @@ def measure(args: argparse.Namespace, train: str) -> dict:
             "prompt_template": PROMPT,
             "truncate": "source-right",
             "max_source_length": args.max_source_length,
-            "lora": {"rank": args.rank},
+            "lora": {"rank": args.rank, "targets": tuple(args.targets)},
             "training": {
                 "batch_tokens": args.batch_tokens,
                 "threads": args.threads,
