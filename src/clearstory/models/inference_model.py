@@ -49,8 +49,10 @@ def inference_model(
 
     Embeddings and norms are unchanged. Under "auto", a model is returned unchanged that is not fp32 on a CPU, has no
     output embeddings, or decodes only a few `steps`, unless its weights are in blocks. Raises CannotDo for a precision
-    that this model, its device or this build of torch does not have.
+    that this model, its device or this build of torch does not have. A view is returned as it is.
     """
+    if isinstance(model, InferenceView):
+        return model
     weight = output_weight(model)
     if precision == "auto":
         if weight is None or weight.dtype != torch.float32 or weight.device.type != "cpu":
@@ -187,6 +189,7 @@ class InferenceView(nn.Module):
         self.unembed = unembed
         weight = output_weight(model)
         assert weight is not None, "a view is made of a model with output embeddings"
+        self.config: Any = getattr(model, "config", None)
         self.width = weight.shape[1]
         self.vocab: int = model.vocab
         self.context: int | None = model.context

@@ -122,41 +122,79 @@ static void keep_first_rows(float *x, int64_t width, const int64_t *starts, int6
     for (int64_t s = 0; s < sequences; s++) memmove(x + s * width, x + starts[s] * width, width * sizeof *x);
 }
 
-int32_t encoder_forward(const Encoder *e, float *x, const int64_t *lengths, int64_t sequences, int32_t first_only,
-                        int32_t threads) {
+/* Memory for the numbers of some rows between sublayers. */
+typedef struct {
+    float *normed, *out, *projected, *attended, *feed_forward;
+} Scratch;
+
+static Scratch make_scratch(const Encoder *e, int64_t rows) {
+    const int64_t joined = (e->heads + 2 * e->kv_heads) * e->head_dim, hidden = (e->gated + 1) * e->intermediate_size;
+    const int64_t numbers = rows * (2 * e->width + joined + e->heads * e->head_dim + hidden);
+    Scratch s = {malloc((size_t)numbers * sizeof(float) + 1)};
+    if (!s.normed) return s;
+    s.out = s.normed + rows * e->width, s.projected = s.out + rows * e->width;
+    s.attended = s.projected + rows * joined, s.feed_forward = s.attended + rows * e->heads * e->head_dim;
+    return s;
+}
+
+/* All blocks and the final norm for some sequences, which begin at `starts`. */
+static int32_t forward_sequences(const Encoder *e, float *x, const int64_t *lengths, const int64_t *starts,
+                                 int64_t sequences, int32_t first_only, Scratch s, int32_t threads) {
     const int64_t width = e->width, joined = (e->heads + 2 * e->kv_heads) * e->head_dim;
     const int64_t attended_width = e->heads * e->head_dim, hidden = (e->gated + 1) * e->intermediate_size;
-    int64_t *starts = malloc((size_t)(sequences + 1) * sizeof *starts);
-    if (!starts) return 1;
-    starts[0] = 0;
-    for (int64_t s = 0; s < sequences; s++) starts[s + 1] = starts[s] + lengths[s];
-    int64_t rows = starts[sequences];
-    float *normed = malloc((size_t)rows * (2 * width + joined + attended_width + hidden) * sizeof *normed + 1);
-    if (!normed) return free(starts), 1;
-    float *out = normed + rows * width, *projected = out + rows * width, *attended = projected + rows * joined;
-    float *feed_forward = attended + rows * attended_width;
     const int64_t activation = e->gated ? -1 : e->activation;
+    int64_t rows = starts[sequences];
     int32_t failed = 0;
     for (int64_t layer = 0; layer < e->layers && !failed; layer++) {
         const EncoderBlock *block = e->blocks + layer;
         const int32_t first = first_only && layer == e->layers - 1;
-        const float *input = x;
-        if (e->norm_first) normalise_rows(&block->attention_norm, x, rows, width, normed), input = normed;
-        failed |= panel_product(&block->query_key_value, input, rows, width, projected, joined, -1, threads);
-        failed |= attend_sequences(e, projected, lengths, starts, sequences, first, attended, threads);
+        const float *input = e->norm_first ? s.normed : x;
+        if (e->norm_first) normalise_rows(&block->attention_norm, x, rows, width, s.normed);
+        failed |= panel_product(&block->query_key_value, input, rows, width, s.projected, joined, -1, threads);
+        failed |= attend_sequences(e, s.projected, lengths, starts, sequences, first, s.attended, threads);
         if (first) keep_first_rows(x, width, starts, sequences), rows = sequences;
-        failed |= panel_product(&block->output, attended, rows, attended_width, out, width, -1, threads);
-        add_sublayer(&block->attention_norm, e->norm_first, x, out, rows, width);
+        failed |= panel_product(&block->output, s.attended, rows, attended_width, s.out, width, -1, threads);
+        add_sublayer(&block->attention_norm, e->norm_first, x, s.out, rows, width);
 
-        input = x;
-        if (e->norm_first) normalise_rows(&block->feed_forward_norm, x, rows, width, normed), input = normed;
-        failed |= panel_product(&block->gate_up, input, rows, width, feed_forward, hidden, activation, threads);
-        if (e->gated) activate_rows(e->activation, 1, feed_forward, rows, e->intermediate_size);
-        failed |= panel_product(&block->down, feed_forward, rows, hidden, out, width, -1, threads);
-        add_sublayer(&block->feed_forward_norm, e->norm_first, x, out, rows, width);
+        if (e->norm_first) normalise_rows(&block->feed_forward_norm, x, rows, width, s.normed);
+        failed |= panel_product(&block->gate_up, input, rows, width, s.feed_forward, hidden, activation, threads);
+        if (e->gated) activate_rows(e->activation, 1, s.feed_forward, rows, e->intermediate_size);
+        failed |= panel_product(&block->down, s.feed_forward, rows, hidden, s.out, width, -1, threads);
+        add_sublayer(&block->feed_forward_norm, e->norm_first, x, s.out, rows, width);
     }
     if (e->final_norm.gain) normalise_rows(&e->final_norm, x, rows, width, x);
-    free(normed);
+    return failed;
+}
+
+#define GROUP_TOKENS 384 /* tokens for each thread that go through all layers together: their numbers stay in the cache */
+
+/* The number of sequences, at least one, that go through all layers together, and their starts. */
+static int64_t take_group(const int64_t *lengths, int64_t sequences, int64_t most, int64_t *starts) {
+    int64_t taken = 0;
+    starts[0] = 0;
+    while (taken < sequences && (!taken || starts[taken] + lengths[taken] <= most))
+        starts[taken + 1] = starts[taken] + lengths[taken], taken++;
+    return taken;
+}
+
+int32_t encoder_forward(const Encoder *e, float *x, const int64_t *lengths, int64_t sequences, int32_t first_only,
+                        int32_t threads) {
+    const int64_t most = GROUP_TOKENS * (threads > 1 ? threads : 1);
+    int64_t *starts = malloc((size_t)(sequences + 1) * sizeof *starts);
+    if (!starts) return 1;
+    int64_t longest = 0, total = 0;
+    for (int64_t s = 0; s < sequences; s++) total += lengths[s], longest = lengths[s] > longest ? lengths[s] : longest;
+    const int64_t largest = longest > most ? longest : most;
+    Scratch scratch = make_scratch(e, total < largest ? total : largest);
+    int32_t failed = !scratch.normed;
+    float *group = x;
+    for (int64_t done = 0; done < sequences && !failed;) {
+        const int64_t taken = take_group(lengths + done, sequences - done, most, starts), tokens = starts[taken];
+        failed = forward_sequences(e, group, lengths + done, starts, taken, first_only, scratch, threads);
+        if (first_only) memmove(x + done * e->width, group, (size_t)(taken * e->width) * sizeof *x);
+        group += tokens * e->width, done += taken;
+    }
+    free(scratch.normed);
     free(starts);
     return failed;
 }

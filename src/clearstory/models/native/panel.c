@@ -124,11 +124,14 @@ static void round_to_bytes(const PanelMatrix *m, const float *x, int64_t padded_
     typedef uint8_t numbers __attribute__((vector_size(FLOATS), aligned(1), may_alias));
     floats low = {0}, high = {0}, nothing = {0};
     float least = 0, most = 0;
-    for (int64_t j = 0; j < m->ins; j++) scratch[j] = m->columns ? x[j] * m->columns[j] : x[j];
-    for (int64_t j = m->ins; j < padded_ins; j++) scratch[j] = 0;
+    if (m->columns || m->ins < padded_ins) {
+        for (int64_t j = 0; j < m->ins; j++) scratch[j] = m->columns ? x[j] * m->columns[j] : x[j];
+        for (int64_t j = m->ins; j < padded_ins; j++) scratch[j] = 0;
+        x = scratch;
+    }
     for (int64_t j = 0; j < padded_ins; j += FLOATS) {
-        const floats v = load(scratch + j);
-        low = choose(v < low, v, low), high = choose(v > high, v, high), nothing += v * 0;
+        const floats v = load(x + j);
+        low = lesser(v, low), high = greater(v, high), nothing += v * 0;
     }
     for (int i = 0; i < FLOATS; i++) least = low[i] < least ? low[i] : least, most = high[i] > most ? high[i] : most;
     *scale = (most - least) / 255 + sum_lanes(nothing);
@@ -136,8 +139,7 @@ static void round_to_bytes(const PanelMatrix *m, const float *x, int64_t padded_
     *zero = floorf(-least * factor + 0.5f);
     const float shift = *zero + 0.5f;
     for (int64_t j = 0; j < padded_ins; j += FLOATS) {
-        floats v = load(scratch + j) * factor + shift;
-        v = choose(v < all(255), v, all(255));
+        const floats v = lesser(load(x + j) * factor + shift, all(255));
         *(numbers *)(to + j) = __builtin_convertvector(__builtin_convertvector(v, ints), numbers);
     }
 }
