@@ -10,12 +10,8 @@ import torch
 
 from clearstory.errors import BadInput, ContextOverflow, VocabularyMismatch
 from clearstory.evaluation import continuations
-from clearstory.evaluation.continuations import (
-    ContinuationRequest,
-    ContinuationScorer,
-    rolling_requests,
-    score_continuations,
-)
+from clearstory.evaluation.continuation_requests import ContinuationRequest, rolling_requests
+from clearstory.evaluation.continuations import ContinuationScorer, score_continuations
 from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.transformer.presets import T5_SMALL

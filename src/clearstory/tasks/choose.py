@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadSetting, CannotDo, ContextOverflow
 from clearstory.evaluation.classification import bootstrap_metrics
-from clearstory.evaluation.continuations import ContinuationRequest, ContinuationScorer
+from clearstory.evaluation.continuation_requests import ContinuationRequest
+from clearstory.evaluation.continuations import ContinuationScorer
 from clearstory.metrics import Floats
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch, reads_source
 from clearstory.models.capabilities import Capability, require

@@ -19,7 +19,8 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 
 from clearstory.errors import BadSetting
-from clearstory.evaluation.continuations import ContinuationRequest, ContinuationScorer, rolling_requests
+from clearstory.evaluation.continuation_requests import ContinuationRequest, rolling_requests
+from clearstory.evaluation.continuations import ContinuationScorer
 from clearstory.generation.engine import Engine
 from clearstory.generation.settings import Sampling
 from clearstory.generation.stream_decoder import StreamDecoder

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from clearstory.errors import ContextOverflow
-from clearstory.evaluation.continuations import ContinuationRequest
+from clearstory.evaluation.continuation_requests import ContinuationRequest
 from clearstory.models.base import LanguageModel, reads_source
 from clearstory.models.prompts import bos_or_eos_token_id, encode_source
 from clearstory.recipes.prompting.examples import PromptExample
