@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,3 +58,22 @@ def test_rows_of_a_batch_are_of_similar_length() -> None:
 def test_no_rows_are_an_error() -> None:
     with pytest.raises(BadInput, match="no training example"):
         BucketedBatches([], 8, 0, lambda rows: list(rows))  # type: ignore[arg-type,return-value]
+
+
+def test_batches_of_tokens_have_every_row_once_and_keep_the_limit() -> None:
+    rng = random.Random(3)
+    rows = [SimpleNamespace(length=sum(parts), parts=parts, example=index)
+            for index, parts in enumerate((rng.randint(1, 30), rng.randint(1, 20)) for _ in range(200))]  # fmt: skip
+    rows.append(SimpleNamespace(length=400, parts=(300, 100), example=200))  # longer than a batch: one of its own
+    made: Any = [BucketedBatches(rows, 4, seed, list, batch_tokens=150) for seed in (1, 1, 2)]
+    epochs = [[batches.batch(at) for at in range(2 * batches.batches_per_epoch)] for batches in made]
+    for batches, epoch in zip(made, epochs, strict=True):
+        half = batches.batches_per_epoch
+        for part in (epoch[:half], epoch[half:]):
+            assert sorted(row.example for batch in part for row in batch) == list(range(201))
+        for batch in epoch:
+            padded = len(batch) * sum(max(row.parts[side] for row in batch) for side in (0, 1))
+            assert padded <= 150 or len(batch) == 1
+    assert epochs[0] == epochs[1] != epochs[2]
+    assert epochs[0][:half] != epochs[0][half:]
+    assert max(map(len, epochs[0])) > 4  # the number of rows is no limit
