@@ -242,7 +242,11 @@ def main() -> None:
     parser.add_argument("--cpu-seconds", type=float, default=780)
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--learning-rate", type=float, default=None)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument(
+        "--targets", default="blocks.*", help="layers that LoRA adapts: all linear layers of the blocks"
+    )
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--home", type=Path, default=None)
     a = parser.parse_args()
@@ -264,10 +268,12 @@ def main() -> None:
     for when, model in (("before", a.model), ("after", run)):
         if when == "after":
             progress(f"fine-tuning for {a.cpu_seconds:g} CPU seconds")
-            rate = [] if a.learning_rate is None else ["--training.learning_rate", str(a.learning_rate)]
-            budget = ["--cpu-seconds", str(a.cpu_seconds), "--training.batch_size", "16", "--lora.rank", str(a.rank)]
-            out = ["--out", run, "--overwrite", "--training.threads", "1"]
-            found = run_clearstory("finetune", a.model, str(data), "--task", "chat", *budget, *rate, *out)
+            lora = ["--lora.rank", str(a.rank), "--lora.targets", a.targets]
+            training = {"batch_size": a.batch_size, "learning_rate": a.learning_rate, "threads": 1}
+            flags = [word for name, value in training.items() for word in (f"--training.{name}", str(value))]
+            budget = ["--cpu-seconds", str(a.cpu_seconds), "--out", run, "--overwrite"]
+            found = run_clearstory("finetune", a.model, str(data), "--task", "chat", *lora, *flags, *budget)
+            result["settings"] = training | {"rank": a.rank, "targets": a.targets}
             kept = ("steps", "tokens", "metrics", "seconds", "cpu_seconds")
             result["training"] = {name: found[name] for name in kept if name in found} | {"process": found["process"]}
         progress(f"answers {when}")
