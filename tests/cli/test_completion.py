@@ -30,7 +30,7 @@ def test_commands_presets_views_and_choices_are_offered() -> None:
     assert set(words_for("inspect", "runs/a", "text", "--view", "")) == set(VIEWS)
     assert words_for("train", "--training.optimizer", "") == ["adamw", "muon", "sgd"]
     assert words_for("train", "--training.optimizer=a") == ["--training.optimizer=adamw"]
-    assert words_for("compare", "--models", "ngram,ls") == ["ngram,lstm"]
+    assert words_for("compare", "--models", "ngram,aw") == ["ngram,awd-lstm"]
     assert words_for("help", "train", "l") == words_for("train", "--help", "l") == ["lora"]
     assert words_for("completion", "") == list(SCRIPTS)
     assert words_for("doctor", "") == []
