@@ -37,6 +37,9 @@ MAX_GENERATED = 256
 """Tokens generated for a request that does not say how many; the harness's own default."""
 
 
+TOKENS_OF_SEQUENCE = 128
+"""Tokens of a forward pass for each sequence of a batch size: sequences are packed, not padded."""
+
 HARNESS_DEVICE = "cuda:0"
 """What the harness's command line passes where no device is given."""
 
@@ -47,7 +50,8 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
 
     Args:
         pretrained: a model folder, run folder, checkpoint or .gguf file, or an opened model.
-        batch_size: "auto", or the number of sequences of the longest length that a forward pass holds at most.
+        batch_size: sequences of a forward pass, of about 128 tokens each: it holds as many tokens of others; 1 and
+            "auto" for the usual number.
         device: cpu, cuda, mps or auto.
         max_length: tokens of context used; the model's own by default.
         max_gen_toks: tokens generated for a request that does not say how many.
@@ -79,7 +83,9 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
         self.max_length: int | None = context if max_length is None else int(max_length)
         config: Any = getattr(self.network, "config", None)
         self.start_token_id = find_start_token_id(config, self.tokenizer)
-        sizes = {} if batch_size in (None, "auto") else {"max_batch_tokens": 128 * int(str(batch_size).split(":")[-1])}
+        # The harness's command line passes 1 where no size is given.
+        size = 0 if batch_size is None or str(batch_size).startswith("auto") else int(batch_size)
+        sizes = {"max_batch_tokens": TOKENS_OF_SEQUENCE * size} if size > 1 else {}
         self.scorer = ContinuationScorer(self.network, self.start_token_id, **sizes)
         self._encode_context = lru_cache(4096)(lambda text: tuple(self.tok_encode(text)))
 
