@@ -148,10 +148,11 @@ def best_split(
 
 def is_near(split: BestSplit, runs: Sequence[ScalingRun]) -> bool:
     """Whether a split lies within OUTSIDE times the sizes and amounts of the runs."""
-    sizes, amounts = [run.parameters for run in runs], [run.tokens for run in runs]
-    return min(sizes) / OUTSIDE <= split.parameters <= OUTSIDE * max(sizes) and min(
-        amounts
-    ) / OUTSIDE <= split.tokens <= OUTSIDE * max(amounts)
+
+    def near(value: float, measured: Sequence[int]) -> bool:
+        return min(measured) / OUTSIDE <= value <= OUTSIDE * max(measured)
+
+    return near(split.parameters, [run.parameters for run in runs]) and near(split.tokens, [run.tokens for run in runs])
 
 
 def check_largest(runs: Sequence[ScalingRun], largest: ScalingRun, seed: int) -> HeldOutRun | None:
@@ -181,7 +182,7 @@ def unknowns(
     sentences = []
     for name, values in (("sizes", [run.parameters for run in runs]), ("amounts", [run.tokens for run in runs])):
         ratio = max(values) / min(values)
-        if ratio < NARROW:
+        if ratio < 0.95 * NARROW:  # amounts are rounded to whole batches
             sentences.append(
                 f"what is beyond the {name}, which cover a factor of {ratio:.1f} only, from {min(values):,} to "
                 f"{max(values):,}; {NARROW} or more would tell more"

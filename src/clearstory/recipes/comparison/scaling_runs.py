@@ -56,7 +56,7 @@ TOKENS_PER_PARAMETER = 10
 EVALUATION_TOKENS = 4096
 """Of the evaluation after the last step, which saves the model; its loss is measured after that on more."""
 
-EFFICIENCY = 0.4
+EFFICIENCY = 0.2
 """Share of the training speed of large models that these small ones reach, start-up included."""
 
 
