@@ -33,7 +33,7 @@ COMMANDS = {
     "summarize": "summarize texts with a fine-tuned model or a chat model",
     "tag": "predict the tag of each word of a text",
     "evaluate": "measure how well a model predicts a text, in bits per byte",
-    "prompt": "measure a task that a template and a few examples tell a model",
+    "prompt": "measure zero-shot and few-shot prompting of a task",
     "compare": "train or measure several models on the same text and rank them by bits per byte",
     "inspect": "show what a model computes between a text and its prediction",
     "studio": "serve a local web page for inspecting, running and training models",

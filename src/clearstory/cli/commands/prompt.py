@@ -1,4 +1,4 @@
-"""clearstory prompt: measures a task that a template and a few examples tell a model."""
+"""clearstory prompt: measures zero-shot and few-shot prompting of a task."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from clearstory.recipes.prompting.prompts import PromptMaker
 from clearstory.text.start_tokens import bos_or_eos_token_id
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
-"""Inputs that say nothing, over which label probabilities are averaged. Zhao et al. 2021, section 5."""
+"""Content-free inputs, over which label probabilities are averaged. Zhao et al. 2021, section 5."""
 
 OnProgress = Callable[[int], None] | None
 
@@ -72,7 +72,7 @@ class LikelihoodAnswers:
         return [each / np.array(list(map(len, row.candidates))) for each, row in zip(scores, rows, strict=True)]
 
     def label_bias(self, shots: Sequence[PromptExample], row: PromptExample) -> Floats:
-        """ln of the mean probability of each label after inputs that say nothing, (C,). Zhao et al. 2021, eq. 1."""
+        """ln of the mean probability of each label after content-free inputs, (C,). Zhao et al. 2021, eq. 1."""
         found = self.scores(shots, [content_free(row, text) for text in CONTENT_FREE])
         return np.asarray(np.log(np.mean([softmax(each) for each in found], axis=0)))
 

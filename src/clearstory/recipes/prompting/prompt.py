@@ -1,4 +1,4 @@
-"""Prompt: how well a model does a task that a template and a few examples tell it, without training."""
+"""Prompt: zero-shot and few-shot prompting of a task, measured by the number of examples in the prompt."""
 
 from __future__ import annotations
 

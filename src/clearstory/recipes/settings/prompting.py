@@ -13,7 +13,7 @@ from clearstory.tasks.data.settings import LabelSettings
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRecipe:
-    """Measure a task told by a prompt: a template, and a number of examples shown before each row.
+    """Measure zero-shot and few-shot prompting of a task, by the number of examples shown before each row.
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
@@ -29,7 +29,7 @@ class PromptRecipe:
         answer: likelihood, the candidate that is most likely; or generate, the candidate that the generated text begins
             with.
         normalize: characters divides the log-likelihood of a candidate by its length, for candidates of several words.
-        calibrate: divide each label's probability by that after inputs that say nothing (Zhao et al. 2021).
+        calibrate: divide each label's probability by that after content-free inputs (Zhao et al. 2021).
         separator: text between two examples; \\n is a line feed.
         raw: read prompts as text, and not as messages in the model's chat template.
         system: system message in the model's chat template.
