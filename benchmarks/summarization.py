@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--cpu-seconds", type=float, default=5400)
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--targets", nargs="+", default=["query", "key", "value", "out", "gate", "up", "down"])
+    parser.add_argument("--targets", nargs="+", default=["query", "key", "value", "output", "gate", "up", "down"])
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--max-source-length", type=int, default=384)
