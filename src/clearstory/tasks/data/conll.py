@@ -67,8 +67,8 @@ def read_conll(path: Path, settings: LabelSettings, notes: ReadNotes) -> ConllSe
     odd = [line for line in lines if len(line[1]) != width]
     if len(odd) * 3 >= len(lines) or width > COLUMNS * 3:
         raise BadInput(
-            f"{path} is text, not words with tags{f' (see line {odd[0][0]:,})' if odd else ''}; give a word and its tag "
-            "on each line, or continue training on the text with --task lm"
+            f"{path} is text, not words with tags{f' (see line {odd[0][0]:,})' if odd else ''}; give a word and its "
+            "tag on each line, or continue training on the text with --task lm"
         )
     for number, fields in odd:
         raise BadInput(
