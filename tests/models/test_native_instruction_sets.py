@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import test_decoding_step
+import test_encoder_decoder_for_inference as encoder_decoders
+import test_encoder_for_inference as encoders
 import test_native
+import test_top_tokens
 
 from clearstory.models.native import library
 from clearstory.models.native.library import VARIABLE, find_kernels
@@ -60,3 +63,16 @@ def test_steps(processor: str) -> None:
     for name in test_decoding_step.VARIANTS:
         test_decoding_step.test_steps_are_those_of_the_blocks_in_pytorch(name)
     test_decoding_step.test_a_sequence_that_is_not_finite_leaves_the_others_as_they_are()
+
+
+def test_encoders_and_encoder_decoders(processor: str) -> None:
+    for name in encoders.VARIANTS:
+        encoders.test_it_computes_what_the_encoder_does(name, None)
+    encoders.test_bytes_are_exact_products(None)
+    for name in encoder_decoders.VARIANTS:
+        encoder_decoders.test_it_computes_what_the_model_does(name, None)
+    for precision in ("fp32", "fp16", "int8"):
+        encoder_decoders.test_a_sequence_does_not_depend_on_the_others(precision, None)
+        test_top_tokens.test_outputs_of_panels_are_compared_as_they_are_computed(precision, 2, None)
+    test_top_tokens.test_they_are_those_of_log_softmax(1000, "native")
+    test_top_tokens.test_what_is_not_finite("native")
