@@ -6,7 +6,8 @@ FOLDER is a model folder of transformers, such as: clearstory convert SmolLM2.gg
 models read pieces of the same requests in turns. Without --rows, the sizes are 500 rows of ARC-easy, PIQA and
 HellaSwag, 1,000 of LAMBADA and 200 of each BLiMP set. --out adds the rows to those of a file, so that the whole can be
 measured in several runs: a row that is there already is not measured again. Prints one JSON object: for each task the
-largest difference of two log-likelihoods in nats, how many `is_greedy` differ, the accuracies of both, and their CPU seconds.
+largest difference of two log-likelihoods in nats, how many `is_greedy` differ, the accuracies of both, and their CPU
+seconds.
 
 Numbers in fp32 are rounded, and how much depends on the order of sums: the first --reference-rows of each task are also
 computed by `hf` in float64, from which both distances are told.
