@@ -62,6 +62,8 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
     """Further settings of a recipe that the changed one needs."""
     table = setting_table(RECIPES[name])
     needed = {key: key for key, setting in table.items() if setting.default is MISSING} | NEEDED.get(name, {})
+    if (name, changed) == ("FinetuneRecipe", "training.context"):
+        return {**needed, "task": "lm"}
     if name == "FinetuneRecipe" and changed == "baselines":
         return {**needed, "curve": [8]}
     if name == "FinetuneRecipe" and changed.startswith("lora.") and changed != "lora.rank":
