@@ -41,11 +41,12 @@ def alignment(
         site.check_head(head)
         weights = weights[head, None]
     end = "" if tokenizer.eos_token_id is None else tokenizer.display_token(tokenizer.eos_token_id)
+    where = site.title.removesuffix(", cross-attention")
     mean = weights.double().mean(0)
     heads = "" if site.heads == 1 else f", head {head}" if head is not None else f", mean of {site.heads} heads"
     entropy = -(mean.clamp(min=1e-30).log() * mean).sum(-1).mean()
     return Grid(
-        title=f"Source tokens that each target token was predicted from: cross-attention of {site.title}{heads}",
+        title=f"Source tokens that each target token was predicted from: cross-attention of {where}{heads}",
         row_labels=number_duplicates((*passage.pieces[1:], end)),
         column_labels=passage.source_labels,
         values=tuple(map(tuple, mean.tolist())),

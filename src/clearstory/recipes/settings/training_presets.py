@@ -36,8 +36,8 @@ RECURRENT: dict[str, Any] = {
 
 RECURRENT_SEQ2SEQ: dict[str, Any] = {
     **CLEAR,
-    # Multi30k de-en, after 58 of 90 CPU seconds, batches of 64: `luong` with AdamW at 0.003 had 4.66 nats per target token
-    # (0.34 epochs), with Muon at 0.02 4.37 (0.24 epochs). `lstm-seq2seq` learns at 0.04 in batches of 128, too.
+    # Multi30k de-en, after 58 of 90 CPU seconds, batches of 64: `luong` with AdamW at 0.003 had 4.66 nats per target
+    # token (0.34 epochs), with Muon at 0.02 4.37 (0.24 epochs). `lstm-seq2seq` learns at 0.04 in batches of 128, too.
     "training.muon_learning_rate": 0.03,
     "training.learning_rate": 0.01,
     "training.epsilon": 1e-8,
