@@ -32,7 +32,10 @@ SOURCE = """
 void matrix_product(void) {}
 int decoder_step(void) { return 0; }
 int panel_product(void) { return 0; }
+int panel_top(void) { return 0; }
+int top_tokens(void) { return 0; }
 int encoder_forward(void) { return 0; }
+int cross_decoder_forward(void) { return 0; }
 #ifdef _OPENMP
 int kernels_have_threads(void) { return 1; }
 #else
