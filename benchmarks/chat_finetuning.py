@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--cpu-seconds", type=float, default=780)
     parser.add_argument("--windows", type=int, default=40)
     parser.add_argument("--prompts", type=int, default=200)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument(
         "--targets", default="blocks.*", help="layers that LoRA adapts: all linear layers of the blocks"
