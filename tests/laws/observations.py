@@ -316,6 +316,9 @@ OBSERVED: dict[str, Observation] = {
             "suffixes": "test_tagger.py::test_a_tagger_opens_as_what_was_saved_and_is_a_language_model",
             "experts": "test_mixture.py::test_experts_are_presets_that_predict_the_next_token",
             "cache": "test_mixture.py::test_two_networks_are_mixed",
+            "attention": "test_recurrent_seq2seq.py::test_dot_attention_is_luongs",
+            "bidirectional": "test_recurrent_seq2seq.py::test_the_encoder_equals_torchs_bidirectional_module",
+            "reverse_source": "test_recurrent_seq2seq.py::test_without_attention_the_last_state_is_all_that_is_read",
         }.items()
     },
     "TrainRecipe.model": observe_config,
