@@ -46,7 +46,8 @@ def test_it_computes_what_the_encoder_does(name: str, compiled_kernels: None) ->
     model = random_model(VARIANTS[name])
     form = inference_encoder(model)
     assert isinstance(form, EncoderForInference)
-    for sequences in (SEQUENCES, [SEQUENCES[1], SEQUENCES[1][::-1]]):
+    # The last are more tokens than go through all layers together.
+    for sequences in (SEQUENCES, [SEQUENCES[1], SEQUENCES[1][::-1]], SEQUENCES * 8):
         tokens = TokenBatch.from_sequences(sequences)
         types = (tokens.ids % 2) if model.config.token_types else None
         with inference_mode(model):
