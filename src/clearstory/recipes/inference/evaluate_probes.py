@@ -150,8 +150,8 @@ def find_probe_files(folder: Path) -> dict[ProbeKind, list[Path]]:
 def probe_grammar(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
     """The share of minimal pairs whose good sentence is the more likely one."""
     pairs = [
-        (text_field(row, "sentence_good", place), text_field(row, "sentence_bad", place))
-        for place, row in first_rows(file, limit)
+        (text_field(row, "sentence_good", location), text_field(row, "sentence_bad", location))
+        for location, row in first_rows(file, limit)
     ]
     return paired_score("grammar", "acc", scorer, file, pairs)
 
@@ -159,7 +159,7 @@ def probe_grammar(scorer: SentenceScorer, file: Path, limit: int | None, _: Any)
 def probe_bias(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
     """The share of paired sentences whose more stereotypical one is the more likely one. Nangia et al. 2020."""
     pairs = [
-        (text_field(row, PAIRED[0], place), text_field(row, PAIRED[1], place)) for place, row in first_rows(file, limit)
+        (text_field(row, PAIRED[0], location), text_field(row, PAIRED[1], location)) for location, row in first_rows(file, limit)
     ]
     return paired_score("bias", "stereotype", scorer, file, pairs)
 
@@ -175,15 +175,15 @@ def paired_score(
 def probe_facts(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
     """The share of passages whose last word, or whose answer, is what greedy decoding writes."""
     pairs = []
-    for place, row in first_rows(file, limit):
-        text = text_field(row, "text", place)
+    for location, row in first_rows(file, limit):
+        text = text_field(row, "text", location)
         answer = row.get("answer")
         if isinstance(answer, str) and answer.strip():
             pairs.append((text.rstrip(), f" {answer.strip()}"))
             continue
         context, separator, word = text.rpartition(" ")
         if not separator:
-            raise BadInput(f"{place}: {text[:40]!r} is one word; give a passage, or an answer")
+            raise BadInput(f"{location}: {text[:40]!r} is one word; give a passage, or an answer")
         pairs.append((context, f" {word}"))
     right = np.array([is_greedy for _, is_greedy in scorer.continuations(pairs)])
     return share_score("facts", "acc", file, right, 0.0, scorer.measure)
@@ -239,11 +239,11 @@ def first_rows(file: Path, limit: int | None) -> list[tuple[str, dict[str, Any]]
     return rows
 
 
-def text_field(row: Mapping[str, Any], name: str, place: str) -> str:
+def text_field(row: Mapping[str, Any], name: str, location: str) -> str:
     """The text in a field. Raises BadInput where it is missing or empty."""
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise BadInput(f"{place} has no text {name!r}, only {', '.join(map(repr, row))}; give one")
+        raise BadInput(f"{location} has no text {name!r}, only {', '.join(map(repr, row))}; give one")
     return value.strip()
 
 

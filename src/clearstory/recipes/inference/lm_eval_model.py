@@ -210,13 +210,13 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
             stop=stop,
         )
         ids: Sequence[int] = self.tok_encode(context)
-        source, room = None, self.max_length
+        source, context = None, self.max_length
         if self.backend == "seq2seq":
-            source, ids = list(ids)[-(room or len(ids)) :], []
-        elif room is not None:
-            if count >= room:
-                raise BadSetting(f"max_gen_toks is {count:,} and the context holds {room:,} tokens; generate fewer")
-            ids = ids[-(room - count) :]
+            source, ids = list(ids)[-(context or len(ids)) :], []
+        elif context is not None:
+            if count >= context:
+                raise BadSetting(f"max_gen_toks is {count:,} and the context holds {context:,} tokens; generate fewer")
+            ids = ids[-(context - count) :]
         engine.add(
             ids,
             sampling,
