@@ -207,6 +207,7 @@ def main() -> None:
         if given.widen:
             widen(model, str(Path(scratch) / "widened"))
             model = str(Path(scratch) / "widened")
+        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
         file = Path(scratch) / "sources.json"
         file.write_text(json.dumps(sources), encoding="utf-8")
 
@@ -245,7 +246,7 @@ def main() -> None:
         {
             "rounds": given.rounds,
             "widened": given.widen,
-            "model": json.loads((Path(model) / "config.json").read_text(encoding="utf-8")),
+            "model": {key: value for key, value in config.items() if key != "clearstory"},
             "source_words": words,
             "words_per_cpu_second": {name: speed(name) for name in seconds},
             "ratio_to_ctranslate2": {ours: ratio(ours, theirs) for ours, theirs in pairs},
