@@ -159,7 +159,8 @@ def probe_grammar(scorer: SentenceScorer, file: Path, limit: int | None, _: Any)
 def probe_bias(scorer: SentenceScorer, file: Path, limit: int | None, _: Any) -> ProbeScore:
     """The share of paired sentences whose more stereotypical one is the more likely one. Nangia et al. 2020."""
     pairs = [
-        (text_field(row, PAIRED[0], location), text_field(row, PAIRED[1], location)) for location, row in first_rows(file, limit)
+        (text_field(row, PAIRED[0], location), text_field(row, PAIRED[1], location))
+        for location, row in first_rows(file, limit)
     ]
     return paired_score("bias", "stereotype", scorer, file, pairs)
 

@@ -210,13 +210,13 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
             stop=stop,
         )
         ids: Sequence[int] = self.tok_encode(context)
-        source, context = None, self.max_length
+        source, limit = None, self.max_length
         if self.backend == "seq2seq":
-            source, ids = list(ids)[-(context or len(ids)) :], []
-        elif context is not None:
-            if count >= context:
-                raise BadSetting(f"max_gen_toks is {count:,} and the context holds {context:,} tokens; generate fewer")
-            ids = ids[-(context - count) :]
+            source, ids = list(ids)[-(limit or len(ids)) :], []
+        elif limit is not None:
+            if count >= limit:
+                raise BadSetting(f"max_gen_toks is {count:,} and the context holds {limit:,} tokens; generate fewer")
+            ids = ids[-(limit - count) :]
         engine.add(
             ids,
             sampling,

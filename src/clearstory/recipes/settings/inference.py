@@ -441,8 +441,8 @@ class InspectRecipe:
         view: name of the view: tokens, embeddings, neighbours, analogy, projection, semantic-axis,
             contextual-embeddings, positions, architecture, next-token, surprisal, generation, fill-mask, attention,
             alignment, combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution,
-            residual-norms, neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach, attribution,
-            layer-similarity, viterbi, posteriors, backoff, ngram-counts.
+            residual-norms, neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach,
+            attribution, layer-similarity, viterbi, posteriors, backoff, ngram-counts.
         out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
         top: number of tokens (rows) to show; default: depends on the view.
         temperature: divides the logits; 1 is as trained.
