@@ -228,7 +228,7 @@ def test_thresholds_of_a_curve_are_fitted_to_other_examples(home: Path, tmp_path
         return str(table(tmp_path / name, rows))
 
     values = recipe(home, tmp_path / "run", curve=(20,), seeds=1, steps=2, baselines=("frozen", "tfidf"))
-    files = {"data": (several("train.tsv", 0),), "validation": several("dev.tsv", 1)}
+    files = {"data": (several("train.tsv", 0),), "validation": (several("dev.tsv", 1),)}
     values = replace(values, reading=replace(values.reading, problem="multi"), **files)
     events, result = run(values)
     sentence = "from a probability of 0.5 on"

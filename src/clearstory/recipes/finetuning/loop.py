@@ -80,7 +80,7 @@ def finetune(
     for name in ("validation", "test"):  # a path, a share or several paths, as they are typed
         if values.get(name) is not None:
             given = values[name]
-            values[name] = tuple(map(str, [given] if isinstance(given, str | float | Path) else given))
+            values[name] = tuple(map(str, [given] if isinstance(given, str | int | float | Path) else given))
     for name in ("threshold", "freeze", "teacher"):
         if values.get(name) is not None:
             values[name] = str(values[name])
