@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, UnknownName, nearest
@@ -125,8 +126,8 @@ def read_splits(
     except BadInput:
         table = None  # trees or a folder for each label
     read = read_choice_questions if table is not None and has_choices(table, settings) else read_labeled_texts
-    data: LabeledData = read([examples], settings)  # type: ignore[type-arg,assignment]
-    held: float | LabeledData = read([test], settings) if share is None else share  # type: ignore[type-arg,assignment]
+    data: LabeledData[Any] = read([examples], settings)
+    held: float | LabeledData[Any] = read([test], settings) if share is None else share
     if data.kind not in ("single", "choices"):
         raise BadInput(
             f"{data.name} has several labels or numbers for a text, and a prompt has one answer; give labels"
