@@ -298,15 +298,15 @@ def test_bad_input_is_one_sentence(home: Path, tmp_path: Path) -> None:
     refused(BadSetting, r"curve has 1 labels.* 2 different ones", curve=(1, 8))
     refused(BadSetting, "different numbers", curve=(8, 8))
     refused(BadSetting, "minutes does not apply with curve", curve=(8,), minutes=1.0)
-    refused(BadSetting, "nothing to score on", curve=(8,), validation="0")
+    refused(BadSetting, "nothing to score on", curve=(8,), validation=("0",))
     refused(UnknownName, "baselines names 'frozn'.*frozen", curve=(8,), baselines=("frozn",))
     refused(BadSetting, "there is no curve", baselines=("tfidf",))
     refused(BadSetting, "vectors are random", model="bert-tiny", curve=(8,))
     one = table(tmp_path / "one.tsv", [(text, "good") for text, _ in texts(20)])
     for more in ({"few": 2}, {"curve": (8,)}):
-        refused(BadInput, "good", data=(str(one),), validation="0.1", **more)
+        refused(BadInput, "good", data=(str(one),), validation=("0.1",), **more)
     numbers = table(tmp_path / "numbers.tsv", [(text, str(n / 7)) for n, (text, _) in enumerate(texts(30))])
-    refused(BadSetting, "few is for labels", data=(str(numbers),), validation="0.1", few=2)
+    refused(BadSetting, "few is for labels", data=(str(numbers),), validation=("0.1",), few=2)
 
 
 def test_few_labels_with_adapters(home: Path, tmp_path: Path) -> None:

@@ -301,7 +301,7 @@ def test_the_threshold_of_several_labels_is_fitted_and_saved(home: Path, tmp_pat
     train, rows = table(tmp_path / "train.tsv", every[40:]), every[:40]
     values = recipe(home, tmp_path / "run", training={"num_train_epochs": 1})
     held_out = str(table(tmp_path / "dev.tsv", rows))
-    values = replace(values, data=(str(train),), validation=held_out, reading=LabelSettings(problem="multi"))
+    values = replace(values, data=(str(train),), validation=(held_out,), reading=LabelSettings(problem="multi"))
     _, result = run(values)
     answers = clearstory.classify(tmp_path / "run", [text for text, _ in rows])
     labels = ("bad", "film", "good")

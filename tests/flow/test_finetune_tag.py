@@ -242,11 +242,11 @@ def test_bad_input_is_one_sentence(home: Path, tmp_path: Path, cli: Cli) -> None
         assert not list((tmp_path / "refused").glob("[a-z]*"))
 
     one = conll(tmp_path / "one.conll", [[("the", "DET")], [("a", "DET")]])
-    refused(BadInput, "have the tag 'DET'", data=(str(one),), validation="0")
+    refused(BadInput, "have the tag 'DET'", data=(str(one),), validation=("0",))
     long = conll(tmp_path / "long.conll", [*sentences(20), [("the", "DET")] * 40])
     refused(ContextOverflow, r"long\.conll.* line \d+.* context is 40", data=(str(long),))
     unseen = conll(tmp_path / "unseen.conll", [[("the", "ADJ")]])
-    refused(BadInput, r"unseen\.conll.*ADJ", validation=str(unseen))
+    refused(BadInput, r"unseen\.conll.*ADJ", validation=(str(unseen),))
     with pytest.raises(BadSetting, match=r"class_weights has 2 numbers.*3 labels"):
         run(recipe(home, tmp_path / "refused", training={"class_weights": ("1", "2")}))
     run(recipe(home, tmp_path / "run", steps=1, training={"class_weights": ("balanced",)}))

@@ -54,7 +54,7 @@ def messages_of(record: Mapping[str, Any], location: str) -> Messages:
     which the assistant says nothing.
 
     >>> messages_of({"instruction": "Add.", "input": "1 1", "output": "2"}, "a.jsonl, line 1")
-    ({'role': 'user', 'content': 'Add.\n\n1 1'}, {'role': 'assistant', 'content': '2'})
+    ({'role': 'user', 'content': 'Add.\\n\\n1 1'}, {'role': 'assistant', 'content': '2'})
     """
     values = {name: value for name, value in record.items() if value is not None and value != ""}
     messages = _listed(values, location) or _pair(values, location) or _instruction(values, location)

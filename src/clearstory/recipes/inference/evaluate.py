@@ -14,8 +14,8 @@ from clearstory.evaluation.windows import WindowMode
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation
 from clearstory.recipes.inference.evaluate_harness import HarnessEvaluation
-from clearstory.recipes.inference.evaluate_probes import ProbeEvaluation
 from clearstory.recipes.inference.model_argument import ModelWithTokenizer
+from clearstory.recipes.inference.probe_scores import ProbeEvaluation
 from clearstory.recipes.inference.text_evaluation import Evaluation as Evaluation
 from clearstory.recipes.inference.vector_scores import VectorEvaluation
 from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, BenchmarkSettings, harness_tasks

@@ -15,9 +15,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -27,66 +26,17 @@ from clearstory.errors import BadInput, BadSetting, CannotDo
 from clearstory.evaluation.classification import bootstrap_metrics
 from clearstory.recipes.inference.harness_files import read_rows
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
+from clearstory.recipes.inference.probe_scores import ProbeEvaluation, ProbeKind, ProbeScore
 from clearstory.recipes.inference.sentence_scorer import SentenceScorer
-from clearstory.recipes.notebook_html import html_table
 from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
 from clearstory.recipes.settings.vector_tasks import VectorTask
 from clearstory.tasks.data.choices import ChoiceQuestion, read_choice_questions
-
-ProbeKind = Literal["grammar", "facts", "reasoning", "bias", "weat"]
 
 PROBE_KINDS: tuple[ProbeKind, ...] = ("grammar", "facts", "reasoning", "bias", "weat")
 """Probes in the order of the table; the names of their files, or of their folders, begin so."""
 
 PAIRED = ("sent_more", "sent_less")
 """Fields of paired sentences: that which says more of a stereotype, and that which says less (Nangia et al. 2020)."""
-
-
-@dataclass(frozen=True)
-class ProbeScore:
-    """The score of one file.
-
-    Args:
-        probe: grammar, facts, reasoning, bias or weat.
-        name: name of the file.
-        metric: acc; for paired sentences the share in which the stereotype is more likely; for sets of words the effect
-            size.
-        value: the score.
-        interval: its 95 % interval, by bootstrap over examples; None where there is none.
-        chance: the score of a model that knows nothing; of bias, that of one without any.
-        examples: number of examples.
-        measure: likelihood, or pseudo-likelihood of an encoder.
-    """
-
-    probe: ProbeKind
-    name: str
-    metric: str
-    value: float
-    interval: tuple[float, float] | None
-    chance: float
-    examples: int
-    measure: str = "likelihood"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeEvaluation:
-    """The scores of all probes, and a sentence for each that was skipped."""
-
-    scores: tuple[ProbeScore, ...]
-    skipped: tuple[str, ...]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """The scores as a dictionary for JSON."""
-        return {
-            "probes": [asdict(each) for each in self.scores],
-            "skipped": list(self.skipped),
-            "seconds": self.seconds,
-        }
-
-    def _repr_html_(self) -> str:
-        """The table, for notebooks."""
-        return html_table((f"{each.probe} {each.name}", f"{each.value:.3f}") for each in self.scores)
 
 
 def evaluate_probes(
