@@ -12,7 +12,11 @@ from torch import Tensor
 from clearstory.metrics import Score
 from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, TokenBatch
+from clearstory.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+
+Seq2SeqModel = EncoderDecoder | RecurrentEncoderDecoder
+"""A model of a target given its source."""
 
 
 class Seq2SeqBatch(Protocol):
@@ -34,9 +38,7 @@ class Seq2SeqBatch(Protocol):
         """The batch on `device`."""
 
 
-def target_nll(
-    model: EncoderDecoder, batch: Seq2SeqBatch, label_smoothing: float = 0.0
-) -> tuple[Float[Tensor, ""], int]:
+def target_nll(model: Seq2SeqModel, batch: Seq2SeqBatch, label_smoothing: float = 0.0) -> tuple[Float[Tensor, ""], int]:
     """The summed negative log-likelihood of a batch's targets in nats, differentiable, and the number of targets.
 
     `label_smoothing` is the share of each target spread over the vocabulary (Szegedy et al. 2016, section 7).
@@ -49,7 +51,7 @@ def target_nll(
 
 
 @torch.no_grad()
-def score_targets(model: EncoderDecoder, batches: Iterable[Seq2SeqBatch]) -> Score:
+def score_targets(model: Seq2SeqModel, batches: Iterable[Seq2SeqBatch]) -> Score:
     """Summed negative log-likelihood of all targets, without label smoothing, and their number."""
     device = next(model.parameters()).device
     score = Score()

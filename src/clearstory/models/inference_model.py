@@ -200,7 +200,7 @@ class InferenceView(nn.Module):
         self.requires_grad_(False)
         self.eval()
 
-    def init_state(self, batch_size: int = 1, **source: TokenBatch) -> State:
+    def init_state(self, batch_size: int = 1, **source: TokenBatch | None) -> State:
         """The state of `batch_size` empty sequences, after a `source` where the model reads one."""
         return cast(State, self.base_model.init_state(batch_size, **source))
 

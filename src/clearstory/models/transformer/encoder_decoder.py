@@ -132,7 +132,7 @@ class EncoderDecoder(CompilableStack):
         hidden = self.decoder.run_blocks_with_cache(x, rows, new, positions)
         return self.scale_hidden(hidden), replace(state, rows=rows)
 
-    def scale_hidden(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
+    def scale_hidden(self, x: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """x / √W where the config has `logit_scale` (T5 with tied embeddings; Raffel et al. 2020, in their code)."""
         return x / math.sqrt(self.config.width) if self.config.logit_scale else x
 

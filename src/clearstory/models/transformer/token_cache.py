@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-TokenChain = tuple[Tensor, int, "TokenChain"] | None
+TokenChain = tuple[Tensor, int, Any] | None
 """What keeps a sequence's tokens in memory: the tensor and row of the last one, and the chain of those before it."""
 
 

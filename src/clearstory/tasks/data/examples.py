@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 Kind = Literal[
     "single", "multi", "regression", "tags", "pairs", "triplets", "scores", "targets", "conversations", "choices"
@@ -14,6 +14,7 @@ targets to generate; messages of users and an assistant.
 """
 
 
+@runtime_checkable
 class DataExample(Protocol):
     """What all examples have."""
 
