@@ -175,7 +175,8 @@ def report_page(title: str, report: PromptReport) -> str:
     ways = list(dict.fromkeys(each.answers for each in report.means))
     rows = [(f"{shots}", *cells_of(report.means, ways, shots)) for shots in sorted({e.shots for e in report.means})]
     parts.append(html_table(("examples", *ways), rows))
-    parts.append(f'<h2>A prompt</h2><pre style="white-space: pre-wrap">{escape(report.prompt)}</pre>')
+    prompt = "\n".join(escape(line) for line in report.prompt.split("\n"))
+    parts.append(f'<h2>A prompt</h2><pre style="white-space: pre-wrap">{prompt}</pre>')
     light, dark = css_variables(LIGHT), css_variables(DARK)
     return PAGE.format(title=escape(title), light=light, dark=dark, body="\n".join(parts))
 
