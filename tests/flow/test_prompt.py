@@ -107,7 +107,8 @@ def test_a_curve_of_any_family_with_its_baselines(config: Any, reviews: Path, tm
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert len(lines) == 6 * (1 + 3 + 3) * 2
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "<svg" in page and page.partition("<pre")[2].partition("</pre>")[0].count("\n\n") == 2
+    assert "<svg" in page
+    assert page.partition("<pre")[2].partition("</pre>")[0].count("\n\n") == 2
 
 
 def test_draws_are_nested_and_follow_the_seed(reviews: Path) -> None:
