@@ -100,6 +100,9 @@ def test_a_curve_of_any_family_with_its_baselines(config: Any, reviews: Path, tm
     assert (report.rows, report.chance) == (6, 0.5)
     assert report.means[0].interval is None
     assert len(report.verdicts) == 2
+    for verdict, answers in zip(report.verdicts, ("likelihood", "calibrated"), strict=True):
+        best = max((each for each in report.means if each.answers == answers), key=lambda each: each.mean)
+        assert verdict.endswith("one draw, no interval") == (best.interval is None), "no claim without an interval"
     assert report.prompt.count("\n\n") == 2
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved["means"][1]["mean"] == report.means[1].mean

@@ -100,13 +100,13 @@ class PromptReport:
         for answers in dict.fromkeys(each.answers for each in self.scores):
             own = [each for each in self.means if each.answers == answers]
             best = max(own, key=lambda each: each.mean)
-            low, high = best.interval or (best.mean, best.mean)
+            low, high = best.interval or (0.0, 1.0)
             interval = f" ({low:.3f} to {high:.3f})" if best.interval else ""
             than = "above" if low > baseline else "below" if high < baseline else "not different from"
-            found.append(
-                f"{answers}: best with {best.shots} examples, accuracy {best.mean:.3f}{interval}, {than} {name} "
-                f"{baseline:.3f}"
+            beside = (
+                f"{than} {name} {baseline:.3f}" if best.interval else f"{name} {baseline:.3f}, one draw, no interval"
             )
+            found.append(f"{answers}: best with {best.shots} examples, accuracy {best.mean:.3f}{interval}, {beside}")
         return tuple(found)
 
     def curve(self) -> Curve:
