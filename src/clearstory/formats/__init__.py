@@ -13,12 +13,13 @@ llama2c.py          checkpoints of llama2.c
 hf/                 folders of transformers
   config_json.py        detect a format, read config.json, choose a format
   architecture.py       one class of transformers, as a table row
-  decoders.py           GPT-2, Llama, Qwen3, Phi-3, Mistral
+  decoders.py           GPT-2, Llama, Qwen3, Phi-3, Mistral, Gemma 3
   encoders.py           BERT and its pre-training heads
   encoder_decoders.py   T5, Marian
   classifiers.py        each of these with a classification head
   label_keys.py         its labels
   config_keys.py        keys of config.json and fields of our configs
+  local_layer_keys.py   keys for layers of two kinds: with a sliding window, and of the whole context
   attention_keys.py     keys for heads, rotary embeddings and sliding windows
   encoder_decoder_keys.py
   declared_keys.py      keys of no single class: inert ones, and those of other classes

@@ -83,20 +83,30 @@ class _RMS(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """x divided by its root mean square, times a learned gain. Zhang and Sennrich 2019, eq. 4."""
+    """x divided by its root mean square, times a learned gain. Zhang and Sennrich 2019, eq. 4.
 
-    def __init__(self, width: int, eps: float) -> None:
+    The gain is the weight, or with `unit_offset` 1 + weight (Gemma).
+    """
+
+    def __init__(self, width: int, eps: float, *, unit_offset: bool = False) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(width) if unit_offset else torch.ones(width))
+        self.eps, self.unit_offset = eps, unit_offset
+
+    @property
+    def gain(self) -> Float[Tensor, "W"]:
+        """The factors of the normalised vector; those of a weight in bf16 are fp32."""
+        if not self.unit_offset:
+            return self.weight
+        return 1 + (self.weight.float() if self.weight.dtype == torch.bfloat16 else self.weight)
 
     def forward(self, x: Float[Tensor, "*D W"]) -> Float[Tensor, "*D W"]:
         """Over the last dimension."""
         if (
             torch.compiler.is_compiling() or x.device.type != "cpu"
         ):  # on a GPU it is one kernel, and this would be seven
-            return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), self.eps)
-        out: Tensor = _RMS.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]  # torch's
+            return F.rms_norm(x, self.weight.shape, self.gain.to(x.dtype), self.eps)
+        out: Tensor = _RMS.apply(x, self.gain, self.eps)  # type: ignore[no-untyped-call]  # torch's
         return out
 
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
-from clearstory.formats.gguf.config_keys import ORIGINAL_CONTEXT, gpt2_keys, llama_keys, phi3_keys
+from clearstory.formats.gguf.config_keys import ORIGINAL_CONTEXT, gemma3_keys, gpt2_keys, llama_keys, phi3_keys
 from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_unknown_keys
-from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
+from clearstory.formats.hf.decoders import GEMMA3_FIXED_FIELDS
+from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule, Weights
 from clearstory.formats.rotary_layout import RenameRotary
 from clearstory.models.config import Config
 from clearstory.models.head_config import ClassifierConfig
@@ -189,6 +190,43 @@ def phi3_weights(config: TransformerConfig) -> WeightMap:
     return WeightMap(OUTSIDE, (*common_rules(), *rules), c.layers)
 
 
+@dataclass(frozen=True)
+class RenameGain:
+    """A norm under another name, whose file holds 1 + weight."""
+
+    external: str
+    native: str
+
+    def to_native(self, external: Weights, layer: int) -> dict[str, Tensor]:
+        return self.shifted(Rename(self.external, self.native).to_native(external, layer), -1)
+
+    def from_native(self, native: Weights, layer: int) -> dict[str, Tensor]:
+        return self.shifted(Rename(self.external, self.native).from_native(native, layer), 1)
+
+    @staticmethod
+    def shifted(weights: Weights, by: int) -> dict[str, Tensor]:
+        """The weights plus a number; those without data as they are."""
+        return {name: each if each.is_meta else each + by for name, each in weights.items()}
+
+
+def gemma3_weights(config: TransformerConfig) -> WeightMap:
+    """Gemma 3: Qwen3's names, norms after each sublayer, and gains in place of the weights of norms."""
+    qwen3, block, native = qwen3_weights(config), "blk.{layer}", "blocks.{layer}"
+    after = (
+        RenameGain(f"{block}.post_attention_norm", f"{native}.attention.output_norm"),
+        RenameGain(f"{block}.post_ffw_norm", f"{native}.feed_forward.output_norm"),
+    )
+    return WeightMap(gains(qwen3.outside), (*gains(qwen3.per_layer), *after), config.layers)
+
+
+def gains(rules: tuple[WeightRule, ...]) -> tuple[WeightRule, ...]:
+    """Rules of which those of norms are rules of gains."""
+    return tuple(
+        RenameGain(each.external, each.native) if isinstance(each, Rename) and each.native.endswith("norm") else each
+        for each in rules
+    )
+
+
 def gpt2_weights(config: TransformerConfig) -> WeightMap:
     """GPT-2: query, key, value are fused; matrices are not transposed, unlike in transformers."""
     attention = tuple(f"blocks.{{layer}}.attention.{name}" for name in ("query", "key", "value"))
@@ -202,6 +240,8 @@ def gpt2_weights(config: TransformerConfig) -> WeightMap:
 LLAMA_FIELDS = {"norm": "rms", "positions": "rotary", "gated": True, "activation": "silu", "bias": False}
 GPT2_FIELDS = {"norm": "layer", "positions": "learned", "gated": False, "activation": "gelu_tanh", "bias": True}
 
+GEMMA3_FIELDS = {**GEMMA3_FIXED_FIELDS, "activation": "gelu_tanh"}
+
 GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
     each.name: each
     for each in (
@@ -209,6 +249,7 @@ GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
         GGUFArchitecture("llama", llama_keys, LLAMA_FIELDS, llama_weights, has_rope_factors=True, optional_biases=True),
         GGUFArchitecture("qwen3", llama_keys, {**LLAMA_FIELDS, "qk_norm": True}, qwen3_weights),
         GGUFArchitecture("phi3", phi3_keys, LLAMA_FIELDS, phi3_weights),
+        GGUFArchitecture("gemma3", gemma3_keys, GEMMA3_FIELDS, gemma3_weights),
     )
 }
 """In the order in which they are tried for a config of ours."""

@@ -118,6 +118,52 @@ def phi3_keys(name: str) -> tuple[ConfigKey, ...]:
     return (*llama_keys(name), SlidingWindowKey(f"{name}.attention.sliding_window", disabled=0))
 
 
+@dataclass(frozen=True)
+class Gemma3AttentionKeys:
+    """Sliding window, interval of the layers without one, and rotary base of those with one. llama.cpp takes 6 and
+    10,000 where a file names neither, and scales scores by the root of width / heads in the model of 62 layers.
+    """
+
+    name: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        names = ("attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa")
+        return tuple(f"{self.name}.{key}" for key in names)
+
+    def to_native(self, external: ExternalConfig) -> dict[str, Any]:
+        window, interval, base = self.keys
+        native = IntKey(window, "sliding_window").to_native(external)
+        native |= IntKey(interval, "global_interval").to_native({interval: 6, **external})
+        native |= FloatKey(base, "local_rope_theta", 1.0, MAX_ROPE_THETA).to_native({base: 10_000.0, **external})
+        if external.get(f"{self.name}.block_count") == LAYERS_WITH_OTHER_SCALE:
+            width, heads = (external[f"{self.name}.{key}"] for key in ("embedding_length", "attention.head_count"))
+            native["attention_scale"] = (width // heads) ** -0.5
+        return native
+
+    def from_native(self, config: TransformerConfig) -> dict[str, Any]:
+        window, interval, base = self.keys
+        written = {window: config.sliding_window}
+        # Readers that know no other value refuse a file that names one.
+        if config.global_interval != 6:
+            written[interval] = config.global_interval
+        return written if config.local_rope_theta == 10_000.0 else {**written, base: config.local_rope_theta}
+
+
+LAYERS_WITH_OTHER_SCALE = 62
+"""Layers of Gemma 3 27B, by which llama.cpp recognizes it."""
+
+
+def gemma3_keys(name: str) -> tuple[ConfigKey, ...]:
+    """Keys of Gemma 3: Llama's and those of layers of two kinds."""
+    return (
+        *llama_keys(name),
+        Gemma3AttentionKeys(name),
+        FixedKey(f"{name}.attn_logit_softcapping", None, None),
+        FixedKey(f"{name}.final_logit_softcapping", None, None),
+    )
+
+
 def gpt2_keys(name: str) -> tuple[ConfigKey, ...]:
     """Keys of GPT-2."""
     return (

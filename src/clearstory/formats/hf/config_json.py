@@ -207,6 +207,7 @@ def class_names(architectures: Iterable[HFArchitecture | HFClassifier]) -> str:
 BARE_MODELS = {
     **{f"{stem}Model": stem.lower() for stem in ("GPT2", "Llama", "Mistral", "Phi3", "Qwen3", "T5", "Marian")},
     "GPT2DoubleHeadsModel": "gpt2",
+    "Gemma3TextModel": "gemma3_text",
 }
 """model_type of classes without a head of their own, and of GPT-2 with two, of which one is opened."""
 

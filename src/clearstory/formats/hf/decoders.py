@@ -1,6 +1,8 @@
-"""Decoders of transformers, a row each: GPT-2, Llama, Qwen3, Phi-3 and Mistral."""
+"""Decoders of transformers, a row each: GPT-2, Llama, Qwen3, Phi-3, Mistral and Gemma 3."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture, infer_tie_embeddings
 from clearstory.formats.hf.attention_keys import (
@@ -25,6 +27,7 @@ from clearstory.formats.hf.config_keys import (
     IntKey,
     IntKeyWithDefault,
 )
+from clearstory.formats.hf.local_layer_keys import LocalLayerKeys, LocalRopeKeys, QueryScaleKey
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule
 from clearstory.models.transformer.config import TransformerConfig
 
@@ -94,6 +97,20 @@ def phi3_weights(config: TransformerConfig) -> WeightMap:
     )
 
 
+def gemma3_weights(config: TransformerConfig) -> WeightMap:
+    """Gemma 3: Llama with norms before and after each sublayer, and of queries and keys."""
+    block, native = "model.layers.{layer}", "blocks.{layer}"
+    llama = llama_weights(config)
+    norms = {
+        "post_attention_layernorm": "attention.output_norm",
+        "pre_feedforward_layernorm": "feed_forward_norm",
+        "post_feedforward_layernorm": "feed_forward.output_norm",
+    }
+    others = [rule for rule in llama.per_layer if rule != llama_feed_forward_norm(block, native)]
+    renamed = [Rename(f"{block}.{theirs}", f"{native}.{ours}") for theirs, ours in norms.items()]
+    return replace(llama, per_layer=(*others, *renamed))
+
+
 LLAMA_OUTSIDE: tuple[WeightRule, ...] = (
     Rename("model.embed_tokens", "embedding"),
     Rename("model.norm", "norm"),
@@ -106,12 +123,26 @@ def llama_common_rules(block: str, native: str) -> tuple[WeightRule, ...]:
     return (
         Rename(f"{block}.input_layernorm", f"{native}.attention_norm"),
         Rename(f"{block}.self_attn.o_proj", f"{native}.attention.output"),
-        Rename(f"{block}.post_attention_layernorm", f"{native}.feed_forward_norm"),
+        llama_feed_forward_norm(block, native),
         Rename(f"{block}.mlp.down_proj", f"{native}.feed_forward.down"),
     )
 
 
+def llama_feed_forward_norm(block: str, native: str) -> Rename:
+    """The rule of the norm before the feed-forward layers, which Llama names after what it follows."""
+    return Rename(f"{block}.post_attention_layernorm", f"{native}.feed_forward_norm")
+
+
 LLAMA_FIXED_FIELDS = {"norm": "rms", "positions": "rotary", "gated": True}
+
+GEMMA3_FIXED_FIELDS = {
+    **LLAMA_FIXED_FIELDS,
+    "norm": "rms_unit_offset",
+    "sandwich_norm": True,
+    "embed_scale": True,
+    "qk_norm": True,
+    "bias": False,
+}
 
 LLAMA_DUPLICATES = {"lm_head.weight": "model.embed_tokens.weight"}
 
@@ -283,6 +314,43 @@ DECODERS: tuple[HFArchitecture, ...] = (
         infer_from_weights=infer_tie_embeddings("model.embed_tokens.weight"),
         duplicate_weights=LLAMA_DUPLICATES,
         weight_map=llama_weights,
+        ignored_weights=LLAMA_BUFFERS,
+    ),
+    HFArchitecture(
+        name="Gemma3ForCausalLM",
+        model_type="gemma3_text",
+        keys=(
+            *(each for each in LLAMA_KEYS if not set(each.keys) & {"hidden_act", "rope_theta", "pretraining_tp"}),
+            ChoiceKey("hidden_activation", "activation", ACTIVATION_NAMES),
+            HeadDimKey("head_dim", "hidden_size", "num_attention_heads"),
+            LocalLayerKeys(),
+            LocalRopeKeys(),
+            QueryScaleKey(),
+            FixedKey("attention_bias", False, False),
+            FixedKey("attn_logit_softcapping", None, None),
+            FixedKey("final_logit_softcapping", None, None),
+            FixedKey("use_bidirectional_attention", False, False),
+        ),
+        defaults={
+            **{key: value for key, value in LLAMA_DEFAULTS.items() if key != "hidden_act"},
+            "vocab_size": 262_208,
+            "max_position_embeddings": 131_072,
+            "hidden_size": 2304,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "intermediate_size": 9216,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "sliding_window": 4096,
+            "query_pre_attn_scalar": 256,
+            "tie_word_embeddings": True,
+        },
+        fixed_fields=GEMMA3_FIXED_FIELDS,
+        weight_prefix="model.",
+        infer_from_weights=infer_tie_embeddings("model.embed_tokens.weight"),
+        duplicate_weights=LLAMA_DUPLICATES,
+        weight_map=gemma3_weights,
         ignored_weights=LLAMA_BUFFERS,
     ),
 )

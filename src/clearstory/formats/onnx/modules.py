@@ -42,7 +42,7 @@ class DecoderModule(nn.Module):
         indices = past[0].shape[2] + torch.arange(input_ids.shape[1])
         key_positions = token_positions(attention_mask)
         positions = key_positions.index_select(1, indices)
-        bias = causal_bias(model, attention_mask, key_positions, positions, indices)
+        bias = causal_biases(model, attention_mask, key_positions, positions, indices)
         x, present = run_causal_stack(model, model.embed_tokens(input_ids, positions), positions, bias, past)
         return model.logits(x), *present
 
@@ -109,7 +109,7 @@ class ClassifierModule(nn.Module):
             hidden = run_bidirectional_stack(backbone, x, attention_mask, token_type_ids)
         else:
             positions = token_positions(attention_mask)
-            bias = causal_bias(backbone, attention_mask, positions, positions, torch.arange(input_ids.shape[1]))
+            bias = causal_biases(backbone, attention_mask, positions, positions, torch.arange(input_ids.shape[1]))
             x = backbone.embed_tokens(input_ids, positions)
             hidden, _ = run_causal_stack(backbone, x, positions, bias)
         if isinstance(model, SequenceClassifier):
@@ -161,7 +161,7 @@ class TargetDecoderModule(nn.Module):
         source_bias = mask_bias(encoder_attention_mask, encoder_hidden_states.dtype)[:, None, None]
         mask = torch.ones_like(input_ids)  # no mask: padding must be on the right, where no token attends to it
         positions = token_positions(mask)
-        bias = causal_bias(model.decoder, mask, positions, positions, torch.arange(input_ids.shape[1]))
+        bias = causal_biases(model.decoder, mask, positions, positions, torch.arange(input_ids.shape[1]))
         x = model.decoder.embed_inputs(model.embedding(input_ids), positions)
         x, _ = run_causal_stack(model.decoder, x, positions, bias, source=(encoder_hidden_states, source_bias))
         return (model.logits(model.scale_hidden(x)),)
@@ -239,8 +239,22 @@ def mask_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(mask > 0, 0.0, torch.finfo(dtype).min).to(dtype)
 
 
+def causal_biases(
+    stack: Stack,
+    mask: Int[Tensor, "B S"],
+    key_positions: Int[Tensor, "B S"],
+    positions: Int[Tensor, "B T"],
+    indices: Int[Tensor, "T"],
+) -> list[Float[Tensor, "B H T S"]]:
+    """The additive bias of causal attention in each block; see `causal_bias`."""
+    windows = [stack.config.window(layer) for layer in range(len(stack.blocks))]
+    by_window = {each: causal_bias(stack, each, mask, key_positions, positions, indices) for each in set(windows)}
+    return [by_window[each] for each in windows]
+
+
 def causal_bias(
     stack: Stack,
+    window: int | None,
     mask: Int[Tensor, "B S"],
     key_positions: Int[Tensor, "B S"],
     positions: Int[Tensor, "B T"],
@@ -251,8 +265,8 @@ def causal_bias(
     `indices` are the columns of the queries in the sequence, `positions` their positions.
     """
     visible = (torch.arange(mask.shape[1]) <= indices[:, None]) & (mask[:, None] > 0)
-    if stack.config.sliding_window is not None:
-        visible = visible & (key_positions[:, None] > positions[:, :, None] - stack.config.sliding_window)
+    if window is not None:
+        visible = visible & (key_positions[:, None] > positions[:, :, None] - window)
     bias = mask_bias(visible, torch.float32)[:, None]
     return bias if stack.relative_position_bias is None else bias + relative_bias(stack, key_positions, positions)
 
@@ -271,16 +285,16 @@ def run_causal_stack(
     stack: Stack,
     x: Float[Tensor, "B T W"],
     positions: Int[Tensor, "B T"],
-    bias: Float[Tensor, "B H T S"],
+    biases: Sequence[Float[Tensor, "B H T S"]],
     past: Sequence[Tensor] = (),
     source: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Float[Tensor, "B T W"], list[Tensor]]:
     """Hidden states of a causal stack after a past, and the keys and values of past and new tokens."""
-    rotary = None if stack.rotary is None else stack.rotary.cos_sin(positions, x.dtype)
+    rotary = stack.rotary_angles(positions, x.dtype)
     present: list[Tensor] = []
     for index, each in enumerate(stack.blocks):
         block = cast(Block, each)
-        attention = CachedAttention(block.attention, rotary, bias, past[2 * index : 2 * index + 2])
+        attention = CachedAttention(block.attention, rotary[index], biases[index], past[2 * index : 2 * index + 2])
         x = block.residual(x, block.attention_norm, attention)
         if source is not None and block.cross_attention is not None and block.cross_attention_norm is not None:
             x = block.residual(

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clearstory.errors import BadInput
+from clearstory.errors import BadInput, CannotDo
 from clearstory.lens.hooks.activations import transformer_stacks, unwrap_model
 from clearstory.lens.hooks.passage import Passage
 from clearstory.models.autograd_functions import LayerNorm
@@ -46,6 +46,15 @@ class Sublayer:
     def title(self) -> str:
         """For people: "3 feed-forward"."""
         return f"{self.layer} {self.kind}"
+
+
+def require_linear_outputs(stack: Stack) -> None:
+    """Raises CannotDo for a stack that normalises the outputs of its sublayers: they are no sums over heads."""
+    if stack.config.sandwich_norm:
+        raise CannotDo(
+            "this model normalises the output of every sublayer, so what a head or neuron adds to the residual stream "
+            "depends on all others; use --view attention, residual-stream or logit-lens"
+        )
 
 
 def output_stack(model: LanguageModel) -> tuple[str, Stack]:

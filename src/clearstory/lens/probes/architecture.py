@@ -22,7 +22,8 @@ from clearstory.models.ngram.model import NGram
 from clearstory.models.recurrent.config import CELL_NAMES
 from clearstory.models.recurrent.encoder_decoder import RecurrentEncoderDecoder
 from clearstory.models.recurrent.model import Recurrent
-from clearstory.models.transformer.block import Block
+from clearstory.models.transformer.attention import Attention
+from clearstory.models.transformer.block import Block, FeedForward
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
@@ -32,7 +33,7 @@ from clearstory.text.tokenizers import Tokenizer
 LEFT, COLUMN_WIDTH, GAP, SIDE_WIDTH = 2, 34, 9, 26
 """In characters: left margin, width of a column, gap between two columns, and width of a side column."""
 
-NORMS = {"rms": "RMSNorm", "layer": "LayerNorm"}
+NORMS = {"rms": "RMSNorm", "rms_unit_offset": "RMSNorm", "layer": "LayerNorm"}
 
 ATTENTION = {"rotary": "rotary attention", "relative_bias": "attention with relative bias"}
 """Names of attention that encodes positions itself."""
@@ -192,12 +193,19 @@ def add_blocks(column: FigureColumn, stack: Stack) -> Box | None:
     column.extend_stream()
 
     def add_sublayer(
-        name: str, shape: str, module: nn.Module, norm: nn.Module, role: Literal["attention", "mlp"] = "attention"
+        name: str,
+        shape: str,
+        module: Attention | FeedForward,
+        norm: nn.Module,
+        role: Literal["attention", "mlp"] = "attention",
     ) -> Box:
         column.start_branch()
         if c.norm_first:
             column.add_box(NORMS[c.norm], "", parameter_count(norm), "norm")
-        box = column.add_box(name, shape, parameter_count(module), role)
+        own = 0 if module.output_norm is None else parameter_count(module.output_norm)
+        box = column.add_box(name, shape, parameter_count(module) - own, role)
+        if module.output_norm is not None:
+            column.add_box(NORMS[c.norm], "", own, "norm")
         column.join_branch()
         if not c.norm_first:
             column.add_box(NORMS[c.norm], "", parameter_count(norm), "norm")
@@ -208,6 +216,7 @@ def add_blocks(column: FigureColumn, stack: Stack) -> Box | None:
     mask = "bidirectional"
     if block.attention.causal:
         mask = f"window {c.sliding_window:,}" if c.sliding_window else "causal"
+        mask += f" but in every {c.global_interval}th" if c.global_interval else ""
     name = ATTENTION.get(c.positions, "attention")
     add_sublayer(name, f"{heads}{kv_heads}, {mask}", block.attention, block.attention_norm)
     if block.cross_attention is not None and block.cross_attention_norm is not None:

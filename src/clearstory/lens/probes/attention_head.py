@@ -29,6 +29,7 @@ from clearstory.lens.hooks.attention_sites import (
     linear_weight,
 )
 from clearstory.lens.hooks.passage import Passage, encode_passage
+from clearstory.lens.hooks.residual_stream import require_linear_outputs
 from clearstory.lens.probes.attention import attention_caption
 from clearstory.lens.views import Cell, Grid, GridPalette, Panel, Report, Table
 from clearstory.models.autograd_functions import RMSNorm
@@ -172,8 +173,9 @@ def source_name(model: LanguageModel) -> str:
 def head_output_in_stream(site: AttentionSite, output: Float[Tensor, "T D"], head: int) -> Float[Tensor, "T W"]:
     """One head's output times its columns of the output matrix, without the bias.
 
-    The output of attention is the sum over its heads, plus the bias.
+    The output of attention is the sum over its heads, plus the bias. Raises CannotDo where that sum is normalised.
     """
+    require_linear_outputs(site.stack)
     weight, _ = linear_weight(site.attention.output)
     return F.linear(output, head_rows(weight.mT, head, site.head_dim).mT.to(output.dtype))
 
@@ -204,7 +206,7 @@ def normed_summand(norm: nn.Module, added: Float[Tensor, "T W"], x: Float[Tensor
     """
     if isinstance(norm, RMSNorm):
         scale = (x.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
-        return added * scale * norm.weight.detach()
+        return added * scale * norm.gain.detach()
     assert isinstance(norm, nn.LayerNorm)
     scale = (x.var(-1, correction=0, keepdim=True) + norm.eps).rsqrt()
     return (added - added.mean(-1, keepdim=True)) * scale * norm.weight.detach()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.hooks.activations import record_activations, transformer_stacks
+from clearstory.lens.hooks.residual_stream import require_linear_outputs
 from clearstory.lens.probes.embeddings import nearest_tokens, project_to_plane, unit_word_vectors
 from clearstory.lens.probes.word_in_context import (
     EXAMPLE_SENTENCES,
@@ -258,6 +259,7 @@ def head_contributions(model: LanguageModel, vectors: LayerVectors, positions: S
     require(model, Capability.ATTENTION)
     passage = vectors.aligned.passage
     prefix, stack = transformer_stacks(model)[0]
+    require_linear_outputs(stack)
     labels = passage.source_labels or passage.labels
     names = [f"{prefix}blocks.*.attention.{each}" for each in ("head_outputs", "pattern")]
     found: list[HeadContribution] = []

@@ -25,6 +25,7 @@ from clearstory.lens.hooks.residual_stream import (
     ResidualPath,
     output_stack,
     output_vectors,
+    require_linear_outputs,
     residual_path,
     residual_path_activations,
     single_token,
@@ -119,7 +120,8 @@ def attribute_logits(
             "--view ablation or logit-lens"
         )
     position = range(len(passage.ids))[position]
-    prefix, _ = output_stack(model)
+    prefix, stack = output_stack(model)
+    require_linear_outputs(stack)
     head_outputs = [f"{prefix}blocks.*.{kind}.head_outputs" for kind in ("attention", "cross_attention")]
     head_outputs = head_outputs[: 1 + bool(prefix)]
     has_hashed_ngrams = Capability.HASHED_NGRAMS in model.capabilities
@@ -305,6 +307,7 @@ def strongest_neurons(
     if Capability.BIDIRECTIONAL in model.capabilities:
         raise CannotDo("an encoder's head for masked tokens is nonlinear; use --view logit-lens")
     prefix, stack = output_stack(model)
+    require_linear_outputs(stack)
     layers = len(stack.blocks)
     if layer is not None and not -layers <= layer < layers:
         raise BadSetting(f"layer is {layer}, and the model has {layers}; give 0 to {layers - 1}")

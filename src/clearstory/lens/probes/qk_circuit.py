@@ -151,8 +151,8 @@ def decompose_qk(model: LanguageModel, layer: int = -1, head: int = 0, part: Att
     query = head_rows(all_queries, head, site.head_dim).double()
     key = head_rows(all_keys, shared, site.head_dim).double()
     if site.attention.query_norm is not None and site.attention.key_norm is not None:
-        query = query * site.attention.query_norm.weight.detach().double()[:, None]
-        key = key * site.attention.key_norm.weight.detach().double()[:, None]
+        query = query * site.attention.query_norm.gain.detach().double()[:, None]
+        key = key * site.attention.key_norm.gain.detach().double()[:, None]
     # The SVD of a D × D matrix between two orthonormal bases; most singular values of the W × W matrix are zero.
     left, small = torch.linalg.qr(query.mT)
     right, other = torch.linalg.qr(key.mT)

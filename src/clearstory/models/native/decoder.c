@@ -138,7 +138,8 @@ static void attend_rows(const Decoder *d, int64_t layer, const float *projected,
     for (int64_t task = 0; task < rows * d->kv_heads; task++) {
         const int64_t row = task / d->kv_heads, head = task % d->kv_heads;
         const Cache *cache = caches + row;
-        const int64_t first = d->window && cache->kept > d->window ? cache->kept - d->window : 0;
+        const int64_t window = d->blocks[layer].window;
+        const int64_t first = window && cache->kept > window ? cache->kept - window : 0;
         const float *keys = cache->data + ((layer * 2 * d->kv_heads + head) * cache->capacity + first) * d->head_dim;
         const float *values = keys + d->kv_heads * cache->capacity * d->head_dim;
         attend_heads(projected + row * stride + head * sharing * d->head_dim, sharing, keys, values,
@@ -148,8 +149,8 @@ static void attend_rows(const Decoder *d, int64_t layer, const float *projected,
     (void)threads;
 }
 
-int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *cos, const float *sin, const Cache *caches,
-                     int32_t threads) {
+int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *all_cos, const float *all_sin,
+                     const float *local_cos, const float *local_sin, const Cache *caches, int32_t threads) {
     const int64_t size = d->head_dim, joined = (d->heads + 2 * d->kv_heads) * size, hidden = d->gated + 1;
     int64_t longest = 0;
     for (int64_t r = 0; r < rows; r++) longest = caches[r].kept > longest ? caches[r].kept : longest;
@@ -163,7 +164,7 @@ int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *cos,
     float *feed_forward = attended + numbers[3], *scores = feed_forward + numbers[4];
     for (int64_t layer = 0; layer < d->layers; layer++) {
         const Block *block = d->blocks + layer;
-        const float *input = x;
+        const float *input = x, *cos = block->local ? local_cos : all_cos, *sin = block->local ? local_sin : all_sin;
         if (d->norm_first) normalise_rows(&block->attention_norm, x, rows, d->width, normed), input = normed;
         matrix_product(&block->query_key_value, input, rows, d->width, projected, joined, threads);
         for (int64_t r = 0; r < rows; r++) {
@@ -175,6 +176,7 @@ int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *cos,
         }
         attend_rows(d, layer, projected, rows, caches, scores, longest, attended, threads);
         matrix_product(&block->output, attended, rows, d->heads * size, out, d->width, threads);
+        if (block->attention_output_norm.gain) normalise_rows(&block->attention_output_norm, out, rows, d->width, out);
         add_sublayer(&block->attention_norm, d->norm_first, x, out, rows, d->width);
 
         input = x;
@@ -182,6 +184,8 @@ int32_t decoder_step(const Decoder *d, float *x, int64_t rows, const float *cos,
         matrix_product(&block->gate_up, input, rows, d->width, feed_forward, hidden * d->intermediate_size, threads);
         activate_rows(d->activation, d->gated, feed_forward, rows, d->intermediate_size);
         matrix_product(&block->down, feed_forward, rows, hidden * d->intermediate_size, out, d->width, threads);
+        if (block->feed_forward_output_norm.gain)
+            normalise_rows(&block->feed_forward_output_norm, out, rows, d->width, out);
         add_sublayer(&block->feed_forward_norm, d->norm_first, x, out, rows, d->width);
     }
     if (d->final_norm.gain) normalise_rows(&d->final_norm, x, rows, d->width, x);

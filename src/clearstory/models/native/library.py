@@ -64,7 +64,8 @@ class BlockStruct(Structure):
     """A block of a decoder; see decoder.h."""
 
     _fields_ = [
-        ("attention_norm", NormStruct), ("feed_forward_norm", NormStruct), ("head_norm", NormStruct),
+        ("attention_norm", NormStruct), ("feed_forward_norm", NormStruct), ("attention_output_norm", NormStruct),
+        ("feed_forward_output_norm", NormStruct), ("head_norm", NormStruct), ("window", c_int64), ("local", c_int64),
         ("query_key_value", MatrixStruct), ("output", MatrixStruct), ("gate_up", MatrixStruct), ("down", MatrixStruct),
     ]  # fmt: skip
 
@@ -75,7 +76,7 @@ class DecoderStruct(Structure):
     _fields_ = [
         ("layers", c_int64), ("width", c_int64), ("heads", c_int64), ("kv_heads", c_int64), ("head_dim", c_int64),
         ("intermediate_size", c_int64), ("activation", c_int64), ("gated", c_int64), ("norm_first", c_int64),
-        ("window", c_int64), ("score_scale", c_double), ("final_norm", NormStruct), ("blocks", POINTER(BlockStruct)),
+        ("score_scale", c_double), ("final_norm", NormStruct), ("blocks", POINTER(BlockStruct)),
     ]  # fmt: skip
 
 
@@ -327,6 +328,8 @@ def declare(library: ctypes.CDLL) -> ctypes.CDLL:
         POINTER(DecoderStruct),
         c_void_p,
         c_int64,
+        c_void_p,
+        c_void_p,
         c_void_p,
         c_void_p,
         POINTER(CacheStruct),

@@ -5,6 +5,8 @@ softmax(Q Kᵀ / √d + mask) V, many heads in parallel. Vaswani et al. 2017, eq
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -39,11 +41,11 @@ LayerCaches = list[LayerCache] | BatchedLayer
 class Attention(nn.Module):
     """Multi-head attention with its projections; heads may share keys and values (grouped queries)."""
 
-    def __init__(self, config: TransformerConfig, causal: bool = True) -> None:
+    def __init__(self, config: TransformerConfig, causal: bool = True, window: int | None = None) -> None:
         super().__init__()
         c = config
         self.head_dim = c.head_dim
-        self.sliding_window = c.sliding_window
+        self.sliding_window = window
         self.causal = causal
         # Kernels divide by √d; another scale is compensated in the query.
         self.scale = 1.0 if c.attention_scale is None else c.attention_scale * c.head_dim**0.5
@@ -51,8 +53,10 @@ class Attention(nn.Module):
         self.key = Linear(c.width, c.kv_heads * c.head_dim, bias=c.bias)
         self.value = Linear(c.width, c.kv_heads * c.head_dim, bias=c.bias)
         self.output = Linear(c.heads * c.head_dim, c.width, bias=c.bias)
-        self.query_norm = RMSNorm(c.head_dim, eps=c.norm_eps) if c.qk_norm else None
-        self.key_norm = RMSNorm(c.head_dim, eps=c.norm_eps) if c.qk_norm else None
+        offset = c.norm == "rms_unit_offset"
+        self.query_norm = RMSNorm(c.head_dim, eps=c.norm_eps, unit_offset=offset) if c.qk_norm else None
+        self.key_norm = RMSNorm(c.head_dim, eps=c.norm_eps, unit_offset=offset) if c.qk_norm else None
+        self.output_norm: nn.Module | None = None  # set by a block that normalises outputs
 
     def forward(
         self,
@@ -131,7 +135,7 @@ class Attention(nn.Module):
     def project_output(self, head_outputs: Float[Tensor, "B H T D"]) -> Float[Tensor, "B T W"]:
         """Concatenated head outputs projected to the model width, (B, T, W)."""
         out: Tensor = self.output(head_outputs.transpose(1, 2).flatten(-2))
-        return out
+        return out if self.output_norm is None else cast(Tensor, self.output_norm(out))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         """Head outputs of a whole batch without a cache, as in training, (B, heads, T, head_dim)."""

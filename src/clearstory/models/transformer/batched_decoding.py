@@ -78,7 +78,7 @@ class BatchedDecoder:
         c = model.config
         self.model = model
         self.stack: Stack = model.decoder if isinstance(model, EncoderDecoder) else model
-        self.window = c.sliding_window or c.context
+        self.window = c.cache_window or c.context
         self.n_recent = max(c.recall, default=0)
         self.sequences: list[BatchedSequence] = []
         self.cache = BatchedKVCache(min(c.context, self.window), capacity)
@@ -178,6 +178,10 @@ class BatchedDecoder:
         relative = self.stack.relative_position_bias
         bias = None if relative is None else relative.bias(relative.bucket(-distances)).mT
         layers = self.cache.layers(visible, bias, positions)
+        c = self.model.config
+        if c.global_interval is not None and c.sliding_window is not None:
+            local = self.cache.layers(visible & (distances < c.sliding_window), bias, positions)
+            layers = [local[index] if c.is_local(index) else each for index, each in enumerate(layers)]
         sources: list[BatchedLayer] | None = None
         if self.sources.slots:
             indices = torch.arange(self.sources.capacity, device=self.device)

@@ -27,8 +27,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def make_norm(config: TransformerConfig, width: int) -> nn.Module:
     """A new norm layer of the config's kind over vectors of `width`."""
-    if config.norm == "rms":
-        return RMSNorm(width, eps=config.norm_eps)
+    if config.norm != "layer":
+        return RMSNorm(width, eps=config.norm_eps, unit_offset=config.norm == "rms_unit_offset")
     return LayerNorm(width, eps=config.norm_eps, bias=config.bias)
 
 
@@ -41,23 +41,29 @@ class FeedForward(nn.Module):
         self.gate = Linear(c.width, c.intermediate_size, bias=c.bias) if c.gated else None
         self.up = Linear(c.width, c.intermediate_size, bias=c.bias)
         self.down = Linear(c.intermediate_size, c.width, bias=c.bias)
+        self.output_norm = make_norm(c, c.width) if c.sandwich_norm else None
         self.activation = ACTIVATIONS[c.activation]
 
     def forward(self, x: Float[Tensor, "B T W"]) -> Float[Tensor, "B T W"]:
         """The layer's output, (B, T, W)."""
         if self.gate is None:
-            return self.down(self.activation(self.up(x)))  # type: ignore[no-any-return]  # nn.Module returns Any
-        gate, up = joined_linear(x, (self.gate, self.up))
-        return self.down(self.activation(gate) * up)  # type: ignore[no-any-return]  # the same
+            hidden = self.activation(self.up(x))
+        else:
+            gate, up = joined_linear(x, (self.gate, self.up))
+            hidden = self.activation(gate) * up
+        out: Tensor = self.down(hidden)
+        return out if self.output_norm is None else self.output_norm(out)
 
 
 class Block(nn.Module):
     """Attention, cross-attention where there is a source, and feed-forward, each added to the residual stream."""
 
-    def __init__(self, config: TransformerConfig, causal: bool = True, cross: bool = False) -> None:
+    def __init__(self, config: TransformerConfig, causal: bool = True, cross: bool = False, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = make_norm(config, config.width)
-        self.attention = Attention(config, causal)
+        self.attention = Attention(config, causal, config.window(layer))
+        if config.sandwich_norm:
+            self.attention.output_norm = make_norm(config, config.width)
         self.cross_attention_norm = make_norm(config, config.width) if cross else None
         self.cross_attention = Attention(config, causal=False) if cross else None
         self.feed_forward_norm = make_norm(config, config.width)

@@ -93,13 +93,14 @@ class BranchedSequences:
         self.scale = score_scale(config)
         kept = 0 if prefix is None else prefix.kept
         self.sizes = [len(tree.ids) for tree in trees]
-        self.biases = [tree.attention_bias(kept, config.sliding_window) for tree in trees]
+        windows = {config.window(layer) for layer in range(config.layers)}
+        self.biases = {window: [tree.attention_bias(kept, window) for tree in trees] for window in windows}
 
     def __call__(self, layer: int, heads: Float[Tensor, "N Q D"], /) -> Float[Tensor, "N W"]:
         """Head outputs of all rows, from their queries, keys and values."""
         c = self.config
         outputs = []
-        for part, bias in zip(torch.split(heads, self.sizes), self.biases, strict=True):
+        for part, bias in zip(torch.split(heads, self.sizes), self.biases[c.window(layer)], strict=True):
             q, k, v = torch.split(part.transpose(0, 1), [c.heads, c.kv_heads, c.kv_heads])
             if self.prefix is not None:
                 cached = self.prefix.buffer.data[layer, :, :, : self.prefix.kept]

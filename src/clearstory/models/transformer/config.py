@@ -8,7 +8,7 @@ from typing import Literal
 from clearstory.errors import BadSetting
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-Norm = Literal["layer", "rms"]
+Norm = Literal["layer", "rms", "rms_unit_offset"]
 Positions = Literal["learned", "rotary", "sinusoidal", "relative_bias", "none"]
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
 
@@ -31,9 +31,12 @@ class TransformerConfig:
         kv_heads: key and value heads in each block; fewer than heads for grouped-query attention (Ainslie et al. 2023).
         head_dim: size of each head's queries, keys and values.
         intermediate_size: hidden size of the feed-forward layers.
-        norm: layer norm (Ba et al. 2016) or RMS norm (Zhang and Sennrich 2019).
+        norm: layer norm (Ba et al. 2016), RMS norm (Zhang and Sennrich 2019), or RMS norm with gains of 1 + weight
+            (rms_unit_offset; Gemma).
         norm_eps: epsilon of the norms.
         norm_first: whether norms precede the sublayers (Radford et al. 2019) or follow them (Vaswani et al. 2017).
+        sandwich_norm: whether each sublayer's output is normalised before it is added to the residual stream, besides
+            its input (Ding et al. 2021, section 2.4; Gemma 3).
         embed_norm: whether the input of the first block is normalised (Devlin et al. 2019).
         embed_scale: whether embeddings are multiplied by the root of the width (Vaswani et al. 2017, section 3.4).
         token_types: number of token types, each with an embedding (Devlin et al. 2019); 0 for none.
@@ -56,6 +59,10 @@ class TransformerConfig:
         pooler: whether an encoder has a pooler, a linear layer over the first token; together with mlm_transform, also
             a next-sentence head (BERT).
         sliding_window: tokens that each token attends to, itself included; None for the whole context.
+        global_interval: every how many layers one attends to the whole context, while the others have the sliding
+            window (Gemma 3: 6); None where all layers are alike.
+        local_rope_theta: base of the rotary frequencies of layers with the sliding window, which rope_factor leaves as
+            they are; None for those of all layers.
         dropout: dropout rate of embeddings and sublayer outputs in training.
         recall: orders of the hashed n-grams whose learned predictions are added to the network's; empty for none.
         recall_rows: rows of each order's table of hashed n-grams.
@@ -77,6 +84,7 @@ class TransformerConfig:
     norm: Norm = "layer"
     norm_eps: float = 1e-5
     norm_first: bool = True
+    sandwich_norm: bool = False
     embed_norm: bool = False
     embed_scale: bool = False
     token_types: int = 0
@@ -95,6 +103,8 @@ class TransformerConfig:
     mlm_transform: bool = False
     pooler: bool = False
     sliding_window: int | None = None
+    global_interval: int | None = None
+    local_rope_theta: float | None = None
     dropout: float = 0.0
     recall: tuple[int, ...] = ()
     recall_rows: int = 0
@@ -109,6 +119,19 @@ class TransformerConfig:
     def start_token_id(self) -> int | None:
         """The token that generation starts after; None where the tokenizer names it."""
         return self.decoder_start_token_id
+
+    def is_local(self, layer: int) -> bool:
+        """Whether a layer has the sliding window while others attend to the whole context."""
+        return self.global_interval is not None and (layer + 1) % self.global_interval != 0
+
+    def window(self, layer: int) -> int | None:
+        """Tokens that each token attends to in a layer; None for the whole context."""
+        return self.sliding_window if self.global_interval is None or self.is_local(layer) else None
+
+    @property
+    def cache_window(self) -> int | None:
+        """Tokens whose keys and values some layer needs; None for the whole context."""
+        return self.sliding_window if self.global_interval is None else None
 
     @property
     def summary(self) -> str:
@@ -168,6 +191,20 @@ class TransformerConfig:
             raise BadSetting(
                 f"model.sliding_window is {self.sliding_window}; it must be at least 1, or null for all of the context"
             )
+        self._check_local_layers()
+
+    def _check_local_layers(self) -> None:
+        interval, theta = self.global_interval, self.local_rope_theta
+        if interval is not None and (interval < 2 or self.sliding_window is None):
+            raise BadSetting(
+                f"model.global_interval is {interval} and model.sliding_window {self.sliding_window}; the interval must "
+                "be at least 2, and the layers between need a window, or leave model.global_interval out"
+            )
+        if theta is not None and (theta <= 0 or interval is None or self.positions != "rotary"):
+            raise BadSetting(
+                f"model.local_rope_theta is {theta}, model.global_interval {interval} and model.positions "
+                f"'{self.positions}'; it must be positive, with layers of both kinds and rotary positions"
+            )
 
     def _check_hashed_ngrams(self) -> None:
         if self.recall and (
@@ -184,6 +221,11 @@ class TransformerConfig:
             )
 
     def _check_heads(self) -> None:
+        if self.sandwich_norm and not self.norm_first:
+            raise BadSetting(
+                "model.sandwich_norm is true and model.norm_first false; norms around a sublayer include the one before "
+                "it, so set model.norm_first to true"
+            )
         for name, architectures in ARCHITECTURE_FIELDS.items():
             if (
                 getattr(self, name) != self.__dataclass_fields__[name].default
@@ -208,5 +250,7 @@ ARCHITECTURE_FIELDS: dict[str, tuple[Architecture, ...]] = {
     "unembed_bias": ("encoder", "encoder-decoder"),
     "logit_scale": ("encoder-decoder",),
     "recall": ("decoder",),
+    "sandwich_norm": ("decoder",),
+    "global_interval": ("decoder",),
 }
 """Settings that only some architectures have."""

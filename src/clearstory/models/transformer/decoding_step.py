@@ -33,12 +33,16 @@ class StepBlock:
     Args:
         attention_norm: its norm.
         feed_forward_norm: its norm.
+        attention_output_norm: of the output of attention; None without.
+        feed_forward_output_norm: of the output of the feed-forward layers; None without.
         head_norm: gains of all queries and keys, (heads + kv_heads, head_dim), and the epsilon; None without.
         matrices: query, key and value joined; output; gate and up joined, or up; down.
     """
 
     attention_norm: nn.Module
     feed_forward_norm: nn.Module
+    attention_output_norm: nn.Module | None
+    feed_forward_output_norm: nn.Module | None
     head_norm: tuple[Tensor, float] | None
     matrices: Sequence[NativeMatrix]
 
@@ -52,11 +56,11 @@ class DecodingStep:
         self.run: Any = library.decoder_step
         # What the structures point to must live as long.
         self.blocks, self.tensors = blocks, list[Tensor]()
-        structs = (BlockStruct * len(blocks))(*(self.block_struct(each) for each in blocks))
+        structs = (BlockStruct * len(blocks))(*(self.block_struct(config, *each) for each in enumerate(blocks)))
         scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
         self.struct = DecoderStruct(
             config.layers, config.width, config.heads, config.kv_heads, config.head_dim, config.intermediate_size,
-            ACTIVATIONS[config.activation], config.gated, config.norm_first, config.sliding_window or 0, scale,
+            ACTIVATIONS[config.activation], config.gated, config.norm_first, scale,
             self.norm_struct(final_norm), structs,
         )  # fmt: skip
         self.reference = ctypes.byref(self.struct)
@@ -65,31 +69,36 @@ class DecodingStep:
         self,
         x: Float[Tensor, "N W"],
         turns: tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]] | None,
+        local_turns: tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]] | None,
         rows: Sequence[RowCache],
     ) -> Float[Tensor, "N W"]:
         """Output of the final norm for the embeddings x of one new token of each sequence; x may be overwritten.
 
-        `turns` are the cosines and sines of the rotations, for a half of each head; `rows` have a slot for the new
+        `turns` are the cosines and sines of the rotations, for a half of each head, and `local_turns` those of layers
+        with a window of their own; `rows` have a slot for the new
         token's key and value at their end, which is filled.
         """
         x = x.contiguous()
-        cos, sin = (None, None) if turns is None else (turns[0].contiguous(), turns[1].contiguous())
+        tables = [each.contiguous() for pair in (turns, local_turns) if pair is not None for each in pair]
         caches = (CacheStruct * len(rows))(
             *(CacheStruct(row.buffer.data.data_ptr(), row.buffer.data.shape[3], row.kept) for row in rows)
         )
-        angles = [None if each is None else each.data_ptr() for each in (cos, sin)]
+        angles = [each.data_ptr() for each in tables] or [None] * 4
         if self.run(self.reference, x.data_ptr(), len(x), *angles, caches, torch.get_num_threads()):
             raise MemoryError(f"a decoding step of {len(x)} sequences does not fit into memory")
         return x
 
-    def block_struct(self, block: StepBlock) -> BlockStruct:
+    def block_struct(self, config: TransformerConfig, layer: int, block: StepBlock) -> BlockStruct:
         """A block's structure."""
         head_norm = NormStruct(RMS_NORM, None, None, 0.0)
         if block.head_norm is not None:
             gains, eps = block.head_norm
             head_norm = NormStruct(RMS_NORM, self.address(gains), None, eps)
-        norms = (self.norm_struct(block.attention_norm), self.norm_struct(block.feed_forward_norm), head_norm)
-        return BlockStruct(*norms, *(each.struct for each in block.matrices))
+        norms = (block.attention_norm, block.feed_forward_norm)
+        outputs = (block.attention_output_norm, block.feed_forward_output_norm)
+        structs = [self.norm_struct(each) for each in (*norms, *outputs)]
+        matrices = (each.struct for each in block.matrices)
+        return BlockStruct(*structs, head_norm, config.window(layer) or 0, config.is_local(layer), *matrices)
 
     def norm_struct(self, norm: nn.Module | None) -> NormStruct:
         """The structure of a norm; without a gain for none."""
@@ -108,7 +117,7 @@ def native_norm(norm: nn.Module | None) -> tuple[NormStruct, list[Tensor]]:
     if norm is None:
         return NormStruct(RMS_NORM, None, None, 0.0), []
     assert isinstance(norm, RMSNorm | nn.LayerNorm), "a Transformer has layer norms or RMS norms"
-    bias = norm.bias if isinstance(norm, nn.LayerNorm) else None
-    tensors = [each.detach().float().contiguous() for each in (norm.weight, bias) if each is not None]
+    parts = (norm.weight, norm.bias) if isinstance(norm, nn.LayerNorm) else (norm.gain,)
+    tensors = [each.detach().float().contiguous() for each in parts if each is not None]
     addresses = [each.data_ptr() for each in tensors] + [None] * (2 - len(tensors))
     return NormStruct(LAYER_NORM if isinstance(norm, nn.LayerNorm) else RMS_NORM, *addresses, norm.eps), tensors

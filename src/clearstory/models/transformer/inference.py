@@ -33,6 +33,9 @@ from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.decoding_step import DecodingStep, StepBlock
 
+Turns = tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]] | None
+"""Cosines and sines of rotations, a row for each token; None without rotary positions."""
+
 JoinedLinearFactory = Callable[[Sequence[nn.Linear]], nn.Module]
 """From linear layers of one input to a module that computes them all, outputs concatenated."""
 
@@ -114,7 +117,7 @@ class DecoderForInference(nn.Module):
         if attend is not None:
             x = self.run_blocks(x, positions, attend)
         elif self.step is not None:
-            x = self.step(x, self.angles(positions), rows)
+            x = self.step(x, *self.angles(positions), rows)
         x = x.view(batch_size, count, -1)
         return self.stack.apply_hashed_ngrams(x, stored), None if state is None else replace(state, rows=rows)
 
@@ -129,18 +132,21 @@ class DecoderForInference(nn.Module):
 
     def run_blocks(self, x: Float[Tensor, "N W"], positions: Int[Tensor, "B T"], attend: Attend) -> Tensor:
         """Output of all blocks and the final norm, (N, W)."""
-        angles = self.angles(positions)
-        turns = None if angles is None else torch.complex(*angles)[:, None]  # (N, 1, D / 2)
-        for layer, block in enumerate(self.blocks):
-            x = cast(JoinedBlock, block).run(x, turns, layer, attend)
+        turns = [None if each is None else torch.complex(*each)[:, None] for each in self.angles(positions)]
+        for layer, block in enumerate(self.blocks):  # turns: (N, 1, D / 2)
+            x = cast(JoinedBlock, block).run(x, turns[self.config.is_local(layer)], layer, attend)
         return x if self.norm is None else cast(Tensor, self.norm(x))
 
-    def angles(self, positions: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N P"]] | None:
-        """Cosines and sines of the rotations at these positions, for each pair; None without rotary positions."""
+    def angles(self, positions: Int[Tensor, "B T"]) -> tuple[Turns, Turns]:
+        """Rotations at these positions for each pair, and those of layers with a window of their own."""
         if self.stack.rotary is None:
-            return None
+            return None, None
         cos, sin = self.stack.rotary.cos_sin(positions.flatten(), torch.float32)
-        return cos.squeeze(-2), sin.squeeze(-2)
+        turns = cos.squeeze(-2), sin.squeeze(-2)
+        if self.stack.local_rotary is None:
+            return turns, turns
+        cos, sin = self.stack.local_rotary.cos_sin(positions.flatten(), torch.float32)
+        return turns, (cos.squeeze(-2), sin.squeeze(-2))
 
 
 def decoding_step(blocks: nn.ModuleList, model: Transformer) -> DecodingStep | None:
@@ -153,7 +159,8 @@ def decoding_step(blocks: nn.ModuleList, model: Transformer) -> DecodingStep | N
         matrices = [each.matrix for each in layers if isinstance(each, NativeLinear)]
         if len(matrices) < len(layers):
             return None
-        every.append(StepBlock(block.attention_norm, block.feed_forward_norm, joined.head_gains, matrices))
+        outputs = block.attention.output_norm, block.feed_forward.output_norm
+        every.append(StepBlock(block.attention_norm, block.feed_forward_norm, *outputs, joined.head_gains, matrices))
     return DecodingStep(model.config, every, model.norm)
 
 
@@ -172,10 +179,12 @@ class JoinedBlock(nn.Module):
         self.activation, self.is_silu = feed_forward.activation, config.activation == "silu"
         self.gated, self.norm_first = bool(gate), block.norm_first
         self.attention_norm, self.feed_forward_norm = map(fast_norm, (block.attention_norm, block.feed_forward_norm))
+        self.attention_output_norm = fast_norm(attention.output_norm)
+        self.feed_forward_output_norm = fast_norm(feed_forward.output_norm)
         self.head_gains: tuple[Tensor, float] | None = None
         self.head_norm: FastRMSNorm | None = None
         if attention.query_norm is not None and attention.key_norm is not None:
-            query, key = attention.query_norm.weight.data, attention.key_norm.weight.data
+            query, key = attention.query_norm.gain.data, attention.key_norm.gain.data
             gains = torch.stack([query] * self.heads + [key] * self.kv_heads)
             self.head_gains = gains, attention.query_norm.eps
             self.head_norm = FastRMSNorm(*self.head_gains)
@@ -193,7 +202,7 @@ class JoinedBlock(nn.Module):
         """Output of the attention sublayer."""
         projected: Tensor = self.query_key_value(x)
         if isinstance(attend, SingleTokens) and self.head_norm is None:
-            return self.output(attend.rotated(layer, projected, turns))  # type: ignore[no-any-return]  # the same
+            return self.attention_output_norm(self.output(attend.rotated(layer, projected, turns)))  # type: ignore[no-any-return]  # the same
         rotated = self.heads + self.kv_heads
         if turns is not None or self.head_norm is not None:
             part = projected.narrow(-1, 0, rotated * self.head_dim)
@@ -208,16 +217,19 @@ class JoinedBlock(nn.Module):
                 pairs = part.view(torch.complex64).view(len(x), rotated, -1)
                 torch.mul(torch.complex(first, second), turns, out=pairs)
         heads = projected.view(len(x), rotated + self.kv_heads, self.head_dim)
-        return self.output(attend(layer, heads))  # type: ignore[no-any-return]  # nn.Module returns Any
+        return self.attention_output_norm(self.output(attend(layer, heads)))  # type: ignore[no-any-return]  # nn.Module returns Any
 
     def feed_forward(self, x: Float[Tensor, "N W"]) -> Float[Tensor, "N W"]:
         """Output of the feed-forward sublayer."""
+        hidden: Tensor = self.gate_up(x)
         if not self.gated:
-            return self.down(self.activation(self.gate_up(x)))  # type: ignore[no-any-return]  # nn.Module returns Any
-        if self.is_silu:
-            return self.down(scripted(silu_gated)(self.gate_up(x)))  # type: ignore[no-any-return]  # the same
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(self.activation(gate).mul_(up))  # type: ignore[no-any-return]  # the same
+            hidden = self.activation(hidden)
+        elif self.is_silu:
+            hidden = scripted(silu_gated)(hidden)
+        else:
+            gate, up = hidden.chunk(2, -1)
+            hidden = self.activation(gate).mul_(up)
+        return self.feed_forward_output_norm(self.down(hidden))  # type: ignore[no-any-return]  # nn.Module returns Any
 
 
 class FastRMSNorm(nn.Module):
@@ -249,9 +261,11 @@ def silu_gated(joined: Tensor) -> Tensor:
     return out
 
 
-def fast_norm(norm: nn.Module) -> nn.Module:
-    """A norm for inference: `FastRMSNorm` for an RMS norm, else a copy that shares its weights."""
-    return FastRMSNorm(norm.weight, norm.eps) if isinstance(norm, RMSNorm) else shallow_copy(norm, lambda *_: None)
+def fast_norm(norm: nn.Module | None) -> nn.Module:
+    """A norm for inference: `FastRMSNorm` for an RMS norm, the identity for none, else a copy that shares its weights."""
+    if norm is None:
+        return nn.Identity()
+    return FastRMSNorm(norm.gain, norm.eps) if isinstance(norm, RMSNorm) else shallow_copy(norm, lambda *_: None)
 
 
 class Attend(Protocol):
@@ -279,19 +293,25 @@ class SingleTokens:
         c = config
         self.heads, self.head_dim = c.heads, c.head_dim
         self.scale = score_scale(c)
-        keys, values, slots = [], [], []
-        for row in rows:
-            start = 0 if c.sliding_window is None else max(0, row.kept - c.sliding_window)
-            data = row.buffer.data
-            visible = data[:, :, :, start : row.kept]
-            slots.append(data[:, :, :, row.kept - 1].unbind())
-            keys.append(visible[:, 0].mT.unbind())
-            values.append(visible[:, 1].unbind())
+        slots = [row.buffer.data[:, :, :, row.kept - 1].unbind() for row in rows]
+        # Keys and values that a layer sees, by its window.
+        visible = {window: self.visible(rows, window) for window in {c.window(layer) for layer in range(c.layers)}}
         # Layer by layer, of all sequences.
         self.layers = [
-            ([each[i] for each in slots], [each[i] for each in keys], [each[i] for each in values])
+            ([each[i] for each in slots], *([each[i] for each in part] for part in visible[c.window(i)]))
             for i in range(c.layers)
         ]
+
+    @staticmethod
+    def visible(rows: Sequence[RowCache], window: int | None) -> tuple[list[tuple[Tensor, ...]], ...]:
+        """The keys, transposed, and the values of every layer that a new token sees, of all sequences."""
+        keys, values = [], []
+        for row in rows:
+            start = 0 if window is None else max(0, row.kept - window)
+            seen = row.buffer.data[:, :, :, start : row.kept]
+            keys.append(seen[:, 0].mT.unbind())
+            values.append(seen[:, 1].unbind())
+        return keys, values
 
     def __call__(self, layer: int, heads: Float[Tensor, "N Q D"], /) -> Float[Tensor, "N W"]:
         """Head outputs; heads that share a key are the query positions of one product."""
@@ -355,7 +375,7 @@ class WholeSequences:
         for row, keys, values in zip(self.rows, k, v, strict=bool(self.rows)):
             row.buffer.data[layer, 0, :, : row.kept] = keys
             row.buffer.data[layer, 1, :, : row.kept] = values
-        count, window = q.shape[2], c.sliding_window
+        count, window = q.shape[2], c.window(layer)
         mask = None
         if window is not None and count > window:
             mask = causal_mask(count, count, window, q.device)
@@ -384,7 +404,7 @@ class MixedSequences:
             cached = row.buffer.data[layer, :, :, : row.kept]
             cached[:, :, row.kept - new :] = batch[i, c.heads :, :new].reshape(2, c.kv_heads, new, c.head_dim)
             q = batch[i, : c.heads, :new] * self.scale
-            out[i, :new] = attend_sequence(q, cached[0], cached[1], c.sliding_window).transpose(0, 1)
+            out[i, :new] = attend_sequence(q, cached[0], cached[1], c.window(layer)).transpose(0, 1)
         return out.view(len(heads), -1)
 
 

@@ -76,7 +76,33 @@ SMOLLM2_135M = replace(
     tie_embeddings=True,
 )
 
+# Gemma Team 2025, section 2 and table 1, and the published config.json: five layers with a window to one without.
+GEMMA3_1B = replace(
+    LLAMA3_8B,
+    vocab=262_144,
+    context=32_768,
+    width=1152,
+    layers=26,
+    heads=4,
+    kv_heads=1,
+    head_dim=256,
+    intermediate_size=6912,
+    norm="rms_unit_offset",
+    norm_eps=1e-6,
+    sandwich_norm=True,
+    embed_scale=True,
+    rope_theta=1_000_000.0,
+    local_rope_theta=10_000.0,
+    activation="gelu_tanh",
+    tie_embeddings=True,
+    qk_norm=True,
+    sliding_window=512,
+    global_interval=6,
+)
+
 PUBLISHED: dict[str, TransformerConfig] = {
+    "gemma3-270m": replace(GEMMA3_1B, width=640, layers=18, intermediate_size=2048),
+    "gemma3-1b": GEMMA3_1B,
     "llama3-8b": LLAMA3_8B,
     "llama3-70b": LLAMA3_70B,
     "llama3.1-8b": LLAMA31_8B,
@@ -279,6 +305,7 @@ TRANSFORMER_USES: dict[str, str] = {
         "nanogpt-char": "nanoGPT's model of characters, on a CPU",
         "gpt2": "GPT-2 and its published weights",
         "gpt3": "the sizes of GPT-3, for plan; their weights are not published",
+        "gemma3": "Gemma 3 and its published weights; the smallest runs on any laptop",
         "llama3": "Llama 3 and its published weights",
         "phi3": "Phi-3 and its published weights",
         "qwen3": "Qwen3 and its published weights",

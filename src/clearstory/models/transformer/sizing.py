@@ -31,7 +31,7 @@ def parameter_count(config: TransformerConfig) -> int:
     if c.bias:
         attention += c.head_dim * (c.heads + 2 * c.kv_heads) + c.width
         feed_forward += c.intermediate_size * (2 if c.gated else 1) + c.width
-    block = attention + feed_forward + 2 * norm
+    block = attention + feed_forward + (2 + 2 * c.sandwich_norm) * norm
     stack = (c.norm_first + c.embed_norm) * norm + c.token_types * c.width
     stack += {"learned": c.context * c.width, "relative_bias": 32 * c.heads}.get(c.positions, 0)
     total = c.vocab * (c.width * (1 if c.tie_embeddings else 2) + c.unembed_bias) + c.layers * block + stack

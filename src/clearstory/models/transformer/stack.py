@@ -103,6 +103,8 @@ class Stack(CompilableStack):
         self.token_type_embedding = nn.Embedding(c.token_types, c.width) if c.token_types else None
         rope = (c.rope_theta, c.rope_factor, c.rope_original_context)
         self.rotary = Rotary(c.head_dim, c.context, *rope) if c.positions == "rotary" else None
+        local_theta = c.local_rope_theta
+        self.local_rotary = None if local_theta is None else Rotary(c.head_dim, c.context, local_theta)
         self.relative_position_bias = (
             RelativePositionBias(c.heads, bidirectional=not causal) if c.positions == "relative_bias" else None
         )
@@ -110,7 +112,7 @@ class Stack(CompilableStack):
         sinusoidal = sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None
         self.register_buffer("sinusoidal_positions", sinusoidal, persistent=False)
         self.embedding_norm = make_norm(c, c.width) if c.embed_norm else None
-        self.blocks = nn.ModuleList(Block(c, causal, cross) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(c, causal, cross, layer) for layer in range(layers))
         # Where norms follow the sublayers, the last block ends with one.
         self.norm = make_norm(c, c.width) if c.norm_first else None
 
@@ -150,13 +152,13 @@ class Stack(CompilableStack):
             for block in self.blocks:
                 x = block(x, None, None, packed)
             return packed.unpack(x if self.norm is None else self.norm(x))
-        rotary = None if self.rotary is None else self.rotary.cos_sin(slice(0, count), x.dtype)
+        rotary = self.rotary_angles(slice(0, count), x.dtype)
         bias = None if lengths is None else padding_mask(lengths, count, x.dtype)
         if self.relative_position_bias is not None:
             relative = self.relative_position_bias(count, count).to(x.dtype)
             bias = relative if bias is None else relative + bias
-        for block in self.blocks:
-            x = block(x, rotary, None, bias, source)
+        for block, angles in zip(self.blocks, rotary, strict=True):
+            x = block(x, angles, None, bias, source)
         return x if self.norm is None else self.norm(x)
 
     def run_blocks_for_first(self, x: Float[Tensor, "B T W"], lengths: Int[Tensor, "B"] | None) -> Float[Tensor, "B W"]:
@@ -175,6 +177,21 @@ class Stack(CompilableStack):
         x = cast(Block, self.blocks[-1]).forward_first(x, packed)
         return packed.in_batch_order((x if self.norm is None else self.norm(x)).squeeze(0))
 
+    def rotary_angles(
+        self, positions: Int[Tensor, "*B T"] | slice, dtype: torch.dtype, *, whole_heads: bool = False
+    ) -> list[RotaryAngles | None]:
+        """The rotary angles of these positions for each block; with `whole_heads`, for both elements of each pair."""
+        if self.rotary is None:
+            return [None] * len(self.blocks)
+
+        def angles(rotary: Rotary) -> RotaryAngles:
+            found = rotary.cos_sin(positions, dtype)
+            return whole_head_angles(*found) if whole_heads else found
+
+        everywhere = angles(self.rotary)
+        local = everywhere if self.local_rotary is None else angles(self.local_rotary)
+        return [local if self.config.is_local(layer) else everywhere for layer in range(len(self.blocks))]
+
     def can_pack(self, x: Tensor) -> bool:
         """Whether padding is left out: on a CPU, where positions have no part in attention. On a GPU, and in compiled
         code, one call for each length takes longer.
@@ -186,14 +203,14 @@ class Stack(CompilableStack):
         self, x: Float[Tensor, "B T W"], rows: Sequence[RowCache], new: Sequence[int], positions: Int[Tensor, "B T"]
     ) -> Float[Tensor, "B T W"]:
         """Output of all blocks and the final norm for new tokens, (B, T, W), over caches just extended by `new`."""
-        rotary: RotaryAngles | None = None if self.rotary is None else self.rotary.cos_sin(positions, x.dtype)
+        rotary = self.rotary_angles(positions, x.dtype)
         bias = None
         if self.relative_position_bias is not None:
             bias = [self.relative_position_bias(n, row.kept) for row, n in zip(rows, new, strict=True)]
         layers = zip(*(row.by_layer(n) for row, n in zip(rows, new, strict=True)), strict=True)
         sources = cross_sources(rows)
         for index, (block, caches) in enumerate(zip(self.blocks, layers, strict=True)):
-            x = block(x, rotary, list(caches), bias, None if sources is None else sources[index])
+            x = block(x, rotary[index], list(caches), bias, None if sources is None else sources[index])
         return x if self.norm is None else self.norm(x)
 
     def run_blocks_batched(
@@ -205,9 +222,9 @@ class Stack(CompilableStack):
     ) -> Float[Tensor, "R 1 W"]:
         """Output of all blocks and the final norm for one token of each sequence of a batched cache, (R, 1, W)."""
         # For whole heads, made once: three kernels for each layer's queries in place of eight.
-        rotary = None if self.rotary is None else whole_head_angles(*self.rotary.cos_sin(positions, x.dtype))
+        rotary = self.rotary_angles(positions, x.dtype, whole_heads=True)
         for index, block in enumerate(self.blocks):
-            x = block(x, rotary, layers[index], None, None if sources is None else sources[index])
+            x = block(x, rotary[index], layers[index], None, None if sources is None else sources[index])
         return x if self.norm is None else self.norm(x)
 
     def extend_caches(
@@ -217,7 +234,7 @@ class Stack(CompilableStack):
         count = tokens.ids.shape[1]
         new = [count] * len(before) if tokens.lengths is None else tokens.lengths.tolist()
         self.check_ids(tokens.ids, max(row.length + n for row, n in zip(before, new, strict=True)))
-        rows = tuple(row.extended(n, self.config.sliding_window) for row, n in zip(before, new, strict=True))
+        rows = tuple(row.extended(n, self.config.cache_window) for row, n in zip(before, new, strict=True))
         starts = torch.tensor([row.length for row in before], device=tokens.ids.device)
         # Padding may lie past the context; its position does not matter, only that it has one.
         positions = (starts[:, None] + torch.arange(count, device=starts.device)).clamp(max=self.config.context - 1)
@@ -274,7 +291,8 @@ def init_weights(model: nn.Module, config: TransformerConfig, initialization: In
         # What is added to the residual stream or to attention scores.
         residual = name.endswith(("output.weight", "down.weight", "relative_position_bias.bias.weight"))
         if weight.ndim < 2:
-            nn.init.constant_(weight, 0.0 if name.endswith("bias") else 1.0)
+            zero = name.endswith("bias") or config.norm == "rms_unit_offset"
+            nn.init.constant_(weight, 0.0 if zero else 1.0)
         elif config.logit_scale and name == "embedding.weight":
             nn.init.normal_(weight)  # as large as the division by the root of the width takes away
         elif initialization == "normal":

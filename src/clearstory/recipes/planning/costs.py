@@ -82,7 +82,7 @@ def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -
     c = config
     if c.architecture == "encoder":
         return 0, "an encoder generates nothing"
-    cached = context if c.sliding_window is None else min(context, c.sliding_window)
+    cached = context if c.cache_window is None else min(context, c.cache_window)
     cached_groups = [
         group for group in groups if group.symbol in ("W_k", "W_v") and not group.name.startswith("encoder ")
     ]
@@ -121,15 +121,16 @@ def flops_by_group(groups: Sequence[ParameterGroup], config: Any, context: int) 
     Kaplan et al. 2020, table 1; Hoffmann et al. 2022, appendix F, except that embeddings are looked up here.
     """
     c = config
-    window = c.sliding_window if c.family == "transformer" else None
-    attended = context if window is None else min(context, window)
+    windows = [c.window(layer) for layer in range(c.layers)] if c.family == "transformer" else [None]
+    attended = sum(context if each is None else min(context, each) for each in windows) / len(windows)
     queries = sum(group.shape[1] * group.count_per_layer * group.layers for group in groups if group.symbol == "W_q")
     flops: dict[str, int] = {}
     for group in groups:
         if group.group not in NOT_MULTIPLIED and group.name not in (HASHED_NGRAM_TABLE, "distances"):
             flops[group.group] = flops.get(group.group, 0) + 2 * group.parameters
             if group.group == "attention":
-                flops |= {QK_PRODUCTS: 2 * queries * attended, WEIGHTED_VALUES: 2 * queries * attended}
+                products = round(2 * queries * attended)
+                flops |= {QK_PRODUCTS: products, WEIGHTED_VALUES: products}
     if c.tie_embeddings:
         flops["unembedding"] = flops.get("unembedding", 0) + 2 * c.vocab * c.width
     return flops

@@ -219,6 +219,7 @@ def parameter_formula(config: Any) -> tuple[FormulaTerm, ...]:
     gpt2_fields = (
         *(("architecture", "decoder"), ("norm", "layer"), ("norm_first", True), ("embed_norm", False), ("bias", True)),
         *(("positions", "learned"), ("tie_embeddings", True), ("gated", False), ("qk_norm", False), ("recall", ())),
+        ("sandwich_norm", False),
     )  # fmt: skip
     if not all(hasattr(c, name) and getattr(c, name) == value for name, value in gpt2_fields):
         return ()
