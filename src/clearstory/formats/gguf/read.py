@@ -15,7 +15,7 @@ from clearstory.formats.generation_json import gguf_generation_config
 from clearstory.formats.gguf.architectures import ROPE_FACTORS, GGUFArchitecture, detect_architecture, prefix_errors
 from clearstory.formats.gguf.checksum import verify_checksum
 from clearstory.formats.gguf.header import GGUFHeader
-from clearstory.formats.gguf.quantization import BLOCK_FORMATS, block_format, block_scales
+from clearstory.formats.gguf.quantization import BLOCK_FORMATS, block_scales
 from clearstory.formats.gguf.tokenizer import read_gguf_tokenizer
 from clearstory.formats.no_init import (
     MAX_ROTARY_ANGLES,
@@ -25,7 +25,7 @@ from clearstory.formats.no_init import (
     load_weights,
 )
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.matmul.block_linear import BlockQuantizedLinear
+from clearstory.models.matmul.block_linear import BlockFormat, BlockQuantizedLinear
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.text.tokenizers import Tokenizer
 
@@ -57,8 +57,8 @@ def is_gguf(path: Path) -> bool:
 def read_gguf(path: Path, cast: Callable[[Tensor], Tensor], *, keep_blocks: bool = False) -> GGUFModel:
     """The model of a file. `cast` is applied to every weight when it is read.
 
-    `keep_blocks`: the linear layers of blocks in Q4_0, Q4_1 or Q8_0 are BlockQuantizedLinear, whose weights stay in the
-    file's memory map: for `inference_model`.
+    `keep_blocks`: the linear layers of blocks in one of `BLOCK_FORMATS` are BlockQuantizedLinear, whose weights stay in
+    the file's memory map: for `inference_model`.
 
     Raises BadInput, UnknownName and CorruptFile, with the file's name in the message.
     """
@@ -71,15 +71,26 @@ def read_gguf(path: Path, cast: Callable[[Tensor], Tensor], *, keep_blocks: bool
     check_tensors(header, {name: each for name, each in expected.items() if name not in zeros})
     check = finite_check(path, config, skip=verified)
 
+    def in_blocks(name: str) -> bool:
+        return keep_blocks and name not in zeros and stays_in_blocks(header, name)
+
     def read(name: str) -> Tensor:
         if name in zeros:
             return cast(zeros[name])
-        if not keep_blocks or not stays_in_blocks(header, name):
+        if not in_blocks(name):
             return check(name, cast(header.tensor(name)))
         check(name, block_scales(header.raw(name), header.tensors[name].type))
         return header.raw(name).view(header.tensors[name].shape[0], -1)
 
-    model = build_with_blocks(config, dict(weight_map.to_native({name: read(name) for name in expected})))
+    # Formats one after another: a weight of ours has the format of that of the file.
+    weights, formats = dict[str, Tensor](), dict[str, BlockFormat]()
+    by_format = {name: header.tensors[name].type.name for name in expected if in_blocks(name)}
+    for format in (None, *sorted(set(by_format.values()))):
+        found = {name: read(name) for name in expected if by_format.get(name) == format}
+        native = dict(weight_map.to_native(found))
+        weights |= native
+        formats |= {} if format is None else dict.fromkeys(native, BLOCK_FORMATS[format])
+    model = build_with_blocks(config, weights, formats)
     name = header.metadata.get("general.name")
     tokenizer = read_gguf_tokenizer(path, header.metadata)
     generation_config = gguf_generation_config(header.metadata, tokenizer)
@@ -92,20 +103,20 @@ def stays_in_blocks(header: GGUFHeader, name: str) -> bool:
     return name.startswith("blk.") and len(location.shape) == 2 and location.type.name in BLOCK_FORMATS
 
 
-def build_with_blocks(config: TransformerConfig, weights: dict[str, Tensor]) -> nn.Module:
-    """A model in evaluation mode with the given weights, of which those in bytes are rows of blocks."""
-    in_blocks = {name: each for name, each in weights.items() if each.dtype == torch.uint8}
-    if not in_blocks:
+def build_with_blocks(
+    config: TransformerConfig, weights: dict[str, Tensor], formats: Mapping[str, BlockFormat]
+) -> nn.Module:
+    """A model in evaluation mode with the given weights, of which those with a format are rows of blocks."""
+    if not formats:
         return build_with_weights(config, weights)
     model = build_empty(config)
-    for name, blocks in in_blocks.items():
+    for name, format in formats.items():
         path = name.removesuffix(".weight")
         linear = model.get_submodule(path)
         assert isinstance(linear, nn.Linear)
-        format = block_format(blocks.shape[1], linear.in_features)
-        made = BlockQuantizedLinear(blocks, format, linear.in_features, weights.get(f"{path}.bias"))
+        made = BlockQuantizedLinear(weights[name], format, linear.in_features, weights.get(f"{path}.bias"))
         model.set_submodule(path, made)
-    return load_weights(model, {name: each for name, each in weights.items() if name not in in_blocks})
+    return load_weights(model, {name: each for name, each in weights.items() if name not in formats})
 
 
 def read_gguf_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchitecture]:

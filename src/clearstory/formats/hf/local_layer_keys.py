@@ -1,4 +1,4 @@
-"""Keys of config.json for layers of two kinds, as in Gemma 3: most have a sliding window, every n-th sees all tokens."""
+"""Keys of config.json for layers of two kinds, as in Gemma 3: with a sliding window, and every n-th without."""
 
 from __future__ import annotations
 

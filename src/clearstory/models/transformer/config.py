@@ -197,8 +197,8 @@ class TransformerConfig:
         interval, theta = self.global_interval, self.local_rope_theta
         if interval is not None and (interval < 2 or self.sliding_window is None):
             raise BadSetting(
-                f"model.global_interval is {interval} and model.sliding_window {self.sliding_window}; the interval must "
-                "be at least 2, and the layers between need a window, or leave model.global_interval out"
+                f"model.global_interval is {interval} and model.sliding_window {self.sliding_window}; the interval "
+                "must be at least 2, and the layers between need a window, or leave model.global_interval out"
             )
         if theta is not None and (theta <= 0 or interval is None or self.positions != "rotary"):
             raise BadSetting(
@@ -223,8 +223,8 @@ class TransformerConfig:
     def _check_heads(self) -> None:
         if self.sandwich_norm and not self.norm_first:
             raise BadSetting(
-                "model.sandwich_norm is true and model.norm_first false; norms around a sublayer include the one before "
-                "it, so set model.norm_first to true"
+                "model.sandwich_norm is true and model.norm_first false; norms around a sublayer include the one "
+                "before it, so set model.norm_first to true"
             )
         for name, architectures in ARCHITECTURE_FIELDS.items():
             if (

@@ -262,7 +262,7 @@ def silu_gated(joined: Tensor) -> Tensor:
 
 
 def fast_norm(norm: nn.Module | None) -> nn.Module:
-    """A norm for inference: `FastRMSNorm` for an RMS norm, the identity for none, else a copy that shares its weights."""
+    """A norm for inference: `FastRMSNorm` for an RMS norm, the identity for none, else a copy with shared weights."""
     if norm is None:
         return nn.Identity()
     return FastRMSNorm(norm.gain, norm.eps) if isinstance(norm, RMSNorm) else shallow_copy(norm, lambda *_: None)
