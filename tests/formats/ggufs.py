@@ -24,6 +24,12 @@ BASE = TransformerConfig(
 )
 LLAMA = replace(BASE, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
+GEMMA3 = replace(
+    LLAMA, norm="rms_unit_offset", sandwich_norm=True, embed_scale=True, qk_norm=True, activation="gelu_tanh",
+    tie_embeddings=True, kv_heads=2, sliding_window=8, global_interval=6, local_rope_theta=10_000.0,
+    rope_theta=1_000_000.0,
+)  # fmt: skip
+
 WIRINGS: dict[str, TransformerConfig] = {
     "gpt2": BASE,
     "gpt2-untied": replace(BASE, tie_embeddings=False, norm_eps=1e-3),
@@ -35,6 +41,8 @@ WIRINGS: dict[str, TransformerConfig] = {
     "llama3.1": replace(LLAMA, rope_theta=100.0, rope_factor=8.0, rope_original_context=128),
     "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2),
     "phi3": replace(LLAMA, sliding_window=40, kv_heads=2),
+    "gemma3": GEMMA3,
+    "gemma3-other-layers": replace(GEMMA3, global_interval=2, local_rope_theta=100.0, rope_factor=8.0),
 }
 
 GGUF_ARCHITECTURES = {name: "llama" if name == "llama3.1" else name.partition("-")[0] for name in WIRINGS}

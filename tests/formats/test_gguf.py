@@ -17,7 +17,7 @@ from clearstory.errors import BadInput, BadSetting, CannotDo, CorruptFile, Folde
 from clearstory.formats.folders import OpenedModel, open_model
 from clearstory.formats.gguf.architectures import choose_architecture
 from clearstory.formats.gguf.header import GGUFHeader
-from clearstory.formats.gguf.quantization import QUANTIZATION_TYPES
+from clearstory.formats.gguf.quantization import BLOCK_FORMATS, QUANTIZATION_TYPES
 from clearstory.formats.gguf.write import llama_cpp_warning, write_gguf
 from clearstory.formats.model_card import ModelCard
 from clearstory.formats.rotary_layout import halves_to_pairs, pairs_to_halves
@@ -134,6 +134,22 @@ def test_dequantization_equals_that_of_the_package(kind: Any) -> None:
             return
         theirs = torch.from_numpy(gguf.quants.dequantize(raw.numpy(), gguf.GGMLQuantizationType(kind.code)).copy())
     assert torch.equal(ours.float().nan_to_num(7, 8, 9), theirs.view(6, -1).nan_to_num(7, 8, 9))
+
+
+@pytest.mark.parametrize("name", BLOCK_FORMATS)
+def test_groups_of_blocks_are_the_numbers_of_the_blocks(name: str) -> None:
+    type = next(each for each in QUANTIZATION_TYPES.values() if each.name == name)
+    raw = torch.randint(0, 256, (3, 2 * 256 // type.block_size * type.block_bytes), dtype=torch.uint8)
+    blocks = raw.view(-1, type.block_bytes)
+    blocks[:, 1], blocks[:, 3] = 0x30, 0x30 if name not in ("Q4_0", "Q5_0", "Q8_0") else blocks[:, 3]  # about 0.13
+    groups = BLOCK_FORMATS[name].groups(raw)
+    scaled = (groups.integers.view(3, -1, 32) - groups.zero) * groups.scale[..., None] + groups.offset[..., None]
+    assert torch.allclose(scaled.flatten(1), BLOCK_FORMATS[name].dequantize(raw), rtol=1e-5, atol=1e-4)
+
+
+def test_common_formats_need_no_package() -> None:
+    without = {each.name for each in QUANTIZATION_TYPES.values() if each.read is None}
+    assert without == {"Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS"}
 
 
 def test_the_header_equals_that_of_the_package(tmp_path: Path) -> None:

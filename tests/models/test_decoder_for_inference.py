@@ -30,6 +30,12 @@ CONFIGS = {
     "biases": replace(GROUPED, bias=True, norm="layer"),
     "attention scale": replace(GROUPED, attention_scale=0.3),
     "sliding window": replace(GROUPED, sliding_window=4),
+    "local and global layers": replace(
+        GROUPED, sliding_window=4, global_interval=2, local_rope_theta=100.0, rope_factor=4.0
+    ),
+    "norms around sublayers": replace(
+        GROUPED, norm="rms_unit_offset", sandwich_norm=True, embed_scale=True, activation="gelu_tanh"
+    ),
     "scaled rotation": replace(GROUPED, rope_factor=4.0, rope_original_context=8),
     "post-norm": replace(TINY_GPT2, norm_first=False, embed_norm=True, embed_scale=True, positions="sinusoidal"),
     "relu, gated": replace(TINY_GPT2, activation="relu", gated=True),

@@ -47,6 +47,11 @@ CASES: dict[str, TransformerConfig] = {
     "llama3.1": replace(LLAMA, rope_theta=500.0, rope_factor=8.0, rope_original_context=256),
     "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, head_dim=128),
     "phi3": replace(LLAMA, sliding_window=64, kv_heads=2),
+    "gemma3": replace(
+        LLAMA, layers=6, norm="rms_unit_offset", sandwich_norm=True, embed_scale=True, qk_norm=True, head_dim=32,
+        activation="gelu_tanh", tie_embeddings=True, kv_heads=2, sliding_window=8, global_interval=6,
+        local_rope_theta=10_000.0, rope_theta=1_000_000.0, norm_eps=1e-6,
+    ),
 }
 
 # transformers 5.23 reads no biases of Llama and no slowness of its pairs; llama.cpp reads all, see below.

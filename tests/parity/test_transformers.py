@@ -29,6 +29,12 @@ TINY = TransformerConfig(
 )
 LLAMA = replace(TINY, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False)
 
+GEMMA3 = replace(
+    LLAMA, norm="rms_unit_offset", sandwich_norm=True, embed_scale=True, qk_norm=True, activation="gelu_tanh",
+    tie_embeddings=True, head_dim=8, kv_heads=2, sliding_window=5, global_interval=2, local_rope_theta=100.0,
+    rope_theta=1000.0,
+)  # fmt: skip
+
 # Each class, and each switch that its row of the table carries.
 CASES: dict[str, TransformerConfig] = {
     "gpt2": TINY,
@@ -48,6 +54,11 @@ CASES: dict[str, TransformerConfig] = {
     "phi3": replace(LLAMA, sliding_window=7),
     "phi3-grouped-tied": replace(LLAMA, sliding_window=4, kv_heads=2, tie_embeddings=True),
     "mistral": replace(LLAMA, sliding_window=6, head_dim=8, kv_heads=2),
+    "gemma3": GEMMA3,
+    "gemma3-linear-untied": replace(
+        GEMMA3, rope_factor=8.0, attention_scale=24**-0.5, tie_embeddings=False, activation="silu", norm_eps=1e-3
+    ),
+    "gemma3-all-local": replace(GEMMA3, global_interval=6),
     # The presets as they are, but for their vocabulary and depth.
     "preset-gpt2": replace(GPT2, vocab=61, layers=2),
     "preset-clear": replace(CLEAR, vocab=61),
@@ -62,6 +73,7 @@ CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "mistral": "MistralForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
     "preset-gpt2": "GPT2LMHeadModel",
     "preset-clear": "Qwen3ForCausalLM",
     "preset-nanogpt-char": "GPT2LMHeadModel",
@@ -128,15 +140,20 @@ def in_float64(model: Any, mine: Transformer) -> None:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child).__name__.endswith("RMSNorm"):
-                norm = nn.RMSNorm(child.weight.shape[0], eps=child.variance_epsilon, dtype=torch.float64)
-                norm.weight = child.weight
+                gemma = type(child).__name__.startswith("Gemma3")
+                eps = child.eps if gemma else child.variance_epsilon
+                norm = nn.RMSNorm(child.weight.shape[0], eps=eps, dtype=torch.float64)
+                norm.weight = nn.Parameter(1 + child.weight) if gemma else child.weight
                 setattr(module, name, norm)
     if mine.rotary is not None:
         c = mine.config
         places = torch.arange(c.context)[None]
-        cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float64), places)
-        half = c.head_dim // 2
-        mine.rotary.cos, mine.rotary.sin = cos[0, :, :half], sin[0, :, :half]
+        tables = {"full_attention": mine.rotary, "sliding_attention": mine.local_rotary}
+        for kind, table in tables.items():
+            if table is not None:
+                kinds = () if mine.local_rotary is None else (kind,)
+                cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=torch.float64), places, *kinds)
+                table.cos, table.sin = cos[0, :, : c.head_dim // 2], sin[0, :, : c.head_dim // 2]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -190,6 +207,19 @@ THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("Phi3", {"sliding_window": 5, "num_key_value_heads": 2}),
     "phi3-no-window": ("Phi3", {}),
     "mistral": ("Mistral", {"sliding_window": 5, "num_key_value_heads": 2, "head_dim": 8}),
+    "gemma3": (
+        "Gemma3",
+        {
+            "sliding_window": 5,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 24,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
 }
 
 
@@ -206,7 +236,7 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
     }
     common = {"vocab_size": 61, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     shape = {} if family == "GPT2" else shape
-    config = getattr(transformers, f"{family}Config")(**{**shape, **common, **settings})
+    config = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(family, f"{family}Config"))(**{**shape, **common, **settings})
     kind = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
     oracle = getattr(transformers, kind)(config).eval()
     shake(oracle)
@@ -238,7 +268,7 @@ def greedy(opened: OpenedModel, prompt: list[int], count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt2", "gpt2-no-bias", "llama-grouped-tied", "qwen3", "qwen3-window", "phi3", "mistral"]
+    "name", ["gpt2", "gpt2-no-bias", "llama-grouped-tied", "qwen3", "qwen3-window", "phi3", "mistral", "gemma3"]
 )
 def test_fifty_greedy_tokens_are_equal(name: str, tmp_path: Path) -> None:
     config = CASES[name]
@@ -292,6 +322,8 @@ def test_biases_trained_with_transformers_are_kept(tmp_path: Path) -> None:
 SIZES = {
     "gpt2": 124_439_808,
     "gpt2-xl": 1_557_611_200,
+    "gemma3-270m": 268_098_176,
+    "gemma3-1b": 999_885_952,
     "llama3-8b": 8_030_261_248,
     "llama3-70b": 70_553_706_496,
     "llama3.1-8b": 8_030_261_248,
