@@ -236,7 +236,9 @@ def test_their_folder_opens_here_with_the_same_numbers(name: str, tmp_path: Path
     }
     common = {"vocab_size": 61, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     shape = {} if family == "GPT2" else shape
-    config = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(family, f"{family}Config"))(**{**shape, **common, **settings})
+    config = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(family, f"{family}Config"))(
+        **{**shape, **common, **settings}
+    )
     kind = {"GPT2": "GPT2LMHeadModel"}.get(family, f"{family}ForCausalLM")
     oracle = getattr(transformers, kind)(config).eval()
     shake(oracle)
