@@ -48,7 +48,9 @@ def test_export_then_import_is_the_identity(name: str, tmp_path: Path) -> None:
     assert after.model.config == config
     assert (after.card.name, after.card.parameters) == ("tiny", count_parameters(model))
     for key, tensor in model.state_dict().items():
-        assert torch.equal(tensor, after.model.state_dict()[key]), key
+        # The file holds 1 + weight of Gemma's norms, rounded.
+        rounding = 1e-7 if config.norm == "rms_unit_offset" and "norm" in key else 0
+        assert torch.allclose(tensor, after.model.state_dict()[key], rtol=0, atol=rounding), key
     assert torch.equal(OpenedModel(model, None, ModelCard()).logits(ROWS), after.logits(ROWS))
 
 

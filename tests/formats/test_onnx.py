@@ -72,6 +72,12 @@ SLOW: dict[str, Any] = {
     "clear": TINY_CLEAR,
     "llama": replace(TINY_CLEAR, qk_norm=False, rope_factor=4.0, rope_original_context=16, tie_embeddings=False),
     "gpt2 without biases": replace(TINY_GPT2, bias=False),
+    "gemma3": replace(
+        PRESETS["gemma3-270m"],
+        **SMALL | {"heads": 4, "kv_heads": 2, "head_dim": 4},
+        sliding_window=5,
+        global_interval=2,
+    ),
     "distances": replace(TINY_GPT2, positions="relative_bias", sliding_window=7),
     "waves": replace(TINY_GPT2, positions="sinusoidal", embed_scale=True),
     "placeless": replace(TINY_GPT2, positions="none", norm_first=False),

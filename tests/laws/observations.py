@@ -49,6 +49,8 @@ ODD = {
     "data.cache": "kept",
     "data.encoding": "cp1252",
     "model.sliding_window": "5",
+    "model.global_interval": "3",
+    "model.local_rope_theta": "500",
     "model.cell": "gru",
     "model.cutoffs": "5",
     "model.recall": "3",

@@ -70,6 +70,8 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
         return {**needed, "lora.rank": 2}
     if name == "FinetuneRecipe" and changed.startswith("embed."):
         return {**needed, "task": "embed"}
+    if changed in ("model.global_interval", "model.local_rope_theta"):
+        return {**needed, "model": "gemma3-270m"}
     of_texts = {**vars(TextToTextSettings()), **vars(TeacherSettings())}
     if name in ("FinetuneRecipe", "EvaluateRecipe") and changed in of_texts:
         wanted = {**needed, **({"teacher": "m"} if changed == "teacher_num_beams" else {})}

@@ -37,6 +37,9 @@ CONFIGS = {
     "windowed, long": replace(TINY_CLEAR, context=70, kv_heads=1, sliding_window=19),
     "recalling": TINY_RECALL,
     "recalling subwords": TINY_RECALL_SUBWORDS,
+    "local and global": replace(
+        TINY_CLEAR, context=40, sliding_window=5, global_interval=2, local_rope_theta=100.0, sandwich_norm=True
+    ),
     "relative": replace(TINY_GPT2, positions="relative_bias", attention_scale=1.0, heads=4, kv_heads=2, head_dim=4),
     "sinusoidal": replace(TINY_GPT2, positions="sinusoidal", norm_first=False, embed_scale=True, embed_norm=True),
     "no positions": replace(TINY_GPT2, positions="none", tie_embeddings=False, gated=True, activation="silu"),

@@ -47,6 +47,7 @@ CASES: dict[str, TransformerConfig] = {
     "llama3.1": replace(LLAMA, rope_theta=500.0, rope_factor=8.0, rope_original_context=256),
     "qwen3": replace(LLAMA, qk_norm=True, kv_heads=2, head_dim=128),
     "phi3": replace(LLAMA, sliding_window=64, kv_heads=2),
+    # transformers scales the scores of every Gemma 3 in GGUF by the root of 256.
     "gemma3": replace(
         LLAMA,
         layers=6,
@@ -54,7 +55,7 @@ CASES: dict[str, TransformerConfig] = {
         sandwich_norm=True,
         embed_scale=True,
         qk_norm=True,
-        head_dim=32,
+        head_dim=256,
         activation="gelu_tanh",
         tie_embeddings=True,
         kv_heads=2,
