@@ -53,7 +53,7 @@ def test_attention_of_local_layers_ends_at_the_window(model: Any, passage: Passa
 def test_the_logit_lens_and_the_diagram_are_shown(model: Any, passage: Passage) -> None:
     assert lens_predictions(model, passage).rank[-1].tolist() == [1] * len(IDS)
     figure = architecture(model, train_tokenizer("characters", ["abcdefghij"]), "abc")
-    assert any("window 3 but every 2 layers" in str(box) for box in figure.boxes)
+    assert any("window 3, causal every 2 layers" in str(box) for box in figure.boxes)
 
 
 def test_parts_of_normalised_outputs_are_refused(model: Any, passage: Passage) -> None:

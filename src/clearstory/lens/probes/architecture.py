@@ -216,7 +216,7 @@ def add_blocks(column: FigureColumn, stack: Stack) -> Box | None:
     mask = "bidirectional"
     if block.attention.causal:
         mask = f"window {c.sliding_window:,}" if c.sliding_window else "causal"
-        mask += f" but every {c.global_interval} layers" if c.global_interval else ""
+        mask += f", causal every {c.global_interval} layers" if c.global_interval else ""
     name = ATTENTION.get(c.positions, "attention")
     add_sublayer(name, f"{heads}{kv_heads}, {mask}", block.attention, block.attention_norm)
     if block.cross_attention is not None and block.cross_attention_norm is not None:
