@@ -162,7 +162,11 @@ def classifier_graphs(model: ClassificationHead) -> Iterator[OnnxGraph]:
 
 
 def encoder_decoder_graphs(model: EncoderDecoder) -> Iterator[OnnxGraph]:
-    """The two graphs of an encoder-decoder."""
+    """The two graphs of an encoder-decoder. Raises CannotDo for a recurrence in its decoder."""
+    if model.is_recurrent:
+        raise CannotDo(
+            "a decoder with model.decoder_autoregression 'ssru' cannot be exported to ONNX; supported: self_attention"
+        )
     source = {0: "batch_size", 1: "encoder_sequence_length"}
     yield OnnxGraph(
         "encoder_model.onnx",

@@ -294,7 +294,7 @@ def run_causal_stack(
     present: list[Tensor] = []
     for index, each in enumerate(stack.blocks):
         block = cast(Block, each)
-        attention = CachedAttention(block.attention, rotary[index], biases[index], past[2 * index : 2 * index + 2])
+        attention = CachedAttention(block.self_attention, rotary[index], biases[index], past[2 * index : 2 * index + 2])
         x = block.residual(x, block.attention_norm, attention)
         if source is not None and block.cross_attention is not None and block.cross_attention_norm is not None:
             x = block.residual(

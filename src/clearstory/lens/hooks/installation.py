@@ -121,7 +121,7 @@ def install_block(block: Block, name: str, hooks: ActivationHooks) -> None:
 
     hooks.installed.enter_context(wrapped_method(block.residual, residual))
     hooks.installed.enter_context(input_hook(block.feed_forward.down, partial(hooks, f"{name}.feed_forward.neurons")))
-    install_attention(block.attention, f"{name}.attention", hooks)
+    install_attention(block.self_attention, f"{name}.attention", hooks)
     if block.cross_attention is not None:
         install_attention(block.cross_attention, f"{name}.cross_attention", hooks)
 

@@ -73,7 +73,7 @@ def sublayers(prefix: str, stack: Stack) -> list[Sublayer]:
                 "attention",
                 f"{name}.attention",
                 f"{name}.after_attention",
-                block.attention,
+                block.self_attention,
                 block.attention_norm,
             )
         )

@@ -27,6 +27,7 @@ from clearstory.models.transformer.block import Block, FeedForward
 from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.models.transformer.ssru import SSRU
 from clearstory.models.transformer.stack import Stack
 from clearstory.text.tokenizers import Tokenizer
 
@@ -214,11 +215,14 @@ def add_blocks(column: FigureColumn, stack: Stack) -> Box | None:
     heads = f"{c.heads} heads of {c.head_dim}"
     kv_heads = f", {c.kv_heads} for keys" if c.kv_heads != c.heads else ""
     mask = "bidirectional"
-    if block.attention.causal:
-        mask = f"window {c.sliding_window:,}" if c.sliding_window else "causal"
-        mask += f", causal every {c.global_interval} layers" if c.global_interval else ""
-    name = ATTENTION.get(c.positions, "attention")
-    add_sublayer(name, f"{heads}{kv_heads}, {mask}", block.attention, block.attention_norm)
+    if isinstance(block.attention, SSRU):
+        add_sublayer("SSRU", f"cells of {c.width:,}", block.attention, block.attention_norm)
+    else:
+        if block.attention.causal:
+            mask = f"window {c.sliding_window:,}" if c.sliding_window else "causal"
+            mask += f", causal every {c.global_interval} layers" if c.global_interval else ""
+        name = ATTENTION.get(c.positions, "attention")
+        add_sublayer(name, f"{heads}{kv_heads}, {mask}", block.attention, block.attention_norm)
     if block.cross_attention is not None and block.cross_attention_norm is not None:
         cross = add_sublayer(
             "cross-attention", f"{heads}, to source", block.cross_attention, block.cross_attention_norm

@@ -268,7 +268,7 @@ def head_contributions(model: LanguageModel, vectors: LayerVectors, positions: S
         for layer, block in enumerate(cast(Sequence[Block], stack.blocks)):
             name = f"{prefix}blocks.{layer}.attention"
             outputs, pattern = recorded[f"{name}.head_outputs"][0], recorded[f"{name}.pattern"][0]
-            weight = block.attention.output.weight
+            weight = block.self_attention.output.weight
             weights = weight.unflatten(1, (outputs.shape[0], -1))  # type: ignore[no-untyped-call]  # torch's; (W, H, D)
             added = torch.einsum("htd,whd->htw", outputs[:, list(positions)].to(weights.dtype), weights).mean(1)
             attended = pattern[:, list(positions)].mean(1).topk(min(ATTENDED, len(labels)))

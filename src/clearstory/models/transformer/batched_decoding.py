@@ -29,10 +29,12 @@ ID, POSITION, SOURCE_LENGTH, RECENT = range(4)
 
 
 def can_batch(model: object) -> bool:
-    """Whether a model decodes by a BatchedDecoder: a decoder or encoder-decoder without hooks, which a recorded graph
-    would not call.
+    """Whether a model decodes by a BatchedDecoder: a decoder or encoder-decoder with attention, and without hooks, which
+    a recorded graph would not call.
     """
-    return isinstance(model, Transformer | EncoderDecoder) and not any(
+    if not isinstance(model, Transformer | EncoderDecoder) or (isinstance(model, EncoderDecoder) and model.is_recurrent):
+        return False
+    return not any(
         each._forward_hooks or each._forward_pre_hooks for each in model.modules()
     )
 

@@ -1,4 +1,5 @@
-"""One Transformer block: attention, cross-attention in a decoder with a source, feed-forward; residual connections.
+"""One Transformer block: attention or a recurrence, cross-attention in a decoder with a source, feed-forward; residual
+connections.
 
 Vaswani et al. 2017, section 3; the norm before each sublayer as in Radford et al. 2019, or after it.
 """
@@ -16,6 +17,7 @@ from clearstory.models.autograd_functions import LayerNorm, Linear, RMSNorm, dro
 from clearstory.models.transformer.attention import Attention, Bias, LayerCaches, RotaryAngles, Source
 from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.packed_sequences import PackedSequences
+from clearstory.models.transformer.ssru import SSRU, LayerCell
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -56,13 +58,16 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, cross-attention where there is a source, and feed-forward, each added to the residual stream."""
+    """Attention, cross-attention where there is a source, and feed-forward, each added to the residual stream. Where the
+    config says so, a decoder with a source has an SSRU in place of attention.
+    """
 
     def __init__(self, config: TransformerConfig, causal: bool = True, cross: bool = False, layer: int = 0) -> None:
         super().__init__()
         self.attention_norm = make_norm(config, config.width)
-        self.attention = Attention(config, causal, config.window(layer))
-        if config.sandwich_norm:
+        recurrent = cross and config.decoder_autoregression == "ssru"
+        self.attention = SSRU(config) if recurrent else Attention(config, causal, config.window(layer))
+        if config.sandwich_norm and isinstance(self.attention, Attention):
             self.attention.output_norm = make_norm(config, config.width)
         self.cross_attention_norm = make_norm(config, config.width) if cross else None
         self.cross_attention = Attention(config, causal=False) if cross else None
@@ -75,12 +80,13 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T W"],
         rotary: RotaryAngles | None,
-        caches: LayerCaches | None = None,
+        caches: LayerCaches | list[LayerCell] | None = None,
         bias: Bias = None,
         source: Source | None = None,
     ) -> Float[Tensor, "B T W"]:
         """The residual stream after this block, (B, T, W)."""
-        x = self.residual(x, self.attention_norm, lambda y: self.attention(y, rotary, caches, bias))
+        reads = (caches,) if isinstance(self.attention, SSRU) else (rotary, caches, bias)
+        x = self.residual(x, self.attention_norm, lambda y: self.attention(y, *reads))
         if self.cross_attention is not None and self.cross_attention_norm is not None and source is not None:
             cross_attend = self.cross_attention.cross_attend
             x = self.residual(x, self.cross_attention_norm, lambda y: cross_attend(y, source))
@@ -90,9 +96,15 @@ class Block(nn.Module):
         """The residual stream of the first token of each packed sequence after this block, (1, B, W): what the last
         block computes for a head that reads no other token.
         """
-        attend = self.attention.attend_from_first
+        attend = self.self_attention.attend_from_first
         x = self.residual(x, self.attention_norm, lambda y: attend(y, packed), packed.starts)
         return self.residual(x, self.feed_forward_norm, self.feed_forward)
+
+    @property
+    def self_attention(self) -> Attention:
+        """The block's attention, where it has no recurrence."""
+        assert isinstance(self.attention, Attention), "a block with an SSRU has no self-attention"
+        return self.attention
 
     def project_source(self, source: Float[Tensor, "B S W"]) -> Float[Tensor, "B 2 H S D"]:
         """Cross-attention keys and values of a source, (B, 2, kv_heads, S, D), computed once per source."""

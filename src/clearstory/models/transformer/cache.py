@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clearstory.models.device import ask_for_huge_pages
+from clearstory.models.transformer.ssru import LayerCell
 
 
 class KVBuffer:
@@ -35,6 +36,7 @@ class RowCache:
         kept: tokens in the buffer: the last ones, all of them without a sliding window.
         recent_ids: the last few ids, where the model looks up hashed n-grams.
         source: cross-attention keys and values of its source, (layers, 2, kv_heads, S, head_dim), where it has one.
+        cells: of an SSRU, (layers, W), in place of keys and values.
     """
 
     buffer: KVBuffer
@@ -42,12 +44,15 @@ class RowCache:
     kept: int
     recent_ids: tuple[int, ...] = ()
     source: Tensor | None = None
+    cells: Tensor | None = None
 
     def extended(self, count: int, window: int | None) -> Self:
         """A cache with slots for `count` more tokens; copies when the buffer is full or another cache grew in it.
 
         With a sliding window, what no later token attends to is dropped at each copy.
         """
+        if self.cells is not None:
+            return replace(self, length=self.length + count, cells=self.cells.clone())
         capacity = self.buffer.data.shape[3]
         if self.buffer.filled != self.kept or self.kept + count > capacity:
             keep = self.kept if window is None else min(self.kept, window - 1)
@@ -63,8 +68,12 @@ class RowCache:
         self.buffer.filled += count
         return replace(self, length=self.length + count, kept=self.kept + count)
 
-    def by_layer(self, new: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Each layer's keys and values, (kv_heads, kept, head_dim), and the slot at their end for `new` tokens."""
+    def by_layer(self, new: int) -> Iterator[tuple[Tensor, Tensor, Tensor]] | Iterator[LayerCell]:
+        """Each layer's keys and values, (kv_heads, kept, head_dim), and the slot at their end for `new` tokens; or its
+        cell, which is replaced by that after `new` tokens.
+        """
+        if self.cells is not None:
+            return ((cell, new) for cell in self.cells.unbind())
         kept = self.buffer.data[:, :, :, : self.kept]
         # All layers at once: a view for each sequence and layer would cost more than its computation.
         pairs = kept.flatten(0, 1).unbind()
@@ -101,9 +110,17 @@ class KVCache:
         for i, row in enumerate(self.rows):
             out[f"rows.{i}.kept"] = row.buffer.data[:, :, :, : row.kept].contiguous()
             out[f"rows.{i}.length"] = torch.tensor(row.length)
+            if row.cells is not None:
+                out[f"rows.{i}.cells"] = row.cells
             if row.source is not None:
                 out[f"rows.{i}.source"] = row.source.contiguous()
         return out
+
+    @classmethod
+    def of_cells(cls, batch_size: int, like: Tensor, layers: int) -> Self:
+        """Empty sequences of a model with SSRUs, on the device and in the dtype of `like`, (..., W)."""
+        blank = KVBuffer(like.new_empty(0, 2, 1, 0, 1), 0)
+        return cls(tuple(RowCache(blank, 0, 0, cells=like.new_zeros(layers, like.shape[-1])) for _ in range(batch_size)))
 
     @classmethod
     def empty(cls, batch_size: int, like: Tensor, layers: int, kv_heads: int, head_dim: int) -> Self:

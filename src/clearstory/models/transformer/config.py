@@ -11,6 +11,7 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 Norm = Literal["layer", "rms", "rms_unit_offset"]
 Positions = Literal["learned", "rotary", "sinusoidal", "relative_bias", "none"]
 Architecture = Literal["encoder", "decoder", "encoder-decoder"]
+DecoderAutoregression = Literal["self_attention", "ssru"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,8 @@ class TransformerConfig:
         decoder_layers: number of decoder blocks of an encoder-decoder; 0 for as many as the encoder's.
         decoder_start_token_id: token that the decoder of an encoder-decoder starts from; the tokenizer's when not
             given.
+        decoder_autoregression: what a decoder of an encoder-decoder reads its own text by: self_attention, or ssru, a
+            recurrence (Kim et al. 2019).
         heads: query heads in each block.
         kv_heads: key and value heads in each block; fewer than heads for grouped-query attention (Ainslie et al. 2023).
         head_dim: size of each head's queries, keys and values.
@@ -77,6 +80,7 @@ class TransformerConfig:
     layers: int
     decoder_layers: int = 0
     decoder_start_token_id: int | None = None
+    decoder_autoregression: DecoderAutoregression = "self_attention"
     heads: int
     kv_heads: int
     head_dim: int
@@ -244,6 +248,7 @@ MAX_TABLE_NUMBERS = 2**31
 ARCHITECTURE_FIELDS: dict[str, tuple[Architecture, ...]] = {
     "decoder_layers": ("encoder-decoder",),
     "decoder_start_token_id": ("encoder-decoder",),
+    "decoder_autoregression": ("encoder-decoder",),
     "token_types": ("encoder",),
     "mlm_transform": ("encoder",),
     "pooler": ("encoder",),

@@ -39,8 +39,6 @@ class EncoderDecoder(CompilableStack):
     torch.Size([1, 1, 32])
     """
 
-    capabilities = TRANSFORMER_CAPABILITIES | {Capability.CAUSAL, Capability.SOURCE}
-
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         c = config
@@ -53,6 +51,17 @@ class EncoderDecoder(CompilableStack):
         self.unembedding = None if c.tie_embeddings else nn.Linear(c.width, c.vocab, bias=False)
         self.unembedding_bias = nn.Parameter(torch.zeros(c.vocab)) if c.unembed_bias else None
         self.reset()
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Those of every Transformer; where a recurrence replaces the decoder's attention, without views of it."""
+        views = {Capability.ATTENTION, Capability.HIDDEN_STATES} if self.is_recurrent else set()
+        return (TRANSFORMER_CAPABILITIES | {Capability.CAUSAL, Capability.SOURCE}) - views
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the decoder has SSRUs in place of self-attention."""
+        return self.config.decoder_autoregression == "ssru"
 
     def reset(self, initialization: Initialization = "normal") -> None:
         """Initialise the weights; see `init_weights`."""
@@ -87,7 +96,12 @@ class EncoderDecoder(CompilableStack):
         source = check_sources(source, batch_size)
         hidden = self.encode(source)
         c = self.config
-        cache = KVCache.empty(batch_size, hidden, len(self.decoder.blocks), c.kv_heads, c.head_dim)
+        layers = len(self.decoder.blocks)
+        cache = (
+            KVCache.of_cells(batch_size, hidden, layers)
+            if self.is_recurrent
+            else KVCache.empty(batch_size, hidden, layers, c.kv_heads, c.head_dim)
+        )
         projected = torch.stack(
             [cast(Block, block).project_source(hidden) for block in self.decoder.blocks], 1
         )  # (B, layers, 2, kv_heads, S, head_dim)

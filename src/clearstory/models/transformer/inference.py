@@ -57,7 +57,7 @@ def can_join(model: object) -> bool:
 
 def linear_layers(block: Block) -> list[nn.Module]:
     """The linear layers of a block of a decoder."""
-    attention, feed_forward = block.attention, block.feed_forward
+    attention, feed_forward = block.self_attention, block.feed_forward
     gate = [] if feed_forward.gate is None else [feed_forward.gate]
     projections = [attention.query, attention.key, attention.value, attention.output]
     return [*projections, *gate, feed_forward.up, feed_forward.down]
@@ -169,7 +169,7 @@ class JoinedBlock(nn.Module):
 
     def __init__(self, block: Block, config: TransformerConfig, make_linear: JoinedLinearFactory) -> None:
         super().__init__()
-        attention, feed_forward = block.attention, block.feed_forward
+        attention, feed_forward = block.self_attention, block.feed_forward
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.query_key_value = make_linear([attention.query, attention.key, attention.value])
         self.output = make_linear([attention.output])

@@ -34,7 +34,10 @@ from clearstory.models.transformer.stack import Stack
 def is_plain(stack: Stack) -> bool:
     """Whether the kernels compute the blocks of a stack: plain linear layers (no adapters), attention to all tokens."""
     c = stack.config
-    layers = [each for block in stack.blocks for each in all_linear_layers(cast(Block, block))]
+    blocks = [cast(Block, block) for block in stack.blocks]
+    if not all(isinstance(block.attention, Attention) for block in blocks):
+        return False
+    layers = [each for block in blocks for each in all_linear_layers(block)]
     return not c.qk_norm and c.sliding_window is None and all(type(each) is Linear for each in layers)
 
 
@@ -99,7 +102,7 @@ class EncoderBlocks(NativeBlocks):
     def block(self, block: Block) -> EncoderBlockStruct:
         """A block's structure."""
         norms = self.norm(block.attention_norm), self.norm(block.feed_forward_norm)
-        return EncoderBlockStruct(*norms, *self.self_attention(block.attention), *self.feed_forward(block))
+        return EncoderBlockStruct(*norms, *self.self_attention(block.self_attention), *self.feed_forward(block))
 
     def __call__(
         self, x: Float[Tensor, "*D W"], lengths: Int[Tensor, "S"], *, first_only: bool = False
@@ -135,7 +138,7 @@ class CrossDecoderBlocks(NativeBlocks):
     def block(self, block: Block, cross: Attention) -> CrossBlockStruct:
         """A block's structure; keys and values of the source are computed by `source_projection`."""
         norms = map(self.norm, (block.attention_norm, block.cross_attention_norm, block.feed_forward_norm))
-        own, feed_forward = self.self_attention(block.attention), self.feed_forward(block)
+        own, feed_forward = self.self_attention(block.self_attention), self.feed_forward(block)
         return CrossBlockStruct(*norms, *own, self.matrix([cross.query]), self.matrix([cross.output]), *feed_forward)
 
     def __call__(self, x: Float[Tensor, "N W"], rows: Int[Tensor, "N 4"]) -> Float[Tensor, "N W"]:

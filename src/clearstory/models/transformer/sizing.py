@@ -36,7 +36,10 @@ def parameter_count(config: TransformerConfig) -> int:
     stack += {"learned": c.context * c.width, "relative_bias": 32 * c.heads}.get(c.positions, 0)
     total = c.vocab * (c.width * (1 if c.tie_embeddings else 2) + c.unembed_bias) + c.layers * block + stack
     if c.architecture == "encoder-decoder":
-        total += (c.decoder_layers or c.layers) * (block + attention + norm) + stack
+        ssru = c.decoder_autoregression == "ssru"
+        own = 2 * c.width**2 + c.width if ssru else attention
+        total += (c.decoder_layers or c.layers) * (block + own + norm) + stack
+        total -= 32 * c.heads * (ssru and c.positions == "relative_bias")
     square = c.width**2
     total += c.mlm_transform * (square + c.width * c.bias + norm) + c.pooler * (
         square + c.width + c.mlm_transform * (2 * c.width + 2)

@@ -106,7 +106,9 @@ class Stack(CompilableStack):
         local_theta = c.local_rope_theta
         self.local_rotary = None if local_theta is None else Rotary(c.head_dim, c.context, local_theta)
         self.relative_position_bias = (
-            RelativePositionBias(c.heads, bidirectional=not causal) if c.positions == "relative_bias" else None
+            RelativePositionBias(c.heads, bidirectional=not causal)
+            if c.positions == "relative_bias" and not (cross and c.decoder_autoregression == "ssru")
+            else None
         )
         self.sinusoidal_positions: Tensor | None
         sinusoidal = sinusoidal_embedding(c.context, c.width) if c.positions == "sinusoidal" else None

@@ -87,6 +87,9 @@ def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -
         group for group in groups if group.symbol in ("W_k", "W_v") and not group.name.startswith("encoder ")
     ]
     per_token = sum(group.shape[1] * group.count_per_layer * group.layers for group in cached_groups)
+    if c.architecture == "encoder-decoder" and c.decoder_autoregression == "ssru":
+        cells = (c.decoder_layers or c.layers) * c.width
+        return per_token * context + cells, "a cell of W numbers per layer, and L (k + v) per token of the source"
     words = "L (k + v) numbers per token of the context"
     return per_token * cached, f"{words}, and of the source" if c.architecture == "encoder-decoder" else words
 
