@@ -44,7 +44,7 @@ from clearstory.formats.hf.config_json import (
 from clearstory.formats.hf.load_weights import load_model, state_to_store, stored_config, verify_saved
 from clearstory.formats.hf.safetensors_io import SHARD_BYTES, write_weights
 from clearstory.formats.model_card import PIPELINES, TEXT_GENERATION, ModelCard, read_card, readme
-from clearstory.formats.model_path import resolve_model_path
+from clearstory.formats.model_path import is_marian_bin, marian_files, resolve_model_path
 from clearstory.formats.native import NATIVE, native_pipeline
 from clearstory.formats.output_folder import check_writable
 from clearstory.formats.sentence_folder import SentencePipeline
@@ -222,7 +222,7 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_blocks: bool = False) -> OpenedModel:
     """The model at a path: a model folder (ours or transformers'), a LoRA adapter of peft whose base model is present
-    (merged), a run folder, or a file (.arpa, .gguf, or a .bin of llama2.c).
+    (merged), a run folder, a folder or file of Marian (.bin), or a file (.arpa, .gguf, or a .bin of llama2.c).
 
     float16, bfloat16 and quantized weights are converted to float32, others are kept; with `dtype`, all are converted
     to it. With `keep_blocks`, the weights of a .gguf file stay quantized in memory, for `inference_model`; they are
@@ -239,6 +239,8 @@ def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_block
                 return opened
     folder = resolve_model_path(path)
     if not (folder / "config.json").is_file():
+        if files := marian_files(folder):
+            return open_marian_folder(folder, files, cast)
         return open_adapter(folder, dtype)
     model: Any
     changed = verify_folder(folder, skip=RESUME_FILES, unread=DESCRIPTIONS)
@@ -313,10 +315,35 @@ def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
     return OpenedModel(model, tokenizer, card, generation_config=generation_config)
 
 
+def open_marian(file: Path, cast: Cast) -> OpenedModel:
+    """A model in Marian's binary format with the SentencePiece vocabulary beside it."""
+    from clearstory.formats.marian_bin import find_marian_vocabulary, read_marian_bin, read_marian_tokenizer
+
+    vocabulary = find_marian_vocabulary(file)
+    model = read_marian_bin(file, cast)
+    tokenizer = None if vocabulary is None else read_marian_tokenizer(vocabulary)
+    check_tokenizer(model, tokenizer)
+    card = ModelCard(name=file.stem, parameters=count_parameters(model))
+    return OpenedModel(model, tokenizer, card, generation_config=default_generation_config(tokenizer))
+
+
+def open_marian_folder(folder: Path, files: Sequence[Path], cast: Cast) -> OpenedModel:
+    """The one Marian model in a folder. Raises BadInput for several."""
+    if len(files) > 1:
+        raise BadInput(f"{folder} holds {len(files)} Marian models; name one of them, such as {files[0]}")
+    opened = open_marian(files[0], cast)
+    return replace(opened, card=replace(opened.card, name=folder.absolute().name), folder=folder)
+
+
+def open_bin(file: Path, cast: Cast) -> OpenedModel | None:
+    """A model of Marian or llama2.c; None for a .bin file of another kind."""
+    return open_marian(file, cast) if is_marian_bin(file) else open_llama2c(file, cast)
+
+
 FILE_FORMATS: dict[tuple[str, ...], Callable[[Path, Cast], OpenedModel | None]] = {
     (".arpa", ".arpa.gz"): open_arpa,
     (".gguf",): open_gguf,
-    (".bin",): open_llama2c,
+    (".bin",): open_bin,
 }
 """Single-file formats: endings of the file's name, and the function that opens it. Each is imported when it is met."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
-from clearstory.durable import current_path
+from clearstory.durable import current_path, is_regular_file
 from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, CannotDo, nearest
 
@@ -12,8 +13,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def resolve_model_path(path: Path | str) -> Path:
-    """The folder with config.json or adapter_config.json: the path itself (model, adapter, checkpoint) or a run's
-    `model/`.
+    """The folder with config.json, adapter_config.json or a Marian model: the path itself (model, adapter, checkpoint) or
+    a run's `model/`.
 
     Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
     """
@@ -51,24 +52,42 @@ def weights_of_step(path: Path) -> Path:
 
 def has_config(folder: Path) -> bool:
     """Whether a folder holds a model or a LoRA adapter."""
-    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+    names = ("config.json", "adapter_config.json")
+    return any((folder / name).is_file() for name in names) or bool(marian_files(folder))
+
+
+def marian_files(folder: Path) -> list[Path]:
+    """The models in Marian's binary format in a folder, most often one."""
+    return [file for file in sorted(folder.glob("*.bin")) if is_marian_bin(file)]
+
+
+def is_marian_bin(file: Path) -> bool:
+    """Whether a file is in version 1 of Marian's binary format: after the number of its tensors come the length of the
+    first one's name, its type, dimensions and bytes.
+    """
+    if not is_regular_file(file):
+        return False
+    with file.open("rb") as opened:
+        header = opened.read(48)
+    if len(header) < 48:
+        return False
+    version, count, name, _, dimensions, _ = struct.unpack("<6Q", header)
+    return version == 1 and 1 <= count <= 2**16 and 1 <= name <= 2**10 and dimensions <= 8
 
 
 def unsupported_file_message(file: Path) -> str:
     """Why a file cannot be opened as a model, and what to do."""
     if file.suffix == ".gz":
-        return (
-            f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c; decompress it first"
-        )
+        return f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c or Marian; decompress it first"
     if (file.parent / "config.json").is_file():
         return f"{file} is a file of a model folder; open the folder, {file.parent}"
     if file.suffix in PICKLE_SUFFIXES:
         return (
-            f"{file} is not a llama2.c checkpoint, and a pickle can run code when it is opened; if you trust it, "
+            f"{file} is not a model of llama2.c or Marian, and a pickle can run code when it is opened; if you trust it, "
             "convert "
             f'it once: transformers.AutoModelForCausalLM.from_pretrained("{file.parent}").save_pretrained("NEW")'
         )
-    return f"{file} is not a model; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c"
+    return f"{file} is not a model; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c or Marian"
 
 
 def nearest_folders(path: Path) -> str:

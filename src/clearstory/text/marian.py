@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from clearstory.errors import BadInput, CorruptFile
-from clearstory.text.sentencepiece import NORMAL, USER, SentencePieceModel, open_model
+from clearstory.text.sentencepiece import (
+    CONTROL,
+    NORMAL,
+    USER,
+    SentencePieceModel,
+    open_model,
+    to_tokenizer_json,
+    tokenizer_config,
+)
 from clearstory.text.token_bytes import HIDDEN_MARK
 from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentencepiece_unigram
 
@@ -25,6 +33,8 @@ SOURCE_FILE, TARGET_FILE, VOCAB_FILE = "source.spm", "target.spm", "vocab.json"
 
 UNKNOWN_RUN = "\ue001"
 """Stands for a run of characters that the source does not know: together they are one unknown token."""
+
+PAD = "<pad>"
 
 MAX_LANGUAGE_CODES = 1000
 
@@ -76,6 +86,21 @@ def read_marian(folder: Path, ids: Mapping[str, Any], config: Mapping[str, Any])
     )
     pad = "<pad>" if "<pad>" in ids else None
     return contents, {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": pad, "bos_token": None}
+
+
+def read_marian_vocabulary(path: Path) -> tuple[str, dict[str, Any]]:
+    """tokenizer.json and tokenizer_config.json of the .spm file that both languages of a model share: ids are those of
+    its pieces, <pad> follows them, and its end token ends each text.
+    """
+    model = open_model(path)
+    end = tokenizer_config(model)["eos_token"]
+    if end is None or any(piece == PAD for piece, _, _ in model.pieces):
+        raise BadInput(
+            f"{path} has {'no end token' if end is None else f'a piece {PAD}'}; Marian's vocabularies differ"
+        )
+    model.roles["pad"] = len(model.pieces)
+    model.pieces.append((PAD, 0.0, CONTROL))
+    return to_tokenizer_json(model, [end]), tokenizer_config(model)
 
 
 def normalizers(source: SentencePieceModel, codes: list[str], scores: Mapping[str, float]) -> list[Mapping[str, Any]]:

@@ -32,11 +32,11 @@ def can_batch(model: object) -> bool:
     """Whether a model decodes by a BatchedDecoder: a decoder or encoder-decoder with attention, and without hooks, which
     a recorded graph would not call.
     """
-    if not isinstance(model, Transformer | EncoderDecoder) or (isinstance(model, EncoderDecoder) and model.is_recurrent):
+    if not isinstance(model, Transformer | EncoderDecoder) or (
+        isinstance(model, EncoderDecoder) and model.is_recurrent
+    ):
         return False
-    return not any(
-        each._forward_hooks or each._forward_pre_hooks for each in model.modules()
-    )
+    return not any(each._forward_hooks or each._forward_pre_hooks for each in model.modules())
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ class KVCache:
     def of_cells(cls, batch_size: int, like: Tensor, layers: int) -> Self:
         """Empty sequences of a model with SSRUs, on the device and in the dtype of `like`, (..., W)."""
         blank = KVBuffer(like.new_empty(0, 2, 1, 0, 1), 0)
-        return cls(tuple(RowCache(blank, 0, 0, cells=like.new_zeros(layers, like.shape[-1])) for _ in range(batch_size)))
+        return cls(
+            tuple(RowCache(blank, 0, 0, cells=like.new_zeros(layers, like.shape[-1])) for _ in range(batch_size))
+        )
 
     @classmethod
     def empty(cls, batch_size: int, like: Tensor, layers: int, kv_heads: int, head_dim: int) -> Self:
