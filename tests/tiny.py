@@ -20,7 +20,7 @@ from clearstory.models.mixture.config import MixtureConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.recurrent.seq2seq_config import RecurrentSeq2SeqConfig
-from clearstory.models.transformer.presets import CLEAR, GPT2
+from clearstory.models.transformer.presets import CLEAR, GPT2, MARIAN
 
 VOCAB = 23
 
@@ -30,6 +30,10 @@ TINY_GPT2 = replace(
 TINY_CLEAR = replace(
     CLEAR, vocab=VOCAB, context=24, width=16, layers=2, heads=4, kv_heads=4, head_dim=4, intermediate_size=24
 )
+TINY_SSRU = replace(
+    MARIAN, vocab=VOCAB, context=24, width=16, layers=2, decoder_layers=2, heads=2, kv_heads=2, head_dim=8,
+    intermediate_size=24, decoder_start_token_id=0, decoder_autoregression="ssru",
+)  # fmt: skip
 TINY_RECALL = replace(TINY_CLEAR, recall=(2, 4), recall_rows=50)
 
 TINY_RECALL_SUBWORDS = replace(TINY_RECALL, recall_dim=3)
@@ -129,6 +133,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "lstm": lambda: shaken(TINY_LSTM),
     "additive": lambda: GivenSource(shaken(RECURRENT_WRITERS["additive"]), [5, 6, 7, 8]),
     "cho": lambda: GivenSource(shaken(RECURRENT_WRITERS["cho"]), [5, 6]),
+    "ssru": lambda: GivenSource(shaken(TINY_SSRU), [5, 6, 7]),
     "hmm": lambda: shaken(TINY_HMM),
     "blocks": lambda: shaken(replace(TINY_HMM, learn="gradient", blocks=4)),
     "tagger": lambda: shaken(HMMConfig(vocab=VOCAB, states=5, learn="tags", order=3, tags=tuple("ABCD"), suffixes=2)),

@@ -51,6 +51,7 @@ ODD = {
     "model.sliding_window": "5",
     "model.global_interval": "3",
     "model.local_rope_theta": "500",
+    "model.decoder_autoregression": "ssru",
     "model.cell": "gru",
     "model.cutoffs": "5",
     "model.recall": "3",

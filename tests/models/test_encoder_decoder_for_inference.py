@@ -130,6 +130,8 @@ def test_what_has_no_such_form(monkeypatch: pytest.MonkeyPatch, compiled_kernels
     state = form.init_state(1, source=TokenBatch.from_sequences([[3]]))
     with pytest.raises(ContextOverflow):
         form.forward(TokenBatch(torch.zeros(1, 301, dtype=torch.long)), state)
+    recurrent: Any = inference_model(random_model(replace(VARIANTS["marian"], decoder_autoregression="ssru")), "int8")
+    assert isinstance(recurrent.base_model, EncoderDecoder)
     others = [inference_model(model, "bf16"), inference_model(adapt(random_model(VARIANTS["t5"]), 2), "fp32")]
     monkeypatch.setenv("CLEARSTORY_NATIVE", "0")
     others += [inference_model(model, "fp32"), inference_model(model, "int8")]

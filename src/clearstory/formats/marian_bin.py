@@ -1,4 +1,4 @@
-"""Marian's binary format: a model.bin of marian-conv, with its settings inside and a SentencePiece vocabulary beside it.
+"""Marian's binary format: a model.bin of marian-conv with its settings, and a SentencePiece vocabulary beside it.
 
     version 1 │ number of tensors │ for each: length of its name, type, dimensions, bytes (8 bytes each)
     names, each ending in a zero byte │ shapes │ padding, and its length before it │ data of all tensors
@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,6 +39,9 @@ SETTINGS = "special:model.yml"
 
 MAX_SETTINGS_BYTES = 2**16
 
+MAX_SIZE = 2**20
+"""Largest size in the settings; tables of positions are computed, so no file size bounds them."""
+
 FLOAT32, FLOAT16, TEXT, INT8 = 0x404, 0x402, 0x101, 0x4101
 """Types of tensors; INT8 is the form for any processor (intgemm8)."""
 
@@ -47,6 +50,8 @@ CONTEXT = 1024
 
 NEVER = -1e4
 """Bias of a token that is never predicted: its probability is 0 in float32."""
+
+SIZES = ("enc-depth", "dec-depth", "dim-emb", "transformer-heads", "transformer-dim-ffn", "dim-vocabs")
 
 ACTIVATIONS: dict[str, Activation] = {"relu": "relu", "swish": "silu", "gelu": "gelu"}
 
@@ -76,20 +81,22 @@ class MarianTensor:
     data: np.ndarray[Any, np.dtype[np.uint8]]
 
 
-def read_marian_bin(path: Path, cast: Callable[[Tensor], Tensor]) -> nn.Module:
-    """The encoder-decoder in a file. `cast` is applied to every weight. Raises CorruptFile with the reason, BadInput
+def read_marian_bin(path: Path, convert: Callable[[Tensor], Tensor]) -> nn.Module:
+    """The encoder-decoder in a file. `convert` is applied to every weight. Raises CorruptFile with the reason, BadInput
     for a model of another kind.
     """
     tensors = read_tensors(path)
     config = read_config(path, tensors)
     names = dict(weight_names(config))
+    if missing := [name for name in names.values() if name not in tensors]:
+        raise CorruptFile(f"{path} has no tensor {missing[0]}, which its settings ask for; copy it again")
     shapes = empty_state_dict(config)
     check = finite_check(path, config)
     weights = {name: read_weight(path, tensors, names[name], tuple(each.shape)) for name, each in shapes.items()}
     used = {*names.values(), SETTINGS}
     if extra := sorted(name for name in tensors if name not in used and not name.endswith("_QuantMultA")):
         raise BadInput(f"{path} has the tensor {extra[0][:60]!r}, which is not supported in a Marian model")
-    return build_with_weights(config, {name: cast(check(name, each)) for name, each in weights.items()})
+    return build_with_weights(config, {name: convert(check(name, each)) for name, each in weights.items()})
 
 
 def find_marian_vocabulary(path: Path) -> Path | None:
@@ -147,28 +154,25 @@ def read_config(path: Path, tensors: Mapping[str, MarianTensor]) -> TransformerC
     for name, (wanted, default) in SUPPORTED.items():
         if (value := settings.get(name, default)) != wanted:
             raise BadInput(f"{path} has {name} = {str(value)[:40]!r}; supported: {wanted!r}")
-    numbers = {
-        name: settings.get(name)
-        for name in ("enc-depth", "dec-depth", "dim-emb", "transformer-heads", "transformer-dim-ffn")
-    }
     vocabularies = settings.get("dim-vocabs")
-    numbers["dim-vocabs"] = (
-        vocabularies[0] if isinstance(vocabularies, list) and len(set(map(str, vocabularies))) == 1 else None
-    )
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**24:
+    same = isinstance(vocabularies, list) and len(vocabularies) == 2 and vocabularies[0] == vocabularies[1]
+    settings["dim-vocabs"] = vocabularies[0] if same else str(vocabularies)
+    numbers = [settings.get(name) for name in SIZES]
+    for name, value in zip(SIZES, numbers, strict=True):
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
             raise BadInput(
-                f"{path} has {name} = {str(settings.get(name))[:40]}; a positive number is needed, the same for both languages"
+                f"{path} has {name} = {str(value)[:40]}; it must be from 1 to {MAX_SIZE:,}, and that of a vocabulary "
+                "the same for source and target"
             )
-    layers, decoder_layers, width, heads, intermediate_size, vocab = numbers.values()
+    layers, decoder_layers, width, heads, intermediate_size, vocab = cast(list[int], numbers)
     recurrent = settings.get("transformer-decoder-autoreg", "self-attention"), settings.get("dec-cell")
     if recurrent[0] != "self-attention" and recurrent != ("rnn", "ssru"):
         raise BadInput(f"{path} has a decoder of {str(recurrent)[:60]}; supported: self-attention, and rnn with ssru")
-    activation = settings.get("transformer-ffn-activation", "swish")
-    if activation not in ACTIVATIONS or width % heads or max(layers, decoder_layers) > 4096:
+    activation = str(settings.get("transformer-ffn-activation", "swish"))
+    if activation not in ACTIVATIONS or width % heads:
         raise BadInput(
             f"{path} has {layers:,} and {decoder_layers:,} layers of width {width:,}, {heads:,} heads and the "
-            f"activation function {str(activation)[:40]}; supported: up to 4,096 layers, heads that divide the width, "
+            f"activation function {activation[:40]}; supported: heads that divide the width, "
             f"and {', '.join(ACTIVATIONS)}"
         )
     try:
@@ -251,8 +255,6 @@ def norm_names(native: str, marian: str) -> Iterator[tuple[str, str]]:
 
 def read_weight(path: Path, tensors: Mapping[str, MarianTensor], name: str, shape: tuple[int, ...]) -> Tensor:
     """A weight of this shape: float32, in PyTorch's layout. Raises CorruptFile, BadInput for an unsupported type."""
-    if name not in tensors:
-        raise CorruptFile(f"{path} has no tensor {name}, which its settings ask for; copy it again")
     tensor = tensors[name]
     with_pad = name in ("Wemb", "decoder_ff_logit_out_b")
     stored = (shape[0] - 1, *shape[1:]) if with_pad else shape

@@ -13,8 +13,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 def resolve_model_path(path: Path | str) -> Path:
-    """The folder with config.json, adapter_config.json or a Marian model: the path itself (model, adapter, checkpoint) or
-    a run's `model/`.
+    """The folder with config.json, adapter_config.json or a model of Marian: the path itself (model, adapter,
+    checkpoint) or a run's `model/`.
 
     Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
     """
@@ -78,12 +78,15 @@ def is_marian_bin(file: Path) -> bool:
 def unsupported_file_message(file: Path) -> str:
     """Why a file cannot be opened as a model, and what to do."""
     if file.suffix == ".gz":
-        return f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c or Marian; decompress it first"
+        return (
+            f"{file} is compressed; supported: folders, .arpa, .arpa.gz, .gguf, .bin of llama2.c or Marian; decompress "
+            "it first"
+        )
     if (file.parent / "config.json").is_file():
         return f"{file} is a file of a model folder; open the folder, {file.parent}"
     if file.suffix in PICKLE_SUFFIXES:
         return (
-            f"{file} is not a model of llama2.c or Marian, and a pickle can run code when it is opened; if you trust it, "
+            f"{file} is not a llama2.c checkpoint, and a pickle can run code when it is opened; if you trust it, "
             "convert "
             f'it once: transformers.AutoModelForCausalLM.from_pretrained("{file.parent}").save_pretrained("NEW")'
         )

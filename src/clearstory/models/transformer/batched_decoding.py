@@ -29,8 +29,8 @@ ID, POSITION, SOURCE_LENGTH, RECENT = range(4)
 
 
 def can_batch(model: object) -> bool:
-    """Whether a model decodes by a BatchedDecoder: a decoder or encoder-decoder with attention, and without hooks, which
-    a recorded graph would not call.
+    """Whether a model decodes by a BatchedDecoder: a decoder or encoder-decoder with attention, and without hooks,
+    which a recorded graph would not call.
     """
     if not isinstance(model, Transformer | EncoderDecoder) or (
         isinstance(model, EncoderDecoder) and model.is_recurrent

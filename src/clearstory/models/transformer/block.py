@@ -58,8 +58,8 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, cross-attention where there is a source, and feed-forward, each added to the residual stream. Where the
-    config says so, a decoder with a source has an SSRU in place of attention.
+    """Attention, cross-attention where there is a source, and feed-forward, each added to the residual stream. A
+    decoder with a source has an SSRU in place of attention where the config says so.
     """
 
     def __init__(self, config: TransformerConfig, causal: bool = True, cross: bool = False, layer: int = 0) -> None:

@@ -19,7 +19,8 @@ class ConvertRecipe:
     """Convert a model to another format.
 
     Args:
-        model: a model folder, a run folder, a checkpoint, an .arpa, .arpa.gz or .gguf file, or a .bin of llama2.c.
+        model: a model folder, a run folder, a checkpoint, an .arpa, .arpa.gz or .gguf file, or a .bin of llama2.c or
+            Marian.
         out: output file ending in .arpa, .arpa.gz or .gguf, or output folder.
         to: output format: arpa, gguf, hf (a model folder of transformers) or onnx (a folder for onnxruntime); inferred
             from the name of OUT when not given.
