@@ -128,7 +128,7 @@ def read_tensors(path: Path) -> dict[str, MarianTensor]:
         at += size
         return data[at - size : at]
 
-    version, count = struct.unpack("<2Q", take(16, "its header"))
+    version, count = struct.unpack("<2Q", take(16, "its header").tobytes())
     if version != 1:
         raise BadInput(f"{path} has version {version:,} of Marian's binary format; supported: 1")
     if not 1 <= count <= MAX_TENSORS:
@@ -140,8 +140,8 @@ def read_tensors(path: Path) -> dict[str, MarianTensor]:
             "copy it again"
         )
     names = [take(length, "the names").tobytes()[:-1].decode("utf-8", "replace") for length, *_ in headers]
-    shapes = [struct.unpack(f"<{n}i", take(4 * n, "the shapes")) for _, _, n, _ in headers]
-    take(struct.unpack("<Q", take(8, "its header"))[0], "its padding")
+    shapes = [struct.unpack(f"<{n}i", take(4 * n, "the shapes").tobytes()) for _, _, n, _ in headers]
+    take(struct.unpack("<Q", take(8, "its header").tobytes())[0], "its padding")
     return {
         name: MarianTensor(header[1], shape, take(header[3], name[:60]))
         for name, header, shape in zip(names, headers, shapes, strict=True)
@@ -155,8 +155,8 @@ def read_config(path: Path, tensors: Mapping[str, MarianTensor]) -> TransformerC
         if (value := settings.get(name, default)) != wanted:
             raise BadInput(f"{path} has {name} = {str(value)[:40]!r}; supported: {wanted!r}")
     vocabularies = settings.get("dim-vocabs")
-    same = isinstance(vocabularies, list) and len(vocabularies) == 2 and vocabularies[0] == vocabularies[1]
-    settings["dim-vocabs"] = vocabularies[0] if same else str(vocabularies)
+    if isinstance(vocabularies, list) and len(vocabularies) == 2 and vocabularies[0] == vocabularies[1]:
+        settings["dim-vocabs"] = vocabularies[0]
     numbers = [settings.get(name) for name in SIZES]
     for name, value in zip(SIZES, numbers, strict=True):
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
@@ -292,7 +292,7 @@ def dequantize(path: Path, name: str, tensor: MarianTensor, count: int) -> Tenso
     numbers = torch.from_numpy(np.frombuffer(tensor.data[: count * size].tobytes(), dtype).astype(np.float32))
     if tensor.type != INT8:
         return numbers
-    (multiplier,) = struct.unpack("<f", tensor.data[count : count + 4])
+    (multiplier,) = struct.unpack("<f", tensor.data[count : count + 4].tobytes())
     if not 0 < multiplier < math.inf:
         raise CorruptFile(f"{path} holds {name} with a multiplier of {multiplier}; it must be positive: copy it again")
-    return numbers / multiplier
+    return numbers.div_(multiplier)

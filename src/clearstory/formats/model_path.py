@@ -72,7 +72,7 @@ def is_marian_bin(file: Path) -> bool:
     if len(header) < 48:
         return False
     version, count, name, _, dimensions, _ = struct.unpack("<6Q", header)
-    return version == 1 and 1 <= count <= 2**16 and 1 <= name <= 2**10 and dimensions <= 8
+    return bool(version == 1 and 1 <= count <= 2**16 and 1 <= name <= 2**10 and dimensions <= 8)
 
 
 def unsupported_file_message(file: Path) -> str:
