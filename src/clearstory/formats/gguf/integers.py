@@ -117,7 +117,7 @@ def six_bit_scales(blocks: Blocks) -> tuple[Float[Tensor, "N 8"], Float[Tensor, 
     Bytes 0 to 3 hold the scales of the first four groups, bytes 4 to 7 their offsets, bytes 8 to 11 the low four bits
     of the scales and offsets of the others, whose high two bits are those left over in the first eight bytes.
     """
-    first, second, third = blocks[:, 4:16].split(4, 1)
+    first, second, third = blocks[:, 4:16].chunk(3, 1)
     scale = torch.cat((first & 63, third & 15 | first >> 6 << 4), 1)
     offset = torch.cat((second & 63, third >> 4 | second >> 6 << 4), 1)
     d, least = scale_and_offset(blocks)

@@ -88,7 +88,7 @@ class LocalRopeKeys:
         scaling: dict[str, Any] = {"rope_type": "default"}
         if config.rope_factor != 1:
             scaling = {"rope_type": "linear", "factor": config.rope_factor}
-        flat = {"rope_theta": config.rope_theta, "rope_local_base_freq": config.local_rope_theta}
+        flat: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_local_base_freq": config.local_rope_theta}
         if config.rope_factor != 1:
             flat["rope_scaling"] = scaling
         local = {"rope_type": "default", "rope_theta": config.local_rope_theta}

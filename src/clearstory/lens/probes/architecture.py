@@ -196,16 +196,17 @@ def add_blocks(column: FigureColumn, stack: Stack) -> Box | None:
     def add_sublayer(
         name: str,
         shape: str,
-        module: Attention | FeedForward,
+        module: Attention | FeedForward | SSRU,
         norm: nn.Module,
         role: Literal["attention", "mlp"] = "attention",
     ) -> Box:
         column.start_branch()
         if c.norm_first:
             column.add_box(NORMS[c.norm], "", parameter_count(norm), "norm")
-        own = 0 if module.output_norm is None else parameter_count(module.output_norm)
+        output_norm = None if isinstance(module, SSRU) else module.output_norm
+        own = 0 if output_norm is None else parameter_count(output_norm)
         box = column.add_box(name, shape, parameter_count(module) - own, role)
-        if module.output_norm is not None:
+        if output_norm is not None:
             column.add_box(NORMS[c.norm], "", own, "norm")
         column.join_branch()
         if not c.norm_first:

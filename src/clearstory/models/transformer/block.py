@@ -67,8 +67,8 @@ class Block(nn.Module):
         self.attention_norm = make_norm(config, config.width)
         recurrent = cross and config.decoder_autoregression == "ssru"
         self.attention = SSRU(config) if recurrent else Attention(config, causal, config.window(layer))
-        if config.sandwich_norm and isinstance(self.attention, Attention):
-            self.attention.output_norm = make_norm(config, config.width)
+        if config.sandwich_norm and not recurrent:
+            self.self_attention.output_norm = make_norm(config, config.width)
         self.cross_attention_norm = make_norm(config, config.width) if cross else None
         self.cross_attention = Attention(config, causal=False) if cross else None
         self.feed_forward_norm = make_norm(config, config.width)

@@ -75,15 +75,14 @@ class DecodingStep:
         """Output of the final norm for the embeddings x of one new token of each sequence; x may be overwritten.
 
         `turns` are the cosines and sines of the rotations, for a half of each head, and `local_turns` those of layers
-        with a window of their own; `rows` have a slot for the new
-        token's key and value at their end, which is filled.
+        with a window of their own; `rows` have a slot for the new token's key and value at their end, which is filled.
         """
         x = x.contiguous()
         tables = [each.contiguous() for pair in (turns, local_turns) if pair is not None for each in pair]
         caches = (CacheStruct * len(rows))(
             *(CacheStruct(row.buffer.data.data_ptr(), row.buffer.data.shape[3], row.kept) for row in rows)
         )
-        angles = [each.data_ptr() for each in tables] or [None] * 4
+        angles: list[int | None] = [each.data_ptr() for each in tables] or [None] * 4
         if self.run(self.reference, x.data_ptr(), len(x), *angles, caches, torch.get_num_threads()):
             raise MemoryError(f"a decoding step of {len(x)} sequences does not fit into memory")
         return x

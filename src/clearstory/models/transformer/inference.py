@@ -159,7 +159,7 @@ def decoding_step(blocks: nn.ModuleList, model: Transformer) -> DecodingStep | N
         matrices = [each.matrix for each in layers if isinstance(each, NativeLinear)]
         if len(matrices) < len(layers):
             return None
-        outputs = block.attention.output_norm, block.feed_forward.output_norm
+        outputs = block.self_attention.output_norm, block.feed_forward.output_norm
         every.append(StepBlock(block.attention_norm, block.feed_forward_norm, *outputs, joined.head_gains, matrices))
     return DecodingStep(model.config, every, model.norm)
 
