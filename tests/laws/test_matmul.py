@@ -300,7 +300,7 @@ def test_doctor_measures_again_and_says_so(monkeypatch: pytest.MonkeyPatch, fold
         finding = doctor.measure_kernels_again()
         return finding.verdict, finding.sentence, doctor.check_matmul_backend().values["backend"]
 
-    replaced = f"measured anew; matmul.json and precision.json in {folder} replaced"
+    replaced = f"measured again; matmul.json and precision.json in {folder} replaced"
     assert measured(50) == ("good", replaced, "mkl")
     assert measured(250) == ("good", replaced, "onednn")
     assert "--precision auto means fp16" in doctor.check_decoding_precision().sentence
@@ -309,7 +309,7 @@ def test_doctor_measures_again_and_says_so(monkeypatch: pytest.MonkeyPatch, fold
     assert "other processes left 45% of the CPU time: earlier speeds are kept" in sentence
     shutil.rmtree(folder)
     folder.write_text("a file where the folder should be")
-    assert measured(50)[:2] == ("note", "measured anew, but the cache folder cannot be written")
+    assert measured(50)[:2] == ("note", "measured again, but the cache folder cannot be written")
 
 
 @pytest.mark.parametrize(

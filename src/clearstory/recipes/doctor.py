@@ -165,10 +165,10 @@ def measure_kernels_again() -> Finding:
         return Finding("kernels", "good", "this torch has one kernel for each product: nothing is chosen", values)
     if len(kept) == len(results):
         names = " and ".join(file.name for file in kept)
-        return Finding("kernels", "good", f"measured anew; {names} in {kept[0].parent} replaced", values)
+        return Finding("kernels", "good", f"measured again; {names} in {kept[0].parent} replaced", values)
     if all(measurement.is_reliable for measurement, _ in results):
-        return Finding("kernels", "note", "measured anew, but the cache folder cannot be written", values)
-    sentence = f"measured anew, but other processes left {share:.0%} of the CPU time: earlier speeds are kept"
+        return Finding("kernels", "note", "measured again, but the cache folder cannot be written", values)
+    sentence = f"measured again, but other processes left {share:.0%} of the CPU time: earlier speeds are kept"
     return Finding("kernels", "note", f"{sentence}; run doctor again on a quiet machine", values)
 
 
