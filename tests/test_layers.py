@@ -11,12 +11,13 @@ ROOT = Path(__file__).parent.parent / "src" / "clearstory"
 LAYERS = [
     ["errors"],
     ["durable"],
-    ["text", "metrics"],
+    ["text", "metrics", "http"],
     ["models"],
     ["evaluation"],
     ["training", "generation", "lens", "formats"],
     ["tasks"],
     ["recipes"],
+    ["serving"],
     ["server", "studio"],
     ["cli"],
 ]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clearstory.models.generation_config import GenerationConfig
@@ -91,6 +92,20 @@ class TokenConstraints:
         # A forced first token is not the one that is meant.
         begins = n_generated == (1 if self.forced_bos_token_id is not None and len(ids) - n_generated == 1 else 0)
         return without(logits, {*self.suppress_tokens, *(self.begin_suppress_tokens if begins else ())})
+
+
+class TokenMask(Protocol):
+    """The tokens that a grammar allows next, for one text: after each token it is advanced."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text is complete, and no token may follow."""
+
+    def allowed(self) -> Bool[Tensor, "K"]:
+        """Which tokens may be generated next, (K,); ids from K on must not be."""
+
+    def advance(self, id: int) -> None:
+        """Take the token that was generated."""
 
 
 def banned_by_ngrams(ids: Sequence[int], size: int) -> list[int]:

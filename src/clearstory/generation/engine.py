@@ -30,10 +30,17 @@ PREFILL_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Token:
-    """A generated token, and its log-probability in nats under the model's own distribution, before cuts."""
+    """A token of a text, and what the model's own distribution says of it, before cuts and penalties.
+
+    Args:
+        id: its id.
+        logprob: its log-probability in nats.
+        top: the likeliest tokens in its place, likeliest first: ids and log-probabilities.
+    """
 
     id: int
     logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)

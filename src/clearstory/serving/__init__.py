@@ -1,0 +1,1 @@
+"""Serving: models kept in memory that answer many requests at once, each from one thread."""

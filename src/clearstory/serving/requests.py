@@ -1,0 +1,86 @@
+"""Requests for text to a served model, and the events by which it is returned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clearstory.generation.constraints import TokenConstraints, TokenMask
+from clearstory.generation.engine import Token
+from clearstory.generation.settings import Sampling
+from clearstory.models.prompts import Truncation
+
+MAX_TOP_LOGPROBS = 20
+"""Largest number of alternatives of a token that a request can ask for."""
+
+StopReason = Literal["stop", "length"]
+"""Why a text ended: an end token, a stop string or a finished grammar; or the largest number of tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRequest:
+    """One text to generate.
+
+    Args:
+        prompt: prompt ids; for an encoder-decoder the beginning of the target, mostly empty.
+        sampling: how tokens are chosen: the largest number of tokens, seed, penalties, logit biases and stop strings.
+        source: source ids of an encoder-decoder.
+        eos_token_ids: tokens that end the text; empty to continue past them.
+        start_token_id: replaces an empty prompt.
+        truncate: "left" cuts off the beginning of a prompt longer than the context; None refuses it.
+        constraints: which tokens the model's generation config allows; None for all.
+        token_mask: which tokens a grammar allows, step by step; it belongs to this request alone.
+        top_logprobs: number of alternatives returned with each generated token, likeliest first; at most 20.
+        prompt_logprobs: number of alternatives returned with each prompt token after the first; 0 for the prompt
+            tokens' own log-probabilities alone, None for nothing.
+        continues_prompt: whether the text continues the prompt's text; False for an answer, whose first word is decoded
+            as that of a new text.
+        timeout: largest time in seconds from submission to the last token; None for the limit of the thread.
+    """
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    source: tuple[int, ...] | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    start_token_id: int | None = None
+    truncate: Truncation | None = None
+    constraints: TokenConstraints | None = None
+    token_mask: TokenMask | None = field(default=None, compare=False)
+    top_logprobs: int = 0
+    prompt_logprobs: int | None = None
+    continues_prompt: bool = True
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptReading:
+    """What is known of a request's prompt when its first token is chosen.
+
+    Args:
+        n_tokens: number of prompt tokens, of the source for an encoder-decoder.
+        n_cached: how many of them were not read again, since an earlier prompt began with the same tokens.
+        tokens: the prompt tokens after the first with their log-probabilities, where the request asked for them.
+    """
+
+    n_tokens: int
+    n_cached: int = 0
+    tokens: tuple[Token, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEvent:
+    """One generated token of a request, and the text that has become final with it.
+
+    Args:
+        token: its id, its log-probability and its alternatives under the model's own distribution.
+        bytes: the bytes that the token adds to the text; concatenated they are the text, stop string included.
+        text: new text that is final: without incomplete characters, and without a stop string or the beginning of one.
+        finish: why the text ended, in the last event; None before.
+        prompt: what is known of the prompt, in the first event; None afterwards.
+    """
+
+    token: Token
+    bytes: bytes
+    text: str
+    finish: StopReason | None = None
+    prompt: PromptReading | None = None
