@@ -43,17 +43,24 @@ def encode_chat_prompt(
 
 
 def encode_chat(
-    tokenizer: Tokenizer, messages: Sequence[Message], *, answer: bool = True, today: datetime | None = None
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    *,
+    answer: bool = True,
+    continue_last: bool = False,
+    today: datetime | None = None,
 ) -> EncodedText:
     """Token ids of a conversation in the tokenizer's chat template, with the header of the assistant's turn after it
-    where `answer`; the user's text is that of the last message.
+    where `answer`; the user's text is that of the last message. `continue_last`: the ids end with the text of the last
+    message, which is the beginning of an answer.
 
     Special tokens of the template are parsed, and the same strings in messages are plain text. The ids of ordinary text
     are those of `apply_chat_template` in transformers. Raises CannotDo for a tokenizer without a chat template,
     BadInput for a template that fails.
     """
     chat = ChatFormat.of(tokenizer)
-    return chat.encode(chat.render(messages, answer=answer, today=today, find_last=True).pieces)
+    rendered = chat.render(messages, answer=answer and not continue_last, today=today, find_last=True)
+    return chat.encode(rendered.through(messages[-1]["content"]) if continue_last else rendered.pieces)
 
 
 def as_messages(text: str, system: str | None) -> list[dict[str, Any]]:
@@ -87,6 +94,21 @@ class RenderedChat:
             found.append(TextPiece(piece.text, piece.special, at))
             at += len(piece.text)
         return tuple(found)
+
+    def through(self, text: str) -> tuple[TextPiece, ...]:
+        """The pieces that end with the text of the last message, which was found. Raises BadInput if it was not.
+
+        White space at its end is kept where the template keeps it.
+        """
+        if not text.strip():
+            raise BadInput("the last message is empty, so there is no text to continue; ask for an answer instead")
+        last = next((at for at in reversed(range(len(self.pieces))) if self.pieces[at].start is not None), None)
+        if last is None:
+            raise BadInput("the chat template does not write the last message as it is, so it cannot be continued")
+        after = "".join(piece.text for piece in self.pieces[last + 1 :])
+        space = text[len(text.rstrip()) :]
+        kept = self.pieces[: last + 1]
+        return (*kept, TextPiece(space)) if space and after.startswith(space) else kept
 
 
 @dataclass(frozen=True)
