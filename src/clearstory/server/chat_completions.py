@@ -1,0 +1,153 @@
+"""POST /v1/chat/completions: answers of a chat model, whole or in server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from clearstory.generation.engine import Token
+from clearstory.server.chat_messages import AssistantMessage, ChatMessage, template_messages
+from clearstory.server.errors import RequestError
+from clearstory.server.fields import refused_field, request_field
+from clearstory.server.generated_text import GeneratedText, ResponseHead, collect_texts, usage
+from clearstory.server.logprobs import TokenTexts, bits_per_byte, chat_logprobs
+from clearstory.server.streaming import DONE, EventStream, TextStream, json_response, sse_event
+from clearstory.server.text_fields import TextFields
+from clearstory.server.text_requests import PromptIds, largest_length, naming, text_requests, too_long
+from clearstory.serving.requests import MAX_TOP_LOGPROBS, TextEvent, TextRequest
+from clearstory.text.chat_prompt import encode_chat
+from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.messages import SYSTEM_ROLES
+
+if TYPE_CHECKING:
+    from clearstory.server.context import RequestContext
+    from clearstory.serving.served_model import ServedModel
+
+MAX_TOKENS = 1024
+"""Largest number of tokens of an answer, where neither the request nor the model's generation config gives one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatCompletionRequest(TextFields):
+    """A conversation to continue."""
+
+    messages: tuple[ChatMessage, ...] = request_field("The conversation.", min_items=1)
+    max_completion_tokens: int | None = request_field(
+        "Largest number of tokens to generate; by default that of the model's generation config, else 1,024.",
+        None,
+        minimum=1,
+    )
+    max_tokens: int | None = request_field("An older name of max_completion_tokens.", None, minimum=1)
+    logprobs: bool = request_field("Return the log-probability of each generated token.", False)
+    top_logprobs: int | None = request_field(
+        "Number of likeliest alternatives returned with each token.", None, minimum=0, maximum=MAX_TOP_LOGPROBS
+    )
+    continue_final_message: bool = request_field(
+        "Continue the last message, which is the beginning of an answer, in place of a new one.", False
+    )
+    add_generation_prompt: bool | None = request_field(
+        "Whether an answer is asked for after the last message; by default unless that is continued.", None
+    )
+    metadata: dict[str, str] | None = request_field("Labels of the request. They change nothing.", None, max_items=16)
+    safety_identifier: str | None = request_field("A name of the user. It changes nothing.", None, max_length=1000)
+    prompt_cache_key: str | None = request_field(
+        "Accepted; prompts that begin alike are found without it.", None, max_length=1000
+    )
+    store: bool | None = refused_field("answers are not stored", (False,))
+    audio: Any = refused_field("answers are text")
+    modalities: Any = refused_field("answers are text", (["text"],))
+    prediction: Any = refused_field("answers are generated token by token")
+    reasoning_effort: Any = refused_field("models reason as they were trained to", ("none",))
+    verbosity: Any = refused_field("say in the system message how long an answer should be", ("medium",))
+    service_tier: Any = refused_field("all requests are served alike", ("auto", "default"))
+    prompt_cache_retention: Any = refused_field("prompts are kept as long as there is room")
+    prompt_cache_options: Any = refused_field("prompts are kept as long as there is room")
+    moderation: Any = refused_field("answers are not moderated")
+    web_search_options: Any = refused_field("nothing is searched in the web")
+    functions: Any = refused_field("it is deprecated; send tools", ([],))
+    function_call: Any = refused_field("it is deprecated; send tool_choice", ("none", "auto"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.top_logprobs is not None and not self.logprobs:
+            raise RequestError(
+                "top_logprobs is given, and logprobs is not true; send logprobs: true, too", param="top_logprobs",
+                code="invalid_value",
+            )  # fmt: skip
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise RequestError(
+                f"max_tokens is {self.max_tokens:,} and max_completion_tokens {self.max_completion_tokens:,}, which "
+                "mean the same; send one of them",
+                param="max_tokens",
+                code="invalid_value",
+            )
+        if self.continue_final_message and self.add_generation_prompt:
+            raise RequestError(
+                "continue_final_message and add_generation_prompt are both true; an answer is continued or begun",
+                param="add_generation_prompt",
+                code="invalid_value",
+            )
+        if self.continue_final_message and not isinstance(self.messages[-1], AssistantMessage):
+            raise RequestError(
+                f"continue_final_message is true, and the last message is of the role {self.messages[-1].role}; let it "
+                "be the beginning of the assistant's answer",
+                param="continue_final_message",
+                code="invalid_value",
+            )
+
+
+async def chat_completions(context: RequestContext, fields: ChatCompletionRequest) -> Response:
+    """Answer a conversation."""
+    engine = context.engine(fields.model)
+    served = engine.served
+    with naming("model"):
+        served.require_chat()
+    length = length_of(served, context, fields)
+    with naming("messages"):
+        prompt = await asyncio.to_thread(encode_conversation, served, fields, length)
+    requests = text_requests(
+        served, fields, prompt, param="messages", max_tokens=length, top_logprobs=fields.top_logprobs or 0
+    )
+    answers = ChatAnswers(fields, served, prompt, TokenTexts(served.tokenizer))
+    stream = TextStream(engine, requests)
+    if fields.stream:
+        return await EventStream.begin(stream, context.record, answers.chunks(stream))
+    async with stream:
+        texts = await collect_texts(stream, context.record)
+    return json_response(answers.response(texts))
+
+
+def length_of(served: ServedModel, context: RequestContext, fields: ChatCompletionRequest) -> int:
+    """The largest number of tokens of an answer."""
+    name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
+    asked = fields.max_completion_tokens or fields.max_tokens
+    return largest_length(asked, served.generation_config.max_new_tokens or MAX_TOKENS, context.limits, name)
+
+
+def encode_conversation(served: ServedModel, fields: ChatCompletionRequest, length: int) -> PromptIds:
+    """The ids of a conversation; where it may be truncated, of as many of its last turns as leave room for an answer
+    of this length, at most a quarter of the context.
+
+    Raises RequestError for a conversation that is too long.
+    """
+    template = ChatTemplate.from_tokenizer(served.tokenizer).source
+    messages = template_messages(fields.messages, template)
+    context, today = served.model.context, datetime.now()
+    answer = fields.add_generation_prompt is not False and not fields.continue_final_message
+
+    def ids_of(shown: Sequence[dict[str, Any]]) -> tuple[int, ...]:
+        continued = fields.continue_final_message
+        return encode_chat(served.tokenizer, shown, answer=answer, continue_last=continued, today=today).ids
+
+    ids = ids_of(messages)
+    if context is not None and fields.truncate == "left" and len(ids) > context - min(length, context // 4):
+        ids = last_turns(messages, ids, context - min(length, context // 4), ids_of)
+    if context is not None and len(ids) > context:
+        raise too_long(len(ids), context, "messages")
+    return PromptIds(ids=ids, continues_prompt=fields.continue_final_message)

@@ -1,0 +1,74 @@
+"""Conversations as the ids that a chat model reads, and how one that is longer than its context is shortened."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from clearstory.server.chat_messages import ChatMessage, template_messages
+from clearstory.server.text_requests import PromptIds, too_long
+from clearstory.text.chat_prompt import encode_chat
+from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.messages import SYSTEM_ROLES
+
+if TYPE_CHECKING:
+    from clearstory.serving.served_model import ServedModel
+
+TemplateMessages = Sequence[dict[str, Any]]
+
+
+def encode_conversation(
+    served: ServedModel,
+    messages: Sequence[ChatMessage],
+    *,
+    answer: bool = True,
+    continue_last: bool = False,
+    truncate: bool = False,
+    room: int = 0,
+) -> PromptIds:
+    """The ids of a conversation in the model's chat template.
+
+    Args:
+        served: the model.
+        messages: the conversation.
+        answer: whether the header of the assistant's turn stands after it.
+        continue_last: whether the ids end with the text of the last message, the beginning of an answer.
+        truncate: whether the first turns of a conversation that is longer than the context are left out; the messages
+            of the system never are.
+        room: tokens of the context that are then kept for the answer; at most a quarter of it.
+
+    Raises RequestError for a conversation that is too long, BadInput for one that the template refuses.
+    """
+    template = ChatTemplate.from_tokenizer(served.tokenizer).source
+    context, today = served.model.context, datetime.now()
+
+    def encode(shown: TemplateMessages) -> tuple[int, ...]:
+        return encode_chat(served.tokenizer, shown, answer=answer, continue_last=continue_last, today=today).ids
+
+    whole = template_messages(messages, template)
+    ids = encode(whole)
+    if context is not None and truncate and len(ids) > context - min(room, context // 4):
+        ids = encode_last_turns(whole, context - min(room, context // 4), encode)
+    if context is not None and len(ids) > context:
+        raise too_long(len(ids), context, "messages")
+    return PromptIds(ids=ids, continues_prompt=continue_last)
+
+
+def encode_last_turns(
+    messages: TemplateMessages, most: int, encode: Callable[[TemplateMessages], tuple[int, ...]]
+) -> tuple[int, ...]:
+    """The ids of the messages of the system and of as many last turns as fit into `most` tokens, at least one.
+
+    A turn begins with a message of the user. Turns are left out by bisection: few of many renderings are needed.
+    """
+    system = [each for each in messages if each["role"] in SYSTEM_ROLES]
+    turns = [at for at, each in enumerate(messages) if each["role"] == "user"] or [0]
+
+    def without(n_turns: int) -> tuple[int, ...]:
+        rest = [each for each in messages[turns[n_turns] :] if each["role"] not in SYSTEM_ROLES]
+        return encode([*system, *rest])
+
+    least = bisect_left(range(len(turns) - 1), True, key=lambda n_turns: len(without(n_turns)) <= most)
+    return without(least)

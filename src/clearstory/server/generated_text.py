@@ -1,0 +1,90 @@
+"""Generated texts as they are collected from the events of a model's thread, and the numbers of their tokens."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from clearstory.generation.engine import Token
+from clearstory.serving.requests import PromptReading, StopReason, TextEvent
+
+if TYPE_CHECKING:
+    from clearstory.server.context import RequestRecord
+    from clearstory.server.streaming import TextStream
+
+
+@dataclass
+class GeneratedText:
+    """What is known of a text so far.
+
+    Args:
+        tokens: its tokens, each with the bytes that it adds to the text.
+        text: the text that is final.
+        finish: why it ended; None before.
+        prompt: what is known of its prompt, from its first event on.
+    """
+
+    tokens: list[tuple[Token, bytes]] = field(default_factory=list)
+    text: str = ""
+    finish: StopReason | None = None
+    prompt: PromptReading | None = None
+
+    def add(self, event: TextEvent) -> None:
+        """Add the next event of the text."""
+        self.tokens.append((event.token, event.bytes))
+        self.text += event.text
+        self.finish = event.finish
+        self.prompt = self.prompt or event.prompt
+
+    @property
+    def ids(self) -> list[int]:
+        """Ids of its tokens."""
+        return [token.id for token, _ in self.tokens]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseHead:
+    """What all chunks of a response begin with: its id, its time in Unix seconds, and the name of the model."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+
+    @classmethod
+    def new(cls, prefix: str, object: str, model: str) -> ResponseHead:
+        """The head of a new response, with an id that nobody can guess."""
+        return cls(id=f"{prefix}-{secrets.token_hex(12)}", object=object, created=int(time.time()), model=model)
+
+    def to_json(self) -> dict[str, Any]:
+        """The head as a dictionary for JSON."""
+        return {"id": self.id, "object": self.object, "created": self.created, "model": self.model}
+
+
+async def collect_texts(stream: TextStream, record: RequestRecord) -> list[GeneratedText]:
+    """All texts of a stream, whole."""
+    texts = [GeneratedText() for _ in stream.requests]
+    async for events in stream:
+        record.count_events(event for _, event in events)
+        for index, event in events:
+            texts[index].add(event)
+    return texts
+
+
+def usage(texts: Sequence[GeneratedText], n: int, generated: int | None = None) -> dict[str, Any]:
+    """Numbers of tokens of a response in OpenAI's form; a prompt with `n` texts counts once. End tokens count.
+
+    `generated`: the number of tokens generated, where it is not that of the texts.
+    """
+    prompts = [text.prompt for text in texts[::n] if text.prompt is not None]
+    n_prompt = sum(prompt.n_tokens for prompt in prompts)
+    n_generated = sum(len(text.tokens) for text in texts) if generated is None else generated
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_generated,
+        "total_tokens": n_prompt + n_generated,
+        "prompt_tokens_details": {"cached_tokens": sum(prompt.n_cached for prompt in prompts)},
+    }
