@@ -13,7 +13,7 @@ llama2c.py          checkpoints of llama2.c
 hf/                 folders of transformers
   config_json.py        detect a format, read config.json, choose a format
   architecture.py       one class of transformers, as a table row
-  decoders.py           GPT-2, Llama, Qwen3, Phi-3, Mistral, Gemma 3
+  decoders.py           GPT-2; llama.py: Llama, Qwen3, Phi-3, Mistral; gemma3.py
   encoders.py           BERT and its pre-training heads
   encoder_decoders.py   T5, Marian
   classifiers.py        each of these with a classification head

@@ -17,7 +17,7 @@ from torch import Tensor
 from clearstory.errors import BadInput, BadSetting, CannotDo, UnknownName
 from clearstory.formats.gguf.config_keys import ORIGINAL_CONTEXT, gemma3_keys, gpt2_keys, llama_keys, phi3_keys
 from clearstory.formats.hf.config_keys import ConfigKey, ExternalConfig, reject_unknown_keys
-from clearstory.formats.hf.decoders import GEMMA3_FIXED_FIELDS
+from clearstory.formats.hf.gemma3 import GEMMA3_FIXED_FIELDS
 from clearstory.formats.hf.weight_map import Fuse, Rename, WeightMap, WeightRule, Weights
 from clearstory.formats.rotary_layout import RenameRotary
 from clearstory.models.config import Config

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.models.transformer.cache import RowCache
+from clearstory.models.transformer.cached_attention import score_scale
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.inference import score_scale
 
 
 @dataclass(frozen=True)
