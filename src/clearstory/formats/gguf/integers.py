@@ -84,7 +84,7 @@ def q6_k(blocks: Blocks) -> BlockGroups:
 BITS = torch.arange(8, dtype=torch.uint8)
 
 
-def unpack_nibbles(packed: UInt8[Tensor, "N K"]) -> UInt8[Tensor, "N 2K"]:
+def unpack_nibbles(packed: UInt8[Tensor, "N K"]) -> UInt8[Tensor, "N 2*K"]:
     """Integers from 0 to 15: the low four bits of each byte, then the high four bits. Eight bytes are masked at a
     time.
     """
