@@ -13,6 +13,7 @@ ClearstoryError
 │   └── FolderInUse      an output that another process is writing; says which
 ├── DiskError            a file that the system does not let us read or write; says which, and why
 │   └── OutOfSpace       a full disk; says how much was needed
+├── GrammarViolation     a generated text that does not follow the grammar it was generated under: an error of ours
 ├── MissingExtra         an optional dependency that is not installed; says how to install it
 └── CannotDo             something this kind of model does not support; says which models do
 """
@@ -73,6 +74,10 @@ class DiskError(ClearstoryError):
 
 class OutOfSpace(DiskError):
     """A disk that is full."""
+
+
+class GrammarViolation(ClearstoryError):
+    """A generated text that does not follow the grammar it was generated under: an error of this library."""
 
 
 class MissingExtra(ClearstoryError):

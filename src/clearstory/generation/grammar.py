@@ -1,0 +1,200 @@
+"""Grammars: texts that are JSON, follow a JSON schema, a regular expression or a context-free grammar.
+
+Before each token, a `GrammarMask` says which tokens the grammar allows; an end token is allowed only where the text is
+complete. The matching is that of llguidance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from clearstory.errors import BadInput, CannotDo, GrammarViolation
+from clearstory.generation.constraints import EndTokens, end_token_ids
+from clearstory.generation.grammar_tokens import (
+    allowed_ids,
+    build_matcher,
+    byte_tokens,
+    error_sentence,
+    grammar_tokens,
+)
+from clearstory.generation.json_schema import JSONSchemaError, check_follows, check_schema
+from clearstory.text.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+MAX_GRAMMAR_LENGTH = 2**18
+"""Characters of a grammar or a regular expression."""
+
+JSON_OPTIONS = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}", "json_allowed_escapes": 'nrbtf\\"'}
+"""How JSON is written. White space is bounded: a small model may write it without end. Characters are not escaped by
+their number: a name so escaped is another text, and the same name.
+"""
+
+JSON_CHARACTERS = frozenset('{}[]":,-.0123456789truefalsn')
+"""Characters without which no JSON can be written."""
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What a text must be.
+
+    Args:
+        source: the grammar as llguidance reads it.
+        schema: the JSON schema that the whole text must follow, as JSON; None where it is no JSON.
+        pattern: the regular expression that the whole text must match; None where there is none.
+        spelled: special tokens that the grammar writes as text.
+    """
+
+    source: str
+    schema: str | None = None
+    pattern: str | None = None
+    spelled: frozenset[str] = frozenset()
+
+    @classmethod
+    def of_json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
+        """JSON that follows a schema (draft 2020-12). Raises JSONSchemaError for one that is not supported."""
+        check_schema(schema)
+        source = json_grammar(schema)
+        if reason := source_error(source):
+            raise JSONSchemaError("", f"cannot be followed: {reason}")
+        return cls(source, schema=json.dumps(schema))
+
+    @classmethod
+    def of_json_object(cls) -> Grammar:
+        """Any JSON object."""
+        return cls.of_json_schema({"type": "object"})
+
+    @classmethod
+    def of_regex(cls, pattern: str) -> Grammar:
+        """Texts that a regular expression matches from their beginning to their end, in the syntax of Rust's regex.
+
+        Raises BadInput for an invalid one. Look-around and backreferences are not supported.
+        """
+        from llguidance import LLMatcher
+
+        source = LLMatcher.grammar_from_regex(check_length(pattern, "regular expression"))
+        if reason := source_error(source):
+            raise BadInput(f"the regular expression is not valid: {reason}")
+        return cls(source, pattern=pattern)
+
+    @classmethod
+    def of_lark(cls, source: str, spelled: frozenset[str] = frozenset()) -> Grammar:
+        """Texts of a context-free grammar in Lark's notation, with the extensions of llguidance.
+
+        `mask` raises BadInput for an invalid one.
+        """
+        return cls(lark_grammar(check_length(source, "grammar")), spelled=spelled)
+
+    def mask(self, tokenizer: Tokenizer, eos_token_id: EndTokens = None) -> GrammarMask:
+        """The mask of one text, at its beginning. Raises CannotDo for a tokenizer that cannot write it."""
+        if self.schema is not None:
+            check_characters(tokenizer)
+        matcher = build_matcher(grammar_tokens(tokenizer, self.spelled), self.source)
+        if matcher.is_error():
+            raise BadInput(f"the grammar is not valid: {error_sentence(matcher)}")
+        mask = GrammarMask(matcher, eos_token_id)
+        if mask.finished:
+            raise BadInput("the grammar allows the empty text only; give one that allows another")
+        mask.allowed()
+        return mask
+
+    def check(self, text: str) -> None:
+        """Raises GrammarViolation if a complete text is not what the grammar allows."""
+        if self.schema is not None:
+            check_follows(text, json.loads(self.schema))
+        elif self.pattern is not None:
+            matcher, written = build_matcher(byte_tokens(), self.source), list(text.encode())
+            if matcher.try_consume_tokens(written) < len(written) or not matcher.is_accepting():
+                raise GrammarViolation("the generated text does not match the regular expression")
+
+
+class GrammarMask:
+    """The tokens that a grammar allows next in one text. A `constraints.TokenMask`.
+
+    >>> from clearstory.text.train_tokenizer import train_tokenizer
+    >>> mask = Grammar.of_regex("ab?").mask(train_tokenizer("bytes", []), eos_token_id=256)
+    >>> mask.advance(ord("a"))
+    >>> mask.allowed().nonzero().flatten().tolist()  # "b", or the end
+    [98, 256]
+    """
+
+    def __init__(self, matcher: LLMatcher, eos_token_id: EndTokens) -> None:
+        self.matcher = matcher
+        self.ends = frozenset(end_token_ids(eos_token_id))
+        self.ended = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the text is complete, and no token may follow."""
+        return self.ended or (self.matcher.is_stopped() and self.matcher.is_accepting())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text may end here."""
+        return self.ended or self.matcher.is_accepting()
+
+    def allowed(self) -> Bool[Tensor, "K"]:
+        """Which tokens may be generated next, (K,). Raises CannotDo where no token of the vocabulary fits."""
+        found = allowed_ids(self.matcher)
+        accepting = self.matcher.is_accepting()
+        mask = torch.from_numpy(found)
+        for id in self.ends:
+            if id < len(mask):
+                mask[id] = accepting
+        if not mask.any() and not accepting:
+            reason = self.matcher.stop_reason()
+            raise CannotDo(f"no token of this model's vocabulary can follow by the grammar ({reason}); simplify it")
+        return mask
+
+    def advance(self, id: int) -> None:
+        """Take the token that was generated."""
+        if id in self.ends:
+            self.ended = True
+        elif not self.matcher.consume_token(id):
+            raise GrammarViolation(f"token {id} does not follow the grammar ({error_sentence(self.matcher)})")
+
+
+def json_grammar(schema: Mapping[str, Any]) -> str:
+    """The grammar of JSON that follows a schema, as llguidance reads it."""
+    from llguidance import LLMatcher
+
+    return LLMatcher.grammar_from_json_schema(dict(schema), overrides=JSON_OPTIONS)
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """The same as a rule for grammars in Lark's notation."""
+    return f"%json {json.dumps({**schema, 'x-guidance': JSON_OPTIONS})}"
+
+
+def lark_grammar(source: str) -> str:
+    """A grammar in Lark's notation, as llguidance reads it."""
+    return json.dumps({"grammars": [{"lark_grammar": source}]})
+
+
+def check_length(source: str, name: str) -> str:
+    """A grammar or regular expression; BadInput is raised if it is too long. `name`: what it is."""
+    byte_tokens()  # raises MissingExtra
+    if len(source) > MAX_GRAMMAR_LENGTH:
+        raise BadInput(f"the {name} has {len(source):,} characters; at most {MAX_GRAMMAR_LENGTH:,} are supported")
+    return source
+
+
+def source_error(source: str) -> str:
+    """Why a grammar is invalid, in one line; empty if it is valid."""
+    return error_sentence(build_matcher(byte_tokens(), source))
+
+
+def check_characters(tokenizer: Tokenizer, needed: Collection[str] = JSON_CHARACTERS) -> None:
+    """Raises CannotDo for a tokenizer without tokens for these characters."""
+    known = {tokenizer.token_bytes(id) for id in range(tokenizer.vocab)}
+    missing = sorted(each for each in needed if each.encode() not in known)
+    if missing:
+        raise CannotDo(f"this model's vocabulary has no token for {' '.join(missing[:8])}, so it cannot write JSON")
