@@ -1,6 +1,6 @@
-"""Help: the help page of a command, written from its settings, whole or one section of it.
+"""Help: the help page of a command, made from its settings, in full or one section of it.
 
-Commands with many settings have a short page, of the flags that most people use, and a page for each section.
+Commands with many settings have a short page with the most used flags, and a page for each section.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from clearstory.recipes.settings.schema import Setting, iter_settings, setting_t
 SECTION_TITLES = {
     "": "flags",
     "lora": "lora (low-rank adaptation of an existing model)",
+    "embed": "embed (sentence vectors, task embed)",
     "training": "training (a preset may change these defaults)",
     "data": "data (how the text is read)",
 }
 
 ALL = "all"
-"""The section that is the whole page."""
+"""Section name for the complete page."""
 
 SHORT_PAGE = 40
-"""More settings than this in sections make a page short by default."""
+"""Number of settings in sections above which the default page is the short one."""
 
-VALUE_NAMES: dict[Any, str] = {int: "N", float: "X", str: "NAME", tuple: "TEXT", Path: "PATH"}
+VALUE_NAMES: dict[Any, str] = {int: "N", float: "X", str: "TEXT", tuple: "TEXT", Path: "PATH"}
 
 
 def command_help(name: str, summary: str, command: Command, section: str | None = ALL) -> str:
@@ -61,9 +62,9 @@ def command_help(name: str, summary: str, command: Command, section: str | None 
         help_row(f"{flag_name(key)}{' FILE' if key == 'config' else ''}", text) for key, text in COMMON_FLAGS.items()
     ]
     is_short = sum(len(found) for key, found in sections.items() if key) > SHORT_PAGE
-    help_flag = help_row("--help [SECTION]", "show this page, or a section of all flags, and exit.")
+    help_flag = help_row("--help [SECTION]", "show this help, or one section of it, and exit.")
     own = [*setting_rows(sections[""]), *common]
-    own.append(help_flag if is_short else help_row("--help", "show this page and exit."))
+    own.append(help_flag if is_short else help_row("--help", "show this help and exit."))
     parts.append("\n".join(["flags:", *own]))
     nested = {key: found for key, found in sections.items() if key}
     if section is None and is_short:
@@ -92,7 +93,7 @@ def config_settings(family: Family, prefix: str) -> Iterable[tuple[str, Setting]
 
 def section_page(name: str, section: str, sections: Mapping[str, Mapping[str, Setting]]) -> str:
     """The page of one section."""
-    more = f"all sections: {' '.join(key for key in sections if key)}; the whole page: clearstory help {name} {ALL}"
+    more = f"all sections: {' '.join(key for key in sections if key)}; complete help: clearstory help {name} {ALL}"
     return "\n\n".join([f"clearstory {name}", section_block(section, sections[section]), more])
 
 
@@ -101,7 +102,7 @@ def section_block(section: str, settings: Mapping[str, Setting]) -> str:
     family = next((each for each in FAMILIES if each.name.lower() == section), None)
     title = SECTION_TITLES.get(section, section)
     if family is not None:
-        title = f"{section} (overrides of the presets {', '.join(family.presets)})"
+        title = f"{section} (config of the presets {', '.join(family.presets)})"
     return "\n".join([*wrap(f"{title}:", page_width()), *setting_rows(settings)])
 
 
@@ -119,12 +120,12 @@ def short_page_end(name: str, command: Command, sections: Mapping[str, Mapping[s
         rows = [help_row(kind, ", ".join(each.name for each in found)) for kind, found in presets_by_kind().items()]
         parts.append("\n".join(["presets (clearstory models shows their sizes):", *rows]))
     if used:
-        parts.append("\n".join(["most used of the other settings:", *setting_rows(used)]))
+        parts.append("\n".join(["most used settings:", *setting_rows(used)]))
     pages = [
         help_row(section, f"{len(settings)} settings, from {flag_name(next(iter(settings)))}")
         for section, settings in sections.items()
     ]
-    pages.append(help_row(ALL, "every setting"))
+    pages.append(help_row(ALL, "all settings"))
     return [*parts, "\n".join([f"more: clearstory help {name} SECTION, or --help SECTION", *pages])]
 
 

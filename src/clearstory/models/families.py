@@ -39,14 +39,14 @@ class Family:
         config: type of its settings.
         model: "module:attribute" of a callable from a config to a new model, imported when a model is built; one for
             each `config.architecture` where a family has several.
-        description: what its models compute, in a sentence; one for each `config.family`.
+        description: how its models predict, in a phrase; one for each `config.family`.
         presets: named configs.
-        uses: what each preset is for, in a phrase.
+        uses: purpose of each preset, in a phrase.
         parameter_count: number of parameters of a config, computed without building its model; None where the size
             follows from the training text.
-        scale: from a config and a number of parameters to the same wiring at about that size; None where the size
+        scale: from a config and a number of parameters to the same architecture at about that size; None if the size
             follows from the training text.
-        tokenizers: the tokenizers that presets are meant for; byte-level BPE for all others.
+        tokenizers: default tokenizers of presets; byte-level BPE for all others.
     """
 
     name: str
@@ -85,16 +85,16 @@ FAMILIES: tuple[Family, ...] = (
         config=RecurrentConfig,
         model="clearstory.models.recurrent.model:Recurrent",
         description={
-            "rnn": "one hidden vector, recomputed from itself and the current token at every step.",
-            "gru": "one hidden vector; gates control how much of it is kept and how much is updated.",
-            "lstm": "a hidden vector and a cell, which gates protect: they control what is written, kept and read.",
+            "rnn": "a hidden vector, recomputed from itself and the current token at every step.",
+            "gru": "a hidden vector; gates control how much of it is kept and how much is updated.",
+            "lstm": "a hidden vector and a cell state; gates control what is written, kept and read.",
         },
         presets=RECURRENT_PRESETS,
         uses={
-            "rnn": "the simplest recurrent network, to compare others with",
-            "gru": "text of any length, with a state of fixed size; fewer parameters than lstm",
-            "lstm": "text of any length, with a state of fixed size",
-            "awd-lstm": "the regularised LSTM of Merity et al. 2018, for words and hours on a GPU",
+            "rnn": "simplest recurrent network, as a baseline",
+            "gru": "GRU language model with unlimited context; fewer parameters than lstm",
+            "lstm": "LSTM language model with unlimited context",
+            "awd-lstm": "regularised LSTM of Merity et al. 2018, for words; trains for hours on a GPU",
         },
         parameter_count=recurrent_parameter_count,
         scale=scale_recurrent,
@@ -107,11 +107,11 @@ FAMILIES: tuple[Family, ...] = (
         description={},
         presets=RECURRENT_SEQ2SEQ_PRESETS,
         uses={
-            "lstm-seq2seq": "the sequence-to-sequence LSTM of Sutskever et al. 2014, without attention",
-            "gru-seq2seq": "the GRU encoder-decoder of Cho et al. 2014, without attention",
-            "lstm-attention": "translation with the attention of Bahdanau et al. 2015, the baseline for Transformers",
-            "gru-attention": "the same with GRUs, as published",
-            "luong": "translation with the attention of Luong et al. 2015, the fastest of these to train",
+            "lstm-seq2seq": "LSTM encoder-decoder of Sutskever et al. 2014, without attention",
+            "gru-seq2seq": "GRU encoder-decoder of Cho et al. 2014, without attention",
+            "lstm-attention": "LSTM encoder-decoder with the attention of Bahdanau et al. 2015, for translation",
+            "gru-attention": "GRU encoder-decoder with the attention of Bahdanau et al. 2015, as published",
+            "luong": "LSTM encoder-decoder with the attention of Luong et al. 2015; the fastest of these to train",
         },
         parameter_count=seq2seq_parameter_count,
         scale=scale_recurrent_seq2seq,
@@ -122,7 +122,7 @@ FAMILIES: tuple[Family, ...] = (
         model="clearstory.models.hmm.model:HMM",
         description={"hmm": "a Markov chain of hidden states, each of which emits tokens."},
         presets={"hmm": HMMConfig(vocab=8192, states=256)},
-        uses={"hmm": "hidden states that can be read, the Viterbi path, tagging of parts of speech"},
+        uses={"hmm": "hidden Markov model: interpretable states, Viterbi paths, part-of-speech tagging"},
         parameter_count=hmm_parameter_count,
         scale=scale_hmm,
     ),
@@ -134,18 +134,18 @@ FAMILIES: tuple[Family, ...] = (
             "ngram": "counts how often each token follows the preceding ones, and backs off to shorter contexts."
         },
         presets={"ngram": NGramConfig(vocab=8192)},
-        uses={"ngram": "the baseline for every other model: trained in seconds, by counting"},
+        uses={"ngram": "n-gram model, the baseline for all other models; trained in seconds by counting"},
     ),
     Family(
         name="Mixture",
         config=MixtureConfig,
         model="clearstory.models.mixture.model:Mixture",
-        description={"mixture": "several models and a cache of the text so far, weighted anew at every token."},
+        description={"mixture": "several models and a cache of the text so far, with weights that are computed at every token."},
         presets={"mix": MixtureConfig(vocab=8192)},
-        uses={"mix": "the lowest loss in a short time: an n-gram model, a Transformer and a cache together"},
+        uses={"mix": "mixture of an n-gram model, a Transformer and a cache: the lowest loss for a short training time"},
     ),
 )
-"""Every family. A new one is an entry here and a package beside the others."""
+"""All families. A new one is an entry here and a package next to the others."""
 
 CONFIG_TYPES: tuple[type[Config], ...] = tuple(each.config for each in FAMILIES)
 """The type of each family's settings."""

@@ -12,13 +12,13 @@ class LoRASettings:
     """Low-rank adaptation (LoRA) of a model with frozen base weights. Hu et al. 2021.
 
     Args:
-        rank: rank of the trained matrices A and B; 0 trains all weights without LoRA.
-        alpha: scale of the adaptation; the product B A is multiplied by alpha / rank.
-        targets: names of the linear layers to adapt, such as query, value, up; or patterns of whole names, such as
+        rank: rank of the trained matrices A and B; 0: train all weights, without LoRA.
+        alpha: scale of the update; the product B A is multiplied by alpha / rank.
+        targets: names of the linear layers to adapt, such as query, value, up; or patterns of full names, such as
             blocks.0.*.
         dropout: dropout rate of the input of A in training.
-        modules_to_save: names of modules that are trained and stored as a whole, such as embedding; a classification
-            head is always among them.
+        modules_to_save: names of modules that are trained and stored in full, such as embedding; a classification head
+            is always included.
     """
 
     rank: int = 0

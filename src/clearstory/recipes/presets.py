@@ -11,23 +11,23 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training_presets import PRESET_TRAINING_SETTINGS
 
 DEFAULT_TOKENIZER = "bpe"
-"""The tokenizer of presets that are not meant for one: byte-level BPE."""
+"""Tokenizer of presets without their own: byte-level BPE."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PresetSummary:
-    """What a preset is.
+    """Size, tokenizer and purpose of a preset.
 
     Args:
         name: name of the preset.
         family: name of its family.
         architecture: decoder, encoder or encoder-decoder.
-        parameters: number of parameters with its own vocabulary; None where the size follows from the training text.
+        parameters: number of parameters with its own vocabulary; None if the size depends on the training text.
         context: longest sequence in tokens; None for unlimited.
-        vocab: tokens in its vocabulary.
-        tokenizer: the tokenizer that it is trained with by default.
-        has_training_settings: whether it brings training settings of its own.
-        use: what it is for.
+        vocab: vocabulary size in tokens.
+        tokenizer: default tokenizer.
+        has_training_settings: whether it has its own training settings.
+        use: purpose, in a phrase.
     """
 
     name: str

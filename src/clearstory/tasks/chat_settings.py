@@ -12,9 +12,10 @@ class ChatSettings:
     """How conversations become training sequences.
 
     Args:
-        assistant_only_loss: train on the assistant's tokens and their end-of-turn tokens alone; false: on all tokens.
-        chat_template: chat template of a model that has none, or in place of its own: chatml, or a file with a Jinja
-            template.
+        assistant_only_loss: compute the loss only on the assistant's tokens and their end-of-turn tokens; off: on all
+            tokens.
+        chat_template: chat template to use instead of the model's, or for a model without one: chatml, or a file with a
+            Jinja template.
     """
 
     assistant_only_loss: bool = True

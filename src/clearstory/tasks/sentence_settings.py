@@ -15,17 +15,17 @@ class SentenceVectorSettings:
     """How the vector of a text is made and trained.
 
     Args:
-        loss: multiple_negatives_ranking (Henderson et al. 2017): the positive of each anchor among those of all others
-            in the batch, and the negatives; cosine_similarity: squared error of the cosine and the score; triplet: the
-            positive is nearer than the negative by a margin (Reimers and Gurevych 2019); auto: the first, or the second
-            where pairs have scores.
-        pooling: the vector of a text: the mean of its hidden states, the largest value of each dimension, the first
-            token's (cls) or the last one's; default: as the model's folder says, else mean for an encoder and last for
-            others.
-        normalize: whether vectors are scaled to length 1; default: as the model's folder says, else true.
-        scale: factor of the cosines in multiple_negatives_ranking, the inverse of a temperature.
-        symmetric: whether multiple_negatives_ranking also finds the anchor of each positive.
-        margin: how much nearer a positive must be in triplet, in Euclidean distance.
+        loss: multiple_negatives_ranking (Henderson et al. 2017): each anchor's positive against all others in the batch
+            and against the negatives; cosine_similarity: squared error between the cosine and the score; triplet: the
+            positive must be closer than the negative by a margin (Reimers and Gurevych 2019); auto: cosine_similarity
+            for pairs with scores, otherwise multiple_negatives_ranking.
+        pooling: how hidden states become the vector of a text: their mean, the maximum of each dimension (max), the
+            first token's (cls) or the last token's (last); default: the setting in the model's folder, otherwise mean
+            for an encoder and last for other models.
+        normalize: whether vectors are scaled to length 1; default: the setting in the model's folder, otherwise true.
+        scale: factor of the cosines in multiple_negatives_ranking (inverse temperature).
+        symmetric: whether multiple_negatives_ranking also ranks the anchors for each positive.
+        margin: margin of the triplet loss, as a Euclidean distance.
     """
 
     loss: SentenceLoss = "auto"

@@ -31,19 +31,19 @@ class TextToTextSettings:
     """How a source becomes what a model reads, and how its target is generated (tasks translate and summarize).
 
     Args:
-        max_source_length: largest number of tokens that are read before a target: the source with its prefix or its
-            prompt; default: what the model's context holds.
-        max_target_length: largest number of tokens of a target, its end included; training pairs with a longer one are
-            left out; default: the longest training target for a decoder and for summaries, else 50 more than the
-            source has.
+        max_source_length: maximum number of tokens of a source with its prefix or prompt; default: what fits into the
+            model's context.
+        max_target_length: maximum number of tokens of a target, including its end token; training pairs with a longer
+            target are dropped; default: the longest training target for a decoder and for summaries, otherwise 50 more
+            than the source.
         source_prefix: text before each source of an encoder-decoder, such as "summarize: " for T5.
-        prompt_template: prompt of a decoder, in which {source} stands for the source; default: the instruction in the
-            model's chat template, where it has one, else the source with "TL;DR:" or "Translation:" after it.
-        instruction: message of the user to a model with a chat template, in which {source} stands for the source.
-        num_beams: beams of beam search when targets are generated; default: the model's, else 4 for an encoder-decoder
-            and 1, greedy search, for a decoder.
-        length_penalty: exponent p of the score log-probability / length ** p of beam search; default: the model's, else
-            1.
+        prompt_template: prompt of a decoder, with {source} in place of the source; default: the instruction in the
+            model's chat template if it has one, otherwise the source followed by "TL;DR:" or "Translation:".
+        instruction: user message to a model with a chat template, with {source} in place of the source.
+        num_beams: number of beams when targets are generated; default: the model's, otherwise 4 for an encoder-decoder
+            and 1 (greedy search) for a decoder.
+        length_penalty: exponent p of the beam search score log-probability / length ** p; default: the model's,
+            otherwise 1.
     """
 
     max_source_length: int | None = None
@@ -82,12 +82,12 @@ class TeacherSettings:
     """Where training targets are from, and how many outputs are scored (tasks translate and summarize).
 
     Args:
-        max_eval_samples: number of validation examples whose targets are generated and scored at the end of a run, from
-            all over; 0 for all. Test examples are all scored.
+        max_eval_samples: number of validation examples, spread evenly, whose targets are generated and scored at the
+            end of a run; 0: all. All test examples are scored.
         teacher: model whose output for each training source replaces its target (sequence-level distillation; Kim and
             Rush 2016).
-        teacher_num_beams: beams of the teacher; default: the teacher's, else 4 for an encoder-decoder and 1 for a
-            decoder.
+        teacher_num_beams: number of beams of the teacher; default: the teacher's, otherwise 4 for an encoder-decoder
+            and 1 for a decoder.
     """
 
     max_eval_samples: int = 1000

@@ -19,18 +19,18 @@ class ReadSettings:
     Args:
         text_field: field (jsonl) or column (parquet, csv, tsv) that contains the text; a number, from 1, for a column
             of a csv or tsv file without a header.
-        lines: make each line a document, without its line end; a blank line is an empty one.
-        include: further files to read from folders: suffixes such as .py, or code, html, ipynb, csv, tsv, or all.
-        encoding: encoding of text files, such as cp1252 or shift_jis; auto guesses that of each file that is not UTF-8.
-            UTF-16 and UTF-32 are recognized in any case.
-        errors: what to do with bytes that are invalid in the encoding; "strict" refuses the file and reports the
-            offset, "replace" puts U+FFFD there.
-        on_error: what to do with a file that cannot be read: stop, or skip it. By default files that were named stop
-            the run, and files found in a folder or by a glob are skipped, counted and named.
-        pairs: whether the text consists of pairs of a source and a target; tsv, jsonl with a field for each, or two
-            line-aligned files. Split by source, so that no source is in both splits.
+        lines: make each line a document, without its line end; a blank line is an empty document.
+        include: additional files to read from folders: suffixes such as .py, or code, html, ipynb, csv, tsv, or all.
+        encoding: encoding of text files, such as cp1252 or shift_jis; auto: detected for each file that is not UTF-8.
+            UTF-16 and UTF-32 are always detected.
+        errors: what to do with bytes that are invalid in the encoding: strict raises an error with the offset, replace
+            decodes them as U+FFFD.
+        on_error: what to do with a file that cannot be read: stop or skip. By default, files that were named stop the
+            run; files found in a folder or by a glob are skipped and listed.
+        pairs: whether the text consists of pairs of a source and a target: tsv, jsonl with a field for each, or two
+            line-aligned files. Pairs are split by source, so that no source is in both splits.
         source_field: field (jsonl) that contains the source of a pair; a list of sentences is joined.
-        target_field: field (jsonl) that contains the target of a pair; each of a list of references makes a pair.
+        target_field: field (jsonl) that contains the target of a pair; a list of references makes one pair each.
 
     >>> ReadSettings(lines=True).errors
     'strict'
@@ -68,10 +68,10 @@ class DataSettings(ReadSettings):
     """How files become documents, how much text is held out, and where token ids are cached.
 
     Args:
-        validation: share of the text held out for validation, from 0 to below 1. Several documents are split by a hash
-            of their contents; of very few, the one of the most suitable size is held out; a single document gives its
-            last characters.
-        cache: folder of cached token ids; clearstory under $XDG_CACHE_HOME or ~/.cache if not given.
+        validation: fraction of the text held out for validation, at least 0 and below 1. Several documents are split by
+            a hash of their contents; of very few documents, the one of the most suitable size is held out; of a single
+            document, its end.
+        cache: folder of cached token ids; default: clearstory under $XDG_CACHE_HOME or ~/.cache.
 
     >>> DataSettings(validation=0.05).errors
     'strict'

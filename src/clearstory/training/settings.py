@@ -17,59 +17,59 @@ class TrainingSettings:
 
     Args:
         batch_size: sequences in each micro-batch.
-        batch_tokens: largest number of tokens in each micro-batch of pairs (objective seq2seq), sources, targets and
-            padding; 0 gives 4,096, or 32 for each of batch_size pairs if that is more.
-        gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
+        batch_tokens: maximum number of tokens in each micro-batch of pairs (objective seq2seq), counting sources,
+            targets and padding; 0: 4,096, or 32 for each of batch_size pairs if that is more.
+        gradient_accumulation_steps: micro-batches whose gradients are accumulated before each optimizer step.
         context: tokens in each sequence; default: the model's context.
-        whole_words: mask all tokens of a word together (objectives mlm and mlm+nsp).
-        stateful: keep the state of a model without a context (recurrent) from batch to batch, and read the text in
-            parallel streams; otherwise train on shuffled windows, as models with a context are.
-        align_documents: start shuffled windows at document starts; where context is not given, they are no longer than
-            the longest document. For documents that all have the same structure; default: only for corpus:digits.
-        shuffle_documents: read the documents in another random order in each epoch, so that nothing is learned from the
-            order of a list; default: with --data.lines. Not with align_documents.
-        optimizer: optimizer: adamw, muon (for the matrices inside blocks and layers, with adamw for the rest), or sgd.
+        whole_words: whole-word masking: mask all tokens of a word together (objectives mlm and mlm+nsp).
+        stateful: carry the state of a recurrent model from batch to batch and read the text in parallel streams; off:
+            train on shuffled windows, as for models with a context.
+        align_documents: start shuffled windows at document starts; if context is not given, windows are at most as long
+            as the longest document. For documents that all have the same structure; default: only for corpus:digits.
+        shuffle_documents: shuffle the documents in each epoch, so that the model does not learn the order of a list;
+            default: on with --data.lines. Cannot be combined with align_documents.
+        optimizer: adamw, muon (for the matrices inside blocks and layers; adamw for the other parameters) or sgd.
         learning_rate: peak learning rate of adamw or sgd.
         muon_learning_rate: peak learning rate of muon.
         recall_learning_rate: learning rate of row-wise Adagrad for the tables of model.recall.
         weight_decay: decoupled weight decay of matrices, multiplied by the learning rate.
-        beta1: decay rate of the gradient's mean (adamw).
-        beta2: decay rate of the gradient's square (adamw).
-        epsilon: added to the root of the gradient's mean square (adamw).
+        beta1: decay rate of the running mean of the gradient (adamw).
+        beta2: decay rate of the running mean of the squared gradient (adamw).
+        epsilon: term added to the root of the mean squared gradient for numerical stability (adamw).
         schedule: learning rate after warm-up: cosine, linear, constant, wsd (constant, then linear), or noam:
-            proportional to 1/sqrt(step), whatever the number of steps (Vaswani et al. 2017, eq. 3).
+            proportional to 1/sqrt(step), independent of the number of steps (Vaswani et al. 2017, eq. 3).
         warmup_steps: steps over which the learning rate rises linearly from zero.
-        warmup_ratio: share of the steps over which it rises, instead of warmup_steps.
-        layer_decay: factor of the learning rates of each block and of those below it; below 1, the first blocks and the
-            embeddings are changed least (Howard and Ruder 2018, section 3.2).
-        decay_share: share of the steps over which wsd falls.
-        final_learning_rate: final learning rate as a share of the peak.
-        label_smoothing: share of each target spread over the vocabulary (Szegedy et al. 2016), for objectives with a
-            source; evaluations report the loss without it.
-        gradient_clip: largest norm of the gradient; 0 does not clip.
-        eval_steps: steps between evaluations on the validation split; 0 gives about twenty evaluations in the run.
-        eval_tokens: validation tokens of each evaluation; 0 takes as many as cost a tenth of the training time. The
-            final evaluation always takes all.
-        save_steps: steps between checkpoints; 0 saves at every evaluation.
-        keep_checkpoints: number of newest checkpoints to keep besides step 0.
-        weight_checkpoints: number of steps, log-spaced over the run, whose weights are kept to watch how the model
-            learns; 0 keeps none.
-        sample_steps: steps between texts sampled from the model; 0 samples none.
-        weight_average: share of the steps, at the end, over which weights are averaged (Polyak and Juditsky 1992); the
-            averaged model is evaluated and saved; 0 uses the last weights.
+        warmup_ratio: fraction of the steps used for warm-up, instead of warmup_steps.
+        layer_decay: layer-wise learning rate decay: each block's learning rate is that of the layer above it times this
+            factor; 1: no decay (Howard and Ruder 2018, section 3.2).
+        decay_share: fraction of the steps over which wsd decays the learning rate.
+        final_learning_rate: final learning rate as a fraction of the peak.
+        label_smoothing: probability of each target that is spread over the vocabulary (Szegedy et al. 2016), for
+            objectives with a source; evaluations report the loss without smoothing.
+        gradient_clip: maximum norm of the gradient; 0: no clipping.
+        eval_steps: steps between evaluations on the validation split; 0: about twenty evaluations per run.
+        eval_tokens: validation tokens per evaluation; 0: as many as take a tenth of the training time. The final
+            evaluation always uses all of them.
+        save_steps: steps between checkpoints; 0: a checkpoint at every evaluation.
+        keep_checkpoints: number of most recent checkpoints to keep, in addition to step 0.
+        weight_checkpoints: number of steps, log-spaced over the run, whose weights are also kept, for views of the
+            model during training; 0: none.
+        sample_steps: steps between texts generated by the model; 0: none.
+        weight_average: fraction of the steps, at the end, over which weights are averaged (Polyak and Juditsky 1992);
+            the averaged model is evaluated and saved; 0: no averaging.
         average_checkpoints: number of last evaluations whose weights are averaged at the end (Vaswani et al. 2017,
-            section 6.1); the mean is kept where it is the best model of the run. 0 averages none.
-        patience: evaluations without a lower validation loss before training stops early; 0 never stops early.
-        precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
+            section 6.1); the average is kept if it is the best model of the run; 0: no averaging.
+        patience: evaluations without a lower validation loss before early stopping; 0: no early stopping.
+        precision: fp32, bf16, or auto: bf16 if this machine's hardware multiplies it faster.
         matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
-            weights, else onednn), or auto: the fastest as measured on this machine.
-        compile: use torch.compile: on, off, or auto: decided by the planned length of the run.
+            weights, onednn for other products), or auto: the fastest as measured on this machine.
+        compile: use torch.compile: on, off, or auto: depends on the planned length of the run.
         device: cpu, cuda, mps, or auto.
-        sort_memory: megabytes in which n-grams are sorted while they are counted (-S of KenLM's lmplz); what does not
-            fit is sorted in runs on disk, which are merged.
-        threads: CPU threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
-        initialization: initial weights: normal as in GPT-2, or zero: the output projections of every block are zero, so
-            that each block begins as the identity.
+        sort_memory: megabytes of memory for sorting n-grams while counting (-S of KenLM's lmplz); if they do not fit,
+            sorted runs are written to disk and merged.
+        threads: number of CPU threads; 0: all, unless one thread was measured to be faster, as on a busy machine.
+        initialization: initial weights: normal, as in GPT-2, or zero: the output projections of every block are zero,
+            so that each block starts as the identity.
         seed: seed of the initial weights, the order of the data and dropout.
     """
 

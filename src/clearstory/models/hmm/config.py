@@ -24,22 +24,21 @@ class HMMConfig(CausalConfig):
 
     Args:
         vocab: vocabulary size in tokens.
-        states: number of hidden states; with learn "tags" there is one for each tag, and the number follows from the
-            text.
-        learn: how the model is fitted; em is Baum-Welch, in rounds over the whole text (Baum et al. 1970); gradient is
-            gradient descent, as for networks; tags counts a text whose words are tagged.
-        order: with learn "tags", tags that a tag's probability depends on, itself included; 2 for bigrams, 3 for
-            trigrams.
-        blocks: parts that the states are divided into; each token is emitted by the states of one part only, so that
-            thousands of states cost as much as hundreds (Chiu and Rush 2020); 1 lets every state emit every token.
-        transition_prior: with learn "em", pseudo-count of each transition and of each initial state; by default 1, less
-            for a text of fewer than 700 different tokens.
-        emission_prior: with learn "em", pseudo-counts of emissions of each state in all, spread over the tokens as the
-            text has them; by default 100, less for a text of fewer than 700 different tokens.
-        bos_token_id: token before a text that is no observation: after it the chain is in its initial state; set where
-            the training text does not contain the token that texts start after.
-        tags: with learn "tags", the names of the tags; they follow from the text.
-        suffixes: with learn "tags", number of word endings with tag counts; follows from the text.
+        states: number of hidden states; with learn "tags", one for each tag, determined from the text.
+        learn: how the model is fitted: em is Baum-Welch over the whole text (Baum et al. 1970); gradient is gradient
+            descent, as for networks; tags counts a text whose words are tagged.
+        order: with learn "tags", order of the tag n-grams: 2 for bigrams, 3 for trigrams.
+        blocks: number of blocks that the states are divided into; each token is emitted by the states of one block
+            only, so that thousands of states cost as much as hundreds (Chiu and Rush 2020); 1: every state can emit
+            every token.
+        transition_prior: with learn "em", pseudo-count of each transition and of each initial state; default: 1, or
+            less for a text of fewer than 700 distinct tokens.
+        emission_prior: with learn "em", total pseudo-count of the emissions of each state, distributed over the tokens
+            by their frequency in the text; default: 100, or less for a text of fewer than 700 distinct tokens.
+        bos_token_id: token before a text, which is not an observation: after it the chain is in its initial state; set
+            if the training text does not contain the token that texts start after.
+        tags: with learn "tags", the names of the tags; determined from the text.
+        suffixes: with learn "tags", number of word endings with tag counts; determined from the text.
     """
 
     vocab: int

@@ -20,11 +20,11 @@ class MixtureConfig(CausalConfig):
 
     Args:
         vocab: vocabulary size in tokens.
-        experts: presets of the models that are mixed over one tokenizer, such as clear,ngram, or clear+ngram in
-            compare.
-        cache: preceding tokens whose n-grams are counted as the text is read (Kuhn and De Mori 1990); 0 for none.
-        dropout: dropout of the networks among the experts.
-        configs: the config of each expert; they follow from experts.
+        experts: presets of the models to mix, with one tokenizer: clear,ngram, or clear+ngram in compare.
+        cache: number of preceding tokens whose n-grams are counted while the text is processed (Kuhn and De Mori 1990);
+            0: no cache.
+        dropout: dropout rate of the networks among the experts.
+        configs: the config of each expert, determined by experts.
     """
 
     vocab: int

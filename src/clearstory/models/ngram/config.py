@@ -31,14 +31,14 @@ class NGramConfig(CausalConfig):
 
     Args:
         vocab: vocabulary size in tokens.
-        order: tokens of the longest n-gram, the predicted one included.
-        smoothing: how probability is given to unseen tokens; kneser-ney is modified Kneser-Ney with three discounts per
-            order (Chen and Goodman 1999, eq. 26), witten-bell (Witten and Bell 1991), katz (Katz 1987), laplace adds
-            one to every count, none gives unseen tokens nothing; given stands for a model read from an ARPA file.
-        prune: for each order from 1, n-grams with this count or less are dropped; the last number holds for all longer
-            n-grams; empty for no pruning.
-        bos_token_id: token that precedes every text, which no n-gram reaches past; the tokenizer's when not given.
-        counts: whether the counts are stored with the probabilities, for inspection.
+        order: length of the longest n-grams in tokens, including the predicted token.
+        smoothing: kneser-ney is modified Kneser-Ney with three discounts per order (Chen and Goodman 1999, eq. 26),
+            witten-bell (Witten and Bell 1991), katz (Katz 1987), laplace adds one to every count, none gives unseen
+            n-grams probability zero; given is set for a model read from an ARPA file.
+        prune: for each order from 1, n-grams with this count or less are dropped; the last number applies to all higher
+            orders; empty: no pruning.
+        bos_token_id: token that precedes every text and that n-grams do not extend past; default: the tokenizer's.
+        counts: whether counts are stored with the probabilities, for inspection.
         sizes: number of n-grams of each order from 2; set when the model is fitted.
     """
 

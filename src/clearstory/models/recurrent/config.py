@@ -27,17 +27,17 @@ class RecurrentConfig(CausalConfig):
         cell: rnn is a plain tanh cell (Elman 1990), gru has two gates (Cho et al. 2014), lstm has three gates and a
             cell state (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
         width: size of the token embeddings.
-        hidden_size: units of each layer; the last layer of a model with tied embeddings has `width` units.
+        hidden_size: hidden units per layer; with tied embeddings, the last layer has `width` units.
         layers: number of recurrent layers.
         tie_embeddings: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
-        cutoffs: token ids at which the vocabulary is split into a head and rarer clusters, for an adaptive softmax
-            (Grave et al. 2017); empty for a plain softmax. Needs ids in the order of falling frequency, as word
-            tokenizers have them.
-        dropout: dropout rate of the last layer's output; the same units at every time step (Gal and Ghahramani 2016),
-            as in the next two.
+        cutoffs: token ids at which the vocabulary is split into a head and clusters of rarer tokens, for an adaptive
+            softmax (Grave et al. 2017); empty for a plain softmax. Ids must be in order of decreasing frequency, as in
+            word tokenizers.
+        dropout: dropout rate of the last layer's output; like the next two, variational: the same units at every time
+            step (Gal and Ghahramani 2016).
         dropout_input: dropout rate of the first layer's input.
         dropout_hidden: dropout rate between layers.
-        dropout_embedding: dropout rate of whole tokens of the vocabulary.
+        dropout_embedding: dropout rate of the embeddings of whole tokens of the vocabulary.
         weight_drop: dropout rate of the recurrent weights (Wan et al. 2013; Merity et al. 2018).
     """
 

@@ -17,20 +17,19 @@ class RecurrentSeq2SeqConfig:
     """Size of a recurrent encoder-decoder. A preset is a difference from another (`dataclasses.replace`).
 
     Args:
-        vocab: vocabulary size in tokens, of source and target.
-        decoder_start_token_id: token that the decoder starts from; the tokenizer's when not given.
+        vocab: vocabulary size in tokens, shared by source and target.
+        decoder_start_token_id: token that the decoder starts from; default: the tokenizer's.
         cell: lstm, gru or rnn, as in RecurrentConfig.
-        width: size of the token embeddings, and of the vector that logits are computed from.
+        width: size of the token embeddings, and of the vector from which logits are computed.
         hidden_size: units of each layer of the encoder and of the decoder.
         layers: number of layers of the encoder and of the decoder.
-        bidirectional: whether the encoder reads the source in both directions, with half of the units for each.
-        reverse_source: whether the source is read from its last token to its first (Sutskever et al. 2014, section
-            3.3).
-        attention: none; additive (Bahdanau et al. 2015), whose query is the previous state and whose context is an
-            input of the next; dot (Luong et al. 2015, general), whose query is the decoder's output.
+        bidirectional: whether the encoder is bidirectional, with half of the units for each direction.
+        reverse_source: whether the source is reversed (Sutskever et al. 2014, section 3.3).
+        attention: none; additive (Bahdanau et al. 2015): the query is the previous state, and the context vector is an
+            input of the next; dot (Luong et al. 2015, general): the query is the decoder's output.
         feed_summary: without attention, whether the encoder's last state is an input at every step (Cho et al. 2014).
         tie_embeddings: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
-        dropout: dropout rate of embeddings, between layers and of the vector that logits are computed from.
+        dropout: dropout rate of embeddings, between layers, and of the vector from which logits are computed.
     """
 
     vocab: int

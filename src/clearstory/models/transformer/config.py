@@ -25,52 +25,54 @@ class TransformerConfig:
         context: longest sequence in tokens.
         width: size of the residual stream (d_model).
         layers: number of blocks.
-        decoder_layers: number of decoder blocks of an encoder-decoder; 0 for as many as the encoder's.
-        decoder_start_token_id: token that the decoder of an encoder-decoder starts from; the tokenizer's when not
-            given.
-        decoder_autoregression: what a decoder of an encoder-decoder reads its own text by: self_attention, or ssru, a
-            recurrence (Kim et al. 2019).
-        heads: query heads in each block.
-        kv_heads: key and value heads in each block; fewer than heads for grouped-query attention (Ainslie et al. 2023).
+        decoder_layers: number of decoder blocks of an encoder-decoder; 0: as many as encoder blocks.
+        decoder_start_token_id: token that the decoder of an encoder-decoder starts from; default: the tokenizer's.
+        decoder_autoregression: how the decoder of an encoder-decoder processes previous target tokens: self_attention,
+            or ssru, a recurrence (Kim et al. 2019).
+        heads: number of query heads in each block.
+        kv_heads: number of key and value heads in each block; fewer than heads for grouped-query attention (Ainslie et
+            al. 2023).
         head_dim: size of each head's queries, keys and values.
         intermediate_size: hidden size of the feed-forward layers.
-        norm: layer norm (Ba et al. 2016), RMS norm (Zhang and Sennrich 2019), or RMS norm with gains of 1 + weight
-            (rms_unit_offset; Gemma).
+        norm: layer: layer norm (Ba et al. 2016); rms: RMS norm (Zhang and Sennrich 2019); rms_unit_offset: RMS norm
+            with gains of 1 + weight (Gemma).
         norm_eps: epsilon of the norms.
-        norm_first: whether norms precede the sublayers (Radford et al. 2019) or follow them (Vaswani et al. 2017).
-        sandwich_norm: whether each sublayer's output is normalised before it is added to the residual stream, besides
-            its input (Ding et al. 2021, section 2.4; Gemma 3).
+        norm_first: whether norms precede the sublayers (pre-norm; Radford et al. 2019) or follow them (post-norm;
+            Vaswani et al. 2017).
+        sandwich_norm: whether each sublayer's output is normalised before it is added to the residual stream, in
+            addition to its input (Ding et al. 2021, section 2.4; Gemma 3).
         embed_norm: whether the input of the first block is normalised (Devlin et al. 2019).
-        embed_scale: whether embeddings are multiplied by the root of the width (Vaswani et al. 2017, section 3.4).
-        token_types: number of token types, each with an embedding (Devlin et al. 2019); 0 for none.
-        positions: learned embeddings, rotary (Su et al. 2021), sinusoidal (Vaswani et al. 2017), relative_bias (Raffel
-            et al. 2020) or none.
+        embed_scale: whether embeddings are multiplied by the square root of the width (Vaswani et al. 2017, section
+            3.4).
+        token_types: number of token types, each with an embedding (Devlin et al. 2019); 0: none.
+        positions: learned (position embeddings), rotary (Su et al. 2021), sinusoidal (Vaswani et al. 2017),
+            relative_bias (Raffel et al. 2020) or none.
         rope_theta: base of the rotary frequencies.
         rope_factor: factor by which rotary frequencies are divided to extend the context.
-        rope_original_context: context before the extension; pairs that turn often within it keep their frequency, as in
-            Llama 3.1; None divides all frequencies (Chen et al. 2023).
+        rope_original_context: context before the extension; rotary pairs of high frequency are not changed, as in Llama
+            3.1; None: all frequencies are divided (Chen et al. 2023).
         activation: activation function of the feed-forward layers.
         gated: whether feed-forward layers are gated (Shazeer 2020).
         bias: whether linear layers and layer norms have biases.
-        tie_embeddings: whether the unembedding is the embedding's transpose (Press and Wolf 2017).
-        qk_norm: whether each head's queries and keys are RMS-normalised (Dehghani et al. 2023).
-        attention_scale: factor of attention scores; None for 1/√head_dim (T5: 1).
-        logit_scale: whether final hidden states are divided by the root of the width (T5).
+        tie_embeddings: whether the unembedding is the transpose of the embedding matrix (Press and Wolf 2017).
+        qk_norm: whether queries and keys of each head are RMS-normalised (Dehghani et al. 2023).
+        attention_scale: factor of attention scores; None: 1/√head_dim (T5: 1).
+        logit_scale: whether final hidden states are divided by the square root of the width (T5).
         unembed_bias: whether the unembedding has a bias (BERT, Marian).
-        mlm_transform: whether a linear layer, an activation and a norm precede the unembedding: the head for masked
-            tokens (BERT).
-        pooler: whether an encoder has a pooler, a linear layer over the first token; together with mlm_transform, also
-            a next-sentence head (BERT).
-        sliding_window: tokens that each token attends to, itself included; None for the whole context.
-        global_interval: every how many layers one attends to the whole context, while the others have the sliding
-            window (Gemma 3: 6); None where all layers are alike.
-        local_rope_theta: base of the rotary frequencies of layers with the sliding window, which rope_factor leaves as
-            they are; None for those of all layers.
+        mlm_transform: whether a linear layer, an activation and a norm precede the unembedding, as in the masked
+            language modelling head of BERT.
+        pooler: whether an encoder has a pooler, a linear layer on the first token's hidden state; with mlm_transform,
+            also a next-sentence prediction head (BERT).
+        sliding_window: number of tokens that each token attends to, including itself; None: the whole context.
+        global_interval: every n-th layer attends to the whole context, the others to the sliding window (Gemma 3: 6);
+            None: all layers are alike.
+        local_rope_theta: base of the rotary frequencies of sliding-window layers, to which rope_factor does not apply;
+            None: the base of all layers.
         dropout: dropout rate of embeddings and sublayer outputs in training.
-        recall: orders of the hashed n-grams whose learned predictions are added to the network's; empty for none.
-        recall_rows: rows of each order's table of hashed n-grams.
-        recall_dim: numbers in a row of these tables, a vector added to hidden states by a projection; 0 for a logit of
-            every token, which pays at small vocabularies.
+        recall: orders of the hashed n-grams whose learned predictions are added to the network's; empty: none.
+        recall_rows: number of rows in each order's table of hashed n-grams.
+        recall_dim: size of a row, a vector that is added to hidden states after a projection; 0: a row has a logit for
+            every token, which is better for small vocabularies.
     """
 
     architecture: Architecture = "decoder"

@@ -299,24 +299,24 @@ TRANSFORMER_PRESETS: dict[str, TransformerConfig] = {
 TRANSFORMER_USES: dict[str, str] = {
     name: use
     for prefix, use in {
-        "clear": "start here: trains on your text in minutes on a CPU, at the size that the time allows",
-        "recall": "characters, bytes and subwords, in minutes on a CPU: hashed n-grams beside a small network",
-        "clear-translate": "translation and other pairs of texts, in minutes on a CPU",
-        "nanogpt-char": "nanoGPT's model of characters, on a CPU",
-        "gpt2": "GPT-2 and its published weights",
-        "gpt3": "the sizes of GPT-3, for plan; their weights are not published",
-        "gemma3": "Gemma 3 and its published weights; the smallest runs on any laptop",
-        "llama3": "Llama 3 and its published weights",
-        "phi3": "Phi-3 and its published weights",
-        "qwen3": "Qwen3 and its published weights",
-        "smollm2": "SmolLM2 and its published weights; the smallest runs on any laptop",
-        "bert": "BERT: fills masks, embeds and classifies; the small sizes train on a CPU",
-        "minilm": "MiniLM, the published encoder of sentences",
-        "transformer": "the Transformer of Vaswani et al. 2017, for translation",
-        "t5": "T5 and its published weights, for any task from text to text",
-        "marian": "the translation models of Helsinki-NLP and their published weights",
+        "clear": "default: trains in minutes on a CPU; its size is chosen for the training time",
+        "recall": "small Transformer with hashed n-gram embeddings; trains in minutes on a CPU",
+        "clear-translate": "translation and other text-to-text tasks; trains in minutes on a CPU",
+        "nanogpt-char": "nanoGPT's character-level model for a CPU",
+        "gpt2": "GPT-2; published weights can be loaded",
+        "gpt3": "sizes of GPT-3, for the command plan; the weights are not published",
+        "gemma3": "Gemma 3; published weights can be loaded; the smallest model runs on any laptop",
+        "llama3": "Llama 3; published weights can be loaded",
+        "phi3": "Phi-3; published weights can be loaded",
+        "qwen3": "Qwen3; published weights can be loaded",
+        "smollm2": "SmolLM2; published weights can be loaded; the smallest model runs on any laptop",
+        "bert": "BERT, for masked language modelling, embeddings and classification; the small sizes train on a CPU",
+        "minilm": "MiniLM sentence encoder; published weights can be loaded",
+        "transformer": "Transformer of Vaswani et al. 2017, for translation",
+        "t5": "T5, for text-to-text tasks; published weights can be loaded",
+        "marian": "Marian translation models (Helsinki-NLP); published weights can be loaded",
     }.items()
     for name in TRANSFORMER_PRESETS
     if name == prefix or (name.startswith(prefix) and not prefix.startswith("clear"))
 }
-"""What each preset is for, in a phrase; presets that begin alike are for the same."""
+"""Purpose of each preset, in a phrase; presets with the same prefix share one."""

@@ -33,32 +33,35 @@ class CompareRecipe:
     """Settings of a comparison of several models on the same text.
 
     Args:
-        sources: with --models, training text (files, folders, globs, corpora); without, the models to measure.
-        models: models to train, separated by commas: presets, optionally with settings (ngram:order=3) or their own
-            tokenizer (clear@bpe:4096); each is scaled to the budget, except gpt2@full, which keeps its published size.
-        sizes: numbers of parameters at which one model (clear, or another of --models) is trained on each of the
-            amounts, to fit a scaling law and tell what more parameters and more text would bring: at least three, such
-            as 30k 100k 300k; or auto, four that fit into --cpu-seconds.
-        amounts: training text of the scaling law, each part read once: shares of all of it, such as 0.125 0.25 0.5 1,
-            or tokens; at least three; default: four, up to all of the text or what --cpu-seconds affords.
-        minutes: wall-clock time limit of the training of each model.
-        cpu_seconds: CPU time limit of the training of each model, summed over all threads; with --sizes, of all runs
+        sources: with --models: training text (files, folders, globs, corpora); without: models to evaluate.
+        models: models to train, separated by commas: presets, optionally with settings (ngram:order=3) or a tokenizer
+            (clear@bpe:4096); each is scaled to the budget, except with @full (gpt2@full), which keeps the published
+            size.
+        sizes: numbers of parameters of one model (clear, or the one in --models), which is trained on each of the
+            amounts, to fit a scaling law that predicts the effect of more parameters and more text: at least three,
+            such as 30k 100k 300k; or auto: four that fit into --cpu-seconds.
+        amounts: amounts of training text for the scaling law, each read once: at least three fractions, such as 0.125
+            0.25 0.5 1, or numbers of tokens; default: four, up to all of the text or what fits into --cpu-seconds.
+        minutes: wall-clock time limit for training each model.
+        cpu_seconds: CPU time limit for training each model, summed over all threads; with --sizes, for all runs
             together.
-        parameters: approximate number of parameters of each model; without another budget, each trains for one epoch.
-        one_epoch: train each model for one epoch, however long that takes.
-        seeds: number of runs of each model that is initialized randomly.
-        seed: first seed, for models and samples.
-        tokenizer: tokenizer of all models that name none: characters, bytes, words, bpe:8192, or a folder.
-        text: evaluation text; default: the held-out part of the training text. Required if no --models are given.
-        windows: strided, overlapping windows in which every token has at least half a context before it; or blocks.
-        prompt: prompt of the samples; default: the beginning of the evaluation text; none with --data.lines.
-        characters: length of the samples in characters, prompt included.
-        out: results folder; default: runs/compare- followed by date and time. Alone, it shows the results so far of the
-            comparison there, which may still be running.
+        parameters: approximate number of parameters of each model; without another budget, each model is trained for
+            one epoch.
+        one_epoch: train each model for one epoch, without a time limit.
+        seeds: number of runs of each model with random initial weights.
+        seed: first seed of models and samples.
+        tokenizer: tokenizer of all models without their own: characters, bytes, words, bpe:8192, or a folder.
+        text: evaluation text; default: the held-out part of the training text. Required without --models.
+        windows: strided: overlapping windows in which every token has at least half a context before it; blocks:
+            disjoint windows.
+        prompt: prompt of the samples; default: the beginning of the evaluation text, or none with --data.lines.
+        characters: length of the samples in characters, including the prompt.
+        out: results folder; default: runs/compare- followed by date and time. Without other arguments, the results so
+            far of the comparison in it are shown, which may still be running.
         resume: continue the comparison in the results folder; finished models are kept.
         overwrite: replace the comparison in the results folder.
         device: cpu, cuda, mps, or auto.
-        threads: number of CPU threads; 0 selects one if CPU time is the budget, otherwise the fastest number.
+        threads: number of CPU threads; 0: one if CPU time is the budget, otherwise the fastest number.
         data: how files are read and split into documents.
     """
 

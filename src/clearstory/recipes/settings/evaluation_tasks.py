@@ -22,13 +22,13 @@ class BenchmarkSettings:
     Args:
         task_files: folder with data for the tasks, TASK.jsonl or TASK/SPLIT.jsonl, and with YAML tasks of your own
             (task lm-eval).
-        num_fewshot: examples before each question; default: as the task says (task lm-eval).
-        apply_chat_template: read contexts as messages in the model's chat template (task lm-eval).
-        bootstrap_iters: resamples for standard errors that have no formula; 0 leaves them out (task lm-eval).
-        log_samples: keep every request with its answer, in the output folder (task lm-eval).
-        download: let the harness fetch data that is not in task_files (task lm-eval).
-        probe_files: folder with the files of the probes (task probes).
-        out: folder for the results as JSON (tasks lm-eval and probes).
+        num_fewshot: number of examples before each question; default: the task's (task lm-eval).
+        apply_chat_template: use contexts as messages in the model's chat template (task lm-eval).
+        bootstrap_iters: bootstrap resamples for standard errors without a formula; 0: leave these out (task lm-eval).
+        log_samples: save every request and its answer in the output folder (task lm-eval).
+        download: allow the harness to download data that is not in task_files (task lm-eval).
+        probe_files: folder with the data of the probes (task probes).
+        out: output folder for the results as JSON (tasks lm-eval and probes).
     """
 
     task_files: Path | None = None

@@ -51,36 +51,36 @@ class FinetuneTrainingSettings:
     """Settings of training on a task.
 
     Args:
-        num_train_epochs: passes over the training examples, where neither steps nor a time limit is given.
-        batch_size: examples in each micro-batch, of similar length.
-        batch_tokens: largest number of tokens of each micro-batch, padding included, in place of batch_size; 0 for no
-            such limit.
-        gradient_accumulation_steps: micro-batches whose gradients are added before each optimizer step.
-        learning_rate: peak learning rate of AdamW; default: 1e-4 for all weights of a pre-trained model; 1e-3 with
-            LoRA, for a head alone and for a new model.
-        layer_decay: factor of the learning rates of each layer and of those below it; below 1, the first layers and the
-            embeddings are changed least (Howard and Ruder 2018).
+        num_train_epochs: passes over the training examples, if neither steps nor a time limit is given.
+        batch_size: examples of similar length in each micro-batch.
+        batch_tokens: maximum number of tokens in each micro-batch, including padding, instead of batch_size; 0: no
+            limit.
+        gradient_accumulation_steps: micro-batches whose gradients are accumulated before each optimizer step.
+        learning_rate: peak learning rate of AdamW; default: 1e-4 for all weights of a pre-trained model; 1e-3 for LoRA,
+            for training only the head, and for a new model.
+        layer_decay: layer-wise learning rate decay: each layer's learning rate is that of the layer above it times this
+            factor; 1: no decay (Howard and Ruder 2018).
         schedule: learning rate after warm-up: linear, cosine or constant.
-        warmup_ratio: share of the steps over which the learning rate rises linearly from zero.
-        weight_decay: decoupled weight decay of matrices, not of biases and norms, multiplied by the learning rate.
-        label_smoothing: share of each target spread over all labels (Szegedy et al. 2016).
-        class_weights: balanced, by which each class has the same weight in the loss; or a weight for each label, in the
-            order of their ids.
-        gradient_clip: largest norm of the gradient; 0 does not clip.
-        eval_steps: steps between evaluations on the validation examples; 0 gives as many evaluations as cost a tenth of
-            the training time, at least two.
-        save_steps: steps between checkpoints; 0 saves at every evaluation.
-        keep_checkpoints: number of newest checkpoints to keep besides step 0.
-        patience: evaluations without a better metric before training stops early; 0 never stops early.
+        warmup_ratio: fraction of the steps over which the learning rate rises linearly from zero.
+        weight_decay: decoupled weight decay of matrices (not of biases and norms), multiplied by the learning rate.
+        label_smoothing: probability of each target that is spread over all labels (Szegedy et al. 2016).
+        class_weights: balanced: every class has the same total weight in the loss; or a weight per label, in the order
+            of their ids.
+        gradient_clip: maximum norm of the gradient; 0: no clipping.
+        eval_steps: steps between evaluations on the validation examples; 0: as many evaluations as take a tenth of the
+            training time, at least two.
+        save_steps: steps between checkpoints; 0: a checkpoint at every evaluation.
+        keep_checkpoints: number of most recent checkpoints to keep, in addition to step 0.
+        patience: evaluations without a better metric before early stopping; 0: no early stopping.
         average_checkpoints: number of last evaluations whose weights are averaged at the end (Vaswani et al. 2017,
-            section 6.1); the mean is kept where its metric is the best of the run. 0 averages none.
-        precision: fp32, bf16, or auto: bf16 where this machine's hardware multiplies it faster.
-        context: tokens in each sequence, with task lm; default: the model's context.
+            section 6.1); the average is kept if its metric is the best of the run; 0: no averaging.
+        precision: fp32, bf16, or auto: bf16 if this machine's hardware multiplies it faster.
+        context: tokens in each sequence (task lm); default: the model's context.
         matmul: library for fp32 matrix products on a CPU: mkl (PyTorch's own), onednn, mixed (mkl for the gradients of
-            weights, else onednn), or auto: the fastest as measured on this machine.
+            weights, onednn for other products), or auto: the fastest as measured on this machine.
         device: cpu, cuda, mps, or auto.
-        threads: CPU threads; 0 uses all, unless a measurement finds one to be faster, as on a busy machine.
-        seed: seed of the head's initial weights, the order of the data, dropout, and of the validation split.
+        threads: number of CPU threads; 0: all, unless one thread was measured to be faster, as on a busy machine.
+        seed: seed of the head's initial weights, the order of the data, dropout and the validation split.
     """
 
     num_train_epochs: float = 3.0
@@ -140,44 +140,45 @@ class FinetuneRecipe:
     """Fine-tune a model for a task, with labeled examples.
 
     Args:
-        model: model folder, run folder, checkpoint or .gguf file; or a preset (bert-mini, lstm), for a new model; or
-            a baseline: tfidf, a bag of words with logistic regression by scikit-learn; ngram, an n-gram model of the
-            texts of each label and Bayes' rule; hmm with task tag, a hidden Markov model of tags.
-        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or folders of datasets; with task tag, also
-            CoNLL and CoNLL-U; with task lm, text.
-        task: classify, labels of texts or pairs of texts, or numbers (regression); pairs, the same of pairs only; tag,
-            a label of each word (parts of speech, entities); embed, vectors of texts; translate and
-            summarize, the target of each source; chat, the assistant's answers in conversations; choose, the right one
-            of a question's choices, by its likelihood; or lm, language modelling on more text, as train --init does.
-        out: run folder; runs/ and the date when not given.
-        tokenizer: tokenizer of a new model, trained on the texts of its examples: wordpiece:4096, bpe:2048, words,
-            characters; default: by the model and the size of the text.
+        model: model folder, run folder, checkpoint or .gguf file; a preset (bert-mini, lstm) for a new model; or a
+            baseline: tfidf (bag of words with scikit-learn's logistic regression), ngram (an n-gram model per label,
+            with Bayes' rule) or, for task tag, hmm (a hidden Markov model of tags).
+        data: files with labeled examples: csv, tsv, jsonl, parquet, trees, or dataset folders; also CoNLL and CoNLL-U
+            (task tag) and text (task lm).
+        task: classify: labels of texts or pairs of texts, or numbers (regression); pairs: the same, for pairs only;
+            tag: a label for each word (parts of speech, entities); embed: sentence vectors; translate and summarize: a
+            target for each source; chat: the assistant's answers in conversations; choose: the correct choice for each
+            question, by likelihood; lm: language modelling on more text, as train --init does.
+        out: run folder; default: a folder in runs/ named after the model, the task and the date.
+        tokenizer: tokenizer of a new model, trained on the example texts: wordpiece:4096, bpe:2048, words, characters;
+            default: depends on the model and the size of the text.
         minutes: wall-clock time limit of the whole run; the number of steps is planned from a measured step time.
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
         steps: number of optimizer steps, instead of training.num_train_epochs.
-        validation: file with validation examples, or the share of the examples that is held out, of each label alike;
-            0 holds nothing out and keeps the last weights. Of line-aligned files (translate, summarize), two: the flag
-            is given twice.
-        test: file with test examples, on which the best model is scored once; of line-aligned files, two.
-        truncate: which end of a text that is longer than the context is dropped; of tasks translate and summarize,
-            source-left or source-right; default: raise an error.
-        stride: tokens between the starts of the windows in which a text that is longer than the context is read;
+        validation: file with validation examples, or the fraction of the examples to hold out, stratified by label; 0:
+            none, and the last weights are kept. Line-aligned files (tasks translate and summarize): give the flag
+            twice.
+        test: file with test examples, on which the best model is evaluated once; two for line-aligned files.
+        truncate: end to drop of a text that exceeds the context; source-left or source-right for tasks translate and
+            summarize; default: raise an error.
+        stride: tokens between the starts of the windows in which a text that exceeds the context is processed; the
             predictions of its windows are averaged.
-        threshold: the probability from which on one of several labels is predicted, between 0 and 1; or auto: the one
-            of 0.05, 0.1 ... 0.95 with the best macro F1 on the validation examples, 0.5 without any.
-        freeze: number of layers, from the first, that are not trained, with the embeddings below them; or all, which
-            trains the head alone.
-        new_head: replace the head of a model that has one already, for other labels.
-        few: examples of each label that are drawn for training, by training.seed; the vectors of texts with the same
-            label are trained to be similar, and logistic regression on them becomes the head (SetFit; Tunstall et al.
-            2022).
-        curve: numbers of training examples; the model is trained on draws of each size, and the scores are plotted
-            against it, with those of the baselines.
-        baselines: models that the curve compares with: frozen, logistic regression on the vectors of the model; tfidf;
-            and presets, trained from random weights; default: frozen and tfidf.
-        seeds: number of runs, with seeds from training.seed on; their metrics are summarized. Of a curve, draws of each
-            size.
-        resume: continue from the newest checkpoint in the run folder; start a new run where there is none.
+        threshold: probability above which a label is predicted if an example may have several labels, between 0 and 1;
+            auto: the one of 0.05, 0.1, ... 0.95 with the best macro F1 on the validation examples, or 0.5 without
+            validation examples.
+        freeze: number of layers, counted from the first, to freeze together with the embeddings; all: train only the
+            head.
+        new_head: replace the existing head of a model, for other labels.
+        few: number of training examples per label, sampled with training.seed, for few-shot fine-tuning (SetFit;
+            Tunstall et al. 2022): vectors of texts with the same label are trained to be similar, and logistic
+            regression on them becomes the head.
+        curve: numbers of training examples for a label-efficiency curve: the model is trained on random samples of each
+            size, and its metrics are plotted over the size, together with those of the baselines.
+        baselines: models to include in the curve: frozen (logistic regression on the model's vectors), tfidf, and
+            presets trained from random weights; default: frozen and tfidf.
+        seeds: number of runs, with consecutive seeds starting at training.seed; their metrics are summarized. With
+            curve: random samples per size.
+        resume: continue from the newest checkpoint in the run folder, or start a new run if there is none.
         overwrite: replace an existing run in the run folder.
     """
 

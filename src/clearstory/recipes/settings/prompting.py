@@ -17,26 +17,29 @@ class PromptRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        template: text, or file with it, of one example, with {label} where the answer belongs and the names of other
-            columns in braces: "Review: {text} Sentiment: {label}"; of questions with choices {question} and {choices}.
-        examples: file with labeled texts or with questions and choices: csv, tsv, jsonl, parquet.
-        test: file with the rows to answer, or the share of the examples that is held out.
-        shots: numbers of examples shown before each row.
-        draws: number of draws of the examples, each by its own seed.
-        seed: seed of the draws and of the share that is held out.
-        limit: answer at most this many rows, drawn by the seed.
-        labels: the word that stands for each label in the prompt: positive=great,negative=terrible.
-        answer: likelihood, the candidate that is most likely; or generate, the candidate that the generated text begins
-            with.
-        normalize: characters divides the log-likelihood of a candidate by its length, for candidates of several words.
-        calibrate: divide each label's probability by that after content-free inputs (Zhao et al. 2021).
+        template: text of one example, or a file with it, with {label} in place of the answer and the names of other
+            columns in braces: "Review: {text} Sentiment: {label}"; for questions with choices, {question} and
+            {choices}.
+        examples: file with labeled texts, or with questions and choices: csv, tsv, jsonl, parquet.
+        test: file with test examples, or the fraction of the examples to hold out for testing.
+        shots: numbers of examples in the prompt.
+        draws: number of random samples of the examples in the prompt, each with its own seed.
+        seed: seed of the samples and of the held-out split.
+        limit: maximum number of test examples, sampled with the seed.
+        labels: word for each label in the prompt (verbalizer): positive=great,negative=terrible.
+        answer: likelihood: the most likely candidate; generate: the candidate that the generated text begins with.
+        normalize: characters: divide the log-likelihood of each candidate by its length in characters, for candidates
+            of several words.
+        calibrate: contextual calibration: divide each label's probability by its probability for content-free inputs
+            (Zhao et al. 2021).
         separator: text between two examples; \\n is a line feed.
-        raw: read prompts as text, and not as messages in the model's chat template.
+        raw: use prompts as plain text, not as messages in the model's chat template.
         system: system message in the model's chat template.
-        max_tokens: maximum number of tokens of an answer that is generated.
-        show_prompt: print the whole prompt of this row, from 1, with the largest number of examples.
-        out: folder for the results: report.json, report.html and predictions.jsonl.
-        text_column: column with the text, by its name or by its number from 1.
+        max_tokens: maximum number of generated tokens of an answer.
+        show_prompt: print the complete prompt of this test example, counted from 1, with the largest number of
+            examples.
+        out: output folder for report.json, report.html and predictions.jsonl.
+        text_column: column with the text, by name or by number from 1.
         pair_column: column with the second text of a pair.
         label_column: column with the label or the answer.
         device: cpu, cuda, mps or auto; default: cpu.

@@ -22,8 +22,8 @@ class ConvertRecipe:
         model: a model folder, a run folder, a checkpoint, an .arpa, .arpa.gz or .gguf file, or a .bin of llama2.c or
             Marian.
         out: output file ending in .arpa, .arpa.gz or .gguf, or output folder.
-        to: output format: arpa, gguf, hf (a model folder of transformers) or onnx (a folder for onnxruntime); inferred
-            from the name of OUT when not given.
+        to: output format: arpa, gguf, hf (a model folder of transformers) or onnx (a folder for onnxruntime); default:
+            inferred from the name of OUT.
         dtype: number format of the weights, in a folder (f32, f16, bf16) or a GGUF file (f32, f16, q8_0).
         check: compare token ids, chat template and logits with those of transformers.
         overwrite: replace an existing output.
@@ -42,15 +42,16 @@ class PlanRecipe:
     """Estimate parameters, memory, compute, time and cost of a model.
 
     Args:
-        model: model preset; fields of its config are set as --model.width, --model.layers and so on.
+        model: model preset; the fields of its config are set with --model.width, --model.layers and so on.
         parameters: approximate number of parameters; the preset's architecture is scaled to it.
-        devices: number of devices that training is distributed over.
+        devices: number of devices for distributed training.
         batch_size: sequences per device and step.
-        context: tokens in each sequence and in the key-value cache; the model's context when not given.
-        tokens: training tokens; 20 per parameter (Hoffmann et al. 2022) when not given.
-        utilization: model FLOPs utilization, the fraction of peak FLOP/s that training reaches; 0.3 to 0.5 is usual.
-        price: price of one device per hour in dollars; no cost is computed when not given.
-        measure: also measure this machine, which takes a second.
+        context: tokens in each sequence and in the key-value cache; default: the model's context.
+        tokens: training tokens; default: 20 per parameter (Hoffmann et al. 2022).
+        utilization: model FLOPs utilization (MFU), the fraction of peak FLOP/s that training reaches; 0.3 to 0.5 is
+            usual.
+        price: price of one device per hour in dollars; default: no cost is computed.
+        measure: also measure the speed of this machine, which takes a second.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice, metadata={"positional": "PRESET"})
@@ -79,8 +80,8 @@ class DoctorRecipe:
     """Report what this machine can train, and what is missing.
 
     Args:
-        measure: time matrix products, which takes two seconds, and replace the speeds in the cache folder by which
-            auto chooses.
+        measure: measure the speed of matrix products, which takes two seconds, and store it in the cache folder, where
+            auto settings read it.
     """
 
     measure: bool = True
@@ -107,11 +108,11 @@ class DataRecipe:
     """Count the documents, bytes and tokens of a text.
 
     Args:
-        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
+        text: text files, folders or globs (txt, jsonl, parquet, csv, html and others), or a built-in corpus; - for
             standard input.
-        tokenizer: characters, bytes, words, wordpunct, bpe:8192, or a folder with a tokenizer; counts tokens when
-            given.
-        show: number of documents to show the beginning of.
+        tokenizer: tokenizer with which tokens are counted: characters, bytes, words, wordpunct, bpe:8192, or a folder
+            with a tokenizer; default: tokens are not counted.
+        show: number of documents whose beginning is shown.
     """
 
     text: tuple[str, ...] = positional_setting("TEXT", ())

@@ -37,19 +37,19 @@ class TrainRecipe:
     """Train a model on text.
 
     Args:
-        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or pairs as tsv and jsonl; or
-            corpus:kjv, corpus:python-docs, corpus:digits.
-        model: model preset; fields of its config are set as --model.width, --model.layers and so on.
-        init: model folder or run to fine-tune: its weights, config and tokenizer are the initial ones.
-        out: run folder; runs/ and the date when not given.
+        text: text files, folders or globs (txt, jsonl, parquet, csv, html and others), or pairs as tsv and jsonl; or a
+            built-in corpus: corpus:kjv, corpus:python-docs, corpus:digits.
+        model: model preset; the fields of its config are set with --model.width, --model.layers and so on.
+        init: model folder or run to continue training from, with its weights, config and tokenizer.
+        out: run folder; default: a folder in runs/ named after the model and the date.
         minutes: wall-clock time limit of the whole run; the number of steps is planned from a measured step time.
         cpu_seconds: CPU time limit of the whole run, summed over all threads.
         steps: number of optimizer steps.
         parameters: approximate number of parameters; the preset's architecture is scaled to it.
         tokenizer: characters, bytes, words, wordpunct (words and punctuation marks), bpe:8192, or a folder with a
-            tokenizer; the preset's own when not given.
-        objective: training objective; auto selects the usual one for the model's architecture.
-        resume: continue from the newest checkpoint in the run folder; start a new run where there is none.
+            tokenizer; default: the preset's.
+        objective: training objective; auto: the usual one for the model's architecture.
+        resume: continue from the newest checkpoint in the run folder, or start a new run if there is none.
         overwrite: replace an existing run in the run folder.
     """
 
@@ -193,9 +193,9 @@ class QuickstartRecipe:
     """Train a small model on a built-in text, and show what it has learned.
 
     Args:
-        minutes: training time.
-        out: run folder; runs/quickstart when not given.
-        seed: seed of the initial weights, the order of the data and the sampled text.
+        minutes: training time in minutes.
+        out: run folder; default: runs/quickstart.
+        seed: seed of the initial weights, the order of the data and the generated text.
     """
 
     minutes: float = 3.0

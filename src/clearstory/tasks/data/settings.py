@@ -17,19 +17,19 @@ class LabelSettings:
     """How files become labeled examples; a column is a field of jsonl, too.
 
     Args:
-        text_column: column with the text (or the tokens, or the anchor), by its name, or by its number from 1; found by
-            its usual names if not given.
+        text_column: column with the text (or the tokens, or the anchor), by name or by number from 1; default: found by
+            its usual names.
         pair_column: column with the second text of a pair (or the positive).
-        negative_column: column with the text that does not belong to the anchor.
+        negative_column: column with the negative of an anchor.
         label_column: column with the label, the tags or the score.
-        split_column: column that says which examples are for training, validation and test.
-        labels: names of the labels in the order of their ids: joined by commas, or a file with a name on each line.
-        problem: whether an example has a single label, multi (several labels) or a number (regression); auto tells by
-            the values.
-        trees: what is read from bracketed trees (.trees): every phrase or the sentences only; binary leaves neutral
-            ones out and joins very negative with negative, very positive with positive.
-        encoding: encoding of text files; auto guesses that of each file that is not UTF-8.
-        errors: what to do with invalid bytes: "strict" refuses the file, "replace" puts U+FFFD there.
+        split_column: column with the split of each example: training, validation or test.
+        labels: names of the labels in the order of their ids: separated by commas, or a file with one name per line.
+        problem: whether an example has a single label, multi (several labels) or a number (regression); auto: inferred
+            from the values.
+        trees: examples to read from bracketed trees (.trees): all phrases, or only sentences; the binary variants drop
+            neutral ones and merge very negative with negative and very positive with positive.
+        encoding: encoding of text files; auto: detected for each file that is not UTF-8.
+        errors: what to do with invalid bytes: strict raises an error, replace decodes them as U+FFFD.
     """
 
     text_column: str | None = None
