@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from clearstory.http import connection_limits
 from clearstory.recipes.settings.inference import StudioRecipe
-from clearstory.studio import connection_limits
-from clearstory.studio.server import listen, make_server
+from clearstory.studio.server import listen, studio_server
 
 LIMIT = 0.4
 """Seconds for a request to arrive, in these tests."""
@@ -30,7 +30,7 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", LIMIT)
     monkeypatch.setattr(connection_limits, "MAX_CONNECTIONS", 450)
     address = listen(StudioRecipe(folder=tmp_path, port=0))
-    server = make_server(address, tmp_path)
+    server = studio_server(address, tmp_path)
     server.config.timeout_keep_alive = LIMIT  # type: ignore[assignment]  # seconds, whole ones or not
     address.listener.listen(512)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [address.listener]})

@@ -1,7 +1,6 @@
 """Studio: a local web server and page over a folder of models and runs, calling the command line's functions.
 
-server.py                 binding the address, the access token, running uvicorn
-connection_limits.py      time limits for requests to arrive and for responses to be read
+server.py                 the address, the access token, running uvicorn
 app.py                    every HTTP route and its handler
 security.py               access control: Host, Origin, content type, body size, token; response security headers
 http_json.py              requests parsed into dataclasses and bounded, JSON responses, errors as HTTP statuses

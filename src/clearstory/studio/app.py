@@ -20,11 +20,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from clearstory import __version__
-from clearstory.studio.http_json import EXCEPTION_HANDLERS, json_bytes, json_response, parse_body, parse_query
+from clearstory.http.access import LOCAL_HOSTS
+from clearstory.http.json_values import json_bytes
+from clearstory.studio.http_json import EXCEPTION_HANDLERS, json_response, parse_body, parse_query
 from clearstory.studio.model_cache import ModelCache
 from clearstory.studio.model_index import find_model, list_models
 from clearstory.studio.run_processes import RecordsRequest, RunProcesses, RunRequest, StartRunRequest
-from clearstory.studio.security import LOCAL_HOSTS, SecurityMiddleware
+from clearstory.studio.security import SecurityMiddleware
 
 if TYPE_CHECKING:
     from clearstory.formats.folders import OpenedModel

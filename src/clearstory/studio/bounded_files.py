@@ -7,13 +7,13 @@ thousands deep. Only regular files are opened, and no more than a limit is read.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from clearstory.durable import kind_of_mode, open_file, parse_json, read_file
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile
+from clearstory.http.display_text import one_line
 
 MAX_JSON_BYTES = 4 * 2**20
 """The largest JSON file or safetensors header that is read."""
@@ -87,27 +87,6 @@ def refuse_irregular_files(path: Path) -> None:
     found = irregular_files(path) if kind == "a folder" else iter([] if kind is None else [(path, kind)])
     for each, name in found:
         raise BadInput(f"{each} is {name}, and reading it might never end; remove it, or replace it by a file")
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded as UTF-8: file names and JSON may hold parts of characters (lone surrogates)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def displayable(text: str) -> str:
-    """The text with U+FFFD in place of every part of a character."""
-    return text if is_unicode(text) else re.sub("[\ud800-\udfff]+", "�", text)
-
-
-def one_line(text: str, limit: int) -> str:
-    """The text on one line, without control characters, shortened in the middle if it is longer than the limit."""
-    line = re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", displayable(text)).strip()
-    half = limit // 2
-    return line if len(line) <= limit else f"{line[:half]} … {line[-half:]}"
 
 
 def text_or_none(value: Any, limit: int = 200) -> str | None:

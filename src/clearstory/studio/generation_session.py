@@ -106,7 +106,7 @@ class GenerationSessions:
         penalized = ids if sampling.repetition_penalty != 1 else ()
         generator = generator_after(sampling, len(generated))
         sampled, logprobs = sample_tokens(
-            logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens, constrain
+            logits[None], [sampling], [generator], [penalized], prompt_format.suppress_tokens, constrain, [generated]
         )
         token = int(sampled[0])
         distribution = sampling_distribution(logits, sampling, tokenizer.display_token, request.show)

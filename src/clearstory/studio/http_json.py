@@ -1,13 +1,11 @@
-"""HTTP and JSON: requests parsed into dataclasses, values written as JSON responses, errors mapped to statuses."""
+"""HTTP and JSON: requests parsed into dataclasses, JSON responses, errors mapped to statuses."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -15,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from clearstory.errors import BadInput, ClearstoryError, FolderExists, UnknownName
+from clearstory.http.display_text import is_unicode, one_line
+from clearstory.http.json_values import json_bytes, parse_object
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.studio.bounded_files import is_unicode, one_line
 
 T = TypeVar("T")
 
@@ -31,9 +30,6 @@ MAX_TEXT_CHARACTERS = 20_000
 MAX_VALUES, MAX_NESTING = 10_000, 16
 """The largest number of values in a request, and how deep they may be nested."""
 
-PIECE = 50
-"""Items of a list that are encoded at once."""
-
 MAX_SENTENCE = 2000
 """The longest error message; a longer one is shortened in its middle."""
 
@@ -47,22 +43,9 @@ class RequestCancelled(Exception):
 
 async def parse_body(request: Request, kind: type[T]) -> T:
     """The JSON body as a dataclass. Raises BadInput, UnknownName and BadSetting."""
-    try:
-        body = json.loads(await request.body() or b"{}", parse_constant=refuse_constant)
-    except BadInput:
-        raise
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else one_line(str(error), 120)
-        raise BadInput(f"the request body is not JSON ({reason}); send an object") from None
-    if not isinstance(body, dict):
-        raise BadInput("the request body is JSON but not an object; send {...}")
+    body = parse_object(await request.body() or b"{}")
     check_values(body)
     return build_request(kind, body)
-
-
-def refuse_constant(name: str) -> None:
-    """Raises BadInput: NaN and Infinity are not JSON, though Python reads them."""
-    raise BadInput(f"the request body holds {name}, which is no JSON number; send a finite number or null")
 
 
 def check_values(body: Any) -> None:
@@ -120,42 +103,6 @@ def parse_query(request: Request, kind: type[T]) -> T:
 def json_response(value: Any, status: int = 200) -> Response:
     """A JSON response; NaN and infinities become null."""
     return Response(json_bytes(value), status, media_type="application/json")
-
-
-def json_bytes(value: Any) -> bytes:
-    """A value as JSON in UTF-8; NaN and infinities become null, and parts of characters "?"."""
-    return "".join(json_pieces(value)).encode("utf-8", errors="replace")
-
-
-def json_pieces(value: Any) -> Iterator[str]:
-    """The JSON of a value in pieces of a few milliseconds: Python's encoder lets no other thread run meanwhile."""
-    if isinstance(value, Mapping) and value:
-        for number, (key, item) in enumerate(value.items()):
-            yield f"{',' if number else '{'}{encode_json(str(key))}:"
-            yield from json_pieces(item)
-        yield "}"
-    elif isinstance(value, list | tuple) and len(value) > PIECE:
-        for start in range(0, len(value), PIECE):
-            yield ("," if start else "[") + encode_json(value[start : start + PIECE])[1:-1]
-        yield "]"
-    else:
-        yield encode_json(value)
-
-
-def encode_json(value: Any) -> str:
-    """A value as JSON text."""
-    return json.dumps(to_json_value(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def to_json_value(value: Any) -> Any:
-    """The value with tuples as lists, paths as strings, and non-finite numbers as None."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json_value(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 async def clearstory_error_response(request: Request, error: Exception) -> Response:

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from clearstory.durable import current_path, is_regular_file
 from clearstory.errors import BadInput, ClearstoryError
-from clearstory.studio.bounded_files import displayable, is_unicode, list_entries, one_line, read_json
+from clearstory.http.display_text import displayable, is_unicode, one_line
+from clearstory.studio.bounded_files import list_entries, read_json
 from clearstory.studio.finetuning_runs import labels_of_model, model_task, reported_metrics
 from clearstory.studio.model_facts import (
     file_size,

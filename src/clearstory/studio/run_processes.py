@@ -25,9 +25,10 @@ from typing import Any, Literal
 
 from clearstory.durable import is_regular_file, lock_folder, lock_holder, open_file, parse_json, read_file, write_json
 from clearstory.errors import BadInput, BadSetting, ClearstoryError, FolderExists, FolderInUse
+from clearstory.http.display_text import one_line
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.yaml_files import read_yaml
-from clearstory.studio.bounded_files import kind_of_path, list_entries, one_line, read_json_or_empty, read_tail
+from clearstory.studio.bounded_files import kind_of_path, list_entries, read_json_or_empty, read_tail
 from clearstory.studio.finetuning_runs import check_finetuning, evaluated_metrics, finetuning_status, is_finetuning
 from clearstory.studio.http_json import check_values
 from clearstory.studio.model_facts import file_size, list_checkpoints, modification_time, parse_record

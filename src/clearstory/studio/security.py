@@ -8,10 +8,7 @@ also requires a token.
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
-import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
@@ -21,6 +18,9 @@ from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clearstory.http.access import LOCAL_HOSTS, bearer_token, host_name, is_ip_address, is_own_origin, tokens_equal
+from clearstory.http.bodies import read_body, replay_body
 
 MAX_BODY_BYTES = 2**20
 """The largest request body: a text and some settings."""
@@ -34,9 +34,6 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Headers of every response: nothing is loaded from other hosts, and no page may frame the studio."""
-
-LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Host names that always mean this machine."""
 
 
 class SecurityMiddleware:
@@ -76,7 +73,7 @@ class SecurityMiddleware:
         rejection = self.check_request(scope)
         if rejection is None and scope["method"] not in ("GET", "HEAD"):
             try:
-                body = await read_body(receive)
+                body = await read_body(receive, MAX_BODY_BYTES)
             except ConnectionError:
                 return  # the client is gone, or was too slow
             if body is None:
@@ -99,11 +96,9 @@ class SecurityMiddleware:
                 f"the Host header is '{received}', which is not this studio; open the address shown in its terminal",
             )
         for origin in headers.getlist("origin"):
-            if origin.lower() in (f"http://{host[0].lower()}", f"https://{host[0].lower()}"):
-                continue
-            return error_response(
-                403, f"requests from the origin '{origin[:200]}' are not allowed; open the studio's own page"
-            )
+            if not is_own_origin(origin, host[0]):
+                sentence = f"requests from the origin '{origin[:200]}' are not allowed; open the studio's own page"
+                return error_response(403, sentence)
         if scope["path"].startswith("/api/") and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             return error_response(403, "requests from another site are not allowed; open the studio's own page")
         if scope["method"] not in ("GET", "HEAD"):
@@ -123,8 +118,8 @@ class SecurityMiddleware:
             redirect = RedirectResponse(f"/?{rest}" if rest else "/", status_code=303)
             redirect.set_cookie(self.cookie, self.token, httponly=True, samesite="lax")
             return redirect
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        tokens = [bearer.strip()] if scheme.lower() == "bearer" else []
+        bearer = bearer_token(headers.get("authorization", ""))
+        tokens = [] if bearer is None else [bearer]
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))
             tokens += [cookies[self.cookie].value] if self.cookie in cookies else []
@@ -139,72 +134,9 @@ class SecurityMiddleware:
         return name in self.hosts or (self.token is not None and is_ip_address(name))
 
 
-def tokens_equal(received: str, token: str) -> bool:
-    """Whether both tokens are equal, compared in constant time."""
-    return secrets.compare_digest(received.encode(), token.encode())
-
-
-HOST = re.compile(r"(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9_.-]{1,253}))(?::([0-9]{1,5}))?", re.ASCII | re.IGNORECASE)
-"""A Host header: a name, an IPv4 address or an IPv6 address in brackets, and a port (RFC 9110 section 7.2)."""
-
-
-def host_name(host: str) -> str | None:
-    """The name in a Host header, without its port; None if the header is anything but a name and a port.
-
-    >>> host_name("LOCALHOST:8642"), host_name("[::1]:8642"), host_name("[::1].evil"), host_name("127.0.0.1:80@evil")
-    ('localhost', '::1', None, None)
-    """
-    match = HOST.fullmatch(host)
-    if match is None or int(match[3] or 0) > 65_535:
-        return None
-    return (match[1] or match[2]).lower()
-
-
-def is_ip_address(name: str) -> bool:
-    """Whether a host name is an IPv4 or IPv6 address."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
 def is_page_file(path: str) -> bool:
     """Whether a path is the page or one of its static files."""
     return path == "/" or path.startswith("/static/")
-
-
-async def read_body(receive: Receive) -> bytes | None:
-    """A request's body; None if it exceeds MAX_BODY_BYTES, in which case the rest is not read.
-
-    Raises ConnectionError if the client disconnects before the end: half a body is no request.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ConnectionError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def replay_body(body: bytes, receive: Receive) -> Receive:
-    """A receive function that first returns a body that was already read, then the following messages."""
-    replayed = False
-
-    async def next_message() -> Message:
-        nonlocal replayed
-        if replayed:
-            return await receive()
-        replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return next_message
 
 
 def error_response(status: int, sentence: str) -> Response:

@@ -120,7 +120,7 @@ class TimedProtocol(H11Protocol):
             return
         begun = self.conn.their_state is h11.SEND_BODY or bool(self.conn.trailing_data[0])
         if begun and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(timeout_response())
+            self.transport.write(self.error_response(408, "Request Timeout", slow_request()))
         self.transport.close()
         self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
 
@@ -128,6 +128,21 @@ class TimedProtocol(H11Protocol):
         """Close an idle connection, even if its client never reads the last response."""
         super().timeout_keep_alive_handler()
         self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP, and close the connection."""
+        self.transport.write(self.error_response(400, "Bad Request", "this is no valid HTTP/1.1 request; send one"))
+        self.transport.close()
+
+    def error_response(self, status: int, reason: str, sentence: str) -> bytes:
+        """A whole response of the protocol itself, which reaches no application."""
+        body = self.error_body(status, sentence)
+        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def error_body(self, status: int, sentence: str) -> bytes:
+        """The body of that response as JSON."""
+        return json.dumps({"error": sentence}).encode()
 
     def stop_timers(self) -> None:
         """Stop all time limits."""
@@ -148,9 +163,6 @@ class TimedProtocol(H11Protocol):
             self.send_timer = None
 
 
-def timeout_response() -> bytes:
-    """The response to a request that did not arrive in time."""
-    sentence = f"the request did not arrive completely within {REQUEST_SECONDS:.0f} seconds; send it again"
-    body = json.dumps({"error": sentence}).encode()
-    head = "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+def slow_request() -> str:
+    """The error message for a request that did not arrive in time."""
+    return f"the request did not arrive completely within {REQUEST_SECONDS:.0f} seconds; send it again"
