@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clearstory.server.generated_text import GeneratedText, ResponseHead, usage
-from clearstory.server.logprobs import TokenTexts, bits_per_byte, chat_logprobs
+from clearstory.server.generated_text import GeneratedText, response_head, usage
+from clearstory.server.logprobs import TextToken, TokenTexts, bits_per_byte, chat_logprobs
 from clearstory.server.streaming import DONE, sse_event
 
 if TYPE_CHECKING:
@@ -28,86 +28,93 @@ class ChatAnswers:
         prompt: the conversation as ids.
         texts: bytes and names of tokens.
         record: counts tokens for the log and the metrics.
-        model: the name of the model.
+        head: what all chunks begin with.
     """
 
     fields: ChatCompletionRequest
     prompt: PromptIds
     texts: TokenTexts
     record: RequestRecord
-    head: ResponseHead = field(init=False)
+    head: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         kind = "chat.completion.chunk" if self.fields.stream else "chat.completion"
-        self.head = ResponseHead.new("chatcmpl", kind, self.fields.model)
+        self.head = response_head("chatcmpl", kind, self.fields.model)
 
     def response(self, answers: Sequence[GeneratedText]) -> dict[str, Any]:
         """The response that is not streamed."""
-        found = {
-            **self.head.to_json(),
-            "choices": [self.choice(index, answer) for index, answer in enumerate(answers)],
-            "usage": usage(answers, self.fields.n),
-        }
-        return {**found, **self.prompt_ids()}
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
+                "logprobs": self.logprobs(answer.tokens),
+                "finish_reason": answer.finish,
+                **self.ids(answer.tokens),
+                **self.measure(answer),
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return {**self.head, "choices": choices, "usage": usage(answers, self.fields.n), **self.prompt_ids()}
 
-    def choice(self, index: int, answer: GeneratedText) -> dict[str, Any]:
-        """One answer."""
-        message = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
-        return {
-            "index": index,
-            "message": message,
-            "logprobs": self.logprobs(answer.tokens),
-            "finish_reason": answer.finish,
-            **self.extras(answer, answer.ids),
-        }
+    async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
+        """The events of the stream: the role of each answer, its text, why it ended; the numbers of tokens; [DONE]."""
+        answers = [GeneratedText() for _ in stream.requests]
+        opening = b"".join(self.opening(index) for index in range(len(answers)))
+        async for events in stream:
+            self.record.count_events(event for _, event in events)
+            yield opening + b"".join(self.chunk(index, event, answers[index]) for index, event in events)
+            opening = b""
+        if self.fields.includes_usage:
+            yield sse_event({**self.head, "choices": [], "usage": usage(answers, self.fields.n)})
+        yield DONE
 
-    def prompt_ids(self) -> dict[str, Any]:
-        """The ids of the prompt, where they were asked for."""
-        return {"prompt_token_ids": list(self.prompt.ids)} if self.fields.return_token_ids else {}
+    def opening(self, index: int) -> bytes:
+        """The first chunk of an answer; the very first has the ids of the prompt, where they were asked for."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return self.encode(index, delta, **({} if index else self.prompt_ids()))
 
-    def logprobs(self, tokens: Sequence[Any]) -> dict[str, Any] | None:
+    def chunk(self, index: int, event: TextEvent, answer: GeneratedText) -> bytes:
+        """The chunks of one event: its text, if there is something to send, and the end of the answer."""
+        answer.add(event)
+        new = [(event.token, event.bytes)]
+        sent = b""
+        if event.text or self.fields.logprobs or self.fields.return_token_ids:
+            sent = self.encode(index, {"content": event.text}, logprobs=self.logprobs(new), choice=self.ids(new))
+        if event.finish is not None:
+            sent += self.encode(index, {}, finish=event.finish, choice=self.measure(answer))
+        return sent
+
+    def encode(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        *,
+        logprobs: dict[str, Any] | None = None,
+        finish: str | None = None,
+        choice: Mapping[str, Any] = MappingProxyType({}),
+        **others: Any,
+    ) -> bytes:
+        """A chunk of one answer; `choice`: what its choice has besides, and the chunk itself has `others`."""
+        found = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, **choice}
+        if self.fields.includes_usage:
+            others["usage"] = None
+        return sse_event({**self.head, "choices": [found], **others})
+
+    def logprobs(self, tokens: Sequence[TextToken]) -> dict[str, Any] | None:
         """The log-probabilities of tokens, where they were asked for."""
         if not self.fields.logprobs:
             return None
         top, with_ids = self.fields.top_logprobs or 0, self.fields.return_token_ids
         return chat_logprobs(tokens, self.texts, top=top, with_ids=with_ids)
 
-    def extras(self, answer: GeneratedText, ids: Sequence[int]) -> dict[str, Any]:
-        """What a choice has besides the fields of OpenAI's API, where it was asked for."""
-        found: dict[str, Any] = {"token_ids": list(ids)} if self.fields.return_token_ids else {}
-        if self.fields.bits_per_byte and answer.finish is not None:
-            found["bits_per_byte"] = bits_per_byte(answer.tokens)
-        return found
+    def prompt_ids(self) -> dict[str, Any]:
+        """The ids of the prompt, where they were asked for."""
+        return {"prompt_token_ids": list(self.prompt.ids)} if self.fields.return_token_ids else {}
 
-    async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
-        """The events of the stream: the role of each answer, its text, why it ended; the numbers of tokens; [DONE]."""
-        answers = [GeneratedText() for _ in stream.requests]
-        opening = self.opening(len(answers))
-        async for events in stream:
-            self.record.count_events(event for _, event in events)
-            yield opening + b"".join(self.chunk(index, event, answers[index]) for index, event in events)
-            opening = b""
-        if self.fields.includes_usage:
-            yield sse_event({**self.head.to_json(), "choices": [], "usage": usage(answers, self.fields.n)})
-        yield DONE
+    def ids(self, tokens: Sequence[TextToken]) -> dict[str, Any]:
+        """The ids of generated tokens, where they were asked for."""
+        return {"token_ids": [token.id for token, _ in tokens]} if self.fields.return_token_ids else {}
 
-    def opening(self, n_answers: int) -> bytes:
-        """The first chunk of each answer; the very first has the ids of the prompt, where they were asked for."""
-        delta = {"role": "assistant", "content": "", "refusal": None}
-        first = self.prompt_ids()
-        return b"".join(
-            self.encoded(index, delta, **({} if index else first)) for index in range(n_answers)
-        )
-
-    def chunk(self, index: int, event: TextEvent, answer: GeneratedText) -> bytes:
-        """The chunks of one event: its text, if there is something to send, and the end of the answer."""
-        answer.add(event)
-        sent = b""
-        if event.text or self.fields.logprobs or self.fields.return_token_ids:
-            logprobs = self.logprobs([(event.token, event.bytes)])
-            extras = {"token_ids": [event.token.id]} if self.fields.return_token_ids else {}
-            sent = self.encoded(index, {"content": event.text}, logprobs, extras=extras)
-        if event.finish is None:
-            return sent
-        measured = {"bits_per_byte": bits_per_byte(answer.tokens)} if self.fields.bits_per_byte else {}
-        return sent + self.encoded(index, {}, finish=event.finish, extras=measured)
+    def measure(self, answer: GeneratedText) -> dict[str, Any]:
+        """The bits per byte of a whole answer, where they were asked for."""
+        return {"bits_per_byte": bits_per_byte(answer.tokens)} if self.fields.bits_per_byte else {}

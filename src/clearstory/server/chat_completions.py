@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from clearstory.generation.engine import Token
-from clearstory.server.chat_messages import AssistantMessage, ChatMessage, template_messages
+from clearstory.server.chat_answers import ChatAnswers
+from clearstory.server.chat_messages import AssistantMessage, ChatMessage
 from clearstory.server.errors import RequestError
 from clearstory.server.fields import refused_field, request_field
-from clearstory.server.generated_text import GeneratedText, ResponseHead, collect_texts, usage
-from clearstory.server.logprobs import TokenTexts, bits_per_byte, chat_logprobs
-from clearstory.server.streaming import DONE, EventStream, TextStream, json_response, sse_event
+from clearstory.server.generated_text import collect_texts
+from clearstory.server.logprobs import token_texts
+from clearstory.server.prompts import encode_conversation
+from clearstory.server.streaming import EventStream, TextStream, json_response
 from clearstory.server.text_fields import TextFields
-from clearstory.server.text_requests import PromptIds, largest_length, naming, text_requests, too_long
-from clearstory.serving.requests import MAX_TOP_LOGPROBS, TextEvent, TextRequest
-from clearstory.text.chat_prompt import encode_chat
-from clearstory.text.chat_template import ChatTemplate
-from clearstory.text.messages import SYSTEM_ROLES
+from clearstory.server.text_requests import largest_length, naming, text_requests
+from clearstory.serving.requests import MAX_TOP_LOGPROBS
 
 if TYPE_CHECKING:
     from clearstory.server.context import RequestContext
@@ -110,14 +105,22 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
         served.require_chat()
     length = length_of(served, context, fields)
     with naming("messages"):
-        prompt = await asyncio.to_thread(encode_conversation, served, fields, length)
+        prompt = await asyncio.to_thread(
+            encode_conversation,
+            served,
+            fields.messages,
+            answer=fields.add_generation_prompt is not False,
+            continue_last=fields.continue_final_message,
+            truncate=fields.truncate == "left",
+            room=length,
+        )
     requests = text_requests(
         served, fields, prompt, param="messages", max_tokens=length, top_logprobs=fields.top_logprobs or 0
     )
-    answers = ChatAnswers(fields, served, prompt, TokenTexts(served.tokenizer))
+    answers = ChatAnswers(fields, prompt, token_texts(served.tokenizer), context.record)
     stream = TextStream(engine, requests)
     if fields.stream:
-        return await EventStream.begin(stream, context.record, answers.chunks(stream))
+        return await EventStream.begin(stream, answers.chunks(stream), context.record)
     async with stream:
         texts = await collect_texts(stream, context.record)
     return json_response(answers.response(texts))
@@ -128,26 +131,3 @@ def length_of(served: ServedModel, context: RequestContext, fields: ChatCompleti
     name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
     asked = fields.max_completion_tokens or fields.max_tokens
     return largest_length(asked, served.generation_config.max_new_tokens or MAX_TOKENS, context.limits, name)
-
-
-def encode_conversation(served: ServedModel, fields: ChatCompletionRequest, length: int) -> PromptIds:
-    """The ids of a conversation; where it may be truncated, of as many of its last turns as leave room for an answer
-    of this length, at most a quarter of the context.
-
-    Raises RequestError for a conversation that is too long.
-    """
-    template = ChatTemplate.from_tokenizer(served.tokenizer).source
-    messages = template_messages(fields.messages, template)
-    context, today = served.model.context, datetime.now()
-    answer = fields.add_generation_prompt is not False and not fields.continue_final_message
-
-    def ids_of(shown: Sequence[dict[str, Any]]) -> tuple[int, ...]:
-        continued = fields.continue_final_message
-        return encode_chat(served.tokenizer, shown, answer=answer, continue_last=continued, today=today).ids
-
-    ids = ids_of(messages)
-    if context is not None and fields.truncate == "left" and len(ids) > context - min(length, context // 4):
-        ids = last_turns(messages, ids, context - min(length, context // 4), ids_of)
-    if context is not None and len(ids) > context:
-        raise too_long(len(ids), context, "messages")
-    return PromptIds(ids=ids, continues_prompt=fields.continue_final_message)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clearstory.generation.engine import Token
+from clearstory.server.logprobs import TextToken
 from clearstory.serving.requests import PromptReading, StopReason, TextEvent
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class GeneratedText:
         prompt: what is known of its prompt, from its first event on.
     """
 
-    tokens: list[tuple[Token, bytes]] = field(default_factory=list)
+    tokens: list[TextToken] = field(default_factory=list)
     text: str = ""
     finish: StopReason | None = None
     prompt: PromptReading | None = None
@@ -39,29 +39,10 @@ class GeneratedText:
         self.finish = event.finish
         self.prompt = self.prompt or event.prompt
 
-    @property
-    def ids(self) -> list[int]:
-        """Ids of its tokens."""
-        return [token.id for token, _ in self.tokens]
 
-
-@dataclass(frozen=True, kw_only=True)
-class ResponseHead:
-    """What all chunks of a response begin with: its id, its time in Unix seconds, and the name of the model."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-
-    @classmethod
-    def new(cls, prefix: str, object: str, model: str) -> ResponseHead:
-        """The head of a new response, with an id that nobody can guess."""
-        return cls(id=f"{prefix}-{secrets.token_hex(12)}", object=object, created=int(time.time()), model=model)
-
-    def to_json(self) -> dict[str, Any]:
-        """The head as a dictionary for JSON."""
-        return {"id": self.id, "object": self.object, "created": self.created, "model": self.model}
+def response_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
+    """What a response, or each chunk of it, begins with: an id that nobody can guess, its kind, its time, the model."""
+    return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
 
 
 async def collect_texts(stream: TextStream, record: RequestRecord) -> list[GeneratedText]:

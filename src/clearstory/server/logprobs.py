@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens in the two forms of OpenAI's API: of chats a list of tokens, of completions four lists."""
+"""Log-probabilities of tokens in the two forms of OpenAI's API: a list of tokens, and four lists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import codecs
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from clearstory.generation.engine import Token
+from clearstory.generation.stream_decoder import CONTEXT_TOKENS
 from clearstory.text.tokenizers import Tokenizer
 
 LOWEST = -9999.0
 """The log-probability of an impossible token, for which JSON has no number; OpenAI's API uses the same."""
+
+TextToken = tuple[Token, bytes]
+"""A token with the bytes that it adds to its text."""
 
 
 @dataclass
@@ -43,6 +48,27 @@ class TokenTexts:
         return self._names[id]
 
 
+@lru_cache(16)
+def token_texts(tokenizer: Tokenizer) -> TokenTexts:
+    """The bytes and names of a tokenizer's tokens, the same object at each call."""
+    return TokenTexts(tokenizer)
+
+
+def bytes_of_each(texts: TokenTexts, ids: Sequence[int]) -> list[bytes]:
+    """The bytes that each token adds to the text of all."""
+    tokenizer = texts.tokenizer
+    found = [texts.bytes(id) for id in ids]
+    if b"".join(found) == tokenizer.decode_bytes(ids):
+        return found
+    # Tokenizers that put spaces between words or before a text: what a token adds to the tokens before it.
+    found = []
+    for at in range(len(ids)):
+        before = tokenizer.decode_bytes(ids[max(0, at - CONTEXT_TOKENS) : at])
+        after = tokenizer.decode_bytes(ids[max(0, at - CONTEXT_TOKENS) : at + 1])
+        found.append(after[len(before) :] if after.startswith(before) else tokenizer.decode_bytes(ids[at : at + 1]))
+    return found
+
+
 def readable(text: bytes) -> str:
     """Bytes as text; each that is not UTF-8 as \\xe3."""
     return text.decode("utf-8", "backslashreplace")
@@ -54,7 +80,7 @@ def number(logprob: float) -> float:
 
 
 def chat_logprobs(
-    tokens: Iterable[tuple[Token, bytes]], texts: TokenTexts, *, top: int, with_ids: bool = False
+    tokens: Iterable[TextToken], texts: TokenTexts, *, top: int, with_ids: bool = False
 ) -> dict[str, Any]:
     """`logprobs` of a choice of a chat: each token with its bytes, its log-probability and `top` alternatives.
 
@@ -102,7 +128,7 @@ class CompletionLogprobs:
         default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
     )
 
-    def of(self, tokens: Sequence[tuple[Token, bytes]], *, first: bool = False) -> dict[str, Any]:
+    def of(self, tokens: Sequence[TextToken], *, first: bool = False) -> dict[str, Any]:
         """The four lists of these tokens. `first`: the first of them begins the text, and has no log-probability."""
         found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for index, (token, added) in enumerate(tokens):
@@ -116,7 +142,7 @@ class CompletionLogprobs:
         return found
 
     def alternatives(self, token: Token, name: str) -> dict[str, float]:
-        """The likeliest tokens by their names, and the token itself; where two have one name, one is named by its id."""
+        """The likeliest tokens by their names, and the token itself; of two with one name, one is named by its id."""
         found = {name: number(token.logprob)}
         for id, logprob in token.top[: self.top]:
             if id != token.id:
@@ -130,7 +156,7 @@ class CompletionLogprobs:
         self._decoder.reset()
 
 
-def bits_per_byte(tokens: Iterable[tuple[Token, bytes]]) -> float | None:
+def bits_per_byte(tokens: Iterable[TextToken]) -> float | None:
     """Bits per byte of tokens with log-probabilities: −Σ log p / ln 2 / bytes; None for tokens without bytes."""
     nats, size = 0.0, 0
     for token, added in tokens:

@@ -1,9 +1,10 @@
-"""Texts as they are generated: from the thread of a model to the event loop, and as server-sent events to the client."""
+"""Texts as they are generated: from the thread of a model to the event loop, and to the client as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from starlette.responses import Response
 
+from clearstory.server.errors import to_request_error
 from clearstory.serving.requests import TextEvent, TextRequest
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from clearstory.server.context import RequestRecord
     from clearstory.serving.engine_thread import EngineThread
+
+log = logging.getLogger("clearstory.server")
 
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream in OpenAI's API."""
@@ -93,22 +98,64 @@ class TextStream:
 
 
 class EventStream(Response):
-    """A response of server-sent events: the data of each, as JSON, and [DONE]."""
+    """A response of server-sent events.
+
+    Args:
+        stream: the texts, cancelled when the response ends in whatever way.
+        first: its first events.
+        rest: the others.
+        record: says what the log and the metrics say of an error in the middle of the stream.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, stream: TextStream, first: bytes, rest: AsyncIterator[bytes], record: RequestRecord) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.chunks = chunks
+        self.stream, self.first, self.rest, self.record = stream, first, rest, record
+
+    @classmethod
+    async def begin(cls, stream: TextStream, chunks: AsyncIterator[bytes], record: RequestRecord) -> EventStream:
+        """The response, as soon as its first events are there: errors before them have a status of their own."""
+        try:
+            stream.submit()
+            return cls(stream, await anext(chunks), chunks, record)
+        except BaseException:
+            stream.close()
+            raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async for chunk in self.chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.first, "more_body": True})
+            async for chunk in self.events():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self.stream.close()
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """The remaining events; an error, after which nothing comes, is one too."""
+        try:
+            async for chunk in self.rest:
+                yield chunk
+        except Exception as error:
+            found = to_request_error(error)
+            self.record.error = found.code or type(error).__name__
+            if found.status == 500:
+                log.exception("request %s failed in the middle of its stream", self.record.id)
+            yield sse_event(found.body())
 
 
 def sse_event(value: Any) -> bytes:
     """A value as a server-sent event. ASCII alone, since some clients take U+2028 for the end of a line."""
-    return f"data: {json.dumps(value, separators=(',', ':'))}\n\n".encode()
+    return b"data: " + encode(value).encode() + b"\n\n"
+
+
+def json_response(value: Any) -> Response:
+    """A value as a JSON response."""
+    return Response(encode(value), media_type="application/json")
+
+
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""JSON in ASCII, without white space."""

@@ -1,4 +1,4 @@
-"""Fields that requests for chat and for completions share: which model, how tokens are chosen, how they are returned."""
+"""Fields that requests for chats and for completions share: the model, how tokens are chosen, what is returned."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class TextFields:
         "Is subtracted from the logits of tokens that the text has already.", 0.0, minimum=-2, maximum=2
     )
     frequency_penalty: float = request_field(
-        "Is subtracted from the logits of tokens as many times as the text has them already.", 0.0, minimum=-2, maximum=2
+        "Is subtracted from the logits of tokens as many times as the text has them already.",
+        0.0,
+        minimum=-2,
+        maximum=2,
     )
     logit_bias: dict[str, float] | None = request_field(
         "Token ids, each with a number that is added to its logit.", None, minimum=-100, maximum=100, max_items=1024

@@ -121,9 +121,9 @@ def sampling_fields(served: ServedModel, fields: TextFields, max_tokens: int) ->
         "top_k": None if fields.top_k is None else max(fields.top_k, 0),
         "min_p": fields.min_p,
         "repetition_penalty": fields.repetition_penalty,
-        "presence_penalty": fields.presence_penalty,
-        "frequency_penalty": fields.frequency_penalty,
-        "logit_bias": biases(served.model.vocab, fields.logit_bias or {}),
+        "presence_penalty": fields.presence_penalty or None,
+        "frequency_penalty": fields.frequency_penalty or None,
+        "logit_bias": biases(served.model.vocab, fields.logit_bias or {}) or None,
         "stop": fields.stop_strings or None,
         "seed": fields.seed,
     }
@@ -143,9 +143,7 @@ def biases(vocab: int, logit_bias: dict[str, float]) -> tuple[tuple[int, float],
     return tuple(sorted((int(key), value) for key, value in logit_bias.items()))
 
 
-def largest_length(
-    asked: int | None, default: int, limits: ServerLimits, param: str = "max_tokens"
-) -> int:
+def largest_length(asked: int | None, default: int, limits: ServerLimits, param: str = "max_tokens") -> int:
     """The largest number of tokens of a text. Raises RequestError for more than the server allows."""
     if asked is None:
         return default if limits.max_tokens is None else min(default, limits.max_tokens)

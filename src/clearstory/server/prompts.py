@@ -1,4 +1,4 @@
-"""Conversations as the ids that a chat model reads, and how one that is longer than its context is shortened."""
+"""Prompts: texts and conversations as the ids that a model reads."""
 
 from __future__ import annotations
 
@@ -7,16 +7,44 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from clearstory.models.base import reads_source
+from clearstory.models.capabilities import Capability, has_capability
+from clearstory.models.prompts import PromptOptions, encode_prompt
 from clearstory.server.chat_messages import ChatMessage, template_messages
 from clearstory.server.text_requests import PromptIds, too_long
 from clearstory.text.chat_prompt import encode_chat
 from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.encoding import encode_parsing
 from clearstory.text.messages import SYSTEM_ROLES
 
 if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
 
 TemplateMessages = Sequence[dict[str, Any]]
+
+
+def encode_text_prompt(
+    served: ServedModel, text: str, *, add_special_tokens: bool = True, parse_special: bool = True
+) -> PromptIds:
+    """The ids of a text, without a chat template.
+
+    Args:
+        served: the model.
+        text: the text.
+        add_special_tokens: whether the special tokens are added that the model's tokenizer adds around a text; not if
+            the text begins with the token that begins texts.
+        parse_special: whether strings of special tokens in the text are these tokens.
+    """
+    model, tokenizer = served.model, served.tokenizer
+    if reads_source(model) or has_capability(model, Capability.BIDIRECTIONAL):
+        options = PromptOptions(raw=True, add_special_tokens=add_special_tokens)
+        return PromptIds(ids=encode_prompt(model, tokenizer, text, options).ids, text=text)
+    names = [name for name in tokenizer.special_names if name in text] if parse_special else []
+    start = None if tokenizer.bos_token_id is None else tokenizer.display_token(tokenizer.bos_token_id)
+    begun = start in names and start is not None and text.startswith(start)
+    return PromptIds(
+        ids=encode_parsing(tokenizer, text, names, add_special_tokens=add_special_tokens and not begun).ids, text=text
+    )
 
 
 def encode_conversation(
@@ -27,6 +55,7 @@ def encode_conversation(
     continue_last: bool = False,
     truncate: bool = False,
     room: int = 0,
+    limited: bool = True,
 ) -> PromptIds:
     """The ids of a conversation in the model's chat template.
 
@@ -38,6 +67,7 @@ def encode_conversation(
         truncate: whether the first turns of a conversation that is longer than the context are left out; the messages
             of the system never are.
         room: tokens of the context that are then kept for the answer; at most a quarter of it.
+        limited: whether a conversation longer than the context is refused.
 
     Raises RequestError for a conversation that is too long, BadInput for one that the template refuses.
     """
@@ -51,7 +81,7 @@ def encode_conversation(
     ids = encode(whole)
     if context is not None and truncate and len(ids) > context - min(room, context // 4):
         ids = encode_last_turns(whole, context - min(room, context // 4), encode)
-    if context is not None and len(ids) > context:
+    if context is not None and len(ids) > context and limited:
         raise too_long(len(ids), context, "messages")
     return PromptIds(ids=ids, continues_prompt=continue_last)
 
