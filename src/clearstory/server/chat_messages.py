@@ -10,7 +10,7 @@ from typing import Any, Literal
 from clearstory.server.errors import RequestError
 from clearstory.server.fields import refused_field, request_field
 
-NO_AUDIO = "only text is supported"
+TEXT_ONLY = "only text is supported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,10 @@ class TextPart:
 
     type: Literal["text"] = request_field("The type of the part.")
     text: str = request_field("The text.")
+    image_url: Any = refused_field(TEXT_ONLY)
+    input_audio: Any = refused_field(TEXT_ONLY)
+    file: Any = refused_field(TEXT_ONLY)
+    prompt_cache_breakpoint: Any = refused_field("prompts that begin alike are found without it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +82,8 @@ class AssistantMessage:
     name: str | None = request_field("Name of the speaker, for templates that print it.", None, max_length=64)
     refusal: str | None = request_field("What the assistant said when it refused to answer.", None)
     tool_calls: tuple[MessageToolCall, ...] | None = request_field("Calls of tools.", None, max_items=128)
-    annotations: tuple[Any, ...] | None = refused_field(NO_AUDIO, ([],))
-    audio: Any = refused_field(NO_AUDIO)
+    annotations: tuple[Any, ...] | None = refused_field(TEXT_ONLY, ([],))
+    audio: Any = refused_field(TEXT_ONLY)
     function_call: Any = refused_field("it is deprecated; send tool_calls")
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Texts as they are generated: from the thread of a model to the event loop, and to the client as server-sent events."""
+"""Texts as they are generated: from the thread of a model to the event loop, and on as server-sent events."""
 
 from __future__ import annotations
 
