@@ -102,7 +102,7 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
     engine = context.engine(fields.model)
     served = engine.served
     with naming("model"):
-        served.require_chat()
+        served.require("chat")
     length = length_of(served, context, fields)
     with naming("messages"):
         prompt = await asyncio.to_thread(
@@ -120,7 +120,7 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
     answers = ChatAnswers(fields, prompt, token_texts(served.tokenizer), context.record)
     stream = TextStream(engine, requests)
     if fields.stream:
-        return await EventStream.begin(stream, answers.chunks(stream), context.record)
+        return await EventStream.begin(stream, answers.chunks(stream))
     async with stream:
         texts = await collect_texts(stream, context.record)
     return json_response(answers.response(texts))

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clearstory.generation.engine import Token
 from clearstory.server.generated_text import GeneratedText, response_head, usage
 from clearstory.server.logprobs import CompletionLogprobs, TextToken, TokenTexts, bits_per_byte, bytes_of_each
 from clearstory.server.streaming import DONE, sse_event
+from clearstory.serving.requests import Token
 
 if TYPE_CHECKING:
     from clearstory.server.completions import CompletionRequest

@@ -88,7 +88,7 @@ async def completions(context: RequestContext, fields: CompletionRequest) -> Res
     engine = context.engine(fields.model)
     served = engine.served
     with naming("model"):
-        served.require_text()
+        served.require("text")
     if fields.echo and served.prompt_format.reads_source:
         raise RequestError(
             "echo is true, and the prompt of an encoder-decoder is a source that its text does not continue; leave "
@@ -113,7 +113,7 @@ async def completions(context: RequestContext, fields: CompletionRequest) -> Res
     texts = CompletionTexts(fields, prompts, token_texts(served.tokenizer), context.record)
     stream = TextStream(engine, requests)
     if fields.stream:
-        return await EventStream.begin(stream, texts.chunks(stream), context.record)
+        return await EventStream.begin(stream, texts.chunks(stream))
     async with stream:
         found = await collect_texts(stream, context.record)
     return json_response(await asyncio.to_thread(texts.response, found))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from clearstory.generation.engine import Token
 from clearstory.generation.stream_decoder import CONTEXT_TOKENS
+from clearstory.serving.requests import Token
 from clearstory.text.tokenizers import Tokenizer
 
 LOWEST = -9999.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
@@ -13,15 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 from starlette.responses import Response
 
 from clearstory.server.errors import to_request_error
-from clearstory.serving.requests import TextEvent, TextRequest
+from clearstory.serving.requests import TextEvent, TextRequest, VectorRequest
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from clearstory.server.context import RequestRecord
     from clearstory.serving.engine_thread import EngineThread
-
-log = logging.getLogger("clearstory.server")
 
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream in OpenAI's API."""
@@ -97,6 +93,32 @@ class TextStream:
             self.engine.cancel(handle)
 
 
+async def single_result(engine: EngineThread, request: VectorRequest) -> Any:
+    """What the thread of a model returns for a request with one result."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+
+    def deliver(value: Any) -> None:
+        loop.call_soon_threadsafe(settle, result, value)
+
+    handle = engine.submit(request, deliver)
+    try:
+        return await result
+    except asyncio.CancelledError:
+        engine.cancel(handle)
+        raise
+
+
+def settle(result: asyncio.Future[Any], value: Any) -> None:
+    """Give a future its result or its error, if it still waits."""
+    if result.done():
+        return
+    if isinstance(value, Exception):
+        result.set_exception(value)
+    else:
+        result.set_result(value)
+
+
 class EventStream(Response):
     """A response of server-sent events.
 
@@ -104,22 +126,21 @@ class EventStream(Response):
         stream: the texts, cancelled when the response ends in whatever way.
         first: its first events.
         rest: the others.
-        record: says what the log and the metrics say of an error in the middle of the stream.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: TextStream, first: bytes, rest: AsyncIterator[bytes], record: RequestRecord) -> None:
+    def __init__(self, stream: TextStream, first: bytes, rest: AsyncIterator[bytes]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self.stream, self.first, self.rest, self.record = stream, first, rest, record
+        self.stream, self.first, self.rest = stream, first, rest
 
     @classmethod
-    async def begin(cls, stream: TextStream, chunks: AsyncIterator[bytes], record: RequestRecord) -> EventStream:
+    async def begin(cls, stream: TextStream, chunks: AsyncIterator[bytes]) -> EventStream:
         """The response, as soon as its first events are there: errors before them have a status of their own."""
         try:
             stream.submit()
-            return cls(stream, await anext(chunks), chunks, record)
+            return cls(stream, await anext(chunks), chunks)
         except BaseException:
             stream.close()
             raise
@@ -127,24 +148,24 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self.first, "more_body": True})
-            async for chunk in self.events():
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self.send_events(send)
         finally:
             self.stream.close()
 
-    async def events(self) -> AsyncIterator[bytes]:
-        """The remaining events; an error, after which nothing comes, is one too."""
-        try:
-            async for chunk in self.rest:
-                yield chunk
-        except Exception as error:
-            found = to_request_error(error)
-            self.record.error = found.code or type(error).__name__
-            if found.status == 500:
-                log.exception("request %s failed in the middle of its stream", self.record.id)
-            yield sse_event(found.body())
+    async def send_events(self, send: Send) -> None:
+        """Send all events. An error is the last of them, and is raised after it."""
+        chunk: bytes | None = self.first
+        failure: Exception | None = None
+        while chunk is not None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            try:
+                chunk = None if failure else await anext(self.rest, None)
+            except Exception as error:
+                failure = error
+                chunk = sse_event(to_request_error(error).body())
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if failure is not None:
+            raise failure
 
 
 def sse_event(value: Any) -> bytes:

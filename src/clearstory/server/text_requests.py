@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from clearstory.server.errors import RequestError, to_request_error
 from clearstory.serving.requests import TextRequest
 
 if TYPE_CHECKING:
+    from clearstory.models.base import LanguageModel
     from clearstory.server.context import ServerLimits
     from clearstory.server.text_fields import TextFields
     from clearstory.serving.served_model import ServedModel
@@ -89,17 +90,22 @@ def text_requests(
 
 def check_prompt(served: ServedModel, fields: TextFields, prompt: PromptIds, param: str) -> None:
     """Raises RequestError for a prompt longer than the context, unless it may be cut, and for an unknown id."""
-    vocab, context = served.model.vocab, served.model.context
-    wrong = next((at for at, id in enumerate(prompt.ids) if not 0 <= id < vocab), None)
+    check_ids(served.model, prompt.ids, param)
+    context = served.model.context
+    if context is not None and len(prompt.ids) > context and fields.truncate is None:
+        raise too_long(len(prompt.ids), context, param)
+
+
+def check_ids(model: LanguageModel, ids: Sequence[int], param: str) -> None:
+    """Raises RequestError for an id outside the vocabulary."""
+    wrong = next((id for id in ids if not 0 <= id < model.vocab), None)
     if wrong is not None:
         raise RequestError(
-            f"token id {prompt.ids[wrong]:,} of the prompt lies outside the model's vocabulary of {vocab:,}; send ids "
-            "of this model's tokenizer, as /tokenize returns them",
+            f"token id {wrong:,} lies outside the model's vocabulary of {model.vocab:,}; send ids of its tokenizer, as "
+            "/tokenize returns them",
             param=param,
             code="invalid_value",
         )
-    if context is not None and len(prompt.ids) > context and fields.truncate is None:
-        raise too_long(len(prompt.ids), context, param)
 
 
 def too_long(tokens: int, context: int, param: str) -> RequestError:

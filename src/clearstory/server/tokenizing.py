@@ -63,7 +63,7 @@ def tokenized(served: ServedModel, fields: TokenizeRequest) -> dict[str, Any]:
     """The response of `tokenize`."""
     if fields.messages is not None:
         with naming("messages"):
-            served.require_chat()
+            served.require("chat")
             ids = encode_conversation(
                 served,
                 fields.messages,

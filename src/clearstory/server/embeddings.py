@@ -1,0 +1,133 @@
+"""POST /v1/embeddings: a vector of each text."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from starlette.responses import Response
+
+from clearstory.server.errors import RequestError
+from clearstory.server.fields import request_field
+from clearstory.server.streaming import json_response, single_result
+from clearstory.server.text_requests import check_ids, naming
+from clearstory.serving.requests import VectorRequest
+
+if TYPE_CHECKING:
+    from clearstory.server.context import RequestContext
+    from clearstory.serving.served_model import ServedModel
+
+MAX_INPUTS = 2048
+"""Largest number of texts of a request, that of OpenAI's API."""
+
+UNIT = 1e-3
+"""How far the length of a vector may be from 1 for it to be one of length 1."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingRequest:
+    """Texts whose vectors are asked for."""
+
+    model: str = request_field("Name of the model.", max_length=4096)
+    input: str | tuple[str, ...] | tuple[int, ...] | tuple[tuple[int, ...], ...] = request_field(
+        "One text or several, as texts or as token ids; ids are read as they are, without special tokens.",
+        min_items=1,
+    )
+    encoding_format: Literal["float", "base64"] = request_field(
+        "base64: each vector as the base64 of its numbers, 32-bit little-endian floats.", "float"
+    )
+    dimensions: int | None = request_field(
+        "Keep so many of the first numbers of each vector; one of length 1 is scaled to length 1 again.",
+        None,
+        minimum=1,
+    )
+    normalize: bool = request_field("Scale each vector to length 1.", False)
+    truncate: Literal["left", "right"] | None = request_field(
+        "left, right: of a text longer than the model's context, this end is left out; null refuses it.", None
+    )
+    prompt_name: str | None = request_field(
+        "Name of one of the prompts of the model's folder, which is put before each text.", None, max_length=100
+    )
+    user: str | None = request_field("A name of the user. It changes nothing.", None, max_length=1000)
+
+    def __post_init__(self) -> None:
+        if len(self.texts) > MAX_INPUTS:
+            raise RequestError(
+                f"input has {len(self.texts):,} texts; it must have at most {MAX_INPUTS:,}",
+                param="input",
+                code="array_above_max_length",
+            )
+        empty = next((at for at, text in enumerate(self.texts) if not text), None)
+        if empty is not None:
+            name = "input" if isinstance(self.input, str) else f"input[{empty}]"
+            raise RequestError(f"{name} is empty; send at least a word", param=name, code="empty_string")
+
+    @property
+    def texts(self) -> tuple[str | tuple[int, ...], ...]:
+        """The texts one by one."""
+        if isinstance(self.input, str):
+            return (self.input,)
+        if isinstance(self.input[0], int):
+            return (self.input,)  # type: ignore[return-value]  # the first item decides what all are
+        return self.input  # type: ignore[return-value]  # so here, too
+
+
+async def embeddings(context: RequestContext, fields: EmbeddingRequest) -> Response:
+    """The vector of each text."""
+    engine = context.engine(fields.model)
+    served = engine.served
+    with naming("model"):
+        served.require("vectors")
+    rows = await asyncio.to_thread(encode_inputs, served, fields)
+    n_tokens = sum(map(len, rows))
+    context.record.count_prompt(n_tokens)
+    request = VectorRequest(rows=tuple(rows), normalize=fields.normalize)
+    vectors = shortened(await single_result(engine, request), fields.dimensions)
+    data = [
+        {"object": "embedding", "index": index, "embedding": as_json(vector, fields.encoding_format)}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    return json_response({"object": "list", "data": data, "model": fields.model, "usage": usage})
+
+
+def encode_inputs(served: ServedModel, fields: EmbeddingRequest) -> list[tuple[int, ...]]:
+    """The ids of each text as the model reads it."""
+    texts = [text for text in fields.texts if isinstance(text, str)]
+    if texts:
+        with naming("input"):
+            return [tuple(row) for row in served.vector_inputs(fields.prompt_name, fields.truncate)(texts)]
+    rows = [row for row in fields.texts if not isinstance(row, str)]
+    for index, row in enumerate(rows):
+        check_ids(served.opened.model, row, f"input[{index}]" if len(rows) > 1 else "input")
+    return rows
+
+
+def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """The first dimensions of vectors, (N, D), of length 1 where the whole ones are."""
+    if dimensions is None:
+        return vectors
+    if dimensions > vectors.shape[1]:
+        raise RequestError(
+            f"dimensions is {dimensions:,}, and the vectors of this model have {vectors.shape[1]:,}; send at most that",
+            param="dimensions",
+            code="integer_above_max_value",
+        )
+    kept = vectors[:, :dimensions]
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    unit = np.abs(np.linalg.norm(vectors, axis=1, keepdims=True) - 1) < UNIT
+    scaled: Vectors = np.where(unit & (lengths > 0), kept / np.maximum(lengths, 1e-30), kept).astype(np.float32)
+    return scaled
+
+
+def as_json(vector: Vectors, encoding: str) -> Any:
+    """A vector as a list of numbers, or as base64."""
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return vector.tolist()

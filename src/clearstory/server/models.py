@@ -1,0 +1,37 @@
+"""GET /v1/models, /v1/models/{model} and /v1/status: the models that are served, and what they are doing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from clearstory.server.streaming import json_response
+
+if TYPE_CHECKING:
+    from clearstory.server.context import RequestContext
+
+
+async def list_models(context: RequestContext) -> Response:
+    """The models that are served; the first is the default of routes that do not ask for one."""
+    return json_response({"object": "list", "data": [describe(context, name) for name in context.engines]})
+
+
+async def retrieve_model(context: RequestContext, model: str) -> Response:
+    """One model."""
+    context.engine(model)
+    return json_response(describe(context, model))
+
+
+def describe(context: RequestContext, name: str) -> dict[str, Any]:
+    """A model in OpenAI's form, with its context as vLLM has it, its family, and what it can do."""
+    served = context.engines[name].served
+    return {
+        "id": name,
+        "object": "model",
+        "created": context.created,
+        "owned_by": "clearstory",
+        "max_model_len": served.model.context,
+        "family": served.family,
+        "capabilities": served.abilities,
+    }
