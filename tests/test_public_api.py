@@ -29,6 +29,7 @@ from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.prompting import PromptRecipe
 from clearstory.recipes.settings.tools import DataRecipe, PlanRecipe
 from clearstory.recipes.settings.training import TrainRecipe
+from clearstory.recipes.settings.translation import TranslationSettings
 from clearstory.text.settings import DataSettings
 from clearstory.training.settings import TrainingSettings
 
@@ -180,6 +181,7 @@ def test_dotted_settings_are_arguments_too() -> None:
 
 KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
     (keywords.SamplingKeywords, Sampling, set()),
+    (keywords.TranslationKeywords, TranslationSettings, set()),
     (keywords.DataKeywords, DataSettings, set()),
     (keywords.LoRAKeywords, LoRASettings, set()),
     (keywords.TrainingKeywords, TrainingSettings, set()),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from clearstory.cli.command import Output
 from clearstory.errors import BadInput
-from clearstory.recipes.settings.inference import ClassifyRecipe, TagRecipe, TranslateRecipe
+from clearstory.recipes.settings.inference import ClassifyRecipe, TagRecipe
+from clearstory.recipes.settings.translation import TranslateRecipe
 
 READING = ("truncate", "stride", "batch_size", "errors", "text_field", "device", "int8")
 """Settings of how texts are read and in what batches they are computed."""
@@ -35,13 +35,11 @@ def generate_for_texts(
     from clearstory.cli.training_display import progress_bar
     from clearstory.recipes.inference.translation_file import format_translations
 
-    names = [each.name for each in fields(recipe) if each.name not in ("model", "text")]
+    settings = recipe.translation
     with progress_bar(output, label) as on_progress:
-        made = generate(
-            recipe.model, recipe.text, **{name: getattr(recipe, name) for name in names}, on_progress=on_progress
-        )
-    result: Mapping[str, Any] = made.to_json() if recipe.out is None else {"out": str(recipe.out)}
-    if recipe.out is not None:
+        made = generate(recipe.model, recipe.text, **vars(settings), on_progress=on_progress)
+    result: Mapping[str, Any] = made.to_json() if settings.out is None else {"out": str(settings.out)}
+    if settings.out is not None:
         result = {**result, "count": len(made.texts), "failed": len(made.failures), "seconds": made.seconds}
     elif not output.json:
         output.write(format_translations("", [each.to_json() for each in made.texts]))

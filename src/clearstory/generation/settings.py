@@ -12,7 +12,8 @@ from clearstory.models.generation_config import GenerationConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How text is generated. Cuts apply in the order repetition penalty, temperature, top-k, top-p, min-p.
+    """How text is generated. Logits change in the order logit bias, repetition penalty, presence and frequency penalty,
+    temperature, top-k, top-p, min-p.
 
     Args:
         max_tokens: largest number of tokens to generate.
@@ -21,6 +22,9 @@ class Sampling:
         top_p: keep the likeliest tokens that together have this probability (Holtzman et al. 2020).
         min_p: drop tokens less likely than this share of the likeliest (Nguyen et al. 2024).
         repetition_penalty: divides positive, multiplies negative logits of tokens already there (Keskar et al. 2019).
+        presence_penalty: is subtracted from the logits of tokens that were generated already, between -2 and 2.
+        frequency_penalty: is subtracted as many times as a token was generated already, between -2 and 2.
+        logit_bias: pairs of a token id and a number from -100 to 100 that is added to its logit.
         beam: number of beams of beam search; 1 samples or is greedy.
         length_penalty: beam search ranks by log-probability / length ** length_penalty.
         stop: strings that end the text; they are not part of it.
@@ -33,6 +37,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     beam: int = 1
     length_penalty: float = 1.0
     stop: tuple[str, ...] = ()
@@ -54,23 +61,39 @@ class Sampling:
             raise BadSetting(f"min_p is {self.min_p}; it must be between 0 and 1")
         if self.repetition_penalty <= 0:
             raise BadSetting(f"repetition_penalty is {self.repetition_penalty}; it must be above 0; 1 changes nothing")
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -2 <= getattr(self, name) <= 2:
+                raise BadSetting(f"{name} is {getattr(self, name)}; it must be between -2 and 2; 0 changes nothing")
+        for id, bias in self.logit_bias:
+            if not -100 <= bias <= 100:
+                raise BadSetting(f"the logit bias of token {id} is {bias}; it must be between -100 and 100")
         if self.beam < 1:
             raise BadSetting(f"beam is {self.beam}; it must be at least 1")
+        if self.beam > 1 and (self.changes_generated or self.logit_bias):
+            raise BadSetting(
+                f"beam is {self.beam}, and presence_penalty, frequency_penalty and logit_bias are for sampling; leave "
+                "them out, or set beam to 1"
+            )
+
+    @property
+    def changes_generated(self) -> bool:
+        """Whether logits of tokens that were generated already are changed."""
+        return self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOverrides:
-    """Settings of sampling where each that is not given is the model's own: that of its generation config.
+class TokenSampling:
+    """How tokens are sampled, where each setting that is not given is the model's own: that of its generation config.
 
     Args:
-        max_tokens: largest number of tokens to generate; default: the model's, else 200.
+        max_tokens: largest number of tokens to generate; default: the model's, else 200, and 1024 in a chat.
         temperature: divides the logits; 0 always takes the likeliest token; default: the model's, else 1.
         top_k: keep only the k likeliest tokens; 0 keeps all; default: the model's, else 0.
         top_p: keep the likeliest tokens that together have this probability; default: the model's, else 1.
         min_p: drop tokens less likely than this share of the likeliest; default: the model's, else 0.
         repetition_penalty: lowers the logits of tokens already there; default: the model's, else 1, no penalty.
-        beam: number of beams of beam search; 1 samples or is greedy; default: the model's, else 1.
-        length_penalty: beam search ranks by log-probability / length ** length_penalty; default: the model's, else 1.
+        presence_penalty: is subtracted from the logits of tokens that were generated already; default: 0.
+        frequency_penalty: is subtracted as many times as a token was generated already; default: 0.
         stop: strings that end the text; they are not part of it.
         seed: seed of the random generator; default: a different text each time.
     """
@@ -81,8 +104,8 @@ class SamplingOverrides:
     top_p: float | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    beam: int | None = None
-    length_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
 
@@ -93,6 +116,19 @@ class SamplingOverrides:
         """The settings that are given."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value not in (None, ())}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOverrides(TokenSampling):
+    """How text is sampled or found by beam search, where each setting that is not given is the model's own.
+
+    Args:
+        beam: number of beams of beam search; 1 samples or is greedy; default: the model's, else 1.
+        length_penalty: beam search ranks by log-probability / length ** length_penalty; default: the model's, else 1.
+    """
+
+    beam: int | None = None
+    length_penalty: float | None = None
 
 
 def sampling_of(config: GenerationConfig, given: Mapping[str, Any]) -> Sampling:
@@ -114,7 +150,8 @@ def sampling_of(config: GenerationConfig, given: Mapping[str, Any]) -> Sampling:
         "length_penalty": config.length_penalty,
         "stop": config.stop_strings,
     }
-    if given.keys() & {"temperature", "top_k", "top_p", "min_p"} or config.do_sample:
+    sampled = {"temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "logit_bias"}
+    if given.keys() & sampled or config.do_sample:
         values["beam"] = None
     elif config.do_sample is False:
         values |= {"temperature": 0.0, "top_k": None, "top_p": None, "min_p": None}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Output
-from clearstory.recipes.settings.inference import ChatRecipe
+from clearstory.recipes.settings.chat import ChatRecipe
 
 
 def run(recipe: ChatRecipe, output: Output) -> Mapping[str, Any] | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from clearstory.cli.command import Command, Output
 from clearstory.cli.text_arguments import generate_for_texts
-from clearstory.recipes.settings.inference import SummarizeRecipe
+from clearstory.recipes.settings.translation import SummarizeRecipe
 
 
 def run(recipe: SummarizeRecipe, output: Output) -> Mapping[str, Any] | None:

@@ -12,14 +12,13 @@ from clearstory import durable
 from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
 from clearstory.generation.prompt_format import PromptFormat
-from clearstory.generation.settings import Sampling, SamplingOverrides, sampling_of
+from clearstory.generation.settings import Sampling, SamplingOverrides, TokenSampling, sampling_of
 from clearstory.models.base import State
 from clearstory.models.inference_model import inference_model
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import check_unicode
 from clearstory.recipes.inference.chat_answer import AnswerStream, ChatAnswer, ChatText
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
-from clearstory.recipes.settings.inference import ChatSampling
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.tasks.chat import check_decoder, without_first_turn
@@ -36,31 +35,46 @@ KEPT_STATES = 4
 """States that are kept, two for each turn: the last two turns can be answered again without being read again."""
 
 
+class AnswerEvents(Protocol):
+    """An answer as it is generated: its pieces, and at last the whole."""
+
+    text: str
+
+    def __iter__(self) -> Iterator[ChatText]: ...
+
+    def interrupt(self) -> None: ...
+
+    def answer(self) -> ChatAnswer: ...
+
+
+class ChatPartner(Protocol):
+    """What answers a conversation: a model (`ChatModel`), or a server (`ChatServer`)."""
+
+    @property
+    def context(self) -> int | None: ...
+
+    def check_system(self, text: str) -> None: ...
+
+    def reply(self, messages: Sequence[Mapping[str, Any]], sampling: TokenSampling | Sampling) -> AnswerEvents: ...
+
+    def keep(self, events: AnswerEvents) -> None: ...
+
+    def forget(self) -> None: ...
+
+
 class ChatSession:
-    """A conversation with a model.
+    """A conversation.
 
     Args:
-        prompt_format: the model, and what ends and constrains its answers.
-        tokenizer: its tokenizer, with a chat template.
-        sampling: how tokens are chosen.
-        truncate: "left" leaves out the first turns of a conversation that is longer than the context; None refuses it.
+        partner: what answers it.
+        sampling: how tokens are chosen; where a setting is None, a server chooses.
     """
 
-    def __init__(
-        self,
-        prompt_format: PromptFormat,
-        tokenizer: Tokenizer,
-        sampling: Sampling,
-        truncate: Literal["left"] | None = None,
-    ) -> None:
-        self.prompt_format, self.tokenizer = prompt_format, tokenizer
-        self.sampling, self.truncate = sampling, truncate
+    def __init__(self, partner: ChatPartner, sampling: Sampling | TokenSampling) -> None:
+        self.partner, self.sampling = partner, sampling
         self.messages: list[dict[str, Any]] = []
         self.answers: list[ChatAnswer] = []
-        self.today = datetime.now()  # a template that prints the date prints the same one in all turns
-        self._states: list[tuple[tuple[int, ...], State]] = []  # with the ids that each has read
-        self._first = 0  # messages before it are left out, those of the system aside
-        self._stream: AnswerStream | None = None
+        self._events: AnswerEvents | None = None
         self._own_files: set[Path] = set()
 
     @property
@@ -73,9 +87,9 @@ class ChatSession:
     def system(self, text: str | None) -> None:
         check_unicode(text or "")
         rest = self.messages[self.system is not None :]
-        changed = [*([] if text is None else [{"role": "system", "content": text}]), *rest]
-        encode_chat(self.tokenizer, [*changed[: text is not None], {"role": "user", "content": "a"}])  # may be refused
-        self.messages = changed
+        if text is not None:
+            self.partner.check_system(text)
+        self.messages = [*([] if text is None else [{"role": "system", "content": text}]), *rest]
 
     def send(self, text: str) -> Iterator[ChatText | ChatAnswer]:
         """The answer to a message, piece by piece, and at last as a ChatAnswer.
@@ -120,19 +134,19 @@ class ChatSession:
     def clear(self) -> None:
         """Begin anew, with the same system message."""
         del self.messages[self.system is not None :]
-        self._states, self._first = [], 0
+        self.partner.forget()
 
     def interrupt(self) -> None:
         """End the answer after the next token; what was said is kept."""
-        if self._stream is not None:
-            self._stream.interrupted = True
+        if self._events is not None:
+            self._events.interrupt()
 
     def set(self, name: str, value: str) -> None:
         """Change a setting of sampling, such as temperature. Raises BadSetting."""
-        names = [each.name for each in fields(ChatSampling)]
+        names = [each.name for each in fields(TokenSampling)]
         if name not in names:
             raise BadSetting(f"there is no setting {name[:40]!r}; supported: {', '.join(names)}")
-        given = build_settings(ChatSampling, {name: (value,) if name == "stop" else value})
+        given = build_settings(TokenSampling, {name: (value,) if name == "stop" else value})
         self.sampling = replace(self.sampling, **{name: getattr(given, name)})
 
     def save(self, file: str | Path) -> Path:
@@ -148,18 +162,18 @@ class ChatSession:
         """Continue the conversation in a file, in OpenAI's or ShareGPT's form. Raises BadInput for another."""
         path = expand_home(file)
         self.messages = read_messages(path)
-        self._states, self._first = [], 0
+        self.partner.forget()
         self._own_files.add(path.resolve())
 
     def stats(self) -> dict[str, Any]:
         """Numbers of the conversation: its messages and tokens, and the speed of its answers."""
-        tokens = sum(len(each.ids) for each in self.answers)
+        tokens = sum(each.generated_tokens for each in self.answers)
         seconds = sum(each.seconds for each in self.answers)
         last = self.answers[-1] if self.answers else None
         return {
             "messages": len(self.messages),
-            "context_tokens": 0 if last is None else last.prompt_tokens + len(last.ids),
-            "context": self.prompt_format.model.context,
+            "context_tokens": 0 if last is None else last.prompt_tokens + last.generated_tokens,
+            "context": self.partner.context,
             "answers": len(self.answers),
             "generated_tokens": tokens,
             "read_tokens": sum(each.read_tokens for each in self.answers),
@@ -170,58 +184,19 @@ class ChatSession:
 
     def _answer(self) -> Iterator[ChatText | ChatAnswer]:
         """The answer to the messages; it is appended to them, or the last of them is removed where there is none."""
-        stream: AnswerStream | None = None
+        events: AnswerEvents | None = None
         try:
-            ids, left_out = self._prompt()
             seed = None if self.sampling.seed is None else self.sampling.seed + len(self.answers)
-            sampling = replace(self.sampling, seed=seed)
-            stream = AnswerStream(self.prompt_format, self.tokenizer, sampling, ids, self._state_for(ids))
-            self._stream = stream
-            yield from stream
+            self._events = events = self.partner.reply(self.messages, replace(self.sampling, seed=seed))
+            yield from events
         finally:
-            if stream is not None and stream.text:
-                self.messages.append({"role": ASSISTANT, "content": stream.text})
-                self._states = [*self._states, *stream.states][-KEPT_STATES:]
+            if events is not None and events.text:
+                self.messages.append({"role": ASSISTANT, "content": events.text})
+                self.partner.keep(events)
             else:
                 self.messages.pop()
-        self.answers.append(stream.answer(left_out))
+        self.answers.append(events.answer())
         yield self.answers[-1]
-
-    def _prompt(self) -> tuple[list[int], int]:
-        """The ids of the conversation with the header of the answer, and the number of messages that are left out."""
-        context, left_out = self.prompt_format.model.context, self.truncate == "left"
-        dropping = False
-        while True:
-            shown = [each for at, each in enumerate(self.messages) if at >= self._first or each["role"] in SYSTEM_ROLES]
-            ids = list(encode_chat(self.tokenizer, shown, today=self.today).ids)
-            # Where turns are left out, an answer has a quarter of the context, and several turns go at a time.
-            most = context and (context // 2 if dropping else context - left_out * (context // 4))
-            if most is None or len(ids) <= most:
-                return ids, len(self.messages) - len(shown)
-            shorter = without_first_turn(shown) if left_out else ()
-            if not shorter and len(ids) > (context or 0):
-                raise too_long(len(ids), context, left_out=left_out)
-            if not shorter:
-                return ids, len(self.messages) - len(shown)
-            dropping = True
-            self._first = len(self.messages) - sum(each["role"] not in SYSTEM_ROLES for each in shorter)
-
-    def _state_for(self, ids: Sequence[int]) -> State | None:
-        """The state that has read the most of the first tokens of a prompt; None where none has read a part of it."""
-        known = [pair for pair in self._states if len(pair[0]) < len(ids) and tuple(ids[: len(pair[0])]) == pair[0]]
-        return max(known, key=lambda pair: len(pair[0]))[1] if known else None
-
-
-def too_long(tokens: int, context: int | None, *, left_out: bool) -> ContextOverflow:
-    """The error for a conversation that is longer than the context; `left_out`: even without its first turns."""
-    if left_out:
-        return ContextOverflow(
-            f"the last message alone has {tokens:,} tokens and the model's context holds {context:,}; shorten it"
-        )
-    return ContextOverflow(
-        f"the conversation has {tokens:,} tokens and the model's context holds {context:,}; take turns back (/undo), "
-        "begin anew (/clear), or open it with --truncate left, which leaves out its first turns"
-    )
 
 
 def chat(

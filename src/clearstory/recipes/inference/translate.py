@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
-from clearstory.errors import BadSetting, CannotDo, ClearstoryError
+from clearstory.errors import CannotDo, ClearstoryError
 from clearstory.formats.lora.adapters import weights_fingerprint
 from clearstory.models.base import LanguageModel, reads_source
 from clearstory.models.capabilities import family_name
@@ -18,13 +18,16 @@ from clearstory.models.precision import Precision, resolve_precision
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
 from clearstory.recipes.inference.source_lines import SourceLine, read_source_lines
 from clearstory.recipes.inference.translation_file import TranslationFile
+from clearstory.recipes.settings.keywords import TranslationKeywords
+from clearstory.recipes.settings.schema import build_settings
+from clearstory.recipes.settings.translation import TranslationSettings
 from clearstory.tasks.text_generation import GeneratedText, TargetDecoding, generate_targets, view_for_generation
 from clearstory.tasks.text_to_text_format import TextToTextFormat, saved_settings
 from clearstory.tasks.text_to_text_settings import SourceTruncation, TextToTextSettings, TextToTextTask
-from clearstory.text.character_encodings import Errors
 from clearstory.text.tokenizers import Tokenizer
 
-TruncateSource = Literal["left", "source-left", "source-right"]
+ProgressFunction = Callable[[int, int], None]
+"""Called with the number of texts done and of all."""
 
 CHUNK = 1024
 """Sources that are sorted by length and written at once; an interrupted file loses at most so many."""
@@ -80,44 +83,20 @@ def translate(
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    max_tokens: int | None = None,
-    n_best: int = 1,
-    truncate: TruncateSource | None = None,
-    source_prefix: str | None = None,
-    prompt_template: str | None = None,
-    instruction: str | None = None,
-    out: str | Path | None = None,
-    errors: Errors = "strict",
-    precision: Precision = "auto",
-    int8: bool = False,
-    device: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressFunction | None = None,
+    **settings: Unpack[TranslationKeywords],
 ) -> Translation:
     """The translation of each text, or of each line of the files among them; an empty line of a file stays empty.
 
     A line of a file that cannot be translated has an `error` and an empty text; a text that is given itself raises.
     A translation has at most `max_tokens` tokens, by default 50 more than its source. A beam of 1 is greedy decoding.
     Settings that are not given are those of the model's generation config, else 4 beams for an encoder-decoder, greedy
-    search for a decoder, and a length penalty of 1.
+    search for a decoder, and a length penalty of 1. `settings` are those of TranslationSettings; see `clearstory
+    translate --help`.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         texts: texts, and files with a text on each line.
-        beam: number of beams.
-        length_penalty: exponent p of the score log-probability / length ** p.
-        max_tokens: largest number of tokens of a translation.
-        n_best: number of translations of each source.
-        truncate: which end of a source that is too long is dropped.
-        source_prefix: text before each source of an encoder-decoder.
-        prompt_template: prompt of a decoder with {source} in it, where not as it was fine-tuned.
-        instruction: the same in the model's chat template.
-        out: file that the translations are written to, .txt, .tsv or .jsonl; an interrupted call goes on with it.
-        errors: "strict" reports a line that is not UTF-8, "replace" decodes it with U+FFFD.
-        precision: of the weights.
-        int8: another spelling of the precision int8.
-        device: cpu, cuda, mps or auto.
         on_progress: called with the number of texts done and of all.
 
     Raises CannotDo for a decoder that was not fine-tuned for it, and without a prompt; BadInput for an empty text.
@@ -126,28 +105,15 @@ def translate(
     >>> clearstory.translate("runs/en-de", "Good morning.").texts[0].text  # doctest: +SKIP
     'Guten Morgen.'
     """
-    values = locals()
-    return generate_for_sources("translate", **values)
+    return generate_for_sources("translate", model, texts, build_settings(TranslationSettings, settings), on_progress)
 
 
 def summarize(
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
-    beam: int | None = None,
-    length_penalty: float | None = None,
-    max_tokens: int | None = None,
-    n_best: int = 1,
-    truncate: TruncateSource | None = None,
-    source_prefix: str | None = None,
-    prompt_template: str | None = None,
-    instruction: str | None = None,
-    out: str | Path | None = None,
-    errors: Errors = "strict",
-    precision: Precision = "auto",
-    int8: bool = False,
-    device: str | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressFunction | None = None,
+    **settings: Unpack[TranslationKeywords],
 ) -> Translation:
     """The summary of each text, or of each line of the files among them; arguments and errors are those of `translate`.
 
@@ -157,59 +123,46 @@ def summarize(
     >>> clearstory.summarize("runs/abstracts", "abstracts.txt").texts[0].text  # doctest: +SKIP
     'A new method.'
     """
-    values = locals()
-    return generate_for_sources("summarize", **values)
+    return generate_for_sources("summarize", model, texts, build_settings(TranslationSettings, settings), on_progress)
 
 
 def generate_for_sources(
     task: TextToTextTask,
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
-    *,
-    beam: int | None,
-    length_penalty: float | None,
-    max_tokens: int | None,
-    n_best: int,
-    truncate: TruncateSource | None,
-    source_prefix: str | None,
-    prompt_template: str | None,
-    instruction: str | None,
-    out: str | Path | None,
-    errors: Errors,
-    precision: Precision,
-    int8: bool,
-    device: str | None,
-    on_progress: Callable[[int, int], None] | None,
+    settings: TranslationSettings,
+    on_progress: ProgressFunction | None,
 ) -> Translation:
     """What `translate` and `summarize` do."""
-    if n_best < 1:
-        raise BadSetting(f"n_best is {n_best}; it must be at least 1")
-    precision = resolve_precision(precision, int8)
-    network, tokenizer, config = load_generator(model, device, keep_blocks=precision in ("auto", "int8", "int4"))
-    check_trained(task, network, config, bool(prompt_template or instruction))
-    settings = TextToTextSettings(source_prefix=source_prefix, prompt_template=prompt_template, instruction=instruction)
-    if max_tokens is not None:
+    s = settings
+    precision = resolve_precision(s.precision, s.int8)
+    network, tokenizer, config = load_generator(model, s.device, keep_blocks=precision in ("auto", "int8", "int4"))
+    check_trained(task, network, config, bool(s.prompt_template or s.instruction))
+    prompt = TextToTextSettings(
+        source_prefix=s.source_prefix, prompt_template=s.prompt_template, instruction=s.instruction
+    )
+    if s.max_tokens is not None:
         config = replace(config, max_new_tokens=None, max_length=None)
-    cut: SourceTruncation | None = "source-left" if truncate == "left" else truncate
-    format = TextToTextFormat.of(task, network, tokenizer, settings, cut, config)
+    cut: SourceTruncation | None = "source-left" if s.truncate == "left" else s.truncate
+    format = TextToTextFormat.of(task, network, tokenizer, prompt, cut, config)
     decoding = TargetDecoding.of(
         config,
         reads_source=format.reads_source,
-        beam=beam,
-        length_penalty=length_penalty,
-        max_tokens=max_tokens,
-        n_best=n_best,
+        beam=s.beam,
+        length_penalty=s.length_penalty,
+        max_tokens=s.max_tokens,
+        n_best=s.n_best,
     )
     if not format.reads_source:
         format = replace(format, reserved=decoding.limit(1, format))
-    lines = read_source_lines(texts, errors)
+    lines = read_source_lines(texts, s.errors)
     started = time.perf_counter()
     sources = SourceTexts(network, format, decoding, precision, lines)
-    if out is None:
+    if s.out is None:
         results = dict(sources.translate(range(len(lines)), on_progress))
         ordered = tuple(results[index] for index in range(len(lines)))
         return Translation(texts=ordered, seconds=time.perf_counter() - started)
-    file = TranslationFile(Path(out), fingerprint(network, tokenizer, format, decoding, lines))
+    file = TranslationFile(s.out, fingerprint(network, tokenizer, format, decoding, lines))
     known = file.read()
     done = {index: TranslatedText(**{**each, "n_best": best_of(each)}) for index, each in known.items()}
     missing = [index for index in range(len(lines)) if index not in done]
@@ -244,7 +197,7 @@ class SourceTexts:
     lines: Sequence[SourceLine]
 
     def translate(
-        self, indices: Sequence[int], on_progress: Callable[[int, int], None] | None
+        self, indices: Sequence[int], on_progress: ProgressFunction | None
     ) -> Iterator[tuple[int, TranslatedText]]:
         """The translations of these sources, with their indices.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from clearstory.errors import BadSetting
 from clearstory.generation.settings import SamplingOverrides
@@ -23,7 +23,7 @@ class PromptSettings:
     """How a text becomes a prompt.
 
     Args:
-        raw: read the prompt as text, and not as a message in the model's chat template.
+        raw: use the prompt as plain text, not as a message in the model's chat template.
         system: system message in the model's chat template.
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
     """
@@ -39,14 +39,14 @@ class GenerateRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        prompt: start of the text; a message to a chat model; the source text of an encoder-decoder; - reads it from
-            standard input, which is read from a pipe, too, if there is no prompt.
+        prompt: start of the text; for a chat model, a message; for an encoder-decoder, the source text; -: read from
+            standard input, as is a pipe if no prompt is given.
         prompts_file: file with a prompt on each line, or in each record (jsonl, parquet); - for standard input.
         truncate: left drops the beginning of a prompt that exceeds the context; default: raise an error.
         ignore_eos: continue after the end-of-text tokens.
         text_field: field (jsonl) or column (parquet) with the prompts.
-        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
-        int8: another spelling of --precision int8.
+        precision: precision of the weights; auto: fp32 or fp16, whichever is faster on this machine.
+        int8: same as --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
     """
 
@@ -64,64 +64,6 @@ class GenerateRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatSampling:
-    """How answers are sampled; what is not given is the model's own.
-
-    Args:
-        max_tokens: largest number of tokens of an answer; default: the model's, else 1024.
-        temperature: divides the logits; 0 always takes the likeliest token; default: the model's, else 1.
-        top_k: keep only the k likeliest tokens; 0 keeps all; default: the model's, else 0.
-        top_p: keep the likeliest tokens that together have this probability; default: the model's, else 1.
-        min_p: drop tokens less likely than this share of the likeliest; default: the model's, else 0.
-        repetition_penalty: lowers the logits of tokens already there; default: the model's, else 1, no penalty.
-        stop: strings that end an answer; they are not part of it.
-        seed: seed of the random generator; default: different answers each time.
-    """
-
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        self.given()
-
-    def given(self) -> dict[str, Any]:
-        """The settings that are given. Raises BadSetting for one that is out of range."""
-        return SamplingOverrides(**vars(self)).given()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatRecipe:
-    """Chat with a model in the terminal; where standard input is no terminal, each of its lines is a message.
-
-    Args:
-        model: model folder, run folder, checkpoint or .gguf file.
-        system: system message.
-        load: file with a conversation to continue, as /save writes it.
-        chat_template: chatml, or a file with a Jinja template, for a model that has none.
-        truncate: left leaves out the first turns of a conversation that exceeds the context; default: raise an error.
-        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
-        int8: another spelling of --precision int8.
-        device: cpu, cuda, mps or auto; default: cpu.
-    """
-
-    model: str = positional_setting("MODEL")
-    system: str | None = None
-    load: Path | None = None
-    sampling: ChatSampling = field(default_factory=ChatSampling, metadata=INLINE_SECTION)
-    chat_template: str | None = None
-    truncate: Literal["left"] | None = None
-    precision: Precision = "auto"
-    int8: bool = False
-    device: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class EvaluateRecipe:
     """Evaluate a model on a text, in bits per byte.
 
@@ -129,28 +71,29 @@ class EvaluateRecipe:
         model: model folder, run folder, checkpoint or .gguf file.
         text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
             standard input.
-        task: text, its likelihood; classify, the labels of texts; pairs, those of pairs; tag, the tags of words; embed,
-            the vectors of pairs and triplets as finetune scores them; chat, the assistant's answers in conversations,
-            in nats per token; choose, the right one of a question's choices; or similarity:FILE, analogy:FILE,
-            weat:FILE, the vectors of words and sentences: any number of files, folders or globs; lm-eval:NAME,NAME,
-            tasks of lm-evaluation-harness; probes, all probes for which probe_files has a file.
-        vectors: vectors that are compared: input, input embeddings; or sentence, as embed returns them; default:
-            sentence for texts of several words, and where the model's folder says how they are pooled.
-        windows: strided, overlapping windows that give each token at least half a context; or blocks, disjoint windows.
+        task: text: likelihood of a text; classify, pairs: labels of texts or of pairs of texts; tag: tags of words;
+            embed: vectors of pairs and triplets, with the metrics of finetune; chat: the assistant's answers in
+            conversations, in nats per token; choose: multiple-choice questions; similarity:FILE, analogy:FILE,
+            weat:FILE: vectors of words and sentences, with any number of files, folders or globs; lm-eval:NAME,NAME:
+            tasks of lm-evaluation-harness; probes: all probes for which probe_files has a file.
+        vectors: vectors to compare: input (input embeddings) or sentence (those of embed); default: sentence for texts
+            of several words, and if the model folder defines a pooling; otherwise input.
+        windows: strided: overlapping windows in which every token has at least half a context before it; blocks:
+            disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
-        limit: evaluate on about this many tokens; of tasks lm-eval and probes, on this many examples of each.
-        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the model as it is.
-        int8: another spelling of --precision int8.
+        limit: approximate number of tokens to evaluate; tasks lm-eval and probes: number of examples of each.
+        precision: precision of the weights; auto: unchanged.
+        int8: same as --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
-        truncate: which end of a text that exceeds the context is dropped (tasks classify and tag), or of a source,
-            source-left or source-right; default: raise an error, or with stride read it in windows.
-        text_column: column with the text (task classify), by its name or by its number from 1.
+        truncate: end to drop of a text that exceeds the context (tasks classify and tag); source-left or source-right
+            for a source; default: raise an error, or with stride split the text into windows.
+        text_column: column with the text (task classify), by name or by number from 1.
         pair_column: column with the second text of a pair.
         label_column: column with the label or the number.
-        problem: whether an example has a single label, multi (several labels) or a number (regression); auto takes what
-            the model predicts.
-        trees: what is read from bracketed trees (.trees), every phrase or the sentences only.
+        problem: whether an example has a single label, multi (several labels) or a number (regression); auto: as the
+            model was trained.
+        trees: examples to read from bracketed trees (.trees): all phrases, or only sentences.
     """
 
     model: str = positional_setting("MODEL")
@@ -178,10 +121,10 @@ class EvaluateRecipe:
     def __post_init__(self) -> None:
         by_others = self.harness_tasks or self.task == (PROBES,)
         if not self.text and not self.vector_tasks and not by_others:
-            raise BadSetting("TEXT is missing; name a file, a folder or a corpus")
+            raise BadSetting("TEXT is missing; give a file, a folder or a corpus")
         if by_others and self.text:
             raise BadSetting(
-                f"TEXT is {self.text[0][:60]!r}, and task {self.task[0]} has its files in a folder; name it with "
+                f"TEXT is {self.text[0][:60]!r}, but task {self.task[0]} reads its files from a folder; set it with "
                 f"{'--task-files' if self.harness_tasks else '--probe-files'}"
             )
         self.chat.check_used(self.task[0])
@@ -203,7 +146,7 @@ class EvaluateRecipe:
                 f"{other[0]} does not apply to task {self.task[0]}, which reads every example; leave it out"
             )
         if self.vectors and not self.vector_tasks:
-            raise BadSetting(f"vectors does not apply to task {self.task[0]}, which compares no vectors; leave it out")
+            raise BadSetting(f"vectors does not apply to task {self.task[0]}; leave it out")
 
     @property
     def harness_tasks(self) -> tuple[str, ...]:
@@ -251,28 +194,27 @@ class FillMaskRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedRecipe:
-    """Embed texts as vectors, search among them, or leave out those that mean the same.
+    """Compute vectors of texts, search texts by their vectors, or remove near-duplicates.
 
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
-        pooling: mean over tokens; cls, the vector of [CLS]; max of each dimension; last, the vector of the last token;
-            or pooled, the output of the pooler; default: as the model's folder says, else mean for an encoder and last
-            for others.
-        prompt: name of one of the prompts in the model's folder, which is put before each text.
+        pooling: mean: mean over tokens; cls: vector of [CLS]; max: maximum of each dimension; last: vector of the last
+            token; pooled: output of the pooler; default: the setting in the model's folder, otherwise mean for an
+            encoder and last for other models.
+        prompt: name of a prompt in the model's folder that is prepended to each text.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
-        query: text to search for; the texts that are most similar to it are printed, with their cosines and positions;
-            several may be given.
+        query: text to search for; the most similar texts are printed, with their cosines and positions; repeatable.
         top: number of texts for each query.
-        duplicates: cosine, such as 0.9; texts that are at least so similar to an earlier one are left out.
-        out: file for the vectors (.jsonl, .csv, .tsv, .npy), for what a query finds (.jsonl, .csv, .tsv), or for the
-            texts with their groups of duplicates (.txt: those kept alone); default: standard output.
+        duplicates: cosine threshold, such as 0.9; a text whose cosine with an earlier kept text reaches it is removed.
+        out: file for the vectors (.jsonl, .csv, .tsv, .npy), for the results of a query (.jsonl, .csv, .tsv), or for
+            the texts with their groups of duplicates (.txt: only the kept texts); default: standard output.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
         text_field: field (jsonl) or column (parquet) with the text.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
-        int8: round the linear layers of an encoder's blocks to 8 bits, on a processor.
+        int8: round the linear layers of an encoder's blocks to 8 bits (CPU only).
     """
 
     model: str = positional_setting("MODEL")
@@ -295,9 +237,9 @@ class EmbedRecipe:
         if self.query and self.duplicates is not None:
             raise BadSetting(f"duplicates is {self.duplicates:g} and query {self.query[0][:60]!r}; give one of them")
         if self.normalize and (self.query or self.duplicates is not None):
-            raise BadSetting("normalize is for vectors that are printed; cosines have it already; leave it out")
+            raise BadSetting("normalize does not apply to query and duplicates, which use cosines; leave it out")
         if self.top != EmbedRecipe.top and not self.query:
-            raise BadSetting(f"top is {self.top}, and there is no query to search for; give one, or leave it out")
+            raise BadSetting(f"top is {self.top}, but there is no query; give a query, or leave top out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,18 +249,18 @@ class ClassifyRecipe:
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
-        input: further file of texts, which must exist.
+        input: additional file of texts.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
         text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
-        pair: second text of a pair, with each text.
+        pair: second text of the pair, for every text.
         pair_column: field or column with the second text of a pair.
-        stride: tokens between the starts of the windows in which a text that exceeds the context is read; their
+        stride: tokens between the starts of the windows into which a text that exceeds the context is split; their
             probabilities are averaged.
         out: file for the results, .jsonl, .csv or .tsv; default: standard output.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
-        int8: round the linear layers of an encoder's blocks to 8 bits, on a processor.
+        int8: round the linear layers of an encoder's blocks to 8 bits (CPU only).
     """
 
     model: str = positional_setting("MODEL")
@@ -343,73 +285,23 @@ class ClassifyRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TranslateRecipe:
-    """Translate texts with an encoder-decoder, or with a decoder that was fine-tuned for it.
-
-    Args:
-        model: model folder, run folder, checkpoint or .gguf file.
-        text: texts, or files with one text per line; - for the lines of standard input.
-        beam: number of beams; 1 is greedy search; default: the model's, else 4, and 1 for a decoder.
-        length_penalty: exponent p of the score log-probability / length ** p; default: the model's, else 1.
-        max_tokens: maximum number of tokens of an output; default: the model's, else 50 more than its source.
-        n_best: number of outputs for each source, best first.
-        out: file for the outputs: .jsonl, .tsv with the sources, or a line for each source; an interrupted command
-            continues with it.
-        truncate: source-left (or left) drops the beginning of a source that is too long, source-right its end; default:
-            a line of a file is reported and left empty, and a text raises an error.
-        source_prefix: text before each source of an encoder-decoder; default: as it was fine-tuned.
-        prompt_template: prompt of a decoder, in which {source} stands for the source; default: as it was fine-tuned.
-        instruction: message to a model with a chat template, in which {source} stands for the source.
-        errors: strict reports a line that is not UTF-8, replace decodes such bytes as U+FFFD.
-        precision: of the weights: fp32, fp16, bf16, int8 or int4; auto: the faster of fp32 and fp16 here.
-        int8: another spelling of --precision int8.
-        device: cpu, cuda or mps; default: cpu.
-    """
-
-    model: str = positional_setting("MODEL")
-    text: tuple[str, ...] = positional_setting("TEXT", ())
-    beam: int | None = None
-    length_penalty: float | None = None
-    max_tokens: int | None = None
-    n_best: int = 1
-    out: Path | None = None
-    truncate: Literal["left", "source-left", "source-right"] | None = None
-    source_prefix: str | None = None
-    prompt_template: str | None = None
-    instruction: str | None = None
-    errors: Literal["strict", "replace"] = "strict"
-    precision: Precision = "auto"
-    int8: bool = False
-    device: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.n_best < 1:
-            raise BadSetting(f"n_best is {self.n_best}; it must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SummarizeRecipe(TranslateRecipe):
-    """Summarize texts, one per line, with a model that was fine-tuned for it, or with a chat model."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class TagRecipe:
     """Tag the words of texts with their parts of speech or entities.
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: texts, one sentence per line, words separated by white space; or files of them; or files with words
-            (.conll, .conllu, jsonl with tokens); - for standard input.
-        input: further file of sentences, which must exist.
+        text: texts, one sentence per line, words separated by white space; or files with such texts; or files with
+            words (.conll, .conllu, jsonl with tokens); - for standard input.
+        input: additional file of sentences.
         truncate: end to drop of a sentence that exceeds the context, left or right; default: raise an error.
-        stride: tokens between the starts of the windows in which a sentence that exceeds the context is read; their
+        stride: tokens between the starts of the windows into which a sentence that exceeds the context is split; their
             probabilities are averaged.
         out: file for the tags, .conll, .jsonl (with entities as spans), .csv or .tsv; default: standard output.
         batch_size: sentences per batch.
         text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
         errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
-        int8: round the linear layers of an encoder's blocks to 8 bits, on a processor.
+        int8: round the linear layers of an encoder's blocks to 8 bits (CPU only).
     """
 
     model: str = positional_setting("MODEL")
@@ -445,19 +337,20 @@ class InspectRecipe:
             attribution, layer-similarity, viterbi, posteriors, backoff, ngram-counts.
         out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
         top: number of tokens (rows) to show; default: depends on the view.
-        temperature: divides the logits; 1 is as trained.
-        layer: layer index from 0, or from -1 backwards; default: depends on the view.
-        head: head index from 0; default: the head, of the layer if one is given, that concentrates most on some of the
+        temperature: divisor of the logits; 1: unchanged.
+        layer: layer index from 0, or negative, counted from the last; default: depends on the view.
+        head: head index from 0; default: the head, of the given layer if any, whose attention depends most on the
             words (attention, head).
         heads: heads to combine, such as "5.3", "5" or "5.3 x2"; repeatable; default: all heads.
-        reduce: mean or max over the combined heads.
-        part: attention of an encoder-decoder: encoder, decoder or cross (decoder over encoder).
+        reduce: mean or maximum over the combined heads.
+        part: attention of an encoder-decoder: encoder, decoder or cross (cross-attention).
         target: target text of an encoder-decoder, as generated so far.
-        word: word to compare in the two texts (contextual-embeddings), or whose label is explained (attribution), by
-            its text or its number from 1.
-        words: token (attribution: label) to explain; given twice, the first against the second, or the two ends of a
-            semantic axis.
-        metric: value that colours the logit lens: answer (its probability), rank, entropy, or kl to the final layer.
+        word: word to compare in the two texts (contextual-embeddings), or word whose label is attributed (attribution),
+            by its text or its number from 1.
+        words: token (attribution: label) to explain; given twice: the difference of the first and the second, or the
+            two ends of a semantic axis.
+        metric: value that colours the logit lens: answer (probability of the answer), rank (of the answer), entropy,
+            or kl (divergence from the final layer).
         columns: token positions, from 0, shown by the logit lens; repeatable; default: all positions.
         mask: positions to mask for an encoder, from 0 ([CLS]); repeatable.
         other_text: second text (activation-patching, contextual-embeddings).
@@ -528,9 +421,9 @@ class StudioRecipe:
 
     Args:
         folder: folder of models; new runs are created in its runs/.
-        host: address to listen on; a token is required for any but the loopback address.
+        host: address to listen on; any other than the loopback address requires a token.
         port: port to listen on; 0 chooses a free one.
-        token: access token; generated and printed where the studio is reachable from other machines and none is given.
+        token: access token; default: generated and printed if the studio is reachable from other machines.
     """
 
     folder: Path = field(default=Path(), metadata={"positional": "DIR"})

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
+from clearstory.models.precision import Precision
 from clearstory.training.objectives.table import ObjectiveName
 
 
@@ -22,10 +23,30 @@ class SamplingKeywords(TypedDict, total=False):
     top_p: float
     min_p: float
     repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
     beam: int
     length_penalty: float
     stop: tuple[str, ...]
     seed: int | None
+
+
+class TranslationKeywords(TypedDict, total=False):
+    """Fields of TranslationSettings, for `translate` and `summarize`."""
+
+    beam: int | None
+    length_penalty: float | None
+    max_tokens: int | None
+    n_best: int
+    out: str | Path | None
+    truncate: Literal["left", "source-left", "source-right"] | None
+    source_prefix: str | None
+    prompt_template: str | None
+    instruction: str | None
+    errors: Literal["strict", "replace"]
+    precision: Precision
+    int8: bool
+    device: str | None
 
 
 class DataKeywords(TypedDict, total=False):
