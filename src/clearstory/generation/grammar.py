@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from clearstory.errors import BadInput, CannotDo, GrammarViolation
+from clearstory.errors import BadInput, CannotDo, ClearstoryError, GrammarViolation
 from clearstory.generation.constraints import EndTokens, end_token_ids
 from clearstory.generation.grammar_tokens import (
     allowed_ids,
@@ -29,11 +29,15 @@ from clearstory.text.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
+    from llguidance._lib import JsonCompileOptions
 
 MAX_GRAMMAR_LENGTH = 2**18
 """Characters of a grammar or a regular expression."""
 
-JSON_OPTIONS = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}", "json_allowed_escapes": 'nrbtf\\"'}
+JSON_OPTIONS: JsonCompileOptions = {
+    "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}",
+    "json_allowed_escapes": 'nrbtf\\"',
+}
 """How JSON is written. White space is bounded: a small model may write it without end. Characters are not escaped by
 their number: a name so escaped is another text, and the same name.
 """
@@ -100,10 +104,12 @@ class Grammar:
         matcher = build_matcher(grammar_tokens(tokenizer, self.spelled), self.source)
         if matcher.is_error():
             raise BadInput(f"the grammar is not valid: {error_sentence(matcher)}")
-        mask = GrammarMask(matcher, eos_token_id)
+        mask = GrammarMask(self, matcher, eos_token_id)
         if mask.finished:
             raise BadInput("the grammar allows the empty text only; give one that allows another")
         mask.allowed()
+        if mask.failure is not None:
+            raise mask.failure
         return mask
 
     def check(self, text: str) -> None:
@@ -126,40 +132,64 @@ class GrammarMask:
     [98, 256]
     """
 
-    def __init__(self, matcher: LLMatcher, eos_token_id: EndTokens) -> None:
+    def __init__(self, grammar: Grammar, matcher: LLMatcher, eos_token_id: EndTokens) -> None:
+        self.grammar = grammar
         self.matcher = matcher
         self.ends = frozenset(end_token_ids(eos_token_id))
         self.ended = False
+        self.failure: ClearstoryError | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether the text is complete, and no token may follow."""
+        """Whether no token may follow: the text is complete, or cannot be completed."""
         return self.ended or (self.matcher.is_stopped() and self.matcher.is_accepting())
 
-    @property
-    def complete(self) -> bool:
-        """Whether the text may end here."""
-        return self.ended or self.matcher.is_accepting()
-
     def allowed(self) -> Bool[Tensor, "K"]:
-        """Which tokens may be generated next, (K,). Raises CannotDo where no token of the vocabulary fits."""
+        """Which tokens may be generated next, (K,).
+
+        Where no token of the vocabulary fits, the text ends with the next one, and `check` raises the reason: other
+        texts of the batch go on.
+        """
         found = allowed_ids(self.matcher)
         accepting = self.matcher.is_accepting()
         mask = torch.from_numpy(found)
         for id in self.ends:
             if id < len(mask):
                 mask[id] = accepting
-        if not mask.any() and not accepting:
-            reason = self.matcher.stop_reason()
-            raise CannotDo(f"no token of this model's vocabulary can follow by the grammar ({reason}); simplify it")
+        if not accepting and not mask.any():
+            self.fail(CannotDo(f"no token of this model's vocabulary can follow by the grammar; {self.reason()}"))
+            mask = self.last_tokens(len(mask))
         return mask
 
     def advance(self, id: int) -> None:
         """Take the token that was generated."""
         if id in self.ends:
             self.ended = True
-        elif not self.matcher.consume_token(id):
-            raise GrammarViolation(f"token {id} does not follow the grammar ({error_sentence(self.matcher)})")
+        elif not self.ended and not self.matcher.consume_token(id):
+            self.fail(GrammarViolation(f"token {id} does not follow the grammar; {self.reason()}"))
+
+    def check(self, text: str) -> None:
+        """Raises the reason if a finished text is not what the grammar allows: CannotDo where no token could follow,
+        else GrammarViolation.
+        """
+        if self.failure is not None:
+            raise self.failure
+        self.grammar.check(text)
+
+    def fail(self, failure: ClearstoryError) -> None:
+        """End the text with an error."""
+        self.failure, self.ended = failure, True
+
+    def reason(self) -> str:
+        """What the matcher says of its state, as a way out."""
+        return f"it stopped with {self.matcher.stop_reason()}; simplify the grammar, or take another model"
+
+    def last_tokens(self, vocab: int) -> Bool[Tensor, "K"]:
+        """The tokens that may end a text that cannot be completed: end tokens, else any."""
+        ends = [id for id in self.ends if id < vocab]
+        mask = torch.full((vocab,), not ends)
+        mask[ends] = True
+        return mask
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:

@@ -42,7 +42,6 @@ class TokenTable:
         return self.encode(text)
 
 
-@lru_cache(maxsize=8)
 def grammar_tokens(tokenizer: Tokenizer, spelled: frozenset[str] = frozenset()) -> LLTokenizer:
     """The vocabulary of a tokenizer for grammars; computed once (a second for 50,000 tokens).
 
@@ -54,15 +53,19 @@ def grammar_tokens(tokenizer: Tokenizer, spelled: frozenset[str] = frozenset()) 
             f"this model's tokenizer ({tokenizer.kind}) puts white space between tokens by itself, so it cannot write "
             "JSON or follow a grammar; supported: BPE, Unigram, bytes and characters"
         )
-    special = tokenizer.special_tokens_mask
+    return cached_tokens(tokenizer, frozenset(np.flatnonzero(tokenizer.special_tokens_mask).tolist()), spelled)
+
+
+@lru_cache(maxsize=8)
+def cached_tokens(tokenizer: Tokenizer, special: frozenset[int], spelled: frozenset[str]) -> LLTokenizer:
+    """The same; `special` are the special tokens, which do not count where tokenizers are compared."""
     names = {tokenizer.ids[name] for name in spelled if name in tokenizer.ids}
     tokens = [
-        tokenizer.display_token(id).encode() if special[id] else tokenizer.token_bytes(id)
+        tokenizer.display_token(id).encode() if id in special else tokenizer.token_bytes(id)
         for id in range(tokenizer.vocab)
     ]
     encode = tokenizer.encode_parsing_special if spelled else tokenizer.encode
-    special_ids = [id for id in np.flatnonzero(special).tolist() if id not in names]
-    return build_tokens(TokenTable(tokens, special_ids, inside_text(encode, tokens)))
+    return build_tokens(TokenTable(tokens, sorted(special - names), inside_text(encode, tokens)))
 
 
 def inside_text(encode: Callable[[str], list[int]], tokens: Sequence[bytes]) -> Callable[[str], list[int]]:
@@ -110,7 +113,7 @@ def build_matcher(tokens: LLTokenizer, grammar: str) -> LLMatcher:
 
 def allowed_ids(matcher: LLMatcher) -> npt.NDArray[np.bool_]:
     """Which tokens may come next, (V,), without the end token."""
-    return np.frombuffer(matcher.compute_logit_bias(), np.uint8)[:-1] != 0
+    return np.not_equal(np.frombuffer(matcher.compute_logit_bias(), np.uint8)[:-1], 0)
 
 
 def error_sentence(matcher: LLMatcher) -> str:

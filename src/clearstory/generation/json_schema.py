@@ -21,19 +21,9 @@ MAX_SCHEMA_LENGTH = 2**18
 """Characters of a schema written as JSON."""
 
 ANNOTATIONS = frozenset(
-    [
-        "$schema",
-        "$comment",
-        "title",
-        "description",
-        "default",
-        "examples",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "discriminator",
-    ]
-)
+    ["$schema", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly",
+     "writeOnly", "discriminator"]
+)  # fmt: skip
 """Keywords that describe a value, and restrict nothing."""
 
 SCHEMA_MAPS = frozenset(["properties", "patternProperties", "$defs", "definitions"])
@@ -46,28 +36,10 @@ SUBSCHEMAS = frozenset(["items", "additionalProperties"])
 """Keywords whose value is a schema."""
 
 VALUES = frozenset(
-    [
-        "type",
-        "enum",
-        "const",
-        "required",
-        "minProperties",
-        "maxProperties",
-        "minItems",
-        "maxItems",
-        "minLength",
-        "maxLength",
-        "pattern",
-        "format",
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "$ref",
-        "$id",
-    ]
-)
+    ["type", "enum", "const", "required", "minProperties", "maxProperties", "minItems", "maxItems",
+     "minLength", "maxLength", "pattern", "format", "minimum", "maximum", "exclusiveMinimum",
+     "exclusiveMaximum", "multipleOf", "$ref", "$id"]
+)  # fmt: skip
 """Other keywords that restrict a value."""
 
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")

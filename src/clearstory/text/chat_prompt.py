@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -36,7 +36,7 @@ def encode_chat_prompt(
     try:
         return encode_chat(tokenizer, as_messages(text, system), today=today)
     except BadInput as error:
-        way_out = "leave the system message out, or read the text without the template: --raw (raw=True)"
+        way_out = "remove the system message, or use the text without the template: --raw (raw=True)"
         raise BadInput(
             f"{error}; {'--raw (raw=True) reads the text without it' if system is None else way_out}"
         ) from None
@@ -49,17 +49,18 @@ def encode_chat(
     answer: bool = True,
     continue_last: bool = False,
     today: datetime | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> EncodedText:
     """Token ids of a conversation in the tokenizer's chat template, with the header of the assistant's turn after it
     where `answer`; the user's text is that of the last message. `continue_last`: the ids end with the text of the last
-    message, which is the beginning of an answer.
+    message, which is the beginning of an answer. `tools`: functions that the assistant may call.
 
     Special tokens of the template are parsed, and the same strings in messages are plain text. The ids of ordinary text
     are those of `apply_chat_template` in transformers. Raises CannotDo for a tokenizer without a chat template,
     BadInput for a template that fails.
     """
-    chat = ChatFormat.of(tokenizer)
-    rendered = chat.render(messages, answer=answer and not continue_last, today=today, find_last=True)
+    chat = ChatFormat.of(tokenizer, tools=bool(tools))
+    rendered = chat.render(messages, answer=answer and not continue_last, today=today, find_last=True, tools=tools)
     return chat.encode(rendered.through(messages[-1]["content"]) if continue_last else rendered.pieces)
 
 
@@ -126,9 +127,9 @@ class ChatFormat:
     names: frozenset[str]
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> ChatFormat:
-        """The format of a tokenizer. Raises CannotDo for one without a chat template."""
-        template = ChatTemplate.from_tokenizer(tokenizer)
+    def of(cls, tokenizer: Tokenizer, *, tools: bool = False) -> ChatFormat:
+        """The format of a tokenizer, `tools`: with tools. Raises CannotDo for one without a chat template."""
+        template = ChatTemplate.from_tokenizer(tokenizer, tools=tools)
         added = {name for name in tokenizer.added_names if name in template.source}
         return cls(tokenizer, template, tokenizer.special_names | added)
 
@@ -137,7 +138,13 @@ class ChatFormat:
         return encode_pieces(self.tokenizer, pieces, add_special_tokens=False, names=self.names)
 
     def render(
-        self, messages: Sequence[Message], *, answer: bool, today: datetime | None = None, find_last: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        answer: bool,
+        today: datetime | None = None,
+        find_last: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> RenderedChat:
         """A conversation as the template writes it, with the header of the assistant's turn after it where `answer`.
 
@@ -146,15 +153,16 @@ class ChatFormat:
         today = today or datetime.now()
         marks = Marks.of(secrets.randbelow(10**12), sorted(self.names))
         marked = [self.mark(message, marks, whole=False) for message in messages]
-        held = marked != list(messages)
+        marked_tools = [hold_special(tool, marks, self.names) for tool in tools]
+        held = marked != list(messages) or marked_tools != list(tools)
         last = messages[-1].get("content") if find_last and messages and isinstance(messages[-1], dict) else None
         last = last if isinstance(last, str) else ""
         if last:
             marked[-1] = self.mark(messages[-1], marks, whole=True)
-        plain = self.template.render(messages, answer=answer, today=today)
+        plain = self.template.render(messages, answer=answer, today=today, tools=tools)
         if not (held or last or self.template.marks_generation):
             return RenderedChat(tuple(split_special(plain, self.names, start=None)))
-        written = self.template.render(marked, answer=answer, today=today, marks=marks.generation)
+        written = self.template.render(marked, answer=answer, today=today, marks=marks.generation, tools=marked_tools)
         if held or marks.remove(written) == plain:
             return RenderedChat(*marks.split(written, self.names, len(last) - len(last.lstrip())))
         # A template that reads its messages, and does not print them all alike.
@@ -175,7 +183,7 @@ class ChatFormat:
 def hold_special(value: Any, marks: Marks, names: frozenset[str]) -> Any:
     """A value of a message with these strings held back in its texts."""
     if isinstance(value, dict):
-        return {key: hold_special(each, marks, names) for key, each in value.items()}
+        return {marks.mark_special(key, names): hold_special(each, marks, names) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [hold_special(each, marks, names) for each in value]
     return marks.mark_special(value, names) if isinstance(value, str) else value

@@ -38,12 +38,15 @@ class ChatTemplate:
     tokens: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """The template saved with a tokenizer; of several, the one named default. Raises CannotDo if there is none."""
-        source = find_template(tokenizer.config)
+    def from_tokenizer(cls, tokenizer: Tokenizer, *, tools: bool = False) -> ChatTemplate:
+        """The template saved with a tokenizer; of several, the one named default, or with `tools` the one named
+        tool_use, if there is one. Raises CannotDo if there is none.
+        """
+        source = named_templates(tokenizer.config).get("tool_use") if tools else None
+        source = source or find_template(tokenizer.config)
         if source is None and (named := named_templates(tokenizer.config)):
             names = ", ".join(repr(name[:40]) for name in sorted(named)[:8])
-            raise BadInput(f"the model has the chat templates {names}, and none of them is named 'default'")
+            raise BadInput(f"the model has the chat templates {names}, but none named 'default'")
         if source is None:
             raise CannotDo(
                 "this model has no chat template, so it is not a chat model; use generate to continue a text"
@@ -62,12 +65,13 @@ class ChatTemplate:
         answer: bool = True,
         today: datetime | None = None,
         marks: tuple[str, str] = ("", ""),
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """The prompt of the messages, with special tokens as text, to be encoded by `Tokenizer.encode_parsing_special`.
 
         `answer`: end with the header of the assistant's turn (`add_generation_prompt`). `today` is for templates that
-        print the date. `marks` are put where {% generation %} begins and ends. Raises BadInput for invalid messages or
-        a template that fails.
+        print the date. `marks` are put where {% generation %} begins and ends. `tools`: functions that the assistant
+        may call, in the form of OpenAI's API. Raises BadInput for invalid messages or a template that fails.
         """
         check(messages)
         if len(self.source) > MAX_TEMPLATE_LENGTH:
@@ -78,7 +82,7 @@ class ChatTemplate:
             **self.tokens,
             "messages": [dict(message) for message in messages],
             "add_generation_prompt": answer,
-            "tools": None,
+            "tools": [dict(tool) for tool in tools] or None,
             "documents": None,
         }
 

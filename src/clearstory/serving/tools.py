@@ -1,0 +1,111 @@
+"""Tools: functions that a model may call, and the grammar that makes it call them as its chat template writes calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearstory.errors import BadInput
+from clearstory.generation.grammar import Grammar, json_rule
+from clearstory.generation.json_schema import check_schema
+from clearstory.text.tool_format import CALL_ID, ToolCallFormat
+
+NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
+"""The schema of the arguments of a function without parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A function that a model may call.
+
+    Args:
+        name: its name.
+        description: what it does, for the model.
+        parameters: JSON schema of its arguments, an object; None for a function without parameters.
+    """
+
+    name: str
+    description: str | None = None
+    parameters: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """JSON schema of the arguments: always an object."""
+        return {"type": "object", **self.parameters} if self.parameters else NO_PARAMETERS
+
+    def check(self) -> None:
+        """Raises JSONSchemaError or BadInput for parameters that are not supported."""
+        check_schema(self.schema)
+        if self.schema["type"] != "object":
+            raise BadInput(f"the parameters of the function '{self.name}' are no object; give a schema of type object")
+        Grammar.of_json_schema(self.schema)
+
+    def template_value(self) -> dict[str, Any]:
+        """The function as chat templates take it."""
+        described = {} if self.description is None else {"description": self.description}
+        return {"type": "function", "function": {"name": self.name, **described, "parameters": dict(self.schema)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolUse:
+    """The functions that an answer may call.
+
+    Args:
+        tools: the functions.
+        required: whether the answer must call one; otherwise it may be text.
+        parallel: whether it may call several.
+        format: how the model writes calls.
+    """
+
+    tools: tuple[Tool, ...]
+    required: bool
+    parallel: bool
+    format: ToolCallFormat
+
+    def grammar(self) -> Grammar:
+        """The grammar of the answer: text, calls, or text and then calls."""
+        form = self.format
+        more = f"({literal(form.between)} call)* " if self.parallel and form.between is not None else ""
+        calls = f"calls: call {more}{literal(form.end)}"
+        rules = [
+            f"call: {' | '.join(f'call{number}' for number in range(len(self.tools)))}",
+            *(
+                f"call{number}: {literal(tool.name + form.middle)} {json_rule(tool.schema)}"
+                for number, tool in enumerate(self.tools)
+            ),
+        ]
+        return Grammar.of_lark("\n".join([*self.start_rules(), calls, *rules]), form.spelled)
+
+    def start_rules(self) -> list[str]:
+        """The first rules of the grammar."""
+        begin, mark = self.format.begin, self.format.mark
+        if self.required:
+            return [f"start: {literal(begin)} calls"]
+        if not mark:  # text is what does not begin as a call does
+            first = regex_class(begin.lstrip()[:1])
+            return [f"start: TEXT | {literal(begin)} calls", rf"TEXT: /(\s*[^\s{first}](.|\n)*)?/"]
+        marked = json.dumps(mark)
+        return [
+            f"start: TEXT | head {literal(begin[len(mark) :])} calls",
+            rf"TEXT: /(.|\n)*/ & ~(/(.|\n)*/ {marked} /(.|\n)*/)",
+            rf"head[lazy]: /(.|\n)*/ {marked}",
+        ]
+
+
+def literal(text: str) -> str:
+    """A text as an expression of a grammar, with any id in the place of ids; empty for an empty text."""
+    return " /[a-zA-Z0-9]{9}/ ".join(json.dumps(part, ensure_ascii=False) for part in text.split(CALL_ID) if part)
+
+
+def regex_class(character: str) -> str:
+    """A character inside of a class of a regular expression."""
+    return f"\\{character}" if character in r"\[]^-/{}" else character
+
+
+def check_names(tools: Sequence[Tool]) -> None:
+    """Raises BadInput for two functions of one name."""
+    names = [tool.name for tool in tools]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise BadInput(f"two tools have the name '{repeated}'; give each its own")

@@ -1,0 +1,158 @@
+"""Formats of tool calls: how a chat template writes the calls of an assistant, found by letting it write some.
+
+| model | a call of f with {"x": 1} |
+|---|---|
+| Hermes, Qwen | <tool_call>, on the next line {"name": "f", "arguments": {"x": 1}}, on the next </tool_call> |
+| Llama 3 | {"name": "f", "parameters": {"x": 1}} |
+| Mistral | [TOOL_CALLS] [{"name": "f", "arguments": {"x": 1}, "id": "VvvODy9mT"}] |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from clearstory.errors import BadInput, CannotDo
+from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.tokenizers import Tokenizer
+
+CALL_ID = "\ufdd8"
+"""Stands for the id of a call, where a template writes it."""
+
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "</s>", "<|endoftext|>")
+"""Tokens that end a turn, besides a tokenizer's end token."""
+
+NAMES, KEYS, IDS = ("q1name", "q2name"), ("q1key", "q2key"), ("q1call111", "q2call222")
+"""Of the calls that a template is given to write. Mistral's ids have 9 letters and digits."""
+
+USER = {"role": "user", "content": "q0user"}
+NOW = datetime(2000, 1, 1)
+
+
+@dataclass(frozen=True)
+class ToolCallFormat:
+    """The text of calls: begin NAME middle ARGUMENTS, for each further call between NAME middle ARGUMENTS, then end.
+
+    Args:
+        begin: before the name of the first function.
+        middle: between a name and its arguments, which are a JSON object.
+        between: after the arguments of a call that another one follows; None where an answer has one call only.
+        end: after the last arguments.
+        mark: the text by which `begin` is recognized after other text, its own beginning; empty where calls begin an
+            answer.
+        spelled: special tokens in these texts.
+        arguments_as_text: whether the template takes arguments as JSON text, not as an object.
+    """
+
+    begin: str
+    middle: str
+    between: str | None
+    end: str
+    mark: str = ""
+    spelled: frozenset[str] = frozenset()
+    arguments_as_text: bool = False
+
+
+def find_tool_format(tokenizer: Tokenizer) -> ToolCallFormat:
+    """The format of a tokenizer's chat template; found once.
+
+    Raises CannotDo for a template without tools, and for one whose calls are not a name and a JSON object.
+    """
+    return cached_format(tokenizer, ChatTemplate.from_tokenizer(tokenizer, tools=True).source)
+
+
+@lru_cache(maxsize=8)
+def cached_format(tokenizer: Tokenizer, source: str) -> ToolCallFormat:
+    """The same; `source` is the template, which does not count where tokenizers are compared."""
+    template = ChatTemplate.from_tokenizer(tokenizer, tools=True)
+    if "q9tool" not in try_render(template, [USER], answer=True):
+        raise CannotDo(
+            "this model's chat template takes no tools; leave tools out, or serve a model that was trained to call them"
+        )
+    ends = {*TURN_ENDS} & {*tokenizer.special_names, *tokenizer.added_names}
+    if tokenizer.eos_token_id is not None:
+        ends.add(tokenizer.display_token(tokenizer.eos_token_id))
+    for as_text in (False, True):
+        if (found := read_calls(template, ends, as_text)) is not None:
+            begin, middle, between, end = found
+            spelled = {name for name in tokenizer.special_names if any(name in (part or "") for part in found)}
+            mark = mark_of(begin, tokenizer.special_names | tokenizer.added_names)
+            return ToolCallFormat(begin, middle, between, end, mark, frozenset(spelled), as_text)
+    raise CannotDo(
+        "this model's chat template does not write calls of tools as a name and a JSON object, the supported form; "
+        "leave tools out"
+    )
+
+
+def read_calls(template: ChatTemplate, ends: Collection[str], as_text: bool) -> tuple[str, str, str | None, str] | None:
+    """`begin`, `middle`, `between` and `end` of a format; None where the template writes no such calls."""
+    one = written_calls(template, 1, as_text)
+    two = written_calls(template, 2, as_text)
+    name, arguments = one.find(NAMES[0]), arguments_span(one, KEYS[0])
+    if name < 0 or arguments is None or arguments[0] < name:
+        return None
+    begin, middle = one[:name], one[name + len(NAMES[0]) : arguments[0]]
+    between, last = None, one[arguments[1] :]
+    first, second = arguments_span(two, KEYS[0]), arguments_span(two, KEYS[1])
+    if first is not None and second is not None and NAMES[1] in two[first[1] : second[0]]:
+        between = two[first[1] : two.index(NAMES[1], first[1])].replace(IDS[0], CALL_ID)
+        last = two[second[1] :]
+    stop = min((at for at in map(last.find, ends) if at >= 0), default=None)
+    if stop is None or NAMES[0] in begin + middle:
+        return None
+    end = last[:stop].replace(IDS[1], CALL_ID).replace(IDS[0], CALL_ID)
+    return begin, middle, between, end
+
+
+def written_calls(template: ChatTemplate, count: int, as_text: bool) -> str:
+    """What a template writes after the header of the assistant's turn for calls and their results; empty if it refuses
+    them.
+    """
+    calls: list[dict[str, Any]] = []
+    for index in range(count):
+        arguments = {KEYS[index]: 1}
+        function = {"name": NAMES[index], "arguments": json.dumps(arguments) if as_text else arguments}
+        calls.append({"id": IDS[index], "type": "function", "function": function})
+    results = [
+        {"role": "tool", "name": NAMES[index], "tool_call_id": IDS[index], "content": "0"} for index in range(count)
+    ]
+    prompt = try_render(template, [USER], answer=True)
+    whole = try_render(
+        template, [USER, {"role": "assistant", "content": "", "tool_calls": calls}, *results], answer=False
+    )
+    common = os.path.commonprefix([prompt, whole])  # noqa: RUF071  # by characters, as meant
+    return whole[len(common) :] if whole else ""
+
+
+def try_render(template: ChatTemplate, messages: list[dict[str, Any]], *, answer: bool) -> str:
+    """The text of a template with a tool; empty if it refuses the messages."""
+    parameters = {"type": "object", "properties": {"x": {"type": "integer", "description": "x"}}, "required": ["x"]}
+    tool = {"type": "function", "function": {"name": "q9tool", "description": "f", "parameters": parameters}}
+    try:
+        return template.render(messages, answer=answer, today=NOW, tools=[tool])
+    except BadInput:
+        return ""
+
+
+def arguments_span(text: str, key: str) -> tuple[int, int] | None:
+    """Where the arguments with this key stand, as a JSON object."""
+    found = re.search(rf'\{{\s*"{key}"\s*:\s*1\s*\}}', text)
+    return None if found is None else found.span()
+
+
+def mark_of(begin: str, names: Collection[str]) -> str:
+    """The part of `begin` that no other text has: a token of the vocabulary, or the first word before the JSON.
+
+    >>> mark_of('<tool_call>\\\\n{"name": "', []), mark_of('{"name": "', [])
+    ('<tool_call>', '')
+    """
+    head = begin.split("{", 1)[0].lstrip()
+    token = max((name for name in names if head.startswith(name)), key=len, default="")
+    word = token or (head.split()[0] if head.split() else "")
+    return begin[: begin.index(word) + len(word)] if word else ""
