@@ -14,6 +14,8 @@ ClearstoryError
 ├── DiskError            a file that the system does not let us read or write; says which, and why
 │   └── OutOfSpace       a full disk; says how much was needed
 ├── GrammarViolation     a generated text that does not follow the grammar it was generated under: an error of ours
+├── Overloaded           more requests than a served model takes, or one that took too long; says the limit
+├── RemoteServerError    a server that cannot be reached, refuses a request, or ends in the middle; says which, and why
 ├── MissingExtra         an optional dependency that is not installed; says how to install it
 └── CannotDo             something this kind of model does not support; says which models do
 """
@@ -25,7 +27,7 @@ from difflib import get_close_matches
 
 
 class ClearstoryError(Exception):
-    """The base class of all errors that this library raises on purpose."""
+    """Base class of all errors that this library raises."""
 
 
 class BadInput(ClearstoryError):
@@ -78,6 +80,14 @@ class OutOfSpace(DiskError):
 
 class GrammarViolation(ClearstoryError):
     """A generated text that does not follow the grammar it was generated under: an error of this library."""
+
+
+class Overloaded(ClearstoryError):
+    """More requests than a served model takes at a time, or a request that took longer than it may."""
+
+
+class RemoteServerError(ClearstoryError):
+    """A server that cannot be reached, refuses a request, or ends in the middle of an answer."""
 
 
 class MissingExtra(ClearstoryError):

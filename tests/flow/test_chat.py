@@ -126,7 +126,7 @@ def test_lora_trains_a_base_model_with_an_added_template(home: Path, tmp_path: P
     assert "<|im_start|>assistant" in tokenizer.config["chat_template"]
     assert tokenizer.eos_token_id == CHAT.ids["<|im_end|>"]
     session = clearstory.chat(result.folder, max_tokens=2)
-    assert tokenizer.eos_token_id in session.prompt_format.eos_token_ids
+    assert tokenizer.eos_token_id in session.partner.prompt_format.eos_token_ids
     assert session.ask("a").ids
 
 
@@ -169,8 +169,8 @@ def test_each_turn_reads_what_is_new_and_answers_as_if_all_were_read(config: Any
     for turn, text in enumerate(("a</think>b", "c<|im_end|>", "  d\n")):
         answer = session.ask(text)
         shown = session.messages[: 2 * turn + 1]
-        prompt = encode_chat(opened.tokenizer, shown, today=session.today).ids
-        ends = session.prompt_format.eos_token_ids
+        prompt = encode_chat(opened.tokenizer, shown, today=session.partner.today).ids
+        ends = session.partner.prompt_format.eos_token_ids
         anew = generate(opened.model, prompt, Sampling(temperature=0, max_tokens=6), eos_token_id=ends)
         assert [each.id for each in anew] == list(answer.ids)
         assert answer.prompt_tokens == len(prompt)
@@ -207,7 +207,7 @@ def test_messages_are_taken_back_changed_saved_and_loaded(tmp_path: Path) -> Non
     for contents, sentence in (
         ("[]", "at least one"),
         ("{", "not valid JSON"),
-        ('{"a": 1}', "no conversation in a known"),
+        ('{"a": 1}', "not a supported conversation"),
     ):
         (tmp_path / "bad.json").write_text(contents, encoding="utf-8")
         with pytest.raises(BadInput, match=sentence):
@@ -275,7 +275,8 @@ def test_what_cannot_chat_is_refused_with_the_way_out(home: Path) -> None:
 
 def test_settings_of_sampling_reach_the_answer() -> None:
     plain = clearstory.chat(random_model(), max_tokens=8, seed=1).ask("a").ids
-    for setting in ({"top_k": 1}, {"top_p": 0.01}, {"min_p": 0.99}, {"repetition_penalty": 9.0}):
+    penalties = ({"repetition_penalty": 9.0}, {"presence_penalty": 2.0}, {"frequency_penalty": 2.0})
+    for setting in ({"top_k": 1}, {"top_p": 0.01}, {"min_p": 0.99}, *penalties):
         assert clearstory.chat(random_model(), max_tokens=8, seed=1, **setting).ask("a").ids != plain, setting
     session = clearstory.chat(random_model(), max_tokens=8, seed=1)
     assert session.ask("a").ids == plain

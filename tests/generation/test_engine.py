@@ -10,7 +10,8 @@ import torch
 
 from clearstory.errors import BadInput, BadSetting, ContextOverflow, VocabularyMismatch
 from clearstory.generation.beam_search import beam_search
-from clearstory.generation.engine import Engine, generate, group_by_length
+from clearstory.generation.engine import Engine, generate
+from clearstory.generation.prefill import PromptChunk, group_by_length
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import inference_mode
 from clearstory.models.build import build
@@ -103,16 +104,9 @@ def test_a_length_penalty_changes_what_is_best(model: torch.nn.Module) -> None:
     )
 
 
-def test_new_requests_of_similar_lengths_are_prefilled_together() -> None:
-    engine = Engine(shaken(TINY_CLEAR))
-    for length in (3, 20, 4, 21, 4, 10):
-        engine.add([1] * length, GREEDY)
-    assert [[len(request.unread) for request in group] for group in group_by_length(list(engine.waiting))] == [
-        [3],
-        [4, 4],
-        [10],
-        [20, 21],
-    ]
+def test_chunks_of_similar_lengths_are_read_together() -> None:
+    chunks = [PromptChunk([1] * length) for length in (3, 20, 4, 21, 4, 10)]
+    assert [[chunk.length for chunk in group] for group in group_by_length(chunks)] == [[3], [4, 4], [10], [20, 21]]
 
 
 @pytest.mark.parametrize("config", [TINY_CLEAR, TINY_RECALL, TINY_LSTM, TINY_HMM])

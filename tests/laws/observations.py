@@ -299,8 +299,8 @@ STEPPING = (
     "precision", "initialization", "seed",
 )  # fmt: skip
 WRITING = (
-    "prompt", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "beam", "seed", "int8",
-    "precision", "device",
+    "prompt", "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "beam", "seed", "int8", "precision", "device",
 )  # fmt: skip
 
 OBSERVED: dict[str, Observation] = {
@@ -486,7 +486,8 @@ OBSERVED: dict[str, Observation] = {
             "seed": "test_lines_of_standard_input_are_messages",
             "stop": "test_lines_of_standard_input_are_messages",
             **dict.fromkeys(
-                ("top_k", "top_p", "min_p", "repetition_penalty"), "test_settings_of_sampling_reach_the_answer"
+                ("top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+                "test_settings_of_sampling_reach_the_answer",
             ),
         }.items()
     },

@@ -149,8 +149,10 @@ class ChatTerminal:
         if value:
             self.session.set(name, value.strip())
         sampling = self.session.sampling
-        names = [name] if value else ["max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
-        self.note(", ".join(f"{each} {getattr(sampling, each)}" for each in names))
+        penalties = ["repetition_penalty", "presence_penalty", "frequency_penalty"]
+        names = [name] if value else ["max_tokens", "temperature", "top_k", "top_p", "min_p", *penalties]
+        values = {each: getattr(sampling, each) for each in names}
+        self.note(", ".join(f"{each} {"the model's" if value is None else value}" for each, value in values.items()))
 
     def stats(self, argument: str) -> None:
         """Show numbers of the conversation."""
@@ -169,11 +171,12 @@ class ChatTerminal:
         self.output.stderr.print(sentence, style="dim")
 
 
-def describe(answer: ChatAnswer, max_tokens: int) -> str:
+def describe(answer: ChatAnswer, max_tokens: int | None) -> str:
     """Speed and ending of an answer, in one line."""
-    parts = [f"{len(answer.ids):,} tokens, {answer.tokens_per_second:.1f} tokens per second"]
+    parts = [f"{answer.generated_tokens:,} tokens, {answer.tokens_per_second:.1f} tokens per second"]
     if answer.finished == "length":
-        parts.append(f"cut after {max_tokens:,} tokens (/set max_tokens {2 * max_tokens})")
+        most = max_tokens or answer.generated_tokens
+        parts.append(f"cut after {most:,} tokens (/set max_tokens {2 * most})")
     elif answer.finished == "context":
         parts.append(
             "the context is full: take turns back (/undo), begin anew (/clear), or open it with --truncate left"

@@ -9,23 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.models.base import LanguageModel, State, TokenBatch, initial_state
+from clearstory.models.base import LanguageModel, State, TokenBatch
+from clearstory.models.transformer.cache import KVCache
 
 
 class DecodingBatch(Protocol):
-    """Sequences that read one token each at a step; others join with a prompt, and any may leave."""
+    """Sequences that read one token each at a step; others join after their prompts, and any may leave."""
 
     @property
     def lengths(self) -> list[int]:
         """Number of tokens processed in each sequence."""
 
-    def add(
-        self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], past: State | None = None
-    ) -> Float[Tensor, "N K"]:
-        """Add sequences after the others; the hidden states after their prompts, (N, K).
-
-        `past`: the state of the sequences before these tokens.
-        """
+    def add(self, state: Any) -> None:
+        """Add the sequences of a state after the others."""
 
     def state(self, index: int) -> State | None:
         """The state of one sequence; None where it is no part that can be taken out."""
@@ -62,21 +58,6 @@ def model_device(model: object) -> torch.device:
     return torch.device("cpu")
 
 
-def process_prompts(
-    model: LanguageModel,
-    device: torch.device,
-    prompts: Sequence[Sequence[int]],
-    sources: Sequence[Sequence[int]],
-    past: State | None = None,
-) -> tuple[Float[Tensor, "N K"], State]:
-    """The hidden states after prompts, (N, K), and their state."""
-    tokens = TokenBatch.from_sequences(prompts, device)
-    before = initial_state(model, len(prompts), sources, device) if past is None else past
-    hidden, state = model.forward(tokens, before)
-    assert state is not None
-    return hidden[torch.arange(len(prompts), device=hidden.device), tokens.last_positions()], state
-
-
 class StateBatch:
     """Sequences in one state, of any model."""
 
@@ -89,13 +70,9 @@ class StateBatch:
         """Number of tokens processed in each sequence."""
         return [length for state in self.states for length in state.lengths]
 
-    def add(
-        self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], past: State | None = None
-    ) -> Float[Tensor, "N K"]:
-        """Add sequences after the others; the hidden states after their prompts, (N, K)."""
-        hidden, state = process_prompts(self.model, self.device, prompts, sources, past)
+    def add(self, state: State) -> None:
+        """Add the sequences of a state after the others."""
         self.states.append(state)
-        return hidden
 
     def state(self, index: int) -> State:
         """The state of one sequence."""
@@ -133,13 +110,9 @@ class CacheBatch:
         """Number of tokens processed in each sequence."""
         return self.decoder.lengths
 
-    def add(
-        self, prompts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]], past: State | None = None
-    ) -> Float[Tensor, "N K"]:
-        """Add sequences after the others; the hidden states after their prompts, (N, K)."""
-        hidden, state = process_prompts(self.model, self.device, prompts, sources, past)
-        self.decoder.add(cast(Any, state))
-        return hidden
+    def add(self, state: KVCache) -> None:
+        """Add the sequences of a cache after the others."""
+        self.decoder.add(state)
 
     def state(self, index: int) -> None:
         """None: the cache of all sequences is one."""

@@ -1,7 +1,8 @@
 """Generation by sampling: `Engine` for many requests at once (continuous batching), `generate` for one.
 
-Every call of `Engine.next_tokens` gives each running request one token. New requests join the batch at any time, and
-finished ones leave it; the tokens of a request do not depend on the others.
+Every call of `Engine.next_tokens` gives each running request one token. New requests join the batch at any time, after
+their prompts have been read (prefill.py), and finished ones leave it; the tokens of a request do not depend on the
+others.
 """
 
 from __future__ import annotations
@@ -9,103 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from clearstory.errors import BadSetting
-from clearstory.generation.constraints import EndTokens, TokenConstraints, end_token_ids
-from clearstory.generation.decoding_batch import decoding_batch
-from clearstory.generation.sampling import sample_tokens
+from clearstory.errors import BadSetting, VocabularyMismatch
+from clearstory.generation.constraints import EndTokens, TokenConstraints, TokenMask, end_token_ids
+from clearstory.generation.decoding_batch import decoding_batch, model_device
+from clearstory.generation.prefill import Prefill
+from clearstory.generation.prefix_cache import PrefixCache
+from clearstory.generation.request import GenerationRequest, StepOutput
+from clearstory.generation.request import Token as Token
+from clearstory.generation.sampling import NextTokenScores, choose_tokens
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import LanguageModel, State, inference_mode
 from clearstory.models.prompts import Truncation, keep_recent_half, prepare_prompt, prepare_source
-
-PREFILL_TOKENS = 4096
-"""Largest number of tokens, padding included, that new requests read at once; it bounds the memory of a forward pass.
-"""
-
-
-@dataclass(frozen=True)
-class Token:
-    """A token of a text, and what the model's own distribution says of it, before cuts and penalties.
-
-    Args:
-        id: its id.
-        logprob: its log-probability in nats.
-        top: the likeliest tokens in its place, likeliest first: ids and log-probabilities.
-    """
-
-    id: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """The next token of a request. `finished` is "eos" or "length" when it is the last one, else None."""
-
-    request: int
-    token: Token
-    finished: Literal["eos", "length"] | None
-
-
-@dataclass
-class GenerationRequest:
-    """A request in progress.
-
-    Args:
-        request: its number.
-        sampling: its settings.
-        eos_token_ids: the tokens that end it.
-        generator: its random generator.
-        ids: the prompt and the tokens generated so far.
-        unread: tokens the model has not read yet.
-        source: source ids of an encoder-decoder.
-        constraints: which tokens may be generated; None for all.
-        n_generated: number of tokens generated so far.
-        state: the model's state before the unread tokens; None where it has read none.
-        keep_state: whether the state is kept when the request is finished.
-    """
-
-    request: int
-    sampling: Sampling
-    eos_token_ids: tuple[int, ...]
-    generator: Generator
-    ids: list[int]
-    unread: Sequence[int]
-    source: Sequence[int] = ()
-    constraints: TokenConstraints | None = None
-    n_generated: int = 0
-    state: State | None = None
-    keep_state: bool = False
-
-    @property
-    def prefill_length(self) -> int:
-        """Length of the longer of prompt and source."""
-        return max(len(self.unread), len(self.source))
-
-    def append_token(self, token: Token) -> StepOutput:
-        """Append a token, and return it as the request's output."""
-        self.ids.append(token.id)
-        self.unread = (token.id,)
-        self.n_generated += 1
-        ended = token.id in self.eos_token_ids
-        return StepOutput(self.request, token, "eos" if ended else "length" if self.is_full(0) else None)
-
-    def is_full(self, more: int) -> bool:
-        """Whether the text has its largest length with this many more tokens."""
-        longest = None if self.constraints is None else self.constraints.max_length
-        too_long = longest is not None and len(self.ids) + more >= longest
-        return too_long or self.n_generated + more >= self.sampling.max_tokens
-
-    def constrain(self, logits: Float[Tensor, "V"]) -> Float[Tensor, "V"]:
-        """Logits of the next token without tokens that must not be generated."""
-        if self.constraints is None:
-            return logits
-        return self.constraints.apply(logits, self.ids, self.n_generated, self.is_full(1), self.eos_token_ids)
 
 
 def generate(
@@ -163,8 +83,11 @@ class Engine:
 
     Args:
         model: any LanguageModel.
-        max_running: largest number of requests in the batch; others wait.
+        max_running: largest number of requests that are read or run; others wait.
         suppress_tokens: ids that are never generated.
+        prefill_tokens: about the largest number of prompt tokens that one step reads, so that long prompts do not keep
+            running requests waiting; None to read all waiting prompts in the next step.
+        prefix_cache: beginnings of prompts that are kept for later ones; None for none.
         states: states of finished requests that were added with `keep_state`.
 
     >>> from clearstory.models.build import build
@@ -179,6 +102,8 @@ class Engine:
     model: LanguageModel
     max_running: int = 64
     suppress_tokens: tuple[int, ...] = ()
+    prefill_tokens: int | None = None
+    prefix_cache: PrefixCache | None = None
     waiting: deque[GenerationRequest] = field(default_factory=deque)
     running: list[GenerationRequest] = field(default_factory=list)  # in the order of `batch`
     n_requests: int = 0
@@ -188,12 +113,15 @@ class Engine:
     def __post_init__(self) -> None:
         if self.max_running < 1:
             raise BadSetting(f"max_running is {self.max_running}; an engine runs at least 1 request at once")
+        if self.prefill_tokens is not None and self.prefill_tokens < 1:
+            raise BadSetting(f"prefill_tokens is {self.prefill_tokens}; an engine reads at least 1 token of a prompt")
         self.batch = decoding_batch(self.model, self._batched)
+        self.prefill = Prefill(self.model, model_device(self.model), self.prefix_cache)
 
     @property
     def has_unfinished(self) -> bool:
         """Whether any request is unfinished."""
-        return bool(self.waiting or self.running)
+        return bool(self.waiting or self.prefill.requests or self.running)
 
     def add(
         self,
@@ -205,17 +133,33 @@ class Engine:
         truncate: Truncation | None = None,
         source: Sequence[int] | None = None,
         constraints: TokenConstraints | None = None,
+        token_mask: TokenMask | None = None,
+        top_logprobs: int = 0,
+        prompt_logprobs: int | None = None,
         state: State | None = None,
         keep_state: bool = False,
     ) -> int:
-        """Add a request and return its number. Arguments and errors are those of `generate`.
+        """Add a request and return its number. The other arguments and the errors are those of `generate`.
 
-        `state`: the state of a sequence that has read the first tokens of the prompt, but not the last; only the others
-        are read. `keep_state`: the request's own state is put into `states` when it is finished; see `state_of`, too.
+        Args:
+            prompt: prompt ids.
+            sampling: how tokens are chosen.
+            token_mask: which tokens a grammar allows; the text ends when it is finished.
+            top_logprobs: number of alternatives of each generated token.
+            prompt_logprobs: number of alternatives of each prompt token after the first; None for no scores of these.
+            state: the state of a sequence that has read the first tokens of the prompt, but not the last; only the
+                others are read.
+            keep_state: whether the request's own state is put into `states` when it is finished; see `state_of`, too.
         """
         if sampling.beam > 1:
             raise BadSetting(
                 f"beam is {sampling.beam}, and an engine samples; use generation.beam_search.beam_search instead"
+            )
+        wrong = next((id for id, _ in sampling.logit_bias if not 0 <= id < self.model.vocab), None)
+        if wrong is not None:
+            raise VocabularyMismatch(
+                f"logit_bias has token id {wrong:,}, and the model's vocabulary has ids from 0 to "
+                f"{self.model.vocab - 1:,}; leave it out"
             )
         source_ids = prepare_source(self.model, source, truncate)
         ids = prepare_prompt(self.model, prompt, start_token_id, truncate)
@@ -225,8 +169,10 @@ class Engine:
         else:
             generator.manual_seed(sampling.seed)
         ends, unread = end_token_ids(eos_token_id), tuple(ids[0 if state is None else state.lengths[0] :])
-        request = GenerationRequest(self.n_requests, sampling, ends, generator, ids, unread, source_ids, constraints)
-        request.state, request.keep_state = state, keep_state
+        request = GenerationRequest(
+            self.n_requests, sampling, ends, generator, ids, unread, source_ids, constraints, token_mask, top_logprobs,
+            prompt_logprobs, keep_state, state,
+        )  # fmt: skip
         self.waiting.append(request)
         self.n_requests += 1
         return request.request
@@ -234,6 +180,7 @@ class Engine:
     def cancel(self, request: int) -> None:
         """Remove a request; a finished one is ignored."""
         self.waiting = deque(each for each in self.waiting if each.request != request)
+        self.prefill.requests = [each for each in self.prefill.requests if each.request != request]
         self.retain([each.request != request for each in self.running])
 
     def state_of(self, request: int) -> State | None:
@@ -243,24 +190,30 @@ class Engine:
         return self.batch.state([each.request for each in self.running].index(request))
 
     def next_tokens(self) -> list[StepOutput]:
-        """One token for each running request, in the order they were added, after waiting ones have joined."""
+        """One token for each running request, in the order they were added, after waiting ones have been read.
+
+        With `prefill_tokens` there may be none yet.
+        """
         with inference_mode(self.model):
             hidden = self.forward()
             if hidden is None:
                 return []
-            logits = self.model.logits(hidden)
+            scores = NextTokenScores.of(self.model.logits(hidden))
             running = self.running
-            ids, logprobs = sample_tokens(
-                logits,
+            ids = choose_tokens(
+                scores.logits,
                 [each.sampling for each in running],
                 [each.generator for each in running],
                 [each.ids if each.sampling.repetition_penalty != 1 else () for each in running],
                 self.suppress_tokens,
-                self.constrain if any(each.constraints for each in running) else None,
+                self.constrain if any(each.is_constrained for each in running) else None,
+                [each.generated if each.sampling.changes_generated else () for each in running],
             )
+            top = scores.likeliest([each.top_logprobs for each in running])
+            logprobs = scores.logprobs(ids)
         outputs = [
-            request.append_token(Token(id, logprob))
-            for request, id, logprob in zip(running, ids.tolist(), logprobs.tolist(), strict=True)
+            request.append_token(Token(*token))
+            for request, *token in zip(running, ids.tolist(), logprobs.tolist(), top, strict=True)
         ]
         for request, output in zip(running, outputs, strict=True):
             if output.finished and request.keep_state and (state := self.state_of(request.request)) is not None:
@@ -284,19 +237,22 @@ class Engine:
             self.batch.select(indices)
 
     def forward(self) -> Tensor | None:
-        """Let every request read its unread tokens; hidden states after the last of each, (R, W)."""
+        """Let every running request read its last token, and those that wait their prompts, as far as a step reads
+        them; hidden states after the last token of each that has read all, (R, W).
+        """
         continuing, restarting = self.split_by_context()
         self.select(continuing)
         vectors = []
         if self.running:
             vectors.append(self.batch.step([request.unread[0] for request in self.running]))
-        n_joining = min(len(self.waiting), self.max_running - len(self.running) - len(restarting))
-        prefilling = restarting + [self.waiting.popleft() for _ in range(n_joining)]
-        for group in group_by_length(prefilling):
-            unread, sources = [request.unread for request in group], [request.source for request in group]
-            vectors.append(self.batch.add(unread, sources, group[0].state))
-            group[0].state = None
-            self.running = self.running + group
+        for request in restarting:
+            self.prefill.add(request)
+        while self.waiting and len(self.running) + len(self.prefill.requests) < self.max_running:
+            self.prefill.add(self.waiting.popleft())
+        for read in self.prefill.read(self.prefill_tokens):
+            vectors.append(read.hidden)
+            self.batch.add(read.state)
+            self.running = self.running + read.requests
         if not vectors:
             return None
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
@@ -313,23 +269,3 @@ class Engine:
                 request.unread = keep_recent_half(request.ids, context)
                 restarting.append(request)
         return continuing, restarting
-
-
-def group_by_length(requests: Sequence[GenerationRequest]) -> Iterator[list[GenerationRequest]]:
-    """Requests in groups to prefill together: of similar lengths, of at most PREFILL_TOKENS tokens; one with a state is
-    alone.
-    """
-    group: list[GenerationRequest] = []
-    for request in sorted(requests, key=lambda request: request.prefill_length):
-        # Sorted: this request would be the longest of its group, the first is the shortest.
-        n_tokens = request.prefill_length * (len(group) + 1)
-        alone = request.state is not None or any(each.state is not None for each in group)
-        unlike = n_tokens > PREFILL_TOKENS or any(
-            request.prefill_length > 1.25 * each.prefill_length for each in group[:1]
-        )
-        if group and (alone or unlike):
-            yield group
-            group = []
-        group.append(request)
-    if group:
-        yield group

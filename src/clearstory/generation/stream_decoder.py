@@ -22,7 +22,7 @@ class StreamDecoder:
 
     Bytes that are not UTF-8 become U+FFFD, as in `bytes.decode(errors="replace")`; those of an incomplete character are
     held back. The pieces from `push` and `flush` joined together are the text; `stopped` says whether a stop string
-    ended it.
+    ended it, `new_bytes` which bytes the last id added.
 
     >>> class Bytes:
     ...     def decode_bytes(self, ids):
@@ -40,6 +40,7 @@ class StreamDecoder:
         self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self.held_back = ""
         self.stopped = False
+        self.new_bytes = b""
 
     def push(self, id: int) -> str:
         """The text that is final after this id; nothing after a stop string."""
@@ -50,8 +51,8 @@ class StreamDecoder:
         after = self.tokenizer.decode_bytes(self.recent_ids)
         del self.recent_ids[:-CONTEXT_TOKENS]
         # Where a token changes the text before it (few tokenizers do), only its own bytes are taken.
-        new = after[len(before) :] if after.startswith(before) else self.tokenizer.decode_bytes([id])
-        return self._release(self.utf8.decode(new))
+        self.new_bytes = after[len(before) :] if after.startswith(before) else self.tokenizer.decode_bytes([id])
+        return self._release(self.utf8.decode(self.new_bytes))
 
     def flush(self) -> str:
         """The text that is still held back, at the end of the ids."""

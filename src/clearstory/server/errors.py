@@ -20,6 +20,7 @@ from clearstory.errors import (
     Diverged,
     GrammarViolation,
     MissingExtra,
+    Overloaded,
     UnknownName,
     VocabularyMismatch,
 )
@@ -74,8 +75,12 @@ class RequestError(ClearstoryError):
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """Types of errors by status; "server_error" for other statuses from 500 on, "invalid_request_error" below."""
 
+RETRY_SECONDS = 2
+"""Seconds after which a request with status 503 may be sent again, as the header Retry-After says."""
+
 CODES: tuple[tuple[type[Exception], int, str | None], ...] = (
     (ContextOverflow, 400, "context_length_exceeded"),
+    (Overloaded, 503, "overloaded"),
     (CannotDo, 400, "unsupported_by_model"),
     (MissingExtra, 400, "not_installed"),
     (UnknownName, 400, "unknown_name"),
@@ -85,6 +90,7 @@ CODES: tuple[tuple[type[Exception], int, str | None], ...] = (
     (DiskError, 503, "model_unavailable"),
     (CorruptFile, 503, "model_unavailable"),
     (Diverged, 503, "model_unavailable"),
+    (Overloaded, 503, "overloaded"),
     (GrammarViolation, 500, "grammar_violation"),
     (ClearstoryError, 400, None),
     (OverflowError, 400, "invalid_value"),
@@ -109,7 +115,7 @@ def to_request_error(error: BaseException) -> RequestError:
     for kind, status, code in CODES:
         if isinstance(error, kind):
             message = str(error) if isinstance(error, ClearstoryError) else UNCOMPUTABLE
-            return RequestError(message, code=code, status=status, retry_after=5 if code == "overloaded" else None)
+            return RequestError(message, code=code, status=status, retry_after=RETRY_SECONDS if status == 503 else None)
     name = type(error).__name__
     return RequestError(f"internal error ({name}); the log of the server says where", code="internal_error", status=500)
 
@@ -125,11 +131,6 @@ def model_not_found(name: str, known: str) -> RequestError:
         code="model_not_found",
         status=404,
     )
-
-
-def overloaded(message: str, retry_after: int) -> RequestError:
-    """The error for a request beyond the queue."""
-    return RequestError(message, code="overloaded", status=503, retry_after=retry_after)
 
 
 def shorten(text: str, limit: int) -> str:

@@ -1,4 +1,4 @@
-"""Requests for text to a served model, and the events by which it is returned."""
+"""Requests to a served model, and the events by which generated text is returned."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clearstory.generation.constraints import TokenConstraints, TokenMask
-from clearstory.generation.engine import Token
+from clearstory.generation.request import PromptReading as PromptReading
+from clearstory.generation.request import Token as Token
 from clearstory.generation.settings import Sampling
 from clearstory.models.prompts import Truncation
 
@@ -53,21 +54,6 @@ class TextRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptReading:
-    """What is known of a request's prompt when its first token is chosen.
-
-    Args:
-        n_tokens: number of prompt tokens, of the source for an encoder-decoder.
-        n_cached: how many of them were not read again, since an earlier prompt began with the same tokens.
-        tokens: the prompt tokens after the first with their log-probabilities, where the request asked for them.
-    """
-
-    n_tokens: int
-    n_cached: int = 0
-    tokens: tuple[Token, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class TextEvent:
     """One generated token of a request, and the text that has become final with it.
 
@@ -84,3 +70,18 @@ class TextEvent:
     text: str
     finish: StopReason | None = None
     prompt: PromptReading | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorRequest:
+    """The vectors of several texts.
+
+    Args:
+        rows: ids of each text as the model reads it: those of `ServedModel.vector_inputs`.
+        skipped: number of first ids of each row that are not pooled: that of the same inputs.
+        normalize: whether each vector has length 1.
+    """
+
+    rows: tuple[tuple[int, ...], ...]
+    skipped: int = 0
+    normalize: bool = False

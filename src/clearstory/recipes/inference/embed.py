@@ -35,7 +35,7 @@ max: largest value of each dimension; last: hidden state of the last token; pool
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Texts and their vectors, (N, W); `pooling` says how they were made, `note` where nobody has chosen that."""
+    """Texts and their vectors, (N, W), with their pooling; `note` reports the pooling if it was chosen by default."""
 
     texts: tuple[str, ...]
     vectors: npt.NDArray[np.float32]
@@ -66,14 +66,14 @@ def embed(
     prompt: str | None = None,
     int8: bool = False,
 ) -> Embeddings:
-    """One vector for each text; with `normalize`, of length 1.
+    """Compute a vector for each text; with `normalize`, of length 1.
 
-    By default, vectors are pooled as the model's folder says (modules.json of sentence-transformers), else by mean, and
-    of models that are no encoders from the last token. Of a model with a classification head, the backbone is used.
-    `prompt` names one of the folder's prompts, which is put before each text. With `int8`, the linear layers of the
-    blocks are rounded to 8 bits: two to three times as fast on a processor.
+    By default, the pooling is read from the model's folder (modules.json of sentence-transformers); otherwise it is the
+    mean for encoders, and the last token for other models. For a model with a classification head, the backbone is
+    used. `prompt` is the name of a prompt in the folder that is prepended to each text. With `int8`, the linear layers
+    of the blocks are rounded to 8 bits, which is two to three times as fast on a CPU.
 
-    A text that names a file is replaced by the lines of the file. Raises CannotDo for a model without hidden states,
+    A text that is the path of a file is replaced by the lines of the file. Raises CannotDo for a model without hidden states,
     ContextOverflow for a text that is too long.
 
     >>> import clearstory
@@ -121,22 +121,39 @@ class Embedder:
         normalize: bool = False,
     ) -> npt.NDArray[np.float32]:
         """A vector of each text, (N, W)."""
-        network, pipeline = self.network, self.pipeline
-        if pipeline is None and prompt is not None:
+        inputs = self.inputs(prompt, truncate)
+        rows = inputs(texts)
+        network = inference_encoder(self.network, int8=self.int8, n_tokens=sum(map(len, rows)))
+        return self.vectors_of_ids(rows, network, inputs.skipped, batch_size, normalize)
+
+    def inputs(self, prompt: str | None = None, truncate: TruncationSide | None = None) -> SentenceInputs:
+        """How texts become ids. Raises CannotDo for a prompt that the model's folder does not have."""
+        if self.pipeline is None and prompt is not None:
             raise CannotDo(
                 f"this model's folder has no prompts, so prompt {prompt[:60]!r} cannot be used; leave it out"
             )
-        before = "" if pipeline is None else pipeline.prompt(prompt)
-        inputs = SentenceInputs.of_model(network, self.tokenizer, pipeline, before, truncate)
-        rows = inputs(texts)
+        before = "" if self.pipeline is None else self.pipeline.prompt(prompt)
+        return SentenceInputs.of_model(self.network, self.tokenizer, self.pipeline, before, truncate)
+
+    def vectors_of_ids(
+        self,
+        rows: Sequence[Sequence[int]],
+        network: Any,
+        skipped: int = 0,
+        batch_size: int = 32,
+        normalize: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """A vector of each row of ids, (N, W), by the model or its inference form; the first `skipped` tokens of each
+        row are not pooled.
+        """
+        pipeline = self.pipeline
         vectors: list[npt.NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * len(rows)
-        network = inference_encoder(network, int8=self.int8, n_tokens=sum(map(len, rows)))
         with inference_mode(network):
             for batch in batches_by_length(rows, batch_size):
                 tokens = TokenBatch.from_sequences([rows[index] for index in batch], next(network.parameters()).device)
                 hidden = hidden_states(backbone_of(network), tokens)
                 if pipeline is not None:
-                    pooled = pipeline.pool(hidden, tokens, inputs.skipped)
+                    pooled = pipeline.pool(hidden, tokens, skipped)
                 else:
                     pooled = network.pool(hidden) if self.pooling == "pooled" else pool(hidden, tokens, self.pooling)
                 pooled = torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled
@@ -163,8 +180,8 @@ def load_embedder(
     network, tokenizer = load_model_and_tokenizer(opened, device)
     if not has_capability(network, Capability.EMBEDDINGS) or reads_source(network):
         raise CannotDo(
-            f"this model ({family_name(network)}) gives no vectors, which are pooled from the hidden states of one "
-            "stack of layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
+            f"this model ({family_name(network)}) has no sentence vectors, which are pooled from the hidden states of "
+            "a single stack of layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
         )
     if pooling == "pooled":
         require(network, Capability.POOLER)
@@ -174,8 +191,8 @@ def load_embedder(
     if has_capability(network, Capability.BIDIRECTIONAL):
         return Embedder(network, tokenizer, None, "mean", int8=int8)
     note = (
-        f"this model ({family_name(network)}) was not trained for vectors: each is the hidden state of a text's last "
-        "token; pass --pooling mean for the mean of all"
+        f"this model ({family_name(network)}) was not trained for sentence vectors; the hidden state of the last "
+        "token is used: pass --pooling mean for the mean of all tokens"
     )
     return Embedder(network, tokenizer, None, "lasttoken", note, int8)
 
