@@ -65,8 +65,12 @@ class EmbeddingRequest:
             )
         empty = next((at for at, text in enumerate(self.texts) if not text), None)
         if empty is not None:
-            name = "input" if isinstance(self.input, str) else f"input[{empty}]"
+            name = self.name_of(empty)
             raise RequestError(f"{name} is empty; send at least a word", param=name, code="empty_string")
+
+    def name_of(self, index: int) -> str:
+        """The field in which a text stands."""
+        return f"input[{index}]" if len(self.texts) > 1 else "input"
 
     @property
     def texts(self) -> tuple[str | tuple[int, ...], ...]:
@@ -84,11 +88,11 @@ async def embeddings(context: RequestContext, fields: EmbeddingRequest) -> Respo
     served = engine.served
     with naming("model"):
         served.require("vectors")
-    rows = await asyncio.to_thread(encode_inputs, served, fields)
-    n_tokens = sum(map(len, rows))
+    request = await asyncio.to_thread(vector_request, served, fields)
+    n_tokens = sum(map(len, request.rows))
     context.record.count_prompt(n_tokens)
-    request = VectorRequest(rows=tuple(rows), normalize=fields.normalize)
-    vectors = shortened(await single_result(engine, request), fields.dimensions)
+    found = await single_result(lambda deliver: engine.submit_vectors(request, deliver), engine.cancel)
+    vectors = shortened(found, fields.dimensions)
     data = [
         {"object": "embedding", "index": index, "embedding": as_json(vector, fields.encoding_format)}
         for index, vector in enumerate(vectors)
@@ -97,16 +101,25 @@ async def embeddings(context: RequestContext, fields: EmbeddingRequest) -> Respo
     return json_response({"object": "list", "data": data, "model": fields.model, "usage": usage})
 
 
-def encode_inputs(served: ServedModel, fields: EmbeddingRequest) -> list[tuple[int, ...]]:
-    """The ids of each text as the model reads it."""
+def vector_request(served: ServedModel, fields: EmbeddingRequest) -> VectorRequest:
+    """The texts as the model reads them."""
     texts = [text for text in fields.texts if isinstance(text, str)]
-    if texts:
-        with naming("input"):
-            return [tuple(row) for row in served.vector_inputs(fields.prompt_name, fields.truncate)(texts)]
     rows = [row for row in fields.texts if not isinstance(row, str)]
+    with naming("prompt_name"):
+        inputs = served.vector_inputs(fields.prompt_name, fields.truncate)
+    if texts:
+        names = [fields.name_of(index) for index in range(len(texts))]
+        with naming("input"):
+            return VectorRequest(rows=tuple(inputs(texts, names)), skipped=inputs.skipped, normalize=fields.normalize)
     for index, row in enumerate(rows):
-        check_ids(served.opened.model, row, f"input[{index}]" if len(rows) > 1 else "input")
-    return rows
+        check_ids(served.opened.model, row, fields.name_of(index))
+        if inputs.longest is not None and len(row) > inputs.longest:
+            raise RequestError(
+                f"{fields.name_of(index)} has {len(row):,} tokens and the model reads {inputs.longest:,}; send fewer",
+                param=fields.name_of(index),
+                code="context_length_exceeded",
+            )
+    return VectorRequest(rows=tuple(rows), normalize=fields.normalize)
 
 
 def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:

@@ -1,7 +1,9 @@
-"""GET /v1/models, /v1/models/{model} and /v1/status: the models that are served, and what they are doing."""
+"""GET /v1/models, /v1/models/{model} and /status: the models that are served, and what they are doing."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -35,3 +37,9 @@ def describe(context: RequestContext, name: str) -> dict[str, Any]:
         "family": served.family,
         "capabilities": served.abilities,
     }
+
+
+async def status(context: RequestContext) -> Response:
+    """What the models are doing: requests and tokens, now and since the start."""
+    models = [{"id": name, **asdict(engine.statistics())} for name, engine in context.engines.items()]
+    return json_response({"seconds": time.time() - context.created, "models": models})

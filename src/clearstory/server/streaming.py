@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from starlette.responses import Response
 
 from clearstory.server.errors import to_request_error
-from clearstory.serving.requests import TextEvent, TextRequest, VectorRequest
+from clearstory.serving.requests import TextEvent, TextRequest
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -93,19 +93,25 @@ class TextStream:
             self.engine.cancel(handle)
 
 
-async def single_result(engine: EngineThread, request: VectorRequest) -> Any:
-    """What the thread of a model returns for a request with one result."""
+async def single_result(
+    submit: Callable[[Callable[[Any], None]], Any], cancel: Callable[[Any], None] | None = None
+) -> Any:
+    """What the thread of a model delivers for a request with one result. Raises it where it is an Exception.
+
+    `submit` submits the request with the function that takes the result; `cancel` is called with what it returns.
+    """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Any] = loop.create_future()
 
     def deliver(value: Any) -> None:
         loop.call_soon_threadsafe(settle, result, value)
 
-    handle = engine.submit(request, deliver)
+    handle = submit(deliver)
     try:
         return await result
     except asyncio.CancelledError:
-        engine.cancel(handle)
+        if cancel is not None:
+            cancel(handle)
         raise
 
 
