@@ -139,7 +139,7 @@ def test_what_cannot_be_evaluated_is_told_with_the_way_out(files: Path, cli: Cal
 
     assert "did you mean arc_easy" in last("--task", "lm-eval:arc_eas", "--task-files", files)
     assert "put piqa.jsonl into" in last("--task", "lm-eval:piqa", "--task-files", files)
-    assert "name it with --task-files" in last("a.txt", "--task", "lm-eval:piqa")
+    assert "set it with --task-files" in last("a.txt", "--task", "lm-eval:piqa")
     assert "such as lm-eval:arc_easy" in last("--task", "lm-eval")
     assert "only to task lm-eval" in last("a.txt", "--num-fewshot", "2")
     (files / "arc_easy.jsonl").write_text('{"question": "a"}\n')

@@ -110,7 +110,7 @@ def test_the_command_prints_and_writes_what_it_found(cli: Cli, folder: Path, tmp
     assert result["removed"] == 2
     assert [[hit["position"] for hit in group] for group in result["groups"]] == [[1, 3], [2, 7]]
     answer = cli("embed", model, texts, "--duplicates", "0.9999", "--out", tmp_path / "kept.txt")
-    assert "5 of 7 texts kept; 2 are like an earlier one (cosine 0.9999 or more), in 2 groups" in answer.err
+    assert "5 of 7 texts kept; 2 are duplicates of an earlier one (cosine 0.9999 or more), in 2 groups" in answer.err
     assert (tmp_path / "kept.txt").read_text().splitlines() == list(dict.fromkeys(TEXTS))
     cli("embed", model, texts, "--duplicates", "0.9999", "--out", tmp_path / "groups.jsonl")
     groups = [json.loads(line)["group"] for line in (tmp_path / "groups.jsonl").read_text().splitlines()]
@@ -136,7 +136,7 @@ def test_what_cannot_be_searched_is_one_sentence(cli: Cli, folder: Path, tmp_pat
         ((texts, "--top", "3"), "there is no query"),
         ((texts, "--query", "a dog", "--duplicates", "0.9"), "give one of them"),
         ((texts, "--duplicates", "1.5"), "duplicates is 1.5"),
-        ((texts, "--query", "a dog", "--normalize"), "cosines have it already"),
+        ((texts, "--query", "a dog", "--normalize"), "which use cosines"),
         ((texts, "--query", "a dog", "--out", tmp_path / "found.txt"), "its suffix must be .jsonl, .csv or .tsv"),
         ((texts, "--query", "a dog " * 9), "--truncate right"),
     ):

@@ -74,9 +74,9 @@ class OpenedModel:
         model: the model, an `nn.Module` and a `LanguageModel`.
         tokenizer: its tokenizer; None if none is stored with the model.
         card: its model card.
-        note: a sentence on what was left out when the model was opened; None if nothing was.
-        generation_config: the tokens that end its texts, and how its authors generate from it.
-        folder: the model folder or adapter it was read from; None for a file.
+        note: a sentence on parts of the file that were ignored, or None.
+        generation_config: end tokens and generation defaults of the model.
+        folder: the model folder or adapter from which it was read; None for a file.
     """
 
     model: Any
@@ -142,7 +142,7 @@ def save_model(
     folder = expand_home(folder)
     check_writable(folder, overwrite)
     if lora_layers(model):
-        raise CannotDo("this model has LoRA adapters; merge them and save the model, or save the adapters alone")
+        raise CannotDo("this model has LoRA adapters; merge them and save the model, or save only the adapters")
     config: Any = getattr(model, "config", None)
     form, extra = format_of_model(model)
     check_tokenizer(model, tokenizer)
@@ -221,12 +221,13 @@ def update_model_card(folder: Path | str, card: ModelCard) -> None:
 
 
 def open_model(path: Path | str, *, dtype: torch.dtype | None = None, keep_blocks: bool = False) -> OpenedModel:
-    """The model at a path: a model folder (ours or transformers'), a LoRA adapter of peft whose base model is present
-    (merged), a run folder, a folder or file of Marian (.bin), or a file (.arpa, .gguf, or a .bin of llama2.c).
+    """Open the model at a path: a model folder (of Clearstory or transformers), a LoRA adapter of peft whose base model
+    is present (merged), a run folder, a folder or file of Marian (.bin), or a file (.arpa, .gguf, or a .bin of
+    llama2.c).
 
-    float16, bfloat16 and quantized weights are converted to float32, others are kept; with `dtype`, all are converted
-    to it. With `keep_blocks`, the weights of a .gguf file stay quantized in memory, for `inference_model`; they are
-    dequantized at each access. No code in the folder is run. Raises BadInput, UnknownName, CorruptFile and
+    float16, bfloat16 and quantized weights are converted to float32, others are unchanged; with `dtype`, all are
+    converted to it. With `keep_blocks`, the weights of a .gguf file stay quantized in memory, for `inference_model`;
+    they are dequantized at each access. No code in the folder is run. Raises BadInput, UnknownName, CorruptFile and
     VocabularyMismatch.
     """
     cast = widen if dtype is None else lambda tensor: convert(tensor, dtype)

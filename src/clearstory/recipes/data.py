@@ -17,15 +17,15 @@ EXCERPT_LENGTH = 200
 
 @dataclass(frozen=True)
 class DataReport:
-    """A text in numbers.
+    """Size and splits of a text.
 
     Args:
-        corpus: the text, as it was named.
-        note: a note on the text; None where there is none.
+        corpus: name of the text.
+        note: a note on the text, or None.
         documents: number of documents.
         bytes: length in UTF-8.
         split_bytes: the same by split.
-        tokenizer: the tokenizer that tokens were counted with; None where they were not.
+        tokenizer: the tokenizer with which tokens were counted; None if they were not counted.
         vocab: its vocabulary size.
         tokens: number of tokens by split.
         excerpts: names and beginnings of some documents.
@@ -43,7 +43,7 @@ class DataReport:
 
 
 def data(*text: str, recipe: DataRecipe | None = None, **settings: Unpack[DataReportKeywords]) -> DataReport:
-    """Count the documents, bytes and, where a tokenizer is named, tokens of a text.
+    """Count the documents and bytes of a text and, with a tokenizer, its tokens.
 
     `settings` are the fields of DataRecipe. Raises BadInput for sources that cannot be read.
 

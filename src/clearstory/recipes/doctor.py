@@ -44,8 +44,8 @@ class DoctorReport:
 
 
 def doctor(*, measure: bool = True) -> DoctorReport:
-    """Check what matters on this machine. `measure` times matrix products, which takes two seconds, and replaces the
-    speeds in the cache folder, by which `auto` chooses.
+    """Check what this machine supports. `measure` times matrix products, which takes two seconds, and replaces the
+    speeds in the cache folder, which `auto` settings use.
 
     >>> [finding.subject for finding in doctor(measure=False).findings][:3]
     ['python', 'torch', 'processor']
@@ -162,13 +162,15 @@ def measure_kernels_again() -> Finding:
     share = min((measurement.cpu_share for measurement, _ in results), default=1.0)
     values = {"files": [str(file) for file in kept], "cpu_share": round(share, 2)}
     if not results:
-        return Finding("kernels", "good", "this torch has one kernel for each product: nothing is chosen", values)
+        return Finding(
+            "kernels", "good", "this torch has one kernel per product, so there is nothing to choose", values
+        )
     if len(kept) == len(results):
         names = " and ".join(file.name for file in kept)
         return Finding("kernels", "good", f"measured again; {names} in {kept[0].parent} replaced", values)
     if all(measurement.is_reliable for measurement, _ in results):
         return Finding("kernels", "note", "measured again, but the cache folder cannot be written", values)
-    sentence = f"measured again, but other processes left {share:.0%} of the CPU time: earlier speeds are kept"
+    sentence = f"measured again, but only {share:.0%} of the CPU time was available: earlier speeds are kept"
     return Finding("kernels", "note", f"{sentence}; run doctor again on a quiet machine", values)
 
 
@@ -262,7 +264,7 @@ def check_compiler() -> Finding:
     if compiler and headers:
         return Finding("compiler", "good", f"{compiler}: torch.compile can be used", values)
     lacking = "no C++ compiler" if not compiler else "no Python headers (Debian and Ubuntu: apt install python3-dev)"
-    return Finding("compiler", "note", f"{lacking}: torch.compile cannot be used, and nothing else needs it", values)
+    return Finding("compiler", "note", f"{lacking}: torch.compile cannot be used; nothing else needs it", values)
 
 
 def python_include_folders() -> set[str]:

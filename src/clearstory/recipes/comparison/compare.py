@@ -81,9 +81,9 @@ ComparisonEvent = ComparisonStarted | ModelProgress | ModelMeasured | Leaderboar
 
 
 def compare(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Leaderboard:
-    """Models ranked by bits per byte on the same text.
+    """Rank models by bits per byte on the same text.
 
-    With `models`, `sources` is the training text; without, `sources` are the models and `text` the evaluation text.
+    With `models`, `sources` is the training text; without, `sources` are the models and `text` is the evaluation text.
     `settings` are the fields of CompareRecipe; see `clearstory compare --help`.
 
     >>> import clearstory
@@ -91,7 +91,7 @@ def compare(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> Leader
     """
     leaderboard = None
     if settings.get("sizes") or settings.get("amounts"):
-        raise BadSetting("sizes are those of a scaling law; call clearstory.scaling_law, or leave sizes out")
+        raise BadSetting("sizes are for scaling laws; call clearstory.scaling_law, or leave sizes out")
     for event in compare_events(build_settings(CompareRecipe, {"sources": tuple(map(str, sources)), **settings})):
         leaderboard = event
     assert isinstance(leaderboard, Leaderboard)

@@ -189,23 +189,23 @@ class PairedComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaderboard:
-    """The outcome of a comparison.
+    """Result of a comparison.
 
     Args:
         text: name of the evaluation text.
         bytes: its length.
         unit: the unit of text that was resampled for the intervals.
-        units: how many units there are.
-        trained_on: name of the training text; None for models that were not trained here.
-        budget: the budget of each model in words.
+        units: number of units.
+        trained_on: name of the training text; None for models that were only evaluated.
+        budget: description of the budget of each model.
         prompt: the prompt of the samples.
         entries: the models, best first; those without bits per byte last.
         pairs: models whose intervals overlap.
         command: command line that repeats the comparison.
         machine: the machine and versions it ran on.
         folder: results folder.
-        done: how many results there are: one for each model and seed.
-        planned: how many there will be.
+        done: number of finished results, one for each model and seed.
+        planned: number of planned results.
     """
 
     text: str
@@ -225,12 +225,12 @@ class Leaderboard:
 
     @property
     def progress(self) -> str:
-        """How many of the planned results there are, as a sentence; empty once all are there."""
+        """Number of finished and planned results, as a sentence; empty if all are finished."""
         return f"{self.done} of {self.planned} done so far." if self.done < self.planned else ""
 
     @property
     def headline(self) -> str:
-        """The outcome, or the outcome so far, in a sentence without a full stop."""
+        """The result, or the result so far, in a sentence without a full stop."""
         ranked = [entry for entry in self.entries if entry.bits_per_byte is not None]
         if not ranked:
             return f"No model has bits per byte on {self.text}"

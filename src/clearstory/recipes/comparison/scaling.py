@@ -51,9 +51,9 @@ ScalingEvent = ComparisonStarted | ModelProgress | ModelMeasured | ScalingReport
 
 
 def scaling_law(*sources: str | Path, **settings: Unpack[CompareKeywords]) -> ScalingReport:
-    """The scaling law of a text: what more parameters and more text would bring, with 95 % intervals.
+    """Fit a scaling law to runs on a text, and predict the loss for more parameters and more text, with 95 % intervals.
 
-    `settings` are fields of CompareRecipe; without `sizes`, they are chosen by `cpu_seconds`. See `clearstory compare
+    `settings` are fields of CompareRecipe; without `sizes`, they are chosen for `cpu_seconds`. See `clearstory compare
     --help`.
 
     >>> import clearstory
@@ -80,7 +80,7 @@ def scaling_events(recipe: CompareRecipe) -> Iterator[ScalingEvent]:
     with lock_output_folder(recipe) as recipe:
         folder, recipe = open_output_folder(recipe)
         if not recipe.sizes:
-            raise BadSetting(f"{folder} has a comparison, not a scaling law; give --sizes and another --out")
+            raise BadSetting(f"{folder} contains a comparison, not a scaling law; give --sizes and another --out")
         corpus = Corpus.open(recipe.sources, recipe.data)
         context = TrainingContext(recipe, folder, corpus)
         if recipe.overwrite:

@@ -18,7 +18,7 @@ class ScalingReport:
 
     Args:
         text: name of the text.
-        model: the model that is scaled.
+        model: the scaled model.
         tokenizer: its tokenizer.
         training_tokens: tokens of all training text.
         results: the finished runs.
@@ -27,11 +27,11 @@ class ScalingReport:
         intervals: 95 % interval of each coefficient.
         scatter: standard deviation of single runs around the law, relative to the loss.
         reference: parameters, tokens and predicted loss of the largest run.
-        predictions: what changes of it would bring.
-        best: the best split of the compute of all runs together, and of ten times as much.
-        held_out: the check on the largest run; None with too few others.
-        unknown: what the runs do not determine, in sentences.
-        command: the command that repeats it.
+        predictions: predicted losses for more parameters and more tokens than in the largest run.
+        best: optimal allocation of the compute of all runs together, and of ten times as much.
+        held_out: the check on the largest run; None if there are too few other runs.
+        unknown: quantities that the runs do not determine, in sentences.
+        command: the command that repeats the runs.
         machine: the machine and the versions.
         folder: results folder.
     """
@@ -65,10 +65,11 @@ class ScalingReport:
 
     @property
     def sentences(self) -> list[str]:
-        """What the law says, the most important first."""
+        """The results in sentences, the most important first."""
         parameters, tokens, loss = self.reference
         sentences = [
-            f"the largest run, {parameters:,} parameters on {tokens:,} tokens, has {loss:.3f} bits per byte by the law"
+            f"the largest run, {parameters:,} parameters on {tokens:,} tokens, has {loss:.3f} bits per byte according "
+            "to the law"
         ]
         sentences += [f"{each.change}: {describe_prediction(loss, each)}" for each in self.predictions]
         sentences += [describe_split(each) for each in self.best]
@@ -124,7 +125,7 @@ def describe_prediction(loss: float, prediction: ScalingPrediction) -> str:
 def describe_split(split: BestSplit) -> str:
     """The best split of a budget in one sentence."""
     (low, high), (least, most) = split.parameters_interval, split.loss_interval
-    passes = f", {split.passes:.1f} times all of the text" if split.passes > 1 else ""
+    passes = f", {split.passes:.1f} epochs of the text" if split.passes > 1 else ""
     return (
         f"best use of {split.cpu_seconds:,.0f} CPU seconds: about {short(split.parameters)} parameters "
         f"({short(low)} to {short(high)}) on {short(split.tokens)} tokens{passes}: {split.loss:.3f} "
@@ -137,7 +138,8 @@ def describe_check(check: HeldOutRun) -> str:
     (low, high), off = check.interval, 100 * (check.predicted / check.measured - 1)
     inside = "inside" if low <= check.measured <= high else "outside"
     return (
-        f"check: without the largest run the law predicts {check.predicted:.3f} for it, measured {check.measured:.3f} "
+        f"validation: fitted without the largest run, the law predicts {check.predicted:.3f} for it, measured "
+        f"{check.measured:.3f} "
         f"({off:+.1f} %), {inside} the 95 % interval of one run ({low:.3f} to {high:.3f})"
     )
 

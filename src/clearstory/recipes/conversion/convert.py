@@ -91,16 +91,17 @@ def convert(
 ) -> Conversion:
     """Write a model in the format given by `to` or the suffix of `out`, reopen it, and compare it with the original.
 
-    Compared are token ids of sample texts, the chat template, and the log-likelihoods of generated and of random
+    The comparison covers token ids of sample texts, the chat template, and the log-likelihoods of generated and random
     tokens. With `check`, the result is also loaded with transformers; ONNX is always run with onnxruntime. Raises
-    FolderExists if `out` exists, CannotDo for a model that the format cannot hold, CorruptFile if the result differs.
+    FolderExists if `out` exists, CannotDo for a model that the format does not support, CorruptFile if the result
+    differs.
 
     >>> import clearstory
     >>> clearstory.convert("runs/book/model", "book.arpa.gz").max_nats_difference  # doctest: +SKIP
     3e-07
     """
     if not str(out) or "\0" in str(out):
-        raise BadSetting(f"OUT is {str(out)!r}; name the file or folder to write")
+        raise BadSetting(f"OUT is {str(out)!r}; give the output file or folder")
     check_output_path(out)
     path = expand_home(out)
     format = resolve_format(path, to)
@@ -173,7 +174,7 @@ def saved_pipeline(original: OpenedModel) -> SentencePipeline | None:
 def convert_to_arpa(model: str | Path, path: Path, *, overwrite: bool) -> Conversion:
     """Write an ARPA file; it appears at `path` only after it was opened and compared with the original."""
     if path.exists() and not overwrite:
-        raise FolderExists(f"{path} is there already; choose another name, or pass --overwrite to replace it")
+        raise FolderExists(f"{path} already exists; choose another name, or pass --overwrite to replace it")
     report = write_checked_arpa(path, open_model(model))
     return Conversion(
         path=path,
@@ -191,8 +192,8 @@ def convert_to_onnx(model: str | Path, path: Path, *, check: bool, overwrite: bo
     """Write a folder of ONNX graphs; it appears at `path` only after onnxruntime has computed the same outputs."""
     if check:
         raise BadSetting(
-            "--check compares with transformers, which cannot open ONNX; leave it out: ONNX is always compared with "
-            "onnxruntime"
+            "--check compares with transformers, which cannot open ONNX; leave it out: ONNX output is always "
+            "compared with onnxruntime"
         )
     original = open_model(model)
     original.model.float()
@@ -218,7 +219,7 @@ def resolve_format(path: Path, to: Format | None) -> Format:
     by_suffix: Format = "arpa" if is_arpa(path) else "gguf" if is_gguf(path) else "hf"
     if path.suffix == ".onnx":
         raise BadSetting(
-            f"{path} is the name of a file, and ONNX is written as a folder with tokenizer and config.json; name a "
+            f"{path} is the name of a file, but ONNX is written as a folder with tokenizer and config.json; give a "
             "folder, and pass --to onnx"
         )
     if to is None or to == by_suffix:
@@ -251,7 +252,7 @@ def check_tokenizer(path: Path, original: Tokenizer, converted: Tokenizer) -> st
     for text in SAMPLE_TEXTS:
         expected, actual = original.encode(text), converted.encode(text)
         if expected != actual and text.startswith(" ") and adds_missing_space(original):
-            note = "a text that starts with a space begins with one more space in llama.cpp than in transformers"
+            note = "llama.cpp encodes one more space than transformers at the start of a text that begins with a space"
         elif expected != actual:
             raise CorruptFile(
                 f"the tokenizer of {path} encodes {text[:30]!r} as {str(actual)[:60]}, not as {str(expected)[:60]}; do "

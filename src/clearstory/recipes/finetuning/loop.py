@@ -45,7 +45,7 @@ class FinetuneResult:
         task: name of the task.
         metric: name of the metric that selects the best model.
         metrics: validation metrics, the mean of all runs.
-        intervals: 95 % interval of each: of the mean over seeds (Student's t), or of the only run by bootstrap.
+        intervals: 95 % interval of each metric: of the mean over seeds (Student's t), or of a single run by bootstrap.
         test_metrics: metrics on test examples, the mean of all runs; empty without a test file.
         runs: the result of each run.
     """
@@ -68,7 +68,7 @@ def finetune(
 ) -> FinetuneResult:
     """Fine-tune a model for a task with labeled examples, and save the best one in a run folder.
 
-    `settings` are those of FinetuneRecipe, nested as dicts; see `clearstory finetune --help`.
+    `settings` are the fields of FinetuneRecipe, nested as dicts; see `clearstory finetune --help`.
 
     >>> import clearstory
     >>> result = clearstory.finetune("models/minilm", "reviews.csv", seeds=3, out="runs/reviews")  # doctest: +SKIP

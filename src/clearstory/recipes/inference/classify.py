@@ -55,7 +55,8 @@ class WordLabel:
 class Classification:
     """A text with the probability of every label, most probable first; for a token classifier, its words instead.
 
-    `predicted` are the labels with at least the model's threshold, where several may hold; else None.
+    `predicted` are the labels whose probability reaches the model's threshold, if a text can have several labels; else
+    None.
     """
 
     text: str
@@ -85,15 +86,15 @@ def classify(
     device: str | None = None,
     int8: bool = False,
 ) -> list[Classification]:
-    """The labels that a model predicts for each text, or for each word of it.
+    """Predict the labels of each text, or of each of its words.
 
-    Probabilities add up to 1 where one label holds; where several may hold, each is between 0 and 1; a regression's are
-    the predicted numbers. A text that names a file is replaced by the lines of the file, or by the column `text_field`
-    of a table. `pair` is the second text of a pair with each text; `pair_column` is the column with the second texts.
-    Texts longer than the context are cut with `truncate`, or read in windows that start every `stride` tokens, whose
-    probabilities are averaged. With `int8`, the linear layers of an encoder's blocks are rounded to 8 bits, which is
-    faster on a processor. Raises CannotDo for a model without a classification head, ContextOverflow for a text
-    that is too long.
+    If a text has one label, probabilities add up to 1; if it can have several, each is between 0 and 1; for a
+    regression they are the predicted numbers. A text that is the path of a file is replaced by the lines of the file,
+    or by the column `text_field` of a table. `pair` is the second text of the pair for every text; `pair_column` is the
+    column with the second texts. Texts that exceed the context are truncated with `truncate`, or split into windows
+    that start every `stride` tokens and whose probabilities are averaged. With `int8`, the linear layers of an
+    encoder's blocks are rounded to 8 bits, which is faster on a CPU. Raises CannotDo for a model without a
+    classification head, ContextOverflow for a text that is too long.
 
     >>> import clearstory
     >>> clearstory.classify("moods", "What a fine day!")[0].labels[0]  # doctest: +SKIP
@@ -108,7 +109,7 @@ def classify(
     windows = TextWindows.of_model(network, tokenizer, truncate, stride)
     if network.config.label_level == "token":
         if pair is not None or pair_column is not None:
-            raise CannotDo("this model labels each word of a text; leave pair and pair_column out")
+            raise CannotDo("this model labels words, not pairs of texts; leave pair and pair_column out")
         return classify_words(network, [text for text, _ in inputs], WordWindows(windows), batch_size, int8)
     parts = [windows(text, second) for text, second in inputs]
     owners = torch.tensor([index for index, part in enumerate(parts) for _ in part])
@@ -140,7 +141,7 @@ def read_pairs(
         else:
             found += [(text, None) for text in read_texts(each, errors, text_field)]
     if not found:
-        raise BadInput("there is no text; give one, a file with a text on each line, or - for standard input")
+        raise BadInput("there is no text; give one, a file with one text per line, or - for standard input")
     return found
 
 

@@ -73,8 +73,8 @@ def embed(
     used. `prompt` is the name of a prompt in the folder that is prepended to each text. With `int8`, the linear layers
     of the blocks are rounded to 8 bits, which is two to three times as fast on a CPU.
 
-    A text that is the path of a file is replaced by the lines of the file. Raises CannotDo for a model without hidden states,
-    ContextOverflow for a text that is too long.
+    A text that is the path of a file is replaced by the lines of the file. Raises CannotDo for a model without hidden
+    states, ContextOverflow for a text that is too long.
 
     >>> import clearstory
     >>> clearstory.embed("runs/bert/model", ["A cat sat.", "A dog lay."]).vectors.shape  # doctest: +SKIP

@@ -11,21 +11,21 @@ from clearstory.recipes.notebook_html import html_table
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderEvaluation:
-    """How well an encoder predicts the tokens of a text.
+    """Evaluation of an encoder on the tokens of a text.
 
     Args:
-        nats_per_token: mean loss of masked tokens: 15 % of the text, the same ones every time.
+        nats_per_token: mean loss of masked tokens: 15 % of the text, the same tokens in every evaluation.
         tokens: number of masked tokens.
         next_sentence_accuracy: from 0 to 1; None for a model without that head, or for one document.
         pairs: number of pairs of texts.
         pseudo_nats_per_token: mean loss of tokens masked one at a time (pseudo-log-likelihood, Salazar et al. 2020,
             eq. 1).
-        pseudo_tokens: number of these, from all over the text.
-        documents: number of documents, each predicted on its own.
+        pseudo_tokens: number of these tokens, spread over the text.
+        documents: number of documents, each evaluated separately.
         context: the longest window in tokens.
         seconds: time of the evaluation.
         reason: why there are no bits per byte.
-        note: what was skipped or replaced in the files; None where nothing was.
+        note: skipped or replaced parts of the files, or None.
     """
 
     nats_per_token: float

@@ -120,11 +120,11 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
     **benchmarks: Unpack[BenchmarkKeywords],
 ) -> Evaluation | EncoderEvaluation | VectorEvaluation | TaskEvaluation | HarnessEvaluation | ProbeEvaluation:
-    """How well a model predicts the text of `sources`, or `texts`; or, with `task`, its metrics on labeled examples,
-    how good its vectors are, or its scores on benchmarks.
+    """Evaluate a model on the text of `sources`, or `texts`; or, with `task`, on labeled examples, data sets for
+    vectors, or benchmarks.
 
-    A document that is longer than the context is read in windows. Each document is preceded by the start token, so that
-    its first token is predicted too; without such a token, first tokens are left out of all sums. The end token of each
+    A document that exceeds the context is evaluated in windows. Each document is preceded by the start token, so that
+    its first token is predicted as well; without a start token, first tokens are excluded. The end token of each
     document is predicted as well.
 
     Args:
@@ -134,24 +134,24 @@ def evaluate(
             of examples; or tasks that compare vectors, such as "similarity:FILE", "analogy:FILE" and "weat:FILE"; or
             "lm-eval:NAME,NAME", tasks of lm-evaluation-harness, whose data is in the folder `task_files`; or "probes",
             in the folder `probe_files`.
-        vectors: vectors that are compared: "input" embeddings, or "sentence" vectors as `embed` returns them; by
-            default sentence vectors of texts of several words, and where the model's folder says how they are pooled.
-        text_column, pair_column, label_column: columns of labeled examples, found by their usual names if not given.
-        truncate: which end of a labeled text that is longer than the context is dropped.
-        num_beams, length_penalty, max_target_length, prompt_template: how targets are generated (tasks "translate" and
-            "summarize"), where not as the model's folder says.
-        assistant_only_loss, chat_template: which tokens of conversations are scored, and their template (task "chat").
+        vectors: vectors to compare: "input" embeddings, or "sentence" vectors as in `embed`; default: sentence vectors
+            for texts of several words, and if the model's folder defines a pooling.
+        text_column, pair_column, label_column: columns of labeled examples; default: found by their usual names.
+        truncate: end to drop of a labeled text that exceeds the context.
+        num_beams, length_penalty, max_target_length, prompt_template: generation of targets (tasks "translate" and
+            "summarize"); default: the settings in the model's folder.
+        assistant_only_loss, chat_template: scored tokens of conversations, and their template (task "chat").
         texts: texts to evaluate instead of `sources`.
         windows: "strided", overlapping windows in which every token has at least half a context before it, or "blocks".
-        stride: tokens between the starts of two strided windows; half the context by default, except of labeled texts,
-            which are read in windows only with it.
-        batch_size: windows in one batch.
-        limit: stop after about this number of tokens; of benchmarks, after this number of examples of each.
-        data: how files are read.
-        precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the model as it is.
-        int8: another spelling of the precision int8.
+        stride: tokens between the starts of two strided windows; default: half the context. Labeled texts are split
+            into windows only if it is given.
+        batch_size: windows per batch.
+        limit: approximate number of tokens to evaluate; for benchmarks, number of examples of each.
+        data: settings for reading files.
+        precision: precision of the weights: fp32, fp16, bf16, int8, int4, or auto (unchanged).
+        int8: same as precision int8.
         device: cpu, cuda, mps or auto.
-        on_progress: called with the number of tokens (of benchmarks, requests) done and the number of all.
+        on_progress: called with the number of processed tokens (for benchmarks, requests) and the number of all.
         benchmarks: fields of BenchmarkSettings, such as `task_files` and `num_fewshot`.
 
     Raises BadInput for text that cannot be read or is too short, BadSetting for impossible windows.

@@ -28,9 +28,10 @@ class TokenProbability:
 
 @dataclass(frozen=True)
 class MaskFill:
-    """A text with masks, the predicted tokens of each mask (most probable first), and the text with the first of each.
+    """A text with masks, the predicted tokens of each mask (most probable first), and the filled text.
 
-    Masks are predicted independently: the prediction of one is not conditioned on that of another.
+
+    Masks are predicted independently: the prediction of one mask is not conditioned on the others.
     """
 
     text: str
@@ -51,10 +52,11 @@ def fill_mask(
     text_field: str = "text",
     device: str | None = None,
 ) -> list[MaskFill]:
-    """The `top` most probable tokens at every [MASK] of each text.
+    """Predict the `top` most probable tokens at every [MASK] of each text.
 
-    A text that names a file is replaced by the lines of the file. Raises CannotDo for a model that is not an encoder or
-    has no head for masked tokens, BadInput for a text without a mask, ContextOverflow for one that is too long.
+    A text that is the path of a file is replaced by the lines of the file. Raises CannotDo for a model that is not an
+    encoder or has no head for masked tokens, BadInput for a text without a mask, ContextOverflow for one that is too
+    long.
 
     >>> import clearstory
     >>> clearstory.fill_mask("runs/bert/model", "The [MASK] sat on the mat.")[0].masks[0][0].token  # doctest: +SKIP
@@ -71,7 +73,7 @@ def fill_mask(
         positions = [position for position, id in enumerate(ids) if id == mask_token_id]
         if not positions:
             mask = tokenizer.display_token(mask_token_id)
-            raise BadInput(f"there is no {mask} in {text[:60]!r}; put one where a token is to be predicted")
+            raise BadInput(f"there is no {mask} in {text[:60]!r}; put one in place of the token to predict")
         with inference_mode(network):
             hidden = network.encode(TokenBatch.from_sequences([ids], weights_device))
             probabilities = network.logits(hidden[0, positions]).double().softmax(-1).cpu()

@@ -48,9 +48,9 @@ class Completion:
     Args:
         prompt: the prompt.
         text: the generated text, without stop string and end token.
-        ids: all generated ids, those of the stop string and the end token included.
+        ids: all generated ids, including those of the stop string and the end token.
         logprobs: natural logarithm of each token's probability under the model, before temperature and top-k.
-        finished: why generation ended: eos, length (`max_tokens` were generated), or stop (a stop string).
+        finished: reason for the end: eos, length (`max_tokens` were generated), or stop (a stop string).
         score: score of the beam; None for sampling.
         continues_prompt: True if the text continues the prompt; False for the answer of a chat model, and for an
             encoder-decoder, whose prompt is a source.
@@ -99,7 +99,7 @@ class Generation:
 
     @property
     def tokens_per_second(self) -> float:
-        """Generated tokens per second, the time for the prompts included."""
+        """Generated tokens per second, including the time for the prompts."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def _repr_html_(self) -> str:
@@ -134,26 +134,27 @@ def generate(
     on_note: Callable[[str], None] | None = None,
     **settings: Unpack[SamplingKeywords],
 ) -> Generation:
-    """The text that a model generates after one prompt or several.
+    """Generate text after one prompt or several.
 
     The prompt of an encoder-decoder is its source: the text to translate, to summarize, or to fill in. The prompt of a
-    model with a chat template is a user's message, and the text is the answer, unless `raw`. Settings of sampling that
-    are not given are those of the model's generation config, if it has one.
+    model with a chat template is a user message, and the text is the answer, unless `raw`. Sampling settings default to
+    those of the model's generation config, if it has one.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
         prompt: one prompt, or a sequence of prompts that are processed as a batch.
-        sampling: how tokens are chosen, whatever the generation config says; fields given in `settings` override it.
+        sampling: sampling settings, instead of the generation config; fields given in `settings` override it.
         raw: continue the prompt as text, without the chat template.
         system: system message of the chat template.
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
         truncate: "left" drops the beginning of a prompt that is longer than the context; None raises ContextOverflow.
         ignore_eos: continue after the end tokens.
-        precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the faster of fp32 and fp16 here.
-        int8: another spelling of the precision int8.
+        precision: precision of the weights: fp32, fp16, bf16, int8, int4, or auto (fp32 or fp16, whichever is faster on
+            this machine).
+        int8: same as precision int8.
         device: cpu, cuda, mps or auto.
         on_text: called with each TextChunk as soon as its text is final; see `stream_generate` for an iterator.
-        on_note: called with a sentence on each thing that is worth knowing before the text, such as a chat template.
+        on_note: called with each note before the text, such as the use of a chat template.
         settings: fields of Sampling, such as `max_tokens` and `temperature`.
 
     >>> import clearstory

@@ -49,24 +49,24 @@ def inspect(
     special_tokens: bool = True,
     **settings: Unpack[ViewKeywords],
 ) -> View:
-    """A view of a model reading a text, written to `out` (.html, .svg, .csv or .json) if that is given.
+    """Compute a view of a model on a text, and write it to `out` (.html, .svg, .csv or .json) if given.
 
     Args:
         model: a model folder, run folder or checkpoint, or a loaded model.
-        text: what the model reads.
+        text: input text.
         view: name of the view; see `clearstory inspect --help`.
         out: file to write the view to.
         device: cpu, cuda, mps or auto.
         across_checkpoints: compute the view at each checkpoint of the run; `model` is then the folder of a run.
         compare_model: second model. The view returned is the second minus the first; see `lens.views.difference`.
         compare_text: second text, with the same effect.
-        raw: read the text as text, and not as a message in the model's chat template.
+        raw: use the text as plain text, not as a message in the model's chat template.
         system: system message in the model's chat template.
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
         settings: settings of the view, such as `top` and `temperature` of "next-token".
 
-    Raises UnknownName for an unknown view or setting, CannotDo for a view that this family of models does not support
-    and for two views without a meaningful difference.
+    Raises UnknownName for an unknown view or setting, CannotDo for a view that this family of models does not support,
+    and if the difference of the two views is not meaningful.
 
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
@@ -192,7 +192,7 @@ def check_view_settings(
             raise BadSetting(f"{name} is {quote_value(value)}; it must be {describe_type(hints[name])}")
     if prompt != PromptOptions() and not reads_prompt(function):
         raise BadSetting(
-            f"the view '{view}' reads words or sentences and no prompt; leave raw, system and special_tokens out"
+            f"the view '{view}' uses words or sentences, not a prompt; leave raw, system and special_tokens out"
         )
 
 

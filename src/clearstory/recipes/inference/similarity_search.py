@@ -65,14 +65,14 @@ class SearchResults:
 
 @dataclass(frozen=True)
 class Deduplication:
-    """Texts without those that are similar to an earlier one.
+    """Result of deduplication: texts, and the groups of near-duplicates.
 
     Args:
         texts: all texts.
-        threshold: the cosine from which on two texts count as duplicates.
-        first: for each text the position, from 0, of the kept text that it is a duplicate of; its own if it is kept.
+        threshold: minimum cosine of duplicates.
+        first: for each text the index, from 0, of the kept text of which it is a duplicate; its own if it is kept.
         scores: its cosine with that text.
-        pooling: how vectors were made; `note` says it where nobody has chosen that.
+        pooling: pooling of the vectors; `note` reports it if it was chosen by default.
     """
 
     texts: tuple[str, ...]
@@ -84,19 +84,19 @@ class Deduplication:
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """Places of the texts that are kept, from 0."""
+        """Indices of the kept texts, from 0."""
         return tuple(position for position, first in enumerate(self.first) if position == first)
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Places of the texts of each group with duplicates; the first one is kept."""
+        """Indices of the texts of each group with duplicates; the first one is kept."""
         members: dict[int, list[int]] = {}
         for position, first in enumerate(self.first):
             members.setdefault(first, []).append(position)
         return tuple(tuple(group) for group in members.values() if len(group) > 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The texts that are kept and the groups of duplicates as a dictionary for JSON; positions are from 1."""
+        """The kept texts and the groups of duplicates as a dictionary for JSON; positions are from 1."""
         return {
             "texts": len(self.texts),
             "kept": [self.texts[position] for position in self.kept],
@@ -126,8 +126,8 @@ def search(
 ) -> SearchResults:
     """The `top` texts that are most similar to each query, by the cosine of their vectors.
 
-    A text that names a file is replaced by the texts in it. Of a folder with the prompts "query" and "document" (or
-    "passage"), queries and texts have theirs, unless `prompt` names one for both.
+    A text that is the path of a file is replaced by the texts in the file. If the model's folder has prompts "query"
+    and "document" (or "passage"), they are prepended to queries and texts, unless `prompt` sets one for both.
 
     >>> import clearstory
     >>> found = clearstory.search("models/minilm", "notes.txt", "how to brew tea")  # doctest: +SKIP
@@ -190,7 +190,7 @@ def deduplicate(
     device: str | None = None,
     int8: bool = False,
 ) -> Deduplication:
-    """The texts without those whose cosine with an earlier kept one is at least `threshold`.
+    """Remove each text whose cosine with an earlier kept text is at least `threshold`.
 
     >>> import clearstory
     >>> clearstory.deduplicate("models/minilm", "notes.txt", threshold=0.9).groups  # doctest: +SKIP

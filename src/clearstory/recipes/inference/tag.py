@@ -45,10 +45,10 @@ class Entity:
 
 @dataclass(frozen=True)
 class TaggedWords:
-    """The words of each sentence, their tags and the probabilities of these.
+    """The words of each sentence, their tags and the probabilities of the tags.
 
-    A word without a token (truncated, or of characters that the tokenizer drops) has the probability 0, and the tag O
-    among those of entities, else "". `entities` are those that BIO tags mark; () where tags are others.
+    A word without a token (truncated, or with only characters that the tokenizer drops) has the probability 0, and the
+    tag O for entity tags, otherwise "". `entities` are those marked by BIO tags; () for other tags.
     """
 
     words: tuple[tuple[str, ...], ...]
@@ -68,7 +68,7 @@ class TaggedWords:
         }
 
     def records(self) -> list[dict[str, Any]]:
-        """A dictionary for each sentence: text, tokens, tags, probabilities, and entities where tags mark them."""
+        """A dictionary for each sentence: text, tokens, tags, probabilities, and entities if the tags mark them."""
         entities = self.entities or [None] * len(self.words)
         columns = zip(self.texts, self.words, self.tags, self.probabilities, entities, strict=True)
         return [
@@ -95,12 +95,12 @@ def tag(
     device: str | None = None,
     int8: bool = False,
 ) -> TaggedWords:
-    """The tags of the words of texts or of files.
+    """Predict the tags of the words of texts or of files.
 
-    Each line is a sentence, whose words are what is between white space; files with words (CoNLL, CoNLL-U, a column
-    of tokens) are read with their own. Sentences longer than the context are cut with `truncate`, or read in windows
-    that start every `stride` tokens, whose probabilities are averaged. With `int8`, the linear layers of an encoder's
-    blocks are rounded to 8 bits, which is faster on a processor. Raises CannotDo for a model without tags,
+    Each line is a sentence, with words separated by white space; files with words (CoNLL, CoNLL-U, a column
+    of tokens) keep their words. Sentences that exceed the context are truncated with `truncate`, or split into windows
+    that start every `stride` tokens and whose probabilities are averaged. With `int8`, the linear layers of an
+    encoder's blocks are rounded to 8 bits, which is faster on a CPU. Raises CannotDo for a model without tags,
     BadInput for a text without words, ContextOverflow for a sentence that is too long.
     """
     if batch_size < 1:
@@ -163,7 +163,7 @@ def tagger_of(network: Any, tokenizer: Tokenizer) -> Tagger:
     """The tagger of an opened model. Raises CannotDo for a model without tags."""
     if not has_capability(network, Capability.TAGS):
         raise CannotDo(
-            f"this model ({family_name(network)}) has no tags; train one that has with: clearstory finetune MODEL "
+            f"this model ({family_name(network)}) has no tags; train a tagger with: clearstory finetune MODEL "
             f"TEXT{CONLLU_SUFFIX} --task tag, where MODEL is this one, or hmm"
         )
     return Tagger(cast("HMM", network), tokenizer)

@@ -11,18 +11,19 @@ from clearstory.recipes.notebook_html import html_table
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How well a model predicts a text, and how that was measured.
+    """Evaluation of a model on a text, with its settings.
 
     Args:
-        score: sums of nats, tokens and bytes; `bytes` is None if bits per byte are undefined, and `reason` says why.
-        documents: number of documents, each evaluated on its own.
+        score: sums of nats, tokens and bytes; `bytes` is None if bits per byte are undefined, with the reason in
+            `reason`.
+        documents: number of documents, each evaluated separately.
         windows: strided (overlapping), blocks (adjacent), or whole for a model without a context.
         stride: tokens between the starts of two windows; None for whole.
         context: length of a window in tokens; None for whole.
         unknown: number of out-of-vocabulary tokens.
         lossless: whether the tokens decode to exactly the text.
         seconds: time of the evaluation.
-        note: what was skipped or replaced in the files; None where nothing was.
+        note: skipped or replaced parts of the files, or None.
     """
 
     score: Score

@@ -57,19 +57,19 @@ class TranslatedText:
 
 @dataclass(frozen=True, kw_only=True)
 class Translation:
-    """All texts with their translations, in the order in which they were given, and the time they took."""
+    """All texts with their translations, in the order of the input, and the time in seconds."""
 
     texts: tuple[TranslatedText, ...]
     seconds: float
 
     @property
     def tokens_per_second(self) -> float:
-        """Generated tokens per second, the time for the sources included."""
+        """Generated tokens per second, including the time for the sources."""
         return sum(each.tokens for each in self.texts) / self.seconds if self.seconds else 0.0
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Why lines of files have no translation, one sentence each."""
+        """Error messages of lines of files without a translation."""
         return tuple(each.error for each in self.texts if each.error is not None)
 
     def to_json(self) -> dict[str, Any]:
@@ -86,20 +86,21 @@ def translate(
     on_progress: ProgressFunction | None = None,
     **settings: Unpack[TranslationKeywords],
 ) -> Translation:
-    """The translation of each text, or of each line of the files among them; an empty line of a file stays empty.
+    """Translate each text, or each line of files; an empty line of a file stays empty.
 
-    A line of a file that cannot be translated has an `error` and an empty text; a text that is given itself raises.
-    A translation has at most `max_tokens` tokens, by default 50 more than its source. A beam of 1 is greedy decoding.
-    Settings that are not given are those of the model's generation config, else 4 beams for an encoder-decoder, greedy
-    search for a decoder, and a length penalty of 1. `settings` are those of TranslationSettings; see `clearstory
+    A line of a file that cannot be translated has an `error` and an empty text; for a text given directly an error is
+    raised. A translation has at most `max_tokens` tokens, by default 50 more than its source. A beam of 1 is greedy
+    decoding. Settings default to those of the model's generation config, else 4 beams for an encoder-decoder, greedy
+    search for a decoder, and a length penalty of 1. `settings` are the fields of TranslationSettings; see `clearstory
     translate --help`.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
-        texts: texts, and files with a text on each line.
-        on_progress: called with the number of texts done and of all.
+        texts: texts, or files with one text per line.
+        on_progress: called with the number of finished texts and of all texts.
 
-    Raises CannotDo for a decoder that was not fine-tuned for it, and without a prompt; BadInput for an empty text.
+    Raises CannotDo for a decoder that was not fine-tuned to translate, if there is no prompt; BadInput for an empty
+    text.
 
     >>> import clearstory
     >>> clearstory.translate("runs/en-de", "Good morning.").texts[0].text  # doctest: +SKIP
@@ -115,9 +116,9 @@ def summarize(
     on_progress: ProgressFunction | None = None,
     **settings: Unpack[TranslationKeywords],
 ) -> Translation:
-    """The summary of each text, or of each line of the files among them; arguments and errors are those of `translate`.
+    """Summarize each text, or each line of files; arguments and errors are those of `translate`.
 
-    A decoder that was not fine-tuned is asked in its chat template, or continues "TL;DR:" after the text.
+    A decoder that was not fine-tuned is prompted in its chat template, or continues "TL;DR:" after the text.
 
     >>> import clearstory
     >>> clearstory.summarize("runs/abstracts", "abstracts.txt").texts[0].text  # doctest: +SKIP

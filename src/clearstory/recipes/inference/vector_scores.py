@@ -38,7 +38,7 @@ class VectorScores:
 
 @dataclass(frozen=True, kw_only=True)
 class VectorEvaluation:
-    """The scores of each set, and the time they took in seconds."""
+    """The scores of each set, and the time in seconds."""
 
     sets: tuple[VectorScores, ...]
     seconds: float

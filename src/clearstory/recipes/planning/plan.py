@@ -75,8 +75,8 @@ class TrainingEstimate:
 class ModelPlan:
     """Estimated cost of a model.
 
-    Memory is in bytes for the whole model; `training_bytes_per_device` is that of one device. FLOPs are per token.
-    Families without an estimate of training have parameter groups and weights only, and a note.
+    Memory is in bytes for the whole model; `training_bytes_per_device` is for one device. FLOPs are per token.
+    Families without a training estimate have only parameter groups, weights and a note.
     """
 
     model: str
@@ -98,7 +98,7 @@ class ModelPlan:
 
     @property
     def parameters_per_layer(self) -> int | None:
-        """Parameters of each layer; None where there is one layer, or layers differ."""
+        """Parameters of each layer; None if there is one layer, or layers differ."""
         layers = max((group.layers for group in self.parameter_groups), default=1)
         if layers == 1 or any(group.layers != layers for group in self.parameter_groups if group.group in LAYER_GROUPS):
             return None
@@ -148,8 +148,8 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
     if config.family == "mixture":
         networks = [expert for expert in config.experts if family_of(preset(expert)).scale is not None]
         raise CannotDo(
-            f"{name} is a mixture of {', '.join(config.experts)}, which share the time of one run; plan a network "
-            f"alone: clearstory plan {(networks or ['clear'])[0]}"
+            f"{name} is a mixture of {', '.join(config.experts)}, which share the time of one run; plan a single "
+            f"network: clearstory plan {(networks or ['clear'])[0]}"
         )
     notes: tuple[str, ...] = (PRESET_NOTES[name],) if name in PRESET_NOTES else ()
     if config.architecture == "encoder-decoder":
@@ -157,7 +157,7 @@ def plan(model: str | Mapping[str, object] | PlanRecipe = "clear", **settings: U
     groups = list_parameter_groups(config)
     if not groups:
         raise CannotDo(
-            f"{name} has no parameters, only tables whose size depends on its text; train one to see it: "
+            f"{name} has no parameters, only tables whose size depends on the text; train one to see it: "
             f"clearstory train TEXT --model {name}"
         )
     parameters = sum(group.parameters for group in groups)

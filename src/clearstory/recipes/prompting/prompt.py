@@ -36,20 +36,21 @@ def prompt(
     on_progress: Callable[[int, int], None] | None = None,
     **settings: Unpack[PromptKeywords],
 ) -> PromptReport:
-    """The accuracy of a model on rows of a task, after each of several numbers of examples.
+    """Evaluate the accuracy of few-shot prompting for several numbers of examples.
 
-    Examples are drawn by seed from the training part; draws of one seed are nested. An answer is the candidate with the
-    largest likelihood, or that which the generated text begins with.
+    Examples are sampled by seed from the training part; samples of one seed are nested. An answer is the candidate with
+    the largest likelihood, or the candidate at the start of the generated text.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
-        template: text of one example, or a file with it, with {label} where the answer belongs.
+        template: text of one example, or a file with it, with {label} in place of the answer.
         examples: file with labeled texts, or with questions and their choices.
-        on_progress: called with the number of rows answered and of all.
+        on_progress: called with the number of finished rows and of all rows.
         settings: fields of PromptRecipe, such as `shots`, `draws` and `calibrate`.
 
-    Raises BadInput for data that cannot be read, UnknownName for a field that the data does not have, ContextOverflow
+    Raises BadInput for data that cannot be read, UnknownName for a field that is not in the data, ContextOverflow
     for examples that do not fit the context.
+
 
     >>> import clearstory
     >>> clearstory.prompt("models/smollm2", "{text} It was {label}.", "reviews.csv", shots=(0, 4))  # doctest: +SKIP
@@ -74,14 +75,14 @@ def run_prompt(
     data = read_prompt_data(recipe.examples, recipe.test, recipe.reading(), recipe.labels, recipe.limit, recipe.seed)
     template.check(data.fields)
     if recipe.calibrate and not data.labels:
-        raise BadSetting("calibrate needs labels that all rows share, and each question has choices of its own")
+        raise BadSetting("calibrate needs labels that all rows share, but each question has its own choices")
     if max(recipe.shots) > len(data.shown):
         raise BadInput(
-            f"{max(recipe.shots)} examples are to be shown, and {recipe.examples} has {len(data.shown):,} in its "
-            "training part; give fewer with --shots, or more examples"
+            f"{max(recipe.shots)} examples are needed for the prompt, but {recipe.examples} has {len(data.shown):,} "
+            "training examples; give fewer with --shots, or more examples"
         )
     if recipe.show_prompt is not None and recipe.show_prompt > len(data.test):
-        raise BadSetting(f"show_prompt is {recipe.show_prompt:,}, and there are {len(data.test):,} rows")
+        raise BadSetting(f"show_prompt is {recipe.show_prompt:,}, but there are {len(data.test):,} rows")
     maker = prompt_maker(model, template, recipe)
     started = time.perf_counter()
     scores, records = [], []

@@ -54,16 +54,16 @@ class PromptMean:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptReport:
-    """The result of prompting.
+    """Result of prompting.
 
     Args:
         scores: the accuracy of every draw.
-        rows: number of rows answered in each.
+        rows: number of rows evaluated in each draw.
         chance: the expected accuracy of a random candidate.
-        majority: the accuracy of the most frequent label of the examples; None where each row has its own choices.
-        data: name of the rows.
+        majority: the accuracy of the most frequent label of the examples; None if each row has its own choices.
+        data: name of the evaluated data.
         prompt: the prompt of one row with the largest number of examples.
-        notes: how the files were read.
+        notes: notes on the files.
         seconds: time of all draws.
     """
 
@@ -78,7 +78,7 @@ class PromptReport:
 
     @property
     def means(self) -> tuple[PromptMean, ...]:
-        """Means over draws, by how answers are read and by the number of examples."""
+        """Means over draws, for each answering method and number of examples."""
         found = []
         for answers in dict.fromkeys(each.answers for each in self.scores):
             for shots in sorted({each.shots for each in self.scores}):
@@ -92,7 +92,7 @@ class PromptReport:
 
     @property
     def verdicts(self) -> tuple[str, ...]:
-        """For each way of answering, one sentence on its best number of examples beside the baselines."""
+        """For each answering method, one sentence that compares its best number of examples with the baselines."""
         baseline, name = self.chance, "chance"
         if self.majority is not None and self.majority > self.chance:
             baseline, name = self.majority, "the majority label"
@@ -110,7 +110,7 @@ class PromptReport:
         return tuple(found)
 
     def curve(self) -> Curve:
-        """Accuracy against the number of examples; dashed lines are the ends of intervals, and the baselines."""
+        """Plot of accuracy against the number of examples; dashed lines are interval limits, and the baselines."""
         lines: list[Line] = []
         for answers in dict.fromkeys(each.answers for each in self.scores):
             own = [each for each in self.means if each.answers == answers]

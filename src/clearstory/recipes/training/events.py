@@ -158,26 +158,26 @@ class TrainingWarning:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """Result of a training run: its best model and how good it is.
+    """Result of a training run: its best model and the metrics of this model.
 
     Args:
         folder: the model folder, with the best model of the run.
         run_folder: the run folder.
-        bits_per_byte: on the whole validation split; None where the tokenizer is lossy, for encoders and
-            encoder-decoders, and where no text is held out.
-        nats_per_token: on the same tokens; of an encoder, on masked tokens; None where no text is held out.
+        bits_per_byte: on the whole validation split; None if the tokenizer is lossy, for encoders and
+            encoder-decoders, and if no text is held out.
+        nats_per_token: on the same tokens; for an encoder, on masked tokens; None if no text is held out.
         cpu_seconds: CPU time of the run, summed over all threads.
         seconds: wall-clock time of the run.
         tokens: tokens processed in training.
         steps: optimizer steps.
         parameters: number of parameters.
-        curve: file of the learning curve; None where there is none.
-        objective: the training objective; of a fine-tuning run, its task.
+        curve: file of the learning curve, or None.
+        objective: the training objective; for a fine-tuning run, its task.
         intervals: 95 % interval of each metric of a task, by bootstrap over validation examples.
         test_metrics: metrics of a task on test examples.
         test_intervals: their intervals.
-        report: file with all scores of a task; None where there is none.
-        reason: why bits_per_byte is None; None where it is a number.
+        report: file with all scores of a task, or None.
+        reason: the reason why bits_per_byte is None, or None.
         metrics: further metrics of the objective by name, such as next_sentence_accuracy, from 0 to 1.
         summary: the quality of the model in one sentence.
         next_command: a command to try the model with.

@@ -62,13 +62,13 @@ from clearstory.recipes.training.time_budget import TimeBudget
 from clearstory.recipes.training.training_run import StepTimer, TrainingRun
 from clearstory.training.objectives.table import objective_spec
 
-NOT_VALIDATED = "trained on all of the text: no validation score, the last weights are kept"
+NOT_VALIDATED = "trained on the whole text: there is no validation loss, and the last weights are kept"
 
 
 def train(text: str | Path | Sequence[str] = (), /, **settings: Unpack[TrainKeywords]) -> TrainingResult:
     """Train a model on text and save the best one in a run folder.
 
-    `settings` are those of TrainRecipe, nested as dicts; see `clearstory train --help`.
+    `settings` are the fields of TrainRecipe, nested as dicts; see `clearstory train --help`.
 
     >>> import tempfile, clearstory
     >>> result = clearstory.train(
