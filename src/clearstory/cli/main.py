@@ -36,6 +36,7 @@ COMMANDS = {
     "prompt": "measure zero-shot and few-shot prompting on labeled examples",
     "compare": "train or evaluate several models on the same text and rank them by bits per byte",
     "inspect": "show the internals of a model on a text: attention, logit lens and other views",
+    "serve": "answer HTTP requests to models in the forms of OpenAI's API",
     "studio": "serve a local web page for inspecting, running and training models",
     "convert": "convert a model to another file format and verify the result",
     "models": "show all model presets by family, with size and purpose",
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise  # a bug, with its traceback
         discard_output()
         reason = (error.strerror or str(error)).lower()
-        return print_error(f"clearstory: {reason}; check the output's disk, and the files that are read", 1)
+        return print_error(f"clearstory: {reason}; check the disk of the output, and the input files", 1)
     return status
 
 
@@ -120,9 +121,7 @@ def run_command_line(words: list[str]) -> int:
         if error.filename is None:
             raise
         reason = str(error.strerror or error).lower()
-        return print_error(
-            f"clearstory {name}: {error.filename}: {reason}; check this path, and who may write there", 1
-        )
+        return print_error(f"clearstory {name}: {error.filename}: {reason}; check this path and its permissions", 1)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from clearstory.server.errors import model_not_found
 
 if TYPE_CHECKING:
+    from clearstory.server.metrics import ServerMetrics
     from clearstory.serving.engine_thread import EngineThread
     from clearstory.serving.requests import TextEvent
 
@@ -71,12 +72,10 @@ class ServerLimits:
     Args:
         max_body_bytes: the largest request body.
         max_tokens: largest number of tokens of one text that a request can ask for; None for the model's context.
-        retry_after: seconds after which a client may try again when the queue is full.
     """
 
     max_body_bytes: int = 4 * 2**20
     max_tokens: int | None = None
-    retry_after: int = 2
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,14 @@ class RequestContext:
         engines: the threads of the served models, by name; the first is the default.
         limits: limits of requests.
         record: what the log and the metrics say of this request; the route counts prompts and events in it.
+        metrics: the metrics of the server.
         created: when the server started, in Unix seconds: the `created` of its models.
     """
 
     engines: Mapping[str, EngineThread]
     limits: ServerLimits
     record: RequestRecord
+    metrics: ServerMetrics
     created: int
 
     def engine(self, model: str) -> EngineThread:

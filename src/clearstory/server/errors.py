@@ -90,7 +90,6 @@ CODES: tuple[tuple[type[Exception], int, str | None], ...] = (
     (DiskError, 503, "model_unavailable"),
     (CorruptFile, 503, "model_unavailable"),
     (Diverged, 503, "model_unavailable"),
-    (Overloaded, 503, "overloaded"),
     (GrammarViolation, 500, "grammar_violation"),
     (ClearstoryError, 400, None),
     (OverflowError, 400, "invalid_value"),
