@@ -290,7 +290,7 @@ def test_bf16_weights_generate(name: str) -> None:
 
 
 def test_int8_is_refused() -> None:
-    with pytest.raises(CannotDo, match=r"packed for the processor, and the model is on cuda:0; use --device cpu"):
+    with pytest.raises(CannotDo, match=r"packed for the CPU, but the model is on cuda:0; use --device cpu"):
         inference_model(MODELS["gpt2"]().float().to(DEVICE), "int8")
 
 

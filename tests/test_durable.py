@@ -367,7 +367,7 @@ def test_only_regular_files_are_read_and_replaced(tmp_path: Path) -> None:
     for path, what in ((tmp_path, "a folder"), (tmp_path / "pipe", "a named pipe"), (Path("/dev/zero"), "a device")):
         with pytest.raises(BadInput, match=f"is {what}, and a file is needed"):
             durable.read_file(path)
-        with pytest.raises(BadInput, match="and a file should be written there"):
+        with pytest.raises(BadInput, match="but the output must be a file"):
             durable.write_text(path, "x")
     with pytest.raises(BadInput, match="is a device, a pipe or a socket"):
         durable.write_text("/dev/full", "x")

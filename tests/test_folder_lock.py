@@ -125,7 +125,7 @@ def test_a_disk_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(folder_lock, "_lock", lambda handle: None)
     with durable.lock_folder(tmp_path) as lock:
         assert lock.note is not None
-        assert "has no locks; let no other process write there" in lock.note
+        assert "does not support locks; make sure that no other process writes there" in lock.note
 
 
 @pytest.mark.parametrize("contents", ["", "{", "[]", '{"process": 1}', "\0" * 99])

@@ -86,7 +86,7 @@ def bits_per_byte(nats: float, n_bytes: float) -> float:
     2.0
     """
     if n_bytes < 0:
-        raise BadInput(f"a text cannot have {n_bytes:,} bytes; count the bytes of what was scored")
+        raise BadInput(f"a text cannot have {n_bytes:,} bytes; give the number of bytes of the scored text")
     return nats / NATS_PER_BIT / n_bytes if n_bytes else math.nan
 
 
@@ -121,7 +121,7 @@ def bleu(texts: Sequence[str], references: Sequence[str], tokenizer: str | None 
 def _aligned(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     if len(texts) != len(references) or not texts:
         raise BadInput(
-            f"{len(texts):,} texts cannot be compared with {len(references):,} references; give one for each"
+            f"{len(texts):,} texts cannot be compared with {len(references):,} references; give one reference per text"
         )
     return list(texts), [list(references)]
 

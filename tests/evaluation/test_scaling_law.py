@@ -94,7 +94,7 @@ def test_what_the_runs_do_not_determine_is_stated() -> None:
     assert "whether more parameters would bring anything" in " ".join(
         analyse(runs(flat, noise=0.01), 2_000_000)["unknown"]
     )
-    assert "the best use of 10 CPU seconds: the law puts it far from all runs" in " ".join(
+    assert "the best use of 10 CPU seconds: the predicted optimum is far from all runs" in " ".join(
         analyse(runs(ScalingLaw(1.5, 1e-9, 0.1, 600.0, 0.5)), 2_000_000, 10)["unknown"]
     )
     worse = runs(noise=0.003)

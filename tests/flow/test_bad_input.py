@@ -36,7 +36,7 @@ TEXTS: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
     "binary": ("photo.txt", b"\x89PNG" + b"a" * 96 + b"\0" * 9, ("photo.txt is binary", "offset 100")),
     "not UTF-8": ("old.txt", b"caf" * 40 + b"\xe9 " * 2, ("old.txt is not UTF-8: byte 0xe9 at offset 120",)),
     "half a character": ("cut.txt", "é".encode()[:1] * 1, ("cut.txt is not UTF-8: byte 0xc3 at offset 0",)),
-    "shorter than a context": ("short.txt", b"tiny text", ("8 tokens, and one window needs 9", "--training.context 7")),
+    "shorter than a context": ("short.txt", b"tiny text", ("8 tokens, but one window needs 9", "--training.context 7")),
     "a field that is missing": (
         "a.jsonl",
         b'{"text": "one"}\n\n{"txt": "two"}\n',
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
     assert_refused(
         cli("train", "--resume", "--out", run),
         "the checkpoint's 'blocks.0.",
-        "resume with the settings it was made with",
+        "resume with the original settings",
     )
     assert contents(made.run) == before
 
@@ -274,7 +274,7 @@ def test_a_disk_that_fills(at: str, made: Any, tmp_path: Path, cli: Cli) -> None
             full(label, path)
 
     durable.hooks.append(quietly)
-    assert_refused(cli(*flags(made.text, run)), "needs ", "bytes free; make room or choose another folder", last=True)
+    assert_refused(cli(*flags(made.text, run)), "needs ", "bytes free; free some space or choose another", last=True)
     durable.hooks.clear()
     assert not [path for path in tmp_path.rglob("*") if durable.TEMPORARY_NAME.match(path.name)]
     for folder in checkpoint.list_checkpoints(run):

@@ -134,7 +134,7 @@ def test_the_threshold_of_several_labels_is_fitted_and_kept(cli: Cli, tmp_path: 
 def test_what_a_baseline_cannot_do_is_one_sentence(tmp_path: Path) -> None:
     data = write(tmp_path / "rows.tsv", ROWS)
     several = write(tmp_path / "several.tsv", [(text, f"{label},all") for text, label in ROWS])
-    with pytest.raises(CannotDo, match="ngram is for texts of one label each"):
+    with pytest.raises(CannotDo, match="ngram is for texts with one label each"):
         clearstory.finetune("ngram", several, problem="multi", out=tmp_path / "run")
     with pytest.raises(BadSetting, match="steps does not apply to ngram, which counts n-grams"):
         clearstory.finetune("ngram", data, steps=3, out=tmp_path / "run")

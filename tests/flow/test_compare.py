@@ -147,7 +147,7 @@ def test_a_budget_too_small_for_one_step_is_refused(text: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--out", "nowhere"], "nowhere has no results of a comparison yet"),
+        (["--out", "nowhere"], "nowhere has no comparison results yet"),
         (["t.txt", "--models", "ngram"], "there is no budget"),
         (["t.txt"], "there is nothing to compare t.txt with"),
         (["t.txt", "--models", "", "--one-epoch"], "models names none"),

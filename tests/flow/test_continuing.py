@@ -218,16 +218,16 @@ def test_a_model_that_changed_is_not_resumed_from(made: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("more", "error", "says"),
     [
-        ({"model": "gpt2"}, BadSetting, "model describes a new model, and init continues"),
-        ({"parameters": 1000}, BadSetting, "parameters describes a new model"),
-        ({"tokenizer": "bytes"}, BadSetting, "tokenizer describes a new model"),
-        ({"training.initialization": "zero"}, BadSetting, "initialization describes a new model"),
+        ({"model": "gpt2"}, BadSetting, "model is for a new model, but init continues"),
+        ({"parameters": 1000}, BadSetting, "parameters is for a new model"),
+        ({"tokenizer": "bytes"}, BadSetting, "tokenizer is for a new model"),
+        ({"training.initialization": "zero"}, BadSetting, "initialization is for a new model"),
         ({"lora.alpha": 3.0}, BadSetting, "lora.rank is 0, so LoRA is off"),
         ({"lora.rank": 2, "init": None}, BadSetting, "lora.rank is 2, .* name one with --init"),
         ({"lora.rank": 2, "lora.targets": ["querry"]}, UnknownName, "did you mean 'query'"),
         ({"lora.rank": 2, "lora.dropout": 1.5}, BadSetting, "lora.dropout is 1.5"),
         ({"init": "nowhere"}, BadInput, "there is no folder nowhere"),
-        ({"training.context": 9}, BadSetting, "cannot be trained on longer sequences than it can read"),
+        ({"training.context": 9}, BadSetting, "cannot be trained on sequences longer than its context"),
     ],
 )
 def test_contradicting_settings_are_refused(
@@ -250,7 +250,7 @@ def test_models_that_cannot_be_fine_tuned_say_why(made: Any, adapted: Any, tmp_p
     with pytest.raises(BadInput, match=r"has no tokenizer.json"):
         all_events(fine_tune(made.text, tmp_path / "mute", tmp_path / "run"))
     out, _ = adapted
-    with pytest.raises(BadSetting, match="an adapter cannot be based on another; merge it first: clearstory convert"):
+    with pytest.raises(BadSetting, match="adapters cannot be stacked; merge it first: clearstory convert"):
         all_events(fine_tune(made.text, out, tmp_path / "run", **LORA))
     with pytest.raises(BadSetting, match=r"would overwrite its initial model .*model"):
         all_events(fine_tune(made.text, out, out, overwrite=True))

@@ -282,9 +282,9 @@ def test_an_encoder_without_a_head_for_masked_tokens_is_refused(run: Path) -> No
     opened = open_model(run)
     config = replace(opened.model.config, mlm_transform=False, unembed_bias=False)
     bare = OpenedModel(build(config, seed=1), opened.tokenizer, opened.card)
-    with pytest.raises(CannotDo, match=r"this model \(encoder\) has no head for masked tokens"):
+    with pytest.raises(CannotDo, match=r"this model \(encoder\) has no masked language modelling head"):
         clearstory.fill_mask(bare, "the [MASK]")
-    with pytest.raises(CannotDo, match="no head for masked tokens"):
+    with pytest.raises(CannotDo, match="no masked language modelling head"):
         clearstory.evaluate(bare, texts=["the cat"])
     assert clearstory.embed(bare, "the cat").vectors.shape == (1, 16)
 

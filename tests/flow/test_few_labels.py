@@ -273,7 +273,7 @@ def test_the_claim_is_a_number() -> None:
     reversed_summary = replace(summary, models=("fine-tuned", "best"), means=(
         *summary.of_model("fine-tuned"), replace(summary.last("fine-tuned"), model="best", means={"accuracy": 0.95})
     ))  # fmt: skip
-    assert "more than the fine-tuned model with any number of them (0.900)" in reversed_summary.claims[0]
+    assert "more than the fine-tuned model with any number of labels (0.900)" in reversed_summary.claims[0]
     view = efficiency_curve(summary)
     assert view.log_x
     assert [line.name for line in view.lines if line.same_color_as is None] == list(names)

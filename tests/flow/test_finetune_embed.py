@@ -244,7 +244,7 @@ def test_what_has_no_vectors_or_other_data_is_refused(home: Path, tmp_path: Path
     empty = table(tmp_path / "empty.tsv", "anchor\tpositive", [("a film", ""), *pairs(10)])
     long = table(tmp_path / "long.tsv", "anchor\tpositive", [("film " * 40, "a movie"), *pairs(10)])
     for settings, error, expected in (
-        ({"data": (str(one),)}, BadInput, "two columns that are known as pairs of texts"),
+        ({"data": (str(one),)}, BadInput, "two columns that are recognized as pairs of texts"),
         ({"data": (str(equal),)}, BadInput, "all 18 training pairs .* have the score 3"),
         ({"data": (str(empty),)}, BadInput, "line 2: the text in 'positive' is empty"),
         ({"embed": {"loss": "triplet"}}, BadSetting, "embed.loss is triplet, which needs triplets"),

@@ -104,7 +104,7 @@ def test_an_encoder_decoder_is_trained_and_scored(home: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("rank", [0, 2])
 def test_a_decoder_learns_targets_after_its_prompt(rank: int, home: Path, tmp_path: Path) -> None:
-    with pytest.warns(ModelWarning, match=r"sources have more than 8 tokens and are cut, the first is .*, line"):
+    with pytest.warns(ModelWarning, match=r"sources have more than 8 tokens and are truncated, the first is .*, line"):
         _, result = run(
             recipe(
                 home,
@@ -249,10 +249,10 @@ def test_decoders_answer_with_their_prompt(home: Path) -> None:
         ({"truncate": "left"}, "truncate is left, and task translate has a source and a target"),
         ({"task": "classify", "num_beams": 2}, "num_beams is for tasks translate and summarize, and task is classify"),
         ({"task": "classify", "teacher": "x"}, "teacher is for tasks translate and summarize"),
-        ({"task": "classify", "truncate": "source-left"}, "truncate is source-left, and texts of task classify"),
+        ({"task": "classify", "truncate": "source-left"}, "truncate is source-left, but task classify"),
         ({"prompt_template": "no place"}, r"prompt_template is 'no place'; write \{source\} in it once"),
-        ({"teacher_num_beams": 2}, "there is no teacher; name one"),
-        ({"threshold": "0.3"}, "threshold is for labels, and task translate"),
+        ({"teacher_num_beams": 2}, "there is no teacher; give one"),
+        ({"threshold": "0.3"}, "threshold is for labels, but task translate"),
         ({"training": {"average_checkpoints": 1}}, "the mean of one is itself"),
     ],
 )
@@ -278,7 +278,7 @@ def test_bad_files_are_refused_with_their_lines(home: Path, tmp_path: Path) -> N
         run(recipe(home, tmp_path / "run", data=(str(long),), validation="0"))
     with pytest.raises(BadSetting, match="source_prefix is for encoder-decoders"):
         run(recipe(home, tmp_path / "run", "decoder", source_prefix="x"))
-    with pytest.raises(BadSetting, match="instruction is a message in a chat template, and this model has none"):
+    with pytest.raises(BadSetting, match="instruction is a message in a chat template, but this model has none"):
         run(recipe(home, tmp_path / "run", "decoder", instruction="x {source}"))
 
 

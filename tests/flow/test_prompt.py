@@ -160,9 +160,9 @@ def test_what_cannot_be_asked_is_told_with_the_way_out(reviews: Path, tmp_path: 
         return str(answer.last)
 
     usual = ("--template", "{text} {label}")
-    assert "which the data has not; did you mean 'noun'?" in last("--template", "{nown} {label}")
+    assert "which is not in the data; did you mean 'noun'?" in last("--template", "{nown} {label}")
     assert "no label 'god' in the data; did you mean 'good'?" in last(*usual, "--labels", "god=yes")
-    assert "two labels the word 'x'" in last(*usual, "--labels", "good=x,bad=x")
+    assert "the word 'x' for two labels" in last(*usual, "--labels", "good=x,bad=x")
     assert "and reviews.csv" not in last(*usual, "--shots", "99")
     assert "99 examples are to be shown" in last(*usual, "--shots", "99")
     assert "calibrate is for answers by likelihood" in last(*usual, "--calibrate", "--answer", "generate")

@@ -105,11 +105,11 @@ def test_it_chooses_sizes_by_the_time(text: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sizes": ("1k", "2k")}, "sizes is 1k 2k; a power law with a constant takes at least 3 different ones"),
+        ({"sizes": ("1k", "2k")}, "sizes is 1k 2k; a power law with a constant needs at least 3 different values"),
         ({"sizes": ("1k", "2k", "4k"), "amounts": ("0.5", "1")}, "amounts is 0.5 1; .* at least 3"),
         ({"sizes": ("1k", "2k", "many")}, "sizes has 'many'; give numbers above 0"),
         ({"sizes": ("1k", "2k", "0")}, "sizes has '0'"),
-        ({"sizes": ("auto",)}, "there is no budget that they fit into; give --cpu-seconds"),
+        ({"sizes": ("auto",)}, "there is no budget to choose them for; give --cpu-seconds"),
         ({"amounts": ("0.1", "0.2", "1")}, "there are no sizes"),
         ({"sizes": ("1k", "2k", "4k"), "models": ("lstm,clear",)}, "models names 2"),
         ({"sizes": ("1k", "2k", "4k"), "minutes": 1.0}, "minutes does not apply with sizes"),
@@ -125,11 +125,11 @@ def test_what_the_text_or_the_model_has_not_is_one_sentence(text: Path, tmp_path
     out = tmp_path / "law"
     with pytest.raises(BadSetting, match=r"amounts has 9,000,000 tokens, and the training text has .,..., each"):
         clearstory.scaling_law(text, sizes=sizes, amounts=(0.1, 0.5, 9e6), tokenizer="characters", out=out)
-    with pytest.raises(BadSetting, match=r"sizes has 2,000 and 2,100, and the nearest lstm of both has .* parameters"):
+    with pytest.raises(BadSetting, match=r"sizes has 2,000 and 2,100, but the nearest lstm to both has .* parameters"):
         clearstory.scaling_law(text, models="lstm", sizes=("2k", "2100", "16k"), tokenizer="characters", out=out)
     with pytest.raises(BadSetting, match=r"sizes has 10, and the nearest lstm with .. tokens has"):
         clearstory.scaling_law(text, models="lstm", sizes=("10", "2k", "16k"), tokenizer="characters", out=out)
-    with pytest.raises(CannotDo, match="ngram has no size that can be chosen"):
+    with pytest.raises(CannotDo, match="ngram has no adjustable size"):
         clearstory.scaling_law(text, models="ngram", sizes=sizes, tokenizer="characters", out=out)
     with pytest.raises(BadSetting, match=r"call clearstory\.scaling_law"):
         clearstory.compare(text, sizes=sizes)

@@ -145,7 +145,7 @@ def test_pairs_that_are_too_long_are_reported(pairs: Path, tmp_path: Path) -> No
         for event in all_events(pairs, tmp_path / "run", steps=1, **{"model.context": 20})
         if isinstance(event, RunPrepared)
     ]
-    assert "pairs with a side of more than 20 tokens are left out" in str(prepared.note)
+    assert "pairs with a source or target of more than 20 tokens are dropped" in str(prepared.note)
 
 
 @pytest.mark.parametrize(

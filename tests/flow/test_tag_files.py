@@ -205,7 +205,7 @@ def test_what_is_refused(home: Path, tmp_path: Path) -> None:
     refused(BadSetting, "lora does not apply to hmm, whose tags are counted", lora={"rank": 2})
     refused(BadSetting, "training does not apply to hmm", training={"learning_rate": 0.1})
     refused(BadSetting, "resume does not apply to hmm", resume=True)
-    refused(CannotDo, "name the model hmm, and all files", model=str(home / "counted"))
+    refused(CannotDo, "give hmm as the model, and all files", model=str(home / "counted"))
     lstm = save_model(
         tmp_path / "lstm", build(TINY_LSTM), train_tokenizer("characters", ["abcdefghijklm"]), ModelCard()
     )

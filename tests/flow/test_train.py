@@ -366,7 +366,7 @@ def test_too_few_minutes_are_refused_and_leave_nothing(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FakeTime(monkeypatch, lambda step: 5.0, evaluation=0.5, save=0.2)
-    with pytest.raises(BadSetting, match=r"time limit of 0.05 minutes is over before the first step, which takes 5 s"):
+    with pytest.raises(BadSetting, match=r"0.05 minutes is too short for the first step, which takes 5 s"):
         all_events(recipe(text, tmp_path / "run", minutes=0.05, steps=None))
     assert not (tmp_path / "run").exists()
 

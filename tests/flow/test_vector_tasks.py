@@ -79,7 +79,7 @@ def test_several_sets_are_evaluated_at_once(home: Path, cli: Cli) -> None:
     assert in_folder["metrics"] == sets[3]["metrics"]
     printed = cli("evaluate", home / "lstm", home / "questions.txt", "--task", "analogy").out
     assert "3CosAdd 1.0000 (95 % interval 1.0000 to 1.0000)" in printed
-    assert "2 questions by input embeddings; 10 candidates; 1 left out with words that are not in" in printed
+    assert "2 questions by input embeddings; 10 candidates; 1 skipped, with words that are not in" in printed
 
 
 def test_sentences_are_compared_by_sentence_vectors(home: Path) -> None:

@@ -193,7 +193,7 @@ ASKS: dict[str, tuple[dict[str, Any], str]] = {
     "dora": ({"use_dora": True}, r"has use_dora, and .* lacks lora_magnitude_vector of transformer\.h\.0"),
     "bias": ({"bias": "lora_only"}, r"has bias = 'lora_only'; supported: 'none'"),
     "saved": ({"modules_to_save": ["lm_head"]}, r"saves lm_head, and .* holds no weights of it"),
-    "pissa": ({"init_lora_weights": "pissa"}, "has init_lora_weights = 'pissa'; it changes the base weights too"),
+    "pissa": ({"init_lora_weights": "pissa"}, "has init_lora_weights = 'pissa'; it also changes the base weights"),
     "unknown": ({"use_more": 1}, "has use_more = 1"),
     "ia3": ({"peft_type": "IA3"}, "has peft_type = 'IA3'; supported: 'LORA'"),
     "no base": ({"base_model_name_or_path": None}, "names no base model"),
@@ -219,11 +219,11 @@ SPOILS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "wide": (lambda found: found.update({FIRST: torch.ones(6, 5)}), r"shape \[6, 16\], and .* holds \[6, 5\]"),
     "whole": (
         lambda found: found.update({"base_model.model.lm_head.lora_A.weight": torch.ones(2, 2)}),
-        r"holds lora_A of lm_head, which is no linear layer of the base",
+        r"holds lora_A of lm_head, which is not a linear layer of the base",
     ),
     "embedding": (
         lambda found: found.update({"base_model.model.transformer.wte.lora_embedding_A": torch.ones(2, 2)}),
-        r"holds lora_embedding_A of transformer\.wte, which is no linear layer",
+        r"holds lora_embedding_A of transformer\.wte, which is not a linear layer",
     ),
     "magnitude": (
         lambda found: found.update({FIRST.replace("lora_A", "lora_magnitude_vector"): torch.ones(2)}),
@@ -244,7 +244,7 @@ def test_tensors_that_do_not_fit_are_rejected(name: str, copy: Path) -> None:
 def test_another_base_of_the_same_shape_is_refused(made: Path, copy: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "other", shaken(TINY_GPT2, seed=9).float(), None, ModelCard())
     edit(copy, lambda said: said.update(base_model_name_or_path=str(tmp_path / "other")))
-    with pytest.raises(CorruptFile, match=r"trained on a model with other weights than .*other has now"):
+    with pytest.raises(CorruptFile, match=r"trained on a model with weights other than those of .*other"):
         open_model(copy)
     # Without the hash, the base is not checked.
     (copy / "clearstory.json").unlink()

@@ -117,9 +117,9 @@ def test_a_model_without_sentence_tokens_is_written_with_both(tmp_path: Path) ->
         ("ngram 2=4", "ngram 3=4", r"line 5: the number of 2-grams is expected here, not 'ngram 3=4'"),
         ("ngram 2=4", "ngram 2=many", "line 5: the number of 2-grams is expected here"),
         ("ngram 2=4", "ngram 2=4000000000000", "line 5: 'ngram 2=4000000000000' is above the maximum"),
-        ("ngram 2=4", "ngram 2=5", r"line 20: the 2-grams end after 4, and \\data\\ announces 5"),
+        ("ngram 2=4", "ngram 2=5", r"line 20: the 2-grams end after 4, but \\data\\ announces 5"),
         ("ngram 2=4", "ngram 2=3", r"line 19: .3-grams: is expected here, not '-0.9"),
-        ("ngram 3=1", "", "line 16: a 2-gram has a backoff weight, and there are no 3-grams: the file was cut"),
+        ("ngram 3=1", "", "line 16: a 2-gram has a backoff weight, but there are no 3-grams: the file is truncated"),
         ("\\2-grams:", "\\4-grams:", r"line 15: .2-grams: is expected here"),
         ("-0.3\ta b", "-0.3\ta c", "line 17: the word 'c' is not among the 1-grams"),
         ("-0.3\ta b", "0.3\ta b", "line 17: a log probability is '0.3'; it must not be above 0"),
@@ -129,7 +129,7 @@ def test_a_model_without_sentence_tokens_is_written_with_both(tmp_path: Path) ->
         ("-0.05\t<s> a b", "-0.05\t<s> a b\t-0.1", "line 22: a 3-gram has a backoff weight, and there are no 4-grams"),
         ("-0.6\t</s>", "-0.6\tc", "line 13: the 1-grams have no </s>"),
         ("-99\t<s>", "-99\tc", "line 13: the 1-grams have no <s>"),
-        ("\\end\\\n", "\\end\\\n\nmore", r"line 26: the file goes on after .end., with 'more'"),
+        ("\\end\\\n", "\\end\\\n\nmore", r"line 26: the file continues after .end., with 'more'"),
         ("-0.3\ta b", "x\ta b", "line 17: 'x' is not a finite number"),
         ("-0.4\ta\t-0.5", "-0.4\ta\tnan", "line 12: 'nan' is not a finite number"),
         ("-0.3\ta b", "-0.3\ta", "line 17: a 2-gram must be a number, 2 words and optionally a number: '-0.3 a'"),
@@ -174,7 +174,7 @@ def test_write_then_read_is_the_identity(tmp_path: Path, kind: str, smoothing: A
     for name in ("a.arpa", "b.arpa.gz"):
         found = convert(folder, tmp_path / name)
         assert (found.format, found.tokens_compared > 100, found.max_nats_difference < 2e-6) == ("arpa", True, True)
-        assert kind == "words" or "split a text at white space only" in str(found.note)
+        assert kind == "words" or "split text only at white space" in str(found.note)
     one, other = tmp_path / "again.arpa", tmp_path / "third.arpa"
     convert(tmp_path / "b.arpa.gz", tmp_path / "folder")
     convert(tmp_path / "folder", one)
@@ -197,7 +197,7 @@ def test_a_file_is_a_model_like_any_other(tmp_path: Path) -> None:
 
 def test_unsupported_conversions_are_rejected(tmp_path: Path) -> None:
     network = save_model(tmp_path / "network", shaken(TINY_GPT2), None, ModelCard())
-    with pytest.raises(CannotDo, match="ARPA stores n-gram models only, and this is a Transformer"):
+    with pytest.raises(CannotDo, match="ARPA can only store n-gram models, and this is a Transformer"):
         convert(network, tmp_path / "a.arpa")
     flat = save_model(tmp_path / "flat", counted(order=2, smoothing="laplace"), None, ModelCard())
     with pytest.raises(CannotDo, match="smoothing 'laplace' has none"):

@@ -129,10 +129,10 @@ def test_a_byte_order_mark_and_gzip_under_any_name_are_read(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("before", "after", "says"),
     [
-        ("<s> a b\n", "<s> a b\t-0.1\n", "the file was cut"),
+        ("<s> a b\n", "<s> a b\t-0.1\n", "the file is truncated"),
         ("-0.6\t</s>", "-0.6\tc", "no </s>"),
         ("-99\t<s>\t-0.25", "-99\tc", "no <s>"),
-        ("\\end\\\n", "\\end\\\nmore\n", "goes on after"),
+        ("\\end\\\n", "\\end\\\nmore\n", "continues after"),
         ("\\end\\\n", "", "truncated"),
         ("\\end\\", "\\4-grams:\n-0.1\ta a a a\n\\end\\", "expected here"),
         ("-0.3\ta b", "1e-9\ta b", "must not be above 0"),

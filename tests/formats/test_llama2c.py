@@ -95,7 +95,7 @@ def test_inconsistent_headers_are_rejected(header: list[int], tmp_path: Path) ->
 def test_a_tokenizer_of_another_model_or_truncated_is_rejected(data: Path, tmp_path: Path) -> None:
     checkpoint(tmp_path / "model.bin", TINY)
     shutil.copy(data / "stories260k" / "tok512.bin", tmp_path / "tokenizer.bin")
-    with pytest.raises(BadInput, match=r"tokenizer\.bin holds 512 tokens and the model has a vocabulary of 300"):
+    with pytest.raises(BadInput, match=r"tokenizer\.bin holds 512 tokens but the model has a vocabulary of 300"):
         open_model(tmp_path / "model.bin")
     raw = (data / "stories260k" / "tok512.bin").read_bytes()
     (tmp_path / "tokenizer.bin").write_bytes(raw[:-3])

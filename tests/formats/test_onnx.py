@@ -261,7 +261,7 @@ def test_a_graph_with_other_outputs_is_not_kept(shelf: Any, tmp_path: Path) -> N
 
     with mock.patch.object(export, "save_graph", wrong):
         with pytest.raises(
-            CorruptFile, match=r"onnxruntime computes other outputs than the model: one differs by .*/out is not"
+            CorruptFile, match=r"onnxruntime's outputs differ from the model's: one differs by .*/out is not"
         ):
             convert(other, tmp_path / "out", "onnx")
         # The same weights are accepted; and a failed export leaves an existing folder unchanged.

@@ -57,7 +57,7 @@ STRETCH = {
 REFUSED = [
     # Values that would hang or exhaust memory if trusted.
     (GPT2, {"n_layer": 2**64 - 1}, r"n_layer = 18446744073709551615; it must be an integer from 1 to 4,096"),
-    (GPT2, {"n_layer": 4096}, r"4,096 layers, and the weights are 28 tensors"),
+    (GPT2, {"n_layer": 4096}, r"4,096 layers, but the weights are 28 tensors"),
     (GPT2, {"n_embd": 10**300}, r"n_embd = 1000"),
     (GPT2, {"n_embd": -8}, r"n_embd = -8"),
     (GPT2, {"n_embd": 8.0}, r"n_embd = 8\.0; it must be an integer"),
@@ -244,7 +244,7 @@ def test_tensors_that_do_not_fit_the_config_are_named_with_both_shapes(tmp_path:
         open_model(folder)
     folder = saved(tmp_path / "b")
     reweigh(folder, lambda w: w.pop("transformer.h.1.mlp.c_fc.bias"))
-    with pytest.raises(CorruptFile, match=r"h\.1\.mlp\.c_fc\.bias of shape \[12\], and the weights lack it"):
+    with pytest.raises(CorruptFile, match=r"h\.1\.mlp\.c_fc\.bias of shape \[12\], but it is not in the weights"):
         open_model(folder)
     folder = saved(tmp_path / "c")
     reweigh(folder, lambda w: w.update({"transformer.h.2.ln_1.weight": torch.ones(8)}))

@@ -113,7 +113,7 @@ def test_what_cannot_be_read_is_one_sentence(opened: Any) -> None:
         encode_prompt(opened.model, refusing, "a")
     # Which of several templates is meant is not guessed, as in transformers.
     tools = Tokenizer(CHAT.contents, {**CHAT.config, "chat_template": [{"name": "tool_use", "template": TEMPLATE}]})
-    with pytest.raises(BadInput, match=r"'tool_use', and none of them is named 'default'.*--raw"):
+    with pytest.raises(BadInput, match=r"'tool_use', but none named 'default'.*--raw"):
         encode_prompt(opened.model, tools, "a")
 
 

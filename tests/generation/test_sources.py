@@ -129,9 +129,9 @@ def test_suppressed_tokens_are_never_generated() -> None:
 
 def test_invalid_sources_are_refused_at_once() -> None:
     writer, decoder = shaken(MODELS["t5"]), shaken(TINY_GPT2)
-    with pytest.raises(CannotDo, match="reads a source before it writes"):
+    with pytest.raises(CannotDo, match="is an encoder-decoder and needs"):
         generate(writer, [], DRAWN, start_token_id=0)
-    with pytest.raises(CannotDo, match="writes on from a prompt and reads no source"):
+    with pytest.raises(CannotDo, match="continues a prompt and has no source"):
         generate(decoder, [1], DRAWN, source=[1])
     with pytest.raises(BadInput, match="empty"):
         generate(writer, [], DRAWN, start_token_id=0, source=[])

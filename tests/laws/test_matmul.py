@@ -306,7 +306,7 @@ def test_doctor_measures_again_and_says_so(monkeypatch: pytest.MonkeyPatch, fold
     assert "--precision auto means fp16" in doctor.check_decoding_precision().sentence
     verdict, sentence, chosen = measured(50, cpu_share=0.45)
     assert (verdict, chosen) == ("note", "onednn")
-    assert "other processes left 45% of the CPU time: earlier speeds are kept" in sentence
+    assert "only 45% of the CPU time was available: earlier speeds are kept" in sentence
     shutil.rmtree(folder)
     folder.write_text("a file where the folder should be")
     assert measured(50)[:2] == ("note", "measured again, but the cache folder cannot be written")
@@ -334,7 +334,7 @@ def test_the_fastest_backend_is_chosen(speeds: tuple[float, ...], expected: str)
 def test_a_torch_without_onednn_uses_its_own_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "has_onednn", lambda: False)
     assert backend.fastest_backend(backend.measured_speeds.__wrapped__(1)) == "mkl"
-    with pytest.raises(BadSetting, match=r"training\.matmul is onednn, and this build of torch has no oneDNN"):
+    with pytest.raises(BadSetting, match=r"training\.matmul is onednn, but this build of torch has no oneDNN"):
         backend.resolve_backend("onednn", "training.matmul")
 
 

@@ -152,12 +152,12 @@ def test_a_continued_sequence_is_recorded_like_a_whole_one() -> None:
 def test_what_cannot_be_recorded_is_refused() -> None:
     model = MAKE["gpt2"]()
     with (
-        pytest.raises(UnknownName, match=r"no activation is called 'blocks\.7\.after_attention'"),
+        pytest.raises(UnknownName, match=r"no activation matches 'blocks\.7\.after_attention'"),
         record_activations(model, "blocks.7.after_attention"),
     ):
         pass
     with (
-        pytest.raises(UnknownName, match="there is no activation called 'block'"),
+        pytest.raises(UnknownName, match="unknown activation 'block'"),
         replace_activations(model, {"block": torch.zeros(1)}),
     ):
         pass

@@ -136,7 +136,7 @@ def test_sentences_that_do_not_fit_are_counted() -> None:
     model = shaken(replace(KINDS["decoder"][0], context=12))
     bank = build_word_bank(model, BPE, ["a model", "a fashion model " * 9])
     assert (len(bank.words), bank.missing) == (2, 1)
-    with pytest.raises(BadInput, match="none of the example sentences fits"):
+    with pytest.raises(BadInput, match="all example sentences exceed"):
         build_word_bank(model, BPE, ["a fashion model " * 9])
     assert len(EXAMPLE_SENTENCES) == len(set(EXAMPLE_SENTENCES)) >= 40
 
@@ -181,7 +181,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         contextual_embeddings(model, tokenizer, ONE)
     with pytest.raises(BadInput, match="‘ship’ does not occur in ‘a fashion model and’"):
         contextual_embeddings(model, tokenizer, ONE, other_text=OTHER, word="ship")
-    with pytest.raises(BadInput, match="separates this text in two"):
+    with pytest.raises(BadInput, match="splits this text into two"):
         layer_vectors(model, tokenizer, "a ||| model")
     with pytest.raises(BadSetting, match="layer is 2"):
         contextual_embeddings(model, tokenizer, ONE, other_text=OTHER, word="model", layer=2, sentences_file=["a ship"])

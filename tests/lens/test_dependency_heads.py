@@ -187,7 +187,7 @@ def test_the_number_of_sentences_is_a_setting(tmp_path: Path) -> None:
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     model = decoder()
-    with pytest.raises(BadInput, match="reads a parsed file and 'dogs see the cat' is none"):
+    with pytest.raises(BadInput, match="needs a parsed file, which 'dogs see the cat' is not"):
         dependency_heads(model, TOKENIZER, "dogs see the cat")
     with pytest.raises(BadInput, match="HEAD and DEPREL"):
         dependency_heads(model, TOKENIZER, str(conllu(tmp_path / "b.conllu", parsed(), syntax=False)))

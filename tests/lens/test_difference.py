@@ -171,7 +171,7 @@ def test_views_without_a_difference_are_refused() -> None:
     with pytest.raises(CannotDo, match="A is a table and B is a grid"):
         difference(inspect(A, "the"), inspect(A, "the", "logit-lens"))
     empty = Map(title="m", points=(), x_label="x", y_label="y")
-    with pytest.raises(CannotDo, match="a map has no difference"):
+    with pytest.raises(CannotDo, match="the difference of a map is not defined"):
         difference(empty, empty)
     with pytest.raises(CannotDo, match="the unit of A is bits of entropy and the unit of B is rank"):
         difference(*(inspect(A, "the", "logit-lens", metric=metric) for metric in ("entropy", "rank")))

@@ -262,7 +262,7 @@ def test_an_encoder_predicts_at_its_mask() -> None:
         ("cell a.b 3 2 1", BadSetting, "is malformed"),
         ("steer 1 2 some a b", BadSetting, "write steer L N all"),
         ("patch 1 2 'abca", BadSetting, "an unclosed quote"),
-        ("", UnknownName, "there is no intervention called ''"),
+        ("", UnknownName, "unknown intervention ''"),
         ("head 1.9 off", BadSetting, "names head 9, and the layer has 4; give 0 to 3"),
         ("head 7.0 off", BadSetting, "names layer 7, and there are 2"),
         ("attention embedding off", BadSetting, "is malformed"),

@@ -172,9 +172,9 @@ def test_it_is_refused_in_one_sentence() -> None:
     model: Any = classifier("gpt2")
     with pytest.raises(UnknownName, match="the model has no label 'joyful'; did you mean 'joy'"):
         attribution(model, CHARACTERS, TEXT, words=("joyful",))
-    with pytest.raises(BadInput, match="words names 3 labels"):
+    with pytest.raises(BadInput, match="words has 3 labels"):
         attribution(model, CHARACTERS, TEXT, words=LABELS)
-    with pytest.raises(BadInput, match="labels whole texts, and word is 'cat'; leave word out"):
+    with pytest.raises(BadInput, match="labels whole texts, but word is 'cat'; leave word out"):
         attribution(model, CHARACTERS, TEXT, word="cat")
     with pytest.raises(BadInput, match=r"no word 'cats'; did you mean 'cat'"):
         attribution(word_classifier("gpt2"), CHARACTERS, TEXT, word="cats")

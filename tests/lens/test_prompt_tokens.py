@@ -190,7 +190,7 @@ def test_a_system_message_is_read() -> None:
     assert whole.startswith("<s><|im_start|>system↵old<|im_end|>↵<|im_start|>user↵the")
     with pytest.raises(CannotDo, match="no chat template"):
         inspect(READERS["llama"](), "the sea", "tokens", system="old")
-    with pytest.raises(BadSetting, match="'neighbours' reads words or sentences and no prompt"):
+    with pytest.raises(BadSetting, match="'neighbours' uses words or sentences, not a prompt"):
         inspect(READERS["chat"](), "sea", "neighbours", system="old")
 
 

@@ -99,7 +99,7 @@ def test_gradient_reach_states_what_it_was_measured_on(monkeypatch: pytest.Monke
     view = gradient_reach(model, LETTERS, text)
     # 249 inputs hold five passages of 48, with four targets each.
     assert "Mean over 20 positions: 4 in each of 5 passages of 48 tokens of one text; " in str(view.caption)
-    assert "This is the model as trained, on this text" in str(view.caption)
+    assert "These values are for this trained model and this text" in str(view.caption)
     ids = LETTERS.encode(text)
     passages = split_passages(ids, 48)
     assert all(len(passage) == 49 for passage in passages)

@@ -271,7 +271,7 @@ def test_in_a_reduced_grid_each_mark_is_the_strongest_of_a_block() -> None:
     notes = [each.findtext(f"{SVG}title") for each in marks]
     assert notes == ["0 → 249: -0.5", "99 → 6: 1"]  # blocks of 3, named by their first
     assert "Each mark is the strongest of 3 × 3 numbers" in render_svg(grid)
-    assert "62,750 cells are too many for a page; a .csv has them all" in render_html(grid)
+    assert "62,750 cells are too many for a page; a .csv file contains all of them" in render_html(grid)
     assert len(render_html(grid)) < 50_000
     assert all(len(line) <= 80 for line in shown(grid).splitlines())
     assert "3 × 4" in shown(grid)  # 75 characters for 250 columns

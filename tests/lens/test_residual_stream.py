@@ -294,7 +294,7 @@ def test_what_cannot_be_is_refused() -> None:
         answer_position(encoder, pieces, Passage((1, 2), ()))
     assert logit_lens(encoder, pieces, "a [MASK]").column_labels[2] == "[MASK]"
     bare: Any = build(replace(MINILM, **TINY | {"vocab": pieces.vocab}), seed=1)
-    with pytest.raises(CannotDo, match="no head for masked tokens"):
+    with pytest.raises(CannotDo, match="no masked language modelling head"):
         logit_lens(bare, pieces, "a b")
     for name in ("logit-lens", "logit-attribution", "residual-norms", "neurons"):
         for other in ("lstm", "ngram", "hmm"):

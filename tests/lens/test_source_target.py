@@ -87,9 +87,9 @@ def test_a_missing_source_or_target_is_refused(model: Any) -> None:
     with pytest.raises(BadInput, match="there is no token to predict"):
         inspect(opened, "the cat", view="surprisal", target="")
     for view in ("next-token", "surprisal"):
-        with pytest.raises(BadInput, match="give the text to be rewritten"):
+        with pytest.raises(BadInput, match="give the source text"):
             inspect(opened, "", view=view, target="x")
-        with pytest.raises(ContextOverflow, match="target has 24 tokens and the model's context holds 23"):
+        with pytest.raises(ContextOverflow, match="target has 24 tokens but the model's context holds 23"):
             inspect(opened, "the cat", view=view, target="x" * 24)
         assert inspect(opened, "the cat", view=view, target="x" * 23).caption
         with pytest.raises(ContextOverflow, match="prompt has 30 tokens"):

@@ -40,7 +40,7 @@ def test_a_row_for_each_token() -> None:
         (5, "a", 2, 1, "a", ""),
     )
     assert view.caption == (
-        "8 bytes in 6 tokens: 1.33 bytes per token. 1 of them are the unknown token: their text is lost."
+        "8 bytes in 6 tokens: 1.33 bytes per token. 1 of them are the unknown token, which loses their text."
     )
 
 

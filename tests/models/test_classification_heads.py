@@ -56,7 +56,7 @@ def test_the_logits_of_a_decoder_are_of_its_last_token(config: Any) -> None:
     assert not {Capability.CAUSAL, Capability.OUTPUT_EMBEDDINGS} & model.capabilities
     assert has_capability(model, Capability.CLASSIFIER)
     for refused in (model.init_state, lambda: model.token_nll(TEXTS, TEXTS.ids)):
-        with pytest.raises(CannotDo, match="has a classification head and predicts no tokens"):
+        with pytest.raises(CannotDo, match="has a classification head and does not predict tokens"):
             refused()
 
 
@@ -118,12 +118,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"labels": ()}, "labels are 0; give 1 to"),
     ({"labels": ("a", "b", "a")}, "labels has 'a' more than once"),
     ({"labels": tuple(map(str, range(MAX_LABELS + 1)))}, "labels are 65,537"),
-    ({"labels": ("a",), "pooling": "pooler"}, "of one label alone each text has it; name at least 2"),
-    ({"problem_type": "regression"}, "problem_type is regression, and each token has one label"),
-    ({"pooling": "last"}, "an encoder's last token is no summary of its text"),
+    ({"labels": ("a",), "pooling": "pooler"}, "a single label distinguishes nothing; give at least 2"),
+    ({"problem_type": "regression"}, "problem_type is regression, but each token has one label"),
+    ({"pooling": "last"}, "an encoder's last token does not represent the text"),
     (
         {"backbone": TINY_GPT2, "pooling": "pooler"},
-        "pooling is pooler, which an encoder has, and the model is a decoder",
+        "pooling is pooler, which only encoders have, but the model is a decoder",
     ),
     ({"classifier_dropout": 1.0}, "classifier_dropout is 1.0"),
 ]

@@ -342,7 +342,7 @@ def test_scaling_reaches_the_target_size(target: int, blocks: int) -> None:
         ({"blocks": 4}, "blocks need gradient descent"),
         ({"order": 3}, "trigrams are of tags"),
         ({"order": 4}, "model.order is 4; it is 2 for bigrams"),
-        ({"tags": ("NOUN",)}, "they follow from a tagged text"),
+        ({"tags": ("NOUN",)}, "they are determined from a tagged text"),
     ],
 )
 def test_invalid_configs_are_refused(changes: dict[str, Any], sentence: str) -> None:

@@ -66,11 +66,11 @@ def test_modules_are_trained_as_a_whole_beside_lora() -> None:
     assert torch.equal(base.embedding.weight + 1, adapted.embedding.weight)  # the base is unchanged
     assert torch.equal(merge_lora(adapted).embedding.weight, adapted.embedding.weight)
     with pytest.raises(
-        UnknownName, match=r"lora\.modules_to_save names 'embeding', and no module has that name; did you"
+        UnknownName, match=r"lora\.modules_to_save has 'embeding', but no module has that name; did you"
     ):
         adapt(base, modules_to_save=("embeding",))
     with pytest.raises(
-        BadSetting, match=r"both name blocks\.0\.attention\.query; it is trained as a whole or with LoRA"
+        BadSetting, match=r"both have blocks\.0\.attention\.query; it is trained either in full or with LoRA"
     ):
         adapt(base, targets=("query",), modules_to_save=("query",))
 

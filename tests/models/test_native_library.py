@@ -251,7 +251,7 @@ def test_no_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_others_can_write_is_not_used(mode: int, libraries: Path) -> None:
     find_again()
     libraries.chmod(mode)
-    assert_torch_computes("other users can write into it")
+    assert_torch_computes("other users can write to it")
     libraries.chmod(0o700)
     assert find_again().library is not None
 
@@ -260,7 +260,7 @@ def test_a_folder_that_others_can_write_is_not_used(mode: int, libraries: Path) 
 def test_a_folder_of_another_user_is_not_used(libraries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find_again()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert_torch_computes("other users can write into it")
+    assert_torch_computes("other users can write to it")
 
 
 @POSIX

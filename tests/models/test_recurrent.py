@@ -158,9 +158,9 @@ def test_the_adaptive_softmax_has_the_gradients_of_the_whole_distribution() -> N
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"cutoffs": (5, 5)}, "rising numbers of tokens under the vocabulary's 23"),
-        ({"cutoffs": (5, 23)}, "rising numbers"),
-        ({"layers": 1}, "model.hidden_size is 10 where model.width is 6"),
+        ({"cutoffs": (5, 5)}, "increasing numbers of tokens below the vocabulary size, 23"),
+        ({"cutoffs": (5, 23)}, "increasing numbers"),
+        ({"layers": 1}, "model.hidden_size is 10 and model.width is 6"),
         ({"hidden_size": 0}, "model.hidden_size is 0"),
         ({"weight_drop": 1.0}, "model.weight_drop is 1.0"),
     ],

@@ -263,7 +263,7 @@ def test_invalid_settings_and_sources_are_refused() -> None:
             RecurrentSeq2SeqConfig(**{**sizes, **wrong})
     model: Any = build(RecurrentSeq2SeqConfig(**sizes))
     for call in (lambda: model.init_state(1), lambda: model.forward(TokenBatch(torch.zeros(1, 2, dtype=torch.long)))):
-        with pytest.raises(CannotDo, match="reads a source before it writes"):
+        with pytest.raises(CannotDo, match="is an encoder-decoder and needs"):
             call()
     with pytest.raises(VocabularyMismatch, match="9"):
         model.init_state(1, source=TokenBatch.from_sequences([[9]]))

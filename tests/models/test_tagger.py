@@ -174,7 +174,7 @@ def test_the_same_text_makes_the_same_model(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "kind", "sentence"),
     [
-        ({"tokenizer": "bytes"}, BadSetting, "tags, which belong to words, and the tokenizer is bytes"),
+        ({"tokenizer": "bytes"}, BadSetting, "tags, which needs words as tokens, but the tokenizer is bytes"),
         ({"text": (__file__,)}, BadInput, "has no tags; give .conllu files"),
     ],
 )

@@ -173,7 +173,7 @@ def test_convert_check_reports_portability(tmp_path: Path, capsys: Any) -> None:
     assert main(["convert", str(odd), str(tmp_path / "copy"), "--check"]) == 1
     told = capsys.readouterr().err
     assert "copy is not portable: transformers has no class Transformer" in told
-    assert "it opens in Clearstory, but possibly not elsewhere" in told
+    assert "it opens in Clearstory, but possibly not in other programs" in told
     assert open_model(tmp_path / "copy").model.config.positions == "none"
 
 

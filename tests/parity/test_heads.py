@@ -234,5 +234,5 @@ def test_native_folders_hold_heads_that_transformers_has_not(tmp_path: Path) -> 
 def test_a_head_cannot_be_written_to_gguf(tmp_path: Path) -> None:
     from clearstory.formats.gguf.write import stored_config_and_architecture
 
-    with pytest.raises(CannotDo, match=r"GGUF has no classification head, and this model has one \(2 layers of width"):
+    with pytest.raises(CannotDo, match=r"not support classification heads, and this model has one \(2 layers of width"):
         stored_config_and_architecture(classifier("Llama", "Sequence").config)

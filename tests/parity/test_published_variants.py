@@ -115,7 +115,7 @@ def test_a_system_message_is_read_with_an_empty_text(tmp_path: Path) -> None:
 def test_several_templates_without_a_default_are_named(tmp_path: Path) -> None:
     templates = [{"name": "rag", "template": "x"}, {"name": "tool_use", "template": "y"}]
     opened = chat_folder(tmp_path, templates)
-    with pytest.raises(BadInput, match=r"'rag', 'tool_use', and none of them is named 'default'; --raw"):
+    with pytest.raises(BadInput, match=r"'rag', 'tool_use', but none named 'default'; --raw"):
         encode_prompt(opened.model, opened.tokenizer, "Hello")
     assert encode_prompt(opened.model, opened.tokenizer, "Hello", RAW).ids
 
@@ -123,6 +123,6 @@ def test_several_templates_without_a_default_are_named(tmp_path: Path) -> None:
 def test_a_refused_system_message_can_be_left_out(tmp_path: Path) -> None:
     refuse = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     opened = chat_folder(tmp_path, refuse + "{{ messages[0].content }}")
-    with pytest.raises(BadInput, match="no system role; leave the system message out"):
+    with pytest.raises(BadInput, match="no system role; remove the system message"):
         encode_prompt(opened.model, opened.tokenizer, "Hello", PromptOptions(system="Be brief."))
     assert encode_prompt(opened.model, opened.tokenizer, "Hello").chat

@@ -237,7 +237,7 @@ def test_llamas_tokenizer_converts_to_gguf_with_a_note(sentencepiece_files: dict
     model = save_model(tmp_path / "model", build(shape, seed=0), tokenizer, ModelCard())
     conversion = clearstory.convert(model, tmp_path / "model.gguf")
     assert conversion.note == (
-        "a text that starts with a space begins with one more space in llama.cpp than in transformers"
+        "llama.cpp encodes one more space than transformers at the start of a text that begins with a space"
     )
     converted = clearstory.open(tmp_path / "model.gguf").tokenizer
     assert converted is not None

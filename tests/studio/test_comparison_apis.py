@@ -74,7 +74,7 @@ def test_one_side_is_shown_where_the_other_or_their_difference_cannot_be(studio:
 
 
 def test_what_cannot_be_compared_is_one_sentence(studio: TestClient) -> None:
-    assert "no view called 'nex'" in request_difference(studio, 404, model=CLEAR, text="the", view="nex")
+    assert "unknown view 'nex'" in request_difference(studio, 404, model=CLEAR, text="the", view="nex")
     assert "no setting called 'tip'" in request_difference(studio, 404, model=CLEAR, text="the", settings={"tip": 1})
     assert "top is 0" in request_difference(studio, 400, model=CLEAR, text="the", settings={"top": 0})
     assert "top" in request_difference(studio, 400, model=CLEAR, text="the", settings={"top": "many"})

@@ -47,12 +47,12 @@ def test_text_and_both_layouts_of_json_are_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (TEXT.replace("aster, ", ""), "the target sets have different sizes, 'flowers' 1 and 'insects' 2; give them"),
+        (TEXT.replace("aster, ", ""), "the target sets have different sizes, 'flowers' 1 and 'insects' 2; give both"),
         (TEXT.replace("ant, flea\n", ""), "the target set 'insects' is empty; give it words"),
-        (TEXT.replace("joy, love", "joy, joy"), "'joy' is twice in the attribute set 'pleasant'; give it once"),
+        (TEXT.replace("joy, love", "joy, joy"), "'joy' appears twice in the attribute set 'pleasant'; give it once"),
         (TEXT.split(": attribute unpleasant")[0], "has 1 set of attributes; give two sets of targets and two of"),
         ("car automobile 3.92\n", "line 1 is in no set; give two sets of targets"),
-        (": people\na, b\n", r"line 1 is ': people', which begins no set"),
+        (": people\na, b\n", r"line 1 is ': people', which does not start a set"),
         ("", "has 0 sets of targets"),
     ],
 )
@@ -66,8 +66,8 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path, text: str, says: 
     [
         ("{", "is not JSON"),
         ("[1]", "has 0 sets of targets"),
-        ('{"targets": {"a": "word"}}', "the set 'a' is no list of words"),
-        ('{"targ1": {"category": "a"}}', "the set 'a' is no list of words"),
+        ('{"targets": {"a": "word"}}', "the set 'a' is not a list of words"),
+        ('{"targ1": {"category": "a"}}', "the set 'a' is not a list of words"),
     ],
 )
 def test_other_json_is_refused_in_a_sentence(tmp_path: Path, text: str, says: str) -> None:
@@ -77,5 +77,5 @@ def test_other_json_is_refused_in_a_sentence(tmp_path: Path, text: str, says: st
 
 @pytest.mark.parametrize("text", [": a\n: b\nw x y z\n", ": b\nw x y z\n: a\n"])
 def test_a_section_without_analogies_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(BadInput, match=r"line [13]: the section 'a' has no analogies; give it some, or remove it"):
+    with pytest.raises(BadInput, match=r"line [13]: the section 'a' has no analogies; add some, or remove it"):
         read_analogies(write(tmp_path, "a.txt", text))

@@ -68,18 +68,18 @@ def test_tables_and_parquet_are_read_with_their_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("record", "sentence"),
     [
-        ({"messages": [ASKED]}, "line 2: the assistant says nothing"),
+        ({"messages": [ASKED]}, "line 2: this conversation has no assistant message"),
         (
             {"messages": [{"role": "narrator", "content": "x"}]},
             "line 2: message 1 has the role 'narrator'; known roles",
         ),
         ({"messages": [ASKED, {"role": "assistant", "content": " "}]}, r"line 2: message 2 \(assistant\) has no text"),
         ({"messages": ["Hi"]}, "line 2: message 1 is 'Hi'; give"),
-        ({"messages": []}, "no conversation in a known form|give a list of them"),
+        ({"messages": []}, "not a supported conversation format|give a list of them"),
         ({"messages": [ASKED, {**ANSWERED, "content": None, "tool_calls": [{}]}]}, "has tool calls"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWERED]}, "part of the type 'image'"),
-        ({"messages": [ASKED, {**ANSWERED, "weight": 0.5}]}, "weight '0.5'; it is 0"),
-        ({"text": "plain"}, "line 2 has 'text', and no conversation in a known form"),
+        ({"messages": [ASKED, {**ANSWERED, "weight": 0.5}]}, "weight '0.5'; it must be 0"),
+        ({"text": "plain"}, "line 2 has 'text', which is not a supported conversation format"),
         ({"prompt": "Hi", "completion": [ANSWERED]}, "are a text and a list"),
         ({"prompt": "Hi", "completion": " "}, "'completion' is empty"),
     ],
@@ -94,5 +94,5 @@ def test_a_broken_conversation_is_named_with_its_line(record: dict[str, Any], se
 def test_a_table_without_names_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "chats.tsv"
     file.write_text("Hi\tAhoy.\nBye\tSo long.\n", encoding="utf-8")
-    with pytest.raises(BadInput, match="has no names of columns"):
+    with pytest.raises(BadInput, match="has no column names"):
         read_conversations([str(file)])

@@ -65,7 +65,7 @@ def test_a_column_that_is_not_there_is_an_error_with_the_nearest(tmp_path: Path)
     with pytest.raises(BadInput, match=r"a.csv has no column 'labl', only 'text', 'label'; did you mean 'label'\?"):
         read_labeled_texts(path, LabelSettings(label_column="labl"))
     path = write(tmp_path, "b.tsv", "0\tA sentence here\n1\tAnother one of them\n1\tA third one\n0\tA fourth one\n")
-    with pytest.raises(BadInput, match="its first line is no header; name one of its 2 columns by its number"):
+    with pytest.raises(BadInput, match="its first line is not a header; give one of its 2 columns by number"):
         read_labeled_texts(path, LabelSettings(text_column="text"))
 
 
@@ -185,7 +185,7 @@ def test_a_folder_of_datasets_gives_names_and_parts(tmp_path: Path) -> None:
     assert data.label_names == ("bad", "good")
     found = {each.text: (each.labels, each.part) for each in data.examples}
     assert found == {"one": (("good",), "train"), "two": (("bad",), "train"), "three": (("good",), "validation")}
-    assert "the test part has no labels and is left out" in data.notes
+    assert "the test split has no labels and is ignored" in data.notes
 
 
 def test_parquet_has_the_names_in_its_schema(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_folder_for_each_label(tmp_path: Path) -> None:
     assert {(each.text, each.labels, each.part) for each in data.examples} == {
         (f"{part} {label}", (label,), part) for part in ("train", "test") for label in ("neg", "pos")
     }
-    assert "1 files of the folder unsup have no label and are left out" in data.notes
+    assert "1 files of the folder unsup have no label and are ignored" in data.notes
 
 
 def test_trees_give_every_phrase_once_and_two_labels_without_neutral(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_trees_give_every_phrase_once_and_two_labels_without_neutral(tmp_path: P
     ]  # fmt: skip
     assert read["binary-sentences"] == [("It 's ( lovely", "1"), ("It drags", "0")]
     assert len(read_labeled_texts(write(tmp_path, "train.txt", "(3 (2 It) (4 works))\n")).examples) == 3
-    for line, reason in (("(3 (2 It)", "not closed"), ("(7 It)", "'7' is no label"), ("It", "not a bracketed tree")):
+    for line, reason in (("(3 (2 It)", "not closed"), ("(7 It)", "'7' is not a label"), ("It", "not a bracketed tree")):
         with pytest.raises(BadInput, match=rf"a.trees, line 1.*{reason}"):
             read_labeled_texts(write(tmp_path, "a.trees", line + "\n"))
 
@@ -257,7 +257,7 @@ def test_trees_give_every_phrase_once_and_two_labels_without_neutral(tmp_path: P
             '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n',
             "line 2: 'label' is text, and a number in",
         ),
-        ("a.jsonl", '{"text": "a", "label": {"x": 1}}\n', "line 1: 'label' is no label"),
+        ("a.jsonl", '{"text": "a", "label": {"x": 1}}\n', "line 1: 'label' is not a label"),
         ("a.jsonl", '{"text": 5, "label": 1}\n{"text": "b", "label": 0}\n', "line 1: 'text' is int, not text"),
         ("a.jsonl", '{"text": "a b"}\n{"text": "b c"}\n', "texts without labels.*--task lm"),
         ("a.jsonl", '{"tokens": ["a"], "ner_tags": ["O"]}\n', "words with tags, not texts with labels.*--task tag"),
@@ -265,7 +265,7 @@ def test_trees_give_every_phrase_once_and_two_labels_without_neutral(tmp_path: P
         ("a.conll", "Ada B-PER\n", "--task tag"),
         ("a.tsv", "Hello you.\tHallo du.\nBye you.\tTschüss du.\n", "pairs of texts and no labels.*--task embed"),
         ("a.csv", "", "a.csv is empty"),
-        ("a.csv", "text,label\n" + "".join(f"one,word {n}\n" for n in range(30)), "30 different values.*no labels"),
+        ("a.csv", "text,label\n" + "".join(f"one,word {n}\n" for n in range(30)), "30 different values.*too many"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -280,7 +280,7 @@ def test_a_file_that_is_not_utf8_names_the_likely_encoding(tmp_path: Path) -> No
         read_labeled_texts(path)
     data = read_labeled_texts(path, LabelSettings(encoding="auto"))
     assert data.examples[0].text == "un café très agréable"
-    assert any("as their bytes suggest" in note for note in data.notes)
+    assert any("detected from their bytes" in note for note in data.notes)
 
 
 def test_a_folder_with_several_data_sets_is_an_error(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_no_text_is_on_both_sides() -> None:
     assert len(splits.validation) == 24
     splits = split_data(data, make_data({"a": 3, "b": 3}, "dev.csv", start=18))
     assert len(splits.train) == 36
-    assert "4 training examples are held out too, and left out of training" in splits.notes
+    assert "4 training examples are also held out, and removed from training" in splits.notes
 
 
 def test_phrases_of_a_sentence_stay_together() -> None:
@@ -100,7 +100,7 @@ def test_parts_of_the_data_come_before_a_share() -> None:
     [
         ({"a": 9, "b": 1}, None, r"the label 'b' has only one text \(train.csv, line 1 of b\).*--validation FILE"),
         ({"a": 9}, None, "all 8 training examples of train.csv have the label 'a'"),
-        ({"a": 9, "b": 9}, {"c": 2}, "dev.csv, line 101 of c: the label 'c' is never seen in training"),
+        ({"a": 9, "b": 9}, {"c": 2}, "dev.csv, line 101 of c: the label 'c' does not occur in training"),
         ({"0": 10, "1": 10, "2": 90}, {"0": 30, "1": 30}, "dev.csv has only the labels 0, 1, and 82% .*--trees"),
     ],
 )
@@ -128,7 +128,7 @@ def test_what_is_rare_or_contradicts_itself_is_noted() -> None:
 
 @pytest.mark.parametrize("share", [1.0, -0.5])
 def test_a_share_is_between_0_and_1(share: float) -> None:
-    with pytest.raises(BadSetting, match="the share for validation"):
+    with pytest.raises(BadSetting, match="the fraction for validation"):
         split_data(make_data({"a": 5, "b": 5}), share)
 
 

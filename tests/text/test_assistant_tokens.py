@@ -98,11 +98,11 @@ def test_turns_that_a_template_rewrites_are_sequences_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("template", "messages", "sentence"),
     [
-        (TEMPLATE.replace("<|im_end|>", "."), said("a", "b"), "does not end the assistant's turn by a special token"),
-        (TEMPLATE.replace("assistant\n{%", "bot\n{%"), said("a", "b"), "writes message 2 otherwise than it asks"),
-        (TEMPLATE, said("a"), "no message of the assistant is left"),
+        (TEMPLATE.replace("<|im_end|>", "."), said("a", "b"), "does not end the assistant's turn with a special token"),
+        (TEMPLATE.replace("assistant\n{%", "bot\n{%"), said("a", "b"), "renders message 2 differently"),
+        (TEMPLATE, said("a"), "no assistant message to train on"),
         ("{{ raise_exception('roles must take turns') }}", said("a", "b"), "roles must take turns"),
-        (TEMPLATE, [{"role": "assistant", "content": "I begin."}], "no message of the assistant is left"),
+        (TEMPLATE, [{"role": "assistant", "content": "I begin."}], "no assistant message to train on"),
     ],
     ids=["no end", "other header", "no answer", "refused", "nothing before"],
 )
@@ -126,7 +126,7 @@ def test_chatml_is_added_in_the_tokens_that_a_vocabulary_has(tmp_path: Path) -> 
     file.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}", encoding="utf-8")
     assert with_chat_template(without, str(file))[0].config["chat_template"] == file.read_text()
     file.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}. {% endfor %}", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"own\.jinja does not end the assistant's turn by a special token"):
+    with pytest.raises(BadInput, match=r"own\.jinja does not end the assistant's turn with a special token"):
         with_chat_template(without, str(file))
     with pytest.raises(BadInput, match="neither chatml nor a file"):
         with_chat_template(without, "chatlm")

@@ -43,7 +43,7 @@ def test_python_docs_replaces_a_missing_kjv_with_a_note(monkeypatch: pytest.Monk
     stand_in = builtin_corpora.kjv()
     assert (stand_in.name, stand_in.documents) == ("python-docs", docs)
     assert stand_in.note is not None
-    assert "python-docs stands in for it" in stand_in.note
+    assert "python-docs is used instead" in stand_in.note
 
 
 def test_python_docs_are_docstrings_and_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_digits_without_scikit_learn_name_the_extra(monkeypatch: pytest.MonkeyPa
 
 
 def test_images_need_64_gray_levels() -> None:
-    with pytest.raises(BadInput, match="has 3 pixels, an image needs 64"):
+    with pytest.raises(BadInput, match="has 3 pixels, but an image has 64"):
         parse_image("7" + GRAY_LEVELS[:3])
     with pytest.raises(BadInput, match="'x' is not one of the 17 gray levels"):
         parse_image("7" + "x" * 64)

@@ -73,7 +73,7 @@ def test_the_likely_encoding_is_named_and_can_be_used(encoding: str, tmp_path: P
     assert whole(file, encoding=encoding) == text
     assert whole(file, encoding="auto") == text
     corpus = Corpus.open(file, DataSettings(encoding="auto"))
-    assert corpus.note == f"read 1 file as {encoding} (old.txt), as their bytes suggest"
+    assert corpus.note == f"read 1 file as {encoding} (old.txt), detected from their bytes"
 
 
 def test_a_named_encoding_is_used(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_a_named_encoding_is_used(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"is not shift_jis: byte 0xff at offset 4 cannot be decoded"):
         list(read_documents(file, DataSettings(encoding="shift_jis")))
     with pytest.raises(
-        BadSetting, match=r"data.encoding is 'shif_jis', which is no encoding .* did you mean 'shift_jis'"
+        BadSetting, match=r"data.encoding is 'shif_jis', which is not a text encoding.* did you mean 'shift_jis'"
     ):
         DataSettings(encoding="shif_jis")
     for name in ("zlib", "idna", "no such", "unicode_escape", "raw-unicode-escape"):
-        with pytest.raises(BadSetting, match="no encoding of text files"):
+        with pytest.raises(BadSetting, match="not a text encoding"):
             DataSettings(encoding=name)
 
 
@@ -120,7 +120,7 @@ def test_replaced_characters_are_counted(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_bytes(b"caf\xe9, th\xe9 and a real \xef\xbf\xbd here\n" * 3)
     (tmp_path / "good.txt").write_text("fine")
     corpus = Corpus.open(tmp_path, DataSettings(errors="replace"))
-    assert corpus.note == "6 invalid characters of old.txt became U+FFFD, which the model reads as text"
+    assert corpus.note == "6 invalid characters of old.txt were replaced with U+FFFD, which is part of the text"
     assert [document.text for document in corpus.documents("train")] != []
     assert corpus.note.startswith("6 invalid")  # not counted again by a second reading
 

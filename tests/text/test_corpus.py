@@ -227,7 +227,7 @@ def test_a_file_changed_while_encoding_is_reported_and_not_cached(tmp_path: Path
     corpus = Corpus.open(jsonl(tmp_path / "a.jsonl", ["one", "two", "three"]), settings)
     for texts in (["one", "two", "threes"], ["one", "two", "three", "four"]):
         jsonl(tmp_path / "a.jsonl", texts)
-        with pytest.raises(BadInput, match=r"a.jsonl changed while it was being read"):
+        with pytest.raises(BadInput, match=r"a.jsonl changed while it was read"):
             corpus.encode(BYTES)
     assert list((tmp_path / "cache" / "datasets").iterdir()) == []
 
@@ -290,7 +290,7 @@ def test_a_home_that_cannot_hold_a_cache_or_none_is_a_sentence(monkeypatch: pyte
             with pytest.raises(BadSetting, match=r"the cache for encoded text cannot be used .*; set --data.cache"):
                 corpus.encode(BYTES)
     monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
-    with pytest.raises(BadSetting, match=r"there is no home folder .*; choose a folder with --data.cache"):
+    with pytest.raises(BadSetting, match=r"there is no home folder .*; set a folder with --data.cache"):
         corpus.encode(BYTES)
 
 

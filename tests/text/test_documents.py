@@ -157,7 +157,7 @@ def test_unpaired_surrogates_of_jsonl_can_be_replaced(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "x\\ud83d"}\n{"text": "\\ud83d\\ude42"}\n')
     assert texts(file, errors="replace") == ["x\ufffd", "🙂"]
-    note = "1 invalid character of a.jsonl became U+FFFD, which the model reads as text"
+    note = "1 invalid character of a.jsonl were replaced with U+FFFD, which is part of the text"
     assert Corpus.open(file, DataSettings(errors="replace", validation=0.0)).note == note
 
 
@@ -170,7 +170,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unknown_corpus_names_the_nearest() -> None:
-    with pytest.raises(UnknownName, match="no corpus 'kjw'; did you mean 'kjv'"):
+    with pytest.raises(UnknownName, match="unknown corpus 'kjw'; did you mean 'kjv'"):
         texts("corpus:kjw")
 
 
@@ -183,7 +183,7 @@ def test_invalid_settings_are_refused(setting: dict[str, object]) -> None:
 def test_other_values_of_errors_are_refused() -> None:
     settings = DataSettings()
     object.__setattr__(settings, "errors", "ignore")  # around the type checker that runs in tests
-    with pytest.raises(BadSetting, match=r"data.errors is 'ignore'; it is 'strict' or 'replace'"):
+    with pytest.raises(BadSetting, match=r"data.errors is 'ignore'; it must be 'strict' or 'replace'"):
         settings.__post_init__()
 
 

@@ -66,6 +66,6 @@ def test_labels_that_are_not_read_are_noted(tmp_path: Path, name: str, text: str
     path.write_text(text)
     notes = ReadNotes()
     assert len(list(read_documents(path, notes=notes))) == 1
-    assert f"{name} has labels in 'label', which are not read" in str(notes.text)
+    assert f"{name} has labels in 'label', which are ignored" in str(notes.text)
     with pytest.raises(BadInput, match="fine-tune a model on its labels with clearstory finetune"):
         list(read_documents(path, ReadSettings(text_field="body")))

@@ -70,8 +70,8 @@ def test_a_list_that_is_split_by_position_is_reported(ending: str, tmp_path: Pat
     file = tmp_path / "names.txt"
     file.write_text("\n".join(["Maximilian", *LISTS["names"]]) + ending)
     warning = (
-        "names.txt: 401 lines of at most 10 characters; read as one document and split by position; --data.lines makes "
-        "each line a document"
+        "names.txt: 401 lines of at most 10 characters; it is read as one document and split by position; --data.lines "
+        "makes each line a document"
     )
     assert Corpus.open(file).note == warning.replace("10", str(max(10, *map(len, LISTS["names"]))))
     assert Corpus.open(file, DataSettings(lines=True)).note is None
@@ -82,7 +82,7 @@ def test_a_list_that_is_split_by_position_is_reported(ending: str, tmp_path: Pat
 
 def test_real_names_are_a_list_and_shakespeare_is_none(data: Path) -> None:
     note = str(Corpus.open(data / "names" / "names.txt.gz").note)
-    assert note.startswith("names.txt.gz: 32,033 lines of at most 15 characters; read as one document and split")
+    assert note.startswith("names.txt.gz: 32,033 lines of at most 15 characters; it is read as one document and split")
     assert Corpus.open(data / "names" / "names.txt.gz", DataSettings(lines=True)).size == 32_033
     for name in ("tinyshakespeare/input.txt.gz", "wikitext2/valid.txt.gz", "lambada/development.txt.gz"):
         assert not is_line_list(gzip.decompress((data / name).read_bytes()).decode()[: 1 << 20])

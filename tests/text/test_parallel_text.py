@@ -183,7 +183,7 @@ def test_lists_of_sentences_are_joined_and_each_reference_is_a_pair(tmp_path: Pa
     file = write(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
     found = [document.text for document in read_documents([file], PAIRED, notes)]
     assert found == ["One sentence. Another.", "first", "One sentence. Another.", "second", "Plain.", "only"]
-    assert notes.text == "p.jsonl has 3 references for 2 sources; each is a pair"
+    assert notes.text == "p.jsonl has 3 references for 2 sources; each reference makes a pair"
     assert is_parallel([file], DataSettings())
 
 

@@ -62,7 +62,7 @@ def test_further_kinds_of_files_are_included(project: Path) -> None:
     ]  # fmt: skip
     assert texts(project, include=("py", ".c")) == ["# Title\n", "x = 2\n", "int x;\n", "print(1)\n", "Notes.\n"]
     with pytest.raises(
-        BadSetting, match=r"data.include has 'cod', which is no suffix such as .py; did you mean 'code'"
+        BadSetting, match=r"data.include has 'cod', which is not a suffix such as .py; did you mean 'code'"
     ):
         texts(project, include=("cod",))
     notes = ReadNotes()
@@ -101,7 +101,7 @@ def test_a_bad_file_is_skipped_or_stops(tmp_path: Path) -> None:
 def test_a_folder_without_one_readable_file_is_refused(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_bytes(b"caf\xe9 \xff\xfe\x81" * 9)
-    with pytest.raises(BadInput, match=r"a.txt is not UTF-8.*; 1 file besides cannot be read either"):
+    with pytest.raises(BadInput, match=r"a.txt is not UTF-8.*; 1 file more cannot be read either"):
         texts(tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_standard_input_is_read_as_often_as_needed(tmp_path: Path, monkeypatch: 
     assert corpus.name == "standard input"
     assert [each.text for each in corpus.documents("train")] == ["one", "two"]
     assert texts("-") == ["one\ntwo\n"]
-    with pytest.raises(BadInput, match="named twice"):
+    with pytest.raises(BadInput, match="given twice"):
         texts("-", "-")
     sources.save_standard_input.cache_clear()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(b"packed"))))
@@ -144,6 +144,6 @@ def test_standard_input_is_read_as_often_as_needed(tmp_path: Path, monkeypatch: 
         texts("-")
     sources.save_standard_input.cache_clear()
     monkeypatch.setattr(sys, "stdin", None)
-    with pytest.raises(BadInput, match="there is nothing on standard input"):
+    with pytest.raises(BadInput, match="standard input is empty"):
         texts("-")
     sources.save_standard_input.cache_clear()

@@ -58,7 +58,7 @@ def test_quotation_marks_of_tsv_are_text_unless_all_fields_show_that_they_are_qu
     [
         ('text,id\n"never closed,1\nmore\n', r"line 2 begins a row that is not csv"),
         ('text,id\n"closed" then more,1\n', r"line 2 begins a row that is not csv"),
-        ("id,text\n1,a\n\n2\n", r"line 4 has only 1 of its columns, and the text is in column 2; complete or remove"),
+        ("id,text\n1,a\n\n2\n", r"line 4 has only 1 column, and the text is in column 2; complete or remove"),
         ("a\rb\rc", "line 1 has a carriage return between its fields; end its rows with line feeds"),
     ],
 )

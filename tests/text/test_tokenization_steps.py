@@ -97,7 +97,7 @@ def test_an_unknown_way_of_splitting_is_refused() -> None:
         {"id": 300, "content": "dogs", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
         | {"special": False}
     )
-    with pytest.raises(CannotDo, match="the steps of this tokenizer cannot be reproduced"):
+    with pytest.raises(CannotDo, match="the merge steps of this tokenizer cannot be reproduced"):
         tokenize_by_words(Tokenizer(json.dumps(contents)), "the dogs")
 
 

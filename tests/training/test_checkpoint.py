@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path, damage: Callabl
     folder = saved(tmp_path)
     damage(folder)
     for _ in range(2):
-        with pytest.raises(CorruptFile, match=r"step-000007.*delete it, and the run resumes from step-000003") as said:
+        with pytest.raises(CorruptFile, match=r"step-000007.*delete it to resume from step-000003") as said:
             checkpoint.load_checkpoint(folder)
         assert "\n" not in str(said.value)
         (folder / "checksums.json").unlink(missing_ok=True)  # what is read must be valid in any case
@@ -219,7 +219,7 @@ def test_an_invalid_state_is_refused_when_a_run_resumes(run: Path, tmp_path: Pat
 def test_a_renamed_copy_of_a_checkpoint_and_checksums_that_are_no_file_are_refused(tmp_path: Path) -> None:
     saved = checkpoint.save_checkpoint(tmp_path, 5, {"a": torch.ones(2)}, {}, {})
     copy = Path(shutil.copytree(saved, saved.with_name("step-000777")))
-    with pytest.raises(CorruptFile, match="a renamed copy of that of step 5"):
+    with pytest.raises(CorruptFile, match="a renamed copy of the checkpoint of step 5"):
         checkpoint.load_checkpoint(copy)
     (saved / "checksums.json").unlink()
     (saved / "checksums.json").mkdir()

@@ -149,9 +149,9 @@ def test_validation_that_rises_while_training_falls_is_overfitting_reported_once
     (sentence,) = validation_warnings(curve)
     # The three evaluations after step 200 each rose.
     assert sentence.startswith("overfitting since step 200: validation rose from 2.000 to 2.400 nats")
-    assert sentence.endswith("the best model is kept; more text, --model.dropout or --training.patience 3 would help")
+    assert sentence.endswith("the best model is kept; more text, --model.dropout or --training.patience 3 can help")
     (sentence,) = validation_warnings(curve, has_dropout=False)
-    assert sentence.endswith("the best model is kept; more text or --training.patience 3 would help")
+    assert sentence.endswith("the best model is kept; more text or --training.patience 3 can help")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_aligned_windows_are_no_longer_than_the_longest_document_unless_set() ->
 
 def test_too_few_documents_to_align_with_are_refused() -> None:
     with pytest.raises(
-        BadInput, match=r"no document but the first begins a window of 5 .* --training.align_documents false"
+        BadInput, match=r"no document except the first starts a window of 5 .* --training.align_documents false"
     ):
         WindowBatches(documents(9, 4), context=5, batch_size=1, seed=0, align_documents=True)
 
@@ -190,7 +190,7 @@ def test_batches_do_not_depend_on_earlier_calls(align_documents: bool) -> None:
 
 
 def test_text_shorter_than_a_window_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"8 tokens, and one window needs 9"):
+    with pytest.raises(BadInput, match=r"8 tokens, but one window needs 9"):
         WindowBatches(dataset(8), context=8, batch_size=1, seed=0)
 
 

@@ -150,7 +150,7 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console) -> None:
     resampled = f"95 % bootstrap over {leaderboard.units:,} {leaderboard.unit}"
     intervals = resampled if leaderboard.units > 1 else "none, the text is too short"
     console.print(f"intervals: {intervals}; speeds: tokens per CPU second")
-    console.print(f"report: {leaderboard.folder / 'report.html'}; a row for each run: results.csv")
+    console.print(f"report: {leaderboard.folder / 'report.html'}; one row per run: results.csv")
 
 
 def leaderboard_table(leaderboard: Leaderboard, width: int) -> Table:

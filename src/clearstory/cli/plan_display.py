@@ -131,7 +131,7 @@ def print_flops(plan: ModelPlan, console: Console) -> None:
     print_wrapped(
         console,
         f"A training step takes three times as many per token, {plan.flops_per_token['training']:,}. Two FLOPs for "
-        f"each multiplied weight{attention}; embeddings are looked up. Kaplan et al. (2020), table 1; Hoffmann et al. "
+        f"each multiplied weight{attention}; embeddings are lookups. Kaplan et al. (2020), table 1; Hoffmann et al. "
         "(2022), appendix F.",
     )
     console.print()

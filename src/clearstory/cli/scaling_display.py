@@ -55,4 +55,4 @@ def print_scaling(report: ScalingReport, console: Console) -> None:
     for sentence in report.unknown:
         console.print(f"not determined: {sanitize(sentence)}", style="yellow", soft_wrap=True)
     if report.folder is not None:
-        console.print(f"report: {report.folder / 'report.html'}; a row for each run: results.csv")
+        console.print(f"report: {report.folder / 'report.html'}; one row per run: results.csv")

@@ -78,7 +78,7 @@ class FolderChecksums:
         listed = value.get("files") if isinstance(value, dict) else None
         if not isinstance(listed, dict) or value.get("algorithm") != ALGORITHM:
             raise CorruptFile(
-                f"{path} is damaged, or of another version: it holds no {ALGORITHM} digests of files; copy the folder "
+                f"{path} is damaged or of another version: it has no {ALGORITHM} digests of files; copy the folder "
                 f"again, or delete {CHECKSUMS} to open the folder unchecked"
             )
         files = {name: [entry] if isinstance(entry, str) else entry for name, entry in listed.items()}
@@ -150,7 +150,7 @@ def verify_folder(
         raise ChecksumMismatch(
             f"{path} {'is missing' if found is None else 'has changed'} since it was saved ({CHECKSUMS} has the digest "
             f"{digests[0][:8]}{'' if found is None else f', the file {found[:8]}'}); copy it again, or, if the change "
-            f"was on purpose, delete its line in {folder / CHECKSUMS}"
+            f"was intended, delete its line in {folder / CHECKSUMS}"
         )
     return changed
 

@@ -21,8 +21,8 @@ ERROR_NUMBER = re.compile(r"\(?os error (\d+)\)?|\[Errno (\d+)\]")
 """The number of a system error in the message of another library: Rust's (safetensors), Python's."""
 
 REASONS = {
-    errno.EACCES: "is not permitted; check who may read and write there, or choose another path",
-    errno.EPERM: "is not permitted; check who may read and write there, or choose another path",
+    errno.EACCES: "is not permitted; check the permissions, or choose another path",
+    errno.EPERM: "is not permitted; check the permissions, or choose another path",
     errno.EROFS: "is not possible, the disk is read-only; choose a path on another disk",
     errno.EIO: "failed with an input/output error of the disk; check the disk, or choose another",
     errno.EFBIG: "exceeds the maximum file size of this disk or of this process (ulimit -f); choose another disk",
@@ -117,7 +117,7 @@ def full_disk_sentence(path: Path, need: int | None, written: int = 0, free: int
     free = free_bytes(path) if free is None else free
     needs = f"needs {need:,} bytes" if need is not None else f"needs more than {written:,} bytes"
     has = "its disk is full" if free is None else f"its disk has {free:,} bytes free"
-    return f"writing {path} {needs} and {has}; make room or choose another folder"
+    return f"writing {path} {needs} and {has}; free some space or choose another folder"
 
 
 def free_bytes(path: Path) -> int | None:

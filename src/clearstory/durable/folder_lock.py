@@ -57,7 +57,11 @@ def lock_folder(folder: Path | str) -> Iterator[FolderLock]:
         make_missing_folders(folder)
         handle, supported = _acquire(folder)
     try:
-        note = None if supported else f"the disk of {folder} has no locks; let no other process write there"
+        note = (
+            None
+            if supported
+            else f"the disk of {folder} does not support locks; make sure that no other process writes there"
+        )
         yield FolderLock(folder, note)
     finally:
         _release(folder, handle)
@@ -88,7 +92,7 @@ def _acquire(folder: Path) -> tuple[int, bool]:
         with contextlib.suppress(FileNotFoundError):
             regular = stat.S_ISREG(os.lstat(path).st_mode)  # one call: another process may remove the file meanwhile
         if not regular:  # a link's target would be overwritten
-            raise BadInput(f"{path} is not a regular file, and the folder's lock is to be one; delete it")
+            raise BadInput(f"{path} is not a regular file, but the folder's lock must be one; delete it")
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except FileNotFoundError:  # the one before has just removed the folder, which was empty

@@ -41,7 +41,7 @@ def open_file(path: Path) -> BinaryIO:
         kind = kind_of_mode(mode)
         if kind is not None:
             os.close(handle)
-            raise BadInput(f"{path} is {kind}, and a file is needed; name another")
+            raise BadInput(f"{path} is {kind}, but a file is needed; give another path")
         return open(handle, "rb")
 
 

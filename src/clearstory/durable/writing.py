@@ -114,7 +114,7 @@ def check_regular(path: Path) -> None:
     if not path.exists() or path.is_file():
         return
     what = "a folder" if path.is_dir() else "a device, a pipe or a socket"
-    raise BadInput(f"{path} is {what}, and a file should be written there; choose another name")
+    raise BadInput(f"{path} is {what}, but the output must be a file; choose another name")
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def write_folder(path: Path | str, *, need: int | None = None) -> Iterator[Path]
     path = absolute_path(path)
     with translate_disk_errors(path):
         if path.exists() and not path.is_dir():
-            raise BadInput(f"{path} is a file, and a folder should be written there; remove it or choose another name")
+            raise BadInput(f"{path} is a file, but the output is a folder; remove it or choose another name")
         recover(path)
     with _replace(path, need, Path.mkdir, flush_tree) as temporary:
         yield temporary

@@ -123,7 +123,7 @@ class ContinuationScorer:
         if not request.continuation or not request.context:
             raise BadInput(
                 f"a continuation of {len(request.continuation):,} tokens after {len(request.context):,} has no "
-                "likelihood; give each at least one token"
+                "likelihood; both need at least one token"
             )
         context, size = self.model.context, len(request.continuation)
         if context is not None and size > context:
@@ -134,7 +134,7 @@ class ContinuationScorer:
         if worst >= self.model.vocab:
             raise VocabularyMismatch(
                 f"token id {worst:,} lies outside the model's vocabulary of {self.model.vocab:,}; "
-                "open the tokenizer saved beside the model"
+                "open the tokenizer that was saved with the model"
             )
 
     def forward_batches(self, requests: Sequence[ContinuationRequest]) -> Iterator[tuple[Tensor, PredictedTokens]]:
@@ -217,7 +217,7 @@ class ContinuationScorer:
     def forward_targets(self, requests: Sequence[ContinuationRequest]) -> Iterator[tuple[Tensor, PredictedTokens]]:
         """An encoder-decoder's hidden states of continuations; a source of several is encoded once."""
         if self.start_token_id is None:
-            raise CannotDo("this model's folder does not say which token its decoder starts from")
+            raise CannotDo("this model's folder does not specify the decoder start token")
         context = self.model.context or 0
         sources = [request.context[-context:] if context else request.context for request in requests]
         sequences = [((self.start_token_id,), request.continuation) for request in requests]

@@ -164,8 +164,8 @@ def score_units(
     """
     if has_capability(model, Capability.SOURCE):
         raise CannotDo(
-            "this model predicts a target from a source, and models are compared by how they predict running text; see "
-            "clearstory evaluate"
+            "this model predicts a target from a source, but models are compared on running text; see clearstory "
+            "evaluate"
         )
     dataset = encode_documents(tokenizer, text.documents)
     if has_capability(model, Capability.BIDIRECTIONAL):
@@ -193,7 +193,7 @@ def score_units(
         nats=nats_per_unit(nats + extra, sizes, text.ends),
         oov_nats=oov_nats,
         unknown=unknown,
-        reason=f"{unknown:,} unknown token{'s' * (unknown != 1)} spelled in bytes, and white space, cost "
+        reason=f"{unknown:,} unknown token{'s' * (unknown != 1)} spelled in bytes, and white space, account for "
         f"{oov_nats / NATS_PER_BIT / text.bytes:.3f} of its bits per byte",
     )
 
@@ -284,7 +284,7 @@ def score_units_by_pseudo_likelihood(
         tokens=len(scored),
         unknown=unknown,
         reason=f"pseudo-likelihood (Salazar et al. 2020) of {len(chosen):,} of {n_units:,} {text.unit}: each token is "
-        "predicted from what follows as well, so it is comparable with other encoders only",
+        "also predicted from the following ones, so it is only comparable between encoders",
     )
 
 
@@ -304,8 +304,8 @@ def oov_costs(tokenizer: Tokenizer, text: EvalText, dataset: TokenDataset) -> tu
             found = model.cost(part.text)
             if found is None:
                 return (
-                    "the tokenizer does not restore the text (it removes capitals or accents), so bits per byte would "
-                    "count bytes that were not predicted"
+                    "the tokenizer does not restore the text (it removes capital letters or accents), so bits per "
+                    "byte would count bytes that were not predicted"
                 )
             ids += found[0]
             nats.append(found[1].nats)
@@ -319,7 +319,7 @@ def oov_costs(tokenizer: Tokenizer, text: EvalText, dataset: TokenDataset) -> tu
         elif end_bytes and sizes and len(sizes[-1]):
             sizes[-1][-1] += end_bytes
     if ids != dataset.ids.tolist():
-        return "the tokenizer gives other tokens with offsets than without, so unknown words cannot be spelled"
+        return "the tokenizer's tokens differ with and without offsets, so the cost of unknown words is unknown"
     return np.concatenate(nats), np.concatenate(sizes), unknown
 
 

@@ -159,7 +159,9 @@ def window_length_and_stride(
         raise BadSetting(f"windows of {context:,} tokens do not fit the model's context of {model.context:,}")
     length = model.context if context is None else context
     if length is None and stride is not None:
-        raise BadSetting(f"stride is {stride}, and this model has no context: it reads whole documents; leave it out")
+        raise BadSetting(
+            f"stride is {stride}, but this model has unlimited context: it processes whole documents; leave it out"
+        )
     if length is None:
         return None, 0
     if length < 1:

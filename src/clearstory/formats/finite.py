@@ -47,7 +47,7 @@ def finite_check(path: Path, config: Config, *, skip: bool = False) -> Callable[
         if value is not None:
             raise CorruptFile(
                 f"{path} holds {name} with the value {value}, so that every output of this model would be NaN; the "
-                "file is damaged, or its training diverged: copy it again, or use an earlier checkpoint"
+                "file is damaged or training diverged: copy it again, or use an earlier checkpoint"
             )
         return tensor
 
@@ -60,6 +60,6 @@ def check_finite_to_save(weights: Iterable[tuple[str, Tensor]], config: Config) 
         value = non_finite_value(tensor, log_probabilities=config.family in FAMILIES_WITH_LOG_ZERO)
         if value is not None:
             raise Diverged(
-                f"{name} has the value {value}, so the model is not saved; its training diverged: lower "
+                f"{name} has the value {value}, so the model is not saved; training diverged: lower "
                 "--training.learning_rate, or resume from an earlier checkpoint"
             )

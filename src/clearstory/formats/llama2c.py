@@ -129,8 +129,7 @@ def read_llama2c_tokenizer(path: Path, vocab: int) -> Tokenizer:
     pieces = list(read_pieces(path))
     if len(pieces) != vocab:
         raise BadInput(
-            f"{path} holds {len(pieces):,} tokens and the model has a vocabulary of {vocab:,}; they do not belong "
-            "together"
+            f"{path} holds {len(pieces):,} tokens but the model has a vocabulary of {vocab:,}; they do not match"
         )
     texts = [piece.text.replace(" ", "▁") for piece in pieces]
     texts[:3] = [UNKNOWN, BOS, EOS]

@@ -89,7 +89,7 @@ def read_marian_bin(path: Path, convert: Callable[[Tensor], Tensor]) -> nn.Modul
     config = read_config(path, tensors)
     names = dict(weight_names(config))
     if missing := [name for name in names.values() if name not in tensors]:
-        raise CorruptFile(f"{path} has no tensor {missing[0]}, which its settings ask for; copy it again")
+        raise CorruptFile(f"{path} has no tensor {missing[0]}, which its settings require; copy it again")
     shapes = empty_state_dict(config)
     check = finite_check(path, config)
     weights = {name: read_weight(path, tensors, names[name], tuple(each.shape)) for name, each in shapes.items()}
@@ -132,7 +132,7 @@ def read_tensors(path: Path) -> dict[str, MarianTensor]:
     if version != 1:
         raise BadInput(f"{path} has version {version:,} of Marian's binary format; supported: 1")
     if not 1 <= count <= MAX_TENSORS:
-        raise CorruptFile(f"{path} says that it has {count:,} tensors; from 1 to {MAX_TENSORS:,} are supported")
+        raise CorruptFile(f"{path} has a count of {count:,} tensors; supported: 1 to {MAX_TENSORS:,}")
     headers = list(TENSOR.iter_unpack(take(TENSOR.size * count, "its header").tobytes()))
     if wrong := next((each for each in headers if not 1 <= each[0] <= MAX_NAME or each[2] > MAX_DIMENSIONS), None):
         raise CorruptFile(
@@ -197,7 +197,7 @@ def read_config(path: Path, tensors: Mapping[str, MarianTensor]) -> TransformerC
             unembed_bias=True,
         )
     except BadSetting as error:
-        raise BadInput(f"{path} has settings that no model has: {error}") from None
+        raise BadInput(f"{path} has invalid settings: {error}") from None
 
 
 def read_settings(path: Path, tensors: Mapping[str, MarianTensor]) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def read_settings(path: Path, tensors: Mapping[str, MarianTensor]) -> dict[str, 
         reason = " ".join(str(error).split())[:200]
         raise CorruptFile(f"{path} has settings that are not YAML ({reason}); copy it again") from None
     if not isinstance(settings, dict):
-        raise CorruptFile(f"{path} has settings that are no mapping; copy it again")
+        raise CorruptFile(f"{path} has settings that are not a mapping; copy it again")
     return settings
 
 

@@ -41,7 +41,7 @@ def resolve_model_path(path: Path | str) -> Path:
         raise BadInput(
             f"the run {given} has saved no model yet; resume it with: clearstory train --out {given} --resume"
         )
-    raise BadInput(f"{given} holds no config.json; name a model folder or a run folder")
+    raise BadInput(f"{given} has no config.json; give a model folder or a run folder")
 
 
 def weights_of_step(path: Path) -> Path:

@@ -159,7 +159,7 @@ def check_value(name: str, hint: Any, value: object) -> Any:
         return tuple(check_value(name, get_args(hint)[0], each) for each in value)
     if hint is Config:  # an expert of a mixture, or the backbone of a classifier
         if not isinstance(value, dict) or value.get("family") in NOT_NESTED:
-            reject(name, value, "it must be the config of a model that is no mixture and predicts no labels")
+            reject(name, value, "it must be the config of a model without labels that is not a mixture")
         return NATIVE.config_to_native(value)
     if hint is bool:
         return check_bool(name, value)

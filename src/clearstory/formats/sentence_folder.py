@@ -153,7 +153,7 @@ def read_sentence_pipeline(folder: Path) -> SentencePipeline | None:
         if root == folder and path:
             files |= {f"{path}/{each.name}": each.read_bytes() for each in module_files(root / path)}
     if not poolings:
-        raise BadInput(f"{root / MODULES} has no Pooling, so the model gives no vector for a text")
+        raise BadInput(f"{root / MODULES} has no Pooling module, so the model has no sentence vectors")
     settings = read_settings(root, folder)
     if root == folder:
         names_of_settings = (SETTINGS, LENGTH_SETTINGS)
@@ -226,7 +226,7 @@ def read_dense(folder: Path) -> tuple[Callable[[Tensor], Tensor], str]:
     weight, bias = weights.get("linear.weight"), weights.get("linear.bias")
     shape = [config.get("out_features"), config.get("in_features")]
     if weight is None or list(weight.shape) != shape or (bias is not None and bias.shape != weight.shape[:1]):
-        raise CorruptFile(f"{folder} requires linear.weight of shape {shape}, and its weights are others")
+        raise CorruptFile(f"{folder} requires linear.weight of shape {shape}, but the weights have another shape")
     matrix, activation = weight, ACTIVATIONS[name]
 
     def apply(pooled: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ def read_layer_norm(folder: Path) -> tuple[Callable[[Tensor], Tensor], str]:
 def check_width(folder: Path, pooled: Tensor, width: int) -> None:
     """Raise CorruptFile for vectors of another width than a module takes."""
     if pooled.shape[-1] != width:
-        raise CorruptFile(f"{folder} takes vectors of width {width:,}, and pooled ones have {pooled.shape[-1]:,}")
+        raise CorruptFile(f"{folder} needs vectors of width {width:,}, but pooled vectors have {pooled.shape[-1]:,}")
 
 
 MODULE_READERS: dict[str, Callable[[Path], tuple[Callable[[Tensor], Tensor], str]]] = {

@@ -190,7 +190,7 @@ VIEWS: dict[str, ViewSpec] = {
 def load_view(name: str) -> Callable[..., View]:
     """The function of a view. Raises UnknownName with the nearest names."""
     if name not in VIEWS:
-        raise UnknownName(f"there is no view called '{name}'; {nearest(name, VIEWS)}")
+        raise UnknownName(f"unknown view '{name}'; {nearest(name, VIEWS)}")
     return load_function(VIEWS[name].function)
 
 

@@ -147,8 +147,8 @@ def check_sources(source: TokenBatch | None, batch_size: int) -> TokenBatch:
     if source is None or source.ids.shape[0] != batch_size:
         given = "none" if source is None else f"{source.ids.shape[0]:,}"
         raise CannotDo(
-            f"this model reads a source before it writes, one for each of {batch_size:,} rows, and was given {given}; "
-            "hand in what is to be translated or summarized"
+            f"this model is an encoder-decoder and needs one source for each of {batch_size:,} rows, but got {given}; "
+            "pass the text to translate or summarize"
         )
     return source
 

@@ -54,7 +54,7 @@ _REFUSALS: dict[Capability, _Refusal] = {
     Capability.OUTPUT_EMBEDDINGS: _Refusal(
         "has no output embeddings", "a Transformer, or a recurrent model with a plain softmax"
     ),
-    Capability.MLM_HEAD: _Refusal("has no head for masked tokens", "an encoder trained with --objective mlm"),
+    Capability.MLM_HEAD: _Refusal("has no masked language modelling head", "an encoder trained with --objective mlm"),
     Capability.NSP_HEAD: _Refusal("has no next-sentence head", "an encoder trained with --objective mlm+nsp"),
     Capability.POOLER: _Refusal("has no pooler", "an encoder with model.pooler true"),
     Capability.CLASSIFIER: _Refusal(
@@ -65,7 +65,7 @@ _REFUSALS: dict[Capability, _Refusal] = {
     Capability.HMM_STATES: _Refusal("has no discrete hidden states", "a model of the family hmm"),
     Capability.TAGS: _Refusal("has no tags", "an HMM trained with model.learn tags on tagged text"),
     Capability.NGRAM_COUNTS: _Refusal("has no n-gram tables", "a model of the family ngram"),
-    Capability.EXPERTS: _Refusal("is no mixture of models", "a model of the family mixture"),
+    Capability.EXPERTS: _Refusal("is not a mixture of models", "a model of the family mixture"),
     Capability.HASHED_NGRAMS: _Refusal("has no hashed n-gram tables", "a decoder with model.recall"),
 }
 

@@ -140,9 +140,9 @@ FAMILIES: tuple[Family, ...] = (
         name="Mixture",
         config=MixtureConfig,
         model="clearstory.models.mixture.model:Mixture",
-        description={"mixture": "several models and a cache of the text so far, with weights that are computed at every token."},
+        description={"mixture": "several models and a cache of the text so far, weighted at every token."},
         presets={"mix": MixtureConfig(vocab=8192)},
-        uses={"mix": "mixture of an n-gram model, a Transformer and a cache: the lowest loss for a short training time"},
+        uses={"mix": "mixture of an n-gram model, a Transformer and a cache; lowest loss for short training times"},
     ),
 )
 """All families. A new one is an entry here and a package next to the others."""
@@ -163,7 +163,7 @@ PRESET_TOKENIZERS: dict[str, str] = {name: kind for each in FAMILIES for name, k
 def preset(name: str) -> Config:
     """The config of a preset. Raises UnknownName with the nearest name."""
     if name not in PRESETS:
-        raise UnknownName(f"there is no model called '{name}'; {nearest(name, PRESETS)}")
+        raise UnknownName(f"unknown model '{name}'; {nearest(name, PRESETS)}")
     return PRESETS[name]
 
 

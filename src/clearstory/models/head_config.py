@@ -112,21 +112,21 @@ class ClassifierConfig:
         one_label = self.problem_type == "single_label_classification" and self.pooling is not None
         if one_label and len(self.labels) < 2:
             raise BadSetting(
-                f"labels are {list(self.labels)}, and of one label alone each text has it; name at least 2, or set "
+                f"labels are {list(self.labels)}, but a single label distinguishes nothing; give at least 2, or set "
                 "problem_type to regression or multi_label_classification"
             )
         if self.pooling is None and self.problem_type != "single_label_classification":
-            raise BadSetting(f"problem_type is {self.problem_type}, and each token has one label; leave it out")
+            raise BadSetting(f"problem_type is {self.problem_type}, but each token has one label; leave it out")
         if self.pooling is not None and self.tag_scheme:
-            raise BadSetting(f"tag_scheme is {self.tag_scheme}, and labels of texts mark no entities; leave it out")
+            raise BadSetting(f"tag_scheme is {self.tag_scheme}, but labels of texts do not mark entities; leave it out")
         check_threshold(self.threshold, self.problem_type)
         if self.pooling == "pooler" and self.architecture != "encoder":
             raise BadSetting(
-                f"pooling is pooler, which an encoder has, and the model is a {self.architecture}; use last"
+                f"pooling is pooler, which only encoders have, but the model is a {self.architecture}; use last"
             )
         if self.pooling == "last" and self.architecture == "encoder":
             raise BadSetting(
-                "pooling is last, and an encoder's last token is no summary of its text; use pooler or mean"
+                "pooling is last, but an encoder's last token does not represent the text; use pooler or mean"
             )
         if not 0 <= self.classifier_dropout < 1:
             raise BadSetting(f"classifier_dropout is {self.classifier_dropout}; it must be at least 0 and under 1")
@@ -154,7 +154,7 @@ def check_threshold(threshold: float, problem_type: ProblemType) -> None:
         raise BadSetting(f"threshold is {threshold:g}; it must be above 0 and under 1")
     if threshold != DEFAULT_THRESHOLD and problem_type != "multi_label_classification":
         raise BadSetting(
-            f"threshold is {threshold:g}, and problem_type {problem_type}; only one of several labels has a threshold"
+            f"threshold is {threshold:g}, and problem_type {problem_type}; only multi-label models have a threshold"
         )
 
 
@@ -164,4 +164,4 @@ def check_labels(labels: tuple[str, ...]) -> None:
         raise BadSetting(f"labels are {len(labels):,}; give 1 to {MAX_LABELS:,}")
     if len(set(labels)) < len(labels):
         [(twice, _)] = Counter(labels).most_common(1)
-        raise BadSetting(f"labels has {twice[:60]!r} more than once; give each label a name of its own")
+        raise BadSetting(f"labels has {twice[:60]!r} more than once; give each label its own name")

@@ -112,8 +112,8 @@ class ClassificationHead(nn.Module):
         """
         if not self.backbone.config.tie_embeddings:
             raise CannotDo(
-                f"this model ({family_name(self)}) has a classification head in place of its output embeddings, so its "
-                "hidden states stand for no tokens; use its base model"
+                f"this model ({family_name(self)}) has a classification head in place of its output embeddings, so "
+                "its hidden states do not predict tokens; use its base model"
             )
         logits: Tensor = self.backbone.logits(hidden)
         return logits
@@ -129,7 +129,7 @@ class ClassificationHead(nn.Module):
     def raise_no_language_model(self) -> NoReturn:
         """Raise CannotDo for a request to predict tokens."""
         raise CannotDo(
-            f"this model ({family_name(self)}) has a classification head and predicts no tokens; use clearstory "
+            f"this model ({family_name(self)}) has a classification head and does not predict tokens; use clearstory "
             "classify, or its base model"
         )
 
@@ -316,8 +316,8 @@ def bare_backbone(model: nn.Module) -> Any:
     model = backbone_of(model)
     if not has_capability(model, Capability.EMBEDDINGS) or has_capability(model, Capability.SOURCE):
         raise CannotDo(
-            f"this model ({family_name(model)}) gets no classification head, which reads the hidden states of one "
-            "stack of layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
+            f"this model ({family_name(model)}) cannot have a classification head, which needs the hidden states of a "
+            "single stack of layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
         )
     bare = share_weights(model)
     for name in LANGUAGE_MODEL_HEADS:

@@ -31,7 +31,7 @@ def inference_encoder(network: Any, *, int8: bool = False, n_tokens: int = MIN_T
     if not int8 and not native:
         return network
     if (device := next(network.parameters()).device).type != "cpu":
-        raise CannotDo(f"int8 weights are packed for the processor, and the model is on {device}; use --device cpu")
+        raise CannotDo(f"int8 weights are for the CPU, but the model is on {device}; use --device cpu")
     form = EncoderForInference(backbone, "int8" if int8 else "fp32") if native else int8_copy(backbone)
     if not isinstance(network, ClassificationHead):
         return form

@@ -65,7 +65,7 @@ def inference_model(
         )
     elif weight.device.type != "cpu":
         raise CannotDo(
-            f"{precision} weights are packed for the processor, and the model is on {weight.device}; use --device cpu, "
+            f"{precision} weights are packed for the CPU, but the model is on {weight.device}; use --device cpu, "
             "or open it without --precision"
         )
     with on_huge_pages(4 * n_linear_weights(model)):
@@ -87,7 +87,7 @@ def n_linear_weights(model: object) -> int:
 
 
 def linear_packer(model: LanguageModel, precision: Precision) -> JoinedLinearFactory:
-    """A function that packs linear layers of one input, in a precision or as the file holds them under "auto".
+    """A function that packs linear layers of one input, in a precision or as in the file under "auto".
 
     Weights that are in blocks of 4 or 8 bits stay so under "auto". With layers in int4 the unembedding is int8: it
     decides between near-equal tokens.
@@ -129,7 +129,7 @@ def precision_note(model: LanguageModel) -> str | None:
     found = sorted({each.precision for each in modules if isinstance(each, PackedLinear)} - {"fp32"})
     if not found:
         return None
-    reason = "as the file holds them" if "int4" in found or "int8" in found else "the fastest here"
+    reason = "as in the file" if "int4" in found or "int8" in found else "the fastest here"
     return f"weights are {' and '.join(found)}, {reason}; --precision fp32 rounds nothing"
 
 
@@ -239,9 +239,7 @@ class InferenceView(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Raises CannotDo: a view holds copies in forms that only this machine reads."""
-        raise CannotDo(
-            "this is a view of a model laid out for speed, and cannot be saved; save the model it was made of"
-        )
+        raise CannotDo("this is an inference copy of a model and cannot be saved; save the original model")
 
 
 def linear_from_weight(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:

@@ -108,17 +108,19 @@ def adapt(
     """
     settings = LoRASettings(rank=rank, alpha=alpha, targets=targets, dropout=dropout)
     if not settings.rank:
-        raise BadSetting("lora.rank is 0; a model is adapted with a rank of at least 1")
+        raise BadSetting("lora.rank is 0; it must be at least 1")
     if lora_layers(model):
-        raise CannotDo("this model has LoRA layers already; merge them first, or continue to train them")
+        raise CannotDo("this model already has LoRA layers; merge them first, or continue training them")
     layers = adaptable_layers(model)
     if not layers:
-        raise CannotDo(f"this model ({family_name(model)}) has no linear layers for LoRA to adapt; train it as a whole")
+        raise CannotDo(
+            f"this model ({family_name(model)}) has no linear layers for LoRA to adapt; train all its weights"
+        )
     for target in targets:
         if not any(matches_target(name, target) for name in layers):
             known = sorted({name.rpartition(".")[2] for name in layers})
             raise UnknownName(
-                f"lora.targets names '{target}', and no linear layer has that name; {nearest(target, known)}"
+                f"lora.targets has '{target}', but no linear layer has that name; {nearest(target, known)}"
             )
 
     def add_lora(name: str, module: nn.Module) -> nn.Module | None:
@@ -155,12 +157,12 @@ def find_modules(adapted: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
         if not found:
             known = sorted({name.rpartition(".")[2] for name in layers})
             raise UnknownName(
-                f"lora.modules_to_save names '{wanted}', and no module has that name; {nearest(wanted, known)}"
+                f"lora.modules_to_save has '{wanted}', but no module has that name; {nearest(wanted, known)}"
             )
         if both := [name for name in found if isinstance(layers[name], LoRALinear)]:
             raise BadSetting(
-                f"lora.modules_to_save and lora.targets both name {both[0]}; it is trained as a whole or with LoRA: "
-                "leave one out"
+                f"lora.modules_to_save and lora.targets both have {both[0]}; it is trained either in full or with "
+                "LoRA: leave one out"
             )
     return tuple(name for name in layers if any(matches_target(name, wanted) for wanted in names))
 

@@ -109,7 +109,7 @@ def check_unicode(text: str) -> None:
     except UnicodeEncodeError as error:
         raise BadInput(
             f"character {error.start:,} of the text is half of a surrogate pair (U+{ord(text[error.start]):04X}), "
-            "which is no character; remove it"
+            "which is not a character; remove it"
         ) from None
 
 
@@ -150,9 +150,9 @@ def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate:
     Raises CannotDo where a source is missing, or given to a model that reads none.
     """
     if reads_source(model) and source is None:
-        raise CannotDo("this model reads a source before it writes; hand in what is to be translated or summarized")
+        raise CannotDo("this model is an encoder-decoder and needs a source; pass the text to translate or summarize")
     if source is not None and not reads_source(model):
-        raise CannotDo("this model writes on from a prompt and reads no source; hand the text in as the prompt")
+        raise CannotDo("this model continues a prompt and has no source; pass the text as the prompt")
     return [] if source is None else prepare_prompt(model, source, None, truncate)
 
 
@@ -165,20 +165,20 @@ def prepare_prompt(
     (unless `truncate` is "left"), VocabularyMismatch for an id outside the vocabulary.
     """
     if truncate not in (None, "left"):
-        raise BadSetting(f"truncate is {truncate!r}; 'left' keeps a long prompt's end, None refuses it")
+        raise BadSetting(
+            f"truncate is {truncate!r}; it must be 'left', which keeps the end of a long prompt, or None, which "
+            "raises an error"
+        )
     ids = [int(id) for id in prompt]
     if not ids:
         if start_token_id is None:
-            raise BadInput(
-                "the prompt is empty and this model's tokenizer has no token that texts begin after; "
-                "give it at least one word"
-            )
+            raise BadInput("the prompt is empty and this model's tokenizer has no start token; give at least one word")
         ids = [start_token_id]
     wrong = next((id for id in ids if not 0 <= id < model.vocab), None)
     if wrong is not None:
         raise VocabularyMismatch(
             f"token id {wrong:,} lies outside the model's vocabulary of {model.vocab:,}; "
-            "open the tokenizer saved beside the model"
+            "open the tokenizer that was saved with the model"
         )
     if model.context is not None and len(ids) > model.context:
         if truncate is None:

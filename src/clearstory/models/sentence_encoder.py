@@ -20,8 +20,8 @@ def has_sentence_vectors(model: object) -> bool:
 def no_sentence_vectors(model: object) -> CannotDo:
     """The error for a model without such hidden states."""
     return CannotDo(
-        f"this model ({family_name(model)}) gives no vectors, which are pooled from the hidden states of one stack of "
-        "layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
+        f"this model ({family_name(model)}) has no sentence vectors, which are pooled from the hidden states of a "
+        "single stack of layers; use an encoder, a decoder, or a model of the family rnn, gru or lstm"
     )
 
 
@@ -44,8 +44,8 @@ def sentence_encoder(model: nn.Module) -> Any:
         return bare_backbone(backbone)
     if backbone is not model and not backbone.config.tie_embeddings:
         raise CannotDo(
-            f"this model ({family_name(model)}) has a classification head in place of its output embeddings, without "
-            "which it is no whole model; fine-tune its base model"
+            f"this model ({family_name(model)}) has a classification head in place of its output embeddings, so it is "
+            "not a complete model; fine-tune its base model"
         )
     encoder = share_weights(backbone)
     for name in LANGUAGE_MODEL_HEADS:

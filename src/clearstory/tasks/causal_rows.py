@@ -85,7 +85,7 @@ def causal_loss(model: nn.Module, batch: Batch, label_smoothing: float = 0.0) ->
     weight = output_weight(decoder)
     if weight is None or getattr(decoder, "has_hashed_logits", False):
         raise BadSetting(
-            f"training.label_smoothing is {label_smoothing:g}, and this model has no plain softmax; leave it out"
+            f"training.label_smoothing is {label_smoothing:g}, but this model has no plain softmax; leave it out"
         )
     hidden, _ = decoder.forward(batch.tokens)
     smoothed = cross_entropy.linear_cross_entropy(hidden, weight, batch.targets, smoothing=label_smoothing)

@@ -73,7 +73,7 @@ class Chat:
         if shortened:
             warnings.warn(
                 f"{shortened:,} of {len(examples):,} conversations are longer than the context of {self.context:,} "
-                "tokens; their first turns are left out",
+                "tokens; their first turns are dropped",
                 ModelWarning,
                 stacklevel=2,
             )
@@ -93,9 +93,9 @@ class Chat:
             shorter = without_first_turn(messages) if self.truncate else ()
             if not shorter:
                 only = "its last turn alone" if self.truncate else "the conversation"
-                way_out = "shorten it" if self.truncate else "pass --truncate left to leave out its first turns"
+                way_out = "shorten it" if self.truncate else "pass --truncate left to drop its first turns"
                 raise ContextOverflow(
-                    f"{example.location}: {only} has {longest:,} tokens, and the model's context holds "
+                    f"{example.location}: {only} has {longest:,} tokens, but the model's context holds "
                     f"{self.context:,}; {way_out}"
                 )
             messages = shorter
@@ -181,7 +181,7 @@ def check_decoder(model: Any) -> None:
     if reads_source(model) or not has_capability(model, Capability.CAUSAL):
         kind = "an encoder-decoder" if reads_source(model) else "no decoder"
         use = "clearstory translate or generate" if reads_source(model) else "clearstory fill-mask or embed"
-        raise CannotDo(f"this model ({family_name(model)}) is {kind}, and a chat needs a decoder; use {use}")
+        raise CannotDo(f"this model ({family_name(model)}) is {kind}, but chat needs a decoder; use {use}")
 
 
 def make_chat(data: DataSplits[Any], model: Any, tokenizer: Tokenizer, settings: TaskSettings) -> Chat:
@@ -190,7 +190,7 @@ def make_chat(data: DataSplits[Any], model: Any, tokenizer: Tokenizer, settings:
     """
     check_decoder(model)
     if settings.truncate == "right":
-        raise BadSetting("truncate is right, and of a long conversation the first turns are left out; pass left")
+        raise BadSetting("truncate is right, but only the first turns of a long conversation can be dropped; pass left")
     context = getattr(model, "context", None)
     return Chat(
         ChatFormat.of(tokenizer),

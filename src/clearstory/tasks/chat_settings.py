@@ -25,4 +25,4 @@ class ChatSettings:
         """Raise BadSetting for a setting that is not the default with another task."""
         changed = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
         if changed and task != "chat":
-            raise BadSetting(f"{changed[0]} is for task chat, and task is {task}; leave it out")
+            raise BadSetting(f"{changed[0]} is for task chat, but task is {task}; leave it out")

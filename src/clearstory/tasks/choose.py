@@ -123,8 +123,8 @@ class Choose:
             if self.context is not None and longest > self.context:
                 if not self.truncate or len(rest) > self.context:
                     raise ContextOverflow(
-                        f"{example.location}: the question with a choice has {longest:,} tokens, and the model's "
-                        f"context holds {self.context:,}; pass --truncate left to leave out the question's beginning"
+                        f"{example.location}: the question with a choice has {longest:,} tokens, but the model's "
+                        f"context is {self.context:,}; pass --truncate left to drop the question's beginning"
                     )
                 first = first[-(self.context + 1 - len(rest)) :]
             requests.append(ContinuationRequest(tuple(first), tuple(rest)))
@@ -238,11 +238,9 @@ def make_choose(data: DataSplits[Any], model: Any, tokenizer: Tokenizer, setting
     """The task for a model and its tokenizer. Raises CannotDo for a model that is not causal."""
     require(model, Capability.CAUSAL)
     if reads_source(model):
-        raise CannotDo(
-            "task choose reads a question and its choices as one text; use a model that is no encoder-decoder"
-        )
+        raise CannotDo("task choose needs a model that reads a question and its choices as one text; use a decoder")
     if settings.truncate == "right":
-        raise BadSetting("truncate is right, and choices stand at the end; pass left")
+        raise BadSetting("truncate is right, but the choices are at the end; pass left")
     return Choose(tokenizer, model.context, settings.truncate == "left")
 
 

@@ -25,7 +25,7 @@ def class_weights_of(
     if not weights:
         return None
     if problem_type == "regression":
-        raise BadSetting("training.class_weights is for labels, and the examples have numbers; leave it out")
+        raise BadSetting("training.class_weights is for labels, but the examples have numbers; leave it out")
     counts = np.array([sum(label in example.labels for example in examples) for label in labels], dtype=np.float64)
     several = problem_type == "multi_label_classification"
     return weights_by_count(weights, counts, len(examples), several=several)
@@ -50,8 +50,8 @@ def check_class_weights(class_weights: Sequence[float] | None, labels: Sequence[
     """Raise BadSetting unless there is a weight for each label, or none at all."""
     if class_weights and len(class_weights) != len(labels):
         raise BadSetting(
-            f"training.class_weights has {len(class_weights)} numbers, and there are {len(labels)} "
-            f"labels: {', '.join(labels[:20])}; give a weight for each"
+            f"training.class_weights has {len(class_weights)} numbers, but there are {len(labels)} labels: "
+            f"{', '.join(labels[:20])}; give one weight for each"
         )
 
 

@@ -125,7 +125,7 @@ class Classify:
 
     def __post_init__(self) -> None:
         if self.problem_type == "regression" and self.label_smoothing:
-            raise BadSetting("training.label_smoothing is for labels, and the examples have numbers; leave it out")
+            raise BadSetting("training.label_smoothing is for labels, but the examples have numbers; leave it out")
         check_class_weights(self.class_weights, self.labels)
         if self.threshold is not None:
             check_threshold(self.threshold, self.problem_type)

@@ -38,7 +38,7 @@ class ContrastiveClassify(Classify):
     def build_model(self, backbone: nn.Module) -> nn.Module:
         """The backbone with a head on the mean of its hidden states. Raises BadSetting for numbers."""
         if self.problem_type == "regression":
-            raise BadSetting("few is for labels, and the examples have numbers, which have no classes; leave it out")
+            raise BadSetting("few is for labels, but the examples have numbers, which have no classes; leave it out")
         trunk = backbone_of(backbone)
         return SequenceClassifier(
             trunk, self.labels, problem_type=self.problem_type, pooling="mean", classifier_dropout=0.0

@@ -287,8 +287,8 @@ def score_range(data: LabeledData[SimilarityExample]) -> tuple[float, float]:
     low, high = min(scores), max(scores)
     if low == high:
         raise BadInput(
-            f"all {len(scores):,} training pairs of {data.name} have the score {low:g}, which says nothing of the "
-            "difference of texts; give others, or leave the column out with --label-column"
+            f"all {len(scores):,} training pairs of {data.name} have the score {low:g}, from which similarity cannot "
+            "be learned; give different scores, or ignore the column with --label-column"
         )
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
 
@@ -300,7 +300,7 @@ def read_examples(
     data = read_similarity(sources, settings)
     count = sum(example.negative is not None for example in data.examples)
     if data.kind == "pairs" and count:
-        note = f"{count:,} of {len(data):,} examples have a negative; negatives are read where all have one"
+        note = f"{count:,} of {len(data):,} examples have a negative; negatives are only used if all examples have one"
         data = replace(data, notes=(*data.notes, note))
     return data
 

@@ -70,8 +70,8 @@ class SentenceInputs:
             rows.append((*before, *own, *after))
         if n_cut:
             warnings.warn(
-                f"{n_cut:,} of {len(rows):,} texts are longer than the {self.longest:,} tokens that the model's folder "
-                "sets, and were cut",
+                f"{n_cut:,} of {len(rows):,} texts are longer than the {self.longest:,} tokens that the model's "
+                "folder sets, and were truncated",
                 ModelWarning,
                 stacklevel=3,
             )
@@ -101,7 +101,7 @@ def truncate_tokens(tokens: Sequence[T], limit: int, side: TruncationSide | None
         return list(tokens)
     if side is None:
         raise ContextOverflow(
-            f"{location or 'a text'} has {len(tokens):,} tokens, and {limit:,} fit between the special ones; shorten "
-            "it, or pass --truncate right to drop its end"
+            f"{location or 'a text'} has {len(tokens):,} tokens, but {limit:,} fit in addition to the special tokens; "
+            "shorten it, or pass --truncate right to drop its end"
         )
     return list(tokens[:limit]) if side == "right" else list(tokens[len(tokens) - limit :])

@@ -48,7 +48,7 @@ class SentenceVectorSettings:
         if kind not in needed:
             has = {"scores": "pairs with scores", "triplets": "triplets", "pairs": "pairs without scores"}
             raise BadSetting(
-                f"embed.loss is {self.loss}, which needs {' or '.join(has[each] for each in needed)}, and {data} has "
+                f"embed.loss is {self.loss}, which needs {' or '.join(has[each] for each in needed)}, but {data} has "
                 f"{has[kind]}; leave it out"
             )
         return self.loss

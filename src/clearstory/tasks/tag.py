@@ -105,8 +105,8 @@ class Tag:
         """
         if has_capability(backbone, Capability.TAGS):
             raise CannotDo(
-                "this model is a hidden Markov model of tags, which are counted from all examples at once; name the "
-                "model hmm, and all files"
+                "this model is a hidden Markov model of tags, which is counted from all examples at once; give hmm "
+                "as the model, and all files"
             )
         if isinstance(backbone, ClassificationHead):
             if backbone.config.label_level != "token" or backbone.config.labels != self.labels:
@@ -122,7 +122,7 @@ class Tag:
         """The windows of every sentence, whose words are joined by spaces, with the label ids of its words."""
         rows = []
         for row, example in zip(self.rows_without_windows(examples), examples, strict=True):
-            assert self.windows is not None, "words are not divided into tokens"
+            assert self.windows is not None, "words are not split into tokens"
             windows = self.windows.of_words(example.words, example.location)
             rows += [replace(row, window=window) for window in windows]
         return rows

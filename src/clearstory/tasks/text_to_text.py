@@ -85,8 +85,8 @@ class TextToText:
                     rows.append(self.rows.row(source.ids, target, index))
         if cut:
             warnings.warn(
-                f"{len(cut):,} of {len(examples):,} sources have more than {self.format.source_limit:,} tokens and are "
-                f"cut, the first is {cut[0].location or 'a text'}",
+                f"{len(cut):,} of {len(examples):,} sources have more than {self.format.source_limit:,} tokens and "
+                f"are truncated, the first is {cut[0].location or 'a text'}",
                 ModelWarning,
                 stacklevel=2,
             )
@@ -94,7 +94,7 @@ class TextToText:
             example, length = long[0]
             message = (
                 f"{len(long):,} of {len(rows) + len(long):,} targets have more than {self.target_limit:,} tokens and "
-                f"are left out, the first is {example.location or 'a text'} with {length:,}"
+                f"are dropped, the first is {example.location or 'a text'} with {length:,}"
             )
             if not rows:
                 raise ContextOverflow(f"{message}; raise max_target_length, or choose a model with a larger context")
@@ -193,7 +193,8 @@ def make_text_to_text(
     """The task for these data and this model. Raises CannotDo for a model that does not generate text."""
     if has_capability(model, Capability.CLASSIFIER):
         raise CannotDo(
-            f"this model ({family_name(model)}) has a classification head and generates no text; name its base model"
+            f"this model ({family_name(model)}) has a classification head and does not generate text; use its base "
+            "model"
         )
     wanted = settings.text_to_text
     format = TextToTextFormat.of(task, model, tokenizer, wanted, settings.source_truncation, settings.generation_config)
@@ -215,7 +216,7 @@ def make_text_to_text(
     if encoder_decoder:
         start = find_start_token_id(model.config, tokenizer)
         if start is None:
-            raise BadInput("this model has no token that its decoder starts from; set decoder_start_token_id")
+            raise BadInput("this model has no start token for its decoder; set decoder_start_token_id")
         rows = Seq2SeqTargets(start)
     return TextToText(
         task,

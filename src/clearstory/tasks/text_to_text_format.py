@@ -85,7 +85,7 @@ class TextToTextFormat:
         """
         if not has_capability(model, Capability.CAUSAL):
             raise CannotDo(
-                f"this model ({family_name(model)}) does not generate text; name an encoder-decoder (a preset: "
+                f"this model ({family_name(model)}) does not generate text; use an encoder-decoder (a preset: "
                 "clear-translate) or a decoder"
             )
         settings = with_saved(settings, generation_config)
@@ -122,7 +122,7 @@ class TextToTextFormat:
         message = instruction.replace(SOURCE, PLACEHOLDER)
         pieces = self.chat_format.render(as_messages(message, None), answer=True).pieces
         if sum(piece.text.count(PLACEHOLDER) for piece in pieces) != 1:
-            raise BadInput("the model's chat template does not print the message as it is; give a --prompt-template")
+            raise BadInput("the model's chat template does not contain the message unchanged; give a --prompt-template")
         return tuple(pieces)
 
     @cached_property
@@ -165,7 +165,7 @@ class TextToTextFormat:
             return SourceIds(ids)
         if self.truncate is None:
             raise ContextOverflow(
-                f"{location or 'a source'} has {len(ids):,} tokens{self.with_prompt}, and {limit:,} are read"
+                f"{location or 'a source'} has {len(ids):,} tokens{self.with_prompt}, but at most {limit:,} fit"
                 f"{self.why_limit}; shorten it, or pass --truncate source-right to drop its end"
             )
         own, spans = self.tokenizer.encode_with_offsets(text)
@@ -177,7 +177,8 @@ class TextToTextFormat:
                 return SourceIds(ids, is_cut=True)
             keep -= len(ids) - limit
         raise ContextOverflow(
-            f"{location or 'a source'}: the prompt leaves no token to the source; {limit:,} are read{self.why_limit}"
+            f"{location or 'a source'}: the prompt leaves no token for the source; at most {limit:,} "
+            f"fit{self.why_limit}"
         )
 
     @property
@@ -270,14 +271,14 @@ def check_templates(model: Any, tokenizer: Tokenizer, settings: TextToTextSettin
         for name in ("prompt_template", "instruction"):
             if getattr(settings, name) is not None:
                 raise BadSetting(
-                    f"{name} is for decoders, and this model ({family_name(model)}) reads the source by itself; "
-                    "leave it out, or use source_prefix"
+                    f"{name} is for decoders, and this model ({family_name(model)}) reads the source without a "
+                    "prompt; leave it out, or use source_prefix"
                 )
         return
     if settings.source_prefix is not None:
         raise BadSetting(
-            f"source_prefix is for encoder-decoders, and this model ({family_name(model)}) reads a prompt; use "
+            f"source_prefix is for encoder-decoders, but this model ({family_name(model)}) reads a prompt; use "
             "prompt_template"
         )
     if settings.instruction is not None and not has_chat_template(tokenizer):
-        raise BadSetting("instruction is a message in a chat template, and this model has none; use prompt_template")
+        raise BadSetting("instruction is a message in a chat template, but this model has none; use prompt_template")

@@ -62,7 +62,9 @@ class TextToTextSettings:
         for name in ("prompt_template", "instruction"):
             value = getattr(self, name)
             if value is not None and value.count(SOURCE) != 1:
-                raise BadSetting(f"{name} is {value[:60]!r}; write {SOURCE} in it once, where the source is to stand")
+                raise BadSetting(
+                    f"{name} is {value[:60]!r}; it must contain {SOURCE} exactly once, in place of the source"
+                )
         if self.prompt_template is not None and self.instruction is not None:
             raise BadSetting(
                 "prompt_template is the whole prompt, and instruction a message in the model's chat template; give one"
@@ -73,7 +75,7 @@ class TextToTextSettings:
         changed = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
         if changed and task not in TEXT_TO_TEXT_TASKS:
             raise BadSetting(
-                f"{changed[0]} is for tasks {' and '.join(TEXT_TO_TEXT_TASKS)}, and task is {task}; leave it out"
+                f"{changed[0]} is for tasks {' and '.join(TEXT_TO_TEXT_TASKS)}, but task is {task}; leave it out"
             )
 
 
@@ -100,4 +102,4 @@ class TeacherSettings:
         if self.teacher_num_beams is not None and self.teacher_num_beams < 1:
             raise BadSetting(f"teacher_num_beams is {self.teacher_num_beams}; it must be at least 1")
         if self.teacher is None and self.teacher_num_beams is not None:
-            raise BadSetting(f"teacher_num_beams is {self.teacher_num_beams}, and there is no teacher; name one")
+            raise BadSetting(f"teacher_num_beams is {self.teacher_num_beams}, but there is no teacher; give one")

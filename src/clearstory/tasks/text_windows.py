@@ -117,8 +117,8 @@ class TextWindows:
 def text_too_long(location: str, length: int, context: int | None) -> ContextOverflow:
     """The error for a text of `length` tokens that does not fit, with both lengths and the remedies."""
     return ContextOverflow(
-        f"{location or 'a text'} has {length:,} tokens with special ones, and the model's context is {context:,}; pass "
-        "--truncate right to drop the end of long texts, or --stride to read them in windows"
+        f"{location or 'a text'} has {length:,} tokens with special tokens, but the model's context is {context:,}; "
+        "pass --truncate right to drop the end of long texts, or --stride to process them in windows"
     )
 
 
@@ -131,7 +131,7 @@ def window_starts(length: int, size: int, stride: int) -> Iterator[int]:
     """
     if size < 1 or stride > size:
         raise BadSetting(
-            f"stride is {stride:,}, and a window has {max(size, 0):,} tokens of a text; give at most that many"
+            f"stride is {stride:,}, and a window has {max(size, 0):,} tokens of text; give at most that many"
         )
     for start in range(0, length - size + stride, stride):
         yield min(start, length - size)

@@ -31,8 +31,8 @@ def with_chat_template(tokenizer: Tokenizer, choice: str) -> tuple[Tokenizer, st
     end = end_of_turn_token(with_template)
     if end is None:
         raise BadInput(
-            f"the chat template {choice} does not end the assistant's turn by a special token, so no answer would end; "
-            "write {{ eos_token }} after its content"
+            f"the chat template {choice} does not end the assistant's turn with a special token, so generation would "
+            f"never stop; write {{ eos_token }} after its content"
         )
     name = tokenizer.display_token(end)
     return replace(with_template, config={**with_template.config, "eos_token": name}), f"{note}; {name} ends a turn"
@@ -45,8 +45,8 @@ def chatml(tokenizer: Tokenizer) -> tuple[str, str]:
         end = tokenizer.display_token(tokenizer.eos_token_id)
     if end is None or end not in tokenizer.special_names:
         raise BadSetting(
-            f"the tokenizer has neither {TURN_END} nor an end-of-text token, so no answer would end; train on another "
-            "model"
+            f"the tokenizer has neither {TURN_END} nor an end-of-text token, so generation would never stop; use "
+            "another model"
         )
     source = (
         "{% for message in messages %}{{ '"
@@ -72,8 +72,8 @@ def read_template(file: str) -> str:
         source = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise BadInput(
-            f"{path} is not UTF-8, which a chat template must be; convert it, for example with iconv"
+            f"{path} is not UTF-8; chat templates must be UTF-8, so convert it, for example with iconv"
         ) from None
     if not source.strip() or len(source) > MAX_TEMPLATE_LENGTH:
-        raise BadInput(f"{path} has {len(source):,} characters, which is no chat template; give another file")
+        raise BadInput(f"{path} has {len(source):,} characters, too many for a chat template; give another file")
     return source

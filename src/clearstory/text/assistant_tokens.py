@@ -61,7 +61,7 @@ def trained_sequences(
         if last is not None and wanted:
             sequences.append(TrainedSequence(encoded.ids[: last + 1], tuple(predicted[: last + 1])))
     if not sequences:
-        raise BadInput("no message of the assistant is left to train on; give one that follows a user's")
+        raise BadInput("the conversation has no assistant message to train on; give one that follows a user message")
     return sequences
 
 
@@ -91,8 +91,8 @@ def trained_turns(
             whole = chat.render(messages[: turn + 1], answer=False, today=TEMPLATE_DATE)
         if not whole.text.startswith(before.text):
             raise BadInput(
-                f"the chat template writes message {turn + 1} otherwise than it asks for it, so its tokens are not "
-                "known; use a template that marks them with {% generation %}"
+                f"the chat template renders message {turn + 1} differently from its generation prompt, so the "
+                "assistant's tokens are unknown; use a template that marks them with {% generation %}"
             )
         span = turn_span(current, whole, len(before.text))
         if span is None:  # it is written differently where other turns follow
@@ -102,7 +102,8 @@ def trained_turns(
             span = turn_span(whole, whole, len(before.text))
         if span is None:
             raise BadInput(
-                "the chat template does not end the assistant's turn by a special token, so no answer would end; add "
+                "the chat template does not end the assistant's turn with a special token, so generation would never "
+                "stop; add "
                 "{{ eos_token }} after its content"
             )
         found = [(turn, span), *found]

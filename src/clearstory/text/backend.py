@@ -27,7 +27,7 @@ def build_backend(contents: str, parts: Mapping[str, Any], *, parse_special: boo
         raise
     except BaseException as error:  # the library raises bare Exceptions, and panics
         reason = " ".join(str(error).split())[:200]
-        raise CorruptFile(f"the tokenizer is damaged, or of a newer version ({reason}); download it again") from None
+        raise CorruptFile(f"the tokenizer is damaged or of a newer version ({reason}); download it again") from None
     # Sentence encoders ship these enabled; text would be truncated silently.
     backend.no_truncation()
     backend.no_padding()

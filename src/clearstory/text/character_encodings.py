@@ -57,7 +57,7 @@ def check_encoding(name: str, setting: str) -> None:
     # getattr: the mark of Python's byte-to-byte codecs, such as zlib, has no public name.
     if found is None or found.name.replace("_", "-") in NOT_FOR_FILES or not getattr(found, "_is_text_encoding", True):
         raise BadSetting(
-            f"{setting} is {name!r}, which is no encoding of text files; {nearest(name.lower(), COMMON_ENCODINGS)}"
+            f"{setting} is {name!r}, which is not a text encoding; {nearest(name.lower(), COMMON_ENCODINGS)}"
         )
 
 

@@ -95,8 +95,8 @@ def read_conllu(
             match = NUMBER.fullmatch(columns[0])
             if match is None or not columns[1].strip():
                 raise BadInput(
-                    f"{path}, line {number:,} begins with {columns[0][:20]!r} and {columns[1][:20]!r}; CoNLL-U has a "
-                    "word's number and the word there"
+                    f"{path}, line {number:,} begins with {columns[0][:20]!r} and {columns[1][:20]!r}; in CoNLL-U "
+                    "these are the word's number and the word"
                 )
             close = "SpaceAfter=No" in columns[9].split("|")
             if match[2] is None:

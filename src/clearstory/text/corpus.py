@@ -96,7 +96,7 @@ class Corpus:
             scan = _scan(lists.watch(counter.watch(read_documents(sources, settings, notes))))
         notes.complete = True
         if not scan.text_bytes:
-            raise BadInput(f"{name} has no text; give files with text in them")
+            raise BadInput(f"{name} has no text; give files that contain text")
         if len(scan.sizes) == 1 and settings.validation and not settings.lines and lists.is_list:
             notes.remarks.append(lists.sentence(name))
         if settings.pairs:
@@ -111,7 +111,7 @@ class Corpus:
     def documents(self, split: str) -> Iterator[Document]:
         """Documents of "train" or "validation", in order, read from the sources again."""
         if split not in SPLITS:
-            raise UnknownName(f"there is no split {split!r}; {nearest(split, SPLITS)}")
+            raise UnknownName(f"unknown split {split!r}; {nearest(split, SPLITS)}")
         documents = read_documents(self.sources, self.settings, self.notes)
         return self._by_document(documents, split) if self.size > 1 else self._by_character(documents, split)
 
@@ -186,7 +186,7 @@ class Corpus:
                 return
 
     def _corpus_changed(self) -> BadInput:
-        return BadInput(f"{self.name} changed while it was being read; start again when its files no longer change")
+        return BadInput(f"{self.name} changed while it was read; run the command again when its files no longer change")
 
 
 def train_corpus_tokenizer(corpus: Corpus, spec: str, *, uncased: bool = False) -> Tokenizer:
@@ -204,7 +204,7 @@ def cache_folder(settings: DataSettings) -> Path:
         return expand_home(settings.cache)
     folder = user_cache_folder()
     if folder is None:
-        raise BadSetting("there is no home folder to cache encoded text in; choose a folder with --data.cache")
+        raise BadSetting("there is no home folder for the cache of encoded text; set a folder with --data.cache")
     return folder
 
 
@@ -290,7 +290,7 @@ def _split_position(name: str, characters: int, share: float) -> int:
     if share and not 0 < split_position < characters:
         raise BadInput(
             f"{name} has {characters:,} characters, too few to hold out {share:.0%}; "
-            f"give more text, or train on all of it with --data.validation 0"
+            f"give more text, or train on all text with --data.validation 0"
         )
     return split_position
 
@@ -313,8 +313,8 @@ def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.b
         held_out = scan.hashes == scan.hashes[len(distance) - 1 - np.argmin(distance[::-1])]
     if not is_split():
         raise BadInput(
-            f"the {len(scan.sizes):,} documents of {name} cannot be split, since all have the same text; "
-            f"add others, or train on all of it with --data.validation 0"
+            f"the {len(scan.sizes):,} documents of {name} cannot be split, since they all have the same text; add "
+            "others, or train on all text with --data.validation 0"
         )
     return held_out
 

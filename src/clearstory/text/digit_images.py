@@ -54,7 +54,7 @@ def parse_image(text: str) -> DigitImage:
     if invalid:
         raise BadInput(f"{invalid[0]!r} is not one of the 17 gray levels {GRAY_LEVELS!r}; give a label and 64 pixels")
     if len(pixels) < SIDE * SIDE:
-        raise BadInput(f"the text has {len(pixels)} pixels, an image needs {SIDE * SIDE}; give {SIDE * SIDE} pixels")
+        raise BadInput(f"the text has {len(pixels)} pixels, but an image has {SIDE * SIDE}; give {SIDE * SIDE} pixels")
     return np.array([GRAY_LEVELS.index(pixel) for pixel in pixels], dtype=np.uint8).reshape(SIDE, SIDE)
 
 

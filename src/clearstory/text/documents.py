@@ -74,7 +74,7 @@ def read_tagged_documents(
     for each in expand_sources([sources] if isinstance(sources, str | Path) else sources, settings):
         for path in each.files or [Path(each.source)]:
             if content_suffix(path) != CONLLU_SUFFIX:
-                raise BadInput(f"{path} has no tags; give {CONLLU_SUFFIX} files")
+                raise BadInput(f"{path} has no tags; give {CONLLU_SUFFIX} files, which have")
             for document in by_document(read_conllu(path, settings.errors, settings.encoding)):
                 for sentence in document:
                     if "_" in sentence.tags:
@@ -122,9 +122,9 @@ def _nothing_to_read(source: SourceFiles, notes: ReadNotes) -> BadInput:
     failed = [message for message in failed if not message.endswith(EMPTY)]
     if not failed:
         name = STANDARD_INPUT_NAME if is_standard_input(source.source) else source.source
-        return BadInput(f"{name} is empty; give a file with text in it")
+        return BadInput(f"{name} is empty; give a file that contains text")
     others = len(source.files or ()) - 1
-    also = f"; {count_files(others)} besides cannot be read either" if others else ""
+    also = f"; {count_files(others)} more cannot be read either" if others else ""
     return BadInput(f"{failed[0]}{also}")
 
 
@@ -208,7 +208,7 @@ def _refuse_labels(path: Path, text: str) -> None:
         what, task = labeled
         raise BadInput(
             f"{path} has {what}, not prose; fine-tune a model on it with clearstory finetune MODEL FILE --task {task}, "
-            "or read each line as a text all the same with --data.lines"
+            "or read each line as text anyway with --data.lines"
         )
 
 
@@ -289,4 +289,4 @@ def _read_pairs_as_documents(
         for side, text in (("source", source), ("target", target)):
             yield Document(f"{location}, {side}", without_surrogates(location, text, settings.errors))
     if empty:
-        raise BadInput(f"{expanded[0].source} is empty; give a file with pairs in it")
+        raise BadInput(f"{expanded[0].source} is empty; give a file that contains pairs")

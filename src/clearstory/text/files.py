@@ -90,7 +90,7 @@ def read_records(
         if not line.strip():
             continue
         location = f"{path}, line {number:,}"
-        record = parse_json(line, location, "jsonl has one object per line")
+        record = parse_json(line, location, "jsonl must have one object per line")
         if not isinstance(record, dict):
             raise BadInput(f"{location} is not a JSON object; each line must be an object with a text field")
         yield number, location, record
@@ -122,7 +122,7 @@ def without_surrogates(location: str, text: str, errors: Errors) -> str:
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         half = f"\\u{ord(text[error.start]):04x}"
         raise BadInput(
-            f"{location} contains an unpaired surrogate, {half}; replace it by U+FFFD with --errors replace"
+            f"{location} contains an unpaired surrogate, {half}; replace it with U+FFFD: --errors replace"
         ) from None
     return text
 
@@ -221,7 +221,7 @@ def invalid_bytes(
         remedy = f"it is probably {guess}: {way}"
     return BadInput(
         f"{path} is not {name}: byte 0x{error.object[error.start]:02x} at offset {before + error.start:,} cannot be "
-        f"decoded; {remedy}, or replace such bytes by U+FFFD with --errors replace"
+        f"decoded; {remedy}, or replace such bytes with U+FFFD: --errors replace"
     )
 
 

@@ -47,7 +47,7 @@ def note_labels(path: Path, columns: Iterable[str], notes: ReadNotes | None) -> 
     labels = label_column(columns)
     if labels is not None and notes is not None:
         notes.remarks.append(
-            f"{path.name} has labels in '{labels}', which are not read; clearstory finetune trains a model on them"
+            f"{path.name} has labels in '{labels}', which are ignored; clearstory finetune trains a model on them"
         )
 
 

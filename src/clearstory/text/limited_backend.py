@@ -99,8 +99,8 @@ class LimitedBackend:
                 length += len(self.backend.normalizer.normalize_str(text[start : start + PART]))
                 if length > most:
                     raise BadInput(
-                        f"the tokenizer's normalizer makes a text of {len(text):,} characters more than {most:,} long; "
-                        "use another tokenizer"
+                        f"the tokenizer's normalizer turns a text of {len(text):,} characters into more than "
+                        f"{most:,}; use another tokenizer"
                     )
 
     def _call(self, call: Callable[[], Result], texts: Sequence[str] = (), n_ids: int = 0) -> Result:
@@ -131,7 +131,7 @@ def call_library(call: Callable[[], Result], texts: Sequence[str] = ()) -> Resul
         if found := next(filter(None, map(SURROGATE.search, texts)), None):
             raise BadInput(
                 f"the text has half a surrogate pair ({ascii(found[0])[1:-1]} at character {found.start():,}), which "
-                "is no character and has no bytes in UTF-8; remove it"
+                "is not a character and has no UTF-8 encoding; remove it"
             ) from None
         if isinstance(error, BadInput):
             raise

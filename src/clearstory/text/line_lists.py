@@ -59,8 +59,8 @@ class LineListDetector:
         """The warning for a list."""
         n_lines = self.n_lines - self.ends_in_line_feed
         return (
-            f"{name}: {n_lines:,} lines of at most {self.longest:,} characters; read as one document and split by "
-            "position; --data.lines makes each line a document"
+            f"{name}: {n_lines:,} lines of at most {self.longest:,} characters; it is read as one document and split "
+            "by position; --data.lines makes each line a document"
         )
 
 

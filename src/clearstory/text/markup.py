@@ -56,7 +56,7 @@ def read_html(path: Path, settings: ReadSettings, notes: ReadNotes | None = None
         return
     if limits := [entry.message for entry in parser.error_log if entry.type_name == "ERR_RESOURCE_LIMIT"]:
         reason = limits[0].partition(",")[0].lower()
-        raise BadInput(f"{path} cannot be read to its end ({reason}); save it as text, or leave it out")
+        raise BadInput(f"{path} cannot be read completely ({reason}); save it as text, or exclude it")
     if text := page_text(root):
         yield Document(str(path), text)
 
@@ -147,11 +147,11 @@ def read_notebook(path: Path, settings: ReadSettings, notes: ReadNotes | None = 
     """The sources of a notebook's cells, text and code, separated by blank lines; outputs are left out."""
     read_whole(path)
     text = "".join(read_text_parts(path, settings.errors, settings.encoding, notes))
-    remedy = "give notebooks of Jupyter, version 4, or leave it out"
+    remedy = "give Jupyter notebooks of version 4, or exclude it"
     notebook = parse_json(text, str(path), remedy) if text.strip() else {"cells": []}
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        raise BadInput(f"{path} is not a notebook, since it has no list of cells; {remedy}")
+        raise BadInput(f"{path} is not a notebook: it has no list of cells; {remedy}")
     sources = [_joined(cell.get("source", "")) for cell in cells]
     contents = "\n\n".join(source.strip("\n") for source in sources if source.strip())
     if contents:
@@ -170,5 +170,7 @@ def read_whole(path: Path) -> bytes:
     for block in read_blocks(path):
         data += block
         if len(data) > MAX_BYTES:
-            raise BadInput(f"{path} is larger than {MAX_BYTES >> 20:,} MiB, too large for a page or notebook; split it")
+            raise BadInput(
+                f"{path} is larger than {MAX_BYTES >> 20:,} MiB, the limit for web pages and notebooks; split it"
+            )
     return data

@@ -60,9 +60,11 @@ def messages_of(record: Mapping[str, Any], location: str) -> Messages:
     messages = _listed(values, location) or _pair(values, location) or _instruction(values, location)
     if messages is None:
         columns = ", ".join(repr(name[:40]) for name in list(record)[:8])
-        raise BadInput(f"{location} has {columns or 'nothing'}, and no conversation in a known form; give {FORMS}")
+        raise BadInput(
+            f"{location} has {columns or 'nothing'}, which is not a supported conversation format; supported: {FORMS}"
+        )
     if not any(message["role"] == ASSISTANT for message in messages):
-        raise BadInput(f"{location}: the assistant says nothing in this conversation; add its answer, or remove it")
+        raise BadInput(f"{location}: this conversation has no assistant message; add one, or remove the conversation")
     return messages
 
 
@@ -143,7 +145,7 @@ def _message(value: Any, number: int, location: str) -> dict[str, Any]:
         if key not in ("role", "from", "content", "value", "tool_calls") and each is not None
     }
     if NOT_TRAINED in others and others[NOT_TRAINED] not in (0, 1):
-        raise BadInput(f"{where} has the weight {str(others[NOT_TRAINED])[:40]!r}; it is 0 (read only) or 1")
+        raise BadInput(f"{where} has the weight {str(others[NOT_TRAINED])[:40]!r}; it must be 0 (not trained on) or 1")
     return {"role": known, "content": content, **others}
 
 

@@ -58,7 +58,9 @@ def read_pairs(paths: Sequence[Path], settings: ReadSettings, notes: ReadNotes |
         records, pairs = records + 1, pairs + len(record.targets)
         yield from ((record.location, record.source, target) for target in record.targets)
     if pairs > records and notes is not None:
-        notes.remarks.append(f"{paths[0].name} has {pairs:,} references for {records:,} sources; each is a pair")
+        notes.remarks.append(
+            f"{paths[0].name} has {pairs:,} references for {records:,} sources; each reference makes a pair"
+        )
 
 
 def read_parallel(
@@ -73,8 +75,8 @@ def read_parallel(
     if not any(kind in READERS for kind in kinds):
         if len(paths) != 2:
             raise BadInput(
-                f"{len(paths):,} text files are not pairs; give two line-aligned "
-                f"files, first the sources, then the targets, or files with both: {' '.join(READERS)}"
+                f"{len(paths):,} text files are not pairs; give two line-aligned files, sources first, then targets, "
+                f"or files with both: {' '.join(READERS)}"
             )
         yield from complete_records(_read_line_aligned(paths[0], paths[1], settings, notes))
         return
@@ -119,8 +121,8 @@ def check_not_labels(paths: Sequence[Path], settings: ReadSettings) -> None:
             where = f"the {side} column" if in_tsv else f"the {('source', 'target')[column]}"
             raise BadInput(
                 f"{paths[0]} has labels, not pairs of texts: {where} has only {kinds}; fine-tune a model on it with "
-                "clearstory finetune MODEL FILE --task classify, give lines of a source, a tab and a target, or train "
-                "on it as pairs all the same with --data.pairs"
+                "clearstory finetune MODEL FILE --task classify, give lines of a source, a tab and a target, or "
+                "train on it as pairs anyway with --data.pairs"
             )
 
 

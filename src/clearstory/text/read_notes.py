@@ -72,7 +72,7 @@ class ReadNotes:
         for path, encoding in self.guessed.items():
             names[encoding].append(path.name)
         read = [f"{count_files(len(files))} as {encoding} ({name_some(files)})" for encoding, files in names.items()]
-        return f"read {', '.join(read)}, as their bytes suggest" if read else ""
+        return f"read {', '.join(read)}, detected from their bytes" if read else ""
 
     def replaced_sentence(self) -> str:
         """How many characters were replaced."""
@@ -82,7 +82,8 @@ class ReadNotes:
         total = sum(numbers.values())
         files = name_some([path.name for path in numbers])
         return (
-            f"{total:,} invalid character{'s' * (total != 1)} of {files} became U+FFFD, which the model reads as text"
+            f"{total:,} invalid character{'s' * (total != 1)} of {files} were replaced with U+FFFD, which is part of "
+            "the text"
         )
 
 

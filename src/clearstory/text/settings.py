@@ -48,7 +48,7 @@ class ReadSettings:
 
     def __post_init__(self) -> None:
         if self.errors not in ("strict", "replace"):
-            raise BadSetting(f"data.errors is {self.errors!r}; it is 'strict' or 'replace'")
+            raise BadSetting(f"data.errors is {self.errors!r}; it must be 'strict' or 'replace'")
         if self.encoding != AUTO:
             check_encoding(self.encoding, "data.encoding")
         for name in ("text_field", "source_field", "target_field"):
@@ -83,4 +83,4 @@ class DataSettings(ReadSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.validation < 1:
-            raise BadSetting(f"data.validation is {self.validation}; it is a share from 0 to below 1, such as 0.1")
+            raise BadSetting(f"data.validation is {self.validation}; it must be at least 0 and below 1, such as 0.1")

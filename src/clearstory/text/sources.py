@@ -81,7 +81,7 @@ def expand_sources(
     """
     sources = list(sources)
     if sum(map(is_standard_input, sources)) > 1:
-        raise BadInput("standard input (-) is named twice and can be read only once; name it once")
+        raise BadInput("standard input (-) is given twice but can be read only once; give it once")
     return [_expand_source(source, settings, notes or ReadNotes()) for source in sources]
 
 
@@ -122,7 +122,7 @@ def included_suffixes(settings: ReadSettings) -> frozenset[str]:
             more.append(suffix)
         elif word != ALL:
             raise BadSetting(
-                f"data.include has '{word}', which is no suffix such as .py; {nearest(word, [*GROUPS, ALL])}"
+                f"data.include has '{word}', which is not a suffix such as .py; {nearest(word, [*GROUPS, ALL])}"
             )
     return frozenset((*TEXT_SUFFIXES, *RECORD_SUFFIXES, *more))
 
@@ -133,7 +133,7 @@ def _included_words(settings: ReadSettings) -> list[str]:
 
 def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes) -> SourceFiles:
     if source == "":
-        raise BadInput("the name of a text is empty; name a file or a folder, or write . for this folder")
+        raise BadInput("the path of a text is empty; give a file or folder, or . for the current folder")
     if is_builtin(source):
         return SourceFiles(source, None, named=True)
     if str(source) == STANDARD_INPUT:
@@ -145,14 +145,14 @@ def _expand_source(source: str | Path, settings: ReadSettings, notes: ReadNotes)
         return SourceFiles(source, (path,), named=True)
     if path.exists():
         raise BadInput(
-            f"{path} is not a regular file, and text is read more than once; save it to a file, or pipe it into -"
+            f"{path} is not a regular file, but text is read more than once; save it to a file, or pipe it to -"
         )
     if glob.has_magic(str(path)):
         matches = sorted(match for match in map(Path, glob.glob(str(path), recursive=True)) if match.is_file())
         if matches:
             return SourceFiles(source, tuple(matches), named=False)
         raise BadInput(f"no file matches {source}; check the pattern (quotes keep the shell from reading it)")
-    raise BadInput(f"there is no file or folder {path}; check the path, or name a corpus such as corpus:kjv")
+    raise BadInput(f"there is no file or folder {path}; check the path, or give a corpus such as corpus:kjv")
 
 
 def _files_of_folder(folder: Path, settings: ReadSettings, notes: ReadNotes) -> tuple[Path, ...]:
@@ -218,7 +218,7 @@ def save_standard_input() -> Path:
     """
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None or sys.stdin.isatty():
-        raise BadInput("there is nothing on standard input; write COMMAND | clearstory ... -, or name a file")
+        raise BadInput("standard input is empty; write COMMAND | clearstory ... -, or give a file")
     folder = tempfile.mkdtemp(prefix="clearstory-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder, STANDARD_INPUT_NAME)
@@ -230,5 +230,5 @@ def save_standard_input() -> Path:
         suffix = next((each for each, sign in COMPRESSED_SIGNATURES.items() if beginning.startswith(sign)), "")
         path = path.rename(path.with_suffix(suffix))  # files are decompressed by their suffix
     except OSError as error:
-        raise BadInput(f"standard input cannot be saved to {path}: {error.strerror}; name a file instead") from None
+        raise BadInput(f"standard input cannot be saved to {path}: {error.strerror}; give a file instead") from None
     return path

@@ -34,8 +34,8 @@ def cls_and_sep_ids(tokenizer: Tokenizer) -> tuple[int, int]:
     """Ids of [CLS] and [SEP]. Raises CannotDo if the tokenizer has none."""
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None:
         raise CannotDo(
-            f"this tokenizer ({tokenizer.kind}) has no [CLS] and [SEP], which an encoder needs; "
-            "train one that has with --tokenizer wordpiece:8192"
+            f"this tokenizer ({tokenizer.kind}) has no [CLS] and [SEP], which an encoder needs; train one with "
+            "--tokenizer wordpiece:8192"
         )
     return tokenizer.cls_token_id, tokenizer.sep_token_id
 
@@ -44,7 +44,7 @@ def require_mask_token(tokenizer: Tokenizer) -> int:
     """Id of [MASK]. Raises CannotDo if the tokenizer has none."""
     if tokenizer.mask_token_id is None:
         raise CannotDo(
-            f"this tokenizer ({tokenizer.kind}) has no mask token; train one that has with --tokenizer wordpiece:8192"
+            f"this tokenizer ({tokenizer.kind}) has no mask token; train one with --tokenizer wordpiece:8192"
         )
     return tokenizer.mask_token_id
 

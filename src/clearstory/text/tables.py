@@ -131,7 +131,7 @@ def _csv_rows(path: Path, lines: Iterable[str], delimiter: str) -> Iterator[Row]
                 ) from None
             raise BadInput(
                 f"{path}, line {start:,} begins a row that is not {kind} ({error}); "
-                "quote fields with quotation marks in them, and double those"
+                "quote fields that contain quotation marks, and double the marks"
             ) from None
         if any(field.strip() for field in fields):
             yield start, fields
@@ -147,8 +147,8 @@ def _documents(path: Path, rows: Iterator[Row], settings: ReadSettings, notes: R
     for number, fields in rows:
         if column >= len(fields):
             raise BadInput(
-                f"{path}, line {number:,} has only {len(fields)} of its columns, and the text is in column "
-                f"{column + 1}; complete or remove the row"
+                f"{path}, line {number:,} has only {len(fields)} column{'s' * (len(fields) != 1)}, and the text "
+                f"is in column {column + 1}; complete or remove the row"
             )
         yield Document(f"{path}:{number}", fields[column])
 

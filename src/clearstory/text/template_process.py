@@ -94,7 +94,7 @@ def _running_process() -> subprocess.Popen[bytes]:
         return _process
     stop_process()
     if not sys.executable:
-        raise CannotDo("chat templates are rendered by a process of Python, and its executable is not known")
+        raise CannotDo("chat templates are rendered in a separate Python process, but the Python executable is unknown")
     limits = [str(CPU_SECONDS), str(MAX_MEMORY), str(MAX_TEXT)]
     # -P: the folder of the script holds modules with names of the standard library.
     command = [sys.executable, "-P", str(Path(__file__).with_name("template_worker.py")), *limits]

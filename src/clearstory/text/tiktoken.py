@@ -67,8 +67,8 @@ def read_tiktoken(path: Path) -> tuple[str, dict[str, str]]:
     encoding = ENCODINGS.get(path.stem)
     if encoding is None:
         raise BadInput(
-            f"{path} does not contain its pre-tokenizer, and its name is no known encoding; "
-            f"rename it to its encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
+            f"{path} does not contain its pre-tokenizer, and its name is not a known encoding; rename it to its "
+            f"encoding: {', '.join(f'{name}.tiktoken' for name in ENCODINGS)}"
         )
     ranks = parse_ranks(path)
     ids = {byte_level_string(token): rank for token, rank in ranks.items()}

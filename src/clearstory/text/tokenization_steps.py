@@ -71,7 +71,7 @@ def tokenize_by_words(tokenizer: Tokenizer, text: str) -> list[WordTokenization]
 
 def unknown_steps_error(why: str) -> CannotDo:
     """Error for tokenizers whose steps are not reproduced."""
-    return CannotDo(f"the steps of this tokenizer cannot be reproduced: {why}; only its tokens can be shown")
+    return CannotDo(f"the merge steps of this tokenizer cannot be reproduced: {why}; only its tokens can be shown")
 
 
 def pretokenize(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:

@@ -145,7 +145,7 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
     """GPT-2's two files: ids by token, and one merge per line in order."""
     if not vocab.is_file() or not merges.is_file():
         there, lacking = (vocab, merges) if vocab.is_file() else (merges, vocab)
-        raise BadInput(f"{there} needs {lacking.name} in the same folder, which is missing; download both")
+        raise BadInput(f"{there} needs {lacking.name} in the same folder, but it is missing; download both")
     ids = read_json(vocab)
     if not ids or not all(isinstance(id, int) and id >= 0 for id in ids.values()):
         raise CorruptFile(f"{vocab} does not map tokens to ids; download it again")

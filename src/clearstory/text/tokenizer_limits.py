@@ -61,7 +61,9 @@ def check_size(contents: str, path: str) -> None:
     """Raise CorruptFile for more objects, lists or items than any tokenizer has; before the JSON is parsed."""
     for sign, most in MAX_ITEMS.items():
         if (count := contents.count(sign)) > most:
-            raise CorruptFile(f"{path} has {count:,} times {sign!r}, more than any tokenizer ({most:,}); use another")
+            raise CorruptFile(
+                f"{path} has {count:,} times {sign!r}, more than the limit for tokenizers ({most:,}); use another"
+            )
 
 
 def check_tokenizer_json(parts: Any) -> None:
@@ -116,7 +118,7 @@ def check_growth(steps: Sequence[Mapping[str, Any]], key: str) -> None:
     """Raise CorruptFile for steps after which one character may have become more than MAX_GROWTH."""
     if largest_growth(steps, unicode=key == "normalizer") > MAX_GROWTH:
         raise CorruptFile(
-            f"the tokenizer's {key} may make a text more than {MAX_GROWTH:,.0f} times as long; use another"
+            f"the tokenizer's {key} can make a text more than {MAX_GROWTH:,.0f} times longer; use another"
         )
 
 

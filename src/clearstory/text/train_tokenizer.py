@@ -64,7 +64,7 @@ def _size(spec: str, kind: str, size: str) -> int:
         raise BadSetting(f"{spec!r} does not end in a vocabulary size; write {kind}:{SIZE}")
     count, least = int(size), SIZED.get(kind, 3)
     if not least <= count <= 1_000_000:
-        raise BadSetting(f"{spec!r} asks for {count:,} tokens; {kind} supports {least:,} to 1,000,000")
+        raise BadSetting(f"{spec!r} has a size of {count:,} tokens; {kind} supports {least:,} to 1,000,000")
     return count
 
 
@@ -113,7 +113,7 @@ def _unigram(texts: Iterable[str], size: int, eos: str, uncased: bool) -> Tokeni
     backend.train_from_iterator(short_texts(texts), trainer)
     trained_vocab = json.loads(backend.to_str())["model"]["vocab"]
     if any(score is None for _, score in trained_vocab):  # NaN in the library's JSON
-        raise BadInput(f"there is too little text to train unigram:{size}; give more text, or use the bytes tokenizer")
+        raise BadInput(f"there is too little text to train unigram:{size}; give more text, or use the tokenizer bytes")
     return _finish(backend, eos=eos, bos=eos, pad=eos)
 
 

@@ -84,7 +84,7 @@ class UnitReader:
         """Raise BadInput for a declared entity, which could expand to any size or name a file."""
         raise BadInput(
             f"{self.path}, line {self.parser.CurrentLineNumber:,} declares the entity {name[:40]!r}; entities are not "
-            "expanded: replace it by its text"
+            "expanded: replace it with its text"
         )
 
     def __iter__(self) -> Iterator[tuple[str, dict[str, str]]]:

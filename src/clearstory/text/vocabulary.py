@@ -237,7 +237,7 @@ class Vocabulary:
         wrong = next((id for id in known if not 0 <= id < self.vocab), None)
         if wrong is not None:
             raise VocabularyMismatch(
-                f"token id {wrong:,} is outside the tokenizer's vocabulary of {self.vocab:,}; open the "
-                "tokenizer saved beside the model"
+                f"token id {wrong:,} is outside the tokenizer's vocabulary of {self.vocab:,}; open the tokenizer that "
+                "was saved with the model"
             )
         return known

@@ -122,7 +122,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if here is None or there is None or here.shape != there.shape:
             raise CheckpointMismatch(
                 f"the checkpoint's '{name}' is {'missing' if there is None else tuple(there.shape)} where this "
-                f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the settings it was "
-                "made with"
+                f"run's is {'missing' if here is None else tuple(here.shape)}; resume with the original settings"
             )
     model.load_state_dict(saved, strict=len(own) == len(model.state_dict()))

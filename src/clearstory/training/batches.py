@@ -132,7 +132,7 @@ class WindowBatches:
         n_tokens = len(dataset.ids)
         if n_tokens < context + 1:
             raise BadInput(
-                f"the training split has {n_tokens:,} tokens, and one window needs {context + 1:,}; "
+                f"the training split has {n_tokens:,} tokens, but one window needs {context + 1:,}; "
                 f"use more text, or --training.context {max(1, n_tokens - 1)} or less"
             )
         self.dataset = dataset
@@ -183,7 +183,7 @@ def aligned_starts(dataset: TokenSequences, context: int) -> npt.NDArray[np.int6
     starts = starts[starts + context < len(dataset.ids)]
     if not len(starts):
         raise BadInput(
-            f"no document but the first begins a window of {context:,} tokens before the text ends; "
+            f"no document except the first starts a window of {context:,} tokens before the text ends; "
             "use more documents, a smaller --training.context, or --training.align_documents false"
         )
     return starts
@@ -204,7 +204,7 @@ class StreamBatches:
         self.stream_length = n_targets // batch_size
         if self.stream_length < context:
             raise BadInput(
-                f"the training split has {n_targets + 1:,} tokens, and {batch_size:,} streams of {context:,} need "
+                f"the training split has {n_targets + 1:,} tokens, but {batch_size:,} streams of {context:,} need "
                 f"{batch_size * context + 1:,}; use more text, or a smaller --training.batch_size or --training.context"
             )
         self.dataset = dataset

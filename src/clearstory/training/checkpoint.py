@@ -81,7 +81,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CorruptFile(f"the checkpoint {folder} is damaged ({reason}); {way_out(folder)}") from None
     named = FOLDER_NAME.fullmatch(folder.name)
     if named is not None and int(named[1]) != step:
-        raise CorruptFile(f"the checkpoint {folder} is a renamed copy of that of step {step:,}; {way_out(folder)}")
+        raise CorruptFile(
+            f"the checkpoint {folder} is a renamed copy of the checkpoint of step {step:,}; {way_out(folder)}"
+        )
     return Checkpoint(step, model, optimizer, values)
 
 
@@ -89,7 +91,7 @@ def way_out(folder: Path) -> str:
     """What to do about a checkpoint that cannot be read: the one that the run resumes from once it is deleted."""
     names = [path.name for path in list_checkpoints(folder.parent.parent)]
     before = names[: names.index(folder.name)] if folder.name in names else []
-    return f"delete it, and the run resumes from {before[-1]}" if before else "delete it, and start the run anew"
+    return f"delete it to resume from {before[-1]}" if before else "delete it and restart the run"
 
 
 def list_checkpoints(run: Path) -> list[Path]:

@@ -102,7 +102,8 @@ class MaskedWindowBatches:
     ) -> None:
         if context < 4:
             raise BadSetting(
-                f"a context of {context} leaves no room between [CLS] and [SEP]; set training.context to 4 or more"
+                f"a context of {context} is too short for text between [CLS] and [SEP]; set training.context to 4 or "
+                "more"
             )
         self.windows = WindowBatches(dataset, context - 2, batch_size, seed, align_documents)
         self.masking = masking
@@ -147,7 +148,7 @@ class SentencePairBatches:
     ) -> None:
         if context < 8:
             raise BadSetting(
-                f"a context of {context} tokens has no room for two texts; set training.context to 8 or more"
+                f"a context of {context} tokens is too short for two texts; set training.context to 8 or more"
             )
         self.dataset, self.masking = dataset, masking
         self.batch_size, self.seed = batch_size, seed
@@ -155,14 +156,15 @@ class SentencePairBatches:
         self.documents = [document for document in self.sentence_starts() if len(document) > 1]
         if len(self.documents) < 2:
             raise BadInput(
-                "next-sentence prediction takes half of the second texts from another document, and a split of this "
-                f"text (training or validation) has {len(self.documents)}; give more documents (several files, or "
-                "jsonl with one a line), or train without it: --objective mlm"
+                "next-sentence prediction takes half of the second sentences from another document, but a split of "
+                f"this text (training or validation) has {len(self.documents)}; give more documents (several files, "
+                "or "
+                "jsonl with one per line), or train without it: --objective mlm"
             )
         if not any(len(document) > 2 for document in self.documents):
             raise BadInput(
-                f"none of the {len(self.documents):,} documents has two sentences, so none follows another; "
-                "give longer documents, or train without next-sentence prediction: --objective mlm"
+                f"none of the {len(self.documents):,} documents has two sentences; give longer documents, or train "
+                "without next-sentence prediction: --objective mlm"
             )
         self.cached_epoch: tuple[int, list[SentencePair]] | None = None
         self.examples_per_epoch = len(self.epoch_pairs(0))

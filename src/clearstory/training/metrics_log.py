@@ -133,6 +133,6 @@ class LossMonitor:
         remedies = "more text, --model.dropout or" if has_dropout else "more text or"
         return (
             f"overfitting since step {last[0][0]:,}: validation rose from {last[0][1]:.3f} to {last[-1][1]:.3f} nats "
-            f"while training fell to {last[-1][2]:.3f}; the best model is kept; {remedies} "
-            "--training.patience 3 would help"
+            f"while training fell to {last[-1][2]:.3f}; the best model is kept; {remedies} --training.patience 3 can "
+            "help"
         )

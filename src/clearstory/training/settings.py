@@ -140,7 +140,7 @@ class TrainingSettings:
                 f"{self.average_checkpoints}: weights are averaged over steps or over evaluations; give one of them"
             )
         if self.average_checkpoints == 1:
-            raise BadSetting("training.average_checkpoints is 1, and the mean of one is itself; give at least 2, or 0")
+            raise BadSetting("training.average_checkpoints is 1, which averages nothing; give at least 2, or 0")
         if not 0 < self.layer_decay <= 1:
             raise BadSetting(f"training.layer_decay is {self.layer_decay:g}; it must be above 0 and at most 1")
         if self.warmup_ratio is not None and not 0 <= self.warmup_ratio < 1:

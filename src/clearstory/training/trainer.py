@@ -154,9 +154,9 @@ class Trainer:
             norm = self.clip_gradients()
         loss = sum(terms.values())
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            remedy = f"lower --training.learning_rate (now {s.learning_rate:g}) or warm up longer"
+            remedy = f"lower --training.learning_rate (now {s.learning_rate:g}) or use a longer warm-up"
             if self.step == 0 and not math.isfinite(loss):
-                remedy = "no weight has been changed yet, so the model's own weights overflow; begin from another model"
+                remedy = "no weight has been changed yet, so the initial weights overflow; start from another model"
             raise Diverged(
                 f"the loss became {loss} (gradient norm {norm}) at step {self.step + 1:,}; the weights of step "
                 f"{self.step:,} are kept; {remedy}"
@@ -206,7 +206,7 @@ class Trainer:
         except torch.OutOfMemoryError:
             s = self.settings
             raise BadSetting(
-                f"{s.batch_size:,} sequences of {self.context:,} tokens do not fit into the memory of {self.device}; "
+                f"{s.batch_size:,} sequences of {self.context:,} tokens do not fit in the memory of {self.device}; "
                 "lower --training.batch_size, and raise --training.gradient_accumulation_steps to keep the tokens per "
                 "step"
             ) from None

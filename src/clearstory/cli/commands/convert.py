@@ -31,8 +31,8 @@ def run(recipe: ConvertRecipe, output: Output) -> Mapping[str, Any]:
             print_portability(portability, output.console)
     if portability is not None and not portability.portable:
         raise CorruptFile(
-            f"{conversion.path} is not portable: {portability.reason}; it opens in Clearstory, but possibly not "
-            "elsewhere"
+            f"{conversion.path} is not portable: {portability.reason}; it opens in Clearstory, but possibly not in "
+            "other programs"
         )
     return {**asdict(conversion), "path": str(conversion.path)}
 

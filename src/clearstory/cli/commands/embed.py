@@ -72,8 +72,8 @@ def run_deduplication(recipe: EmbedRecipe, options: Mapping[str, Any], output: O
         output.write("".join(f"{found.texts[position]}\n" for position in found.kept))
     count, kept, groups = len(found.texts), len(found.kept), len(found.groups)
     output.stderr.print(
-        f"{kept:,} of {count:,} texts kept; {count - kept:,} are like an earlier one (cosine {recipe.duplicates:g} or "
-        f"more), in {groups:,} group{'s' * (groups != 1)}"
+        f"{kept:,} of {count:,} texts kept; {count - kept:,} are duplicates of an earlier one (cosine "
+        f"{recipe.duplicates:g} or more), in {groups:,} group{'s' * (groups != 1)}"
     )
     return found.to_json()
 

@@ -172,7 +172,7 @@ def print_vector_scores(scores: VectorScores, output: Output) -> None:
     if "candidates" in scores.details:
         notes.append(f"{scores.details['candidates']:,} candidates")
     if scores.skipped:
-        notes.append(f"{scores.skipped:,} left out with words that are not in the vocabulary")
+        notes.append(f"{scores.skipped:,} skipped, with words that are not in the vocabulary")
     if scores.several_tokens:
         notes.append(f"{format_count(scores.several_tokens, 'word')} of several tokens, whose embeddings are averaged")
     output.console.print(f"  {'; '.join(notes)}")

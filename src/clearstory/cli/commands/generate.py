@@ -79,7 +79,7 @@ def read_prompts(recipe: GenerateRecipe) -> list[str]:
     if recipe.prompts_file is None:
         return [recipe.prompt or (read_standard_input() if has_piped_input() else "")]
     if recipe.prompt:
-        raise BadSetting("a prompt and --prompts-file are given; leave one of them out")
+        raise BadSetting("both a prompt and --prompts-file are given; leave one of them out")
     if str(recipe.prompts_file) == STANDARD_INPUT:
         lines = (line.removesuffix("\r") for line in read_standard_input().split("\n"))
         return [line for line in lines if line.strip()]

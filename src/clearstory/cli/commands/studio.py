@@ -20,9 +20,7 @@ def run(recipe: StudioRecipe, output: Output) -> Mapping[str, Any] | None:
             keys = ("url", "host", "port", "token")
             output.print_json({**{key: getattr(address, key) for key in keys}, "folder": recipe.folder})
         else:
-            output.write(
-                f"the studio is at {address.url}\nCtrl-C stops it; training runs that it has started continue\n"
-            )
+            output.write(f"the studio is at {address.url}\nCtrl-C stops it; training runs that it started continue\n")
 
     serve(address, recipe.folder, print_address)
     return None

@@ -77,7 +77,7 @@ class LineReader:
         """Raise CorruptFile for a line that is not an n-gram."""
         fields = split_fields(lines[index : index + 1])[0]
         if not fields or fields[0].startswith(b"\\"):
-            self.fail(first + index, f"the {order}-grams end after {n_read + index:,}, and \\data\\ announces {size:,}")
+            self.fail(first + index, f"the {order}-grams end after {n_read + index:,}, but \\data\\ announces {size:,}")
         text = b" ".join(fields)
         self.fail(
             first + index,

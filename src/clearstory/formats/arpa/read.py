@@ -146,7 +146,9 @@ class ArpaReader:
         if (line := self.lines.next_line()) != b"\\end\\":
             self.fail(f"\\end\\ is expected here, not {shorten(line) or 'the end of the file'}; the file is truncated")
         if line := self.lines.next_line():
-            self.fail(f"the file goes on after \\end\\, with {shorten(line)}; remove what does not belong to the model")
+            self.fail(
+                f"the file continues after \\end\\, with {shorten(line)}; remove what does not belong to the model"
+            )
 
     def read_unigrams(self, size: int, is_longest: bool) -> SmoothedOrder:
         """The 1-grams: the vocabulary, with the unknown word first and </s> second."""
@@ -161,7 +163,7 @@ class ArpaReader:
         rows = self.unigram_rows(lines, first)
         bos, eos, unknown = (rows.get(word.encode()) for word in (BOS, EOS, UNKNOWN))
         if bos is None or eos is None:
-            self.fail(f"the 1-grams have no {BOS if bos is None else EOS}, which every model of sentences has")
+            self.fail(f"the 1-grams have no {BOS if bos is None else EOS}, which every sentence model has")
         special = {BOS.encode(), EOS.encode(), UNKNOWN.encode()}
         vocabulary = [UNKNOWN.encode(), EOS.encode(), *(word for word in rows if word not in special)]
         try:
@@ -224,8 +226,8 @@ class ArpaReader:
         if is_longest and (weighted := np.flatnonzero(backoffs)).size:
             self.lines.fail(
                 first + int(weighted[0]),
-                f"a {order}-gram has a backoff weight, and there are no {order + 1}-grams: the file was cut; get the "
-                "whole file",
+                f"a {order}-gram has a backoff weight, but there are no {order + 1}-grams: the file is truncated; get "
+                "the complete file",
             )
 
     def word_ids(self, columns: Sequence[Sequence[bytes]], first: int) -> Integers:

@@ -41,7 +41,7 @@ def write_arpa(
     a model other than an n-gram model, and for smoothing methods without backoff weights.
     """
     if not isinstance(model, NGram):
-        raise CannotDo(f"ARPA stores n-gram models only, and this is a {type(model).__name__}")
+        raise CannotDo(f"ARPA can only store n-gram models, and this is a {type(model).__name__}")
     smoothing = model.config.smoothing
     if smoothing in ("laplace", "none"):
         raise CannotDo(

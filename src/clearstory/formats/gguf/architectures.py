@@ -264,7 +264,8 @@ def choose_architecture(config: Config) -> GGUFArchitecture:
     """
     if isinstance(config, ClassifierConfig):
         raise CannotDo(
-            f"GGUF has no classification head, and this model has one ({config.summary}); keep the model folder, which "
+            f"GGUF does not support classification heads, and this model has one ({config.summary}); keep the model "
+            "folder, which "
             "transformers opens too"
         )
     if isinstance(config, TransformerConfig):

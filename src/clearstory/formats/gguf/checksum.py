@@ -39,7 +39,7 @@ def verify_checksum(path: Path, metadata: dict[str, Any]) -> bool:
     if found != stored:
         raise CorruptFile(
             f"{path} has changed since it was saved (it holds the digest {str(stored)[:8]}, its contents have "
-            f"{found[:8]}); copy it again, or, if the change was on purpose, remove its field {FIELD}"
+            f"{found[:8]}); copy it again, or, if the change was intended, remove its field {FIELD}"
         )
     return True
 
@@ -50,7 +50,9 @@ def digits_offset(path: Path) -> int:
         start = file.read(BLOCK)
     at = start.find(MARK)
     if at < 0:
-        raise CorruptFile(f"{path} has its field {FIELD} in another place, or of another type; convert the model anew")
+        raise CorruptFile(
+            f"{path} has its field {FIELD} at another position or of another type; convert the model again"
+        )
     return at + len(MARK)
 
 

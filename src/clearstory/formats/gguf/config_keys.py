@@ -46,7 +46,9 @@ class GGUFHeadDimKeys:
                 reject(key, external[key], f"but {first} = {native['head_dim']}; supported: one dimension for both")
         if (rotated := external.get(rotated_dim)) not in (None, native["head_dim"]):
             reject(
-                rotated_dim, rotated, f"but heads have dimension {native['head_dim']}; supported: wholly rotated heads"
+                rotated_dim,
+                rotated,
+                f"but heads have dimension {native['head_dim']}; supported: heads that are rotated completely",
             )
         return native
 

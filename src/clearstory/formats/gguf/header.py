@@ -78,14 +78,14 @@ class GGUFHeader:
         """Read a file's header. Raises BadInput for another kind of file, CorruptFile with position and reason."""
         size = path.stat().st_size
         if size < 24:
-            raise CorruptFile(f"{path} has {size:,} bytes, and a GGUF header alone has 24; copy it again")
+            raise CorruptFile(f"{path} has {size:,} bytes, but a GGUF header has 24; copy it again")
         with path.open("rb") as file:
             # Copy on write: changed weights leave the file unchanged, and only accessed pages are read.
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         reader = HeaderReader(path, data)
         if data[:4] != MAGIC:
             raise BadInput(
-                f"{path} starts with {data[:4]!r}, and a GGUF file with {MAGIC!r}; it is another kind of file"
+                f"{path} starts with {data[:4]!r}, but a GGUF file starts with {MAGIC!r}; it is another kind of file"
             )
         reader.offset = 4
         version = reader.read_scalar("I")

@@ -125,7 +125,7 @@ def read_gguf_config(header: GGUFHeader) -> tuple[TransformerConfig, GGUFArchite
     with prefix_errors(header.path):
         architecture = detect_architecture(metadata)
         if not tensors:
-            raise BadInput("it holds a vocabulary and no weights; name a file that has both")
+            raise BadInput("it contains a vocabulary but no weights; give a file that has both")
         if parts := metadata.get("split.count"):
             raise BadInput(f"it is one of {parts} parts; join them with llama.cpp's gguf-split first")
         if longrope := next((name for name in LONGROPE_TENSORS if name in tensors), None):

@@ -66,7 +66,9 @@ class GGUFVocabulary:
             raise CorruptFile(f"{path} holds no {PREFIX}.tokens, a list of texts; copy it again")
         array = metadata.get(f"{PREFIX}.token_type", np.full(len(tokens), NORMAL))
         if not isinstance(array, np.ndarray) or len(array) != len(tokens):
-            raise CorruptFile(f"{path} holds {len(tokens):,} tokens and another number of token types; copy it again")
+            raise CorruptFile(
+                f"{path} holds {len(tokens):,} tokens but a different number of token types; copy it again"
+            )
         types = [int(type) for type in array]
         size = len(tokens)
         while size and types[size - 1] == UNUSED and tokens[size - 1] == FILLER.format(id=size - 1):

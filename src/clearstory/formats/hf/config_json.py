@@ -120,7 +120,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     """The JSON object in an untrusted file. Raises CorruptFile."""
     value = parse_json(read_file(path, max_bytes), path)
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path} holds a JSON {type(value).__name__}, and an object is required; copy the file again")
+        raise CorruptFile(f"{path} holds a JSON {type(value).__name__}, but an object is required; copy the file again")
     return value
 
 

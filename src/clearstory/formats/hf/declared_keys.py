@@ -130,7 +130,7 @@ def undeclared_keys_note(external: Mapping[str, Any], keys: list[str]) -> str | 
     """A sentence that names the ignored keys and their values; None for no keys.
 
     >>> undeclared_keys_note({"neftune_noise_alpha": 5, "output_past": True}, ["neftune_noise_alpha", "output_past"])
-    'config.json has keys that no model reads, and they are ignored: neftune_noise_alpha = 5, output_past = True'
+    'config.json has unknown keys, which are ignored: neftune_noise_alpha = 5, output_past = True'
     """
     if not keys:
         return None
@@ -138,7 +138,7 @@ def undeclared_keys_note(external: Mapping[str, Any], keys: list[str]) -> str | 
         f"{key[:60] if key.isprintable() else ascii(key)[:60]} = {shorten(external[key])}" for key in keys[:MAX_NAMED]
     ]
     more = [f"{len(keys) - MAX_NAMED:,} more"] if len(keys) > MAX_NAMED else []
-    return f"config.json has keys that no model reads, and they are ignored: {', '.join([*named, *more])}"
+    return f"config.json has unknown keys, which are ignored: {', '.join([*named, *more])}"
 
 
 MAX_NAMED = 12

@@ -58,7 +58,7 @@ def check_size(config: Config, shards: ShardedWeights) -> None:
     layers = getattr(config, "layers", 1)
     if layers > len(shards):
         raise CorruptFile(
-            f"config.json has {layers:,} layers, and the weights are {len(shards):,} tensors; copy both files again"
+            f"config.json has {layers:,} layers, but the weights are {len(shards):,} tensors; copy both files again"
         )
     if has_rotary(config):
         c = backbone_config(config)
@@ -93,8 +93,8 @@ def check_tensors(expected: Mapping[str, Tensor], shards: ShardedWeights, form: 
     for name, original in form.duplicate_weights.items():
         if name in shards and name not in expected and not is_tied(shards, name, original):
             raise BadInput(
-                f"the weights hold {name} and {original}, which differ, and {form.name} is supported with one matrix "
-                "for both only"
+                f"the weights hold {name} and {original}, which differ, but {form.name} is only supported with one "
+                "matrix for both"
             )
 
 
@@ -103,12 +103,12 @@ def missing_error(
 ) -> BadInput | CorruptFile:
     """The error for weights that the config requires and the files lack."""
     name = next((each for each in OUTPUT_HEADS if each in missing), missing[0])
-    lacking = f"config.json requires {name} of shape {list(expected[name].shape)}, and the weights lack it"
+    lacking = f"config.json requires {name} of shape {list(expected[name].shape)}, but it is not in the weights"
     bodies = {each for each in missing if each not in OUTPUT_HEADS and not each.startswith("cls.")}
     if name in OUTPUT_HEADS and not bodies - {"classifier.bias", "bert.pooler.dense.weight", "bert.pooler.dense.bias"}:
         return BadInput(
-            f"{lacking}: the folder holds a model without its output layer, and nothing else is missing; open the "
-            f"{form.name} that it was taken from"
+            f"{lacking}: the folder contains a model without its output layer; open the {form.name} that it was taken "
+            "from"
             + (", or set tie_word_embeddings to true if its output layer is the embedding" * (name == "lm_head.weight"))
         )
     if all(each.startswith("decoder.") for each in missing) and not extra:
@@ -116,7 +116,7 @@ def missing_error(
     if extra:
         return CorruptFile(
             f"{lacking}; of {len(expected):,} required tensors {len(missing):,} are missing, and "
-            f"{len(extra):,} others are there, such as {extra[0]}: they belong to different models"
+            f"{len(extra):,} others are present, such as {extra[0]}: they belong to different models"
         )
     return CorruptFile(
         f"{lacking}; {len(missing):,} of {len(expected):,} required tensors are missing; copy the whole folder"
@@ -129,7 +129,7 @@ def extra_error(extra: list[str], shards: ShardedWeights, form: FolderFormat) ->
     sentence = f"the weights hold {name} of shape {list(shards.stored[name].shape)}, which config.json does not require"
     more = f" ({len(extra):,} such tensors)" if len(extra) > 1 else ""
     if "lora_" in name:
-        return BadInput(f"{sentence}{more}: an adapter that is not merged; merge it with peft and save the model")
+        return BadInput(f"{sentence}{more}: an unmerged adapter; merge it with peft and save the model")
     if name.endswith(".bias"):
         return BadInput(f"{sentence}{more}: {form.name} with this config.json has no such biases")
     if re.search(r"\.\d+\.", name):

@@ -30,7 +30,7 @@ def read_labels(external: ExternalConfig) -> tuple[str, ...]:
         reject("id2label", id2label, f"it must be an object of 1 to {MAX_LABELS:,} labels by number")
     labels = tuple(id2label.get(str(id)) for id in range(len(id2label)))
     if not all(isinstance(label, str) for label in labels):
-        reject("id2label", id2label, "it must name a label for each number from 0 on")
+        reject("id2label", id2label, "it must have a label for each number from 0")
     if len(set(labels)) < len(labels):
         twice = next(label for index, label in enumerate(labels) if label in labels[:index])
         reject("id2label", id2label, f"it names {str(twice)[:60]!r} more than once")

@@ -137,7 +137,9 @@ def verify_saved(folder: Path, model: nn.Module, config: Config) -> None:
     """Read a folder and compare it with the model it was written from, bit for bit. Raises CorruptFile."""
     loaded, _ = load_model(folder, lambda tensor: tensor, check=False)
     if loaded.config != config:
-        raise CorruptFile(f"config.json reads back as {loaded.config}, and {config} was written; please report this")
+        raise CorruptFile(
+            f"config.json was written as {config} but is read back as {loaded.config}; please report this"
+        )
     state = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         if name not in state or not equal_bits(tensor.detach().cpu(), state[name]):

@@ -144,7 +144,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 def read_safetensors_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file by name. The library checks lengths, offsets and overlaps; raises CorruptFile."""
     if is_lfs_pointer(path):
-        raise CorruptFile(f"{path} is a Git LFS pointer in place of the file; fetch the file with git lfs pull")
+        raise CorruptFile(f"{path} is a Git LFS pointer, not the file itself; get the file with git lfs pull")
     try:
         file = open_safetensors(path)
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # not a mapping

@@ -102,7 +102,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     if values.get("bias", "none") != "none":
         reject_key("bias", values["bias"], "supported: 'none'; " + MERGE)
     if values.get("init_lora_weights") not in SUPPORTED_INIT:
-        reject_key("init_lora_weights", values["init_lora_weights"], "it changes the base weights too; " + MERGE)
+        reject_key("init_lora_weights", values["init_lora_weights"], "it also changes the base weights; " + MERGE)
     for key, value in values.items():
         ignored = key in SUPPORTED_ADAPTER_KEYS or key in IGNORED_ADAPTER_KEYS
         if not ignored and value not in (None, False, [], {}, ""):

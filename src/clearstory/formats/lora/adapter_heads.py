@@ -58,8 +58,8 @@ def with_head(model: nn.Module, folder: Path, file: str, config: AdapterConfig, 
         and not any(name.endswith("pooler") for name in config.saved)
     ):
         raise BadInput(
-            f"the adapter {folder} holds no pooler, and its base model {config.base} has none either, so the one it "
-            'was trained with is lost; train it again with modules_to_save=["pooler"]'
+            f"the adapter {folder} holds no pooler, and neither does its base model {config.base}, so the trained "
+            'pooler is missing; train it again with modules_to_save=["pooler"]'
         )
     dropout = wanted.classifier_dropout
     if wanted.pooling is None:
@@ -114,8 +114,8 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
     if EMBEDDING in weights and output_weight(model) is model.get_parameter(EMBEDDING):
         if has_capability(model, Capability.MLM_HEAD):
             raise CannotDo(
-                "peft cannot store a trained embedding of an encoder with a head for masked tokens, which uses it too; "
-                "train the model without LoRA"
+                "peft cannot store a trained embedding that the masked language modelling head shares; train the "
+                "model without LoRA"
             )
         if has_capability(model, Capability.CAUSAL):
             weights[UNEMBEDDING] = weights[EMBEDDING]
@@ -134,7 +134,7 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     external = dict(weight_map.from_native(own))
     if lost := own.keys() - dict(weight_map.to_native(external)).keys():
         raise CannotDo(
-            f"{min(lost)} is no module of its own in transformers, so peft cannot store it; leave it out of "
+            f"{min(lost)} is not a separate module in transformers, so peft cannot store it; remove it from "
             "lora.modules_to_save"
         )
     return external

@@ -106,8 +106,9 @@ def read_others(
         names = next((pair for pair in (MATRICES, EMBEDDING_MATRICES) if tensors.keys() == set(pair)), None)
         if names is None or any(len(each.shape) != 2 for each in tensors.values()):
             raise BadInput(
-                f"{folder / FILE} holds {', '.join(sorted(tensors))} of {layer}, which is no linear layer of the base "
-                f"model {config.base}; supported: LoRA and DoRA of linear layers, LoRA of output layers and embeddings"
+                f"{folder / FILE} holds {', '.join(sorted(tensors))} of {layer}, which is not a linear layer of the "
+                f"base model {config.base}; supported: LoRA and DoRA of linear layers, LoRA of output layers and "
+                "embeddings"
             )
         a, b = (tensors[name].read() for name in names)
         if a.shape[0] != b.shape[1]:

@@ -166,7 +166,7 @@ def read_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> A
     adapted, whole, _ = read_parts(folder, model, same_base=same_base)
     if whole.layers and not load_whole_modules(adapted, whole.replaced):
         raise BadInput(
-            f"the adapter {folder} changes {whole.layers[0]}, beside which no training continues here; merge it first: "
+            f"the adapter {folder} changes {whole.layers[0]}, which cannot be trained further; merge it first: "
             f"clearstory convert {folder} FOLDER"
         )
     return adapted
@@ -191,8 +191,8 @@ def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any,
     trained = trained if isinstance(trained, list) and all(isinstance(name, str) for name in trained) else []
     if same_base and metadata["base"] not in (None, weights_fingerprint(model, trained)):
         raise CorruptFile(
-            f"the adapter {folder} was trained on a model with other weights than {config.base} has now; "
-            f"restore that model, or name its folder in {CONFIG}"
+            f"the adapter {folder} was trained on a model with weights other than those of {config.base}; restore "
+            f"that model, or set its folder in {CONFIG}"
         )
     _, fused = model_fused_linears(model)
     base_config: Any = model.config

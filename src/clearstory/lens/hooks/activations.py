@@ -105,7 +105,7 @@ def replace_activations(model: LanguageModel, replacements: Mapping[str, Replace
     known = activation_names(model)
     for name in replacements:
         if name not in known:
-            raise UnknownName(f"there is no activation called '{name}'; {nearest(name, known)}")
+            raise UnknownName(f"unknown activation '{name}'; {nearest(name, known)}")
     with installed_hooks(model) as hooks:
         hooks.replacements.append(replacements)
         try:
@@ -218,5 +218,5 @@ def match_names(pattern: str, names: list[str]) -> list[str]:
     regex = re.compile("".join(wildcards.get(part) or re.escape(part) for part in parts))
     matches = [name for name in names if regex.fullmatch(name)]
     if not matches:
-        raise UnknownName(f"no activation is called '{pattern}'; {nearest(pattern, names)}")
+        raise UnknownName(f"no activation matches '{pattern}'; {nearest(pattern, names)}")
     return matches

@@ -84,7 +84,7 @@ def run_interventions(
         with resumed_after(model, *unchanged, streams), replace_in_order(model, replacements):
             after = model.logits(passage.forward(model)[position]).double().softmax(-1).cpu()
     if not bool(after.isfinite().all()):
-        raise BadSetting("with these interventions the logits are not finite; make the largest of them smaller")
+        raise BadSetting("with these interventions the logits are not finite; reduce the largest intervention")
     return InterventionOutcome(position, before, after)
 
 
@@ -289,8 +289,8 @@ def check_equal_lengths(length: int, other_length: int) -> None:
     """Raises BadSetting for two texts of different numbers of tokens."""
     if length != other_length:
         raise BadSetting(
-            f"the text has {length} tokens and the other {other_length}; give two of the same length, so that each "
-            "token has its counterpart (--view tokens shows them)"
+            f"the text has {length} tokens and the other {other_length}; give two texts of the same number of tokens, "
+            "so that positions correspond (--view tokens shows them)"
         )
 
 

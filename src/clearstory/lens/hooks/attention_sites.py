@@ -145,7 +145,7 @@ def attention_sites(model: LanguageModel, part: AttentionPart | None = None) -> 
         raise BadSetting(f"part is '{part}'; it must be encoder, decoder or cross")
     if part not in parts:
         only = {"encoder": "is an encoder only", "decoder": "is a decoder only", "cross": "has cross-attention only"}
-        raise CannotDo(f"part is '{part}', and this model {only[parts[0]]}; leave part out")
+        raise CannotDo(f"part is '{part}', but this model {only[parts[0]]}; leave part out")
     if is_recurrent_with_attention(model):
         attention = unwrap_model(model).decoder.cross_attention
         return [AttentionSite(stack=None, attention=attention, norm=None, part=part, layer=0, name="cross_attention")]

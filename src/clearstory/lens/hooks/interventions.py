@@ -149,7 +149,7 @@ def parse_intervention(text: str) -> Intervention:
     stack: StackName = "encoder" if words[:1] == ["encoder"] else "output"
     kind, *arguments = words[stack == "encoder" :] or [""]
     if kind not in SYNTAX:
-        raise UnknownName(f"there is no intervention called '{kind}'; {nearest(kind, SYNTAX)}")
+        raise UnknownName(f"unknown intervention '{kind}'; {nearest(kind, SYNTAX)}")
     try:
         parse: Callable[..., Intervention] = PARSERS.get(kind, parse_scale)
         return parse(kind, stack, *arguments)

@@ -114,7 +114,7 @@ def answer_position(model: LanguageModel, tokenizer: Tokenizer, passage: Passage
         return len(passage.ids) - 1
     require_mlm_head(model)
     if tokenizer.mask_token_id is None or tokenizer.mask_token_id not in passage.ids:
-        raise BadInput("an encoder predicts at a [MASK], and the text has none; replace a word by [MASK]")
+        raise BadInput("an encoder predicts at a [MASK], but the text has none; replace a word with [MASK]")
     return passage.ids.index(tokenizer.mask_token_id)
 
 

@@ -64,7 +64,9 @@ def activation_patching(
     Raises BadSetting without another text, or for one with another number of tokens.
     """
     if not other_text:
-        raise BadSetting('activation patching needs a second text of as many tokens; give it as "other_text"')
+        raise BadSetting(
+            'activation patching needs a second text with the same number of tokens; give it as "other_text"'
+        )
     target, words = split_target_and_words(model, target, words)
     if len(words) not in (0, 2):
         raise BadSetting(
@@ -81,7 +83,7 @@ def activation_patching(
     names = ("embedding", *(f"layer {layer}" for layer in range(len(effects.recovered) - 1)))
     answers = f"‘{tokenizer.display_token(effects.words[1])}’", f"‘{tokenizer.display_token(effects.words[0])}’"
     return Grid(
-        title=f"Activation patching: share of the logit difference from {answers[0]} to {answers[1]}",
+        title=f"Activation patching: fraction of the logit difference from {answers[0]} to {answers[1]}",
         row_labels=names,
         column_labels=number_duplicates(labels),
         values=tuple(map(tuple, effects.recovered.tolist())),
@@ -114,7 +116,7 @@ def patch_every_position(
             before = {name: recorded[name] for name in names}
         words = (int(other_logits.argmax()), int(logits.argmax())) if words is None else words
         if words[0] == words[1]:
-            raise BadInput("both texts have the same most likely token; name the two tokens to compare in words")
+            raise BadInput("both texts have the same most likely token; give the two tokens to compare in words")
 
         def difference(logits: Tensor) -> Tensor:
             return logits[..., words[0]] - logits[..., words[1]]

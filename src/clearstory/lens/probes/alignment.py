@@ -32,7 +32,7 @@ def alignment(
     before as `attention` shows them; columns are the source's tokens. Raises BadInput without a target.
     """
     if target is None:
-        raise BadInput("an alignment is that of a source and a target; give the target with --target")
+        raise BadInput("an alignment needs a source and a target; give the target with --target")
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     count = len(attention_sites(model, "cross"))
     site = attention_site(model, max(0, count - 2) if layer is None else layer, "cross")
@@ -52,7 +52,7 @@ def alignment(
         values=tuple(map(tuple, mean.tolist())),
         unit="weight",
         caption=(
-            f"Mean maximum weight {float(mean.amax(-1).mean()):.0%}; on average spread as evenly as over "
-            f"{float(entropy.exp()):.1f} of {len(passage.source)} tokens."
+            f"Mean maximum weight {float(mean.amax(-1).mean()):.0%}; on average an effective number of "
+            f"{float(entropy.exp()):.1f} of {len(passage.source)} tokens (exponential of the entropy)."
         ),
     )

@@ -92,7 +92,7 @@ def model_columns(network: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
             return [classifier_column(network)], ()
         case nn.Module():
             return [module_column(network)], ()
-    raise CannotDo(f"this model ({family_name(network)}) is no nn.Module, so its components are not known")
+    raise CannotDo(f"this model ({family_name(network)}) is not an nn.Module, so its components are unknown")
 
 
 def transformer_columns(network: Transformer | Encoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:

@@ -214,16 +214,15 @@ def select_heads(sites: list[AttentionSite], names: Sequence[str], reduce: Reduc
             count = parse_finite(times.strip().removeprefix("x")) if times else 1.0
             row, column = int(layer), int(head) if dot else None
         except ValueError:
-            raise BadSetting(f"'{each}' names no head; write 5.3 (head 3 of layer 5), 5 or 5.3 x2") from None
+            raise BadSetting(f"'{each}' is not a head; write 5.3 (head 3 of layer 5), 5 or 5.3 x2") from None
         if not 0 <= row < len(sites) or not 0 <= (column or 0) < sites[0].heads:
             raise BadSetting(
-                f"'{each}' names a head that does not exist; layers go to {len(sites) - 1}, heads to "
-                f"{sites[0].heads - 1}"
+                f"the head '{each}' does not exist; layers go to {len(sites) - 1}, heads to {sites[0].heads - 1}"
             )
         if count <= 0:
-            raise BadSetting(f"'{each}' counts a head {count:g} times; give a positive number, or leave the head out")
+            raise BadSetting(f"'{each}' has the weight {count:g}; give a positive number, or leave the head out")
         if reduce == "max" and count != 1:
-            raise BadSetting(f"'{each}' counts a head {count:g} times, and a maximum ignores counts; leave the x out")
+            raise BadSetting(f"'{each}' has the weight {count:g}, but a maximum ignores weights; leave the x out")
         counts[row, slice(None) if column is None else column] = count
     return HeadSelection(sites, counts, reduce)
 

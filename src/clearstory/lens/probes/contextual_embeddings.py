@@ -59,8 +59,8 @@ def contextual_embeddings(
     """One word in a text and in `other_text`: the cosine of its two vectors after each layer; their trajectories; their
     cosines with the word's static neighbours; their nearest words in context; the heads with different contributions.
 
-    Nearest words are taken after `layer` (the last by default) from `sentences_file`, a file of one sentence a line (by
-    default built-in sentences). `other_word` is another word for the other text; `occurrence` and `other_occurrence`
+    Nearest words are taken after `layer` (the last by default) from the file `sentences_file`, one sentence per line,
+    or from built-in sentences. `other_word` is another word for the other text; `occurrence` and `other_occurrence`
     select the nth occurrence. Raises BadInput where a word is not in its text.
     """
     if other_text is None or word is None:
@@ -86,7 +86,7 @@ def contextual_embeddings(
     return Report(
         title=occurrences_title((text, other_text), words),
         panels=tuple(panels),
-        caption=f"{bank.missing:,} of the example sentences do not fit the context and were left out."
+        caption=f"{bank.missing:,} of the example sentences exceed the context and were skipped."
         if bank.missing
         else None,
     )
@@ -112,11 +112,11 @@ def read_sentences(sentences: Path | Sequence[str] | None) -> Sequence[str]:
         lines = Path(sentences).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
-            f"the sentences file {sentences} cannot be read as text ({error}); give a file of one sentence a line"
+            f"the sentences file {sentences} cannot be read as text ({error}); give a file with one sentence per line"
         ) from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise BadInput(f"the sentences file {sentences} is empty; give a file of one sentence a line")
+        raise BadInput(f"the sentences file {sentences} is empty; give a file with one sentence per line")
     return found
 
 

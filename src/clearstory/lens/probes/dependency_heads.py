@@ -125,13 +125,13 @@ def dependency_heads(
     file = expand_home(text)
     if not file.is_file():
         raise BadInput(
-            f"the view 'dependency-heads' reads a parsed file and '{text[:80]}' is none; give a .conllu file"
+            f"the view 'dependency-heads' needs a parsed file, which '{text[:80]}' is not; give a .conllu file"
         )
     found = measure_dependency_heads(model, tokenizer, islice(read_conllu(file), sentences))
     if not found.relations:
         raise BadInput(
-            f"{file} has no relation {2 * MIN_PAIRS} times in {found.sentences} sentences; read more of them, or give "
-            "a file whose columns HEAD and DEPREL are filled in"
+            f"{file} has no relation {2 * MIN_PAIRS} times in {found.sentences} sentences; read more sentences, or "
+            "give a file with values in the columns HEAD and DEPREL"
         )
     return Table(
         title=f"Attention heads that follow syntactic relations, in {found.sentences} sentences of {file.name}",
@@ -170,7 +170,7 @@ def dependency_caption(found: DependencyHeads, top: int) -> str:
         )
     more = len(found.relations) - top
     text += f". {more} rarer relations are not shown" if more > 0 else ""
-    return text + (f". {found.too_long} sentences longer than the context were left out." if found.too_long else ".")
+    return text + (f". {found.too_long} sentences longer than the context were skipped." if found.too_long else ".")
 
 
 def measure_dependency_heads(

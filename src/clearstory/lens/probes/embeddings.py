@@ -210,7 +210,7 @@ def parse_word_sum(text: str) -> list[tuple[int, str]]:
         for sign, word in re.findall(r"(?:(?<!\S)([+\-−])\s*)?([^\s+\-−]\S*)", text)
     ]
     if len(found) < 2:
-        raise BadInput(f"‘{text}’ is not a sum of words; write one such as: king - man + woman")
+        raise BadInput(f"‘{text}’ is not a sum of words; write a sum such as: king - man + woman")
     return found
 
 

@@ -33,7 +33,7 @@ def experts(
     encoded = encode_prompt(model, tokenizer, text, prompt)
     ids = [*start_before(tokenizer, encoded), *encoded.ids]
     if len(ids) < 2:
-        raise BadInput("the text is too short: there is no token to predict; give more of it")
+        raise BadInput("the text is too short: there is no token to predict; give a longer text")
     inputs, targets = torch.tensor([ids[:-1]], device=mixture.device), torch.tensor([ids[1:]], device=mixture.device)
     with inference_mode(mixture):
         log_probs, features, possible, _ = mixture.component_log_probs(inputs, targets, mixture.init_state(1))
@@ -49,7 +49,7 @@ def experts(
     prob_rows: list[tuple[Cell, ...]] = [(token, *row) for token, row in zip(tokens, probs.tolist(), strict=True)]
     means = dict(zip(names, weights.mean(0).tolist(), strict=True))
     return Report(
-        title="Experts: which part of the mixture predicted each token",
+        title="Experts: the component of the mixture that predicted each token",
         panels=(
             Table(
                 title="Probability of each token, where most of it comes from, and weights",

@@ -48,7 +48,7 @@ def gradient_reach(
     least = min(2 * TARGETS, longest + 1)
     if len(ids) < least:
         raise BadInput(
-            f"the text has {len(ids)} tokens, and the gradient is a mean over the last {least // 2}; give at least "
+            f"the text has {len(ids)} tokens, but the gradient is a mean over the last {least // 2}; give at least "
             f"{least}"
         )
     passages = split_passages(ids, longest)
@@ -68,7 +68,7 @@ def gradient_reach(
     )
 
 
-CLAIM = "This is the model as trained, on this text: another training or text may rank models differently."
+CLAIM = "These values are for this trained model and this text; another run or text may rank models differently."
 
 
 def split_passages(ids: list[int], longest: int) -> list[list[int]]:
@@ -113,7 +113,7 @@ def gradient_norms(model: LanguageModel, ids: list[int], targets: int) -> Float[
             if "x" not in recorded or not logits.requires_grad:
                 raise CannotDo(
                     f"this model ({family_name(model)}) computes its losses without its module `embedding`, or without "
-                    "gradients, so no gradient reaches an input; use a model of another family"
+                    "gradients, so there is no gradient with respect to the input; use a model of another family"
                 )
             wanted = torch.tensor(ids[-targets:], device=logits.device)
             nats = F.cross_entropy(

@@ -96,7 +96,7 @@ def integrated_gradients(
     raise CannotDo(
         f"the integral of the gradients did not converge in {sum(MAX_POINTS)} points: the logits differ by "
         f"{whole.end - whole.start:.4g}, and the attributions miss that by up to {min(whole.error, others.error):.4g}; "
-        "this model changes too fast between average tokens and the text for integrated gradients"
+        "the model is too nonlinear between the mean embedding and the text for integrated gradients"
     )
 
 

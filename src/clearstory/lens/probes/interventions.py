@@ -227,7 +227,8 @@ def ablation_caption(effects: AblationEffects, piece: str) -> str:
     layer, column = divmod(int(effects.change.argmin()), len(effects.columns))
     worst = float(effects.change[layer, column])
     count = int((effects.change.abs() >= MIN_EFFECT).sum())
-    text = f"Removing {count} of {effects.change.numel()} parts alone changes {piece} by {MIN_EFFECT:g} bits or more"
+    total = effects.change.numel()
+    text = f"Removing {count} of {total} components individually changes {piece} by {MIN_EFFECT:g} bits or more"
     if worst > -MIN_EFFECT:
         return text + "."
     return (

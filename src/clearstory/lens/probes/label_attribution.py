@@ -90,7 +90,7 @@ def read_labels(
         chosen = choose_word(words_of_text(text, encoded), word, logits, names, labels)
         return network, encoded, labels or [names[int(logits[chosen.position].argmax())]], chosen
     if word is not None:
-        raise BadInput(f"this model labels whole texts, and word is {word[:60]!r}; leave word out")
+        raise BadInput(f"this model labels whole texts, but word is {word[:60]!r}; leave word out")
     return network, encoded, labels or [names[int(logits.argmax())]], None
 
 
@@ -182,7 +182,7 @@ def check_labels(network: ClassificationHead, labels: Sequence[str]) -> None:
         if label not in known:
             raise UnknownName(f"the model has no label {label[:60]!r}; {nearest(label, known)}")
     if len(labels) > 2:
-        raise BadInput(f"words names {len(labels)} labels; give one, or two whose difference is attributed")
+        raise BadInput(f"words has {len(labels)} labels; give one, or two whose difference is attributed")
 
 
 @torch.no_grad()

@@ -96,7 +96,7 @@ def layer_changes(
         similarity,
         f"Similarity of the two models' hidden states of {len(passages[0].ids):,} tokens",
         f"layers, 0 the embedding, {len(first) - 1} the last",
-        "CKA of few tokens is higher than of many; give a longer text to compare layers by it."
+        "CKA is higher for few tokens than for many; give a longer text to compare layers."
         if len(passages[0].ids) < 100
         else None,
     )
@@ -111,7 +111,7 @@ def require_one_stack(model: LanguageModel) -> None:
     """Raise CannotDo for an encoder-decoder."""
     if Capability.SOURCE in model.capabilities:
         raise CannotDo(
-            f"this model ({family_name(model)}) has two stacks of layers, and layer-similarity shows one; use a "
+            f"this model ({family_name(model)}) has two stacks of layers, but layer-similarity shows one; use a "
             "decoder or an encoder"
         )
 
@@ -237,6 +237,6 @@ def describe_changes(similarity: StateSimilarity, rows: list[WeightChange]) -> s
     where = f"after layer {lowest - 1}" if lowest else "in the embedding"
     states = f"Hidden states differ most {where}, with a mean cosine of {similarity.cosine[lowest]:.3f}"
     if not any(row.change for row in rows):
-        return f"{states}; no weight that both models have differs."
+        return f"{states}; all weights that both models have are equal."
     most = max(rows, key=lambda row: row.change)
-    return f"{states}; of the weights {most.part} changed most, by {most.change:.2%}."
+    return f"{states}; the weights of {most.part} changed most, by {most.change:.2%}."

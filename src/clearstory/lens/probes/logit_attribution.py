@@ -116,8 +116,8 @@ def attribute_logits(
     network = unwrap_model(model)
     if Capability.BIDIRECTIONAL in model.capabilities:
         raise CannotDo(
-            "an encoder's head for masked tokens is nonlinear (gelu), so its logits are no sum over sublayers; use "
-            "--view ablation or logit-lens"
+            "an encoder's masked language modelling head is nonlinear (gelu), so its logits are not a sum over "
+            "sublayers; use --view ablation or logit-lens"
         )
     position = range(len(passage.ids))[position]
     prefix, stack = output_stack(model)
@@ -189,8 +189,9 @@ def attribution_caption(parts: Sequence[LogitPart], values: Sequence[float], log
         half, count = half + sizes[count], count + 1
     most = max(zip(values, parts, strict=True), key=lambda pair: pair[0])
     return (
-        f"{len(parts):,} parts sum to {math.fsum(values):,.4f}; the model's own value is {logit:,.4f}. {count:,} parts "
-        f"make up half of the sum of magnitudes; the largest is {most[1].name} ({most[0]:+,.2f}). The scales of the "
+        f"{len(parts):,} parts sum to {math.fsum(values):,.4f}; the model's own value is {logit:,.4f}. {count:,} "
+        f"parts account for half of the sum of magnitudes; the largest is {most[1].name} ({most[0]:+,.2f}). The "
+        "scales of the "
         "norms are held constant."
     )
 
@@ -259,7 +260,7 @@ def neurons(
         raise BadSetting(f"top is {top}; show at least 1 neuron")
     target, words = split_target_and_words(model, target, words)
     if len(words) > 1:
-        raise BadSetting(f"words are {', '.join(words)}; give the one whose logit is examined")
+        raise BadSetting(f"words are {', '.join(words)}; give the one token whose logit is examined")
     word = single_token(tokenizer, words[0]) if words else None
     passage = encode_passage(model, tokenizer, text, target=target, truncate=truncate, prompt=prompt)
     strongest = strongest_neurons(model, passage, layer=layer, top=top, word=word)
@@ -305,7 +306,7 @@ def strongest_neurons(
     those with the largest contributions to its logit. Raises BadSetting for a layer that does not exist.
     """
     if Capability.BIDIRECTIONAL in model.capabilities:
-        raise CannotDo("an encoder's head for masked tokens is nonlinear; use --view logit-lens")
+        raise CannotDo("an encoder's masked language modelling head is nonlinear; use --view logit-lens")
     prefix, stack = output_stack(model)
     require_linear_outputs(stack)
     layers = len(stack.blocks)

@@ -201,7 +201,7 @@ def backoff(model: NGram, tokenizer: Tokenizer, text: str, *, prompt: PromptOpti
     encoded = encode_prompt(cast(LanguageModel, model), tokenizer, text, prompt)
     row = [*start_before(tokenizer, encoded), *encoded.ids]
     if len(row) < 2:
-        raise BadInput("the text is too short: there is no token to predict; give more of it")
+        raise BadInput("the text is too short: there is no token to predict; give a longer text")
     inputs, targets = TokenBatch.from_sequences([row[:-1]]), torch.tensor([row[1:]])
     with inference_mode(model):
         contexts = model.forward(inputs)[0][0].long().tolist()

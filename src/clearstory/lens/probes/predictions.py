@@ -137,7 +137,7 @@ def masked_positions(passage: Passage, tokenizer: Tokenizer, mask: tuple[int, ..
     """The masked positions, in order."""
     maskable = [position for position, span in enumerate(passage.spans) if span is not None]
     if not maskable:
-        raise BadInput("the text has no token that could be masked; give at least one word")
+        raise BadInput("the text has no token to mask; give at least one word")
     for position in mask:
         if position not in maskable:
             inside = 0 <= position < len(passage.ids)

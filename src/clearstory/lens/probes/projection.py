@@ -174,7 +174,7 @@ def project_on(
     vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     if vectors.shape[1] != len(plane.centre) or max(plane.ids) >= len(vectors):
         raise BadInput(
-            f"the axes are for vectors of {len(plane.centre):,} dimensions and this model has {len(vectors):,} tokens "
+            f"the axes are for vectors of {len(plane.centre):,} dimensions, but this model has {len(vectors):,} tokens "
             f"of {vectors.shape[1]:,}; project checkpoints of one run"
         )
     coordinates, share = plane.coordinates(vectors)
@@ -223,7 +223,7 @@ def tsne(vectors: Float[Tensor, "N W"]) -> Float[Tensor, "N 2"]:
     distinct = len(set(map(tuple, vectors.tolist())))
     if distinct < MIN_TSNE_WORDS:
         raise BadInput(
-            f"t-SNE needs at least {MIN_TSNE_WORDS} distinct vectors, and these words have {distinct}; give more "
+            f"t-SNE needs at least {MIN_TSNE_WORDS} distinct vectors, but these words have {distinct}; give more "
             "words, or use pca"
         )
     try:
@@ -254,12 +254,12 @@ def semantic_axis(
     """
     if len(words) != 2:
         raise BadSetting(
-            f"an axis has two ends and {len(words)} were given; name one or several words for each: "
+            f"an axis has two ends, but {len(words)} were given; give one or several words for each: "
             '--words "he man king" --words "she woman queen"'
         )
     ends = [[known_token(tokenizer, word) for word in end.replace(",", " ").split()] for end in words]
     if not all(ends):
-        raise BadSetting("an end of the axis is empty; name at least one word for each")
+        raise BadSetting("an end of the axis is empty; give at least one word for each")
     word_ids = [id for id in word_tokens(tokenizer, text) if id not in (*ends[0], *ends[1])]
     vectors = unit_word_vectors(model, tokenizer, centre=centre, remove_components=remove_components, matrix=matrix)
     order = [*word_ids, *dict.fromkeys((*ends[0], *ends[1]))]
@@ -298,7 +298,7 @@ def axis_coordinates(
     difference = end - start
     length = float(difference.norm())
     if length == 0:
-        raise BadInput("the two ends of the axis are the same; name two different words or sets of words")
+        raise BadInput("the two ends of the axis are the same; give two different words or sets of words")
     relative = (vectors - start) / length
     along = relative @ (difference / length)
     return along, (relative - along[:, None] * (difference / length)).norm(dim=-1)

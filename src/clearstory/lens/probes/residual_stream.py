@@ -126,7 +126,7 @@ def lens_predictions(
     selected = list(range(len(passage.ids)) if columns is None else columns)
     if not selected or not all(0 <= column < len(passage.ids) for column in selected):
         raise BadSetting(
-            f"columns are {selected}, and the text has {len(passage.ids)} tokens; give some of those, from 0"
+            f"columns are {selected}, and the text has {len(passage.ids)} tokens; give positions of the text, from 0"
         )
     prefix, stack = output_stack(model)
     steps = sublayers(prefix, stack)

@@ -85,7 +85,7 @@ def surprisal(
             first = [ReadToken(start, spans.pop(0))]
     elif target is None:
         raise BadInput(
-            "this model generates a target from a source, and surprisal is that of the target's tokens; give the "
+            "this model generates a target from a source, and the surprisal is that of the target tokens; give the "
             "target with --target"
         )
     else:
@@ -100,7 +100,7 @@ def surprisal(
     ]
     scored = [(each.id, each.surprisal) for each in tokens if each.surprisal is not None]
     if not scored:
-        raise BadInput("the text is too short: there is no token to predict; give more of it")
+        raise BadInput("the text is too short: there is no token to predict; give a longer text")
     bits = math.fsum(each.bits for _, each in scored)
     has_bytes = pair is None and tokenizer.is_lossless(text)
     size = bytes_scored(text, tokens) if has_bytes else None
@@ -109,7 +109,7 @@ def surprisal(
         totals_caption(bits, len(scored), size, NOT_LOSSLESS if pair is None else CONDITIONAL),
         f"Highest surprisal: ‘{tokenizer.display_token(worst)}’ with {most.bits:.1f} bits, where "
         f"‘{tokenizer.display_token(most.likeliest[0][0])}’ was most likely.",
-        windows_caption(model, len(scored), start) if pair is None else "Read whole, after the source.",
+        windows_caption(model, len(scored), start) if pair is None else "Computed in one window, given the source.",
     )
     return HighlightedText(
         title=f"Surprisal of each token{'' if pair is None else ', given the source'}",
@@ -184,7 +184,7 @@ def token_spans(tokenizer: Tokenizer, text: str, tokens: Sequence[ReadToken]) ->
         id, each = token.id, token.surprisal
         if token.span is None:
             name = tokenizer.display_token(id)
-            yield Span(name, None, f"{name}: not of the text, and not counted", (name, id, None, None))
+            yield Span(name, None, f"{name}: not part of the text, and not counted", (name, id, None, None))
             continue
         start, stop = token.span
         if start > done:
@@ -222,6 +222,7 @@ def windows_caption(model: LanguageModel, tokens: int, start: int | None) -> str
     if length is None or tokens <= length:
         return f"Read whole.{first}"
     return (
-        f"Longer than the model's context of {length:,} tokens, so read in overlapping windows: after the first, each "
+        f"Longer than the model's context of {length:,} tokens, so it is processed in overlapping windows: after the "
+        "first, each "
         f"token is predicted from at least {length - stride:,} tokens before it.{first}"
     )

@@ -54,7 +54,8 @@ def tokenization(
     if tokenizer.kind in STEP_COLUMNS:
         if len(text) > MAX_CHARACTERS:
             raise BadInput(
-                f"the text has {len(text):,} characters, and steps are shown for up to {MAX_CHARACTERS:,}; give less"
+                f"the text has {len(text):,} characters, but steps are shown for up to {MAX_CHARACTERS:,}; give a "
+                "shorter text"
             )
         words = tokenize_by_words(tokenizer, text)
         panels += [steps_table(tokenizer, words)] if words else []  # none of a text that the normalizer empties
@@ -84,7 +85,7 @@ def token_table(tokenizer: Tokenizer, text: str, encoded: EncodedPrompt) -> Tabl
     count = sum(span is not None for span in encoded.spans)
     caption = f"{size:,} bytes in {count:,} tokens: {size / max(1, count):.2f} bytes per token."
     if unknown:
-        caption += f" {unknown:,} of them are the unknown token: their text is lost."
+        caption += f" {unknown:,} of them are the unknown token, which loses their text."
     return Table(
         title=f"{tokenizer.kind} tokenizer of {tokenizer.vocab:,} tokens",
         columns=("position", "token", "id", "bytes", "characters", "kind"),

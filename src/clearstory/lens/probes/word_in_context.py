@@ -96,7 +96,7 @@ def align_text(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Aligned
     """A text's tokens with their characters. Raises as `encode_passage`, and BadInput for two segments."""
     passage = encode_passage(model, tokenizer, text, prompt=RAW)
     if passage.token_types is not None:
-        raise BadInput("words are compared in one segment, and ‘ ||| ’ separates this text in two; leave it out")
+        raise BadInput("words are compared in one segment, but ‘ ||| ’ splits this text into two; leave it out")
     return AlignedText(text, passage)
 
 
@@ -258,7 +258,7 @@ def build_word_bank(model: LanguageModel, tokenizer: Tokenizer, sentences: Seque
                 words.append((match[0], f"{text[: match.start()]}[{match[0]}]{text[match.end() :]}"))
                 rows.append(vectors.mean_vectors(positions))
     if not rows:
-        raise BadInput("none of the example sentences fits the model's context; give shorter ones")
+        raise BadInput("all example sentences exceed the model's context; give shorter ones")
     return WordBank(tuple(words), tuple(map(torch.stack, zip(*rows, strict=True))), len(sentences) - len(fitting))
 
 

@@ -121,7 +121,7 @@ def panel_html(view: Panel) -> str:
     head = "".join(f"<th scope=col>{escape(name)}</th>" for name in column_names(view))
     rows = table_rows(view)
     if (count := sum(map(len, rows))) > MAX_CELLS:
-        head, body = "", f"<tr><td>{count:,} cells are too many for a page; a .csv has them all.</td></tr>"
+        head, body = "", f"<tr><td>{count:,} cells are too many for a page; a .csv file contains all of them.</td></tr>"
     else:
         body = "".join("<tr>" + "".join(cell_html(each) for each in row) + "</tr>" for row in rows)
     drawing = highlighted_text_html(view) if isinstance(view, HighlightedText) else render_svg(view)
@@ -184,7 +184,7 @@ FORMATS: dict[str, Callable[[View], str]] = {
 def render(view: View, format: str) -> str:
     """A view as text in one of FORMATS. Raises UnknownName for any other format."""
     if format not in FORMATS:
-        raise UnknownName(f"there is no format '{format}' of views; {nearest(format, FORMATS)}")
+        raise UnknownName(f"unknown format '{format}' of views; {nearest(format, FORMATS)}")
     return FORMATS[format](view)
 
 

@@ -70,8 +70,8 @@ def difference(a: View, b: View, *, top: int = ROWS) -> View:
             f"A is a {kinds[0]} and B is a {kinds[1]}; choose the same view for both, such as --view next-token"
         )
     raise CannotDo(
-        f"a {kinds[0]} has no difference; grids, curves, tables and highlighted texts have one, such as logit-lens, "
-        "gradient-reach, next-token and surprisal"
+        f"the difference of a {kinds[0]} is not defined; grids, curves, tables and highlighted texts have one, such "
+        "as logit-lens, gradient-reach, next-token and surprisal"
     )
 
 
@@ -237,7 +237,7 @@ def subtract_tables(a: Table, b: Table, top: int) -> Table:
     unmatched = len(rows) - len(differences)
     notes = [describe_extremes(differences)]
     if unmatched:
-        notes.append(f"{unmatched:,} of {len(rows):,} rows are in one table only and have no difference.")
+        notes.append(f"{unmatched:,} of {len(rows):,} rows are only in one table and have no difference.")
     if all(abs(math.fsum(side.values()) - 1) < 1e-3 for side in (values_a, values_b)):
         distance = math.fsum(abs(values_b.get(key, 0.0) - values_a.get(key, 0.0)) for key in keys) / 2
         notes.append(f"Total variation distance: {distance:.0%} of the {a.bar}.")

@@ -100,7 +100,7 @@ class NGramClassifierConfig(BaselineConfig):
         if len(self.configs) != len(self.labels) or self.problem_type != "single_label_classification":
             raise BadSetting(
                 f"configs are {len(self.configs)} and labels {len(self.labels)}, of problem_type {self.problem_type}; "
-                "an n-gram classifier has a model for each label, of which a text has one"
+                "an n-gram classifier has one model per label, and one label per text"
             )
         if any(each.family != "ngram" or each.vocab != self.vocab for each in self.configs):
             raise BadSetting(f"configs are not those of n-gram models with a vocabulary of {self.vocab:,}")

@@ -85,8 +85,8 @@ class HMMConfig(CausalConfig):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise BadSetting(
-                    f"model.{name} is {value:g}; it is a pseudo-count above 0, without which what is not in the text "
-                    "could never happen; give a small one such as 0.001"
+                    f"model.{name} is {value:g}; it must be a pseudo-count above 0, since unseen events would have "
+                    "probability zero; give a small one such as 0.001"
                 )
             if value is not None and self.learn != "em":
                 raise BadSetting(
@@ -95,8 +95,8 @@ class HMMConfig(CausalConfig):
                 )
         if self.tags and (self.learn != "tags" or self.states != len(self.tags) + 1):
             raise BadSetting(
-                f"model.tags names {len(self.tags):,} tags where model.learn is '{self.learn}' and model.states "
-                f"{self.states:,}; they follow from a tagged text, so leave all but model.learn out"
+                f"model.tags names {len(self.tags):,} tags, but model.learn is '{self.learn}' and model.states "
+                f"{self.states:,}; they are determined from a tagged text, so set only model.learn"
             )
         if not 1 <= self.vocab <= 2**24:
             raise BadSetting(f"model.vocab is {self.vocab:,}; it must lie between 1 and {2**24:,}")
@@ -108,11 +108,11 @@ class HMMConfig(CausalConfig):
         if not 1 <= self.states <= MAX_STATES:
             raise BadSetting(f"model.states is {self.states:,}; it must lie between 1 and {MAX_STATES:,}")
         if self.order not in (2, 3):
-            raise BadSetting(f"model.order is {self.order}; it is 2 for bigrams of tags or 3 for trigrams")
+            raise BadSetting(f"model.order is {self.order}; it must be 2 for bigrams of tags or 3 for trigrams")
         if self.order == 3 and self.learn != "tags":
             raise BadSetting(
-                f"model.order is 3 and model.learn '{self.learn}'; trigrams are of tags, so set model.learn to tags, "
-                "or leave model.order at 2"
+                f"model.order is 3 and model.learn '{self.learn}'; trigrams need tags, so set model.learn to tags, or "
+                "model.order to 2"
             )
         if not 1 <= self.blocks <= min(self.states, self.vocab) or self.states % self.blocks:
             raise BadSetting(
@@ -121,8 +121,8 @@ class HMMConfig(CausalConfig):
             )
         if self.blocks > 1 and self.learn != "gradient":
             raise BadSetting(
-                f"model.blocks is {self.blocks} and model.learn '{self.learn}'; blocks need gradient descent, so "
-                "set model.learn to gradient, or leave model.blocks at 1"
+                f"model.blocks is {self.blocks} and model.learn '{self.learn}'; blocks need gradient descent, so set "
+                "model.learn to gradient, or model.blocks to 1"
             )
 
 
@@ -143,7 +143,7 @@ def scale_hmm(config: HMMConfig, target: int) -> HMMConfig:
     256
     """
     if config.learn == "tags":
-        raise BadSetting(f"parameters is {target:,}, and a tagger has a state for each tag; leave parameters out")
+        raise BadSetting(f"parameters is {target:,}, but a tagger has one state per tag; leave parameters out")
     # states² + (1 + vocab / blocks) states = target
     half = (1 + config.vocab / config.blocks) / 2
     states = math.sqrt(half**2 + target) - half

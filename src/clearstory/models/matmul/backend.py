@@ -71,7 +71,7 @@ def resolve_backend(name: str, setting: str = "matmul") -> MatmulBackend:
     if name == "auto":
         return matmul_backend()
     if name != "mkl" and not kernels.has_onednn():
-        raise BadSetting(f"{setting} is {name}, and this build of torch has no oneDNN; choose mkl or auto")
+        raise BadSetting(f"{setting} is {name}, but this build of torch has no oneDNN; choose mkl or auto")
     return BACKENDS[BACKENDS.index(name)]
 
 

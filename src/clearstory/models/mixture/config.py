@@ -61,7 +61,7 @@ class MixtureConfig(CausalConfig):
                 f"two to {MAX_EXPERTS} models, or one and a cache"
             )
         if any(first == second for first, second in pairwise(sorted(self.experts))):
-            raise BadSetting(f"model.experts is {','.join(self.experts)}, which names a model twice; name it once")
+            raise BadSetting(f"model.experts is {','.join(self.experts)}, which has a model twice; give it once")
         if not 0 <= self.cache <= MAX_CACHE:
             raise BadSetting(f"model.cache is {self.cache:,}; it must lie between 0 and {MAX_CACHE:,}")
         if not 0 <= self.dropout < 1:
@@ -85,8 +85,8 @@ def check_expert(name: str, config: Config, vocab: int) -> None:
             "mix decoders, recurrent models and n-gram models"
         )
     if config.family == "hmm" and getattr(config, "learn", "") != "gradient":
-        raise BadSetting(f"model.experts names {name}, which is fitted in rounds over the whole text; leave it out")
+        raise BadSetting(f"model.experts names {name}, which is fitted by EM over the whole text; leave it out")
     if config.vocab != vocab:
         raise BadSetting(
-            f"the mixture has {vocab:,} tokens and its expert {name} {config.vocab:,}; all experts share one tokenizer"
+            f"the mixture has {vocab:,} tokens but its expert {name} {config.vocab:,}; all experts share one tokenizer"
         )

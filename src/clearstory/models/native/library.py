@@ -172,7 +172,7 @@ def find_kernels(setting: str) -> Kernels:
         return Kernels(None, f"turned off by {VARIABLE}=0", f"unset {VARIABLE} to use them")
     if setting != "1" and not has_avx2():
         # Compiled for SSE2, fp16 weights take eight times as long as for AVX2.
-        return Kernels(None, "this processor has no AVX2", f"{VARIABLE}=1 compiles slower kernels all the same")
+        return Kernels(None, "this processor has no AVX2", f"{VARIABLE}=1 compiles slower kernels anyway")
     command = compiler_command()
     if not command:
         return Kernels(
@@ -180,7 +180,7 @@ def find_kernels(setting: str) -> Kernels:
         )
     folder = durable.user_cache_folder()
     if folder is None:
-        return Kernels(None, "no home folder to keep them in", "set XDG_CACHE_HOME to a folder")
+        return Kernels(None, "no home folder to store them in", "set XDG_CACHE_HOME to a folder")
     folder /= "kernels"
     name = " ".join(Path(each).name for each in command)
     try:
@@ -228,7 +228,7 @@ def make_private_folder(folder: Path) -> None:
     durable.make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     if not is_private(folder):
-        raise PermissionError("other users can write into it")
+        raise PermissionError("other users can write to it")
 
 
 def is_private(path: Path) -> bool:
@@ -283,7 +283,7 @@ def instruction_sets() -> str:
 def compile_library(command: list[str], folder: Path, key: str) -> Path:
     """Compile the sources into a shared library. Raises CompilerError with the compiler's message."""
     if sys.stderr is not None and sys.stderr.isatty():
-        print("compiling kernels for this processor, once; this takes some seconds", file=sys.stderr)
+        print("compiling kernels for this processor; this takes a few seconds, once", file=sys.stderr)
     sources = [str(each) for each in source_files() if each.suffix == ".c"]
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = Path(scratch) / "kernels.so"

@@ -76,9 +76,11 @@ class NGramConfig(CausalConfig):
         if not 1 <= self.order <= MAX_ORDER:
             raise BadSetting(f"model.order is {self.order}; it must lie between 1 and {MAX_ORDER}")
         if len(self.prune) > self.order or any(low > high for low, high in pairwise((0, *self.prune))):
-            raise BadSetting(f"model.prune is {self.prune}; give up to {self.order} counts, none below the one before")
+            raise BadSetting(f"model.prune is {self.prune}; give up to {self.order} non-decreasing counts")
         if self.prune and self.prune[0]:
-            raise BadSetting(f"model.prune begins with {self.prune[0]}, and no token can be dropped; begin with 0")
+            raise BadSetting(
+                f"model.prune begins with {self.prune[0]}, but single tokens cannot be dropped; begin with 0"
+            )
         if self.bos_token_id is not None and not 0 <= self.bos_token_id < self.vocab:
             raise BadSetting(
                 f"model.bos_token_id is {self.bos_token_id:,}; it must be one of the {self.vocab:,} tokens, or null"

@@ -109,14 +109,16 @@ class TextCounter:
         self.starts = np.asarray(dataset.starts, dtype=np.int64)
         self.order, self.vocab, self.bos_token_id, self.folder, self.chunk = order, vocab, bos_token_id, folder, chunk
         if len(self.ids) >= MAX_ROWS:
-            raise BadInput(f"the text has {len(self.ids):,} tokens, and {MAX_ROWS:,} can be counted; give a part of it")
+            raise BadInput(
+                f"the text has {len(self.ids):,} tokens, but at most {MAX_ROWS:,} can be counted; give a part of it"
+            )
         self.files = 0
         self.history: npt.NDArray[np.uint8] = self.array(np.uint8)  # one element more than tokens: 0 after the last
         longest = self.measure_history(order)
         if longest < order - 1:
             raise BadSetting(
-                f"model.order is {order}, and no more than {longest + 1} tokens are adjacent anywhere in "
-                f"this text; set model.order to {longest + 1} or less"
+                f"model.order is {order}, but the longest sequence in this text has {longest + 1} tokens; set "
+                f"model.order to {longest + 1} or less"
             )
         self.rows: Ints = self.ids  # row of the n-gram that ends at each position, of the last order counted
         self.occurrences: list[Occurrences] = []
@@ -166,8 +168,8 @@ class TextCounter:
             ids = self.ids[part]
             if len(ids) and int(ids.max()) >= self.vocab:
                 raise VocabularyMismatch(
-                    f"the text holds token id {int(ids.max()):,}, and the model knows {self.vocab:,}; "
-                    "build it for the tokenizer that made the text"
+                    f"the text holds token id {int(ids.max()):,}, but the model's vocabulary is {self.vocab:,}; build "
+                    "it for the tokenizer of the text"
                 )
             counts += np.bincount(ids, minlength=self.vocab)
         return CountTable(np.arange(self.vocab), counts, np.zeros(self.vocab, np.int32))

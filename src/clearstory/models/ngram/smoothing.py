@@ -93,8 +93,8 @@ def kneser_ney_discounts(n: Int64s, order: int) -> tuple[Floats, str | None]:
             return found, None
     once, twice, thrice, four = map(int, n[1:5])
     return np.array(FALLBACK), (
-        f"the discounts of order {order} cannot be estimated where {once:,}, {twice:,}, {thrice:,} and {four:,} of its "
-        "n-grams are counted once to four times, so 0.5, 1 and 1.5 are taken"
+        f"the discounts of order {order} cannot be estimated from {once:,}, {twice:,}, {thrice:,} and {four:,} "
+        "n-grams with counts of one to four, so 0.5, 1 and 1.5 are used"
     )
 
 
@@ -169,8 +169,8 @@ def good_turing(n: Int64s, order: int) -> tuple[Floats, str | None]:
         if common < 1 and (ratios > 0).all() and (ratios <= 1).all():
             return np.concatenate([[0.0], ratios, [1.0]]), None
     return np.concatenate([[0.0], (r - 0.5) / r, [1.0]]), (
-        f"the Good-Turing discounts of order {order} cannot be estimated from its counts, so counts "
-        f"up to {k} lose a half each"
+        f"the Good-Turing discounts of order {order} cannot be estimated from its counts, so counts up to {k} are "
+        "discounted by 0.5"
     )
 
 

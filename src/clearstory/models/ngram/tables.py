@@ -165,7 +165,7 @@ class NGramTables:
         if ids.size and not 0 <= (worst := int(ids.max())) < self.vocab:
             raise VocabularyMismatch(
                 f"token id {worst:,} lies outside the model's vocabulary of {self.vocab:,}; "
-                "open the tokenizer saved beside the model"
+                "open the tokenizer that was saved with the model"
             )
 
 

@@ -80,8 +80,9 @@ class RecurrentConfig(CausalConfig):
                 raise BadSetting(f"model.{name} is {value:,}; it must lie between 1 and {2**24:,}")
         if self.tie_embeddings and self.layers == 1 and self.width != self.hidden_size:
             raise BadSetting(
-                "the only layer of a model with tied embeddings has as many units as the embeddings are wide, and "
-                f"model.hidden_size is {self.hidden_size:,} where model.width is {self.width:,}; make them equal, or "
+                "the only layer of a model with tied embeddings must have the width of the embeddings, but "
+                f"model.hidden_size is {self.hidden_size:,} and model.width is {self.width:,}; make them equal, "
+                "or "
                 "set model.tie_embeddings to false"
             )
         for name in ("dropout", "dropout_input", "dropout_hidden", "dropout_embedding", "weight_drop"):
@@ -90,7 +91,8 @@ class RecurrentConfig(CausalConfig):
         ends = (0, *self.cutoffs, self.vocab)
         if any(low >= high for low, high in pairwise(ends)):
             raise BadSetting(
-                f"model.cutoffs is {self.cutoffs}; give rising numbers of tokens under the vocabulary's {self.vocab:,}"
+                f"model.cutoffs is {self.cutoffs}; give increasing numbers of tokens below the vocabulary size, "
+                f"{self.vocab:,}"
             )
 
 

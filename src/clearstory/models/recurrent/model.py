@@ -161,5 +161,5 @@ def check_ids(ids: Tensor, vocab: int) -> None:
     if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= vocab:
         raise VocabularyMismatch(
             f"token id {worst:,} lies outside the model's vocabulary of {vocab:,}; "
-            "open the tokenizer saved beside the model"
+            "open the tokenizer that was saved with the model"
         )

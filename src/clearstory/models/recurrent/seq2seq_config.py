@@ -100,18 +100,19 @@ class RecurrentSeq2SeqConfig:
                 raise BadSetting(f"model.{name} is {value:,}; it must lie between 1 and {2**24:,}")
         if self.bidirectional and self.hidden_size % 2:
             raise BadSetting(
-                f"model.hidden_size is {self.hidden_size:,}, and the two directions of the encoder share it; make it "
+                f"model.hidden_size is {self.hidden_size:,}, but the two directions of the encoder share it; make it "
                 "even, or set model.bidirectional to false"
             )
         if self.bidirectional and self.reverse_source:
             raise BadSetting(
-                "model.reverse_source is true, and a bidirectional encoder reads the source in both directions; set "
+                "model.reverse_source is true, but a bidirectional encoder already reads the source in both "
+                "directions; set "
                 "model.bidirectional to false"
             )
         if self.feed_summary and self.attention != "none":
             raise BadSetting(
-                f"model.feed_summary is true and model.attention '{self.attention}', which reads the source itself; "
-                "set model.attention to none"
+                f"model.feed_summary is true and model.attention '{self.attention}', which already attends to the "
+                "source; set model.attention to none"
             )
         if not 0 <= self.dropout < 1:
             raise BadSetting(f"model.dropout is {self.dropout}; it must be at least 0 and under 1")

@@ -167,13 +167,13 @@ class TransformerConfig:
                 raise BadSetting(f"model.{name} is {value:,}; it must lie between 1 and {2**24:,}")
         if self.heads % self.kv_heads:
             raise BadSetting(
-                f"{self.heads} query heads do not share {self.kv_heads} key-value heads evenly; "
+                f"{self.heads} query heads cannot share {self.kv_heads} key-value heads evenly; "
                 f"set model.kv_heads to a divisor of {self.heads}"
             )
         if not 0 <= self.decoder_layers <= 2**12 or not 0 <= self.token_types <= 2**12:
             raise BadSetting(
                 f"model.decoder_layers is {self.decoder_layers} and model.token_types {self.token_types}; "
-                "neither may be negative, nor over 4,096"
+                "both must lie between 0 and 4,096"
             )
         if self.decoder_start_token_id is not None and not 0 <= self.decoder_start_token_id < self.vocab:
             raise BadSetting(
@@ -195,7 +195,7 @@ class TransformerConfig:
             )
         if self.sliding_window is not None and self.sliding_window < 1:
             raise BadSetting(
-                f"model.sliding_window is {self.sliding_window}; it must be at least 1, or null for all of the context"
+                f"model.sliding_window is {self.sliding_window}; it must be at least 1, or null for the whole context"
             )
         self._check_local_layers()
 
@@ -216,7 +216,7 @@ class TransformerConfig:
         if self.recall and (
             min(self.recall) < 2 or list(self.recall) != sorted(set(self.recall)) or self.recall[-1] > 32
         ):
-            raise BadSetting(f"model.recall is {self.recall}; give rising orders from 2 to 32")
+            raise BadSetting(f"model.recall is {self.recall}; give increasing orders from 2 to 32")
         if not 0 <= self.recall_dim <= 2**16:
             raise BadSetting(f"model.recall_dim is {self.recall_dim:,}; it must lie between 0 and {2**16:,}")
         row = self.recall_dim or self.vocab
@@ -229,8 +229,8 @@ class TransformerConfig:
     def _check_heads(self) -> None:
         if self.sandwich_norm and not self.norm_first:
             raise BadSetting(
-                "model.sandwich_norm is true and model.norm_first false; norms around a sublayer include the one "
-                "before it, so set model.norm_first to true"
+                "model.sandwich_norm is true and model.norm_first false; sandwich norms need the norm before each "
+                "sublayer, so set model.norm_first to true"
             )
         for name, architectures in ARCHITECTURE_FIELDS.items():
             if (

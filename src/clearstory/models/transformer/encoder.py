@@ -121,10 +121,7 @@ class Encoder(Stack):
         """Logits of whether the second segment follows the first (0) or was drawn at random (1), (B, 2)."""
         pooled = self.pool(hidden)
         if self.nsp_head is None:
-            raise CannotDo(
-                "this encoder has no head that says whether a sentence follows another; train one with "
-                "--objective mlm+nsp"
-            )
+            raise CannotDo("this encoder has no next-sentence prediction head; train one with --objective mlm+nsp")
         out: Tensor = self.nsp_head(pooled)
         return out
 
@@ -168,6 +165,6 @@ class Encoder(Stack):
     def raise_not_causal(self) -> NoReturn:
         """Raise CannotDo for a request to generate."""
         raise CannotDo(
-            "this model is an encoder: it reads both ways and does not write on; use `clearstory fill-mask` for a "
+            "this model is a bidirectional encoder and does not generate text; use `clearstory fill-mask` for a "
             "[MASK], `embed` for vectors, or `classify` where it has a classification head"
         )

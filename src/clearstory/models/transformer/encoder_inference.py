@@ -103,4 +103,4 @@ class EncoderForInference(nn.Module):
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Raises TypeError: packed weights are in forms that only this machine reads."""
-        raise TypeError("a form of an encoder for inference is not saved; save the model it was made of")
+        raise TypeError("an inference copy of an encoder cannot be saved; save the original model")

@@ -57,7 +57,7 @@ def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
     )
     if abs(math.log(parameter_count(found) / target)) > math.log(1.5):
         raise BadSetting(
-            f"no size of 'clear' comes near {target:,} parameters with {vocab:,} tokens: the narrowest one's "
+            f"no size of 'clear' is close to {target:,} parameters with {vocab:,} tokens: the narrowest one's "
             f"embedding has {vocab * 32:,}; ask for more parameters or a smaller vocabulary"
         )
     return found

@@ -256,7 +256,7 @@ class Stack(CompilableStack):
         if ids.numel() and not ids.is_meta and (worst := int(ids.max())) >= self.vocab:
             raise VocabularyMismatch(
                 f"token id {worst:,} lies outside the model's vocabulary of {self.vocab:,}; "
-                "open the tokenizer saved beside the model"
+                "open the tokenizer that was saved with the model"
             )
 
 

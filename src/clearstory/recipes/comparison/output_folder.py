@@ -55,11 +55,11 @@ def open_output_folder(recipe: CompareRecipe) -> tuple[Path, CompareRecipe]:
     if recipe.resume and config_file.is_file():
         return folder, resume_comparison(folder, recipe)
     if not recipe.sources:
-        raise BadSetting(f"there is no comparison in {folder} to resume; name a text and --models")
+        raise BadSetting(f"there is no comparison in {folder} to resume; give a text and --models")
     if has_files(folder) and not recipe.overwrite:
         content = "a comparison" if config_file.is_file() else "files"
         raise FolderExists(
-            f"{folder} already has {content}; --resume continues a comparison, --overwrite replaces what is there"
+            f"{folder} already has {content}; --resume continues a comparison, --overwrite replaces the contents"
         )
     return folder, replace(recipe, out=folder)
 
@@ -72,8 +72,8 @@ def resume_comparison(folder: Path, recipe: CompareRecipe) -> CompareRecipe:
     for key in before if recipe.sources else ():
         if key not in changeable and before[key] != now.get(key):
             raise CheckpointMismatch(
-                f"the comparison in {folder} was made with {key} {format_setting(before[key])}, and now it is "
-                f"{format_setting(now.get(key))}; resume with the settings it was made with, or choose another --out"
+                f"the comparison in {folder} was started with {key} {format_setting(before[key])}, but now it is "
+                f"{format_setting(now.get(key))}; resume with the original settings, or choose another --out"
             )
     given = recipe if recipe.sources else saved
     chosen = {name: getattr(given, name) for name in ("models", "seeds", *SCALING_RESUME_SETTINGS)}

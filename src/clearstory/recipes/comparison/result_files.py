@@ -114,7 +114,8 @@ def read_results(folder: Path) -> tuple[str, dict[str, Any]]:
         values = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise BadInput(
-            f"{folder} has no results of a comparison yet; to start one, name a text and --models, or models and --text"
+            f"{folder} has no comparison results yet; to start a comparison, give a text and --models, or models and "
+            "--text"
         ) from None
     return table, values
 

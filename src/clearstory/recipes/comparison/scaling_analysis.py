@@ -115,7 +115,7 @@ def analyse(
         "unknown": (
             *unknowns(runs, law, interval, training_tokens),
             *(
-                f"the best use of {each.cpu_seconds:,.0f} CPU seconds: the law puts it far from all runs"
+                f"the best use of {each.cpu_seconds:,.0f} CPU seconds: the predicted optimum is far from all runs"
                 for each in splits
                 if each not in best
             ),
@@ -190,7 +190,7 @@ def unknowns(
     smallest = min(run.loss for run in runs)
     low, high = interval(lambda each: each.E)
     if low < 0.1 * smallest or high - low > 0.5 * smallest:
-        sentences.append(f"the loss that no size and no amount would go below: E is between {low:.2f} and {high:.2f}")
+        sentences.append(f"the irreducible loss: E is between {low:.2f} and {high:.2f}")
     largest = max(runs, key=lambda run: run.parameters * run.tokens)
     scatter = residual_scatter(runs, law)
     for name, by_n, by_d in (("parameters", 10, 1), ("data", 1, 10)):
@@ -216,10 +216,10 @@ def unknowns(
     if worse:
         small, large = max(worse, key=lambda pair: pair[1].loss / pair[0].loss)
         sentences.append(
-            f"what large models make of little text: with {large.tokens:,} tokens that of {large.parameters:,} "
+            f"overfitting of large models to little text: with {large.tokens:,} tokens that of {large.parameters:,} "
             f"parameters is worse than that of {small.parameters:,} ({large.loss:.3f} and {small.loss:.3f}), and the "
             "law only falls with the size"
         )
     if max(run.tokens for run in runs) > 1.01 * training_tokens:
-        sentences.append("the loss of text that is read more than once, as some runs have")
+        sentences.append("the loss after more than one epoch, which some runs have")
     return sentences

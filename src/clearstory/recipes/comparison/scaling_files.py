@@ -64,7 +64,7 @@ def law_view(report: ScalingReport) -> Curve:
         predicted = tuple(report.law.loss(n, amount) for n in ends)
         lines.append(Line("law", tuple(ends.tolist()), predicted, dashed=True, same_color_as=lines[-1].name))
     twice = tuple(report.law.loss(n, 2 * max(run.tokens for run in runs)) for n in ends)
-    lines.append(Line("twice the data, by the law", tuple(ends.tolist()), twice, dashed=True))
+    lines.append(Line("twice the data, predicted", tuple(ends.tolist()), twice, dashed=True))
     return Curve(
         title=title_of(report),
         lines=tuple(lines),

@@ -124,9 +124,11 @@ def check_scales(spec: ModelSpec, tokenizer: Tokenizer) -> None:
     counted = has_capability(model, Capability.COUNT_FITTED)
     reason = "" if has_capability(model, Capability.CAUSAL) else "does not predict the next token"
     if family_of(config).scale is None or counted or spec.full_size:
-        reason = "has no size that can be chosen"
+        reason = "has no adjustable size"
     if reason:
-        raise CannotDo(f"{spec.label} {reason}, so there is no law of it; give a network, such as --models clear")
+        raise CannotDo(
+            f"{spec.label} {reason}, so no scaling law can be fitted; give a network, such as --models clear"
+        )
 
 
 def check_distinct(spec: ModelSpec, tokenizer: Tokenizer, sizes: tuple[int, ...]) -> None:
@@ -141,7 +143,7 @@ def check_distinct(spec: ModelSpec, tokenizer: Tokenizer, sizes: tuple[int, ...]
             )
         if actual in found:
             raise BadSetting(
-                f"sizes has {found[actual]:,} and {size:,}, and the nearest {spec.label} of both has {actual:,} "
+                f"sizes has {found[actual]:,} and {size:,}, but the nearest {spec.label} to both has {actual:,} "
                 "parameters; give sizes that are further apart, or larger"
             )
         found[actual] = size
@@ -221,7 +223,7 @@ def smallest_size(spec: ModelSpec, tokenizer: Tokenizer) -> int:
         with suppress(BadSetting):
             if actual_size(spec, tokenizer, target) < 1.25 * target:
                 return target
-    raise CannotDo(f"no size of {spec.label} was found for {tokenizer.vocab:,} tokens; give some with --sizes")
+    raise CannotDo(f"no size of {spec.label} was found for {tokenizer.vocab:,} tokens; give sizes with --sizes")
 
 
 def window_of(spec: ModelSpec, tokenizer: Tokenizer, dataset: TokenDataset) -> int:
@@ -283,7 +285,7 @@ def scaling_result(
     if trained.bits_per_byte is None:
         raise CannotDo(
             f"{plan.spec.label} with the tokenizer {context.tokenizer_spec(plan.spec)} has no bits per byte on this "
-            "text, to which the law is fitted; choose another --tokenizer, such as characters"
+            "text, which the law is fitted to; choose another --tokenizer, such as characters"
         )
     _, tokenizer, dataset = context.encoded_corpus(context.tokenizer_spec(plan.spec))
     return ModelResult(
@@ -311,5 +313,5 @@ def check_enough(results: list[ModelResult], plan: ScalingPlan, spent: float) ->
     if min(sizes, amounts) < LEAST or len(done) < 2 * LEAST:
         raise BadSetting(
             f"{len(done)} of {len(plan.runs)} runs are finished after {spent:,.0f} CPU seconds, of {sizes} sizes and "
-            f"{amounts} amounts; a law takes at least {LEAST} of each: --resume with a larger --cpu-seconds"
+            f"{amounts} amounts; a law needs at least {LEAST} of each: use --resume with a larger --cpu-seconds"
         )

@@ -108,28 +108,29 @@ class CompareRecipe:
             return
         given = [name for name, value in self.budgets.items() if value]
         if len([name for name in given if name != "parameters"]) > 1:
-            raise BadSetting(f"{' and '.join(given)} are given; a comparison has one budget, give only one of them")
+            raise BadSetting(f"{' and '.join(given)} are given, but a comparison has one budget; give only one of them")
         if not self.sources and (self.resume or self.out):
             return  # the saved settings have the rest, or the results so far are shown
         if not self.sources:
-            raise BadSetting("TEXT is missing; name a text and --models, or the folders of models and --text")
+            raise BadSetting("TEXT is missing; give a text and --models, or model folders and --text")
         if self.models and not given:
             raise BadSetting(
-                "there is no budget; give --minutes, --cpu-seconds, --parameters or --one-epoch, the same for all"
+                "there is no budget; give --minutes, --cpu-seconds, --parameters or --one-epoch, which applies to "
+                "all models"
             )
         if not self.models and not self.text:
             raise BadSetting(
-                f"there is nothing to compare {self.sources[0]} with; give --models to train on it, or --text if it is "
-                "a model to measure"
+                f"there is nothing to compare {self.sources[0]} with; give --models to train on it, or --text if it "
+                "is a model to evaluate"
             )
         if not self.models and (given or self.tokenizer or self.seeds > 1):
             raise BadSetting(
-                f"{(given or ['tokenizer' if self.tokenizer else 'seeds'])[0]} is for training, and no --models are "
-                "given; name some, or leave it out"
+                f"{(given or ['tokenizer' if self.tokenizer else 'seeds'])[0]} is for training, but no --models are "
+                "given; give some, or leave it out"
             )
         labels = [spec.label for spec in self.model_specs]
         if self.models and not labels:
-            raise BadSetting("models names none; write some with commas between, such as ngram,lstm,clear")
+            raise BadSetting("models is empty; give models separated by commas, such as ngram,lstm,clear")
         if duplicates := sorted({label for label in labels if labels.count(label) > 1}):
             raise BadSetting(f"models has {duplicates[0]} twice; --seeds trains each model several times")
 
@@ -153,7 +154,7 @@ def check_scaling(recipe: CompareRecipe) -> None:
     """Raise BadSetting for a scaling law that cannot be fitted, and for settings that it does not have."""
     usual = {name: each.default for name, each in CompareRecipe.__dataclass_fields__.items()}
     if not recipe.sizes:
-        raise BadSetting(f"amounts is {' '.join(recipe.amounts)}, and there are no sizes; give --sizes, such as auto")
+        raise BadSetting(f"amounts is {' '.join(recipe.amounts)}, but there are no sizes; give --sizes, such as auto")
     others = ("minutes", "parameters", "one_epoch", "text", "windows", "prompt", "characters")
     if changed := next((name for name in others if getattr(recipe, name) != usual[name]), None):
         raise BadSetting(
@@ -161,13 +162,13 @@ def check_scaling(recipe: CompareRecipe) -> None:
             "part; leave it out"
         )
     if not recipe.sources and not (recipe.resume or recipe.out):
-        raise BadSetting("TEXT is missing; name a text to fit a scaling law to")
+        raise BadSetting("TEXT is missing; give the training text of the scaling law")
     if len(recipe.model_specs) > 1:
-        raise BadSetting(f"models names {len(recipe.model_specs)}, and sizes are those of one; name one")
+        raise BadSetting(f"models has {len(recipe.model_specs)} models, but a scaling law is fitted to one; give one")
     check_amounts("sizes", recipe.sizes)
     check_amounts("amounts", recipe.amounts)
     if recipe.sizes == AUTO_SIZES and recipe.cpu_seconds is None:
-        raise BadSetting("sizes is auto, and there is no budget that they fit into; give --cpu-seconds, or the sizes")
+        raise BadSetting("sizes is auto, but there is no budget to choose them for; give --cpu-seconds, or the sizes")
 
 
 AUTO_SIZES = ("auto",)
@@ -181,10 +182,10 @@ def check_amounts(name: str, values: Sequence[str]) -> None:
     for value, number in zip(values, numbers, strict=True):
         whole = name == "sizes" or (number or 0) > 1
         if number is None or number <= 0 or (whole and number != int(number)):
-            raise BadSetting(f"{name} has {value[:60]!r}; give numbers above 0 such as 300k, with spaces between")
+            raise BadSetting(f"{name} has {value[:60]!r}; give numbers above 0 such as 300k, separated by spaces")
     if len(set(numbers)) < LEAST:
         raise BadSetting(
-            f"{name} is {' '.join(values)}; a power law with a constant takes at least {LEAST} different ones"
+            f"{name} is {' '.join(values)}; a power law with a constant needs at least {LEAST} different values"
         )
 
 
@@ -251,7 +252,7 @@ def parse_model_spec(word: str) -> ModelSpec:
     ModelChoice(name=preset)
     if build_train_recipe({"model": preset, **settings}).model.architecture == "encoder-decoder":
         raise BadSetting(
-            f"{preset} is an encoder-decoder, and compare measures models on running text; leave it out, and compare "
+            f"{preset} is an encoder-decoder, but compare evaluates models on running text; leave it out, and compare "
             "encoder-decoders with clearstory evaluate"
         )
     return ModelSpec(word, preset, settings, "full" in marks, tokenizers[0] if tokenizers else None)

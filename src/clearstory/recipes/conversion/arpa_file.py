@@ -89,7 +89,7 @@ def comparable_texts(original: OpenedModel, converted: Tokenizer) -> tuple[list[
     """Texts that both tokenizers must read alike, and a note on what they do not; none for tokens that are no words."""
     tokenizer = original.tokenizer
     if tokenizer is not None and tokenizer.kind != "words":
-        return [], "readers of the file split a text at white space only: give them its tokens with spaces between them"
+        return [], "programs that read the file split text only at white space: give them tokens separated by spaces"
     if tokenizer is None or not tokenizer.eos_ends_lines:
         return [], None
     written = arpa_words(original.model, tokenizer)
@@ -103,7 +103,7 @@ def comparable_texts(original: OpenedModel, converted: Tokenizer) -> tuple[list[
     if len(tokenizer.encode("a\u00a0b")) == len(converted.encode("a\u00a0b")):
         texts += [] if renamed else [ODD_TEXT]
     else:
-        notes.append("white space other than ASCII separates words in the original and is part of them in the file")
+        notes.append("non-ASCII white space separates words in the original, but is part of words in the file")
     if renamed:
         first = next(iter(renamed))
         notes.append(

@@ -89,7 +89,7 @@ def check_onnx(folder: Path, model: LanguageModel, path: Path) -> OnnxReport:
     # Written so that nan counts as too large.
     if not all(difference <= RELATIVE_TOLERANCE for difference in differences):
         raise CorruptFile(
-            f"onnxruntime computes other outputs than the model: one differs by {np.max(differences):.2g} of the "
+            f"onnxruntime's outputs differ from the model's: one differs by {np.max(differences):.2g} of the "
             f"largest, and rounding explains at most {RELATIVE_TOLERANCE:g}; {path} is not written, please report this"
         )
     nats = [pair.max_nats_difference for pair in pairs if pair.max_nats_difference is not None]

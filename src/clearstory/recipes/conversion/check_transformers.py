@@ -138,7 +138,7 @@ def comparable_texts(metadata: Mapping[str, Any]) -> tuple[tuple[str, ...], str 
     if metadata.get("tokenizer.ggml.model") == "llama":
         # "Nothing in a GGUF says which a model wants", says transformers, and does not add the leading space.
         return tuple(text for text in SAMPLE_TEXTS if not text.startswith(" ")), (
-            "transformers does not know from a GGUF file how a leading space is encoded"
+            "transformers does not read from a GGUF file how a leading space is encoded"
         )
     pretokenizer, tokens = metadata.get("tokenizer.ggml.pre"), set(metadata.get("tokenizer.ggml.tokens", ()))
     if pretokenizer not in GGUF_PRETOKENIZERS:

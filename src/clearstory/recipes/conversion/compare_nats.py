@@ -48,7 +48,7 @@ def check_nats(path: Path, tokens: int, difference: float) -> tuple[int, float]:
     """The two numbers of `compare_nats`. Raises CorruptFile where the difference is not from rounding."""
     if not difference <= NATS_TOLERANCE:
         raise CorruptFile(
-            f"{path} computes other probabilities than the original: of {tokens:,} tokens one differs by "
+            f"the probabilities of {path} differ from the original: one of {tokens:,} tokens differs by "
             f"{difference:.2g} nats; do not use it, and please report this"
         )
     return tokens, difference

@@ -59,11 +59,11 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
     """
     if recipe.tokenizer is not None and recipe.model:
         raise BadSetting(
-            f"tokenizer is {recipe.tokenizer}, and {recipe.model} is no preset: a pre-trained model has a tokenizer of "
-            "its own; leave it out"
+            f"tokenizer is {recipe.tokenizer}, but {recipe.model} is not a preset: a pre-trained model has its own "
+            "tokenizer; leave it out"
         )
     if not recipe.model:
-        raise BadSetting("there is no model to fine-tune; name a model folder, a run, or a preset such as bert-mini")
+        raise BadSetting("there is no model to fine-tune; give a model folder, a run, or a preset such as bert-mini")
     path = expand_home(recipe.model)
     source = path if path.is_file() else resolve_model_path(path)
     if recipe.out is not None and recipe.overwrite and source.resolve().is_relative_to(recipe.out.resolve()):
@@ -71,15 +71,14 @@ def open_backbone(folder: RunFolder, recipe: FinetuneRecipe) -> Backbone:
     opened = open_model(path)
     if has_capability(opened.model, Capability.CLASSIFIER) and has_capability(opened.model, Capability.COUNT_FITTED):
         raise BadInput(
-            f"{source} is a baseline ({family_name(opened.model)}), which is fitted in one pass and not trained "
-            "further; name tfidf or ngram to fit it to other examples, or a pre-trained model"
+            f"{source} is a baseline ({family_name(opened.model)}), which is fitted in one pass and cannot be trained "
+            "further; give tfidf or ngram to fit it to other examples, or a pre-trained model"
         )
     if opened.tokenizer is None:
-        raise BadInput(f"{source} has no tokenizer.json, so text cannot become tokens; put the model's own there")
+        raise BadInput(f"{source} has no tokenizer.json, so text cannot be tokenized; add the model's own")
     if recipe.lora.rank and (source / "adapter_config.json").is_file() and not (source / "config.json").is_file():
         raise BadSetting(
-            f"{source} is an adapter, and an adapter cannot be based on another; merge it first: "
-            f"clearstory convert {path} FOLDER"
+            f"{source} is an adapter, and adapters cannot be stacked; merge it first: clearstory convert {path} FOLDER"
         )
     fingerprint = weights_fingerprint(opened.model)
     if recipe.resume:
@@ -98,7 +97,7 @@ def new_backbone(folder: RunFolder, recipe: FinetuneRecipe, texts: Iterable[str]
     """A new model of the preset that a recipe names, with a tokenizer trained on the texts of its examples."""
     if recipe.lora.rank or recipe.freeze != "0":
         name, value = ("lora.rank", recipe.lora.rank) if recipe.lora.rank else ("freeze", recipe.freeze)
-        raise BadSetting(f"{name} is {value}, and {recipe.model} is a preset, whose weights are random; leave it out")
+        raise BadSetting(f"{name} is {value}, and {recipe.model} is a presetwith random weights; leave it out")
     choice = ModelChoice(name=recipe.model)
     if recipe.resume and folder.has_tokenizer:
         tokenizer = Tokenizer.open(folder.tokenizer_folder)

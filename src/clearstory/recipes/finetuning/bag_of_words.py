@@ -35,8 +35,8 @@ def bag_of_words_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
     check_settings(recipe, "classify", "which scikit-learn fits", training=("class_weights",), others=("threshold",))
     if recipe.training.class_weights not in ((), ("balanced",)):
         raise BadSetting(
-            f"training.class_weights is {' '.join(recipe.training.class_weights)}, and {BAG_OF_WORDS} has balanced "
-            "classes or equal ones; set it to balanced, or leave it out"
+            f"training.class_weights is {' '.join(recipe.training.class_weights)}, and {BAG_OF_WORDS} supports only "
+            "balanced or equal class weights; set it to balanced, or leave it out"
         )
     return baseline_events(recipe, fit_bag_of_words)
 

@@ -117,14 +117,14 @@ class CurveSummary:
             best = max(each.means[self.metric] for each in self.of_model(FINE_TUNED))
             yield (
                 f"With {last.labels:,} labels {baseline} reaches {title} {score:.3f}, more than the fine-tuned model "
-                f"with any number of them ({best:.3f})."
+                f"with any number of labels ({best:.3f})."
             )
             return
         about = f"only {smallest:,}" if needed <= smallest else f"about {rounded(needed):,}"
         times = last.labels / needed
         ratio = f"{times:.1f}" if times < 10 else f"{rounded(times):,}"
         yield (
-            f"With {about} labels the fine-tuned model reaches {title} {score:.3f}, for which {baseline} needs "
+            f"With {about} labels the fine-tuned model reaches {title} {score:.3f}, which {baseline} reaches with "
             f"{last.labels:,}{f': {ratio} times as many' if times >= 1.05 else ''}."
         )
 
@@ -172,7 +172,7 @@ def efficiency_curve(summary: CurveSummary) -> Curve:
 def curve_report_html(title: str, held_out: str, summary: CurveSummary) -> str:
     """The page: the sentences, the curve, and a table of all means with their intervals."""
     draws = max((each.draws for each in summary.means), default=0)
-    about = f"Scored on {held_out}; means of {draws} draw{'s' * (draws != 1)} of each number of labels"
+    about = f"Evaluated on {held_out}; means of {draws} random sample{'s' * (draws != 1)} per number of labels"
     parts = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(each)}</p>" for each in summary.claims)]
     if draws > 1:
         about += "; dashed lines are the ends of the 95 % intervals of the means (Student's t)"

@@ -97,7 +97,9 @@ def prepare_curve(folder: RunFolder, recipe: FinetuneRecipe) -> tuple[LabelCurve
     data = read_data(recipe, None if backbone is None else backbone.model)
     held_out = data.validation if data.test is None else data.test
     if not held_out.examples:
-        raise BadSetting("validation is 0 and test is not given, so there is nothing to score on; give one of them")
+        raise BadSetting(
+            "validation is 0 and test is not given, so there are no examples to evaluate on; give one of them"
+        )
     if max(recipe.curve) > len(data.train):
         raise BadSetting(
             f"curve has {max(recipe.curve):,} labels, and {data.train.name} has {len(data.train):,} examples for "
@@ -139,7 +141,7 @@ def read_points(folder: RunFolder) -> list[CurvePoint]:
     try:
         return [CurvePoint(**each) for each in found["points"]]
     except (TypeError, KeyError) as reason:
-        raise CorruptFile(f"{path} is no report of a curve ({reason!r}); delete it to begin again") from None
+        raise CorruptFile(f"{path} is not a report of a curve ({reason!r}); delete it to start again") from None
 
 
 def write_report(folder: RunFolder, curve: LabelCurve, points: Sequence[CurvePoint]) -> CurveSummary:

@@ -119,8 +119,8 @@ class LabelCurve:
         if self.data.train.kind != "multi" or self.recipe.threshold != "auto" or self.decided_on.examples:
             return None
         return (
-            f"labels are predicted from a probability of {DEFAULT_THRESHOLD:g} on; with --test, the threshold is "
-            "fitted to the validation examples"
+            f"labels are predicted above a probability of {DEFAULT_THRESHOLD:g}; with --test, the threshold is fitted "
+            "to the validation examples"
         )
 
     @cached_property

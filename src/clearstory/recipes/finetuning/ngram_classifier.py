@@ -33,7 +33,7 @@ def fit_ngram_classifier(recipe: FinetuneRecipe, data: DataSplits[LabeledText]) 
     labels, problem_type = labels_of(data)
     if problem_type != "single_label_classification":
         raise CannotDo(
-            f"ngram is for texts of one label each, and these are of problem {data.train.kind}; use tfidf or a network"
+            f"ngram is for texts with one label each, but the problem is {data.train.kind}; use tfidf or a network"
         )
     texts = [text for each in data.train.examples for text in (each.text, each.pair) if text is not None]
     kind = recipe.tokenizer or "words"
@@ -48,6 +48,8 @@ def fit_ngram_classifier(recipe: FinetuneRecipe, data: DataSplits[LabeledText]) 
     rows = task.encode(data.train.examples)
     targets = [int(row.target) for row in rows]  # type: ignore[arg-type]  # a text has one label
     if missing := set(range(len(labels))) - set(targets):
-        raise BadInput(f"no training text has the label {labels[min(missing)]!r}; give some, or a larger share of them")
+        raise BadInput(
+            f"no training text has the label {labels[min(missing)]!r}; give some, or a larger fraction of the examples"
+        )
     model.fit([row.ids for row in rows], targets)
     return fitted(count_parameters(model))

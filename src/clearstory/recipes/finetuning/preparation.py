@@ -149,7 +149,7 @@ def read_data(recipe: FinetuneRecipe, model: Any) -> DataSplits[Any]:
     if recipe.few is None:
         return splits
     train = few_per_label(splits.train, recipe.few, seed)
-    note = f"{len(train):,} of {len(splits.train):,} training examples drawn, {recipe.few} of each label"
+    note = f"{len(train):,} of {len(splits.train):,} training examples sampled, {recipe.few} per label"
     return replace(splits, train=train, notes=(*splits.notes, note))
 
 
@@ -211,7 +211,7 @@ def describe_finetuning(
     trained = sum(each.numel() for each in trainer.parameters)
     share = "" if trained == parameters else f", {trained:,} of them trained"
     padding = getattr(trainer.batches, "padding_share", 0.0)
-    new = [f"{backbone.card.name} is a preset: its weights are random"] if backbone.folder is None else []
+    new = [f"{backbone.card.name} is a preset with random weights"] if backbone.folder is None else []
     notes = [*new, *data.train.notes, *data.notes, f"padding is {padding:.1%} of the training batches"]
     prepared = RunPrepared(
         corpus=data.train.name,

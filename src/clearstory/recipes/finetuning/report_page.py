@@ -70,7 +70,7 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
     if confusion and len(labels) <= CONFUSION_LABELS:
         names = [each["label"] for each in labels]
         matrix = [(name, *map(str, row)) for name, row in zip(names, confusion, strict=True)]
-        yield "<h2>Confusion matrix</h2><p class=soft>Rows are the right labels, columns the predicted ones.</p>"
+        yield "<h2>Confusion matrix</h2><p class=soft>Rows: true labels. Columns: predicted labels.</p>"
         yield html_table(("", *names), matrix)
     if calibration := details.get("calibration"):
         rows = [(f"{e['probability']:.3f}", f"{e['accuracy']:.3f}", f"{e['count']:,}") for e in calibration["bins"]]
@@ -80,7 +80,7 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
             yield f"<div class=drawing>{render_svg(reliability_curve(calibration['bins']))}</div>"
         yield html_table(("mean probability", "accuracy", "examples"), rows)
     if mistakes := details.get("mistakes"):
-        yield "<h2>Mistakes that the model is surest of</h2>"
+        yield "<h2>Most confident errors</h2>"
         rows = [
             (
                 file_name(e["location"]),
@@ -94,7 +94,7 @@ def detail_sections(details: Mapping[str, Any]) -> Iterable[str]:
         yield html_table(("location", "label", "predicted", "probability", "text"), rows)
     yield from text_sections(details)
     titles = {
-        "worst": "Examples that are furthest from what they should be",
+        "worst": "Examples with the largest errors",
         "least_likely": "Least likely answers",
         "examples": "Examples of generated texts",
         "worst_outputs": "Generated texts with the lowest scores",
@@ -129,7 +129,7 @@ def text_sections(details: Mapping[str, Any]) -> Iterable[str]:
             for metric, found in each["compared"].items()
         ]
         if rows:
-            yield "<p class=soft>Differences of the model to them, by paired bootstrap.</p>"
+            yield "<p class=soft>Difference between the model and each baseline, by paired bootstrap.</p>"
             yield html_table(("compared with", "metric", "difference", "95 % interval"), rows)
 
 

@@ -54,7 +54,7 @@ class Teacher:
         assert wanted.teacher is not None, "the settings are checked"
         opened = open_model(wanted.teacher)
         if opened.tokenizer is None:
-            raise BadInput(f"the teacher {wanted.teacher} has no tokenizer.json, so it cannot read text")
+            raise BadInput(f"the teacher {wanted.teacher} has no tokenizer.json, so text cannot be tokenized")
         truncate, config = source_truncation(recipe.truncate), opened.generation_config
         format = TextToTextFormat.of(task, opened.model, opened.tokenizer, TextToTextSettings(), truncate, config)
         decoding = TargetDecoding.of(config, reads_source=format.reads_source, beam=wanted.teacher_num_beams)
@@ -119,7 +119,7 @@ def with_teacher_targets(data: DataSplits[ParallelExample], outputs: Mapping[str
         for each in unique_sources(data.train.examples)
     )
     empty = sum(not outputs[each.source] for each in examples)
-    kept = f", {empty:,} empty ones left out" if empty else ""
+    kept = f", {empty:,} empty ones dropped" if empty else ""
     note = f"{len(examples):,} training targets are the teacher's outputs{kept}"
     return replace(data, train=replace(data.train, examples=examples), notes=(*data.notes, note))
 

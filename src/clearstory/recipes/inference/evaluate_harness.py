@@ -165,7 +165,7 @@ def task_manager(tasks: Sequence[str], settings: BenchmarkSettings) -> Any:
 
     folder = None if settings.task_files is None else expand_home(settings.task_files)
     if folder is not None and not folder.is_dir():
-        raise BadInput(f"{folder} is no folder; name one with TASK.jsonl or TASK/SPLIT.jsonl for each task")
+        raise BadInput(f"{folder} is not a folder; give one with TASK.jsonl or TASK/SPLIT.jsonl for each task")
     folders = task_folders(tasks, folder)
     include = [*map(str, folders or ()), *([] if folder is None else [str(folder)])]
     manager = TaskManager(include_path=include, include_defaults=folders is None)
@@ -185,8 +185,8 @@ def task_manager(tasks: Sequence[str], settings: BenchmarkSettings) -> Any:
         if not local and not settings.download:
             where = "a folder named with --task-files" if folder is None else str(folder)
             raise BadInput(
-                f"task {name} reads the data set {dataset}, which is not among your files; put {name}.jsonl into "
-                f"{where}, or pass --download to let lm-eval fetch it"
+                f"task {name} needs the data set {dataset}, which is not among your files; put {name}.jsonl into "
+                f"{where}, or pass --download to let lm-eval download it"
             )
         return config
 
@@ -270,7 +270,7 @@ def iter_metrics(results: Mapping[str, Any]) -> Iterator[HarnessMetric]:
 def write_results(evaluation: HarnessEvaluation, folder: Path) -> None:
     """Write results.json, and a samples_TASK.jsonl for each task whose samples were kept."""
     if folder.is_file():
-        raise BadSetting(f"out is {folder}, which is a file; name a folder")
+        raise BadSetting(f"out is {folder}, which is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     contents = {"results.json": json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n"}
     for task, samples in evaluation.results.get("samples", {}).items():

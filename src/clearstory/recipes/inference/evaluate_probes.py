@@ -53,7 +53,7 @@ def evaluate_probes(
     Raises BadSetting without a folder, BadInput for one without any probe, and for a file that cannot be read.
     """
     if settings.probe_files is None:
-        raise BadSetting("task probes has its files in a folder; name it with --probe-files")
+        raise BadSetting("task probes reads a folder of files; give it with --probe-files")
     folder = expand_home(settings.probe_files)
     files = find_probe_files(folder)
     network, tokenizer = load_model_and_tokenizer(model, device)
@@ -67,7 +67,7 @@ def evaluate_probes(
             try:
                 scores.append(PROBES_BY_KIND[kind](scorer, file, limit, model))
             except CannotDo as error:
-                skipped.append(f"{kind}: {file.name} is left out, since {error}")
+                skipped.append(f"{kind}: {file.name} is skipped: {error}")
     evaluation = ProbeEvaluation(scores=tuple(scores), skipped=tuple(skipped), seconds=time.perf_counter() - started)
     if settings.out is not None:
         out = expand_home(settings.out)
@@ -82,7 +82,7 @@ def find_probe_files(folder: Path) -> dict[ProbeKind, list[Path]]:
     Raises BadInput where there is none at all.
     """
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder; name one with files such as grammar.jsonl and reasoning.jsonl")
+        raise BadInput(f"{folder} is not a folder; give one with files such as grammar.jsonl and reasoning.jsonl")
     found: dict[ProbeKind, list[Path]] = {}
     for kind in PROBE_KINDS:
         inside = folder / kind
@@ -93,7 +93,7 @@ def find_probe_files(folder: Path) -> dict[ProbeKind, list[Path]]:
         )
     if not any(found.values()):
         names = ", ".join(f"{kind}*" for kind in PROBE_KINDS)
-        raise BadInput(f"{folder} has no file of a probe; their names begin with {names}")
+        raise BadInput(f"{folder} has no probe files; their names begin with {names}")
     return found
 
 
@@ -186,7 +186,7 @@ def first_rows(file: Path, limit: int | None) -> list[tuple[str, dict[str, Any]]
     """The first rows of a file with their places. Raises BadInput where there is none."""
     rows = read_rows(file)[:limit]
     if not rows:
-        raise BadInput(f"{file} is empty; give a row for each example")
+        raise BadInput(f"{file} is empty; give one row per example")
     return rows
 
 

@@ -54,7 +54,8 @@ def evaluate_on_task(
     if task not in HEAD_TASKS:
         if stride is not None:
             raise BadSetting(
-                f"stride is {stride}, and task {task} reads no text in windows; leave it out, or pass --truncate"
+                f"stride is {stride}, and task {task} does not split texts into windows; leave it out, or pass "
+                "--truncate"
             )
         data = spec.read(sources, reading, None)
         settings = TaskSettings(
@@ -69,7 +70,7 @@ def evaluate_on_task(
         made = spec.make(DataSplits(data, replace(data, examples=())), network, tokenizer, settings)
         return evaluate_task(made, network, data, on_progress)
     if truncate is not None and truncate not in ("left", "right"):
-        raise BadSetting(f"truncate is {truncate}, and texts of task {task} are no sources; give left or right")
+        raise BadSetting(f"truncate is {truncate}, but task {task} has no sources; give left or right")
     if task == "tag" and has_capability(network, Capability.TAGS):
         tagger = Tagger(network, tokenizer)
         return evaluate_tagger(tagger, spec.read(sources, reading, tagger.tags))

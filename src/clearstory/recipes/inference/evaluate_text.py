@@ -140,7 +140,7 @@ def evaluate_seq2seq(
     tracked = LosslessTracker(tokenizer, documents)
     dataset = encode_documents(tokenizer, tracked)
     if len(dataset) < 10:
-        raise BadInput(f"{len(dataset):,} tokens are too few to predict any of them from the others; give more text")
+        raise BadInput(f"{len(dataset):,} tokens are too few to predict one of them from the others; give more text")
     name = resolve_objective("auto", model.config.architecture, pairs)
     objective, _ = objective_spec(name).make(tokenizer, TrainingSettings()).configure(model.config)
     context = model.config.context or int(np.diff(np.asarray(dataset.starts)).max())
@@ -241,8 +241,8 @@ def lossy_tokenizer_reason(unknown: int) -> str:
     """Why a text has no bits per byte, for a text with this number of out-of-vocabulary tokens."""
     if unknown:
         return (
-            f"{unknown:,} tokens of this text are out of vocabulary, and the cost of their bytes is not known; use "
-            "nats per token for this model, and bits per byte for models with a lossless tokenizer"
+            f"{unknown:,} tokens of this text are out of vocabulary, and the cost of their bytes is unknown; use nats "
+            "per token for this model, and bits per byte for models with a lossless tokenizer"
         )
     return (
         "the tokenizer does not reproduce this text exactly (case or white space is lost), so bits per byte would "

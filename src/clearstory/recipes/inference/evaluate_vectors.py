@@ -65,7 +65,7 @@ def files_of(kind: VectorTaskKind, source: str) -> list[Path]:
     """The files with sets of a file, folder or glob. Raises BadInput where there are none."""
     [found] = expand_sources([source], ReadSettings(include=SUFFIXES[kind]))
     if not found.files:
-        raise BadInput(f"{source} has no sets; give a file, a folder or a glob of them")
+        raise BadInput(f"{source} has no test sets; give a file, a folder or a glob")
     return sorted(found.files)
 
 

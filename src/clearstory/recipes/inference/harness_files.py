@@ -50,7 +50,7 @@ def with_task_files(config: Mapping[str, Any], files: Mapping[str, Path], num_fe
     if not (kept["test_split"] or kept["validation_split"] or evaluated in files):
         known = ", ".join(path.name for path in files.values())
         raise BadInput(
-            f"{folder} has {known}, and task {task} is evaluated on {evaluated}; add {evaluated}.jsonl there"
+            f"{folder} has {known}, but task {task} is evaluated on {evaluated}; add {evaluated}.jsonl there"
         )
     shots = int(config.get("num_fewshot") or 0) if num_fewshot is None else num_fewshot
     if shots and len({part for part in kept.values() if part}) < 2:
@@ -76,7 +76,7 @@ def read_parts(files: Mapping[str, Path], dataset: str) -> dict[str, list[Row]]:
     for part, path in files.items():
         found[part] = [_adapted(row, location, adapt) for location, row in read_rows(path)]
         if not found[part]:
-            raise BadInput(f"{path} is empty; give a row for each example")
+            raise BadInput(f"{path} is empty; give one row per example")
     return found
 
 

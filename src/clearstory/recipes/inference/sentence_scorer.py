@@ -44,7 +44,7 @@ class SentenceScorer:
             return
         require(self.model, Capability.CAUSAL)
         if reads_source(self.model):
-            raise CannotDo("probes are of texts without a source; use a decoder, a recurrent model or an encoder")
+            raise CannotDo("probes are for texts without a source; use a decoder, a recurrent model or an encoder")
         config: Any = getattr(self.model, "config", None)
         network = cast(LanguageModel, self.model)
         self.scorer = ContinuationScorer(network, find_start_token_id(config, self.tokenizer))

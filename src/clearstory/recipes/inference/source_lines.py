@@ -45,7 +45,7 @@ def read_source_lines(texts: str | Path | Sequence[str | Path], errors: Errors =
         else:
             found += lines_of_file(path, errors)
     if not any(line.text.strip() or line.error for line in found):
-        raise BadInput("there is no text; give one, a file with a text on each line, or - for standard input")
+        raise BadInput("there is no text; give one, a file with one text per line, or - for standard input")
     return found
 
 

@@ -29,7 +29,7 @@ def read_texts(
         in_file = texts_in_file(text, errors, text_field)
         result += [str(text)] if in_file is None else [line for line in in_file if line.strip()]
     if not result:
-        raise BadInput("there is no text; give one, a file with a text on each line, or - for standard input")
+        raise BadInput("there is no text; give one, a file with one text per line, or - for standard input")
     return result
 
 

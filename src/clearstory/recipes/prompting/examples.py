@@ -77,7 +77,7 @@ def read_prompt_data(
     splits, fields = read_splits(examples, test, settings, seed)
     held_out = splits.test or splits.validation
     if not held_out.examples:
-        raise BadInput(f"{examples} has no example left to answer; name a file with --test")
+        raise BadInput(f"{examples} has no example left for testing; give a file with --test")
     answered = list(held_out.examples)
     if limit is not None and limit < len(answered):
         import random
@@ -85,7 +85,7 @@ def read_prompt_data(
         answered = random.Random(f"{seed} test").sample(answered, limit)
     if splits.train.kind == "choices":
         if verbalizers:
-            raise BadSetting("labels names words of labels, and each question has choices of its own; leave it out")
+            raise BadSetting("labels is for words of labels, but each question has its own choices; leave it out")
         shown = tuple(map(question_example, splits.train.examples))
         return PromptData(shown, tuple(map(question_example, answered)), (), tuple(splits.notes), held_out.name)
     words = verbalized(splits.train.label_names, verbalizers)
@@ -130,7 +130,7 @@ def read_splits(
     held: float | LabeledData[Any] = read([test], settings) if share is None else share
     if data.kind not in ("single", "choices"):
         raise BadInput(
-            f"{data.name} has several labels or numbers for a text, and a prompt has one answer; give labels"
+            f"{data.name} has several labels or numbers per text, but a prompt has one answer; give one label per text"
         )
     return split_data(data, validation=0.0, test=held, seed=seed), fields
 
@@ -147,7 +147,7 @@ def share_of(test: str) -> float | None:
     except ValueError:
         return None
     if not 0 < share < 1:
-        raise BadSetting(f"test is {test}; give a share between 0 and 1, such as 0.2, or a file")
+        raise BadSetting(f"test is {test}; give a fraction between 0 and 1, such as 0.2, or a file")
     return share
 
 
@@ -186,7 +186,7 @@ def verbalized(names: Sequence[str], verbalizers: Sequence[str]) -> tuple[str, .
     found = tuple(words.values())
     twice = next((word for word in found if found.count(word) > 1), None)
     if twice is not None:
-        raise BadSetting(f"labels gives two labels the word {twice!r}; give each its own")
+        raise BadSetting(f"labels has the word {twice!r} for two labels; give each its own")
     return found
 
 

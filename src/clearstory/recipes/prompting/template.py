@@ -41,7 +41,7 @@ class PromptTemplate:
                     raise ValueError("{} has no name")
         except ValueError as error:
             raise BadInput(
-                f"the template is no text with {{fields}} ({error}); write {{{{ and }}}} for braces"
+                f"the template is not a valid text with {{fields}} ({error}); write {{{{ and }}}} for braces"
             ) from None
         count = sum(name == LABEL for _, name in parts)
         if count != 1:
@@ -66,7 +66,9 @@ class PromptTemplate:
         known = [name for name in known if name != LABEL]
         missing = next((name for name in self.fields if name not in known), None)
         if missing is not None:
-            raise UnknownName(f"the template has {{{missing[:60]}}}, which the data has not; {nearest(missing, known)}")
+            raise UnknownName(
+                f"the template has {{{missing[:60]}}}, which is not in the data; {nearest(missing, known)}"
+            )
 
     def before_label(self, values: Mapping[str, str]) -> str:
         """The text up to the label."""

@@ -45,7 +45,7 @@ class BenchmarkSettings:
             if (getattr(self, name) or 0) < 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.log_samples and self.out is None:
-            raise BadSetting("log_samples needs a folder to write to; name one with --out")
+            raise BadSetting("log_samples needs an output folder; give one with --out")
 
     def check_used(self, task: str) -> None:
         """Raises BadSetting for a setting that a task does not use."""

@@ -221,14 +221,14 @@ class FinetuneRecipe:
         if self.training.context is not None and self.task != "lm":
             raise BadSetting(
                 f"training.context is {self.training.context} and task {self.task}; it is for task lm: leave it out, "
-                "and cut longer texts with truncate"
+                "and shorten long texts with truncate"
             )
         if self.stride is not None and self.stride < 1:
             raise BadSetting(f"stride is {self.stride}; it must be at least 1")
         if self.stride is not None and self.truncate is not None:
             raise BadSetting(
-                f"stride is {self.stride} and truncate {self.truncate}: long texts are either read in windows or cut; "
-                "give one of them"
+                f"stride is {self.stride} and truncate {self.truncate}: long texts are either split into windows or "
+                "truncated; give one of them"
             )
         if self.threshold != "auto" and not is_probability(self.threshold):
             raise BadSetting(f"threshold is {self.threshold[:60]!r}; give a number above 0 and under 1, or auto")
@@ -247,7 +247,7 @@ class FinetuneRecipe:
         check_chat_settings(self)
         share = self.validation_share
         if share is not None and not 0 <= share < 1:
-            raise BadSetting(f"validation is {share:g}; give a file, or a share of at least 0 and under 1")
+            raise BadSetting(f"validation is {share:g}; give a file, or a fraction of at least 0 and below 1")
         if share == 0 and self.training.patience:
             raise BadSetting(
                 f"training.patience is {self.training.patience} and validation 0, so there are no validation examples, "
@@ -320,7 +320,7 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
     """Raise BadSetting for settings of vectors with another task, and for those of labels with task embed."""
     if recipe.task != "embed":
         if recipe.embed != SentenceVectorSettings():
-            raise BadSetting(f"embed settings are for task embed, and task is {recipe.task}; leave them out")
+            raise BadSetting(f"embed settings are for task embed, but task is {recipe.task}; leave them out")
         return
     given = {
         "stride": recipe.stride is not None,
@@ -334,11 +334,11 @@ def check_embed_settings(recipe: FinetuneRecipe) -> None:
     }
     if recipe.training.batch_size == 1 and recipe.embed.loss in ("auto", "multiple_negatives_ranking"):
         raise BadSetting(
-            "training.batch_size is 1, and multiple_negatives_ranking finds the positive of an anchor among those of "
-            "its batch; give at least 2, or another --embed.loss"
+            "training.batch_size is 1, but multiple_negatives_ranking needs the other positives of a batch as "
+            "negatives; give at least 2, or another --embed.loss"
         )
     if name := next((name for name, is_given in given.items() if is_given), None):
-        raise BadSetting(f"{name} is for a head, and task embed trains a model without one; leave it out")
+        raise BadSetting(f"{name} is for a head, but task embed trains a model without one; leave it out")
 
 
 def check_chat_settings(recipe: FinetuneRecipe) -> None:
@@ -359,7 +359,7 @@ def check_chat_settings(recipe: FinetuneRecipe) -> None:
         "labels": recipe.reading.labels is not None,
     }
     if name := next((name for name, is_given in given.items() if is_given), None):
-        raise BadSetting(f"{name} is for labels, and task {recipe.task} trains a model without a head; leave it out")
+        raise BadSetting(f"{name} is for labels, but task {recipe.task} trains a model without a head; leave it out")
 
 
 def check_few_labels(recipe: FinetuneRecipe) -> None:
@@ -367,26 +367,37 @@ def check_few_labels(recipe: FinetuneRecipe) -> None:
     few, curve, usual = recipe.few, recipe.curve, FinetuneTrainingSettings()
     if few is None and not curve:
         if recipe.baselines:
-            raise BadSetting(f"baselines are {' '.join(recipe.baselines)}, and there is no curve; give its sizes, too")
+            raise BadSetting(
+                f"baselines are {' '.join(recipe.baselines)}, but there is no curve; give its sizes with --curve"
+            )
         return
     name, value = ("few", str(few)) if few is not None else ("curve", " ".join(map(str, curve)))
     if few is not None and curve:
-        raise BadSetting(f"few is {few} and curve {' '.join(map(str, curve))}: one run or runs of all sizes; give one")
+        raise BadSetting(
+            f"few is {few} and curve {' '.join(map(str, curve))}: few is one run, curve is runs of several sizes; "
+            "give one of them"
+        )
     if min(curve, default=few or 0) < 1 or len(set(curve)) < len(curve):
         raise BadSetting(f"{name} is {value}; give {'different ' * bool(curve)}numbers of at least 1")
     if recipe.task != "classify":
         raise BadSetting(f"{name} is {value} and task {recipe.task}; {name} is for task classify")
     if few is not None and recipe.reading.problem == "regression":
-        raise BadSetting(f"few is {few} and problem regression: numbers have no classes to draw from; leave one out")
+        raise BadSetting(f"few is {few} and problem regression: numbers have no classes to sample from; leave one out")
     if few is not None and recipe.freeze == "all":
-        raise BadSetting(f"few is {few} and freeze all: few trains the vectors, and all are frozen; leave one out")
+        raise BadSetting(
+            f"few is {few} and freeze all: few trains the vectors, but all layers are frozen; leave one out"
+        )
     if recipe.baselines and few is not None:
-        raise BadSetting("baselines are for a curve, and there is none; leave them out")
+        raise BadSetting("baselines are for a curve, but there is none; leave them out")
     names = ("patience", "eval_steps", "save_steps") if curve else ("label_smoothing", "class_weights")
     changed = [f"training.{each}" for each in names if getattr(recipe.training, each) != getattr(usual, each)]
     changed += [each for each in ("minutes", "cpu_seconds") if curve and getattr(recipe, each) is not None]
     if changed:
-        why = "all its models are scored once, after their last step" if curve else "each label has as many examples"
+        why = (
+            "all its models are evaluated once, after their last step"
+            if curve
+            else "all labels have the same number of examples"
+        )
         raise BadSetting(f"{changed[0]} does not apply with {name}: {why}; leave it out")
 
 
@@ -423,10 +434,10 @@ def language_modelling_recipe(recipe: FinetuneRecipe) -> TrainRecipe:
         if each.name not in LM_TRAINING_SETTINGS and getattr(training, each.name) != getattr(usual, each.name)
     ]
     if changed:
-        raise BadSetting(f"{changed[0]} does not apply to task lm, which learns from text; leave it out")
+        raise BadSetting(f"{changed[0]} does not apply to task lm, which trains on text; leave it out")
     if recipe.validation_share is None:
         given = " ".join(recipe.validation)
-        raise BadSetting(f"validation is {given}, and task lm holds out a share of its text; give a number")
+        raise BadSetting(f"validation is {given}, but task lm holds out a fraction of its text; give a number")
     shared = {name: getattr(training, name) for name in LM_TRAINING_SETTINGS}
     values = {name: value for name, value in shared.items() if value != getattr(usual, name)}
     return build_train_recipe(

@@ -81,10 +81,10 @@ class PromptRecipe:
             for name, usual in (("calibrate", False), ("normalize", "none")):
                 if getattr(self, name) != usual:
                     raise BadSetting(
-                        f"{name} is for answers by likelihood, and answer is generate; leave one of them out"
+                        f"{name} is for answers by likelihood, but answer is generate; leave one of them out"
                     )
         elif self.max_tokens != PromptRecipe.max_tokens:
-            raise BadSetting(f"max_tokens is {self.max_tokens}, and nothing is generated; pass --answer generate")
+            raise BadSetting(f"max_tokens is {self.max_tokens}, but nothing is generated; pass --answer generate")
         if self.raw and self.system is not None:
             raise BadSetting("raw text has no system message; leave raw or system out")
 

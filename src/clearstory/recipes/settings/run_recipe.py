@@ -90,7 +90,7 @@ def check_no_standard_input(sources: Iterable[str]) -> None:
     """Raise BadSetting for `-`: the text of a run is read again when the run is resumed."""
     if "-" in sources:
         raise BadSetting(
-            "a run is resumed from its text, which standard input cannot give twice; save it to a file first: "
+            "a resumed run reads its text again, which is not possible from standard input; save it to a file first: "
             "COMMAND > text.txt"
         )
 
@@ -112,8 +112,8 @@ def check_same_settings(
         unset = now == defaults.get(key) and (is_resolved(key) or not recipe.sources)
         if key not in CHANGEABLE_ON_RESUME and before != now and not unset:
             raise CheckpointMismatch(
-                f"the run in {folder} was made with {key} {format_setting(before)}, and now it is "
-                f"{format_setting(now)}; resume with the settings it was made with, or choose another --out"
+                f"the run in {folder} was started with {key} {format_setting(before)}, but now it is "
+                f"{format_setting(now)}; resume with the original settings, or choose another --out"
             )
 
 

@@ -237,12 +237,12 @@ def check_output_path(path: str | Path | None, key: str = "out") -> None:
 
 TYPE_DESCRIPTIONS: dict[Any, str] = {
     bool: "true or false",
-    int: "a whole number (300k, 3M and 1.5B are understood)",
+    int: "an integer (300k, 3M and 1.5B are accepted)",
     float: "a number",
     str: "text",
     tuple: "a list",
     Path: "a path",
-    dict: "a table of keys and values",
+    dict: "a mapping of keys to values",
 }
 
 
@@ -251,7 +251,7 @@ def quote_value(value: Any) -> str:
     try:
         text = f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)
     except ValueError:  # an integer of more than 4,300 digits
-        return "a number of thousands of digits"
+        return "a number with thousands of digits"
     return text if len(text) <= 200 else f"{text[:100]} … {text[-60:]}"
 
 

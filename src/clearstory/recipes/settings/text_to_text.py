@@ -33,18 +33,18 @@ def check_text_to_text_settings(recipe: FinetuneRecipe) -> None:
         sections = (recipe.text_to_text, recipe.distillation)
         changed = [each.name for own in sections for each in fields(own) if getattr(own, each.name) != each.default]
         if changed:
-            raise BadSetting(f"{changed[0]} is for tasks {tasks}, and task is {recipe.task}; leave it out")
+            raise BadSetting(f"{changed[0]} is for tasks {tasks}, but task is {recipe.task}; leave it out")
         if recipe.truncate in SIDES:
             raise BadSetting(
-                f"truncate is {recipe.truncate}, and texts of task {recipe.task} are no sources; give left or right"
+                f"truncate is {recipe.truncate}, but task {recipe.task} has no sources; give left or right"
             )
         if recipe.task not in ("chat", "lm", "choose") and len(recipe.validation) > 1:
             raise BadSetting(f"validation has {len(recipe.validation)} files; give one for task {recipe.task}")
         return
     if recipe.truncate is not None and recipe.truncate not in SIDES:
         raise BadSetting(
-            f"truncate is {recipe.truncate}, and task {recipe.task} has a source and a target; give "
-            f"{' or '.join(SIDES)}, which cut the source alone"
+            f"truncate is {recipe.truncate}, but task {recipe.task} has a source and a target; give "
+            f"{' or '.join(SIDES)}, which truncate only the source"
         )
     usual = type(recipe)()
     given = {
@@ -58,5 +58,5 @@ def check_text_to_text_settings(recipe: FinetuneRecipe) -> None:
     }
     if name := next((name for name, is_given in given.items() if is_given), None):
         raise BadSetting(
-            f"{name} is for labels, and task {recipe.task} trains a model that generates text; leave it out"
+            f"{name} is for labels, but task {recipe.task} trains a model that generates text; leave it out"
         )

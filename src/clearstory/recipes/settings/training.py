@@ -76,7 +76,7 @@ class TrainRecipe:
         if self.init is None:
             if self.lora.rank:
                 raise BadSetting(
-                    f"lora.rank is {self.lora.rank}, and LoRA adapts an existing model; name one with --init"
+                    f"lora.rank is {self.lora.rank}, but LoRA adapts an existing model; give one with --init"
                 )
             return
         for name, value, default in (
@@ -87,7 +87,7 @@ class TrainRecipe:
         ):
             if value != default:
                 raise BadSetting(
-                    f"{name} describes a new model, and init continues {self.init} unchanged; give one of them"
+                    f"{name} is for a new model, but init continues training {self.init}; give one of them"
                 )
         if not self.lora.rank and self.lora != LoRASettings():
             raise BadSetting(

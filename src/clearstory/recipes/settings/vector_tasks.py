@@ -51,7 +51,7 @@ def vector_tasks(tasks: Iterable[str], sources: Iterable[str]) -> tuple[VectorTa
         else:
             source = word
         if kind not in VECTOR_TASKS:
-            raise BadSetting(f"task is {', '.join(tasks)}; {kind} is measured by itself, without tasks of vectors")
+            raise BadSetting(f"task is {', '.join(tasks)}; {kind} cannot be combined with tasks that compare vectors")
         if source:
             found.append(VectorTask(kind, source))
     if not found:
@@ -64,7 +64,7 @@ def check_task(task: str) -> str:
     kind, separator, _ = task.partition(":")
     known = ("text", *LABELED_TASKS, *VECTOR_TASKS, HARNESS, PROBES)
     if kind not in known:
-        raise UnknownName(f"there is no task called '{kind[:60]}'; {nearest(kind, known)}")
+        raise UnknownName(f"unknown task '{kind[:60]}'; {nearest(kind, known)}")
     if kind == HARNESS:
         raise BadSetting(f"task is {task[:60]!r}; name the task after a colon, such as {HARNESS}:arc_easy")
     if separator and kind not in VECTOR_TASKS:

@@ -89,7 +89,7 @@ def mean_of_files(files: list[Path]) -> dict[str, Tensor]:
         try:
             tensors = load_file(file)
         except Exception as error:
-            raise CorruptFile(f"{file} cannot be read ({error}); delete it, and the others are averaged") from None
+            raise CorruptFile(f"{file} cannot be read ({error}); delete it to average the others") from None
         for name, tensor in tensors.items():
             if count == 1 or not tensor.dtype.is_floating_point:
                 means[f"model.{name}"] = tensor.double() if tensor.dtype.is_floating_point else tensor

@@ -57,7 +57,7 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
         raise BadSetting(f"the run would overwrite its initial model {folder}; choose another --out")
     opened = open_model(path)
     if opened.tokenizer is None:
-        raise BadInput(f"{folder} has no tokenizer.json, so text cannot become tokens; put the model's own there")
+        raise BadInput(f"{folder} has no tokenizer.json, so text cannot be tokenized; add the model's own")
     model, config = opened.model, opened.model.config
     if has_capability(model, Capability.COUNT_FITTED):
         raise CannotDo(
@@ -69,8 +69,8 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
         )
     if has_capability(model, Capability.CLASSIFIER):
         raise CannotDo(
-            f"{folder} has a classification head and is no language model; use clearstory finetune, or train its base "
-            "model"
+            f"{folder} has a classification head and is not a language model; use clearstory finetune, or train its "
+            "base model"
         )
     fingerprint = weights_fingerprint(model)
     model = model.to(recipe.training.device)
@@ -80,8 +80,7 @@ def load_initial_model(recipe: TrainRecipe) -> InitialModel:
         return InitialModel(model, opened.tokenizer, opened.card, None, fingerprint, summary, generation_config)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise BadSetting(
-            f"{folder} is an adapter, and an adapter cannot be based on another; merge it first: "
-            f"clearstory convert {path} FOLDER"
+            f"{folder} is an adapter, and adapters cannot be stacked; merge it first: clearstory convert {path} FOLDER"
         )
     lora = recipe.lora
     model = adapt(

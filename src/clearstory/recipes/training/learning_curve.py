@@ -69,7 +69,7 @@ def compare_with_reference(points: list[tuple[float, float]], band: Band | None)
     index = min(comparable, key=lambda index: abs(band.x[index] - tokens))
     low, high = band.low[index], band.high[index]
     if bits > high + 0.02:
-        return f"{bits:.3f} bits per byte, above the {low:.3f} to {high:.3f} of reference runs after as many tokens"
+        return f"{bits:.3f} bits per byte, above the {low:.3f} to {high:.3f} of reference runs at the same token count"
     if bits < low - 0.02:
-        return f"{bits:.3f} bits per byte, below the {low:.3f} to {high:.3f} of reference runs after as many tokens"
-    return f"{bits:.3f} bits per byte, within the {low:.3f} to {high:.3f} of reference runs after as many tokens"
+        return f"{bits:.3f} bits per byte, below the {low:.3f} to {high:.3f} of reference runs at the same token count"
+    return f"{bits:.3f} bits per byte, within the {low:.3f} to {high:.3f} of reference runs at the same token count"

@@ -95,12 +95,12 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
         supported = " and ".join(name for name in OBJECTIVES if objective_spec(name).label_smoothing)
         raise BadSetting(
             f"training.label_smoothing is {recipe.training.label_smoothing:g} and the objective {recipe.objective}, "
-            f"which has none; it is for {supported}"
+            f"which does not support it; it is for {supported}"
         )
     if not objective.generates and recipe.training.sample_steps:
         raise BadSetting(
-            f"training.sample_steps is {recipe.training.sample_steps}, and an encoder generates no text; leave it out, "
-            "and try the trained model with: clearstory fill-mask"
+            f"training.sample_steps is {recipe.training.sample_steps}, but an encoder does not generate text; leave "
+            "it out, and try the trained model with: clearstory fill-mask"
         )
     if initial is None:
         overrides = {**objective.model_defaults, **recipe.model.overrides}
@@ -174,8 +174,8 @@ def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> 
     datasets = corpus.encode(tokenizer, sentences=objective_spec(recipe.objective).sentences)
     if recipe.data.validation and not len(datasets["validation"]):
         raise BadSetting(
-            f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty; give a "
-            "larger share, or 0 to train on all of the text and keep the last weights"
+            f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty; give "
+            "a larger fraction, or 0 to train on the whole text and keep the last weights"
         )
     settings = recipe.training
     reads_pairs = settings.sample_steps and objective_spec(recipe.objective).architectures == ("encoder-decoder",)
@@ -316,8 +316,8 @@ def build_model(
         model = build(config, seed=settings.seed, initialization=settings.initialization, device=device)
     if settings.context is not None and model.context is not None and settings.context > model.context:
         raise BadSetting(
-            f"training.context is {settings.context:,} and model.context {model.context:,}; "
-            "a model cannot be trained on longer sequences than it can read"
+            f"training.context is {settings.context:,} and model.context {model.context:,}; a model cannot be trained "
+            "on sequences longer than its context"
         )
     return recipe, model
 
@@ -368,7 +368,7 @@ def describe_run(
     note = corpus.note
     if isinstance(trainer, Trainer) and (omitted := getattr(trainer.batches, "left_out", 0)):
         sentence = (
-            f"{omitted:,} pairs with a side of more than {trainer.context:,} tokens are left out; "
+            f"{omitted:,} pairs with a source or target of more than {trainer.context:,} tokens are dropped; "
             "--training.context and --model.context set the limit"
         )
         note = "; ".join(filter(None, (note, sentence)))
@@ -403,8 +403,8 @@ def held_out_note(recipe: TrainRecipe, datasets: Mapping[str, TokenDataset], mod
     if not has_capability(model, Capability.COUNT_FITTED):
         return None
     return (
-        f"{held_out:,} of {total:,} tokens are held out for the validation score and not learned; "
-        "--data.validation 0 learns from all of them"
+        f"{held_out:,} of {total:,} tokens are held out for validation and not trained on; --data.validation 0 trains "
+        "on all of them"
     )
 
 

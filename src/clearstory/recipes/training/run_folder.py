@@ -126,10 +126,10 @@ def open_run_folder(recipe: RecipeT) -> tuple[RunFolder, RecipeT]:
         return folder, recipe.resumed(read_yaml(folder.config_file), path)
     if not recipe.sources:
         what = "text to train" if recipe.command == "train" else "data to fine-tune"
-        raise BadSetting(f"there is no {what} on; name files or folders")
+        raise BadSetting(f"there is no {what} on; give files or folders")
     if has_files(path) and not recipe.overwrite:
         what = "a run" if folder.exists else "files"
-        raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces what is there")
+        raise FolderExists(f"{path} already has {what}; --resume continues a run, --overwrite replaces the contents")
     return folder, with_out(recipe, path)
 
 
@@ -155,7 +155,7 @@ def check_no_file_in_path(folder: Path) -> None:
     """Raises FolderExists where a file has the name of the folder or of one of its parents."""
     for path in (folder, *folder.parents):
         if path.is_file():
-            raise FolderExists(f"{path} is a file, and {folder} is to be a folder; choose another --out")
+            raise FolderExists(f"{path} is a file, but {folder} must be a folder; choose another --out")
 
 
 def write_run_settings(

@@ -89,7 +89,7 @@ def plan_steps_by_time(run: TrainingRun) -> float | None:
         limit = f"{cpu_seconds:g} CPU seconds" if minutes is None else f"{minutes:g} minutes"
         step = f", which takes {step_seconds:.2g} s," if step_seconds else ""
         raise BadSetting(
-            f"the time limit of {limit} is over before the first step{step} and {budget.reserve:.2g} s of final "
+            f"the time limit of {limit} is too short for the first step{step} and {budget.reserve:.2g} s of final "
             "evaluation; give more time, or a smaller model"
         )
     if not fits:

@@ -28,7 +28,8 @@ def encode_tagged(sentences: Sequence[TaggedSentence], tokenizer: Tokenizer) -> 
     """The sentences with the ids of their words. Raises BadSetting for a tokenizer that does not split by words."""
     if tokenizer.kind != "words" or tokenizer.unk_token_id is None or tokenizer.eos_token_id is None:
         raise BadSetting(
-            f"model.learn is tags, which belong to words, and the tokenizer is {tokenizer.kind}; set tokenizer to words"
+            f"model.learn is tags, which needs words as tokens, but the tokenizer is {tokenizer.kind}; set tokenizer "
+            "to words"
         )
     ids = tokenizer.encode_batch([sentence.text for sentence in sentences])
     return TaggedText(sentences, ids, tokenizer.unk_token_id, tokenizer.eos_token_id)

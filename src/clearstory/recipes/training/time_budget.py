@@ -124,7 +124,8 @@ def should_compile(
         if setting == "on" or worthwhile:
             slower = "training is slower" if gpu else "a small model trains up to 17 % slower"
             return False, (
-                f"there is no C++ compiler, so steps run uncompiled and {slower}; install g++ or clang to change that"
+                f"there is no C++ compiler, so steps run uncompiled and {slower}; install g++ or clang to use "
+                "torch.compile"
             )
         return False, None
     return setting == "on" or worthwhile, None

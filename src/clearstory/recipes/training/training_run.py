@@ -198,7 +198,7 @@ class TrainingRun:
         if self.metrics is None or not self.metrics.changed:
             return []
         path = self.metrics.path
-        return [f"{path} has changed since the checkpoint was saved; the records that can be read are kept"]
+        return [f"{path} has changed since the checkpoint was saved; only its readable records are kept"]
 
     def close(self) -> None:
         """Close metrics.jsonl."""
@@ -381,5 +381,5 @@ class TrainingRun:
         except (KeyError, TypeError, ValueError) as reason:
             raise CorruptFile(
                 f"the checkpoint of step {saved.step:,} in {self.folder.path} has invalid values ({reason!r}); delete "
-                "it, and the run resumes from the one before"
+                "it to resume from the previous one"
             ) from None

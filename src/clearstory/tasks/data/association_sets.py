@@ -74,12 +74,12 @@ def read_association_sets(path: str | Path) -> AssociationSets:
             raise BadInput(f"{path}: the {role} set {each.name[:60]!r} is empty; give it words")
         twice = next((a for a, b in pairwise(sorted(each.words)) if a == b), None)
         if twice is not None:
-            raise BadInput(f"{path}: {twice[:60]!r} is twice in the {role} set {each.name[:60]!r}; give it once")
+            raise BadInput(f"{path}: {twice[:60]!r} appears twice in the {role} set {each.name[:60]!r}; give it once")
     first, second, third, fourth = (each for role in ROLES for kind, each in found if kind == role)
     if len(first.words) != len(second.words):
         raise BadInput(
             f"{path}: the target sets have different sizes, {first.name[:60]!r} {len(first.words):,} and "
-            f"{second.name[:60]!r} {len(second.words):,}; give them equally many words"
+            f"{second.name[:60]!r} {len(second.words):,}; give both the same number of words"
         )
     return AssociationSets((first, second), (third, fourth))
 
@@ -91,7 +91,9 @@ def _read_text(path: Path) -> list[tuple[str, WordSet]]:
         if line.startswith(":"):
             role, _, name = line[1:].strip().partition(" ")
             if role.rstrip("s").lower() not in ROLES or not name:
-                raise BadInput(f"{path}, line {number:,} is {line.strip()[:60]!r}, which begins no set; {WAY_OUT}")
+                raise BadInput(
+                    f"{path}, line {number:,} is {line.strip()[:60]!r}, which does not start a set; {WAY_OUT}"
+                )
             found.append((role.rstrip("s").lower(), name.strip(), []))
         elif line.strip():
             if not found:
@@ -119,5 +121,5 @@ def _read_json(path: Path) -> list[tuple[str, WordSet]]:
 def _word_set(path: Path, name: str, words: Any) -> WordSet:
     """A set of a JSON file. Raises BadInput for other than a list of words."""
     if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
-        raise BadInput(f"{path}: the set {name[:60]!r} is no list of words; {WAY_OUT}")
+        raise BadInput(f"{path}: the set {name[:60]!r} is not a list of words; {WAY_OUT}")
     return WordSet(name, tuple(word.strip() for word in words))

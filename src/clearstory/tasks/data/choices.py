@@ -181,4 +181,4 @@ def find_answer(value: Any, choices: Sequence[str], labels: Sequence[str], locat
     if 0 <= letter < len(choices):
         return letter
     known = ", ".join(repr(each[:30]) for each in (labels or choices))
-    raise BadInput(f"{location}: the answer {text[:40]!r} is none of the choices ({known}); correct it")
+    raise BadInput(f"{location}: the answer {text[:40]!r} is not one of the choices ({known}); correct it")

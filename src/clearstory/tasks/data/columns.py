@@ -109,8 +109,8 @@ def choose_column(table: RecordTable, name: str, flag: str) -> str:
         return same[0]
     if not table.has_header:
         raise BadInput(
-            f"{table.name} has no column {name!r}: its first line is no header; name one of its "
-            f"{len(table.columns)} columns by its number, such as {flag} {len(table.columns)}"
+            f"{table.name} has no column {name!r}: its first line is not a header; give one of its "
+            f"{len(table.columns)} columns by number, such as {flag} {len(table.columns)}"
         )
     known = table.listed_columns
     close = nearest(name, table.columns)

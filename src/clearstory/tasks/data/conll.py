@@ -174,12 +174,12 @@ def _choose_columns(
         named = [names.index(name) for name in WORD_COLUMNS if name in names]
         word = named[0] if named else left[0] if left else 0
     if word == tag:
-        raise BadInput(f"{path}: column {tag + 1} is named for the words and for the tags; name two columns")
+        raise BadInput(f"{path}: column {tag + 1} is given for the words and for the tags; give two different columns")
     distinct = set(columns[tag])
     if settings.label_column is None and len(distinct) > 20 and len(distinct) * 3 > len(columns[tag]):
         raise BadInput(
-            f"{path} has {len(distinct):,} different values in column {tag + 1} for {len(columns[tag]):,} words: those "
-            f"are no tags; name the column of the tags, from 1 to {width}, with --label-column"
+            f"{path} has {len(distinct):,} different values in column {tag + 1} for {len(columns[tag]):,} words, too "
+            f"many for tags; give the column of the tags, from 1 to {width}, with --label-column"
         )
     return word, tag
 

@@ -53,7 +53,7 @@ def read_conversations(
     table = read_table(find_data_files(sources, settings.reading, (*RECORD_FILES, ".txt")), settings, notes)
     if not table.has_header:
         raise BadInput(
-            f"{table.name} has no names of columns, so what is asked and answered is not known; name them "
+            f"{table.name} has no column names, so prompts and answers are unknown; name the columns "
             f"{PROMPTS[0]!r} and 'completion'"
         )
     split = find_split_column(table, settings)

@@ -187,12 +187,12 @@ def _labeled_records(table: RecordTable, columns: TextColumns, names: Labels, no
         if len(parts) > 1 and all(unlabeled(record) for record in records if record.part == part)
     ]
     if dropped:
-        notes.append(f"the {' and '.join(dropped)} part has no labels and is left out")
+        notes.append(f"the {' and '.join(dropped)} split has no labels and is ignored")
     records = [record for record in records if record.part not in dropped]
     kept = [record for record in records if not is_unknown(record)]
     if len(kept) < len(records):
         mark = "-" if agreed else "-1"
-        notes.append(f"{len(records) - len(kept):,} texts with {mark} in place of a label are left out")
+        notes.append(f"{len(records) - len(kept):,} texts with {mark} in place of a label are ignored")
     return kept
 
 
@@ -236,8 +236,8 @@ def _with_values(examples: Sequence[LabeledText], values: Sequence[object]) -> t
         number = as_number(value)
         if number is None:
             raise BadInput(
-                f"{example.location}: the value is {str(value)[:40]!r}, not a number as others are; correct it, or use "
-                "--problem single for labels"
+                f"{example.location}: the value is {str(value)[:40]!r}, not a number like the others; correct it, or "
+                "use --problem single for labels"
             )
         found.append(replace(example, value=number))
     return tuple(found)
@@ -247,8 +247,8 @@ def _check_repeated(names: Labels, resolved: Sequence[Labels], table: RecordTabl
     """Raise BadInput where nearly every text has another label, so that the column has no labels."""
     if len(resolved) > 20 and len(names) * 2 > len(resolved) and columns.labels[0] not in table.class_names:
         raise BadInput(
-            f"{table.name} has {len(names):,} different values in {columns.labels[0]!r} for {len(resolved):,} texts: "
-            "those are no labels; choose another column with --label-column, or --problem regression for numbers"
+            f"{table.name} has {len(names):,} different values in {columns.labels[0]!r} for {len(resolved):,} texts, "
+            "too many for labels; choose another column with --label-column, or --problem regression for numbers"
         )
 
 
@@ -280,7 +280,7 @@ def _from_label_folders(
     found = resolve_names([(each.location, each.labels) for each in examples], names, "--labels")
     examples = [replace(example, labels=labels) for example, labels in zip(examples, found, strict=True)]
     described = [f"a file for each text, the names of {len(names)} folders are its labels"]
-    described += [f"{left_out:,} files of the folder {UNSUPERVISED} have no label and are left out"] if left_out else []
+    described += [f"{left_out:,} files of the folder {UNSUPERVISED} have no label and are ignored"] if left_out else []
     return LabeledData(tuple(examples), names, "single", tuple(described))
 
 

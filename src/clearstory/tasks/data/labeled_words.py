@@ -235,9 +235,9 @@ def _finish(read: _TaggedRead, settings: LabelSettings, known: Sequence[str] | N
         raise BadInput("the data has no words; give a file with words and tags")
     notes = list(read.notes)
     if read.empty_words:
-        notes.append(f"{read.empty_words:,} tag{'s' * (read.empty_words != 1)} without a word left out")
+        notes.append(f"{read.empty_words:,} tag{'s' * (read.empty_words != 1)} without a word ignored")
     if read.extended_spans:
-        notes.append(f"{read.extended_spans:,} spans that begin or end within a word became whole words")
+        notes.append(f"{read.extended_spans:,} spans that begin or end within a word were extended to whole words")
     names = read_label_names(settings.labels) or read.names
     distinct = {tag for file in read.files for sentence in file for tag in sentence.tags}
     files = read.files
@@ -247,7 +247,7 @@ def _finish(read: _TaggedRead, settings: LabelSettings, known: Sequence[str] | N
         for file in files:
             _check_known(file, names, "--labels" if settings.labels else "the data set")
     elif all(tag.isdecimal() for tag in distinct):
-        notes.append("tags are ids without names, each scored for itself; name them with --labels")
+        notes.append("tags are ids without names and are evaluated separately; name them with --labels")
     distinct = {tag for file in files for sentence in file for tag in sentence.tags}
     chunks = marks_chunks(tag for file in files for sentence in file for tag in sentence.tags)
     chunks = chunks or (distinct == {OUTSIDE} and is_chunk_scheme(known or names))

@@ -45,12 +45,12 @@ def check_types(values: Sequence[Located], column: str) -> None:
             isinstance(value, list) and any(isinstance(each, list | dict) for each in value)
         ):
             raise BadInput(
-                f"{location}: {column!r} is no label ({json.dumps(value)[:40]}); give a name, an id or a list"
+                f"{location}: {column!r} is not a label ({json.dumps(value)[:40]}); give a name, an id or a list"
             )
         kinds.setdefault(kind, location)
         if len(kinds) > 1:
             (first, where), (other, here) = kinds.items()
-            raise BadInput(f"{here}: {column!r} is {other}, and {first} in {where}; write all labels in one way")
+            raise BadInput(f"{here}: {column!r} is {other}, and {first} in {where}; write all labels in the same form")
 
 
 def check_numbers(values: Sequence[Located], column: str) -> None:
@@ -138,7 +138,7 @@ def read_label_names(labels: str | None) -> Labels:
         path = expand_home(labels)
         if not path.is_file():
             raise BadSetting(
-                f"--labels is {labels!r}, neither a file nor names joined by commas, such as negative,positive"
+                f"--labels is {labels!r}, neither a file nor names separated by commas, such as negative,positive"
             )
         names = names_of_file(path)
     else:

@@ -60,7 +60,7 @@ def pair_settings(settings: LabelSettings) -> ReadSettings:
     }
     if name := next((name for name, value in given.items() if value is not None), None):
         raise BadSetting(
-            f"{name} is for labels, and pairs have a source (--text-column) and a target (--pair-column); leave it out"
+            f"{name} is for labels, but pairs have a source (--text-column) and a target (--pair-column); leave it out"
         )
     usual = ReadSettings()
     return ReadSettings(

@@ -183,7 +183,7 @@ def _rows(file: DataFile, rows: Iterator[Row], settings: LabelSettings) -> Recor
         if len(fields) != len(names):
             raise BadInput(
                 f"{path}, line {number:,} has {len(fields)} column{'s' * (len(fields) != 1)}, and line {first[0]:,} "
-                f"has {len(names)}; complete the row, or quote a field that has the separator in it"
+                f"has {len(names)}; complete the row, or quote fields that contain the separator"
             )
         records.append(LabelRecord(f"{path}, line {number:,}", file.part, dict(zip(names, fields, strict=True))))
     return RecordTable(names, records, has_header, name=str(path))

@@ -106,7 +106,7 @@ def read_similarity(
     if _has_entailment(table, columns, settings):
         examples = _from_entailment(table, records, columns, settings)
         columns = replace(columns, score=None)
-        described.append(f"{len(examples):,} entailed pairs; contradictions are negatives, neutral pairs are left out")
+        described.append(f"{len(examples):,} entailed pairs; contradictions are negatives, neutral pairs are ignored")
     else:
         examples = [each for record in records for each in _from_record(record, columns)]
     if not examples:
@@ -128,7 +128,7 @@ def read_analogies(path: str | Path) -> list[Analogy]:
     """
     path = expand_home(path)
     if not path.is_file():
-        raise BadInput(f"there is no file {path}; give a file of analogies, four words on a line")
+        raise BadInput(f"there is no file {path}; give a file of analogies, four words per line")
     found: list[Analogy] = []
     section, empty = "", 0  # the line of a section that has no analogies yet
     for number, line in enumerate(read_lines(path), start=1):
@@ -147,11 +147,9 @@ def read_analogies(path: str | Path) -> list[Analogy]:
             empty = 0
             found.append(Analogy(first, second, third, fourth, section, f"{path}, line {number:,}"))
     if empty:
-        raise BadInput(
-            f"{path}, line {empty:,}: the section {section[:60]!r} has no analogies; give it some, or remove it"
-        )
+        raise BadInput(f"{path}, line {empty:,}: the section {section[:60]!r} has no analogies; add some, or remove it")
     if not found:
-        raise BadInput(f"{path} is empty; give a file of analogies, four words on a line")
+        raise BadInput(f"{path} is empty; give a file of analogies, four words per line")
     return found
 
 
@@ -195,7 +193,7 @@ def _choose_columns(table: RecordTable, settings: LabelSettings) -> SimilarityCo
         if len(texts) != needed and not (len(texts) == 3 and needed == 2 and negative is None and not table.has_header):
             known = table.listed_columns
             raise BadInput(
-                f"{table.name} has no two columns that are known as pairs of texts, only {known}; name them with "
+                f"{table.name} has no two columns that are recognized as pairs of texts, only {known}; name them with "
                 "--text-column and --pair-column (texts with labels are for --task classify)"
             )
         anchor = anchor or texts.pop(0)

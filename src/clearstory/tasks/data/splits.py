@@ -58,18 +58,18 @@ def split_data(
             held_out[name] = wanted
         elif parts.get(name):
             held_out[name] = replace(data, examples=tuple(parts[name]), name=f"the {name} part of {data.name}")
-            notes.append(f"{len(parts[name]):,} examples for {name} are those that the data names")
+            notes.append(f"{len(parts[name]):,} examples for {name} are those of the data's own split")
         elif wanted:
             train, taken = _hold_out(replace(data, examples=train), wanted, seed, name)
             held_out[name] = replace(data, examples=taken, name=f"the {name} share of {data.name}")
-            alike = ", of each label alike" if data.kind in ("single", "multi") else ""
+            alike = ", stratified by label" if data.kind in ("single", "multi") else ""
             notes.append(f"{len(taken):,} of {len(data):,} examples held out for {name}{alike}")
         else:
             held_out[name] = None
     train, dropped = _without_texts(train, [each for each in held_out.values() if each is not None])
     if dropped:
         plural = "s are" if dropped > 1 else " is"
-        notes.append(f"{dropped:,} training example{plural} held out too, and left out of training")
+        notes.append(f"{dropped:,} training example{plural} also held out, and removed from training")
     training = replace(data, examples=train)
     check_training(training)
     notes += _rare_labels(training)
@@ -81,7 +81,9 @@ def split_data(
 def check_training(data: LabeledData[Example]) -> None:
     """Raise BadInput for training data with no examples or with one label only, and for one number only."""
     if not data.examples:
-        raise BadInput(f"no example of {data.name} is left for training; give more, or a smaller share for validation")
+        raise BadInput(
+            f"no example of {data.name} is left for training; give more, or a smaller fraction for validation"
+        )
     if data.kind == "regression":
         values = {example.value for example in data.examples if isinstance(example, LabeledText)}
         if len(values) < 2:
@@ -129,7 +131,9 @@ def few_per_label(data: LabeledData[Example], k: int, seed: int = 0) -> LabeledD
     rng = random.Random(f"{seed} few")
     if data.kind not in ("single", "multi"):
         if len(data) < k:
-            raise BadInput(f"{data.name} has {len(data):,} examples, fewer than {k}; give more or draw fewer")
+            raise BadInput(
+                f"{data.name} has {len(data):,} examples, fewer than {k}; give more data or a smaller number"
+            )
         chosen = set(rng.sample(range(len(data)), k))
     else:
         chosen = set()
@@ -141,7 +145,7 @@ def few_per_label(data: LabeledData[Example], k: int, seed: int = 0) -> LabeledD
             if len(by_label[label]) < k:
                 raise BadInput(
                     f"{data.name} has {len(by_label[label])} example{'s' * (len(by_label[label]) != 1)} of the label "
-                    f"{label!r}, fewer than {k}; give more or draw fewer"
+                    f"{label!r}, fewer than {k}; give more data or a smaller number"
                 )
             chosen |= set(rng.sample(by_label[label], k))
     return replace(data, examples=tuple(data.examples[index] for index in sorted(chosen)))
@@ -163,8 +167,8 @@ def draw_examples(data: LabeledData[Example], n: int, seed: int = 0) -> LabeledD
     if not max(1, len(present)) <= n <= len(data):
         labels = f" of {len(present)} labels" if single else ""
         raise BadSetting(
-            f"{n:,} examples are to be drawn, and {data.name} has {len(data):,} for training{labels}; draw at least "
-            f"one of each label and at most all"
+            f"{n:,} examples are to be sampled, but {data.name} has {len(data):,} for training{labels}; sample at "
+            "least one per label and at most all"
         )
     order = random.Random(f"{seed} draw").sample(range(len(data)), len(data))
     sizes = Counter(labels_of(example)[0] if single else "" for example in data.examples)
@@ -204,7 +208,7 @@ def _hold_out(
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Examples left for training, and those held out: of each stratum the share, whole groups of one text."""
     if not 0 < share < 1:
-        raise BadSetting(f"the share for {name} is {share}; it is above 0 and below 1, such as 0.1, or a file")
+        raise BadSetting(f"the fraction for {name} is {share}; it must be above 0 and below 1, such as 0.1, or a file")
     keys_of = _group_keys(data.examples)
     groups: dict[str, list[Example]] = defaultdict(list)
     for example, key in zip(data.examples, keys_of, strict=True):
@@ -297,7 +301,7 @@ def _with_labels_of(
     if held_out.kind != training.kind:
         raise BadInput(
             f"{held_out.name} has {_DESCRIBED[held_out.kind]}, and {training.name} has {_DESCRIBED[training.kind]}; "
-            "give data of one kind, or say which with --problem"
+            "give data of one kind, or choose one with --problem"
         )
     counts = Counter(label for example in training.examples for label in set(labels_of(example)))
     for example in held_out.examples:
@@ -305,8 +309,8 @@ def _with_labels_of(
         if unseen is not None and unseen not in training.label_names:
             known = ", ".join(training.label_names[:12])
             raise BadInput(
-                f"{example.location}: the label {unseen[:40]!r} is never seen in training ({known}); give "
-                "training examples of it, or correct it"
+                f"{example.location}: the label {unseen[:40]!r} does not occur in training ({known}); give training "
+                "examples of it, or correct it"
             )
     present = {label for example in held_out.examples for label in labels_of(example)}
     missing = [label for label in training.label_names if label not in present and counts[label]]

@@ -52,7 +52,7 @@ def choose_text_columns(table: RecordTable, settings: LabelSettings) -> TextColu
         raise _without_labels(table, text, pair)
     if text is None or text in labels:
         raise BadInput(
-            f"{table.name} has no column with texts beside the label {labels[0]!r}; name it with --text-column"
+            f"{table.name} has no column with texts besides the label {labels[0]!r}; name it with --text-column"
         )
     return TextColumns(text, pair, labels, split)
 

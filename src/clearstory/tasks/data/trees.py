@@ -71,18 +71,18 @@ def parse_tree(line: str, location: str = "the tree") -> list[tuple[str, str]]:
             after_bracket = True
         elif after_bracket:
             if piece not in FINE:
-                raise BadInput(f"{location}: {piece[:20]!r} is no label of a tree; labels are 0, 1, 2, 3 and 4")
+                raise BadInput(f"{location}: {piece[:20]!r} is not a label of a tree; labels are 0, 1, 2, 3 and 4")
             open_nodes.append((piece, []))
             after_bracket = False
         elif piece == ")":
             if not open_nodes or not open_nodes[-1][1]:
-                raise BadInput(f"{location} has a bracket that closes no phrase; give a bracketed tree on each line")
+                raise BadInput(f"{location} has an unmatched closing bracket; give a bracketed tree on each line")
             label, words = open_nodes.pop()
             found.append((label, " ".join(words)))
             if open_nodes:
                 open_nodes[-1][1].append(found[-1][1])
             elif index < len(pieces) - 1:
-                raise BadInput(f"{location} has more after its tree; give one bracketed tree on each line")
+                raise BadInput(f"{location} has text after its tree; give one bracketed tree on each line")
         elif open_nodes:
             open_nodes[-1][1].append(BRACKETS.get(piece, piece))
         else:

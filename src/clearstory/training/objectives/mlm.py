@@ -20,8 +20,8 @@ from clearstory.training.masked_batches import MaskedWindowBatches, SentencePair
 from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSpec, Validation
 
 NO_BITS_PER_BYTE = (
-    "an encoder predicts a token from both of its sides, so the nats of all tokens add up to no probability of the "
-    "text; compare encoders in nats per masked token, or by pseudo-likelihood"
+    "an encoder predicts each token from both sides, so the sum over tokens is not the log-probability of the text; "
+    "compare encoders in nats per masked token, or by pseudo-likelihood"
 )
 """Why an encoder has no bits per byte."""
 
@@ -122,7 +122,7 @@ def check_mlm_head(config: Any, name: str, saved: bool) -> None:
         remedy = "set model.mlm_transform and model.unembed_bias to true"
         if saved:
             remedy = "choose a model that predicts masked tokens, or train a new one: --model bert-mini"
-        raise BadSetting(f"objective is masked language modelling, and {name} has no head for it; {remedy}")
+        raise BadSetting(f"objective is masked language modelling, but {name} has no head for it; {remedy}")
 
 
 def check_both_heads(config: Any, name: str, saved: bool) -> None:
@@ -132,7 +132,7 @@ def check_both_heads(config: Any, name: str, saved: bool) -> None:
         remedy = "set model.pooler to true, or objective to mlm"
         if saved:
             remedy = "set objective to mlm, or train a new one: --model bert-mini"
-        raise BadSetting(f"objective is mlm+nsp, and {name} has no head for next-sentence prediction; {remedy}")
+        raise BadSetting(f"objective is mlm+nsp, but {name} has no head for next-sentence prediction; {remedy}")
 
 
 FILL_MASK = 'clearstory fill-mask {run} "... [MASK] ..."'

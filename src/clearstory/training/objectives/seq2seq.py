@@ -26,8 +26,8 @@ from clearstory.training.objectives.base import LossTerm, LossTerms, ObjectiveSp
 from clearstory.training.settings import TrainingSettings
 
 NO_BITS_PER_BYTE = (
-    "a target is predicted from its source, so its bits say nothing of how well a text is predicted by itself; "
-    "compare in nats per token, or generated text with reference text"
+    "a target is predicted from its source, so its bits are not comparable with those of a language model; compare "
+    "nats per token, or generated text with references"
 )
 """Why targets have no bits per byte."""
 
@@ -122,7 +122,7 @@ class Seq2SeqBatches:
         self.kept: Indices = np.flatnonzero(sizes.max(1, initial=0) <= context)
         self.left_out = len(sizes) - len(self.kept)
         if not len(self.kept):
-            others = f" (of {len(sizes):,}: the others have a side of more than {context:,} tokens)"
+            others = f" (of {len(sizes):,}: the others have a source or target of more than {context:,} tokens)"
             raise BadInput(
                 f"there are 0 pairs{others if self.left_out else ''} to train on; use more, or a larger "
                 "--training.context and --model.context"

@@ -21,8 +21,8 @@ from clearstory.training.objectives.seq2seq import first_source, seq2seq_batch, 
 from clearstory.training.settings import TrainingSettings
 
 NO_BITS_PER_BYTE = (
-    "only the dropped spans are predicted, with the rest of the text in view, so the nats add up to no probability of "
-    "the text; compare in nats per token"
+    "only the dropped spans are predicted, given the rest of the text, so the sum over tokens is not the "
+    "log-probability of the text; compare nats per token"
 )
 """Why dropped spans have no bits per byte."""
 
@@ -65,7 +65,7 @@ class SpanCorruption:
         stateful: bool = False,
         align_documents: bool = False,
     ) -> SpanCorruptionBatches:
-        """Windows with spans dropped."""
+        """Windows with dropped spans."""
         ids = self.decoder_start_token_id, self.eos_token_id, self.sentinel_ids
         return SpanCorruptionBatches(dataset, context, batch_size, seed, *ids)
 
@@ -119,7 +119,7 @@ class SpanCorruptionBatches:
         _, n_spans = corruption(self.window_length)
         if n_spans + 1 > len(sentinel_ids):
             raise BadSetting(
-                f"a window of {self.window_length:,} tokens has {n_spans} spans dropped, and the tokenizer has "
+                f"a window of {self.window_length:,} tokens has {n_spans} dropped spans, but the tokenizer has "
                 f"{len(sentinel_ids)} sentinels; set --training.context to {18 * max(1, len(sentinel_ids) - 1)} or less"
             )
         self.windows = WindowBatches(dataset, self.window_length, batch_size, seed)
@@ -174,7 +174,7 @@ def window_length(context: int) -> int:
     568
     """
     if context < 5:
-        raise BadSetting(f"a context of {context} leaves no room for text and sentinels; set it to 5 or more")
+        raise BadSetting(f"a context of {context} is too short for text and sentinels; set it to 5 or more")
     length = 2
     while True:
         n_dropped, n_spans = corruption(length + 1)
