@@ -16,18 +16,20 @@ class Sampling:
     temperature, top-k, top-p, min-p.
 
     Args:
-        max_tokens: largest number of tokens to generate.
-        temperature: divides the logits; 0 always takes the likeliest token.
-        top_k: keep only the k likeliest tokens; 0 keeps all.
-        top_p: keep the likeliest tokens that together have this probability (Holtzman et al. 2020).
-        min_p: drop tokens less likely than this share of the likeliest (Nguyen et al. 2024).
-        repetition_penalty: divides positive, multiplies negative logits of tokens already there (Keskar et al. 2019).
-        presence_penalty: is subtracted from the logits of tokens that were generated already, between -2 and 2.
-        frequency_penalty: is subtracted as many times as a token was generated already, between -2 and 2.
+        max_tokens: maximum number of tokens to generate.
+        temperature: divides the logits; 0 is greedy.
+        top_k: keep only the k most likely tokens; 0: keep all.
+        top_p: keep the most likely tokens whose probabilities sum to p (nucleus sampling; Holtzman et al. 2020).
+        min_p: drop tokens whose probability is below this fraction of the highest (Nguyen et al. 2024).
+        repetition_penalty: divides positive and multiplies negative logits of tokens in the text so far (Keskar et al.
+            2019).
+        presence_penalty: subtracted from the logits of tokens that were already generated, between -2 and 2.
+        frequency_penalty: subtracted from the logits of generated tokens, times the number of their occurrences,
+            between -2 and 2.
         logit_bias: pairs of a token id and a number from -100 to 100 that is added to its logit.
-        beam: number of beams of beam search; 1 samples or is greedy.
-        length_penalty: beam search ranks by log-probability / length ** length_penalty.
-        stop: strings that end the text; they are not part of it.
+        beam: number of beams of beam search; 1: sampling or greedy search.
+        length_penalty: exponent p of the beam search score log-probability / length ** p.
+        stop: strings at which the text ends, without them.
         seed: seed of the random generator; None for a different text each time.
     """
 
@@ -54,7 +56,7 @@ class Sampling:
                 "distribution"
             )
         if self.top_k < 0:
-            raise BadSetting(f"top_k is {self.top_k}; 0 keeps every token, k keeps the k likeliest")
+            raise BadSetting(f"top_k is {self.top_k}; it must be at least 0: 0 keeps all tokens, k the k most likely")
         if not 0 < self.top_p <= 1:
             raise BadSetting(f"top_p is {self.top_p}; it must be above 0 and at most 1")
         if not 0 <= self.min_p <= 1:
@@ -77,24 +79,27 @@ class Sampling:
 
     @property
     def changes_generated(self) -> bool:
-        """Whether logits of tokens that were generated already are changed."""
+        """Whether logits of already generated tokens are changed."""
         return self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSampling:
-    """How tokens are sampled, where each setting that is not given is the model's own: that of its generation config.
+    """Settings of sampling; those that are not given are the model's own, from its generation config.
 
     Args:
-        max_tokens: largest number of tokens to generate; default: the model's, else 200, and 1024 in a chat.
-        temperature: divides the logits; 0 always takes the likeliest token; default: the model's, else 1.
-        top_k: keep only the k likeliest tokens; 0 keeps all; default: the model's, else 0.
-        top_p: keep the likeliest tokens that together have this probability; default: the model's, else 1.
-        min_p: drop tokens less likely than this share of the likeliest; default: the model's, else 0.
-        repetition_penalty: lowers the logits of tokens already there; default: the model's, else 1, no penalty.
-        presence_penalty: is subtracted from the logits of tokens that were generated already; default: 0.
-        frequency_penalty: is subtracted as many times as a token was generated already; default: 0.
-        stop: strings that end the text; they are not part of it.
+        max_tokens: maximum number of tokens to generate; default: the model's, otherwise 200, or 1024 in a chat.
+        temperature: divides the logits; 0 is greedy; default: the model's, otherwise 1.
+        top_k: keep only the k most likely tokens; 0: keep all; default: the model's, otherwise 0.
+        top_p: keep the most likely tokens whose probabilities sum to p (nucleus sampling); default: the model's,
+            otherwise 1.
+        min_p: drop tokens whose probability is below this fraction of the highest; default: the model's, otherwise 0.
+        repetition_penalty: lowers the logits of tokens in the text so far; 1: no penalty; default: the model's,
+            otherwise 1.
+        presence_penalty: subtracted from the logits of tokens that were already generated; default: 0.
+        frequency_penalty: subtracted from the logits of generated tokens, times the number of their occurrences;
+            default: 0.
+        stop: strings at which the text ends, without them.
         seed: seed of the random generator; default: a different text each time.
     """
 
@@ -120,11 +125,12 @@ class TokenSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOverrides(TokenSampling):
-    """How text is sampled or found by beam search, where each setting that is not given is the model's own.
+    """Settings of sampling and beam search; those that are not given are the model's own.
 
     Args:
-        beam: number of beams of beam search; 1 samples or is greedy; default: the model's, else 1.
-        length_penalty: beam search ranks by log-probability / length ** length_penalty; default: the model's, else 1.
+        beam: number of beams of beam search; 1: sampling or greedy search; default: the model's, otherwise 1.
+        length_penalty: exponent p of the beam search score log-probability / length ** p; default: the model's,
+            otherwise 1.
     """
 
     beam: int | None = None
@@ -134,7 +140,7 @@ class SamplingOverrides(TokenSampling):
 def sampling_of(config: GenerationConfig, given: Mapping[str, Any]) -> Sampling:
     """The sampling settings of a generation config, overridden by those that are given.
 
-    A config that says not to sample means greedy generation or beam search, unless a setting of sampling is given.
+    A config with do_sample=False means greedy or beam search, unless a setting of sampling is given.
 
     >>> sampling_of(GenerationConfig(temperature=0.6, top_p=0.9), {"top_p": 0.5}).temperature
     0.6

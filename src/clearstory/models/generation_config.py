@@ -45,10 +45,10 @@ class GenerationConfig:
 
     Args:
         eos_token_ids: tokens that end a text, each of them.
-        do_sample: False for the likeliest token each time, True for sampling.
+        do_sample: False for greedy search, True for sampling.
         temperature: divides the logits.
-        top_k: number of likeliest tokens to sample from; 0 for all.
-        top_p: probability of the likeliest tokens to sample from.
+        top_k: number of most likely tokens to sample from; 0 for all.
+        top_p: total probability of the most likely tokens to sample from.
         min_p: smallest probability to sample, as a share of the largest.
         repetition_penalty: lowers the logits of tokens already there.
         no_repeat_ngram_size: no n-gram of this length occurs twice; 0 for no such limit.

@@ -39,11 +39,11 @@ class GenerateRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        prompt: start of the text; for a chat model, a message; for an encoder-decoder, the source text; -: read from
-            standard input, as is a pipe if no prompt is given.
-        prompts_file: file with a prompt on each line, or in each record (jsonl, parquet); - for standard input.
-        truncate: left drops the beginning of a prompt that exceeds the context; default: raise an error.
-        ignore_eos: continue after the end-of-text tokens.
+        prompt: start of the text; a message for a chat model; the source text of an encoder-decoder; - for standard
+            input, which is also read if it is a pipe and there is no prompt.
+        prompts_file: file with one prompt per line or record (jsonl, parquet); - for standard input.
+        truncate: left: drop the beginning of a prompt that exceeds the context; default: raise an error.
+        ignore_eos: continue after end-of-text tokens.
         text_field: field (jsonl) or column (parquet) with the prompts.
         precision: precision of the weights; auto: fp32 or fp16, whichever is faster on this machine.
         int8: same as --precision int8.
@@ -69,25 +69,25 @@ class EvaluateRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: files, folders or globs of text, jsonl, parquet, csv, html and others, or a built-in corpus; - for
+        text: text files, folders or globs (txt, jsonl, parquet, csv, html and others), or a built-in corpus; - for
             standard input.
-        task: text: likelihood of a text; classify, pairs: labels of texts or of pairs of texts; tag: tags of words;
-            embed: vectors of pairs and triplets, with the metrics of finetune; chat: the assistant's answers in
-            conversations, in nats per token; choose: multiple-choice questions; similarity:FILE, analogy:FILE,
-            weat:FILE: vectors of words and sentences, with any number of files, folders or globs; lm-eval:NAME,NAME:
-            tasks of lm-evaluation-harness; probes: all probes for which probe_files has a file.
+        task: text: likelihood of running text; classify, pairs: labels of texts, of pairs of texts; tag: tags of words;
+            embed: vectors of pairs and triplets, as in finetune; translate, summarize: generated targets; chat: the
+            assistant's answers in conversations, in nats per token; choose: the correct choice of each question;
+            similarity:FILE, analogy:FILE, weat:FILE: vectors of words and sentences, with any number of files, folders
+            or globs; lm-eval:NAME,NAME: tasks of lm-evaluation-harness; probes: all probes with files in probe_files.
         vectors: vectors to compare: input (input embeddings) or sentence (those of embed); default: sentence for texts
             of several words, and if the model folder defines a pooling; otherwise input.
         windows: strided: overlapping windows in which every token has at least half a context before it; blocks:
             disjoint windows.
         stride: tokens between the starts of strided windows; default: half the context.
         batch_size: windows per batch.
-        limit: approximate number of tokens to evaluate; tasks lm-eval and probes: number of examples of each.
+        limit: evaluate on approximately this many tokens; for tasks lm-eval and probes, on this many examples of each.
         precision: precision of the weights; auto: unchanged.
         int8: same as --precision int8.
         device: cpu, cuda, mps or auto; default: cpu.
-        truncate: end to drop of a text that exceeds the context (tasks classify and tag); source-left or source-right
-            for a source; default: raise an error, or with stride split the text into windows.
+        truncate: end to drop of a text that exceeds the context (tasks classify and tag), or of a source: source-left
+            or source-right; default: raise an error, or split the text into windows if stride is given.
         text_column: column with the text (task classify), by name or by number from 1.
         pair_column: column with the second text of a pair.
         label_column: column with the label or the number.
@@ -178,9 +178,9 @@ class FillMaskRecipe:
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
-        top: tokens to show for each mask.
+        top: number of predicted tokens to show for each mask.
         text_field: field (jsonl) or column (parquet) with the text.
-        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        errors: invalid UTF-8 in files: strict raises an error, replace decodes it as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
     """
 
@@ -202,17 +202,17 @@ class EmbedRecipe:
         pooling: mean: mean over tokens; cls: vector of [CLS]; max: maximum of each dimension; last: vector of the last
             token; pooled: output of the pooler; default: the setting in the model's folder, otherwise mean for an
             encoder and last for other models.
-        prompt: name of a prompt in the model's folder that is prepended to each text.
+        prompt: name of a prompt in the model's folder, which is prepended to each text.
         normalize: scale vectors to length 1, so that dot products are cosine similarities.
         query: text to search for; the most similar texts are printed, with their cosines and positions; repeatable.
-        top: number of texts for each query.
+        top: number of texts to print for each query.
         duplicates: cosine threshold, such as 0.9; a text whose cosine with an earlier kept text reaches it is removed.
-        out: file for the vectors (.jsonl, .csv, .tsv, .npy), for the results of a query (.jsonl, .csv, .tsv), or for
-            the texts with their groups of duplicates (.txt: only the kept texts); default: standard output.
+        out: output file for the vectors (.jsonl, .csv, .tsv, .npy), for the results of queries (.jsonl, .csv, .tsv), or
+            for the texts with their groups of duplicates (.txt: only the kept texts); default: standard output.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
         text_field: field (jsonl) or column (parquet) with the text.
-        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        errors: invalid UTF-8 in files: strict raises an error, replace decodes it as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
         int8: round the linear layers of an encoder's blocks to 8 bits (CPU only).
     """
@@ -249,16 +249,16 @@ class ClassifyRecipe:
     Args:
         model: model folder, run folder or checkpoint.
         text: texts, or files with one text per line or record (jsonl, parquet); - for the lines of standard input.
-        input: additional file of texts.
+        input: additional file of texts; an error if it does not exist.
         truncate: end to drop of a text that exceeds the context, left or right; default: raise an error.
         batch_size: texts per batch.
         text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
-        pair: second text of the pair, for every text.
+        pair: second text of a pair, for every text.
         pair_column: field or column with the second text of a pair.
-        stride: tokens between the starts of the windows into which a text that exceeds the context is split; their
-            probabilities are averaged.
-        out: file for the results, .jsonl, .csv or .tsv; default: standard output.
-        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        stride: tokens between the starts of the windows in which a text that exceeds the context is processed; the
+            probabilities of its windows are averaged.
+        out: output file (.jsonl, .csv or .tsv); default: standard output.
+        errors: invalid UTF-8 in files: strict raises an error, replace decodes it as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
         int8: round the linear layers of an encoder's blocks to 8 bits (CPU only).
     """
@@ -290,16 +290,16 @@ class TagRecipe:
 
     Args:
         model: model folder, run folder, checkpoint or .gguf file.
-        text: texts, one sentence per line, words separated by white space; or files with such texts; or files with
-            words (.conll, .conllu, jsonl with tokens); - for standard input.
-        input: additional file of sentences.
+        text: texts, one sentence per line, with words separated by white space; files of such texts; or files with one
+            word per line (.conll, .conllu) or lists of words (jsonl with tokens); - for standard input.
+        input: additional file of sentences; an error if it does not exist.
         truncate: end to drop of a sentence that exceeds the context, left or right; default: raise an error.
-        stride: tokens between the starts of the windows into which a sentence that exceeds the context is split; their
-            probabilities are averaged.
-        out: file for the tags, .conll, .jsonl (with entities as spans), .csv or .tsv; default: standard output.
+        stride: tokens between the starts of the windows in which a sentence that exceeds the context is processed; the
+            probabilities of its windows are averaged.
+        out: output file: .conll, .jsonl (with entities as spans), .csv or .tsv; default: standard output.
         batch_size: sentences per batch.
         text_field: field (jsonl) or column (csv, tsv, parquet) with the text.
-        errors: strict raises an error for bytes that are not UTF-8, replace decodes them as U+FFFD.
+        errors: invalid UTF-8 in files: strict raises an error, replace decodes it as U+FFFD.
         device: cpu, cuda or mps; default: cpu.
         int8: round the linear layers of an encoder's blocks to 8 bits (CPU only).
     """
@@ -335,24 +335,24 @@ class InspectRecipe:
             alignment, combined-heads, head, heads, dependency-heads, qk-circuit, logit-lens, logit-attribution,
             residual-norms, neurons, interventions, ablation, activation-patching, gates, activations, gradient-reach,
             attribution, layer-similarity, viterbi, posteriors, backoff, ngram-counts.
-        out: file to write the view to (.html, .svg, .csv or .json); default: print it to the terminal.
+        out: output file (.html, .svg, .csv or .json); default: print the view in the terminal.
         top: number of tokens (rows) to show; default: depends on the view.
-        temperature: divisor of the logits; 1: unchanged.
+        temperature: divides the logits; 1 leaves them unchanged.
         layer: layer index from 0, or negative, counted from the last; default: depends on the view.
-        head: head index from 0; default: the head, of the given layer if any, whose attention depends most on the
-            words (attention, head).
+        head: head index from 0; default: the head, of the given layer if any, whose attention depends most on the words
+            (attention, head).
         heads: heads to combine, such as "5.3", "5" or "5.3 x2"; repeatable; default: all heads.
         reduce: mean or maximum over the combined heads.
         part: attention of an encoder-decoder: encoder, decoder or cross (cross-attention).
         target: target text of an encoder-decoder, as generated so far.
-        word: word to compare in the two texts (contextual-embeddings), or word whose label is attributed (attribution),
-            by its text or its number from 1.
+        word: word to compare in the two texts (contextual-embeddings) or whose label is explained (attribution), as
+            text or by its number from 1.
         words: token (attribution: label) to explain; given twice: the difference of the first and the second, or the
             two ends of a semantic axis.
-        metric: value that colours the logit lens: answer (probability of the answer), rank (of the answer), entropy,
-            or kl (divergence from the final layer).
-        columns: token positions, from 0, shown by the logit lens; repeatable; default: all positions.
-        mask: positions to mask for an encoder, from 0 ([CLS]); repeatable.
+        metric: value that colours the logit lens: answer (probability of the answer), rank (of the answer), entropy, or
+            kl (divergence from the final layer).
+        columns: token positions to show in the logit lens, from 0; repeatable; default: all.
+        mask: token positions to mask for an encoder, from 0 ([CLS]); repeatable.
         other_text: second text (activation-patching, contextual-embeddings).
         compare_tokenizer: second tokenizer (tokens): characters, bytes, words or a folder.
         edit: intervention on the model, such as "head 5.3 off"; repeatable.
@@ -361,17 +361,17 @@ class InspectRecipe:
         seed: random seed of sampling (generation); default: 0.
         beam: number of beams of beam search (generation).
         across_checkpoints: show the view at each checkpoint of a run, at most twelve.
-        compare_model: second model; the difference B - A of the two views is shown.
-        compare_text: second text; the difference B - A of the two views is shown.
+        compare_model: second model; the view shows the difference B - A.
+        compare_text: second text; the view shows the difference B - A.
         sentences: number of sentences to read from a parsed file (dependency-heads); default: depends on the view.
         centre: subtract the mean of all word vectors before computing cosines.
         remove_components: number of leading principal components of all word vectors to remove.
-        max_token_id: only tokens with ids below this are candidates; most tokenizers give frequent tokens low ids.
-        matrix: embeddings whose neighbours or projection are shown: input, or output (the unembedding).
-        layout: layout of the projection: pca, or tsne, which requires scikit-learn.
-        gate: gate of a recurrent model whose activations are shown, such as forget; default: the hidden units.
-        sentences_file: file of sentences, one per line, searched for nearest neighbours (contextual-embeddings).
-        truncate: left drops the beginning of a text that exceeds the context; default: raise an error.
+        max_token_id: include only tokens with ids below this; in most tokenizers, frequent tokens have low ids.
+        matrix: embeddings for neighbours and projection: input, or output (the unembedding).
+        layout: layout of the projection: pca, or tsne (requires scikit-learn).
+        gate: gate of a recurrent model to show, such as forget; default: the hidden units.
+        sentences_file: file with one sentence per line, searched for nearest neighbours (contextual-embeddings).
+        truncate: left: drop the beginning of a text that exceeds the context; default: raise an error.
         device: cpu, cuda, mps or auto; default: cpu.
     """
 
@@ -420,8 +420,8 @@ class StudioRecipe:
     """Serve the studio, a web page for a folder of models and runs.
 
     Args:
-        folder: folder of models; new runs are created in its runs/.
-        host: address to listen on; any other than the loopback address requires a token.
+        folder: folder of models; new runs are created in its subfolder runs.
+        host: address to listen on; a token is required for all addresses except loopback.
         port: port to listen on; 0 chooses a free one.
         token: access token; default: generated and printed if the studio is reachable from other machines.
     """

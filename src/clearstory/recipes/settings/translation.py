@@ -16,18 +16,20 @@ class TranslationSettings:
     """Search, prompt and output settings of translate and summarize.
 
     Args:
-        beam: number of beams; 1 is greedy search; default: the model's, else 4, and 1 for a decoder.
-        length_penalty: exponent p of the score log-probability / length ** p; default: the model's, else 1.
-        max_tokens: maximum number of tokens of an output; default: the model's, else 50 more than its source.
+        beam: number of beams; 1 is greedy search; default: the model's, otherwise 4, or 1 for a decoder.
+        length_penalty: exponent p of the beam search score log-probability / length ** p; default: the model's,
+            otherwise 1.
+        max_tokens: maximum number of tokens of an output; default: the model's, otherwise 50 more than its source.
         n_best: number of outputs for each source, best first.
-        out: file for the outputs: .jsonl, .tsv with the sources, or a line for each source; an interrupted command
-            continues with it.
+        out: output file: .jsonl, .tsv (with the sources), or text with one line per source; if the file exists, an
+            interrupted command continues it.
         truncate: source-left (or left) drops the beginning of a source that is too long, source-right its end; default:
-            a line of a file is reported and left empty, and a text raises an error.
-        source_prefix: text before each source of an encoder-decoder; default: as in fine-tuning.
-        prompt_template: prompt of a decoder, with {source} in place of the source; default: as in fine-tuning.
+            a line of a file is reported and gets an empty output; for a text, an error is raised.
+        source_prefix: text before each source of an encoder-decoder; default: the one used in fine-tuning.
+        prompt_template: prompt of a decoder, with {source} in place of the source; default: the one used in
+            fine-tuning.
         instruction: message to a model with a chat template, with {source} in place of the source.
-        errors: strict reports a line that is not UTF-8, replace decodes such bytes as U+FFFD.
+        errors: invalid UTF-8 in a line: strict reports the line, replace decodes it as U+FFFD.
         precision: precision of the weights; auto: fp32 or fp16, whichever is faster on this machine.
         int8: same as --precision int8.
 
