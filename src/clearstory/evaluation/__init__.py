@@ -1,1 +1,1 @@
-"""Evaluation: how well a model predicts a text: windows, masked tokens, targets of sources, units of comparison."""
+"""Evaluation: likelihood of texts (windows, masked tokens, targets of sources, units of comparison), and metrics."""

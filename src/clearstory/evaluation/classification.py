@@ -14,7 +14,7 @@ import numpy.typing as npt
 from clearstory.metrics import CONFIDENCE, RESAMPLES, percentile_interval
 
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145)
-"""0.975 quantiles of Student's t with 1 to 14 degrees of freedom; 1.96 is near enough for more."""
+"""0.975 quantiles of Student's t with 1 to 14 degrees of freedom; 1.96 is used for more."""
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -24,7 +24,7 @@ Metrics = Callable[[Any, Any], dict[str, float]]
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Precision, recall and F1 of one label, and how many references have it."""
+    """Precision, recall, F1 and support of one label."""
 
     label: str
     precision: float
@@ -77,13 +77,13 @@ def regression_metrics(predicted: Floats, references: Floats) -> dict[str, float
 
 
 def confusion_matrix(predicted: Ints, references: Ints, labels: int | None = None) -> Ints:
-    """How often references of each label (rows) are predicted as each label (columns)."""
+    """Confusion matrix: counts of true labels (rows) by predicted labels (columns)."""
     count = labels or 1 + int(max(predicted.max(initial=0), references.max(initial=0)))
     return np.bincount(references * count + predicted, minlength=count * count).reshape(count, count)
 
 
 def class_scores(right: Ints, guessed: Ints, true: Ints, labels: tuple[str, ...]) -> list[ClassScore]:
-    """The scores of each label by how often it is predicted rightly, predicted, and right."""
+    """The scores of each label from its counts of true positives, predictions and references."""
     return [
         ClassScore(
             label,
@@ -103,14 +103,14 @@ def f1_score(right: Any, guessed: Any, true: Any) -> float:
 
 
 def macro_f1(right: Ints, guessed: Ints, true: Ints) -> float:
-    """Mean F1 of the labels that are predicted or right at least once."""
+    """Mean F1 of the labels that are predicted or true at least once."""
     total = guessed + true
     there = total > 0
     return float((2 * right[there] / total[there]).mean()) if there.any() else 0.0
 
 
 def matthews_correlation(matrix: Ints) -> float:
-    """Matthews correlation coefficient of a confusion matrix; 0 where one label is all that is right or predicted."""
+    """Matthews correlation coefficient of a confusion matrix; 0 if all references or all predictions have one label."""
     counts = matrix.astype(np.float64)
     n, right, guessed, true = counts.sum(), np.trace(counts), counts.sum(0), counts.sum(1)
     spread = (n**2 - guessed @ guessed) * (n**2 - true @ true)
@@ -118,8 +118,8 @@ def matthews_correlation(matrix: Ints) -> float:
 
 
 def calibration(probabilities: Floats, right: Bools, bins: int = 10) -> dict[str, Any]:
-    """How often predictions of about the same probability are right, in bins of equal width, and the mean difference
-    from that probability, weighted by the bins' sizes (expected calibration error; Guo et al. 2017, eq. 3).
+    """Accuracy by predicted probability in bins of equal width, and the expected calibration error (Guo et al. 2017,
+    eq. 3).
 
     >>> found = calibration(np.array([0.75, 0.75, 0.95, 0.95]), np.array([True, True, True, False]))
     >>> found["expected_calibration_error"]  # (2 · |1 − 0.75| + 2 · |0.5 − 0.95|) / 4

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_TREE_TOKENS = 256
-"""Tokens of a tree of sequences that share little: its attention computes, and hides, each of them for each other."""
+"""Maximum number of tokens in a tree of sequences that share little, since attention is computed between all of them
+and masked.
+"""
 
 
 @dataclass(frozen=True)
 class ContinuationRequest:
-    """A context and the continuation whose likelihood is wanted, as token ids.
+    """Token ids of a context and of the continuation to score.
 
     Args:
         context: tokens before the continuation, at least one; the source of an encoder-decoder.
@@ -24,7 +26,7 @@ class ContinuationRequest:
 
 
 def shorten(request: ContinuationRequest, context: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Context and continuation, without the beginning of a context that exceeds the model's.
+    """Context and continuation, with the context truncated on the left to the model's.
 
     The last token of the continuation is never read, so that one more token fits.
     """

@@ -32,15 +32,17 @@ from clearstory.models.transformer.decoder import Transformer
 from clearstory.models.transformer.inference import DecoderForInference, can_join
 
 MAX_BATCH_TOKENS = 2048
-"""Tokens of a forward pass; longer sequences have one of their own."""
+"""Tokens per forward pass; a longer sequence has its own."""
 
 MIN_PREFIX = 32
-"""Tokens common to all sequences from which they are read once, before all batches: the examples of a prompt."""
+"""Minimum number of tokens common to all sequences, such as the examples of a prompt, that are processed once before
+all batches.
+"""
 
 
 @dataclass(frozen=True)
 class ContinuationScore:
-    """The likelihood of a continuation.
+    """Log-likelihood of a continuation, and whether it is the greedy one.
 
     Args:
         log_likelihood: Σ ln p of its tokens, in nats.
@@ -74,7 +76,7 @@ class PredictedTokens:
 
 
 class ContinuationScorer:
-    """Scores continuations with a model; a decoder in fp32 on a processor is laid out for it once, when this is made.
+    """Scores continuations with a model. An fp32 decoder on a CPU is prepared for inference once, in the constructor.
 
     Args:
         model: a causal model or an encoder-decoder.

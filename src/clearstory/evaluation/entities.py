@@ -41,8 +41,8 @@ def entity_types(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def entity_metrics(counts: Any, _: Any = None) -> dict[str, float]:
-    """f1, precision and recall over the entities of all types, from counts of each sentence and type, (N, types, 3):
-    how many entities are predicted rightly, predicted, and right.
+    """f1, precision and recall over the entities of all types, from counts of true positives, predictions and
+    references per sentence and type, (N, types, 3).
     """
     right, guessed, true = counts.sum((0, 1))
     return {

@@ -21,7 +21,7 @@ def token_nll(
 ) -> tuple[npt.NDArray[np.float64], Any]:
     """Negative log-likelihood of each target (B, T) in nats after `state` on the model's device, and the new one.
 
-    `ids` are (B, T), of which the first `lengths` (B,) are no padding; None where none is.
+    `ids` are (B, T), of which the first `lengths` (B,) are no padding; None if none is.
     """
     weight = next(iter(model.parameters()), None) if isinstance(model, torch.nn.Module) else None
     device = torch.device("cpu") if weight is None else weight.device

@@ -63,7 +63,7 @@ class MaskedScore:
 
     @property
     def accuracy(self) -> float | None:
-        """Next-sentence accuracy, between 0 and 1; None where there were no pairs."""
+        """Next-sentence accuracy, between 0 and 1; None if there were no pairs."""
         return self.correct_pairs / self.pairs if self.pairs else None
 
 

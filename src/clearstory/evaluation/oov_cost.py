@@ -1,4 +1,4 @@
-"""The cost of what a tokenizer leaves out, so that bits per byte are comparable between tokenizers.
+"""Cost of the text that a lossy tokenizer drops, so that bits per byte are comparable between tokenizers.
 
 A tokenizer of words writes <unk> for an out-of-vocabulary word and drops white space. Its tokens t do not determine the
 text x. Since the tokens follow from the text,
@@ -27,14 +27,15 @@ from clearstory.metrics import Floats
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_WORDS = 50_000
-"""Words of the vocabulary that the spelling model is trained on; of more, the rarest, which are most like unknown ones.
+"""Maximum number of vocabulary words for training the spelling model; the rarest ones are used, since they resemble
+unknown words.
 """
 
 SYMBOLS = 257
 """256 bytes and the end of a word."""
 
 FREQUENT = 100
-"""Occurrences of a string from which on its spelling is no longer computed."""
+"""Number of occurrences of a string above which its spelling is no longer computed."""
 
 END, BEGIN = "\u0100", "\u0101"
 
@@ -114,7 +115,7 @@ class AdaptiveStringModel:
 
 @dataclass(frozen=True)
 class OovCost:
-    """The cost of a text that its tokens leave out, and the bytes of each token, white space before it included.
+    """Cost of the text that tokens drop, and the bytes of each token, including white space before it.
 
     `nats` (N,) and `sizes` (N,) are for the tokens of a text in order; white space after the last belongs to the last.
     """
@@ -125,7 +126,7 @@ class OovCost:
 
 
 class OovCostModel:
-    """The cost of what a tokenizer leaves out, document by document in the order of the text."""
+    """Cost of the text that a tokenizer drops, document by document in text order."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
@@ -133,7 +134,7 @@ class OovCostModel:
         self.gaps: dict[tuple[str, str], AdaptiveStringModel] = {}
 
     def cost(self, text: str) -> tuple[list[int], OovCost] | None:
-        """The ids of a text and their cost; None where a token stands for other characters than the text's.
+        """The ids of a text and their cost; None if a token stands for other characters than the text's.
 
         That is so where the tokenizer removes capitals or accents: no sum counts them, so there are no bits per byte.
         """

@@ -1,4 +1,4 @@
-"""Pseudo-likelihood: how well an encoder predicts each token from all the others. Salazar et al. 2020, eq. 1.
+"""Pseudo-likelihood: the probability of each token given all others under an encoder. Salazar et al. 2020, eq. 1.
 
 PLL(W) = Σ ln p(w_t | W without w_t): one forward pass for each token, with that token masked. It is not the probability
 of the text: each token is predicted from its future as well, so it is far higher than a causal model can reach.
@@ -22,7 +22,7 @@ from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_BATCH_TOKENS = 8192
-"""Tokens of all masked copies of a window that are read in one forward pass."""
+"""Maximum number of tokens of all masked copies of a window in one forward pass."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class MaskingTokens:
 
 
 class DocumentBlock(NamedTuple):
-    """Ids start:stop of a dataset, read in one window."""
+    """Ids start:stop of a dataset, processed in one window."""
 
     start: int
     stop: int
@@ -97,7 +97,7 @@ def pseudo_token_nll(
 
 
 def spread_positions(dataset: TokenDataset, limit: int) -> list[int]:
-    """Positions of about `limit` tokens in runs of 16 from all over a dataset; all of a shorter one."""
+    """Positions of about `limit` tokens, in evenly spread runs of 16; all positions of a shorter dataset."""
     if limit >= len(dataset):
         return list(range(len(dataset)))
     runs = np.linspace(0, len(dataset) - 16, max(1, limit // 16)).astype(np.int64)

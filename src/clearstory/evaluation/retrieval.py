@@ -1,4 +1,4 @@
-"""Retrieval: the rank of the right answer of each query by the cosines of vectors, and metrics of ranks."""
+"""Retrieval: rank of the correct answer of each query by cosine similarity, and metrics of ranks."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from clearstory.evaluation.classification import Floats
 
 BLOCK = 1024
-"""Queries whose cosines with all candidates are in memory at once."""
+"""Number of queries whose cosines with all candidates are in memory at the same time."""
 
 
 def retrieval_metrics(ranks: Floats) -> dict[str, float]:
-    """mrr, the mean reciprocal rank, and accuracy_at_1, the share of first ranks, of ranks from 1, (N,).
+    """mrr (mean reciprocal rank) and accuracy_at_1 of ranks counted from 1, (N,).
 
     >>> import numpy as np
     >>> retrieval_metrics(np.array([1.0, 2.0, 4.0, 1.0]))  # (1 + 1/2 + 1/4 + 1) / 4

@@ -1,4 +1,4 @@
-"""Scaling law of language models, fitted to measured losses: what more parameters and more data bring.
+"""Scaling law of language models: loss as a function of parameters and data, fitted to measured losses.
 
     L(N, D) = E + A / N^a + B / D^b          Hoffmann et al. 2022, eq. 2; without E, Kaplan et al. 2020, eq. 1.5
 
@@ -97,7 +97,7 @@ def fit_scaling_law(runs: Sequence[ScalingRun], *, irreducible: bool = True) -> 
 def bootstrap_scaling_law(
     runs: Sequence[ScalingRun], law: ScalingLaw, *, draws: int = 200, seed: int = 0
 ) -> list[ScalingLaw]:
-    """Laws refitted to losses drawn around a fitted law.
+    """Laws refitted to losses resampled around a fitted law (bootstrap).
 
     A drawn loss is the predicted one and the residual of a random run, with either sign, divided by 1 minus the run's
     leverage: a run that has pulled the fit to itself has a small residual for that reason (HC3; MacKinnon and White

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 LOWER_IS_BETTER = frozenset(("ter",))
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
-"""The first one decides which of several references a text is compared with."""
+"""The first metric selects which of several references a text is compared with."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def mean_of_sums(sums: Floats) -> float:
 
 
 class UnicodeWords:
-    """Words of any script in lower case, where rouge-score's own tokenizer keeps a to z and digits alone.
+    """Words of any script in lower case; rouge-score's own tokenizer keeps only a to z and digits.
 
     A character of Chinese or Japanese is a word.
     """

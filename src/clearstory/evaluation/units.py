@@ -1,4 +1,4 @@
-"""Units of comparison: the same held-out text for every model, divided into the same units, and the cost of each.
+"""Units of comparison: the same held-out text for every model, split into the same units, and the bits of each.
 
 A unit is a document; of few documents, a run of some thousand bytes. Units are positions in the text, not in anyone's
 tokens, so models with different tokenizers can be compared unit by unit.
@@ -29,13 +29,13 @@ from clearstory.text.token_dataset import TokenDataset, encode_documents
 from clearstory.text.tokenizers import Tokenizer
 
 MIN_DOCUMENTS = 20
-"""With fewer, resampling documents says little, and units are runs of bytes."""
+"""With fewer documents, resampling them is not informative, and units are runs of bytes."""
 
 MAX_UNITS = 4096
 """With more documents, adjacent ones form a unit."""
 
 UNIT_BYTES = 4096
-"""Size of a run, in a text that has hundreds of such; a fiftieth of a shorter text."""
+"""Size of a run in bytes; a fiftieth of the text if the text is short."""
 
 MAX_PSEUDO_TOKENS = 4000
 """Tokens scored by pseudo-likelihood: each costs a forward pass over its window."""
@@ -121,14 +121,14 @@ class UnitScores:
     """The cost of a text under a model, unit by unit.
 
     Args:
-        nats: (U,) negative log-likelihood of each unit, cost of unknown words included; None where bits per byte would
+        nats: (U,) negative log-likelihood of each unit, cost of unknown words included; None if bits per byte would
             mean nothing. With pseudo-likelihood, nan for units that were not read.
         model_nats: negative log-likelihood of all tokens under the model itself.
         tokens: number of scored tokens.
         oov_nats: cost of unknown words and lost white space; 0 where the tokenizer is lossless.
         unknown: number of unknown tokens.
         windows: how the model read the text, in words.
-        reason: why there are no bits per byte, or the cost of unknown words; None where neither applies.
+        reason: why there are no bits per byte, or the cost of unknown words; None if neither applies.
         measure: LIKELIHOOD or PSEUDO_LIKELIHOOD.
     """
 
@@ -227,7 +227,7 @@ def token_nats(
 
 
 def describe_windows(windows: WindowMode, length: int | None, stride: int) -> str:
-    """How a text was read, in words."""
+    """Description of the evaluation windows."""
     if length is None:
         return "whole documents"
     described = f"{windows} windows of {length:,} tokens"
@@ -241,7 +241,7 @@ def score_units_by_pseudo_likelihood(
     dataset: TokenDataset,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> UnitScores:
-    """The pseudo-likelihood of units from all over the text, of about MAX_PSEUDO_TOKENS tokens in all.
+    """The pseudo-likelihood of units spread over the text, with about MAX_PSEUDO_TOKENS tokens in total.
 
     See `pseudo_likelihood`. Raises CannotDo for an encoder without a head for masked tokens.
     """
@@ -289,14 +289,16 @@ def score_units_by_pseudo_likelihood(
 
 
 def is_lossless(tokenizer: Tokenizer, text: EvalText, dataset: TokenDataset) -> bool:
-    """Whether the tokens of a text spell it exactly, white space included."""
+    """Whether the tokens of a text reproduce it exactly, including white space."""
     if dataset.bytes < sum(len(document.text.encode()) for document in text.documents):
         return False
     return all(tokenizer.is_lossless(document.text) for document in text.documents)
 
 
 def oov_costs(tokenizer: Tokenizer, text: EvalText, dataset: TokenDataset) -> tuple[Floats, Floats, int] | str:
-    """The cost of each token, (N,), the bytes it stands for, (N,), and the number of unknown tokens; or why not."""
+    """The cost of each token, (N,), its bytes, (N,), and the number of unknown tokens; or the reason why they are
+    unknown.
+    """
     model = OovCostModel(tokenizer)
     nats, sizes, ids, unknown = [], [], [], 0
     for document, parts in enumerate(group_parts(text.documents)):

@@ -23,12 +23,12 @@ from jaxtyping import Float32, Float64
 from clearstory.evaluation.word_analogies import unit_rows
 
 EXACT_PERMUTATIONS = 200_000
-"""Up to this many divisions are all counted: two sets of 10 have 184,756."""
+"""Up to this number of partitions, all are counted: two sets of 10 have 184,756."""
 
 SAMPLED_PERMUTATIONS = 100_000
 
 TIE = 1e-12
-"""Sums of the same numbers in another order differ by less."""
+"""Tolerance for sums of the same numbers in another order."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def target_associations(
 def permutation_p_value(
     associations: Float64[np.ndarray, "N"], count: int, rng: np.random.Generator
 ) -> tuple[float, int, bool]:
-    """The share of divisions whose first set of `count` targets has at least the observed sum, their number, and
-    whether they are all.
+    """The fraction of partitions whose first set of `count` targets has at least the observed sum, the number of
+    partitions, and whether they are exhaustive.
 
     With the sizes fixed, the difference of the means rises with the sum of the first set.
     """

@@ -1,4 +1,4 @@
-"""Negative log-likelihood of documents under a causal model, window by window; nothing is cut off.
+"""Negative log-likelihood of documents under a causal model, window by window, without truncation.
 
 A document longer than the context is read in windows. With "blocks", windows are adjacent, so the first tokens of each
 are predicted from little context. With "strided", windows overlap, so every token after the first window is predicted
@@ -35,7 +35,9 @@ mixtures divide theirs among the documents of a batch. The state is carried over
 
 @dataclass(frozen=True)
 class Window:
-    """Inputs start:stop of a document; targets from `first_scored` on are scored, those before have been already."""
+    """Inputs start:stop of a document; only targets from `first_scored` on are scored, since earlier ones were scored
+    before.
+    """
 
     document: int
     start: int
@@ -62,7 +64,7 @@ def score_dataset(
     batch_size: int = 8,
     limit: int | None = None,
 ) -> Score:
-    """Sums of nats, tokens and bytes over all documents, each predicted on its own. See `iter_scores`."""
+    """Sums of nats, tokens and bytes over all documents, each predicted independently. See `iter_scores`."""
     scores = iter_scores(
         model,
         dataset,
@@ -149,7 +151,8 @@ def iter_token_nll(
 def window_length_and_stride(
     model: LanguageModel | NGramTables, context: int | None, windows: WindowMode, stride: int | None
 ) -> tuple[int | None, int]:
-    """Length and stride of the windows in tokens; (None, 0) for a model without a context, which reads whole documents.
+    """Length and stride of the windows in tokens; (None, 0) for a model without a context, which processes whole
+    documents.
 
     Raises BadSetting for values that are impossible or contradict each other.
     """
@@ -231,7 +234,7 @@ def iter_windows(documents: ShiftedDocuments, length: int, stride: int, limit: i
 
 
 def batch_windows(windows: Iterator[Window], batch_size: int) -> Iterator[list[Window]]:
-    """Windows in batches of similar lengths, so that little is padding."""
+    """Windows in batches of similar lengths, to reduce padding."""
     waiting: dict[int, list[Window]] = {}
     for window in windows:
         # Short documents share a batch with others whose lengths have the same power of two.
@@ -246,7 +249,7 @@ def batch_windows(windows: Iterator[Window], batch_size: int) -> Iterator[list[W
 def score_windows(
     model: LanguageModel | NGramTables, documents: ShiftedDocuments, windows: Sequence[Window], state: Any
 ) -> tuple[list[TokenNll], Any]:
-    """Negative log-likelihoods of one batch of windows read after `state`, and the state after them."""
+    """Negative log-likelihoods of one batch of windows after `state`, and the state after them."""
     longest = max(window.stop - window.start for window in windows)
     ids, targets = np.zeros((len(windows), longest), np.int64), np.full((len(windows), longest), IGNORE_INDEX)
     lengths = np.array([window.stop - window.start for window in windows])
@@ -274,7 +277,9 @@ def score_windows(
 def score_whole_documents(
     model: LanguageModel | NGramTables, documents: ShiftedDocuments, batch_size: int, limit: int | None
 ) -> Iterator[TokenNll]:
-    """Documents in parallel by a model without a context, chunk by chunk, with each one's state carried over."""
+    """Scores documents in parallel with a model without a context, chunk by chunk, carrying each document's state
+    over.
+    """
     n_scored = 0
     # One window for each document puts documents of similar lengths into a batch.
     whole = (Window(d, 0, 0, size) for d in range(len(documents)) if (size := documents.n_targets(d)))
@@ -295,7 +300,7 @@ def score_whole_documents(
 
 
 def document_chunk(model: LanguageModel | NGramTables, documents: int) -> int:
-    """Tokens of each document that a model without a context reads at a time."""
+    """Tokens of each document per chunk, for a model without a context."""
     if has_capability(model, Capability.NGRAM_COUNTS):
         return int(cast(Any, model).chunk_tokens)
     if has_capability(model, Capability.EXPERTS):

@@ -24,7 +24,7 @@ AnalogyMethod = Literal["3cosadd", "3cosmul"]
 METHODS: tuple[AnalogyMethod, ...] = ("3cosadd", "3cosmul")
 
 CANDIDATES_AT_ONCE = 4096
-"""With the thousand words of a set, 16 MB of cosines."""
+"""Vocabulary rows per chunk: 16 MB of cosines with the thousand words of a set."""
 
 EPSILON = 1e-3
 
@@ -32,7 +32,7 @@ EPSILON = 1e-3
 def solve_analogies(
     vectors: Float32[np.ndarray, "N W"], questions: Int64[np.ndarray, "Q 3"], names: Int64[np.ndarray, "N"]
 ) -> dict[AnalogyMethod, Ints]:
-    """The row of the best answer to each question by each method, (Q,).
+    """Row index of the best answer to each question by each method, (Q,).
 
     `questions` has the rows of a, b and c. Rows with the same number in `names` are spellings of one word: none of a
     question's words is its answer in any spelling.

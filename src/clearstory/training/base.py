@@ -1,4 +1,4 @@
-"""BaseTrainer: the interface that a run needs of a trainer: `Trainer` by gradient descent, `CountTrainer` by counting.
+"""BaseTrainer: interface of trainers: `Trainer` (gradient descent) and `CountTrainer` (counting or EM).
 
 Also what both share: the result of a step, and a model's weights in a checkpoint.
 """
@@ -25,7 +25,7 @@ class StepResult:
     Args:
         step: its number, from 1.
         steps: total steps of the run as planned now.
-        loss: mean training loss in nats per token; None where it is not known.
+        loss: mean training loss in nats per token; None if it is not known.
         learning_rate: the rate it was taken at; None for counting.
         gradient_norm: the gradient's norm before clipping; None for counting.
         tokens: tokens read since the run began.
@@ -87,7 +87,7 @@ class BaseTrainer(Protocol):
         """Change the total steps of the run; the schedule is stretched to it from here on."""
 
     def measure_step_time(self) -> float | None:
-        """Seconds that a step takes, measured without changing the trainer; None where that would cost too much."""
+        """Seconds that a step takes, measured without changing the trainer; None if that would cost too much."""
 
     def train_step(self) -> StepResult:
         """Take one step."""
@@ -103,7 +103,7 @@ class BaseTrainer(Protocol):
 
 
 def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a model; with LoRA only those that training changes, since its base model has the others."""
+    """All tensors of a model; with LoRA only the trained ones, since the base model has the others."""
     if not lora_layers(model):
         return model.state_dict()
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
@@ -111,7 +111,7 @@ def trainable_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load the tensors under "model." into the model. Raises CheckpointMismatch when they belong to another model."""
+    """Load the tensors under "model." into the model. Raises CheckpointMismatch if they belong to another model."""
     saved = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     if has_capability(model, Capability.NGRAM_COUNTS) or has_capability(model, Capability.EXPERTS):
         # as large as its tables

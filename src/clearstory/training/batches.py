@@ -24,7 +24,7 @@ from clearstory.models.base import TokenBatch, TokenSequences
 
 @dataclass(frozen=True)
 class TensorBatch:
-    """Tensors of one forward pass, each with a row for each sequence. Subclasses add the targets.
+    """Input tensors of one forward pass, (B, ...). Subclasses add the targets.
 
     Args:
         tokens: input ids, (B, T).
@@ -93,7 +93,7 @@ class Batch(TensorBatch):
 
 
 def count_tokens(tokens: TokenBatch) -> int:
-    """Number of tokens, padding not counted."""
+    """Number of tokens without padding."""
     return tokens.ids.numel() if tokens.lengths is None else int(tokens.lengths.sum())
 
 
@@ -108,7 +108,7 @@ class Batches(Protocol):
 
 
 class WindowBatches:
-    """Windows of `context` tokens, each epoch at another offset and in another order.
+    """Windows of `context` tokens, with a random offset and a random order in each epoch.
 
     Every token is read once an epoch, except for less than one window at either end. Documents are packed end to end: a
     window may hold the end of one document and the start of the next, with the separator between them.
@@ -175,7 +175,7 @@ class WindowBatches:
 
 
 def aligned_starts(dataset: TokenSequences, context: int) -> npt.NDArray[np.int64]:
-    """First positions of the windows that begin with documents, (N,). Raises BadInput where there are none."""
+    """First positions of the windows that begin with documents, (N,). Raises BadInput if there are none."""
     before, sizes = dataset.starts[1:-1] - 1, np.diff(dataset.starts)[1:]
     n_windows = -(-sizes // context)
     nth = np.arange(n_windows.sum()) - np.repeat(n_windows.cumsum() - n_windows, n_windows)
@@ -190,7 +190,7 @@ def aligned_starts(dataset: TokenSequences, context: int) -> npt.NDArray[np.int6
 
 
 class StreamBatches:
-    """The data cut into `batch_size` parallel streams; each batch holds the next `context` tokens of every stream.
+    """The data split into `batch_size` parallel streams; each batch has the next `context` tokens of every stream.
 
     A model's state after one batch is its initial state for the next (truncated backpropagation through time, Williams
     and Peng 1990), until the epoch ends and the next one begins at another offset; with `shuffle_documents`, with the
@@ -228,7 +228,7 @@ class StreamBatches:
 
 
 class ShuffledIds:
-    """The ids of a dataset with its documents in a random order, indexed like an array: positions, without a copy."""
+    """The ids of a dataset with its documents in random order, indexed like an array, without a copy."""
 
     def __init__(self, dataset: TokenSequences, rng: np.random.Generator) -> None:
         starts = np.asarray(dataset.starts)
@@ -253,7 +253,7 @@ def epoch_ids(dataset: TokenSequences, seed: int, shuffle_documents: bool) -> Ca
 
 
 SHUFFLE = 1
-"""Third number of the seed of an epoch's order of documents; that of its windows has two."""
+"""Third component of the seed of an epoch's document order; the seed of its windows has two components."""
 
 
 def cut_windows(ids: Any, starts: npt.NDArray[np.int64], context: int) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to continue as if it had never stopped.
+"""Checkpoints: everything needed to continue a run exactly.
 
     RUN/checkpoints/step-000500/
         model.safetensors        weights, under their own names
@@ -68,7 +68,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CorruptFile when a file is missing, invalid, or has changed since it was saved."""
+    """Read a checkpoint. Raises CorruptFile if a file is missing, invalid or has changed since it was saved."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise CorruptFile(f"the checkpoint {folder} has no {' and no '.join(missing)}; {way_out(folder)}")
@@ -88,7 +88,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def way_out(folder: Path) -> str:
-    """What to do about a checkpoint that cannot be read: the one that the run resumes from once it is deleted."""
+    """Advice for a checkpoint that cannot be read: the checkpoint to resume from after deleting it."""
     names = [path.name for path in list_checkpoints(folder.parent.parent)]
     before = names[: names.index(folder.name)] if folder.name in names else []
     return f"delete it to resume from {before[-1]}" if before else "delete it and restart the run"
@@ -102,7 +102,7 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def prune_checkpoints(run: Path, keep: int) -> None:
-    """Delete all checkpoints except the newest `keep` and that of step 0, which shows the initial weights."""
+    """Delete all checkpoints except the newest `keep` and that of step 0, the initial weights."""
     for path in list_checkpoints(run)[: -keep or None]:
         if int(path.name.removeprefix("step-")) > 0:
             durable.remove_folder(path)

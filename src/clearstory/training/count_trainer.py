@@ -1,4 +1,4 @@
-"""CountTrainer: fits a model by counting or by EM; each step is one finished round.
+"""CountTrainer: fits a model by counting or EM; each step is one pass over the data.
 
 An n-gram model counts one order a round and is complete after the last. An HMM improves with every round of Baum-Welch.
 """

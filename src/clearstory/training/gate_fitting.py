@@ -1,4 +1,4 @@
-"""Fitting the gate of a mixture on held-out text: which part is held out, and Adam on its tokens."""
+"""Fits the gate of a mixture on held-out text with AdamW."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from clearstory.models.mixture.model import Mixture
 from clearstory.training.optimizers import AdamW
 
 HELD_OUT_SHARE = 0.05
-"""Share of the training text that no expert reads until the gate is fitted."""
+"""Fraction of the training text that is held out from the experts until the gate is fitted."""
 
 HELD_OUT_TOKENS = 2**14
-"""The most tokens held out: the gate has a few hundred weights."""
+"""Maximum number of held-out tokens: the gate has a few hundred weights."""
 
 PIECE = 2**11
-"""Longer documents are read in pieces of so many tokens, side by side."""
+"""Longer documents are split into parallel pieces of this many tokens."""
 
 BATCH_DOCUMENTS, CHUNK_TOKENS = 8, 2**8
-"""Documents read side by side, and tokens of each at a time."""
+"""Number of documents processed in parallel, and tokens of each per step."""
 
 LEARNING_RATE = 0.02
 STEPS = 400
@@ -48,7 +48,7 @@ class DocumentPart:
 
 
 def split_held_out(dataset: TokenSequences, seed: int) -> tuple[DocumentPart, DocumentPart]:
-    """The text that experts are trained on and the text that the gate is fitted on; no token is in both.
+    """The training text of the experts and the training text of the gate, which are disjoint.
 
     Of twenty documents or more, some are held out at random; of fewer, the end of the text, in pieces.
     """
@@ -79,7 +79,9 @@ def take_documents(ids: Any, starts: Any, chosen: Any) -> DocumentPart:
 def fit_gate(
     model: Mixture, held_out: DocumentPart, start_token_id: int | None, limit: int | None = None, steps: int = STEPS
 ) -> int:
-    """Fit the gate in so many steps on held-out documents, or on about `limit` tokens of them; returns their number."""
+    """Fit the gate for `steps` steps on held-out documents, or on about `limit` tokens of them; returns their
+    number.
+    """
     model.eval()
     model.compute_dtype = None
     examples = gate_examples(model, held_out, start_token_id, limit)
@@ -93,7 +95,9 @@ def fit_gate(
 def gate_examples(
     model: Mixture, held_out: DocumentPart, start_token_id: int | None, limit: int | None
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """For the tokens of each piece: features, log-probabilities under each component, and which have any."""
+    """For the tokens of each piece: features, log-probabilities under each component, and a mask of the available
+    ones.
+    """
     documents = ShiftedDocuments(held_out, start_token_id)
     sizes, left = {}, len(held_out) if limit is None else limit
     for document in range(len(documents)):
@@ -124,7 +128,9 @@ def maximise_likelihood(
     possible: Bool[Tensor, "N E"],
     steps: int = STEPS,
 ) -> None:
-    """Fit the gate by AdamW on random tokens; always from the same weights, so that the data alone determine it."""
+    """Fit the gate with AdamW on random tokens, always from the same initial weights, so that it depends only on the
+    data.
+    """
     gate.reset()
     gate.shift.copy_(features.mean(0))
     gate.scale.copy_(features.std(0, unbiased=False).clamp(min=1e-2))

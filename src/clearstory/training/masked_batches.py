@@ -21,17 +21,17 @@ from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.batches import Batch, WindowBatches
 
 MASK_PROBABILITY = 0.15
-"""Share of the tokens that are predicted."""
+"""Fraction of the tokens that are predicted."""
 
 REPLACE_WITH_MASK, REPLACE_WITH_RANDOM = 0.8, 0.1
-"""Of these, the shares replaced by [MASK] and by a random token; the rest stay unchanged."""
+"""Fractions of these that are replaced with [MASK] and with a random token; the others are unchanged."""
 
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class TokenMasking:
-    """Which tokens may be masked, and the special ids of a tokenizer.
+    """The maskable tokens and the special ids of a tokenizer.
 
     Args:
         mask_token_id: replaces masked tokens.
@@ -89,7 +89,7 @@ class TokenMasking:
 
 
 class MaskedWindowBatches:
-    """`WindowBatches` between [CLS] and [SEP], with masked tokens that are a function of (seed, index) too."""
+    """`WindowBatches` between [CLS] and [SEP]; masks are a function of (seed, index)."""
 
     def __init__(
         self,

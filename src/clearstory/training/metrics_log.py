@@ -1,4 +1,4 @@
-"""MetricsLog: metrics.jsonl of a run, one JSON object a line. LossMonitor: warnings about a loss curve."""
+"""MetricsLog: metrics.jsonl of a run, one JSON object per line. LossMonitor: warnings about a loss curve."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class MetricsLog:
 
 
 def unchanged_part(path: Path, written: Mapping[str, Any] | None) -> bytes | None:
-    """The first bytes of a log, if they have the recorded digest; None if they have not, or none is recorded."""
+    """The first bytes of a log if they match the recorded digest, otherwise None."""
     if written is None or not path.is_file():
         return None
     size, digest = written.get("bytes"), durable.Digest()
@@ -77,7 +77,7 @@ def unchanged_part(path: Path, written: Mapping[str, Any] | None) -> bytes | Non
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log, without lines that cannot be read, such as a last one that was cut off by a kill."""
+    """The records of a log, without invalid lines, such as an incomplete last line."""
     if not path.is_file():
         return
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""MixtureTrainer: trains the experts of a mixture under one budget, and fits its gate on text that none has read.
+"""MixtureTrainer: trains the experts of a mixture with one budget, and fits its gate on held-out text.
 
 1. A part of the training text is held out (see `gate_fitting`).
 2. n-gram models count the rest; networks are trained on it, in each step all of them.
@@ -26,13 +26,13 @@ from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import Trainer
 
 INTERIM_TOKENS, INTERIM_STEPS = 2**11, 100
-"""Held-out tokens on which the gate is fitted during training, and in how many steps."""
+"""Number of held-out tokens for fitting the gate during training, and number of steps."""
 
 EVAL_TOKENS = 2**12
-"""Validation tokens of an evaluation."""
+"""Validation tokens per evaluation."""
 
 TIMING_TOKENS = 2**10
-"""Held-out tokens read to measure how long reading all of them will take."""
+"""Number of held-out tokens processed to estimate the time for all of them."""
 
 
 class MixtureTrainer:

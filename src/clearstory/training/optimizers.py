@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, SGD, Muon and row-wise Adagrad, which parameters each of them updates, and the learning rate
+"""Optimizers (AdamW, SGD, Muon and row-wise Adagrad), the assignment of parameters to them, and the learning rate
 schedule.
 
 `torch.optim.Optimizer` is not used: making one imports torch._dynamo, about two seconds of every training's start. The
@@ -99,7 +99,7 @@ MIN_ROWS = 4096
 
 
 def tables_with_row_gradients(model: nn.Module, settings: TrainingSettings) -> list[nn.Embedding]:
-    """Embeddings whose gradient can have only the rows of a batch: those of classifiers on a CPU that AdamW updates.
+    """Embeddings whose gradient can be stored by row: those of classifiers on a CPU that AdamW updates.
 
     In other models the embedding is the output matrix, too, or its gradient is as large as that one's.
     """
@@ -115,7 +115,7 @@ def tables_with_row_gradients(model: nn.Module, settings: TrainingSettings) -> l
 
 @contextmanager
 def row_gradients(tables: Sequence[nn.Embedding]) -> Iterator[None]:
-    """A block in which the gradients of tables have only the rows that were looked up."""
+    """Context manager in which gradients of embedding tables contain only the rows that were looked up."""
     for table in tables:
         table.sparse = True
     try:

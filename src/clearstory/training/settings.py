@@ -1,4 +1,4 @@
-"""Training settings: a frozen dataclass without torch, read by flags, YAML files and forms alike."""
+"""Training settings: a frozen dataclass for flags, YAML files and forms. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from clearstory.errors import BadSetting
 
 MAX_THREADS = 1024
-"""More threads than any machine has cores; torch takes no number above 2³¹."""
+"""Upper bound of the number of threads; torch accepts no number above 2³¹."""
 
 
 @dataclass(frozen=True, kw_only=True)

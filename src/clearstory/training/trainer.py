@@ -1,4 +1,4 @@
-"""Trainer: gradient descent as an iterator; each item is the result of one finished optimizer step. No callbacks.
+"""Trainer: gradient descent as an iterator over the results of optimizer steps, without callbacks.
 
 for result in trainer:
     print(result.step, result.loss)
@@ -194,7 +194,7 @@ class Trainer:
     ) -> tuple[dict[str, float], State | None]:
         """Add a micro-batch's share of the step's gradient; its share of each loss term, and its final state.
 
-        `totals` are the step's targets of each term. Raises BadSetting where a GPU's memory does not suffice.
+        `totals` are the step's targets of each term. Raises BadSetting if a GPU's memory does not suffice.
         """
         try:
             moved: Any = micro_batch.to(self.device)  # of the class that the objective makes
@@ -259,14 +259,12 @@ class Trainer:
 
 
 def is_stateful(model: nn.Module, settings: TrainingSettings) -> bool:
-    """Whether the state is kept from batch to batch. A model with a context sees no further back than its window, and
-    one with a source no further than it.
-    """
+    """Whether the state is carried from batch to batch; never for a model with a context or with a source."""
     return settings.stateful and cast(LanguageModel, model).context is None and not reads_source(model)
 
 
 def training_context(model: nn.Module, dataset: TokenSequences, settings: TrainingSettings) -> int:
-    """Tokens of each training sequence: the setting, or the model's context; 256 for a model without one.
+    """Tokens per training sequence: the setting, else the model's context, else 256.
 
     Aligned windows are no longer than the longest document, since what follows it belongs to another.
     """
@@ -278,7 +276,7 @@ def training_context(model: nn.Module, dataset: TokenSequences, settings: Traini
 
 
 STATE, AVERAGE = "state.", "average."
-"""Prefixes of a checkpoint's tensors beside the optimizers' own; no parameter's name begins with them."""
+"""Prefixes of a checkpoint's tensors other than the optimizers' own; no parameter's name begins with them."""
 
 
 def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -287,13 +285,13 @@ def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def join_states(states: list[State | None]) -> Any:
-    """The states of all micro-batches as one; None where there are none."""
+    """The states of all micro-batches as one; None if there are none."""
     known = [state for state in states if state is not None]
     return type(known[0]).join(known) if known else None
 
 
 def median_seconds(function: Callable[[], object], *, warmup: int = 2, least: float = 0.5, most: int = 10) -> float:
-    """Seconds that a call takes: the median of 3 to `most` calls, for at least `least` seconds, after a warm-up."""
+    """Median duration of 3 to `most` calls in seconds, measured for at least `least` seconds after a warm-up."""
     for _ in range(warmup):
         function()
     times: list[float] = []

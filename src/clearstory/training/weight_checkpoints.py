@@ -1,4 +1,4 @@
-"""Weight checkpoints: a model's weights at about twelve log-spaced steps of a run, to watch how it learns.
+"""Weight checkpoints: a model's weights at about twelve log-spaced steps of a run, for views over training.
 
     RUN/checkpoints/weights-000064/
         model.safetensors, config.json, tokenizer.json ...    opens as a model
@@ -25,7 +25,7 @@ WEIGHTS_NAME = re.compile(r"weights-(\d{6,})")
 
 @lru_cache(maxsize=8)
 def log_spaced_steps(total: int, count: int) -> tuple[int, ...]:
-    """`count` steps from 0 to `total` at nearly equal ratios, all of them where there are fewer.
+    """`count` log-spaced steps from 0 to `total`; all of them if there are fewer.
 
     >>> log_spaced_steps(1000, 12)
     (0, 1, 2, 4, 8, 16, 32, 64, 127, 253, 503, 1000)
@@ -56,7 +56,7 @@ def thin_steps(steps: Iterable[int], count: int) -> list[int]:
 
 
 def is_weight_step(step: int, saved: int, total: int, count: int) -> bool:
-    """Whether weights are saved at this step, after those of step `saved` were: a log-spaced step has been reached.
+    """Whether a log-spaced step has been reached since step `saved`, so that weights are saved at this step.
 
     `total` is the number of steps as planned now. Under a time limit it changes during the run, and the steps with it.
     """
@@ -100,7 +100,7 @@ def prune_weights(run: Path, count: int) -> None:
 
 
 def remove_weights_after(run: Path, step: int) -> None:
-    """Delete the weight checkpoints of later steps, which a resumed run takes again."""
+    """Delete the weight checkpoints of later steps, which a resumed run repeats."""
     for each, path in list_weights(run).items():
         if each > step:
             durable.remove_folder(path)

@@ -184,7 +184,7 @@ class PairedComparison:
             )
         better, worse = (self.first, self.second) if d.bits < 0 else (self.second, self.first)
         low, high = sorted((abs(d.low), abs(d.high)))
-        return f"{better} needs {abs(d.bits):.4f} bits per byte less than {worse} ({low:.4f} to {high:.4f})"
+        return f"{better} is {abs(d.bits):.4f} bits per byte below {worse} ({low:.4f} to {high:.4f})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ def leader_caption(lines: Sequence[Line]) -> str | None:
     if len(leaders) == 1:
         return f"{leaders[0][1]} is best from the first evaluation to the last."
     seconds = format_number(round(leaders[-1][0], 1))
-    return f"{leaders[0][1]} is best at first; {leaders[-1][1]} is best from {seconds} CPU seconds on."
+    return f"{leaders[0][1]} is best at the beginning, {leaders[-1][1]} after {seconds} CPU seconds."
 
 
 def report_html(leaderboard: Leaderboard) -> str:
@@ -92,8 +92,8 @@ def setup_text(leaderboard: Leaderboard) -> str:
     if leaderboard.trained_on:
         training = f"Each model was trained on {leaderboard.trained_on} with {leaderboard.budget}. "
     intervals = (
-        f"Intervals are 95 % bootstrap intervals over {leaderboard.units:,} {leaderboard.unit}: how far bits per byte "
-        "would vary on other text of the same kind."
+        f"Intervals are 95 % bootstrap intervals over {leaderboard.units:,} {leaderboard.unit}: the variation of bits "
+        "per byte to expect on other text of the same kind."
         if leaderboard.units > 1
         else "The text is too short for intervals."
     )

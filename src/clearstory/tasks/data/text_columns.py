@@ -87,7 +87,7 @@ def describe_columns(table: RecordTable, columns: TextColumns) -> str:
     labels = ", ".join(map(named, columns.labels))
     read = {columns.text, columns.pair, columns.split, *columns.labels}
     others = [named(column) for column in table.columns if column not in read]
-    split = "" if columns.split is None else f", parts from {named(columns.split)}"
+    split = "" if columns.split is None else f", splits from {named(columns.split)}"
     ignored = f"; not read: {', '.join(others[:6])}{' …' if len(others) > 6 else ''}" if others else ""
     header = "" if table.has_header else " (no header)"
     return f"{text}, label{'s' * (len(columns.labels) > 1)} from {labels}{split}{header}{ignored}"

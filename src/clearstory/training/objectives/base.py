@@ -1,4 +1,4 @@
-"""Objective: how batches are made, what the loss is, how a model is validated, and what is needed for it."""
+"""Objective: batches, loss, validation and requirements of a training objective."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Objective(Protocol):
 
     @property
     def no_bits_per_byte(self) -> str | None:
-        """One sentence on why this loss gives no bits per byte; None where it does."""
+        """One sentence on why this loss gives no bits per byte; None if it does."""
 
     def configure(self, config: Any) -> tuple[Self, Any]:
         """The objective and the model's config, each with the special token ids that the other one determines."""
@@ -98,7 +98,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
-    """How an objective is made and what it needs, so that a run can be checked before any model is built.
+    """How an objective is built and what it requires, so that a run can be checked before a model is built.
 
     Args:
         make: the objective for a tokenizer. Raises BadSetting or CannotDo for a tokenizer without the tokens it needs.

@@ -23,10 +23,10 @@ NO_BITS_PER_BYTE = (
     "an encoder predicts each token from both sides, so the sum over tokens is not the log-probability of the text; "
     "compare encoders in nats per masked token, or by pseudo-likelihood"
 )
-"""Why an encoder has no bits per byte."""
+"""Why bits per byte are not defined for an encoder."""
 
 VALIDATION_SEED, VALIDATION_BATCH_SIZE = 0, 16
-"""The same for every run, so that the same tokens are masked and runs can be compared."""
+"""Seed of the masks in validation, the same for every run, so that runs can be compared."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def summary(validation: Validation) -> str:
 
 
 def check_mlm_head(config: Any, name: str, saved: bool) -> None:
-    """Raises BadSetting for a model that predicts no masked tokens."""
+    """Raises BadSetting for a model without a masked language modelling head."""
     if not config.mlm_transform:
         remedy = "set model.mlm_transform and model.unembed_bias to true"
         if saved:
@@ -126,7 +126,7 @@ def check_mlm_head(config: Any, name: str, saved: bool) -> None:
 
 
 def check_both_heads(config: Any, name: str, saved: bool) -> None:
-    """Raises BadSetting for a model without the head for masked tokens or the one for next sentences."""
+    """Raises BadSetting for a model without a masked language modelling head or a next-sentence prediction head."""
     check_mlm_head(config, name, saved)
     if not config.pooler:
         remedy = "set model.pooler to true, or objective to mlm"

@@ -29,12 +29,12 @@ NO_BITS_PER_BYTE = (
     "a target is predicted from its source, so its bits are not comparable with those of a language model; compare "
     "nats per token, or generated text with references"
 )
-"""Why targets have no bits per byte."""
+"""Why bits per byte are not defined for targets."""
 
 VALIDATION_BATCH_SIZE = 32
 
 MIN_BATCH_TOKENS, TOKENS_PER_PAIR = 4096, 32
-"""Default of training.batch_tokens: the former, or the latter for each pair of a batch, whichever is more."""
+"""Default of training.batch_tokens: the maximum of the first number and of the second per pair of a batch."""
 
 Indices = npt.NDArray[np.int64]
 

@@ -24,10 +24,10 @@ NO_BITS_PER_BYTE = (
     "only the dropped spans are predicted, given the rest of the text, so the sum over tokens is not the "
     "log-probability of the text; compare nats per token"
 )
-"""Why dropped spans have no bits per byte."""
+"""Why bits per byte are not defined for dropped spans."""
 
 CORRUPTION_RATE, MEAN_SPAN_LENGTH = 0.15, 3
-"""Share of the tokens that is dropped, and the mean length of a dropped span. Raffel et al. 2020, section 3.1.4."""
+"""Fraction of the tokens that are dropped, and mean length of a dropped span. Raffel et al. 2020, section 3.1.4."""
 
 VALIDATION_BATCH_SIZE = 16
 

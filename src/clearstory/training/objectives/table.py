@@ -1,4 +1,4 @@
-"""Table of objectives by the name people type, and which one a run uses. Imports no torch."""
+"""Table of objectives by name, and selection of the objective of a run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def objective_spec(name: str) -> ObjectiveSpec:
 def resolve_objective(name: str, architecture: str, pairs: bool = False) -> str:
     """The name of the objective for a model architecture, on pairs or on running text; "auto" takes the default.
 
-    Raises BadSetting where the objective trains no such model, or no objective trains it on such text.
+    Raises BadSetting if the objective trains no such model, or no objective trains it on such text.
 
     >>> resolve_objective("auto", "decoder"), resolve_objective("auto", "encoder-decoder", pairs=True)
     ('causal', 'seq2seq')
