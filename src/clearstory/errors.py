@@ -99,7 +99,7 @@ class CannotDo(ClearstoryError):
 
 
 class ModelWarning(UserWarning):
-    """Files that were read in part or not as they were saved: left out, changed, or made anew."""
+    """Files that were read in part or not as they were saved: left out, changed, or made again."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ class Score:
     Args:
         nats: negative log-likelihood of all scored tokens, −Σ ln p.
         tokens: number of scored tokens.
-        bytes: bytes of text those tokens stand for; None where that is unknown, as with a lossy tokenizer.
+        bytes: bytes of text those tokens stand for; None if that is unknown, as with a lossy tokenizer.
         reason: one sentence on why `bytes` is None.
 
     >>> half = Score(nats=math.log(2) * 8, tokens=4, bytes=8)
@@ -75,7 +75,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Bits to encode one byte of the text with the model; None where the bytes are unknown or there are none."""
+        """Bits to encode one byte of the text with the model; None if the bytes are unknown or there are none."""
         return bits_per_byte(self.nats, self.bytes) if self.bytes else None
 
 
@@ -127,7 +127,7 @@ def _aligned(texts: Sequence[str], references: Sequence[str]) -> tuple[list[str]
 
 
 def sacrebleu() -> Any:
-    """The module. Raises MissingExtra where it is not installed."""
+    """The module. Raises MissingExtra if it is not installed."""
     try:
         import sacrebleu
     except ModuleNotFoundError:

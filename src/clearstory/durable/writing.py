@@ -110,7 +110,7 @@ def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise BadInput where a file cannot replace what has its name: a folder, a pipe, a socket or a device."""
+    """Raise BadInput if a file cannot replace what has its name: a folder, a pipe, a socket or a device."""
     if not path.exists() or path.is_file():
         return
     what = "a folder" if path.is_dir() else "a device, a pipe or a socket"

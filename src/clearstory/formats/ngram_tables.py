@@ -52,7 +52,7 @@ def is_ngram_model(path: str | Path) -> bool:
 
 
 def read_ngram_config(folder: Path) -> NGramConfig | None:
-    """The config of a model folder; None where it is of another family."""
+    """The config of a model folder; None if it is of another family."""
     file = folder / "config.json"
     external = parse_json(read_file(file, MAX_CONFIG_BYTES), file) if file.is_file() else None
     if not isinstance(external, dict) or external.get("model_type") != NATIVE.model_type:
@@ -107,7 +107,7 @@ def map_safetensors(file: Path) -> dict[str, Any]:
 
 
 def tables_of(config: NGramConfig, arrays: Mapping[str, Any]) -> NGramTables | None:
-    """The tables among the arrays of a file; None where they do not have the sizes of the config."""
+    """The tables among the arrays of a file; None if they do not have the sizes of the config."""
     rows = [config.vocab, *config.sizes]
     if len(rows) != config.order:
         return None

@@ -1,4 +1,4 @@
-"""Doctor: what this machine can train, and how to install what is missing."""
+"""Doctor: checks what this machine supports, and how to install missing packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXTRAS = {
     "onnx": (("onnx", "onnxscript", "onnxruntime"), "exporting models to ONNX"),
     "test": (("pytest", "hypothesis", "beartype", "transformers"), "running the tests"),
 }
-"""Optional dependencies: the modules of each extra, and what it is for."""
+"""Optional dependencies: the modules of each extra, and its purpose."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def check_processor() -> Finding:
 
 
 def memory_bytes() -> int | None:
-    """Memory in bytes that this process may use, limited by its control group; None where it is unknown."""
+    """Memory in bytes that this process may use, limited by its control group; None if it is unknown."""
     try:
         found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -74,7 +74,7 @@ def pairs_of_one_class(targets: Tensor) -> Tensor:
 
 
 class ClassBatches:
-    """Batches with as many texts of each class: all of them where they fit into a batch, else some of each, drawn anew.
+    """Batches with equally many texts of each class: all texts if they fit into a batch, otherwise samples.
 
     The classes take turns within a batch, so that its micro-batches have all of them, too.
     """
@@ -107,7 +107,7 @@ class ContrastiveObjective(TaskObjective):
     """The objective of a contrastive task: batches have texts of all classes."""
 
     def batches(self, dataset: Any, context: int, batch_size: int, seed: int, *_: Any) -> Any:
-        """Batches with as many texts of each class."""
+        """Batches with equally many texts of each class."""
         return ClassBatches(dataset.rows, batch_size, seed, cast(Classify, self.task))
 
 

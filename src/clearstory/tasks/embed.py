@@ -73,7 +73,7 @@ class SentenceBatch(TensorBatch):
         positives: input ids of the positives, (B, P).
         keys: a number for each text, the same for equal ones, (B, 3).
         scores: how similar anchor and positive are, (B,).
-        negatives: input ids of the negatives, (B, N); None where there are none.
+        negatives: input ids of the negatives, (B, N); None if there are none.
     """
 
     positives: TokenBatch
@@ -281,7 +281,7 @@ KEPT_SETTINGS = ("max_length", "lowercase", "prompts", "default_prompt", "includ
 def score_range(data: LabeledData[SimilarityExample]) -> tuple[float, float]:
     """The scores that become 0 and 1: the lowest and the highest; scores from 0 to 1 stay as they are.
 
-    Raises BadInput where all are equal.
+    Raises BadInput if all are equal.
     """
     scores = [example.score for example in data.examples if example.score is not None]
     low, high = min(scores), max(scores)

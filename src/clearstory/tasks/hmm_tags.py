@@ -34,7 +34,7 @@ def predict_tags(tagger: Tagger, sentences: Sequence[Sequence[str]]) -> list[Wor
 
 def evaluate_tagger(tagger: Tagger, data: LabeledData[LabeledWords]) -> TaskEvaluation:
     """The scores of a tagger on examples; `unknown_words` of the details has the accuracy of words of its vocabulary
-    and of all others, None where there is no such word.
+    and of all others, None if there is no such word.
     """
     task = Tag(tagger.tags, None, is_chunk_scheme(tagger.tags))
     rows = task.rows_without_windows(data.examples)

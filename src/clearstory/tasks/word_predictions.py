@@ -70,8 +70,8 @@ def predict_words(
 
 
 def choose_labels(probabilities: Floats, labels: Sequence[str], scheme: TagScheme = "") -> Ints:
-    """The label id of each word, (words,), for probabilities of all labels, (words, labels): the likeliest; with scheme
-    bio those of the likeliest sequence without an I- that continues nothing.
+    """The predicted label id of each word, (words,), given probabilities of all labels, (words, labels): the argmax, or
+    with scheme bio the most likely sequence without an I- that does not continue a chunk.
 
     >>> choose_labels(np.array([[0.5, 0.1, 0.4], [0.3, 0.1, 0.6]]), ("O", "B-PER", "I-PER"), "bio").tolist()
     [0, 0]

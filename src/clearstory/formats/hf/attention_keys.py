@@ -17,7 +17,7 @@ class HeadDimKey:
     """The dimension of each head: its own key, or the width divided by the number of heads.
 
     Args:
-        key: the key; None where the architecture has none.
+        key: the key; None if the architecture has none.
         width_key: the key of the model's width.
         heads_key: the key of the number of heads.
         divisible: whether the width must be a multiple of the number of heads.

@@ -74,7 +74,7 @@ def read_matrices(
 def check_complete(
     folder: Path, config: AdapterConfig, matrices: Mapping[str, LoRAMatrices], whole: WholeWeights
 ) -> None:
-    """Raise CorruptFile where the config says more, or less, than the weights of an adapter hold."""
+    """Raise CorruptFile if the config says more, or less, than the weights of an adapter hold."""
     lacking = [layer for layer in matrices if layer not in whole.magnitudes]
     if config.dora and lacking:
         raise CorruptFile(

@@ -208,7 +208,7 @@ def model_device(model: LanguageModel) -> torch.device:
 
 
 def match_names(pattern: str, names: list[str]) -> list[str]:
-    """The activation names that match a pattern. Raises UnknownName where none does.
+    """The activation names that match a pattern. Raises UnknownName if none does.
 
     >>> match_names("blocks.*.after_attention", ["embedding", "blocks.0", "blocks.0.after_attention"])
     ['blocks.0.after_attention']

@@ -153,7 +153,7 @@ def select_stack(model: LanguageModel, name: StackName) -> tuple[str, Stack]:
 
 
 def select_attention(block: Block, cross: bool, wanted: Intervention) -> Attention:
-    """The attention that an intervention changes. Raises CannotDo where there is no cross-attention."""
+    """The attention that an intervention changes. Raises CannotDo if there is no cross-attention."""
     found: Attention | None = block.cross_attention if cross else block.self_attention
     if found is None:
         raise CannotDo(f"'{wanted}' names cross-attention, and this stack has none")

@@ -50,7 +50,7 @@ class Passage:
         source: token ids of the source.
         source_pieces: the source's tokens as display text.
         token_types: the segment (0 or 1) of each token of an encoder's text pair.
-        special: for each token, whether it is special or of the chat template; empty where none is.
+        special: for each token, whether it is special or of the chat template; empty if none is.
         spans: for each token, its characters in the text, or in the target of an encoder-decoder; empty if unknown.
         source_special: the same as `special` for the source.
         source_spans: for each token of the source, its characters in the text.

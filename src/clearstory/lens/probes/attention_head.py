@@ -173,7 +173,7 @@ def source_name(model: LanguageModel) -> str:
 def head_output_in_stream(site: AttentionSite, output: Float[Tensor, "T D"], head: int) -> Float[Tensor, "T W"]:
     """One head's output times its columns of the output matrix, without the bias.
 
-    The output of attention is the sum over its heads, plus the bias. Raises CannotDo where that sum is normalised.
+    The output of attention is the sum over its heads, plus the bias. Raises CannotDo if that sum is normalised.
     """
     require_linear_outputs(site.stack)
     weight, _ = linear_weight(site.attention.output)

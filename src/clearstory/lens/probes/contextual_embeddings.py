@@ -61,7 +61,7 @@ def contextual_embeddings(
 
     Nearest words are taken after `layer` (the last by default) from the file `sentences_file`, one sentence per line,
     or from built-in sentences. `other_word` is another word for the other text; `occurrence` and `other_occurrence`
-    select the nth occurrence. Raises BadInput where a word is not in its text.
+    select the nth occurrence. Raises BadInput if a word is not in its text.
     """
     if other_text is None or word is None:
         raise BadInput(

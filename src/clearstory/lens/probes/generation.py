@@ -104,7 +104,7 @@ def generated_tokens(
 ) -> list[GeneratedToken]:
     """Each generated token under the model's own distribution, before temperature, sampling filters and penalties.
 
-    Raises ContextOverflow where prompt and continuation do not fit the context together.
+    Raises ContextOverflow if prompt and continuation do not fit the context together.
     """
     ids, first = [*passage.ids, *generated[:-1]], len(passage.ids) - 1
     if model.context is not None and len(ids) > model.context:

@@ -79,7 +79,7 @@ def integrated_gradients(
 ) -> Attribution:
     """The attribution of a number to each token; special tokens have none.
 
-    Raises CannotDo where the integral does not converge on either path.
+    Raises CannotDo if the integral does not converge on either path.
     """
     own = ~torch.tensor(special, device=model_device(network))
     with frozen(network):

@@ -74,7 +74,7 @@ def chosen_label(
 def read_labels(
     model: LanguageModel, tokenizer: Tokenizer, text: str, word: str | None, words: str | Sequence[str]
 ) -> tuple[Any, EncodedText, Sequence[str], LabelledWord | None]:
-    """The classifier, the text as it reads it, the labels that are attributed, and the word that has them; None where
+    """The classifier, the text as it reads it, the labels that are attributed, and the word that has them; None if
     the text has.
     """
     require(model, Capability.CLASSIFIER)

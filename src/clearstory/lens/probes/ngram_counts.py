@@ -30,7 +30,7 @@ class SeenToken:
 
     Args:
         id: the token.
-        count: number of occurrences; None where counts are not stored.
+        count: number of occurrences; None if counts are not stored.
         probability: smoothed probability after this context.
         own_share: the part of the probability from its own count; None for a smoothing method without such parts.
     """
@@ -196,7 +196,7 @@ def backoff(model: NGram, tokenizer: Tokenizer, text: str, *, prompt: PromptOpti
     """For every token of a text: the order of the n-gram that its probability comes from, that n-gram's count, the
     probability, the context, and the backoff weights of longer contexts that were counted without this token.
 
-    A count is None where the model stores none. Raises BadInput for a text of fewer than two tokens.
+    A count is None if the model stores none. Raises BadInput for a text of fewer than two tokens.
     """
     encoded = encode_prompt(cast(LanguageModel, model), tokenizer, text, prompt)
     row = [*start_before(tokenizer, encoded), *encoded.ids]

@@ -2,8 +2,8 @@
 
 text ─► tokenizers ─► (train ─► measure ─► sample ─► result files)* ─► leaderboard
 
-Result files are rewritten after every run, and a finished run is kept, so a comparison can be read while it goes on,
-stopped, continued and extended.
+Result files are rewritten after every run, and a finished run is kept, so the results of a running comparison
+can be read, and a comparison can be stopped, continued and extended.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from clearstory.text.read_notes import ReadNotes
 
 @dataclass(frozen=True)
 class ComparisonStarted:
-    """The evaluation text is read and the runs are known: `runs` are their labels, of so many `models`; `folder` is
-    where the results are written; `note` says what was skipped or replaced in the files.
+    """The evaluation text is read and the runs are known: `runs` are their labels, `models` is the number of models,
+    `folder` is the results folder, `note` lists skipped or replaced parts of the files.
     """
 
     text: str

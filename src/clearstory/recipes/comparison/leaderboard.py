@@ -1,7 +1,7 @@
-"""Leaderboard: the outcome of a comparison as data, models ranked by bits per byte.
+"""Leaderboard: the result of a comparison as data, models ranked by bits per byte.
 
-The bits per byte of a model are the mean over its seeds, unit by unit. Its interval says how far they would vary on
-other text of the same kind, not over other seeds; that is what `seeds` are for.
+The bits per byte of a model are the mean over its seeds, for each unit. The interval describes their variation on
+other text of the same kind, not over other seeds; use `seeds` for the latter.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from clearstory.recipes.notebook_html import html_table
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """One model, trained once or opened, with its measurements and a sample. A value that is not known is None.
+    """One model, trained once or opened, with its measurements and a sample. Unknown values are None.
 
     Args:
         model: the model as it was written in the command.
         family: its family.
-        summary: its layers and sizes in words.
-        measure: what its bits per byte are based on: likelihood or pseudo-likelihood.
-        seed: seed of its training; None for a model that was not trained here.
+        summary: description of its layers and sizes.
+        measure: basis of its bits per byte: likelihood or pseudo-likelihood.
+        seed: seed of its training; None for a model that was only evaluated.
         tokenizer: its tokenizer.
         vocab: size of its vocabulary.
         parameters: number of its parameters.
-        bytes_on_disk: size of its model folder, tokenizer included.
+        bytes_on_disk: size of its model folder, including the tokenizer.
         cpu_seconds: CPU time of its training.
         seconds: wall-clock time of its training.
-        tokens: training tokens, repetitions included.
-        steps: optimizer steps, or rounds of a model that is fitted by counting.
+        tokens: training tokens, including repetitions.
+        steps: optimizer steps, or iterations of a model that is fitted by counting.
         epochs: number of passes over the training text.
         nats: negative log-likelihood of each unit of the text, (U,); nan for a unit that was not evaluated.
         bits_per_byte: of all evaluated units together.
         nats_per_token: per token of its own tokenizer.
         oov_bits_per_byte: the part of its bits per byte that encodes out-of-vocabulary words and lost white space.
-        windows: how the text was divided into windows.
+        windows: kind of the evaluation windows.
         generation_tokens_per_second: generated tokens per CPU second.
         sample: text generated after the prompt.
         folder: its model folder.
         curve: CPU seconds and bits per byte of each evaluation during training.
         note: a remark on the measurement.
-        error: why the model could not be trained; None if it was.
+        error: error message if the model could not be trained, otherwise None.
     """
 
     model: str
@@ -133,7 +133,7 @@ class LeaderboardEntry:
 
     @property
     def seed_range(self) -> str:
-        """How many seeds were measured, and the lowest and highest of their bits per byte, in words."""
+        """Number of seeds, and the lowest and highest of their bits per byte, as text."""
         bits = [each.bits_per_byte for each in self.seeds if each.bits_per_byte is not None]
         spread = f": {min(bits):.4f} to {max(bits):.4f}" if len(bits) > 1 else ""
         return f"{len(bits)}{spread}"

@@ -106,7 +106,7 @@ class TrainingContext:
         return self.tokenizers[tokenizer_spec]
 
     def run_folder(self, run: PlannedRun) -> Path:
-        """The folder of a run. The first seed has the model's name, so that a comparison may get more seeds later."""
+        """The folder of a run. The first seed has the model's name, so that more seeds can be added later."""
         name = run.spec.folder_name
         return self.folder / (name if run.seed == self.recipe.seed else f"{name}-seed{run.seed}")
 
@@ -265,8 +265,8 @@ def measure_model(
 def generate_sample(
     opened: OpenedModel, recipe: CompareRecipe, prompt: str, text: EvalText, scored_tokens: int
 ) -> tuple[str, float | None]:
-    """A sample of about `characters`, prompt included, and generated tokens per CPU second; where each line is a
-    document, so many lines, each of its own.
+    """A sample of about `characters` characters, including the prompt, and generated tokens per CPU second; if each
+    line is a document, several independent lines of this total length.
     """
     length = max(1, recipe.characters - len(prompt))
     prompts, max_tokens = [prompt], round(1.3 * length * scored_tokens / text.bytes) + 1

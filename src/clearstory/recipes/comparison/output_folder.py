@@ -21,10 +21,10 @@ from clearstory.recipes.training.run_folder import RunFolder, check_no_file_in_p
 from clearstory.text.sources import absolute_source
 
 RESUME_SETTINGS = ("out", "resume", "overwrite", "models", "seeds", "data.cache")
-"""Settings that may change when a comparison is resumed: it may get more models and more seeds."""
+"""Settings that can change when a comparison is resumed: models and seeds can be added."""
 
 SCALING_RESUME_SETTINGS = ("sizes", "amounts", "cpu_seconds")
-"""Those of a scaling law, beside them: it may get more sizes, amounts and time."""
+"""Additional settings that can change when a scaling law is resumed: sizes, amounts and time can be added."""
 
 RESULT_FILE = "measured.json"
 """In a run folder: the ModelResult of a finished model."""
@@ -106,7 +106,7 @@ def write_config(folder: Path, recipe: CompareRecipe) -> None:
 
 
 def load_result(run: Path) -> ModelResult | None:
-    """The result saved in a run folder; None if there is none that can be read."""
+    """The result saved in a run folder; None if it does not exist or cannot be read."""
     try:
         return ModelResult.from_json(json.loads((run / RESULT_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError):

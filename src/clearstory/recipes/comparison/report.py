@@ -201,7 +201,7 @@ def clean_lines(text: str) -> str:
 
 
 def models_section(leaderboard: Leaderboard) -> str:
-    """What each family computes, with the sizes, tokenizers and windows of its models."""
+    """Description of each family, with the sizes, tokenizers and windows of its models."""
     parts = []
     for family in dict.fromkeys(entry.result.family for entry in leaderboard.entries):
         models = []

@@ -1,5 +1,5 @@
 """Result files: the table, CSV, JSON and report of a comparison, rewritten after every run, so that they can be read
-while it goes on.
+while it is running.
 
     results.csv     a row for each model, seed and budget
     results.md      the models ranked so far, as a table
@@ -45,7 +45,7 @@ CSV_COLUMNS = (
     "seconds", "tokens", "steps", "epochs", "measure", "bits_per_byte", "nats_per_token", "oov_bits_per_byte",
     "tokens_per_second", "generation_tokens_per_second", "folder", "note", "error",
 )  # fmt: skip
-"""Columns of results.csv: fields of ModelResult, and the budget in words."""
+"""Columns of results.csv: fields of ModelResult, and a description of the budget."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def results_csv(results: list[ModelResult], budget: str) -> str:
-    """One row for each model and seed, in the order they were measured; what is not known is empty."""
+    """One row for each model and seed, in the order of their evaluation; unknown values are empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -1,5 +1,5 @@
-"""Scaling analysis: the law of finished runs with its uncertainty, and what follows from it: predictions, the best
-split of a budget, a check on the largest run, and what the runs do not determine.
+"""Scaling analysis: the law of finished runs with its uncertainty, predictions, the optimal allocation of a budget, a
+check on the largest run, and the quantities that the runs do not determine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 
 CHANGES = (("twice the data", 1, 2), ("twice the parameters", 2, 1), ("twice both", 2, 2),
            ("ten times the data", 1, 10), ("ten times the parameters", 10, 1), ("ten times both", 10, 10))  # fmt: skip
-"""What is predicted: factors of parameters and tokens, from the largest run on."""
+"""Predictions: factors of the parameters and tokens of the largest run."""
 
 FAR = 4
 """Factor beyond the largest run from which on a prediction is marked as far from all measurements."""
@@ -156,7 +156,7 @@ def is_near(split: BestSplit, runs: Sequence[ScalingRun]) -> bool:
 
 
 def check_largest(runs: Sequence[ScalingRun], largest: ScalingRun, seed: int) -> HeldOutRun | None:
-    """The largest run predicted by the law of all others; None where those are too few."""
+    """The largest run predicted by the law of all others; None if those are too few."""
     others = [run for run in runs if (run.parameters, run.tokens) != (largest.parameters, largest.tokens)]
     if len(others) <= COEFFICIENTS:
         return None
@@ -178,7 +178,7 @@ def unknowns(
     interval: Callable[[Callable[[ScalingLaw], float]], Interval],
     training_tokens: int,
 ) -> list[str]:
-    """What the runs do not determine, in sentences."""
+    """Quantities that the runs do not determine, in sentences."""
     sentences = []
     for name, values in (("sizes", [run.parameters for run in runs]), ("amounts", [run.tokens for run in runs])):
         ratio = max(values) / min(values)

@@ -1,7 +1,7 @@
-"""Scaling files: a row for each run, the law with what it says as text, JSON and a page, and its picture.
+"""Scaling files: a row for each run, the law and its report as text, JSON and a page, and a plot.
 
 results.csv     a row for each run, rewritten after each
-results.md      losses by size and amount, the law, and what it says
+results.md      losses by size and amount, the law, and the report
 compare.json    the same as data
 report.html     the same as a page, with the picture
 curves.svg      losses against parameters, a line for each amount, and the law

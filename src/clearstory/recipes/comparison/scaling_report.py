@@ -1,4 +1,4 @@
-"""Scaling report: the law of a text and a model as data, and what it says in sentences."""
+"""Scaling report: the law of a text and a model as data and in sentences."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from clearstory.training.trainer import training_context
 DEFAULT_MODEL = "clear"
 
 CONTEXT = 128
-"""Context of a Transformer where none is set: the law is of losses after at most so many tokens."""
+"""Default context of a Transformer: the law describes losses with at most this many tokens of context."""
 
 LEAST_STEPS = 100
 """Steps of the smallest amount: batches are made so small."""
@@ -118,7 +118,7 @@ def plan_scaling(context: TrainingContext) -> ScalingPlan:
 
 
 def check_scales(spec: ModelSpec, tokenizer: Tokenizer) -> None:
-    """Raise CannotDo for a model that gives text no probability, has no size of its own, or counts."""
+    """Raise CannotDo for a model without a likelihood of text, without a scalable size, or fitted by counting."""
     config: Any = build_train_recipe({"model": spec.preset, **spec.settings}).model.config(vocab=tokenizer.vocab)
     model = build(config, device="meta")
     counted = has_capability(model, Capability.COUNT_FITTED)
@@ -157,14 +157,14 @@ def actual_size(spec: ModelSpec, tokenizer: Tokenizer, size: int) -> int:
 
 
 def given_sizes(recipe: CompareRecipe) -> tuple[int, ...] | None:
-    """The sizes of a recipe, ascending; None where they are to be chosen."""
+    """The sizes of a recipe, ascending; None if they are to be chosen."""
     if recipe.sizes == AUTO_SIZES:
         return None
     return tuple(sorted({int(parse_amount(each) or 0) for each in recipe.sizes}))
 
 
 def given_amounts(recipe: CompareRecipe, dataset: TokenDataset) -> tuple[int, ...] | None:
-    """The amounts of a recipe in tokens, ascending; None where they are to be chosen."""
+    """The amounts of a recipe in tokens, ascending; None if they are to be chosen."""
     if recipe.amounts in ((), AUTO_SIZES):
         return None
     numbers = [parse_amount(each) or 0.0 for each in recipe.amounts]
@@ -281,7 +281,7 @@ def scaling_recipe(context: TrainingContext, plan: ScalingPlan, size: int, amoun
 def scaling_result(
     context: TrainingContext, plan: ScalingPlan, size: int, amount: int, seed: int, trained: TrainingResult
 ) -> ModelResult:
-    """The result of a finished run. Raises CannotDo where there is no bits per byte."""
+    """The result of a finished run. Raises CannotDo if there is no bits per byte."""
     if trained.bits_per_byte is None:
         raise CannotDo(
             f"{plan.spec.label} with the tokenizer {context.tokenizer_spec(plan.spec)} has no bits per byte on this "
@@ -307,7 +307,7 @@ def scaling_result(
 
 
 def check_enough(results: list[ModelResult], plan: ScalingPlan, spent: float) -> None:
-    """Raise BadSetting where too few runs are finished to fit a law."""
+    """Raise BadSetting if too few runs are finished to fit a law."""
     done = [each for each in results if each.bits_per_byte is not None]
     sizes, amounts = len({each.parameters for each in done}), len({each.tokens for each in done})
     if min(sizes, amounts) < LEAST or len(done) < 2 * LEAST:

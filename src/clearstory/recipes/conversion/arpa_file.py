@@ -33,7 +33,7 @@ ODD_TEXT = "a\u00a0b <unk> <UNK> <s> </s> <eos> x<s>y\n\n \t c\u3000d \r\n"
 
 @dataclass(frozen=True)
 class ArpaReport:
-    """What was compared: number of tokens, largest difference in nats; and what is not the same, in words."""
+    """The comparison: number of tokens, largest difference in nats, and a description of other differences."""
 
     parameters: int
     tokens: int
@@ -86,7 +86,7 @@ def arpa_mapping(original: OpenedModel, converted: OpenedModel) -> TokenMapping:
 
 
 def comparable_texts(original: OpenedModel, converted: Tokenizer) -> tuple[list[str], str | None]:
-    """Texts that both tokenizers must read alike, and a note on what they do not; none for tokens that are no words."""
+    """Texts that both tokenizers must encode equally, and a note on differences; no texts if tokens are not words."""
     tokenizer = original.tokenizer
     if tokenizer is not None and tokenizer.kind != "words":
         return [], "programs that read the file split text only at white space: give them tokens separated by spaces"

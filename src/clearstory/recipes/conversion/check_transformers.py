@@ -54,11 +54,11 @@ GGUF_PRETOKENIZERS = frozenset(("gpt-2", "llama-bpe", "dbrx", "qwen2", "gpt-4o")
 
 @dataclass(frozen=True, kw_only=True)
 class PortabilityReport:
-    """The outcome of a comparison with transformers.
+    """Result of a comparison with transformers.
 
     Args:
-        portable: whether everything that was compared is equal.
-        reason: the first thing that is not equal; None if there is none.
+        portable: whether all compared values are equal.
+        reason: the first difference, or None.
         texts: number of texts whose ids were compared.
         template: whether the chat template was compared.
         max_relative_difference: largest difference of two logits (or hidden states), relative to the largest.
@@ -134,7 +134,9 @@ def compare_gguf(transformers: Any, path: Path, opened: OpenedModel) -> Portabil
 
 
 def comparable_texts(metadata: Mapping[str, Any]) -> tuple[tuple[str, ...], str | None]:
-    """The sample texts that transformers should encode alike, by the metadata of a GGUF file, and why not all."""
+    """The sample texts that transformers should encode equally, by the metadata of a GGUF file, and the reason if not
+    all.
+    """
     if metadata.get("tokenizer.ggml.model") == "llama":
         # "Nothing in a GGUF says which a model wants", says transformers, and does not add the leading space.
         return tuple(text for text in SAMPLE_TEXTS if not text.startswith(" ")), (
@@ -170,7 +172,7 @@ def compare_logits(opened: OpenedModel, model: Any) -> PortabilityReport:
 
 
 def compute_outputs(opened: OpenedModel, model: Any, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The outputs of our model and of theirs for the same ids.
+    """The outputs of Clearstory and of transformers for the same ids.
 
     These are logits of tokens; for an encoder with a classification head, logits of labels; for one without any head,
     hidden states. An encoder-decoder gets the ids as source and as target.

@@ -45,7 +45,7 @@ class TokenMapping:
 
 
 def check_nats(path: Path, tokens: int, difference: float) -> tuple[int, float]:
-    """The two numbers of `compare_nats`. Raises CorruptFile where the difference is not from rounding."""
+    """The two numbers of `compare_nats`. Raises CorruptFile if the difference is not from rounding."""
     if not difference <= NATS_TOLERANCE:
         raise CorruptFile(
             f"the probabilities of {path} differ from the original: one of {tokens:,} tokens differs by "

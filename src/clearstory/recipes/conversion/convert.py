@@ -244,9 +244,9 @@ def resolve_dtype(format: Format, dtype: NumberFormat | None) -> NumberFormat:
 
 
 def check_tokenizer(path: Path, original: Tokenizer, converted: Tokenizer) -> str | None:
-    """Raise CorruptFile if the converted tokenizer gives other ids, or has another chat template.
+    """Raise CorruptFile if the ids or the chat template of the converted tokenizer differ.
 
-    Returns a sentence on texts that the two programs split differently by design; None if there are none.
+    Returns a sentence on texts that the two programs split differently by design, or None.
     """
     note = None
     for text in SAMPLE_TEXTS:
@@ -274,6 +274,6 @@ def check_tokenizer(path: Path, original: Tokenizer, converted: Tokenizer) -> st
 
 
 def adds_missing_space(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer puts a space before a text only where there is none, as transformers' LlamaTokenizer does."""
+    """Whether a tokenizer adds a space before a text only if it does not start with one, as in LlamaTokenizer."""
     pre_tokenizer = json.loads(tokenizer.contents).get("pre_tokenizer")
     return isinstance(pre_tokenizer, dict) and pre_tokenizer.get("type") == "Metaspace"

@@ -35,13 +35,13 @@ class Backbone:
     """A model to fine-tune.
 
     Args:
-        model: the model, which may have a head already.
+        model: the model, possibly with a head.
         tokenizer: its tokenizer.
         card: its model card.
         folder: its folder; None for a new model.
         fingerprint: hash of its weights; None for a new model.
-        note: a sentence on where it is from.
-        generation_config: how its authors generate from it; None for a new model.
+        note: a sentence on its origin.
+        generation_config: its generation config; None for a new model.
     """
 
     model: Any
@@ -116,7 +116,7 @@ def new_backbone(folder: RunFolder, recipe: FinetuneRecipe, texts: Iterable[str]
 
 
 def select_trained(model: Any, recipe: FinetuneRecipe) -> nn.Module:
-    """The model with LoRA adapters, with frozen layers, or as it is, as the recipe says; its head is trained always."""
+    """The model with LoRA adapters, with frozen layers, or unchanged, by the recipe; its head is always trained."""
     lora, seed = recipe.lora, recipe.training.seed
     if not lora.rank:
         layers: int | Literal["all"] = "all" if recipe.freeze == "all" else int(recipe.freeze)
@@ -134,7 +134,7 @@ def default_learning_rate(recipe: FinetuneRecipe, new: bool) -> float:
 
 
 def with_seeded_head(build_model: Any, backbone: nn.Module, seed: int) -> nn.Module:
-    """What `build_model` makes of a backbone, with the weights of a new head drawn by `seed`."""
+    """The model that `build_model` builds from a backbone, with weights of a new head initialized with `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = build_model(backbone)

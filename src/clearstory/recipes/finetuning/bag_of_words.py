@@ -24,7 +24,7 @@ WORD_PATTERN = r"\w+|[^\w\s]"
 """A word, or a punctuation mark."""
 
 PAIR_BREAK = "\n"
-"""Between the texts of a pair: a token that is no word, so that no pair of words reaches across."""
+"""Separator of the texts of a pair: a token that is not a word, so that no word pair spans both texts."""
 
 CERTAIN = 1e9
 """Logit of a label that all training texts have, and minus that of one which none has."""

@@ -33,9 +33,9 @@ class FittedBaseline:
     """A fitted model.
 
     Args:
-        summary: what it is, in one phrase.
+        summary: description in one phrase.
         parameters: number of parameters.
-        evaluate: its scores on examples.
+        evaluate: returns its scores on examples.
         save: writes it to a model folder; None for a model that is not saved.
         next_command: a command to try next; {run} is the run folder.
     """

@@ -1,4 +1,4 @@
-"""Report of a label-efficiency curve: means with intervals over draws, what they say in one sentence, and the page."""
+"""Report of a label-efficiency curve: means with intervals over draws, a summary sentence, and the page."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CurvePoint:
 @dataclass(frozen=True)
 class DrawMean:
     """Means of the metrics of one model over the draws of one number of labels, with their 95 % intervals by Student's
-    t, which one draw has not.
+    t; a single draw has no interval.
     """
 
     model: str

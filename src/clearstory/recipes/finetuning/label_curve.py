@@ -207,7 +207,7 @@ class LabelCurve:
         return {name: value for name, value in metrics.items() if name != "loss"}
 
     def computing(self, function: Any, model: nn.Module) -> Any:
-        """What a function of the model returns, computed in the precision of training."""
+        """The result of a function of the model, computed in the precision of training."""
         cast(Any, model).compute_dtype = COMPUTE_DTYPES[self.settings.precision]
         with using_backend(resolve_backend(self.settings.matmul, "training.matmul")):
             return function(model)

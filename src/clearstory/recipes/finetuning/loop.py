@@ -159,7 +159,7 @@ def score_best(preparation: FinetuningPreparation, result: TrainingResult) -> It
 def generate_and_score(
     task: GeneratingTask, model: Any, data: LabeledData[Any], name: str
 ) -> Generator[TrainingEvent, None, TaskEvaluation]:
-    """The scores of what the model generates for examples; yields the progress."""
+    """The scores of the texts that the model generates for examples; yields the progress."""
     outputs: dict[int, Any] = {}
     for index, output in task.generate(model, data.examples):
         outputs[index] = output

@@ -27,7 +27,7 @@ def ngram_classifier_events(recipe: FinetuneRecipe) -> Iterator[TrainingEvent]:
 
 
 def fit_ngram_classifier(recipe: FinetuneRecipe, data: DataSplits[LabeledText]) -> FittedBaseline:
-    """The n-gram models of a recipe, fitted to its training examples. Raises CannotDo where a text has several labels
+    """The n-gram models of a recipe, fitted to its training examples. Raises CannotDo if a text has several labels
     or a number, BadInput for a label without a text.
     """
     labels, problem_type = labels_of(data)

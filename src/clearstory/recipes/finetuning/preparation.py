@@ -115,7 +115,7 @@ class FinetuningPreparation:
 
 
 def resolved_recipe(recipe: FinetuneRecipe, settings: TrainingSettings) -> FinetuneRecipe:
-    """The recipe with what has been chosen for this machine and model."""
+    """The recipe with the settings chosen for this machine and model."""
     names = ("learning_rate", "device", "precision", "matmul", "threads")
     changes: dict[str, Any] = {name: getattr(settings, name) for name in names}
     return replace(recipe, training=replace(recipe.training, **changes))

@@ -145,7 +145,7 @@ def file_name(location: str) -> str:
 
 
 def reliability_curve(bins: Sequence[Mapping[str, float]]) -> Curve:
-    """Accuracy against the mean probability of each bin, and the diagonal, on which a calibrated model lies."""
+    """Accuracy against the mean probability of each bin, and the diagonal of a calibrated model."""
     probabilities = tuple(each["probability"] for each in bins)
     lines = (
         Line("model", probabilities, tuple(each["accuracy"] for each in bins)),

@@ -25,17 +25,17 @@ from clearstory.tasks.text_to_text_format import TextToTextFormat
 from clearstory.tasks.text_to_text_settings import TextToTextSettings
 
 CHUNK = 512
-"""Sources whose outputs are written at once: what an interrupted run loses."""
+"""Number of sources whose outputs are written together; an interrupted run loses at most these."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model with how its targets are generated, and the file of its outputs in a run folder.
+    """A model with its decoding settings, and the file of its outputs in a run folder.
 
     Args:
         opened: the model.
-        format: what it reads of a source.
-        decoding: how its targets are generated.
+        format: formats sources as its input.
+        decoding: decoding settings of its targets.
         file: its outputs so far.
     """
 

@@ -1,4 +1,4 @@
-"""Baselines that classify texts: their labels, their task, and what is done with a fitted model."""
+"""Baselines that classify texts: their labels, their task, and the evaluation and saving of a fitted model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clearstory.text.tokenizers import Tokenizer
 
 
 def labels_of(data: DataSplits[LabeledText]) -> tuple[tuple[str, ...], ProblemType]:
-    """The labels of examples, and what is predicted."""
+    """The labels of examples, and the problem type."""
     problem_type = PROBLEM_TYPES[data.train.kind]
     return (NUMBER_LABEL,) if problem_type == "regression" else data.train.label_names, problem_type
 

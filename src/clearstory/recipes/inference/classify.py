@@ -171,8 +171,9 @@ def write_classifications(file: Path, results: Sequence[Classification]) -> None
     """Write texts with their labels as .jsonl, .csv or .tsv, a record for each text. Raises BadSetting for another
     suffix.
 
-    A table has the columns text, label and probability, and one for the probability of each label; where several may
-    hold, label has the predicted ones, joined by commas. The words of a text and their labels are joined by spaces.
+    A table has the columns text, label and probability, and one for the probability of each label; if a text can have
+    several labels, label has the predicted ones, joined by commas. The words of a text and their labels are joined by
+    spaces.
     """
     if file.suffix == ".jsonl":
         text = "".join(json.dumps(each.to_json(), ensure_ascii=False) + "\n" for each in results)

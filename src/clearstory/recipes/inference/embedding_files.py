@@ -20,7 +20,7 @@ TABLES = (".jsonl", ".csv", ".tsv")
 
 
 def check_suffix(file: Path, *more: str) -> None:
-    """Raise BadSetting for a file that is neither a table nor of one of these further kinds."""
+    """Raise BadSetting for a file whose suffix is not that of a table or of one of these additional kinds."""
     if file.suffix not in (*TABLES, *more):
         raise BadSetting(
             f"out is {file}; its suffix must be {', '.join((*TABLES, *more)[:-1])} or {(*TABLES, *more)[-1]}"

@@ -1,6 +1,6 @@
-"""Evaluate: how well a model predicts a text, and its scores on the tasks of every other kind.
+"""Evaluate: evaluation of models on text, labeled examples, data sets for vectors, and benchmarks.
 
-Each kind of evaluation is a file of its own; this one chooses among them.
+Each kind of evaluation has its own file; this one selects among them.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def offline(wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """A block in which no bar of `tqdm` is drawn: the harness has no setting for most of its own."""
+    """Context manager that disables progress bars of `tqdm`, for most of which the harness has no setting."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -198,7 +198,7 @@ def task_folders(tasks: Sequence[str], own: Path | None) -> list[Path] | None:
     """The folders of the harness in which these tasks and groups, and those that they consist of, are defined; not for
     those that the user's `own` folder defines.
 
-    Reading all of its 14,000 tasks takes half a minute. None where a name is not found, as that of a tag.
+    Reading all of its 14,000 tasks takes half a minute. None if a name is not found, as that of a tag.
     """
     import lm_eval.tasks
     from lm_eval.tasks._yaml_loader import load_yaml

@@ -1,13 +1,13 @@
-"""Probes: grammar, facts, reasoning and bias in one table, from the files that a folder has, each beside its chance.
+"""Probes: grammar, facts, reasoning and bias in one table, from the files of a folder, with their chance levels.
 
-    grammar*      minimal pairs, as BLiMP: sentence_good, sentence_bad
-    facts*        passages whose last word is predicted, as LAMBADA: lines of text, or "text"; clozes with "answer"
-    reasoning*    questions with choices, as ARC, PIQA and HellaSwag
-    bias*         paired sentences, as CrowS-Pairs: sent_more, sent_less
-    weat*         sets of words, as `evaluate --task weat` reads them
+    grammar*      minimal pairs, as in BLiMP: sentence_good, sentence_bad
+    facts*        passages whose last word is predicted, as in LAMBADA: lines of text, or "text"; clozes with "answer"
+    reasoning*    questions with choices, as in ARC, PIQA and HellaSwag
+    bias*         paired sentences, as in CrowS-Pairs: sent_more, sent_less
+    weat*         sets of words, as in `evaluate --task weat`
 
-A causal model is asked by likelihood, an encoder by pseudo-log-likelihood (Salazar et al. 2020), where the probe is of
-whole sentences.
+A causal model is evaluated by likelihood, an encoder by pseudo-log-likelihood (Salazar et al. 2020) on probes of whole
+sentences.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROBE_KINDS: tuple[ProbeKind, ...] = ("grammar", "facts", "reasoning", "bias", "
 """Probes in the order of the table; the names of their files, or of their folders, begin so."""
 
 PAIRED = ("sent_more", "sent_less")
-"""Fields of paired sentences: that which says more of a stereotype, and that which says less (Nangia et al. 2020)."""
+"""Fields of paired sentences: the more and the less stereotypical sentence (Nangia et al. 2020)."""
 
 
 def evaluate_probes(
@@ -79,7 +79,7 @@ def evaluate_probes(
 def find_probe_files(folder: Path) -> dict[ProbeKind, list[Path]]:
     """The files of each probe: those whose name begins with it, and those of a folder with its name.
 
-    Raises BadInput where there is none at all.
+    Raises BadInput if there is none at all.
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder; give one with files such as grammar.jsonl and reasoning.jsonl")
@@ -154,7 +154,7 @@ def probe_reasoning(scorer: SentenceScorer, file: Path, limit: int | None, _: An
 
 
 def choice_pairs(question: ChoiceQuestion) -> list[tuple[str, str]]:
-    """Context and continuation of each choice; a question that ends so is asked as lm-evaluation-harness asks."""
+    """Context and continuation of each choice; a question with this ending is formatted as in lm-evaluation-harness."""
     text = question.question
     if text.endswith("?"):
         text = f"Question: {text}\nAnswer:"
@@ -183,7 +183,7 @@ def share_score(kind: ProbeKind, metric: str, file: Path, right: Any, chance: fl
 
 
 def first_rows(file: Path, limit: int | None) -> list[tuple[str, dict[str, Any]]]:
-    """The first rows of a file with their places. Raises BadInput where there is none."""
+    """The first rows of a file with their locations. Raises BadInput if there is none."""
     rows = read_rows(file)[:limit]
     if not rows:
         raise BadInput(f"{file} is empty; give one row per example")
@@ -191,7 +191,7 @@ def first_rows(file: Path, limit: int | None) -> list[tuple[str, dict[str, Any]]
 
 
 def text_field(row: Mapping[str, Any], name: str, location: str) -> str:
-    """The text in a field. Raises BadInput where it is missing or empty."""
+    """The text in a field. Raises BadInput if it is missing or empty."""
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
         raise BadInput(f"{location} has no text {name!r}, only {', '.join(map(repr, row))}; give one")

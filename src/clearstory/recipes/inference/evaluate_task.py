@@ -44,8 +44,8 @@ def evaluate_on_task(
     """The metrics of a fine-tuned model, or of a hidden Markov model of tags, on the examples of files, with their
     intervals.
 
-    Raises CannotDo for a model without a head, BadInput for one whose head is for another task, and for a label that
-    the model has not.
+    Raises CannotDo for a model without a head, BadInput for a model whose head is for another task, and for an unknown
+    label.
     """
     network: Any
     opened = open_model(model) if isinstance(model, str | Path) else model

@@ -44,10 +44,10 @@ def evaluate_vectors(
 ) -> VectorEvaluation:
     """The scores of a model's vectors on each set of `tasks`.
 
-    `vectors` chooses input embeddings or sentence vectors; by default sentence vectors are taken for texts of several
-    words, and where the model's folder says how they are pooled, but for analogies input embeddings. `reading` names
-    the columns of pairs, `truncate` the end of a sentence that is dropped where it exceeds the context. Raises CannotDo
-    for a model without token embeddings, BadInput for a file that has no set.
+    `vectors` selects input embeddings or sentence vectors; the default is sentence vectors for texts of several
+    words, and if the model's folder defines a pooling, but input embeddings for analogies. `reading` sets
+    the columns of pairs, `truncate` the end to drop of a sentence that exceeds the context. Raises CannotDo
+    for a model without token embeddings, BadInput for a file without a set.
     """
     files = [(kind, file) for kind, source in tasks for file in files_of(kind, source)]
     source = VectorSource(model, device, truncate)
@@ -62,7 +62,7 @@ def evaluate_vectors(
 
 
 def files_of(kind: VectorTaskKind, source: str) -> list[Path]:
-    """The files with sets of a file, folder or glob. Raises BadInput where there are none."""
+    """The files with sets of a file, folder or glob. Raises BadInput if there are none."""
     [found] = expand_sources([source], ReadSettings(include=SUFFIXES[kind]))
     if not found.files:
         raise BadInput(f"{source} has no test sets; give a file, a folder or a glob")
@@ -199,7 +199,7 @@ def evaluate_associations(source: VectorSource, file: Path, kind: VectorKind | N
 
 
 def check_known(file: Path, known: npt.NDArray[np.bool_], what: str, minimum: int = 1) -> None:
-    """Raise BadInput where fewer than `minimum` examples have words of the vocabulary."""
+    """Raise BadInput if fewer than `minimum` examples have words of the vocabulary."""
     if (count := int(known.sum())) < minimum:
         raise BadInput(
             f"{file}: {count or 'none'} of {len(known):,} {what} {'has' if count == 1 else 'have'} only words of the "

@@ -30,7 +30,6 @@ class TokenProbability:
 class MaskFill:
     """A text with masks, the predicted tokens of each mask (most probable first), and the filled text.
 
-
     Masks are predicted independently: the prediction of one mask is not conditioned on the others.
     """
 

@@ -82,7 +82,7 @@ class Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """All completions in the order of their prompts (the beams of a prompt best first), and the time they took."""
+    """All completions in the order of their prompts (the beams of a prompt best first), and the time in seconds."""
 
     completions: tuple[Completion, ...]
     seconds: float
@@ -237,7 +237,7 @@ def stream_generate(
 
 
 def notes_on(prompt_format: PromptFormat, tokenizer: Tokenizer, config: GenerationConfig) -> Iterator[str]:
-    """What is worth knowing before the text is generated."""
+    """Notes that are shown before the text is generated."""
     if is_chat(prompt_format.model, tokenizer, prompt_format.options):
         yield "the prompt is a message in the model's chat template; --raw continues it as text"
     if config.unsupported:

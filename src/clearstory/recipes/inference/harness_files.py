@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def find_task_files(folder: Path, task: str) -> dict[str, Path]:
-    """The file of each part of a task's data; of one file for all parts under "". {} where there is none."""
+    """The file of each part of a task's data; a single file for all parts has the key "". {} if there are none."""
     for suffix in SUFFIXES:
         if (file := folder / f"{task}{suffix}").is_file():
             return {"": file}
@@ -38,7 +38,7 @@ def find_task_files(folder: Path, task: str) -> dict[str, Path]:
 def with_task_files(config: Mapping[str, Any], files: Mapping[str, Path], num_fewshot: int | None) -> Row:
     """A task's config whose data are read from files; parts without a file are left out.
 
-    A single file is the part that is evaluated: the test part, else the validation part. Raises BadInput where neither
+    A single file is the part that is evaluated: the test part, else the validation part. Raises BadInput if neither
     has a file, and where examples are wanted and no other part has one.
     """
     parts = {name: config.get(name) for name in SPLITS}

@@ -168,7 +168,7 @@ def open_side(side: Side, device: str | None) -> tuple[ModelWithTokenizer, str]:
 
 
 PROMPT_PARAMETER = "prompt"
-"""The parameter of a view that says how its text becomes a prompt; views of words or of sentences have none."""
+"""The parameter of a view for the encoding of its text as a prompt; views of words or of sentences do not have it."""
 
 
 def reads_prompt(function: Callable[..., View]) -> bool:
@@ -304,7 +304,7 @@ def is_log_spaced(steps: Sequence[int]) -> bool:
 
 
 def missing_point_caption(lines: Sequence[Line], steps: int) -> str | None:
-    """A sentence on what a missing point means; None where no point is missing."""
+    """A sentence on the meaning of a missing point; None if no point is missing."""
     names = [line.name for line in lines if len(line.x) < steps]
     return f"Where {', '.join(names)} has no point, it was not among the rows shown." if names else None
 

@@ -34,28 +34,28 @@ from clearstory.text.continuation_encoding import encode_continuation
 from clearstory.text.encoding import encode_parsing
 
 MAX_GENERATED = 256
-"""Tokens generated for a request that does not say how many; the harness's own default."""
+"""Default number of generated tokens of a request, as in the harness."""
 
 
 TOKENS_OF_SEQUENCE = 128
 """Tokens of a forward pass for each sequence of a batch size: sequences are packed, not padded."""
 
 HARNESS_DEVICE = "cuda:0"
-"""What the harness's command line passes where no device is given."""
+"""The device that the harness's command line passes by default."""
 
 
 @register_model("clearstory")
 class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
-    """A model as the harness asks it: log-likelihoods of continuations and of whole texts, and generated texts.
+    """A model with the interface of the harness: log-likelihoods of continuations and of whole texts, and generation.
 
     Args:
         pretrained: a model folder, run folder, checkpoint or .gguf file, or an opened model.
-        batch_size: sequences of a forward pass, of about 128 tokens each: it holds as many tokens of others; 1 and
-            "auto" for the usual number.
+        batch_size: sequences of about 128 tokens in a forward pass; for other lengths the number of tokens is the same;
+            1 and "auto": the default number.
         device: cpu, cuda, mps or auto.
         max_length: tokens of context used; the model's own by default.
-        max_gen_toks: tokens generated for a request that does not say how many.
-        on_progress: called with the number of requests done and of all.
+        max_gen_toks: default number of generated tokens of a request.
+        on_progress: called with the number of finished requests and of all requests.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
         return self.name.replace("/", "__")
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes into its results beside the model's name."""
+        """Information on the model that the harness writes into its results."""
         weights = self.network.parameters() if hasattr(self.network, "parameters") else ()
         return {"model_num_parameters": sum(each.numel() for each in weights), "model_dtype": "float32"}
 
@@ -237,7 +237,7 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
         return rendered if at < 0 else rendered[: at + len(last)]
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The source of the chat template, which the harness writes into its results; None where it is not applied."""
+        """The source of the chat template, which the harness writes into its results; None if it is not applied."""
         return find_template(self.tokenizer.config) if chat_template else None
 
 

@@ -1,4 +1,4 @@
-"""Loading: opens the model and tokenizer that an inference recipe was given, and checks what the recipe needs."""
+"""Loading: opens the model and tokenizer of an inference recipe, and checks the recipe's requirements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe takes in place of a path: a model that is open already. Imports no torch."""
+"""Model argument of a recipe: a path or an opened model. Imports no torch."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ class ProbeScore:
         metric: acc; for paired sentences the share in which the stereotype is more likely; for sets of words the effect
             size.
         value: the score.
-        interval: its 95 % interval, by bootstrap over examples; None where there is none.
-        chance: the score of a model that knows nothing; of bias, that of one without any.
+        interval: its 95 % interval, by bootstrap over examples; None if there is none.
+        chance: the score of random answers; for bias, the score of an unbiased model.
         examples: number of examples.
         measure: likelihood, or pseudo-likelihood of an encoder.
     """

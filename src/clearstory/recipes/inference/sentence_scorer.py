@@ -51,7 +51,7 @@ class SentenceScorer:
 
     @property
     def measure(self) -> str:
-        """What the scores are."""
+        """The kind of the scores."""
         return "pseudo-likelihood" if self.is_encoder else "likelihood"
 
     def texts(self, texts: Sequence[str]) -> list[float]:

@@ -25,7 +25,7 @@ class SourceLine(NamedTuple):
 
 
 def read_source_lines(texts: str | Path | Sequence[str | Path], errors: Errors = "strict") -> list[SourceLine]:
-    """All texts, and the lines of the files among them, empty ones included.
+    """All texts, and the lines of the files among them, including empty lines.
 
     A line that is not UTF-8 has an error under "strict". Raises BadInput for an empty text, and where there is none.
 

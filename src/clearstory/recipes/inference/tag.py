@@ -29,7 +29,7 @@ from clearstory.text.conllu import CONLLU_SUFFIX
 from clearstory.text.tokenizers import Tokenizer
 
 NO_TAG = "_"
-"""In a CoNLL file, the tag of a word that has none, as in CoNLL-U."""
+"""Placeholder in CoNLL files for the tag of a word without one, as in CoNLL-U."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from clearstory.text.settings import DataSettings
 def read_texts(
     texts: str | Path | Sequence[str | Path], errors: Errors = "strict", text_field: str = "text"
 ) -> list[str]:
-    """All texts. One that names a file is replaced by the texts in it, without empty lines.
+    """All texts. A text that is the path of a file is replaced by the texts in the file, without empty lines.
 
     Raises BadInput if there is no text at all.
 

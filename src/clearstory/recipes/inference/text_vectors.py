@@ -102,11 +102,11 @@ class SentenceVectors:
 
 
 TextVectors = InputVectors | SentenceVectors
-"""What gives texts vectors: `summary` says how, `vocabulary` lists the words that it has in any case."""
+"""Sources of text vectors: `summary` describes them, `vocabulary` lists the words that always have a vector."""
 
 
 class VectorSource:
-    """The vectors of one model of either kind, opened once; `default` chooses where nobody has.
+    """The vectors of one model of either kind, opened once; `default` selects the kind if none is given.
 
     Raises CannotDo for a model without token embeddings.
     """
@@ -120,7 +120,7 @@ class VectorSource:
         embedding_module(self.network)  # raises where there is none
 
     def default(self, texts: Sequence[str]) -> VectorKind:
-        """Sentence vectors of texts with several words, and where the model's folder says how they are pooled."""
+        """The default kind: sentence vectors for texts with several words, and if the folder defines a pooling."""
         if any(len(text.split()) > 1 for text in texts):
             return "sentence"
         return "input" if self.sentence.embedder.pipeline is None else "sentence"

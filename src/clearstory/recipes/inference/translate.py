@@ -30,14 +30,14 @@ ProgressFunction = Callable[[int, int], None]
 """Called with the number of texts done and of all."""
 
 CHUNK = 1024
-"""Sources that are sorted by length and written at once; an interrupted file loses at most so many."""
+"""Number of sources that are sorted by length and written together; an interrupted file loses at most this many."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TranslatedText:
     """A source with its translation, the number of tokens, and its score: log-probability / length ** penalty.
 
-    `n_best` are all translations where several were asked for, best first; `error` says why there is none.
+    `n_best` are all translations if several were requested, best first; `error` is the reason if there is none.
     """
 
     source: str
@@ -202,7 +202,7 @@ class SourceTexts:
     ) -> Iterator[tuple[int, TranslatedText]]:
         """The translations of these sources, with their indices.
 
-        Raises the error of a text that is no line of a file.
+        Raises the error of a text that is not a line of a file.
         """
         read: dict[int, tuple[int, ...]] = {}
         count = 0
@@ -236,7 +236,7 @@ class SourceTexts:
 
 
 def check_trained(task: TextToTextTask, model: Any, config: GenerationConfig, has_prompt: bool) -> None:
-    """Raise CannotDo for a decoder that would be asked for a translation without knowing into what."""
+    """Raise CannotDo for a decoder without a prompt for translation."""
     if task == "summarize" or reads_source(model) or saved_settings(config) or has_prompt:
         return
     raise CannotDo(

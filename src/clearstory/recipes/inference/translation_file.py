@@ -1,4 +1,4 @@
-"""Translation file: written whole at the end; until then, what is done is kept beside it, for an interrupted command.
+"""Translation file: written at the end; until then, finished translations are in OUT.part, to continue a command.
 
 OUT.part    {"fingerprint": ...}, then an object for each source, with its index
 """
@@ -32,7 +32,7 @@ class TranslationFile:
         self.part = out.with_name(f"{out.name}.part")
 
     def read(self) -> dict[int, dict[str, Any]]:
-        """What an earlier command of the same model, settings and sources has made, by index; begins anew without."""
+        """Translations of an earlier command with the same model, settings and sources, by index; {} if none."""
         lines = self.part.read_bytes().split(b"\n") if self.part.is_file() else []
         found: dict[int, dict[str, Any]] = {}
         try:
@@ -53,7 +53,7 @@ class TranslationFile:
         return {"fingerprint": self.fingerprint}
 
     def append(self, records: Mapping[int, Mapping[str, Any]]) -> None:
-        """Write these translations beside the file."""
+        """Append translations to OUT.part."""
         with self.part.open("ab") as file:
             for index, record in records.items():
                 file.write((json.dumps({"index": index, **record}) + "\n").encode())
@@ -61,7 +61,7 @@ class TranslationFile:
             os.fsync(file.fileno())
 
     def finish(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Write the file whole, and remove what was beside it."""
+        """Write the complete file, and remove OUT.part."""
         durable.write_text(self.out, format_translations(self.out.suffix.lower(), records))
         durable.remove_file(self.part)
 

@@ -18,11 +18,11 @@ class VectorScores:
         name: name of its file.
         metrics: spearman, from −1 to 1; the accuracies 3cosadd and 3cosmul, from 0 to 1; effect_size and p_value.
         intervals: 95 % bootstrap intervals of metrics over pairs or questions.
-        vectors: what was compared.
-        examples: number of pairs, questions or words that the metrics are of.
-        skipped: number of those left out, because a word is not in the vocabulary.
-        several_tokens: number of words that are several tokens, and have the mean of their embeddings.
-        details: scores of each section, the candidates of analogies, the sets of a test and how p was computed.
+        vectors: the compared vectors.
+        examples: number of evaluated pairs, questions or words.
+        skipped: number of examples that were skipped, because a word is not in the vocabulary.
+        several_tokens: number of words with several tokens, whose vector is the mean of their embeddings.
+        details: scores of each section, the candidates of analogies, the sets of a test and the computation of p.
     """
 
     task: VectorTaskKind

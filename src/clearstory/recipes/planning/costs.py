@@ -24,7 +24,7 @@ NOT_MULTIPLIED = ("embedding", "states", "heads")
 
 def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
     """Activations per token that the backward pass needs, without recomputation except for fused attention weights; and
-    the formula in words.
+    a description of the formula.
 
     A Transformer keeps the input and output of the norm of each sublayer; queries, keys, values and outputs of
     attention; and the inputs and outputs of the feed-forward activation function.
@@ -69,8 +69,8 @@ def activation_numbers(groups: Sequence[ParameterGroup], config: Any, context: i
 
 
 def cache_numbers(groups: Sequence[ParameterGroup], config: Any, context: int) -> tuple[int, str]:
-    """Numbers that generation caches per sequence, and the formula in words: the keys and values of a full context (and
-    of a source of that length), a recurrent state of fixed size, or nothing for an encoder.
+    """Numbers that generation caches per sequence, and a description of the formula: the keys and values of a full
+    context (and of a source of that length), a recurrent state of fixed size, or nothing for an encoder.
     """
     if config.family != "transformer":
         state_vectors = 2 if config.cell == "lstm" else 1
@@ -155,7 +155,7 @@ class HardwareSpec:
         name: its name.
         peak_flops: peak FLOP/s of dense bf16 matrix products, accumulated in fp32.
         memory: bytes.
-        watts: board power; None where it is not published.
+        watts: board power; None if it is not published.
         source: document of these numbers.
         precision: precision of training in the estimate.
     """

@@ -26,7 +26,7 @@ class ParameterGroup:
     Args:
         name: such as "query".
         group: embedding, attention, feed-forward, norms and so on.
-        symbol: symbol in the papers; empty where there is none.
+        symbol: symbol in the papers; empty if there is none.
         shape: shape of one matrix, (in, out).
         count_per_layer: how many there are in a layer.
         layers: number of layers that have them.

@@ -229,7 +229,7 @@ def measure_cpu() -> HardwareSpec:
 
 
 def measure_gpu() -> tuple[HardwareSpec, ...]:
-    """This machine's GPU, its speed measured; empty where there is none."""
+    """This machine's GPU, its speed measured; empty if there is none."""
     import torch
 
     from clearstory.models.device import GPU_MATRIX_SIZE, matmul_gflops

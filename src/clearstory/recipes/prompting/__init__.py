@@ -1,1 +1,1 @@
-"""Prompting: tasks told by a template and examples, without training."""
+"""Prompting: zero-shot and few-shot prompting with a template, without training."""

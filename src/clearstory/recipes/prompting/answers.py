@@ -30,7 +30,7 @@ class Answer:
     """The answer for one row.
 
     Args:
-        chosen: index of the candidate; None where the generated text is none of them.
+        chosen: index of the candidate; None if the generated text does not start with a candidate.
         scores: log-likelihoods of the candidates, (C,); empty for a generated answer.
         text: the generated text.
     """
@@ -124,7 +124,7 @@ def generate_answers(
 
 
 def find_candidate(text: str, candidates: Sequence[str]) -> int | None:
-    """Index of the candidate that a text begins with, whatever its case and punctuation; the longest of several.
+    """Index of the candidate at the start of a text, ignoring case and punctuation; the longest of several.
 
     >>> find_candidate(" Positive. The film", ["negative", "positive"]), find_candidate("maybe", ["yes", "no"])
     (1, None)

@@ -1,4 +1,4 @@
-"""Examples of prompting: labeled texts with all their columns, or questions with choices of their own."""
+"""Examples of prompting: labeled texts with all their columns, or questions with their own choices."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class PromptExample:
 
 @dataclass(frozen=True)
 class PromptData:
-    """Examples to show and examples to answer.
+    """Examples for the prompt and test examples.
 
     Args:
-        shown: the training part, of which examples are drawn.
-        test: the examples that are answered.
-        labels: the answers, where all examples have the same; () where each has choices of its own.
-        notes: how the files were read.
+        shown: the training part, from which examples are sampled.
+        test: the test examples.
+        labels: the candidate answers, if they are the same for all examples; () if each has its own choices.
+        notes: notes on the files.
         name: name of the test examples.
     """
 
@@ -69,10 +69,10 @@ class PromptData:
 def read_prompt_data(
     examples: str, test: str, settings: LabelSettings, verbalizers: Sequence[str], limit: int | None, seed: int
 ) -> PromptData:
-    """The examples of `examples` and `test`, a file or the share of the examples that is held out.
+    """Read the examples of `examples` and `test`, a file or the fraction of the examples that is held out.
 
-    `verbalizers` are LABEL=WORD, the word that stands for a label in the prompt. At most `limit` test examples are
-    taken, drawn by `seed`. Raises BadInput for data without labels or choices, UnknownName for a word of no label.
+    `verbalizers` are LABEL=WORD, the word for a label in the prompt. At most `limit` test examples are
+    used, sampled by `seed`. Raises BadInput for data without labels or choices, UnknownName for an unknown label.
     """
     splits, fields = read_splits(examples, test, settings, seed)
     held_out = splits.test or splits.validation
@@ -136,7 +136,7 @@ def read_splits(
 
 
 def is_field(value: object) -> bool:
-    """Whether a value can stand in a prompt."""
+    """Whether a value can be used in a prompt."""
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 
@@ -152,7 +152,7 @@ def share_of(test: str) -> float | None:
 
 
 def has_choices(table: RecordTable, settings: LabelSettings) -> bool:
-    """Whether the rows of a table are questions with choices of their own."""
+    """Whether the rows of a table are questions with their own choices."""
     names = {plain(column) for column in table.columns}
     if set(PAIR) <= names and not settings.text_column:
         return True
@@ -191,5 +191,5 @@ def verbalized(names: Sequence[str], verbalizers: Sequence[str]) -> tuple[str, .
 
 
 def content_free(example: PromptExample, text: str) -> PromptExample:
-    """The example with this text in place of every field: an input that says nothing. Zhao et al. 2021, section 4."""
+    """The example with this text in place of every field: a content-free input. Zhao et al. 2021, section 4."""
     return replace(example, fields=dict.fromkeys(example.fields, text))

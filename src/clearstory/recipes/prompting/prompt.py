@@ -51,7 +51,6 @@ def prompt(
     Raises BadInput for data that cannot be read, UnknownName for a field that is not in the data, ContextOverflow
     for examples that do not fit the context.
 
-
     >>> import clearstory
     >>> clearstory.prompt("models/smollm2", "{text} It was {label}.", "reviews.csv", shots=(0, 4))  # doctest: +SKIP
     """

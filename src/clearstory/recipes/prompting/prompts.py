@@ -20,7 +20,7 @@ from clearstory.text.encoding import TextPiece, encode_text
 from clearstory.text.tokenizers import Tokenizer
 
 ROW = "row"
-"""Stands for the row while the turns before it are rendered."""
+"""Placeholder for the row while the turns before it are rendered."""
 
 
 @dataclass(frozen=True)

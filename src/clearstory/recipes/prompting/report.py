@@ -24,11 +24,11 @@ class PromptScore:
     """The accuracy of one draw of examples.
 
     Args:
-        answers: how answers are read: likelihood, calibrated, generated.
-        shots: number of examples shown.
-        draw: number of the draw, from 0.
-        accuracy: share of the rows that are answered right.
-        unanswered: rows whose generated text is no candidate.
+        answers: answering method: likelihood, calibrated, generated.
+        shots: number of examples in the prompt.
+        draw: index of the draw, from 0.
+        accuracy: share of correctly answered rows.
+        unanswered: number of rows whose generated text does not start with a candidate.
     """
 
     answers: str

@@ -1,4 +1,4 @@
-"""Prompt templates: texts with {fields} of the data, in which {label} is what the model completes."""
+"""Prompt templates: texts with {fields} of the data, of which the model completes {label}."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PromptTemplate:
 
     @classmethod
     def parse(cls, text: str) -> PromptTemplate:
-        """The template of a text; {{ and }} are braces. Raises BadInput for a text that is none."""
+        """The template of a text; {{ and }} are braces. Raises BadInput for an invalid template."""
         parts = []
         try:
             for literal, name, form, conversion in Formatter().parse(text):

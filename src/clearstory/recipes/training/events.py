@@ -19,16 +19,16 @@ class RunPrepared:
 
     Args:
         corpus: the text, as the user named it.
-        note: a note on the text, such as a fallback for a missing corpus; None where there is none.
-        documents: number of documents, validation included.
-        unit: what a document is: document, or pair.
+        note: a note on the text, such as a fallback for a missing corpus; None if there is none.
+        documents: number of documents, including validation.
+        unit: unit of the data: document or pair.
         bytes: length of the text in UTF-8.
         tokens: training tokens.
         validation_tokens: validation tokens.
         tokenizer: the tokenizer, such as "bpe:8192".
         vocab: vocabulary size.
         parameters: number of parameters.
-        model_summary: size of the model in words, such as "6 layers of width 192".
+        model_summary: description of the model's size, such as "6 layers of width 192".
     """
 
     corpus: str
@@ -46,7 +46,7 @@ class RunPrepared:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlanned:
-    """The number of steps is set. `seconds` is their estimated time; None where it was not measured."""
+    """The number of steps is set. `seconds` is their estimated time; None if it was not measured."""
 
     steps: int
     seconds: float | None
@@ -87,12 +87,12 @@ class Evaluated:
     """The model was evaluated on the validation split.
 
     Args:
-        step: the step it was evaluated after.
+        step: the step after which it was evaluated.
         nats_per_token: mean loss.
-        bits_per_byte: the loss per byte of text; None where the tokenizer is lossy.
+        bits_per_byte: the loss per byte of text; None if the tokenizer is lossy.
         is_best: whether this is the lowest loss so far.
         complete: whether the whole split was used, not only some of its tokens.
-        loss_unit: what the loss is averaged over: token, masked token or target token.
+        loss_unit: unit over which the loss is averaged: token, masked token or target token.
         metrics: further metrics of the objective by name, such as next_sentence_accuracy, from 0 to 1.
     """
 
@@ -134,7 +134,7 @@ class CurvePointScored:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationProgress:
-    """Texts were generated: `done` of `total`; `what` says for what, such as "teacher" or "validation"."""
+    """Texts were generated: `done` of `total`; `what` is the purpose, such as "teacher" or "validation"."""
 
     what: str
     done: int

@@ -25,12 +25,12 @@ class InitialModel:
     """An existing model to fine-tune.
 
     Args:
-        model: the model, with adapters where LoRA is used.
+        model: the model, with adapters if LoRA is used.
         tokenizer: its tokenizer.
         card: its model card.
-        base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
+        base_folder: folder of the frozen base model with LoRA; None if all weights are trained.
         fingerprint: hash of its weights.
-        summary: its size in words.
+        summary: description of its size.
         generation_config: its generation config, which the trained model keeps.
     """
 

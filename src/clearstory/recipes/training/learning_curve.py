@@ -18,7 +18,7 @@ from clearstory.training.metrics_log import read_metrics
 
 
 def save_learning_curve(folder: RunFolder, preset: str, corpus: str) -> Path | None:
-    """Write curve.svg of a run; None where it has not been evaluated yet."""
+    """Write curve.svg of a run; None if it has not been evaluated yet."""
     view = learning_curve(folder, preset, corpus)
     return None if view is None else save_view(view, folder.path / "curve.svg")
 
@@ -48,7 +48,7 @@ def learning_curve(folder: RunFolder, preset: str, corpus: str) -> Curve | None:
 
 
 def load_reference(preset: str, corpus: str) -> Band | None:
-    """The reference band of a preset on a corpus; None where there is none."""
+    """The reference band of a preset on a corpus; None if there is none."""
     name = f"{preset}-{corpus.removeprefix('corpus:')}.json"
     file = files("clearstory.recipes.training") / "references" / name
     if not file.is_file():

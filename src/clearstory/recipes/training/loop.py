@@ -255,7 +255,7 @@ def evaluate_step(run: TrainingRun) -> Iterator[TrainingEvent]:
 
 
 def keep_last_weights(run: TrainingRun) -> Iterator[TrainingEvent]:
-    """Save the model where no text is held out to tell whether it is the best so far."""
+    """Save the last model if no text is held out for selecting the best one."""
     with run.trainer.averaged_weights():
         run.save_best_model(None)
     run.best_step = run.trainer.step

@@ -80,7 +80,7 @@ def resolve_for_machine(settings: TrainingSettings) -> TrainingSettings:
 def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> TrainRecipe:
     """The recipe with its objective, and whether its text is parallel (pairs of source and target).
 
-    Text is parallel where data.pairs or the objective say so, and, for an encoder-decoder, where its files have pairs.
+    Text is parallel if data.pairs or the objective require it, or, for an encoder-decoder, if its files have pairs.
     Raises BadSetting for an objective that does not fit the model's architecture or the text.
     """
     architecture = recipe.model.architecture if initial is None else initial.model.config.architecture
@@ -147,7 +147,7 @@ def load_or_train_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of the resumed run, of the initial model, or a new one trained on the corpus.
 
-    Raises CheckpointMismatch where the text of a resumed run has changed.
+    Raises CheckpointMismatch if the text of a resumed run has changed.
     """
     if is_resumed(folder, recipe):
         check_same_corpus(folder, corpus.fingerprint)
@@ -159,7 +159,7 @@ def load_or_train_tokenizer(
 
 
 def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
-    """The objective of a recipe for a tokenizer. Raises BadSetting where the tokenizer lacks its special tokens."""
+    """The objective of a recipe for a tokenizer. Raises BadSetting if the tokenizer lacks its special tokens."""
     settings = recipe.training
     if settings.shuffle_documents is None:
         settings = replace(settings, shuffle_documents=recipe.data.lines)
@@ -167,7 +167,7 @@ def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
 
 
 def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, TokenDataset]:
-    """The token datasets of the splits "train" and "validation"; the second is empty where data.validation is 0.
+    """The token datasets of the splits "train" and "validation"; the second is empty if data.validation is 0.
 
     Raises BadSetting for settings that need validation text, and for a share that holds out nothing.
     """
@@ -300,7 +300,7 @@ def build_model(
 ) -> tuple[TrainRecipe, Any]:
     """The recipe with learning rates scaled to the model's width, and the model on its device.
 
-    Raises BadSetting where training.context exceeds the model's, CheckpointMismatch where the initial model of a
+    Raises BadSetting if training.context exceeds the model's, CheckpointMismatch where the initial model of a
     resumed run has changed.
     """
     if not is_resumed(folder, recipe) and not recipe.lora.rank:
@@ -396,7 +396,7 @@ def describe_run(
 
 
 def held_out_note(recipe: TrainRecipe, datasets: Mapping[str, TokenDataset], model: Any) -> str | None:
-    """What was held out of the counts of a model that is fitted by counting, or that nothing was; else None."""
+    """A note on the held-out text of a model that is fitted by counting; None for other models."""
     held_out, total = len(datasets["validation"]), sum(map(len, datasets.values()))
     if not held_out:
         return "no text is held out (data.validation is 0): there is no validation loss, and the last weights are kept"
@@ -417,7 +417,7 @@ def build_validation(
 
 
 def why_lossy(corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset) -> str | None:
-    """Why there are no bits per byte where the tokenizer does not reproduce the validation text; else None."""
+    """The reason why there are no bits per byte if the tokenizer does not reproduce the validation text, or None."""
     # Checking a megabyte is enough where the byte count covers all.
     lossless, checked, enough = True, 0, 2**20 if dataset.bytes == dataset.text_bytes else dataset.text_bytes
     for text in corpus.texts("validation"):

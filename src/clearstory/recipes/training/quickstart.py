@@ -1,4 +1,4 @@
-"""Quickstart: train a small model on a built-in text, and show what it has learned."""
+"""Quickstart: train a small model on a built-in text, and show results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def quickstart_events(recipe: QuickstartRecipe) -> Iterator[TrainingEvent]:
 
 
 def build_tour(result: TrainingResult, *, seed: int) -> list[TourSection]:
-    """What the model has learned: bits per byte, generated text, neighbours of words, files and next commands."""
+    """Results of the trained model: bits per byte, generated text, neighbours of words, files and next commands."""
     opened = open_model(result.folder)
     corpus = opened.card.trained_on[0][0]
     prompt = PROMPTS.get(corpus, PROMPTS["kjv"])
@@ -89,7 +89,7 @@ def compare_with_ngram(result: TrainingResult, tokenizer: Tokenizer) -> str:
 
 
 def nearest_words(opened: OpenedModel, words: tuple[str, ...]) -> str | None:
-    """One line per word that is a single token, with its nearest neighbours; None where no word is."""
+    """One line per word that is a single token, with its nearest neighbours; None if no word is."""
     assert opened.tokenizer is not None
     lines = []
     for word in words:

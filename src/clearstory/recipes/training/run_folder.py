@@ -1,4 +1,4 @@
-"""The folder of a training run: its files, resuming, and what is recorded of the machine.
+"""The folder of a training run: its files, resuming, and a record of the machine.
 
 runs/NAME/
     config.yaml         every setting, resolved: enough to repeat the run
@@ -6,11 +6,11 @@ runs/NAME/
     metrics.jsonl       training and evaluation metrics, one JSON object per line
     tokenizer/          the tokenizer
     checkpoints/        model and optimizer states to resume from, and weights of about twelve steps
-    averaging/          weights of the last evaluations, where they are to be averaged
-    teacher/            outputs of a teacher, where there is one
+    averaging/          weights of the last evaluations, if they are averaged
+    teacher/            outputs of a teacher, if there is one
     model/              the best model
     curve.svg           the learning curve
-    report.json         of fine-tuning: scores with their intervals, of each label; report.html shows them
+    report.json         for fine-tuning: scores with their intervals, for each label; report.html shows them
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTINGS_FILES = ("config.yaml", "environment.json")
 """Files that a run is resumed by."""
 
 TEACHER_FOLDER = "teacher"
-"""Folder of a teacher's outputs, which a run that follows goes on from."""
+"""Folder of a teacher's outputs, which a later run continues."""
 
 RESULT_FILES = ("metrics.jsonl", "curve.svg", "digits.png")
 """Files of a run's results. A change is reported when the run is resumed."""
@@ -79,7 +79,7 @@ class RunFolder:
         return (self.tokenizer_folder / "tokenizer.json").is_file()
 
     def latest_checkpoint(self) -> Path | None:
-        """The newest checkpoint; None where there is none."""
+        """The newest checkpoint; None if there is none."""
         checkpoints = checkpoint.list_checkpoints(self.path)
         return checkpoints[-1] if checkpoints else None
 
@@ -152,7 +152,7 @@ def has_files(folder: Path) -> bool:
 
 
 def check_no_file_in_path(folder: Path) -> None:
-    """Raises FolderExists where a file has the name of the folder or of one of its parents."""
+    """Raises FolderExists if a file has the name of the folder or of one of its parents."""
     for path in (folder, *folder.parents):
         if path.is_file():
             raise FolderExists(f"{path} is a file, but {folder} must be a folder; choose another --out")
@@ -186,12 +186,12 @@ def write_run_settings(
 
 
 def check_same_corpus(folder: RunFolder, fingerprint: str) -> None:
-    """Raises CheckpointMismatch where the text has changed since the run started."""
+    """Raises CheckpointMismatch if the text has changed since the run started."""
     check_fingerprint(folder, "corpus", "text", fingerprint)
 
 
 def check_same_initial_model(folder: RunFolder, fingerprint: str) -> None:
-    """Raises CheckpointMismatch where the initial model has changed since the run started."""
+    """Raises CheckpointMismatch if the initial model has changed since the run started."""
     check_fingerprint(folder, "init", "initial model", fingerprint)
 
 

@@ -35,7 +35,7 @@ TIMING_TOKENS = 10_000
 def plan_run_length(run: TrainingRun) -> Iterator[TrainingEvent]:
     """Set the number of steps and the intervals of a run, create its folder, and save the checkpoint of step 0.
 
-    Raises BadSetting where the time limit is over before the first step.
+    Raises BadSetting if the time limit is over before the first step.
     """
     recipe, trainer = run.recipe, run.trainer
     step_seconds = None
@@ -73,9 +73,9 @@ def remaining_wall_clock(run: TrainingRun) -> float:
 
 
 def plan_steps_by_time(run: TrainingRun) -> float | None:
-    """Set as many steps as fit into the time limit; returns the seconds per step, None where it is not measured.
+    """Set as many steps as fit into the time limit; returns the seconds per step, None if it is not measured.
 
-    Raises BadSetting where the first step does not fit.
+    Raises BadSetting if the first step does not fit.
     """
     trainer, budget = run.trainer, run.budget
     started, elapsed = time.perf_counter(), budget.elapsed()
@@ -138,7 +138,7 @@ def compile_model(run: TrainingRun, seconds: float | None) -> Iterator[TrainingE
 
 
 def measure_step_time(run: TrainingRun) -> float | None:
-    """Seconds of the time budget per step; None where a trial step would cost too much."""
+    """Seconds of the time budget per step; None if a trial step would cost too much."""
     if run.compiled:
         run.trainer.measure_step_time()  # the first steps compile, in other processes, whose CPU time is not counted
     started, elapsed = time.perf_counter(), run.budget.elapsed()

@@ -51,7 +51,7 @@ def sample_text(
 
 
 def save_digit_images(model: Any, tokenizer: Tokenizer, file: Path, *, seed: int) -> Path | None:
-    """Save a grid of generated digits, one column per digit; None where too few texts are valid images.
+    """Save a grid of generated digits, one column per digit; None if too few texts are valid images.
 
     The prompt is the digit alone, as every document of corpus:digits starts.
     """

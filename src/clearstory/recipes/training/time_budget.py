@@ -99,12 +99,12 @@ def evaluation_tokens(training_tokens: int, evaluations: int) -> int:
 
 
 def evaluations_for_tokens(training_tokens: int, validation_tokens: int) -> int:
-    """Evaluations on so many tokens that together take a tenth of the training time; at least 2 and at most 20."""
+    """Number of evaluations on all validation tokens that together take a tenth of the training time; from 2 to 20."""
     return int(min(max(0.1 * 3 * training_tokens / max(1, validation_tokens), 2), EVALUATIONS_PER_RUN))
 
 
 def find_cpp_compiler() -> str | None:
-    """Path of a C++ compiler for torch.compile; None where there is none."""
+    """Path of a C++ compiler for torch.compile; None if there is none."""
     return next((path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))), None)
 
 

@@ -36,7 +36,7 @@ from clearstory.training.settings import TrainingSettings
 from clearstory.training.trainer import COMPUTE_DTYPES
 
 DEFAULT_STEPS = 2000
-"""Steps where neither steps nor a time limit is set."""
+"""Default number of steps if neither steps nor a time limit is set."""
 
 
 NO_CRITERION = (float("inf"), float("inf"))
@@ -76,24 +76,24 @@ class TrainingRun:
     Args:
         folder: its run folder.
         recipe: its settings, resolved.
-        trainer: the trainer, which holds the model.
+        trainer: the trainer with the model.
         tokenizer: the tokenizer of the model.
-        validation: the validation split and how the model is evaluated on it.
+        validation: the validation split and its evaluation.
         card: the model card.
         budget: the time limit; also the clock of the run.
-        prepared: what is known of text and model before the first step.
+        prepared: information on text and model before the first step.
         fingerprints: hashes of the tokenizer, the corpus and the initial model, compared on resume.
-        base_folder: folder of the frozen base model with LoRA; None where all weights are trained.
+        base_folder: folder of the frozen base model with LoRA; None if all weights are trained.
         generation_config: the generation config of the initial model, which is saved with the model; None without one.
         objective: the name of the training objective, or of the task.
-        default_steps: steps where neither steps nor a time limit is set.
-        evaluates_all: whether every evaluation uses the whole validation split; there are fewer of them then.
+        default_steps: number of steps if neither steps nor a time limit is set.
+        evaluates_all: whether every evaluation uses the whole validation split; there are then fewer evaluations.
         summary: the quality of the final model in one sentence.
         next_command: the command to try with the trained model; {run} is its folder.
-        sentence: how the vectors of texts are pooled, which is saved with the model; None for models without.
+        sentence: pooling of sentence vectors, which is saved with the model; None for other models.
         full_evaluation: whether the final evaluation uses the whole validation split.
         metrics: the metrics log; None until the run folder is written.
-        resumed_from: the checkpoint that the run was resumed from; None for a new run.
+        resumed_from: the checkpoint from which the run was resumed; None for a new run.
         monitor: detects divergence and overfitting.
         best_criterion: lowest `Validation.criterion` so far.
         best_step: the step of that evaluation; -1 before the first.
@@ -104,7 +104,7 @@ class TrainingRun:
         eval_tokens: validation tokens of each evaluation.
         save_steps: steps between checkpoints.
         weights_step: the step of the newest weight checkpoint; 0 before the first.
-        metrics_position: size and digest of the metrics log at the checkpoint that the run was resumed from.
+        metrics_position: size and digest of the metrics log at the checkpoint from which the run was resumed.
         compiled: whether torch.compile is used.
         keeps_average: whether the saved model has the mean of the weights of several evaluations.
     """
@@ -342,7 +342,7 @@ class TrainingRun:
         return ModelSaved(step=step, path=path, kind="weights")
 
     def write_model_description(self, folder: Path) -> None:
-        """Write the tokenizer and config.json, or the adapter's config, beside the weights of a checkpoint."""
+        """Write the tokenizer and config.json, or the adapter's config, into the folder of a checkpoint."""
         self.tokenizer.save(folder)
         if self.sentence is not None:
             self.sentence.save(folder)

@@ -17,8 +17,8 @@ class ValidationSplit:
 
     Args:
         dataset: its tokens.
-        objective: the training objective, which says how a model is validated.
-        lossy_reason: why the tokenizer gives no bits per byte on this text; None where it does.
+        objective: the training objective, which defines the validation.
+        lossy_reason: the reason why there are no bits per byte on this text, or None.
     """
 
     dataset: TokenDataset

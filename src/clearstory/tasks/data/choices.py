@@ -82,7 +82,7 @@ def read_choice_questions(
 
 
 def choice_columns(table: RecordTable, settings: LabelSettings) -> ChoiceColumns:
-    """The columns by their usual names, or as named. Raises BadInput where choices or answers are not found."""
+    """The columns by their usual names, or as named. Raises BadInput if choices or answers are not found."""
     split = find_split_column(table, settings)
     names = {plain(column): column for column in table.columns}
     if all(name in names for name in PAIR) and not settings.text_column:

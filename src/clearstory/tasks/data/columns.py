@@ -99,7 +99,7 @@ def _are_repeated(values: Sequence[str]) -> bool:
 
 
 def choose_column(table: RecordTable, name: str, flag: str) -> str:
-    """The column that a setting names, by its name or by its number from 1. Raises BadInput where there is none."""
+    """The column that a setting names, by its name or by its number from 1. Raises BadInput if there is none."""
     if name in table.columns:
         return name
     if is_index(name) and 1 <= int(name) <= len(table.columns):

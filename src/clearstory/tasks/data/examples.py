@@ -57,7 +57,7 @@ class LabeledText:
 class LabeledWords:
     """The words of a sentence with a tag for each; `scheme` of the data says whether tags are BIO.
 
-    `no_space_after` says after which words no space follows in the text; empty where the file does not say.
+    `no_space_after` says after which words no space follows in the text; empty if the file does not say.
     """
 
     words: tuple[str, ...]
@@ -140,7 +140,7 @@ class LabeledData(Generic[Example]):
 
 @dataclass(frozen=True)
 class DataSplits(Generic[Example]):
-    """Training, validation and test data; `test` is None where none is given, `notes` say how they were split."""
+    """Training, validation and test data; `test` is None if none is given, `notes` say how they were split."""
 
     train: LabeledData[Example]
     validation: LabeledData[Example]

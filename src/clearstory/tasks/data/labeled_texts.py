@@ -244,7 +244,7 @@ def _with_values(examples: Sequence[LabeledText], values: Sequence[object]) -> t
 
 
 def _check_repeated(names: Labels, resolved: Sequence[Labels], table: RecordTable, columns: TextColumns) -> None:
-    """Raise BadInput where nearly every text has another label, so that the column has no labels."""
+    """Raise BadInput if nearly every text has another label, so that the column has no labels."""
     if len(resolved) > 20 and len(names) * 2 > len(resolved) and columns.labels[0] not in table.class_names:
         raise BadInput(
             f"{table.name} has {len(names):,} different values in {columns.labels[0]!r} for {len(resolved):,} texts, "

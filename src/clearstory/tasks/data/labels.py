@@ -35,7 +35,7 @@ def is_missing(value: Any) -> bool:
 
 
 def check_types(values: Sequence[Located], column: str) -> None:
-    """Raise BadInput where some labels are lists, texts or numbers and others are not."""
+    """Raise BadInput if some labels are lists, texts or numbers and others are not."""
     kinds: dict[str, str] = {}
     for location, value in values:
         if is_missing(value):
@@ -54,7 +54,7 @@ def check_types(values: Sequence[Located], column: str) -> None:
 
 
 def check_numbers(values: Sequence[Located], column: str) -> None:
-    """Raise BadInput where some values are numbers with a fraction and others are no numbers."""
+    """Raise BadInput if some values are numbers with a fraction and others are no numbers."""
     fraction = next((each for each in values if (as_number(each[1]) or 0.0) % 1), None)
     word = next((each for each in values if not is_missing(each[1]) and as_number(each[1]) is None), None)
     if fraction is not None and word is not None:

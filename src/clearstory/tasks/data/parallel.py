@@ -86,7 +86,7 @@ def group_files(files: Iterable[DataFile]) -> list[tuple[str, list[Path]]]:
 
 
 def refuse_labels(paths: Sequence[Path], reading: ReadSettings) -> None:
-    """Raise BadInput where one side of the pairs has labels."""
+    """Raise BadInput if one side of the pairs has labels."""
     try:
         check_not_labels(paths, reading)
     except BadInput as error:

@@ -90,7 +90,7 @@ def read_table(files: Iterable[DataFile], settings: LabelSettings, notes: ReadNo
 
 
 def read_text(record: LabelRecord, column: str) -> str:
-    """The text in a column, stripped. Raises BadInput where it is missing, empty or of another type."""
+    """The text in a column, stripped. Raises BadInput if it is missing, empty or of another type."""
     value = record.values.get(column)
     if isinstance(value, str) and value.strip():
         return value.strip()

@@ -121,7 +121,7 @@ def _rare_labels(data: LabeledData[Example]) -> list[str]:
 
 
 def few_per_label(data: LabeledData[Example], k: int, seed: int = 0) -> LabeledData[Example]:
-    """`k` examples of each label, drawn by `seed`. Raises BadInput where a label has fewer.
+    """`k` examples of each label, drawn by `seed`. Raises BadInput if a label has fewer.
 
     Of examples with several labels, those that have the label, each drawn once; of sentences with tags and of pairs,
     `k` of all.
