@@ -31,13 +31,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well a model predicts a text: sums over the scored tokens, which can be added.
+    """Additive score of a model on a text: sums over the scored tokens.
 
     Args:
         nats: negative log-likelihood of all scored tokens, −Σ ln p.
         tokens: number of scored tokens.
-        bytes: bytes of text those tokens stand for; None if that is unknown, as with a lossy tokenizer.
-        reason: one sentence on why `bytes` is None.
+        bytes: bytes of text of these tokens; None if unknown, as with a lossy tokenizer.
+        reason: one sentence with the reason why `bytes` is None.
 
     >>> half = Score(nats=math.log(2) * 8, tokens=4, bytes=8)
     >>> (half + half).bits_per_byte

@@ -25,7 +25,7 @@ class UsageError(Exception):
 
 
 NUMBER = re.compile(r"\d+(\.\d+)?[kKmMbB]?")
-"""A number that a flag of several takes beside the one before it."""
+"""A further number of a flag that takes several."""
 
 
 def parse_arguments(words: Sequence[str], settings: Mapping[str, Setting]) -> dict[str, Any]:

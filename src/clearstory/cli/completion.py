@@ -1,8 +1,8 @@
-"""Completion: the words that can stand next on a command line, and the scripts by which shells ask for them.
+"""Completion: candidates for the next word of a command line, and the completion scripts of shells.
 
-Each script calls `clearstory __complete SHELL WORD...`, where the last word is the one at the cursor, perhaps empty. It
-prints one candidate a line, with its help after a tab, and FILES where the name of a file can stand there as well.
-Flags, choices and presets come from the settings of the commands, as their help pages do. No torch is imported.
+Each script calls `clearstory __complete SHELL WORD...`, where the last word is the one at the cursor, possibly empty.
+It prints one candidate per line, with its help after a tab, and FILES if file names are candidates as well.
+Flags, choices and presets come from the settings of the commands, as in their help. No torch is imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILES = ":files"
 
 @dataclass(frozen=True)
 class CompletionWord:
-    """A word that can stand at the cursor, and one line about it."""
+    """A candidate for the word at the cursor, and its description in one line."""
 
     word: str
     help: str = ""
@@ -52,7 +52,7 @@ def complete(shell: str, words: Sequence[str]) -> list[str]:
 
 
 def join_broken_words(words: Sequence[str]) -> list[str]:
-    """The words of a bash command line, in which readline makes words of their own of = and :.
+    """The words of a bash command line, joined where readline splits at = and :.
 
     >>> join_broken_words(["train", "corpus", ":", "kj"]), join_broken_words(["--model", "=", "clear"])
     (['train', 'corpus:kj'], ['--model=clear'])
@@ -70,7 +70,7 @@ def join_broken_words(words: Sequence[str]) -> list[str]:
 
 
 def candidates(before: Sequence[str], current: str) -> Iterator[CompletionWord | str]:
-    """What can stand after the words `before`: candidates, of which those beginning with `current` count, and FILES."""
+    """Candidates after the words `before`, of which those that start with `current` are used, and FILES."""
     if not before:
         yield from (CompletionWord(name, line) for name, line in COMMANDS.items())
         yield from (

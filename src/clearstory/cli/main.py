@@ -180,9 +180,9 @@ def print_error(sentence: str, status: int) -> int:
 
 
 def prepare_output() -> None:
-    """Open streams that the shell has closed (>&-) on nothing, and let all escape what they cannot encode.
+    """Redirect streams that the shell has closed (>&-) to the null device; escape characters that cannot be encoded.
 
-    The name of a file that is not UTF-8, for example, is printed as \\udcff, which is its spelling in JSON, too.
+    The name of a file that is not UTF-8, for example, is printed as \\udcff, as in JSON.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:

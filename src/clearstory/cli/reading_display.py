@@ -39,7 +39,7 @@ class ReadingDisplay:
         self.shown = time.monotonic()
 
     def show(self, stage: str, done: int | None, total: int) -> None:
-        """Show how much of a stage is done; `done` is None at its end."""
+        """Show the progress of a stage; `done` is None at its end."""
         if done is None:
             self.stop()
         elif not self.console.is_terminal:
@@ -65,7 +65,7 @@ class ReadingDisplay:
 
 
 def describe(stage: str, done: int, total: int) -> str:
-    """A stage in words.
+    """Description of a stage.
 
     >>> describe("encoding the text", 3_000_000, 200_000_000)
     'encoding the text: 3 of 200 MB'

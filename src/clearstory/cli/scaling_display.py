@@ -1,4 +1,4 @@
-"""Scaling display: shows the runs of a scaling law while they are trained, and what the law says."""
+"""Scaling display: shows the runs of a scaling law while they are trained, and the results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def show_scaling(events: Iterator[ScalingEvent], output: Output) -> ScalingRepor
 
 
 def print_scaling(report: ScalingReport, console: Console) -> None:
-    """Print the losses by size and amount, the law, what it says and what it does not."""
+    """Print the losses by size and amount, the law, the results and undetermined quantities."""
     header, rows = loss_rows(report.results)
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1))
     for name in header:

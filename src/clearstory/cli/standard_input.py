@@ -11,7 +11,7 @@ from typing import Any
 from clearstory.errors import BadInput
 
 STANDARD_INPUT = "-"
-"""The word on a command line that stands for standard input."""
+"""The argument on a command line that selects standard input."""
 
 
 def has_piped_input() -> bool:

@@ -1,14 +1,14 @@
-"""Durable writes: at any instant, even if the process is killed, a name holds its old contents or its new, complete.
+"""Durable writes: at any time, even if the process is killed, a name has either its complete old or new contents.
 
-    temporary file beside NAME ─► fsync every file ─► rename to NAME ─► fsync the folder
+    temporary file next to NAME ─► fsync every file ─► rename to NAME ─► fsync the folder
 
 A file is replaced by one rename. A folder cannot be renamed over another, so the old one is renamed to a backup first;
-until the new one has its name, the old is complete under the backup name, where `current_path` finds it and
-`remove_stale` restores it. Of 200 kills during saves, plain writes left 80 corrupt files, temporaries without cleanup
-16 orphans, this none of either.
+until the new one has its name, the old one is complete under the backup name, where `current_path` finds it and
+`remove_stale` restores it. In 200 kills during saves, plain writes left 80 corrupt files, temporary files without
+cleanup left 16 orphans, and this method left none.
 
-Files can change after they were written, too: every folder that is written holds a checksums.json, which
-`verify_folder` compares with its files. `lock_folder` lets one process at a time write a folder.
+Files can also change after they were written: every folder that is written has a checksums.json, which
+`verify_folder` compares with its files. With `lock_folder` only one process at a time can write a folder.
 """
 
 from __future__ import annotations

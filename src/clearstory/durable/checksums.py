@@ -1,8 +1,8 @@
-"""checksums.json: a digest of every file of a folder, so that a file that changed later is refused by its name.
+"""checksums.json: a digest of every file of a folder, so that a file that has changed is refused with its name.
 
     {"algorithm": "xxh3-128", "files": {"config.json": "9f2c…", "model.safetensors": "0b71…"}}
 
-XXH3 detects every kind of accidental damage; it is no protection against someone who changes checksums.json too. It
+XXH3 detects accidental damage; it does not protect against someone who also changes checksums.json. It
 takes 0.06 s for 500 MB, sha256 0.32 s, blake2b 0.60 s.
 """
 

@@ -109,10 +109,10 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """A block that holds the lock of a temporary file; yields False where another process holds it.
+    """Context manager that holds the lock of a temporary file; yields False if another process holds it.
 
-    The system releases the lock when the process dies, however it dies. Some network disks do not lock folders; there
-    `remove_stale` must not run beside a writer.
+    The system releases the lock when the process ends for any reason. Some network disks do not lock folders; there
+    `remove_stale` must not run at the same time as a writer.
     """
     if fcntl is None:
         yield True

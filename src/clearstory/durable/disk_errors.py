@@ -1,4 +1,4 @@
-"""Errors of the file system as one sentence each: path, reason and way out, whichever library reports them."""
+"""Errors of the file system as one sentence with path, reason and remedy, independent of the library."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def disk_error(action: str, path: Path | str, error: OSError) -> DiskError:
 def translate_disk_errors(
     path: Path, *, action: str = "writing", temporary: Path | None = None, need: int | None = None
 ) -> Iterator[None]:
-    """A block that works on a file or folder; errors of the system, from whichever library, are raised as DiskError.
+    """Context manager that raises errors of the system, from any library, as DiskError.
 
-    An error that names another file, one that is read meanwhile, is reported with that name.
+    An error about another file, such as one that is read in the block, is reported with the name of that file.
     """
     try:
         yield

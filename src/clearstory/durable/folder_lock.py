@@ -1,7 +1,7 @@
-"""One writer per folder: a lock that the system releases when its process ends, however it ends.
+"""One writer per folder: a lock that the system releases when its process ends for any reason.
 
-The lock is on the file `.clearstory-lock` in the folder, which holds the process, its command and its start for the
-message of the next one. The file's existence means nothing: a process that is killed leaves it unlocked.
+The lock is on the file `.clearstory-lock` in the folder, which contains the process, its command and its start time for
+the error message of another process. The file alone is not a lock: a process that is killed leaves it unlocked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from clearstory.errors import BadInput, FolderInUse
 LOCK_FILE = ".clearstory-lock"
 
 HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""What the system answers where another process holds the lock; other numbers mean that the disk has no locks."""
+"""Error numbers of the system if another process holds the lock; others mean that the disk does not support locks."""
 
 LOCKED_BYTE = 2**30
 """Windows locks ranges of bytes, and a locked one cannot be read: one beyond the end of the file."""
@@ -39,7 +39,7 @@ _handles: set[int] = set()
 
 @dataclass(frozen=True)
 class FolderLock:
-    """A folder that this process may write. `note` says that the disk has no locks, so that nothing is guaranteed."""
+    """A folder that this process may write. `note` warns if the disk does not support locks."""
 
     folder: Path
     note: str | None = None

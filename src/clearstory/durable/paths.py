@@ -9,8 +9,8 @@ from clearstory.errors import BadInput
 
 
 def expand_home(path: str | Path) -> Path:
-    """The path with the home folder in place of a leading ~ or ~user; unchanged where there is no such user, since it
-    may be a text.
+    """The path with the home folder in place of a leading ~ or ~user; unchanged if there is no such user, since it
+    can be a text.
 
     >>> expand_home("~ nobody's home").name
     "~ nobody's home"
@@ -19,7 +19,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def find_named_file(source: str | Path) -> Path | None:
-    """The file that a text names; None for a text that names none. Raises BadInput for a Path that does not exist.
+    """The file whose path is a text; None if there is no such file. Raises BadInput for a Path that does not exist.
 
     >>> find_named_file("Is this a file?") is None
     True

@@ -22,7 +22,7 @@ KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def is_regular_file(path: Path) -> bool:
-    """Whether a path is a regular file; False, too, for a path that cannot be examined."""
+    """Whether a path is a regular file; also False for a path that cannot be examined."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # ValueError: a NUL in the name
@@ -46,7 +46,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def kind_of_mode(mode: int) -> str | None:
-    """What a path of this mode is, such as "a named pipe"; None for a regular file."""
+    """Kind of a path with this mode, such as "a named pipe"; None for a regular file."""
     return next((name for test, name in KINDS if test(mode)), None)
 
 

@@ -86,8 +86,8 @@ def replace_files(folder: Path | str, contents: Mapping[str, bytes]) -> None:
 
 
 def record_files(folder: Path | str, names: Iterable[str], *, forget: bool = False) -> None:
-    """Add the digests of files to a folder's checksums.json, which is made if there is none; those of others stay,
-    unless `forget`. Files that are not there are left out.
+    """Add the digests of files to a folder's checksums.json, which is created if missing; other digests are kept,
+    unless `forget`. Missing files are skipped.
     """
     folder = absolute_path(folder)
     before = None if forget else FolderChecksums.read(folder)
@@ -110,7 +110,7 @@ def write_file(path: Path | str, *, need: int | None = None) -> Iterator[Path]:
 
 
 def check_regular(path: Path) -> None:
-    """Raise BadInput if a file cannot replace what has its name: a folder, a pipe, a socket or a device."""
+    """Raise BadInput if the path is not a file that can be replaced: a folder, a pipe, a socket or a device."""
     if not path.exists() or path.is_file():
         return
     what = "a folder" if path.is_dir() else "a device, a pipe or a socket"
@@ -199,9 +199,9 @@ def _recover(path: Path) -> bool:
 
 
 def remove_stale(folder: Path | str) -> list[Path]:
-    """Recover or remove what killed writers left in a folder, below it, and beside it under its name; returns it.
+    """Recover or remove files that killed writers left in a folder, below it, and next to it; returns their paths.
 
-    What another process is writing now is left alone. Call it when a run begins.
+    Files that another process is writing are not changed. Call it at the start of a run.
     """
     folder = absolute_path(folder)
     with translate_disk_errors(folder):
@@ -217,7 +217,7 @@ def remove_stale(folder: Path | str) -> list[Path]:
 def _replace(
     path: Path, need: int | None, make: Callable[[Path], None], flush: Callable[[Path], None]
 ) -> Iterator[Path]:
-    """The sequence in the package's docstring, for files and folders alike."""
+    """The sequence in the package's docstring, for files and folders."""
     with translate_disk_errors(path):
         temporary = _prepare(path, need)
     try:
@@ -257,7 +257,7 @@ def _prepare(path: Path, need: int | None) -> Path:
 
 
 def _temporary_path(path: Path) -> Path:
-    """An unused temporary name beside `path`, on the same disk."""
+    """An unused temporary name in the folder of `path`, on the same disk."""
     return path.with_name(f".{path.name}.clearstory-tmp-{os.getpid()}-{next(_count)}")
 
 
@@ -267,7 +267,7 @@ def _backup_path(path: Path) -> Path:
 
 
 def _temporaries_of(path: Path) -> list[Path]:
-    """Temporaries and backups beside a name."""
+    """Temporary files and backups of a name."""
     beside = path.parent.glob(f".{glob.escape(path.name)}.clearstory-*")
     return [found for found in beside if TEMPORARY_NAME.match(found.name)]
 
@@ -299,7 +299,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _writer_alive(path: Path) -> bool:
-    """Whether the process that made a temporary may still run; between making and locking it, there is no lock."""
+    """Whether the writer of a temporary file may still run; between creating and locking it, there is no lock."""
     pid = re.search(r"-tmp-(\d+)-", path.name)
     if pid is None or os.name == "nt":  # os.kill would end the process there
         return True

@@ -1,1 +1,1 @@
-"""Lens: what a model computes between a text and its prediction, as data (views) and as pictures (rendering)."""
+"""Lens: intermediate results of a model between a text and its prediction, as data (views) and pictures (rendering)."""

@@ -1,4 +1,4 @@
-"""Every view by name: the function that computes it, and what a model must be capable of.
+"""Every view by name: the function that computes it, and the required capabilities of a model.
 
 The module of a view is imported when the view is computed, so the table itself imports no torch.
 """
@@ -42,7 +42,7 @@ NEEDS: dict[Capability, str] = {
     Capability.RECURRENT_STATE: "a recurrent state",
     Capability.SOURCE: "a source",
 }
-"""The capabilities that views require, in words."""
+"""Descriptions of the capabilities that views require."""
 
 
 STACK, ENCODER_DECODER = (
@@ -78,7 +78,7 @@ def known_structure(model: LanguageModel, capability: Capability) -> bool:
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """A view's function (model, tokenizer, text, **settings) -> View, and what it requires.
+    """A view's function (model, tokenizer, text, **settings) -> View, and its requirements.
 
     Args:
         function: "module:function".
@@ -88,8 +88,8 @@ class ViewSpec:
         needs_generator: whether the function also takes the writer that continues the text.
         slow: whether it runs the model once for each component, so that a page asks before it computes it.
         lists_vocabulary: whether it shows the `top` tokens of the whole vocabulary; a difference needs all of them.
-        choice: "module:function" that returns the settings which the view chooses itself where they are not given, such
-            as the head; with the arguments of the view. In a comparison both sides have the choice of the first.
+        choice: "module:function" that returns the settings which the view chooses if they are not given, such
+            as the head; with the arguments of the view. In a comparison the choice of the first side is used for both.
         comparison: "module:function" that compares two models, given the second and its tokenizer after the text; None
             subtracts the two views.
     """
@@ -106,13 +106,13 @@ class ViewSpec:
 
     @property
     def needs(self) -> str:
-        """What the view requires, in words."""
+        """Description of the requirements of the view."""
         words = [NEEDS[capability] for capability in self.requires]
         words += [" or ".join(NEEDS[capability] for capability in self.any_of)] if self.any_of else []
         return " and ".join(words) or "any language model"
 
     def supports(self, model: LanguageModel) -> bool:
-        """Whether a model has what the view requires."""
+        """Whether a model meets the requirements of the view."""
 
         def has(capability: Capability) -> bool:
             return has_capability(model, capability) and known_structure(model, capability)
@@ -184,7 +184,7 @@ VIEWS: dict[str, ViewSpec] = {
     "backoff": ViewSpec("clearstory.lens.probes.ngram_counts:backoff", NGRAM_COUNTS),
     "ngram-counts": ViewSpec("clearstory.lens.probes.ngram_counts:ngram_counts", NGRAM_COUNTS),
 }
-"""From a view's name to its function and what it requires."""
+"""Function and requirements of each view by name."""
 
 
 def load_view(name: str) -> Callable[..., View]:
@@ -195,7 +195,7 @@ def load_view(name: str) -> Callable[..., View]:
 
 
 def load_choice(name: str) -> Callable[..., dict[str, Any]] | None:
-    """The function that returns the settings which a view chooses itself; None for a view that has none."""
+    """The function that returns the settings which a view chooses; None if there are none."""
     choice = VIEWS[name].choice
     return None if choice is None else load_function(choice)
 

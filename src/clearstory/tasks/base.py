@@ -1,9 +1,9 @@
-"""Task: what a model is fine-tuned for. `TaskObjective` trains it with the same trainer as language modelling.
+"""Task: a fine-tuning task. `TaskObjective` trains it with the same trainer as language modelling.
 
 examples ─► Task.encode ─► rows ─► BucketedBatches ─► Task.batch ─► Task.loss          in training
                             └────► Task.predict ─► predictions ─► Task.score ─► metrics   in evaluation
 
-A task is made for one tokenizer, one set of labels and one backbone; one file each.
+A task is made for one tokenizer, one set of labels and one backbone. Each task has its own file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PredictionT = TypeVar("PredictionT")
 
 @runtime_checkable
 class Task(Protocol[InputT, RowT, PredictionT]):
-    """One task: how examples become inputs, what the loss is, what is predicted, and how predictions are scored."""
+    """One task: encoding of examples, loss, predictions, and metrics."""
 
     @property
     def name(self) -> str:
@@ -48,15 +48,15 @@ class Task(Protocol[InputT, RowT, PredictionT]):
 
     @property
     def loss_unit(self) -> str:
-        """What the loss is a mean over: text, word, pair."""
+        """Unit over which the loss is averaged: text, word, pair."""
 
     def build_model(self, backbone: nn.Module) -> nn.Module:
         """The backbone with the head that the task trains; a backbone that has the right head already is kept."""
 
     def encode(self, examples: Sequence[InputT]) -> list[RowT]:
-        """The model's inputs and targets, in the order of the examples; an example may have several rows.
+        """The model's inputs and targets, in the order of the examples; an example can have several rows.
 
-        Raises ContextOverflow for a text that is longer than the context, with its place.
+        Raises ContextOverflow, with the location, for a text that exceeds the context.
         """
 
     def batch(self, rows: Sequence[RowT]) -> TensorBatch:
@@ -72,8 +72,9 @@ class Task(Protocol[InputT, RowT, PredictionT]):
         """A prediction for each example, in order, by a model in inference mode."""
 
     def fit_decision(self, model: nn.Module, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> Self:
-        """The task with the threshold that suits predictions for validation examples, which becomes the model's, too;
-        itself where it has none to fit.
+        """The task with the threshold fitted to predictions for validation examples, which is also set in the model.
+
+        Returns the same task if it has no threshold to fit.
         """
 
     def score(self, predictions: Sequence[PredictionT], rows: Sequence[RowT]) -> dict[str, float]:
@@ -85,7 +86,7 @@ class Task(Protocol[InputT, RowT, PredictionT]):
     def details(
         self, predictions: Sequence[PredictionT], rows: Sequence[RowT], examples: Sequence[Any]
     ) -> dict[str, Any]:
-        """What a report tells beside the metrics, as values for JSON: scores of each label, the worst mistakes."""
+        """Further contents of the report, as values for JSON: scores of each label, the worst errors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,20 +94,20 @@ class TaskSettings:
     """Settings that tasks share.
 
     Args:
-        truncate: which end of a text that is longer than the context is dropped.
-        source_truncation: which end of a source that is too long is dropped.
-        stride: tokens between the starts of the windows of a text that is longer than the context.
-        new_head: whether a model that has a head already is given a new one.
+        truncate: end to drop of a text that exceeds the context.
+        source_truncation: end to drop of a source that is too long.
+        stride: tokens between the starts of the windows of a text that exceeds the context.
+        new_head: whether an existing head is replaced by a new one.
         label_smoothing: share of each target spread over all labels.
         class_weights: the weight of each label in the loss, or balanced; () for equal ones.
-        threshold: the probability from which on one of several labels is predicted; auto: the one with the best macro
-            F1 on validation examples; None: as the model's head says.
+        threshold: minimum probability of a predicted label if a text can have several; auto: the threshold with the
+            best macro F1 on validation examples; None: that of the model's head.
         embed: pooling and loss of sentence vectors.
-        chat: which tokens of conversations are trained, and their template.
-        text_to_text: lengths, prefix and prompt of sources, and how targets are generated.
+        chat: trained tokens of conversations, and their template.
+        text_to_text: lengths, prefix and prompt of sources, and generation settings of targets.
         max_eval_samples: number of validation examples for which texts are generated; 0 for all.
-        generation_config: how the model's authors generate from it; None for a new model.
-        folder: the folder that the model is from; None for a new model.
+        generation_config: the model's generation config; None for a new model.
+        folder: the folder of the model; None for a new model.
     """
 
     truncate: Literal["left", "right"] | None = None
@@ -126,14 +127,14 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """How the data of a task are read, and how the task is made for them and a model.
+    """Functions that read the data of a task and make the task for data and a model.
 
     Args:
-        read: the examples of files, given the label names that are known already (None: any).
-        make: the task for data, a model, its tokenizer and settings.
-        known_labels: the label names that a model's head has for this task; None without such a head.
+        read: returns the examples of files, given known label names (None: any).
+        make: returns the task for data, a model, its tokenizer and settings.
+        known_labels: returns the label names of a model's head for this task; None without such a head.
         next_command: the command to try with the fine-tuned model; {run} is its folder.
-        tokenizer: the model's tokenizer with what the task adds to it, and a sentence on it.
+        tokenizer: returns the model's tokenizer with the additions of the task, and a sentence on them.
     """
 
     read: Callable[[Sequence[str], LabelSettings, Sequence[str] | None], LabeledData[Any]]
@@ -170,7 +171,7 @@ class TaskObjective:
 
     @property
     def loss_unit(self) -> str:
-        """What the validation loss is a mean over."""
+        """Unit over which the validation loss is averaged."""
         return self.task.loss_unit
 
     def configure(self, config: Any) -> tuple[TaskObjective, Any]:
@@ -226,10 +227,10 @@ class GeneratingTask(Protocol):
         """The validation examples for which texts are generated."""
 
     def generate(self, model: Any, examples: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """The index of each example with what is generated for it, as it is finished."""
+        """Yields the index of each example with its generated text, when it is finished."""
 
     def evaluate_outputs(self, model: Any, outputs: Mapping[int, Any], data: LabeledData[Any]) -> TaskEvaluation:
-        """The scores of what was generated for the examples, by their indices."""
+        """The scores of the generated texts, given by the indices of their examples."""
 
 
 def evaluate_task(

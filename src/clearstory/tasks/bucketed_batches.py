@@ -36,13 +36,13 @@ R = TypeVar("R", bound=Row)
 
 
 class BucketedBatches(Generic[R]):
-    """Batches of rows of similar length, every row once an epoch; the last batch of an epoch may be smaller.
+    """Batches of rows of similar length, every row once per epoch; the last batch of an epoch can be smaller.
 
-    Rows are shuffled, cut into pools of fifty batches, and sorted by length within each pool; then the batches of the
-    epoch are shuffled. `collate` makes a batch of its rows.
+    Rows are shuffled, split into pools of fifty batches, and sorted by length within each pool; then the batches of the
+    epoch are shuffled. `collate` makes a batch of rows.
 
-    With `batch_tokens`, all rows are sorted by length, those of equal length in random order, and cut into batches of
-    at most so many tokens, padding included, whatever the number of rows; then the batches are shuffled.
+    With `batch_tokens`, all rows are sorted by length, rows of equal length in random order, and split into batches of
+    at most `batch_tokens` tokens, including padding, with any number of rows; then the batches are shuffled.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class BucketedBatches(Generic[R]):
         self.order = lru_cache(maxsize=1)(self.epoch_order)
 
     def batch(self, index: int) -> Any:  # what `collate` makes
-        """Batch `index`; there is no last one."""
+        """Batch `index`, for any index from 0."""
         epoch, batch_in_epoch = divmod(index, self.batches_per_epoch)
         return self.collate([self.rows[row] for row in self.order(epoch)[batch_in_epoch].tolist()])
 

@@ -20,12 +20,12 @@ from clearstory.training.objectives.base import LossTerm, LossTerms
 
 @dataclass(frozen=True)
 class CausalRow:
-    """One sequence of a decoder, a batch row of its own.
+    """One sequence of a decoder, one row of a batch.
 
     Args:
         ids: token ids.
-        predicted: for each token, whether it is a target; never true of the first.
-        example: index of the example that it is, or is a part of.
+        predicted: for each token, whether it is a target; always false for the first token.
+        example: index of its example.
     """
 
     ids: tuple[int, ...]

@@ -168,7 +168,7 @@ def token_metrics(nats: npt.NDArray[np.float64], tokens: npt.NDArray[np.float64]
 
 
 def without_first_turn(messages: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The messages from the second message of a user on, after those of the system; () where there is none."""
+    """The system messages, and the messages from the second user message on; () if there is none."""
     system = [each for each in messages if each["role"] in SYSTEM_ROLES]
     users = [index for index, each in enumerate(messages) if each["role"] == "user"]
     return [*system, *messages[users[1] :]] if len(users) > 1 else ()

@@ -65,12 +65,12 @@ class ChoiceRow:
 
 @dataclass(frozen=True)
 class ChoiceBatch(TensorBatch):
-    """Questions, whose sequences lie one after another in a row: tokens (Q, C · T).
+    """Questions, each with the concatenated sequences of its choices in one row: tokens (Q, C · T).
 
     Args:
         targets: the tokens of the choices, (Q, C · T); IGNORE_INDEX elsewhere.
         is_choice: which of C sequences are choices, (Q, C); the others are padding.
-        answers: index of the right choice, (Q,).
+        answers: index of the correct choice, (Q,).
     """
 
     targets: Int[Tensor, "Q N"]
@@ -195,7 +195,7 @@ class Choose:
     def details(
         self, predictions: Sequence[Prediction], rows: Sequence[ChoiceRow], examples: Sequence[ChoiceQuestion]
     ) -> dict[str, Any]:
-        """The accuracy of chance, and the questions whose right choice is the least likely beside the chosen one."""
+        """The accuracy of chance, and the questions whose correct choice is least likely relative to the chosen one."""
         chance = sum(1 / len(row.requests) for row in rows) / max(1, len(rows))
         margins = [max(each) - each[row.answer] for each, row in zip(predictions, rows, strict=True)]
         order = sorted((at for at, margin in enumerate(margins) if margin > 0), key=lambda at: -margins[at])

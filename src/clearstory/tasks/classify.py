@@ -98,18 +98,18 @@ class LabeledBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class Classify:
-    """The classification of texts.
+    """Classification of texts.
 
     Args:
         labels: names of the labels in the order of their ids; one name for a number.
-        problem_type: what is predicted.
-        windows: how texts become inputs.
+        problem_type: single label, several labels or a number.
+        windows: encoding of texts as inputs.
         label_smoothing: share of each target spread over all labels.
         class_weights: weight of each label in the loss, of mean 1 over the training examples; None for equal ones.
-        threshold: the probability from which on one of several labels is predicted; None: to be fitted to validation
-            examples, 0.5 until then.
-        shares: share of the training texts that have each of several labels, which a new head predicts of any text
-            before it is trained (Lin et al. 2017, section 3.3); None: half.
+        threshold: minimum probability of a predicted label if a text can have several; None: to be fitted to validation
+            examples, initially 0.5.
+        shares: frequency of each label in the training texts if a text can have several; a new head predicts it for any
+            text before training (Lin et al. 2017, section 3.3); None: 0.5.
     """
 
     labels: tuple[str, ...]
@@ -165,7 +165,7 @@ class Classify:
         ]
 
     def target(self, example: LabeledText, numbers: dict[str, int]) -> int | tuple[float, ...] | float:
-        """The target of an example. Raises BadInput for a label that the task has not."""
+        """The target of an example. Raises BadInput for an unknown label."""
         if self.problem_type == "regression":
             if example.value is None:
                 raise BadInput(f"{example.location or 'a text'} has no number to predict")
@@ -282,7 +282,7 @@ class Classify:
         return targets > 0 if self.problem_type == "multi_label_classification" else targets
 
     def decide(self, values: Floats) -> Any:
-        """What is predicted by these probabilities or numbers, (N, labels), in the form of `targets`."""
+        """The predictions for probabilities or numbers, (N, labels), in the format of `targets`."""
         if self.problem_type == "single_label_classification":
             return values.argmax(1)
         if self.problem_type == "regression":

@@ -76,7 +76,7 @@ def pairs_of_one_class(targets: Tensor) -> Tensor:
 class ClassBatches:
     """Batches with equally many texts of each class: all texts if they fit into a batch, otherwise samples.
 
-    The classes take turns within a batch, so that its micro-batches have all of them, too.
+    The classes alternate within a batch, so that each micro-batch has all of them.
     """
 
     def __init__(self, rows: Sequence[TextRow], batch_size: int, seed: int, task: Classify) -> None:
@@ -90,7 +90,7 @@ class ClassBatches:
         self.tokens_per_batch = sum(row.length for row in rows) // self.batches_per_epoch
 
     def batch(self, index: int) -> Any:  # what the task makes
-        """Batch `index`; there is no last one."""
+        """Batch `index`, for any index from 0."""
         epoch, part = divmod(index, self.batches_per_epoch)
         rng = np.random.default_rng([self.seed, epoch])
         chosen = [rng.permutation(each)[part * self.per_class :][: self.per_class] for each in self.classes]

@@ -72,7 +72,7 @@ class SentenceBatch(TensorBatch):
         tokens: input ids of the anchors, (B, T).
         positives: input ids of the positives, (B, P).
         keys: a number for each text, the same for equal ones, (B, 3).
-        scores: how similar anchor and positive are, (B,).
+        scores: similarity of anchor and positive, (B,).
         negatives: input ids of the negatives, (B, N); None if there are none.
     """
 
@@ -84,14 +84,14 @@ class SentenceBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class Embed:
-    """The training of vectors of texts.
+    """Training of sentence vectors.
 
     Args:
-        kind: what the examples have: pairs, triplets or scores.
-        settings: the loss and its settings; `loss` is none of auto.
-        pipeline: how hidden states are pooled; it is saved with the model.
-        inputs: how texts become inputs.
-        scores: the lowest and the highest score, which become 0 and 1.
+        kind: kind of the examples: pairs, triplets or scores.
+        settings: the loss and its settings; `loss` is not auto.
+        pipeline: pooling of hidden states; it is saved with the model.
+        inputs: encoding of texts as inputs.
+        scores: the lowest and the highest score, which are scaled to 0 and 1.
     """
 
     kind: str
@@ -228,7 +228,7 @@ class Embed:
         rows: Sequence[SentenceRow],
         examples: Sequence[SimilarityExample],
     ) -> dict[str, Any]:
-        """The number of different positives, and the examples that are furthest from what they should be."""
+        """The number of distinct positives, and the examples with the largest errors."""
         worst = worst_examples(self.kind, predictions, [row.score for row in rows], examples)
         return {"candidates": len({row.keys[1] for row in rows}), "worst": worst}
 

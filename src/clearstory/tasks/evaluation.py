@@ -18,7 +18,7 @@ class TaskEvaluation:
         loss: mean loss.
         metrics: metrics by name.
         intervals: 95 % interval of each metric, by bootstrap over examples.
-        details: scores of each label and what else a report tells, as values for JSON.
+        details: scores of each label and further contents of the report, as values for JSON.
     """
 
     task: str

@@ -1,4 +1,4 @@
-"""The labels of classification heads, in words for messages."""
+"""Descriptions of classification heads and their labels, for messages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def labels_of_texts(model: Any) -> tuple[str, ...] | None:
 
 
 def describe_head(config: Any) -> str:
-    """What a classification head predicts, in one phrase."""
+    """Description of the predictions of a classification head, in one phrase."""
     if config.label_level == "token":
         return f"{len(config.labels)} labels of each token"
     return describe_labels(config.problem_type, config.labels)
 
 
 def describe_labels(problem_type: ProblemType, labels: Sequence[str]) -> str:
-    """What is predicted of a text, in one phrase."""
+    """Description of the labels of a text, in one phrase."""
     if problem_type == "regression":
         return "a number of each text"
     names = ", ".join(labels[:10]) + ", ..." * (len(labels) > 10)

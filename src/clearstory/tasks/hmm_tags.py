@@ -33,8 +33,8 @@ def predict_tags(tagger: Tagger, sentences: Sequence[Sequence[str]]) -> list[Wor
 
 
 def evaluate_tagger(tagger: Tagger, data: LabeledData[LabeledWords]) -> TaskEvaluation:
-    """The scores of a tagger on examples; `unknown_words` of the details has the accuracy of words of its vocabulary
-    and of all others, None if there is no such word.
+    """The scores of a tagger on examples; `unknown_words` of the details has the accuracy of known and of unknown
+    words, or None if there are none.
     """
     task = Tag(tagger.tags, None, is_chunk_scheme(tagger.tags))
     rows = task.rows_without_windows(data.examples)

@@ -50,7 +50,7 @@ class SentenceInputs:
         return cls(TextWindows.of_model(model, tokenizer), pipeline, prompt, truncate)
 
     def __call__(self, texts: Sequence[str], locations: Sequence[str] = ()) -> list[tuple[int, ...]]:
-        """The ids of each text; `locations` are for messages. Warns of texts that are cut because the folder says so.
+        """The ids of each text; `locations` are for messages. Warns of texts that are truncated to the folder's limit.
 
         Raises ContextOverflow for a text that is too long, BadInput for one without a token.
         """
@@ -78,7 +78,7 @@ class SentenceInputs:
         return rows
 
     def cased(self, text: str) -> str:
-        """The text in small letters, where the folder says so."""
+        """The text, in lower case if the folder requires it."""
         return text.lower() if self.pipeline is not None and self.pipeline.lowercase else text
 
     @cached_property

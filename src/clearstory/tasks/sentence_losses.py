@@ -18,8 +18,8 @@ def multiple_negatives_ranking(
 ) -> Float[Tensor, "B"]:
     """Cross-entropy of each anchor's own positive among all candidates, by their cosines. Henderson et al. 2017, eq. 6.
 
-    Candidates are the positives of all anchors, in order, and then any negatives; `excluded` ones are no negatives of
-    an anchor. symmetric: the mean with the cross-entropy of each positive's own anchor among all anchors.
+    Candidates are the positives of all anchors, in order, followed by the negatives; `excluded` candidates are not
+    negatives of an anchor. symmetric: the mean with the cross-entropy of each positive's own anchor among all anchors.
     """
     logits = scale * F.normalize(anchors, dim=-1) @ F.normalize(candidates, dim=-1).T
     logits = logits.masked_fill(excluded, float("-inf"))
@@ -33,8 +33,8 @@ def multiple_negatives_ranking(
 def false_negatives(
     anchors: Int[Tensor, "B"], positives: Int[Tensor, "B"], candidates: Int[Tensor, "C"]
 ) -> Bool[Tensor, "B C"]:
-    """Which candidates are no negatives of an anchor, by the keys of texts: the anchor itself, and the positives of the
-    same anchor; but for each anchor's own positive, which stands at its own place.
+    """Whether a candidate is a false negative of an anchor, by the keys of texts: the anchor itself, and other
+    positives of the same anchor, except each anchor's own positive at its own index.
 
     >>> anchors, positives = torch.tensor([1, 1, 2]), torch.tensor([5, 6, 5])
     >>> false_negatives(anchors, positives, positives).int().tolist()  # 6 belongs to anchor 1, too; 5 is there twice

@@ -18,7 +18,7 @@ WORST_EXAMPLES = 20
 
 @dataclass(frozen=True)
 class SentencePrediction:
-    """What the vectors of an example say.
+    """Loss, similarities and rank of an example.
 
     Args:
         loss: the loss; in multiple_negatives_ranking, among the positives of all examples.
@@ -62,7 +62,7 @@ def worst_examples(
     scores: Sequence[float],
     examples: Sequence[SimilarityExample],
 ) -> list[dict[str, Any]]:
-    """The examples that are furthest from what they should be, at most WORST_EXAMPLES, as values for JSON."""
+    """The examples with the largest errors, at most WORST_EXAMPLES, as values for JSON."""
     found = []
     for prediction, score, example in zip(predictions, scores, examples, strict=True):
         distance, more = distance_and_reason(kind, prediction, score, example, examples)
@@ -80,7 +80,7 @@ def distance_and_reason(
     example: SimilarityExample,
     examples: Sequence[SimilarityExample],
 ) -> tuple[float, dict[str, Any]]:
-    """How far an example is from what it should be, above 0 if it is wrong, and what it has in place of that."""
+    """The error of an example, above 0 if it is wrong, and a description of the error."""
     if kind == "pairs":
         return prediction.rank - 1, {"rank": prediction.rank, "nearest": examples[prediction.retrieved].positive}
     if kind == "triplets":

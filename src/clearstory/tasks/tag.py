@@ -128,7 +128,7 @@ class Tag:
         return rows
 
     def rows_without_windows(self, examples: Sequence[LabeledWords]) -> list[TagRow]:
-        """The label ids of the words of every sentence. Raises BadInput for a tag that is none of the labels."""
+        """The label ids of the words of every sentence. Raises BadInput for an unknown tag."""
         numbers = {label: number for number, label in enumerate(self.labels)}
         rows = []
         for index, example in enumerate(examples):
@@ -215,7 +215,7 @@ class Tag:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """What is scored: the types of entities, or the labels."""
+        """Scored classes: the types of entities, or the labels."""
         return entity_types(self.labels) if self.entities else self.labels
 
     def details(

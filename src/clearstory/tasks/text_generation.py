@@ -15,10 +15,10 @@ from clearstory.models.precision import Precision
 from clearstory.tasks.text_to_text_format import TextToTextFormat
 
 EXTRA_TOKENS = 50
-"""Tokens by which a target may be longer than its source. Vaswani et al. (2017), section 6.1."""
+"""Maximum number of tokens of a target beyond the length of its source. Vaswani et al. (2017), section 6.1."""
 
 BEAM = 4
-"""Beams of an encoder-decoder whose generation config does not say how many."""
+"""Default number of beams of an encoder-decoder, if not set in its generation config."""
 
 BATCH_ROWS, BATCH_TOKENS = 96, 4096
 """Beams and source tokens of one batch: weights are read once for all of them."""
@@ -27,7 +27,7 @@ BATCH_SIZE = 32
 """Prompts of decoders that are continued at once."""
 
 DECODER_TOKENS = 200
-"""Largest number of tokens of a decoder's target, where nothing says another one."""
+"""Default maximum number of tokens of a decoder's target."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,15 +38,15 @@ Prediction = tuple[float, int]
 
 @dataclass(frozen=True)
 class TextToText:
-    """The generation of targets for sources.
+    """Generation of targets for sources.
 
     Args:
         name: translate or summarize.
-        format: what the model reads of a source and writes as a target.
-        rows: how sources and targets become rows of a batch, and their loss.
-        decoding: how targets are generated.
+        format: format of sources and targets.
+        rows: encoding of sources and targets as rows of a batch, and their loss.
+        decoding: generation of targets.
         config: the generation config to save.
-        target_limit: largest number of tokens of a target, its end included; None for no limit.
+        target_limit: maximum number of tokens of a target, including its end token; None for no limit.
         label_smoothing: share of each target spread over the vocabulary.
         max_eval_samples: number of validation examples whose targets are generated; 0 for all.
     """
@@ -154,8 +154,8 @@ class TextToText:
     def evaluate_outputs(
         self, model: Any, outputs: Mapping[int, list[GeneratedText]], data: LabeledData[ParallelExample]
     ) -> TaskEvaluation:
-        """Scores of the generated texts with intervals and signatures, beside those of the first sentence and of the
-        source itself, and the mean log-likelihood of the references.
+        """Scores of the generated texts with intervals and signatures, those of the baselines (first sentence, source),
+        and the mean log-likelihood of the references.
         """
         texts = [outputs[index][0].text for index in range(len(data.examples))]
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""TextToTextFormat: what a model reads of a source, what it is trained to write, and the text of what it has written.
+"""TextToTextFormat: input of a model for a source, its targets in training, and decoding of its output.
 
 encoder-decoder              prefix source </s>                                     target </s>
 decoder with a template      source TL;DR:                                          target <end>
@@ -36,7 +36,7 @@ SAVED = "clearstory_text_to_text"
 SAVED_SETTINGS = ("source_prefix", "prompt_template", "instruction")
 
 PLACEHOLDER = "\ufdd0source\ufdd1"
-"""Stands for a source in a rendered chat; noncharacters, which no text has."""
+"""Placeholder of a source in a rendered chat; noncharacters, which do not occur in texts."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class SourceIds:
 
 @dataclass(frozen=True)
 class TextToTextFormat:
-    """How sources and targets become ids.
+    """Encoding of sources and targets.
 
     Args:
         task: translate or summarize.
         model: the model.
         tokenizer: its tokenizer.
         settings: lengths, prefix and templates.
-        truncate: which end of a source that is too long is dropped; None raises an error.
-        prompt_format: the tokens that start and end what the model generates.
-        reserved: tokens that a decoder's context keeps for the target.
+        truncate: end to drop of a source that is too long; None raises an error.
+        prompt_format: the start and end tokens of generated texts.
+        reserved: number of tokens of a decoder's context reserved for the target.
     """
 
     task: TextToTextTask
@@ -79,9 +79,9 @@ class TextToTextFormat:
         truncate: SourceTruncation | None = None,
         generation_config: GenerationConfig | None = None,
     ) -> TextToTextFormat:
-        """The format of a model: what settings do not say is as it was trained, where its generation config tells.
+        """The format of a model; settings default to those of its training, if its generation config has them.
 
-        Raises CannotDo for a model that does not generate text, BadSetting for a template it has no use for.
+        Raises CannotDo for a model that does not generate text, BadSetting for a template that it does not use.
         """
         if not has_capability(model, Capability.CAUSAL):
             raise CannotDo(
@@ -183,12 +183,12 @@ class TextToTextFormat:
 
     @property
     def with_prompt(self) -> str:
-        """What the length of a source includes, in words."""
+        """Description of the parts included in the length of a source."""
         return "" if self.reads_source and not self.settings.source_prefix else " with its prompt"
 
     @property
     def why_limit(self) -> str:
-        """Why no more tokens are read, in words."""
+        """Reason for the limit on tokens."""
         if self.settings.max_source_length == self.source_limit:
             return " (max_source_length)"
         kept = f" less {self.reserved:,} for the target" if self.reserved and not self.reads_source else ""
@@ -249,7 +249,7 @@ def with_end(ends: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def saved_settings(config: GenerationConfig | None) -> Mapping[str, Any]:
-    """What the generation config of a model fine-tuned for a task says of it; {} for another model."""
+    """The settings of the task in the generation config of a fine-tuned model; {} for other models."""
     found = None if config is None else config.other.get(SAVED)
     return found if isinstance(found, Mapping) else {}
 

@@ -1,4 +1,4 @@
-"""What a report says of generated texts beside their scores: baselines, examples, and the worst of them."""
+"""Parts of a report on generated texts in addition to their scores: baselines, examples, and the worst outputs."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ TEXT_TO_TEXT_TASKS: tuple[TextToTextTask, ...] = ("translate", "summarize")
 SourceTruncation = Literal["source-left", "source-right"]
 
 SOURCE = "{source}"
-"""What stands for the source in a template."""
+"""Placeholder of the source in a template."""
 
 DEFAULT_TEMPLATES: dict[str, str] = {"translate": "{source}\nTranslation:", "summarize": "{source}\nTL;DR:"}
 """Prompts of decoders without a chat template. TL;DR: Radford et al. 2019, section 3.6."""
@@ -28,7 +28,7 @@ DEFAULT_INSTRUCTIONS: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TextToTextSettings:
-    """How a source becomes what a model reads, and how its target is generated (tasks translate and summarize).
+    """Formatting of sources and generation of targets (tasks translate and summarize).
 
     Args:
         max_source_length: maximum number of tokens of a source with its prefix or prompt; default: what fits into the

@@ -26,7 +26,7 @@ from clearstory.tasks.prediction_batches import batches_of_tokens
 from clearstory.tasks.word_windows import WordWindow
 
 NO_PREDICTION = -1
-"""The predicted id of a word that is in no window, where O is no label."""
+"""The predicted id of a word that is in no window, if O is not a label."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def print_conversion(conversion: Conversion, console: Console) -> None:
 
 
 def print_portability(portability: PortabilityReport, console: Console) -> None:
-    """Print what was compared with transformers."""
+    """Print the comparison with transformers."""
     texts = f"{portability.texts} texts have the same ids" if portability.texts else "no text was compared"
     template = ", and the chat template gives the same text" if portability.template else ""
     console.print(

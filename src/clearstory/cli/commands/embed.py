@@ -14,7 +14,7 @@ SHARED = ("pooling", "prompt", "truncate", "batch_size", "errors", "text_field",
 
 
 def run(recipe: EmbedRecipe, output: Output) -> Mapping[str, Any]:
-    """Print each text with its vector, one line of JSON for each; or what was found."""
+    """Print each text with its vector, one line of JSON for each; or the search results."""
     options = {name: getattr(recipe, name) for name in SHARED}
     if recipe.query:
         return run_search(recipe, options, output)

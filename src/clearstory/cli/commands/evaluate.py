@@ -152,7 +152,7 @@ def run_vector_tasks(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any
 
 
 def print_vector_scores(scores: VectorScores, output: Output) -> None:
-    """Print the metrics of one set, what they are of, and those of its sections."""
+    """Print the metrics of one set, its name, and the metrics of its sections."""
     from clearstory.cli.training_display import format_count
 
     titles = {"spearman": "Spearman", "3cosadd": "3CosAdd", "3cosmul": "3CosMul", "effect_size": "effect size"}
@@ -213,7 +213,7 @@ def run_harness(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
 
 
 def run_probes(recipe: EvaluateRecipe, output: Output) -> Mapping[str, Any]:
-    """Print the table of all probes, with intervals and chance levels, and what was skipped."""
+    """Print the table of all probes, with intervals and chance levels, and the skipped probes."""
     from clearstory.cli.training_display import format_seconds, progress_bar
     from clearstory.recipes.inference.evaluate_probes import evaluate_probes
 

@@ -1,4 +1,4 @@
-"""clearstory inspect: shows what a model computes between a text and its prediction."""
+"""clearstory inspect: shows intermediate results of a model between a text and its prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""clearstory models: shows all presets, by family, with their sizes and what each is for."""
+"""clearstory models: shows all presets by family, with size and purpose."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(recipe: ModelsRecipe, output: Output) -> Mapping[str, Any]:
 
 
 def preset_table(kind: str, presets: Sequence[PresetSummary]) -> str:
-    """The presets of one family, one a line, below what they are for."""
+    """The presets of one family, one per line, below a description of their purpose."""
     lines = [f"{kind:20}{'parameters':>16}{'context':>9}  tokenizer"]
     for use, group in groupby(presets, key=lambda each: each.use):
         lines += [f"  {line}" for line in wrap(f"{use}:", page_width() - 2)]

@@ -1,4 +1,4 @@
-"""clearstory quickstart: trains a small model on a built-in corpus and shows what it learned."""
+"""clearstory quickstart: trains a small model on a built-in corpus and shows results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clearstory.recipes.settings.training import QuickstartRecipe
 
 
 def run(recipe: QuickstartRecipe, output: Output) -> Mapping[str, Any]:
-    """Train, then print examples of what the model does."""
+    """Train, then print examples of the model's output."""
     from clearstory.cli.training_display import show_training, training_summary
     from clearstory.recipes.training.quickstart import build_tour, quickstart_events
 

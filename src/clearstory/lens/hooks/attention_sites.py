@@ -167,7 +167,7 @@ def attention_sites(model: LanguageModel, part: AttentionPart | None = None) -> 
 def mean_of_others(
     pattern: Float[Tensor, "H T S"], visible: Bool[Tensor, "T S"], group: Int[Tensor, "T S"], groups: int
 ) -> Float[Tensor, "H T S"]:
-    """For each weight the mean of the other visible weights of its group, 0 where there is none."""
+    """For each weight the mean of the other visible weights of its group, 0 if there is none."""
     index = group.flatten()
     sums = pattern.new_zeros(len(pattern), groups).index_add(1, index, pattern.flatten(1))
     counts = pattern.new_zeros(groups).index_add(0, index, visible.flatten().to(pattern))

@@ -1,6 +1,6 @@
 """Hooks in the modules of a model, through which every named activation passes; see `activations`.
 
-The model itself has none: they wrap methods of its blocks and attentions, and are removed afterwards.
+The model itself has no hooks: they wrap methods of its blocks and attentions, and are removed afterwards.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Sublayer:
 
 
 def require_linear_outputs(stack: Stack) -> None:
-    """Raises CannotDo for a stack that normalises the outputs of its sublayers: they are no sums over heads."""
+    """Raises CannotDo for a stack that normalizes the outputs of its sublayers, which are then not sums over heads."""
     if stack.config.sandwich_norm:
         raise CannotDo(
             "this model normalises the output of every sublayer, so what a head or neuron adds to the residual stream "
@@ -88,10 +88,10 @@ def sublayers(prefix: str, stack: Stack) -> list[Sublayer]:
 
 
 def final_hidden(model: LanguageModel, x: Float[Tensor, "B T W"], ids: Sequence[int]) -> Float[Tensor, "B T K"]:
-    """The hidden states that the logits would be computed from if the residual stream ended with x.
+    """The final hidden states, from which logits are computed, if the residual stream ended with x.
 
-    The final norm is recomputed from x. `ids` are the tokens, for a model with hashed n-grams. For the last block's
-    stream this is what the model's `forward` returns.
+    The final norm is recomputed from x. `ids` are the tokens, for a model with hashed n-grams. For the stream after the
+    last block the result equals that of the model's `forward`.
     """
     network, (_, stack) = unwrap_model(model), output_stack(model)
     x = x if stack.norm is None else stack.norm(x)

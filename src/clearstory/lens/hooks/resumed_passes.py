@@ -1,7 +1,7 @@
-"""Resumed passes: forward passes that start from a residual stream that an earlier pass has computed.
+"""Resumed passes: forward passes that start from the residual stream of an earlier pass.
 
-What is changed in block l has no effect below it, so those blocks need not be computed again: over all layers, half of
-the work of an ablation. In a causal model a change at token t has no effect before t either.
+A change in block l has no effect on lower blocks, so these are not computed again, which saves half of the work of an
+ablation over all layers. In a causal model a change at token t also has no effect on earlier tokens.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def resumed_after(
 ) -> Iterator[None]:
     """The forward passes inside start after block `layer` of the stack `prefix`; after −1 they compute all its blocks.
 
-    `streams` are the `block_streams` of a pass over one sequence, of which those inside read copies, or copies of its
-    end over a cache of its start. An encoder before the stack is not computed either. Activations that are skipped are
-    neither recorded nor replaced.
+    `streams` are the `block_streams` of a pass over one sequence; the passes inside process copies of it, or copies of
+    its end with a cache of its start. An encoder before the stack is not computed either. Skipped activations are not
+    recorded or replaced.
 
     >>> from clearstory.lens.hooks.activations import record_activations
     >>> from clearstory.models.base import TokenBatch

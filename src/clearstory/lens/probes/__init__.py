@@ -1,1 +1,1 @@
-"""Probes: what a view computes, one module for each subject with its public view functions at the top."""
+"""Probes: functions that compute views, one module for each subject with its public view functions at the top."""

@@ -43,8 +43,8 @@ ATTENTION = {"rotary": "rotary attention", "relative_bias": "attention with rela
 def architecture(model: LanguageModel, tokenizer: Tokenizer, text: str) -> Figure:
     """The components of a model as a figure, with shapes and numbers of parameters; the text is not used.
 
-    Each box's parameters, times its repetitions, add up to the model's. Of a family without a figure of its own, the
-    modules are shown in the order in which they are defined. Raises CannotDo for a model that is no `nn.Module`.
+    Each box's parameters, times its repetitions, add up to the model's. For a family without its own figure, the
+    modules are shown in the order of their definition. Raises CannotDo for a model that is not an `nn.Module`.
     """
     network = model if isinstance(model, ClassificationHead) else unwrap_model(model)
     columns, arrows = model_columns(network)
@@ -96,7 +96,7 @@ def model_columns(network: Any) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
 
 
 def transformer_columns(network: Transformer | Encoder) -> tuple[list[FigureColumn], tuple[Arrow, ...]]:
-    """A decoder or an encoder, and the column beside it where it has one."""
+    """A decoder or an encoder, and a second column if it has one."""
     column = FigureColumn(LEFT, COLUMN_WIDTH)
     add_embeddings(column, network, network)
     if isinstance(network, Transformer) and Capability.HASHED_NGRAMS in network.capabilities:

@@ -1,4 +1,4 @@
-"""One attention head, step by step, from its input to what it adds to the residual stream.
+"""One attention head, step by step, from its input to its output in the residual stream.
 
     E ─► q, k, v ─► q·k ─► ÷ √d (+ bias) ─► mask ─► softmax ─► weights · v ─► output matrix ─► ΔE ─► E + ΔE
 

@@ -244,8 +244,8 @@ def nearest_tables(pair: WordOccurrences, bank: WordBank, layer: int, top: int) 
 
 @dataclass(frozen=True)
 class HeadContribution:
-    """What one head adds to a word: (W,), the mean over its tokens; and the tokens that the word attends to most in
-    this head, with their weights.
+    """Output of one head at a word, (W,), the mean over its tokens, and the tokens with the largest attention weights
+    of the word in this head.
     """
 
     layer: int

@@ -116,7 +116,7 @@ def dependency_heads(
 ) -> Table:
     """The attention head that follows each syntactic relation best, in the first sentences of the .conllu file `text`.
 
-    Raises BadInput for a path that is no file, and for a file without any relation that is frequent enough.
+    Raises BadInput for a path that is not a file, and for a file without a sufficiently frequent relation.
     """
     if sentences < 2 * MIN_PAIRS:
         raise BadSetting(f"sentences is {sentences}; read at least {2 * MIN_PAIRS}, or no relation is frequent enough")
@@ -156,7 +156,7 @@ def dependency_heads(
 
 
 def dependency_caption(found: DependencyHeads, top: int) -> str:
-    """The number of relations where a head beats the fixed offset, the largest margin, and what is not shown."""
+    """The number of relations for which a head is better than the fixed offset, the largest margin, and omissions."""
     better = [each for each in found.relations if each.favourite > each.fixed]
     text = (
         f"In {len(better)} of {len(found.relations)} relations an attention head finds the word more often than the "

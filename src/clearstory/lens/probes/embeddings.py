@@ -200,7 +200,7 @@ def analogy(
 
 
 def parse_word_sum(text: str) -> list[tuple[int, str]]:
-    """Words and their signs. A sign stands alone or directly before a word.
+    """Words and their signs. A sign is separated by spaces or directly before a word.
 
     >>> parse_word_sum("king - man +woman")
     [(1, 'king'), (-1, 'man'), (1, 'woman')]
@@ -258,7 +258,7 @@ def embedding_matrix(model: LanguageModel, matrix: EmbeddingMatrix) -> Float[Ten
 
 
 def matrix_name(model: LanguageModel, matrix: EmbeddingMatrix) -> str:
-    """What the rows of a matrix are called: input embeddings, output embeddings, or embeddings where both are one."""
+    """Name of the rows of a matrix: input embeddings, output embeddings, or embeddings if both are the same."""
     output = output_weight(unwrap_model(model))
     tied = output is not None and output.data_ptr() == embedding_matrix(model, "input").data_ptr()
     return "embeddings" if tied else f"{matrix} embeddings"

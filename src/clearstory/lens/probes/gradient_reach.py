@@ -27,7 +27,7 @@ TARGETS = 16
 """Tokens whose losses are differentiated, in a text of one passage."""
 
 PASSAGES, PASSAGE_TOKENS, PASSAGE_TARGETS = 8, 512, 4
-"""A longer text is read in so many passages of so many tokens at most, with so many targets in each."""
+"""Maximum number of passages of a longer text, of tokens in each, and of targets in each."""
 
 FAR = 16
 """The distance whose share of the gradient the caption states."""
@@ -144,7 +144,7 @@ def bootstrap_means(rows: Float[Tensor, "N K"]) -> tuple[tuple[float, ...], tupl
 
 
 def measured_caption(norms: Float[Tensor, "M P K"]) -> str:
-    """Over how many positions and passages the mean is taken, and what the interval is."""
+    """Number of positions and passages in the mean, and the kind of the interval."""
     passages, targets, length = norms.shape
     inputs = length + targets - 1
     if passages > 1:

@@ -1,4 +1,4 @@
-"""Head types: every attention head of a model, classified by which tokens of a text it attends to.
+"""Head types: every attention head of a model, classified by the tokens of a text to which it attends.
 
 Mean shares of a head's weight, over the queries that see more than one key (Clark et al. 2019, section 3; induction as
 the prefix matching score of Olsson et al. 2022, after Elhage et al. 2021):
@@ -11,8 +11,8 @@ the prefix matching score of Olsson et al. 2022, after Elhage et al. 2021):
     induction   on the token after the previous occurrence of this one, in random tokens that are repeated once
     diffuse     not a share: the entropy of the weights divided by that of uniform weights
 
-A head has the type whose score is largest among those above their thresholds, "induction" before all others since it is
-measured on a text of its own, and "unclear" if no score is above its threshold.
+A head has the type with the largest score among those above their thresholds; "induction" takes precedence since it is
+measured on a separate text; the type is "unclear" if no score is above its threshold.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """Integrated gradients: a number of a model's output as a sum over the tokens of its input. Sundararajan et al. 2017.
 
-Token embeddings move in a straight line from their mean over the vocabulary to those of the text, and each token is
-credited with its gradient along the way, eq. 1:
+The path is the straight line from the mean embedding of the vocabulary to the embeddings of the text, and the
+attribution of a token is the integral of its gradient along the path, eq. 1:
 
     a_t = (x_t − x̄) · ∫ ∂F/∂x_t (x̄ + α (x − x̄)) dα          Σ_t a_t = F(x) − F(x̄)
 
-Special tokens keep their embeddings. The integral is Gauss and Legendre's over intervals of α. The sum over an interval
-is known, F at its end minus F at its start, so the intervals that miss theirs most are halved until the rest is small.
+Special tokens keep their embeddings. The integral is computed by Gauss-Legendre quadrature over intervals of α. The sum
+over an interval must be F at its end minus F at its start, so the intervals with the largest error are halved until the
+total error is small.
 
-Many decoders attend to the first token whatever it is, and that begins abruptly somewhere on the line. Where the line
-does not converge, the first token moves before all others, and is credited with F after that step minus F before it;
-the others then move in a straight line. Any path from x̄ to x has the same sum.
+Many decoders attend to the first token regardless of its content, and this attention starts abruptly along the path. If
+the straight line does not converge, the first token is moved before all others, and its attribution is F after this
+step minus F before it; the others then move in a straight line. Any path from x̄ to x has the same sum.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class Integral(NamedTuple):
 def integrated_gradients(
     network: ClassificationHead, ids: Sequence[int], special: Sequence[bool], score: Score
 ) -> Attribution:
-    """The attribution of a number to each token; special tokens have none.
+    """The attribution of a number to each token; special tokens have no attribution.
 
     Raises CannotDo if the integral does not converge on either path.
     """

@@ -97,7 +97,7 @@ def read_labels(
 def attribution_view(
     tokenizer: Tokenizer, text: str, encoded: EncodedText, found: Attribution, name: str
 ) -> HighlightedText:
-    """The text with the attribution of each token; `name` says of which logit."""
+    """The text with the attribution of each token; `name` describes the logit."""
     moved = found.tokens.tolist()
     largest = max(max(map(abs, moved)), 1e-9)
     most = max(range(len(moved)), key=lambda index: abs(moved[index]))
@@ -210,7 +210,7 @@ def label_direction(network: ClassificationHead, labels: Sequence[str]) -> Float
 def attribution_spans(
     tokenizer: Tokenizer, text: str, encoded: EncodedText, moved: Sequence[float]
 ) -> tuple[Span, ...]:
-    """The text as one span for each token with its attribution; text between tokens, and special tokens, have none."""
+    """The text as one span for each token with its attribution; text between tokens, and special tokens, have no value."""
     spans, done = [], 0
     for id, span, value in zip(encoded.ids, encoded.spans, moved, strict=True):
         name = tokenizer.display_token(id)

@@ -3,7 +3,7 @@
 embedding + heads + attention biases + feed-forwards ─► final norm, its scale held constant ─► · output vector ─► logit
 
 A neuron's column of the down projection, times its activation, is a vector added to the residual stream; its products
-with the output vectors say which tokens it makes more likely. Geva et al. 2022, "Transformer Feed-Forward Layers Build
+with the output vectors show which tokens it makes more likely. Geva et al. 2022, "Transformer Feed-Forward Layers Build
 Predictions by Promoting Concepts in the Vocabulary Space", section 3.
 """
 
@@ -109,8 +109,8 @@ def attribute_logits(
 ) -> LogitAttribution:
     """Every summand of the logits of some tokens (by default of the most likely one) after one position.
 
-    Norms have the scale of the actual forward pass: a summand is what was added, not the effect of removing it. In
-    post-norm models that holds for all norms that an output passes. Raises CannotDo for an encoder, whose head for
+    Norms have the scale of the actual forward pass: a summand is a contribution, not the effect of removing it. In
+    post-norm models this applies to all norms that an output passes. Raises CannotDo for an encoder, whose head for
     masked tokens is nonlinear.
     """
     network = unwrap_model(model)

@@ -1,4 +1,4 @@
-"""N-gram counts: what an n-gram model has counted after a text, and which order each token's probability comes from."""
+"""N-gram counts: the counts of an n-gram model after a text, and the order used for each token's probability."""
 
 from __future__ import annotations
 

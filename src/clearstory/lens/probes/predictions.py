@@ -39,8 +39,8 @@ def next_token(
 ) -> Table:
     """The `top` most likely next tokens after a text with logits and probabilities, and the entropy in bits.
 
-    For an encoder-decoder the text is the source, and `target` what has been generated so far. Raises as `generate`
-    does for a text that cannot be encoded, BadSetting for an invalid `top` or `temperature`.
+    For an encoder-decoder the text is the source, and `target` is the text generated so far. Raises the errors of
+    `generate` for a text that cannot be encoded, BadSetting for an invalid `top` or `temperature`.
     """
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")

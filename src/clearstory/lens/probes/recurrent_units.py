@@ -37,7 +37,7 @@ def gate_activations(
 ) -> Grid:
     """Mean activation of each gate over a layer's units at each token: 0 is closed, 1 is open.
 
-    "new" and "memory", which may be negative, are shown as mean absolute values.
+    "new" and "memory", which can be negative, are shown as mean absolute values.
     """
     passage = encode_passage(model, tokenizer, text, prompt=prompt)
     values = compute_gates(model, list(passage.ids), layer)

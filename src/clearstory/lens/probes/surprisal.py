@@ -26,7 +26,7 @@ from clearstory.models.prompts import PromptOptions, encode_prompt
 from clearstory.text.tokenizers import Tokenizer
 
 SEGMENT_TOKENS = 256
-"""Tokens read at a time by a model without a context limit; its state is carried over, so no number depends on it."""
+"""Tokens processed at a time by a model without a context limit; the state is carried over, so results are equal."""
 
 MAX_LOGITS = 2**22
 """Logits computed at a time: 32 MB in float64."""
@@ -65,10 +65,10 @@ def surprisal(
 ) -> HighlightedText:
     """The surprisal of every token of a text in bits, with its rank and the `top` most likely tokens at its position.
 
-    The text is read as a document of its own, after the start token; without a start token its first token has no
-    surprisal. Special tokens and those of a chat template are shown and read, and not counted. A text longer than the
-    context is read in overlapping windows, as in `evaluate`, with the same sums. For an encoder-decoder the text is the
-    source, and the surprisals are those of the `target`.
+    The text is one document after the start token; without a start token its first token has no
+    surprisal. Special tokens and those of a chat template are input tokens but not counted. A text that exceeds the
+    context is evaluated in overlapping windows, as in `evaluate`, with the same sums. For an encoder-decoder the text
+    is the source, and the surprisals are those of the `target`.
 
     Raises BadInput for a text without a token to predict, and for a source without a target.
     """
@@ -168,7 +168,7 @@ def rank_targets(logits: Float[Tensor, "N V"], targets: Sequence[int], top: int)
 
 
 def bytes_scored(text: str, tokens: Sequence[ReadToken]) -> int:
-    """Bytes of the text that the tokens with a surprisal stand for: all but those of a first token without one."""
+    """Number of bytes of the tokens with a surprisal: all except those of a first token without one."""
     unscored = [each.span for each in tokens if each.span is not None and each.surprisal is None]
     return len(text.encode()) - sum(len(text[start:stop].encode()) for start, stop in unscored)
 
@@ -216,7 +216,7 @@ def totals_caption(bits: float, tokens: int, size: int | None, reason: str) -> s
 
 
 def windows_caption(model: LanguageModel, tokens: int, start: int | None) -> str:
-    """How the text was split into windows, and what is not counted."""
+    """Description of the windows of the text, and of tokens that are not counted."""
     length, stride = window_length_and_stride(model, None, "strided", None)
     first = "" if start is not None else " The first token is not counted: no token is before it."
     if length is None or tokens <= length:

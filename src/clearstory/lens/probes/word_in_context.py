@@ -31,7 +31,7 @@ from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.text.tokenizers import Tokenizer
 
 BATCH_TOKENS = 512
-"""Tokens in a batch: a larger batch is no faster on a CPU, and all layers' vectors of a batch are in memory at once."""
+"""Tokens in a batch: larger batches are not faster on a CPU, and the vectors of all layers are in memory at once."""
 
 
 @dataclass(frozen=True)

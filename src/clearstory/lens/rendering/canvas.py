@@ -1,6 +1,6 @@
 """Canvases for SVG documents and for the terminal, and the scales of axes.
 
-SVG documents stand alone: no scripts, fonts or other files. Texts for the terminal are sanitised.
+SVG documents are self-contained: no scripts, fonts or other files. Texts for the terminal are sanitized.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def padded_range(values: Sequence[float], margin: float = 0.06) -> tuple[float, 
 
 
 def relative_magnitudes(values: Sequence[object]) -> list[float]:
-    """Absolute values divided by the largest, for bars and shades; 0 for what is not a finite number.
+    """Absolute values divided by the largest, for bars and shades; 0 for non-finite values.
 
     >>> relative_magnitudes([0.5, -0.25, None, math.nan])
     [1.0, 0.5, 0.0, 0.0]

@@ -45,7 +45,7 @@ ARROWHEADS = {(0, -1): "▲", (0, 1): "▼", (1, 0): "▶", (-1, 0): "◀"}
 
 
 def describe_parameters(box: Box) -> str:
-    """The number of parameters of a box in words; empty for a box that cannot have any.
+    """The number of parameters of a box as text; empty for a box that cannot have any.
 
     >>> describe_parameters(Box("norm", 0, 0, 1, 1, parameters=1536)), describe_parameters(Box("add", 0, 0, 1, 1))
     ('1,536 parameters', '')

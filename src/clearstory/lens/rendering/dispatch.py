@@ -83,7 +83,7 @@ TERMINAL_RENDERERS: dict[type[View], Callable[[Any, int], RenderableType]] = {
     TileGrid: tile_grid_terminal,
     Tree: tree_terminal,
 }
-"""From the class of a view to the function that renders it in so many columns."""
+"""Functions that render a view of each class with a given number of columns."""
 
 
 def render_terminal(view: View, width: int = 80) -> RenderableType:

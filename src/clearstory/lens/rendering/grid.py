@@ -147,7 +147,7 @@ def needs_legend(view: Grid) -> bool:
 
 
 def legend(view: Grid) -> str:
-    """What the marks mean, with the largest magnitude."""
+    """Legend of the marks, with the largest magnitude."""
     sizes = [abs(value) for row in view.values for value in row if math.isfinite(value)]
     largest = format_with_unit(max(sizes, default=0.0), view.unit)
     if view.palette == "diverging":
@@ -156,7 +156,7 @@ def legend(view: Grid) -> str:
 
 
 def reduce_grid(view: Grid, rows: int, columns: int) -> tuple[Grid, tuple[str, ...]]:
-    """A grid of at most so many rows and columns, each number the strongest of a block; and a note about that.
+    """A grid of at most the given numbers of rows and columns, each value the strongest of a block; and a note.
 
     >>> grid = Grid(title="", row_labels=("a",), column_labels=("b", "c"), values=((1.0, -2.0),))
     >>> small, notes = reduce_grid(grid, 1, 1)

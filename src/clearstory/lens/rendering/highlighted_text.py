@@ -43,7 +43,7 @@ def terminal_style(color_class: str) -> str:
 FONT_SIZE = 14.0
 
 LETTER_WIDTH = 0.602 * FONT_SIZE
-"""Width of a monospaced letter; the document stretches its text to exactly this, whatever the font."""
+"""Width of a monospaced letter; the document stretches its text to exactly this width in any font."""
 
 LINE_HEIGHT = 25.0
 

@@ -1,4 +1,4 @@
-"""Views in a file format: `render(view, "svg")`, or written to a file whose name says the format.
+"""Views in a file format: `render(view, "svg")`, or written to a file with the suffix of the format.
 
 An HTML page shows each panel as a drawing and its numbers as a table; it has no scripts and loads no files. CSV is the
 numbers as one table per panel.
@@ -189,7 +189,7 @@ def render(view: View, format: str) -> str:
 
 
 def format_of(file: Path | str) -> str:
-    """The format that a file name says. Raises UnknownName for a suffix that is no format."""
+    """The format by the suffix of a file name. Raises UnknownName for an unknown suffix."""
     suffix = Path(file).suffix.lower()
     if suffix.removeprefix(".") not in FORMATS:
         suffixes = [f".{name}" for name in FORMATS]

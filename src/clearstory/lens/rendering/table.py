@@ -99,7 +99,7 @@ def distribute_widths(widths: Sequence[float], numeric: Sequence[bool], bar: int
 
 
 def table_terminal(view: Table, width: int) -> RenderableType:
-    """A table for the terminal, with bars in a column of their own."""
+    """A table for the terminal, with bars in a separate column."""
     rows = [[sanitize(format_cell(cell)) for cell in row] for row in view.rows]
     table = RichTable(box=None, pad_edge=False, header_style="dim")
     for name, number in zip(view.columns, numeric_columns(view), strict=True):

@@ -15,7 +15,7 @@ from clearstory.lens.views.formatting import format_cell
 from clearstory.lens.views.text import HighlightedText, Span
 
 Difference = tuple[float, str, float, float]
-"""B − A, what it is the difference of, A's number and B's number."""
+"""B − A, the name of the quantity, A's value and B's value."""
 
 
 def difference_title(a: View, b: View) -> str:

@@ -15,9 +15,9 @@ NOTEBOOK_RENDERER = "clearstory.lens.rendering.render:notebook_frame"
 
 
 class View:
-    """What a probe returns: one sort of display (`kind`) as plain data, without knowledge of how it is rendered.
+    """Result of a probe: one kind of display (`kind`) as plain data, independent of rendering.
 
-    Subclasses are frozen dataclasses. `title` says what is shown; `caption` is one sentence computed from the numbers,
+    Subclasses are frozen dataclasses. `title` names the quantity; `caption` is one sentence computed from the numbers,
     or None.
     """
 

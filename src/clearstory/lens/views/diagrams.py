@@ -9,7 +9,7 @@ from clearstory.errors import BadInput
 from clearstory.lens.views.base import View
 
 BoxRole = Literal["embedding", "position", "attention", "mlp", "norm", "state", "output", "add", "other"]
-"""What a box does, which decides its colour; "add" is a small circle with a sign."""
+"""Function of a box, which determines its colour; "add" is a small circle with a sign."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
  highlighted texts  over the same characters: two models with any two tokenizers
  reports            panel by panel
 
-Views without a meaningful difference are refused with a message that says what both are.
+Views without a meaningful difference are refused with a message that describes both.
 """
 
 from __future__ import annotations

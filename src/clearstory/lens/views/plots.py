@@ -15,8 +15,8 @@ Points = list[tuple[float, float]]
 class Line:
     """A named line through points (x, y).
 
-    `dashed` marks a secondary line. `same_color_as` is the name of an earlier line, such as the measurements that this
-    line was fitted to: the line takes that line's colour and has no legend entry of its own.
+    `dashed` marks a secondary line. `same_color_as` is the name of an earlier line, such as the measurements to which
+    this line was fitted: the line has the same colour and no separate legend entry.
     """
 
     name: str

@@ -26,8 +26,8 @@ class Span:
 class HighlightedText(View):
     """A text in spans, each coloured by its number, such as the surprisal of every token.
 
-    The texts of all spans joined are the whole text. `thresholds` are at most five rising numbers; a span's colour gets
-    stronger with each one that its number reaches. With `signed`, numbers below zero have a colour of their own.
+    The texts of all spans joined are the whole text. `thresholds` are at most five increasing numbers; a span's colour
+    gets stronger with each one that its number reaches. With `signed`, numbers below zero have a separate colour.
     `totals` are (name, value) pairs over the whole text.
     """
 

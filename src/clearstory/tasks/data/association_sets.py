@@ -10,7 +10,7 @@
  : attribute unpleasant
  filth, grief
 
-In text, words or sentences are separated by commas or stand on lines of their own.
+In text files, words or sentences are separated by commas or line feeds.
 """
 
 from __future__ import annotations

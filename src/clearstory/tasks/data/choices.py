@@ -21,7 +21,7 @@ QUESTIONS = ("question", "query", "goal", "context", "ctx", "prompt", "text", "s
 CHOICES = ("choices", "options", "endings", "answers", "candidates", "alternatives")
 ANSWERS = ("answerkey", "answer", "gold", "label", "correct", "correctanswer", "target", "answeridx", "labelidx")
 PAIR = ("sentencegood", "sentencebad")
-"""Columns of minimal pairs, of which the first sentence is right and nothing stands before it."""
+"""Columns of minimal pairs without a question; the first sentence is correct."""
 
 NUMBERED = re.compile(r"(?:sol|choice|ending|option|answer|distractor)?_?([0-9a-e])", re.IGNORECASE)
 """Columns of single choices: sol1, choice2, ending0, option_b, A."""
@@ -32,9 +32,9 @@ class ChoiceQuestion:
     """A question, or the beginning of a text, with its choices.
 
     Args:
-        question: the text before the choices; "" where a choice stands for itself.
-        choices: the texts to choose from, at least two.
-        answer_index: index of the right one.
+        question: the text before the choices; "" if choices are complete texts.
+        choices: the choices, at least two.
+        answer_index: index of the correct choice.
     """
 
     question: str
@@ -125,7 +125,7 @@ def find_choices(table: RecordTable, question: str | None, answer: str | None) -
 
 
 def choice_question(record: LabelRecord, columns: ChoiceColumns, errors: str = "strict") -> ChoiceQuestion:
-    """One question. Raises BadInput for an empty choice, fewer than two, and an answer that is none of them."""
+    """One question. Raises BadInput for an empty choice, fewer than two choices, or an answer that is not a choice."""
     values = record.values
     part = record.part
     if columns.split is not None:

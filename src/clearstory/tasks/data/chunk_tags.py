@@ -21,12 +21,12 @@ SINGLE, END = ("S", "U"), ("E", "L")
 
 @dataclass
 class TagRepairs:
-    """What was changed while tags became BIO.
+    """Changes in the conversion of tags to BIO.
 
     Args:
         scheme: the scheme of the data: BIO, IO (no B-), IOB1, BIOES or BILOU.
-        begun: tags I- (or E-) that begin a chunk and became B-, which broken sequences have.
-        first: where the first of these is, and its word.
+        begun: I- (or E-) tags that start a chunk and were changed to B-, with their counts.
+        first: location and word of the first of these.
     """
 
     scheme: str = "BIO"
@@ -35,7 +35,7 @@ class TagRepairs:
 
     @property
     def note(self) -> str:
-        """The changes in one sentence, "" where there are none."""
+        """The changes in one sentence; "" if there are none."""
         if self.scheme in ("IO", "IOB1"):
             return f"tags are {self.scheme}, made BIO"
         total = self.begun.total()
@@ -96,7 +96,7 @@ def find_scheme(sentences: Iterable[Sequence[str]]) -> str:
 
 
 def to_bio(tags: Sequence[str], repairs: TagRepairs, location: str = "", words: Sequence[str] = ()) -> tuple[str, ...]:
-    """The tags of a sentence as BIO. A tag that continues no chunk of its type begins one, as in conlleval and seqeval.
+    """The tags of a sentence as BIO. An I- that does not continue a chunk starts one, as in conlleval and seqeval.
 
     >>> repairs = TagRepairs()
     >>> to_bio(["O", "I-PER", "I-PER", "I-LOC", "S-LOC", "E-LOC"], repairs)

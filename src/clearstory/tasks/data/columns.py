@@ -51,7 +51,7 @@ SAMPLE_VALUES = 2000
 
 @dataclass(frozen=True)
 class TextColumns:
-    """Names of the columns of labeled texts; several labels may have a column each."""
+    """Names of the columns of labeled texts; each of several labels can have its own column."""
 
     text: str
     pair: str | None
@@ -71,8 +71,8 @@ def plain(name: str) -> str:
 def is_header(names: Sequence[str], rows: Sequence[Sequence[str]] = ()) -> bool:
     """Whether the first row of a table has the names of its columns.
 
-    It does if at least one is a usual name, no value of the rows below, and none is a number or a sentence; or if it
-    is text above a column of numbers, or above labels of which it is none.
+    It has if at least one is a usual name, no value of the rows below, and none is a number or a sentence; or if it
+    is text above a column of numbers, or above labels that do not include it.
 
     >>> is_header(["id", "verse"]), is_header(["0", "to water,"]), is_header(["tweet id", "mood"], [["7", "sad"]])
     (True, False, True)
@@ -99,7 +99,7 @@ def _are_repeated(values: Sequence[str]) -> bool:
 
 
 def choose_column(table: RecordTable, name: str, flag: str) -> str:
-    """The column that a setting names, by its name or by its number from 1. Raises BadInput if there is none."""
+    """The column given by a setting, by name or by number from 1. Raises BadInput if there is none."""
     if name in table.columns:
         return name
     if is_index(name) and 1 <= int(name) <= len(table.columns):

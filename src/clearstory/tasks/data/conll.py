@@ -27,7 +27,7 @@ CONLLU_COLUMNS = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "depre
 """Names of the ten columns of CoNLL-U."""
 
 WORD_COLUMNS = ("form", "word", "token")
-"""Usual names of the column with the words, in files that name theirs."""
+"""Usual names of the column with the words, in files with column names."""
 
 Line = tuple[int, list[str]]
 """Number of a line, and its columns."""
@@ -35,11 +35,11 @@ Line = tuple[int, list[str]]
 
 @dataclass
 class ConllSentences:
-    """Sentences of a file as (location, words, tags), and what was found.
+    """Sentences of a file as (location, words, tags), with a description of the columns.
 
     Args:
         described: the columns of words and tags, for the note.
-        empty_words: number of lines that have a tag and no word.
+        empty_words: number of lines with a tag but without a word.
     """
 
     sentences: list[tuple[str, tuple[str, ...], tuple[str, ...], tuple[bool, ...]]] = field(default_factory=list)
@@ -105,7 +105,7 @@ def read_conll(path: Path, settings: LabelSettings, notes: ReadNotes) -> ConllSe
 
 
 def read_conll_words(path: Path, settings: LabelSettings, notes: ReadNotes) -> list[tuple[str, tuple[str, ...]]]:
-    """The words of each sentence of a CoNLL or CoNLL-U file and where it begins; tags are not needed, nor read."""
+    """The words and the location of each sentence of a CoNLL or CoNLL-U file; tags are not read."""
     if content_suffix(path) == CONLLU_SUFFIX:
         return [(each.location, each.words) for each in read_conllu(path, settings.errors, settings.encoding, notes)]
     blocks, names = _read_blocks(path, settings, notes)

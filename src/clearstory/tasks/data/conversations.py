@@ -29,12 +29,12 @@ class ConversationExample:
 
     @property
     def text(self) -> str:
-        """What the assistant is told and asked, by which equal conversations are found."""
+        """The system and user messages, by which equal conversations are found."""
         return "\n".join(each["content"] for each in self.messages if each["role"] != ASSISTANT)
 
     @property
     def answer(self) -> str:
-        """What the assistant says."""
+        """The assistant's messages."""
         return "\n".join(each["content"] for each in self.messages if each["role"] == ASSISTANT)
 
 

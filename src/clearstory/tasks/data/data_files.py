@@ -1,4 +1,4 @@
-"""Data files: the files of sources, the part of the data set that each belongs to, and what `datasets` says of them."""
+"""Data files: the files of sources, their part of the data set, and their features as declared by `datasets`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file, the part of the data set that its name says ("" if none), and the features that `datasets` declares."""
+    """A file, the part of the data set by its name ("" if none), and the features that `datasets` declares."""
 
     path: Path
     part: str = ""
@@ -54,8 +54,8 @@ class LabelFolder:
 def find_data_files(
     sources: Iterable[str | Path] | str | Path, settings: ReadSettings, suffixes: tuple[str, ...]
 ) -> list[DataFile]:
-    """The files of all sources. Those of a folder or a glob are the ones with these suffixes, and their names say the
-    part that they belong to; files that were named are taken as they are.
+    """The files of all sources. Files of a folder or a glob are selected by suffix and assigned to a part of the data
+    set by name; the names of files that were given one by one are not interpreted.
 
     Raises BadInput for a source that does not exist, and for a folder with several data sets.
     """
@@ -76,7 +76,7 @@ def find_data_files(
 
 
 def read_features(folder: Path) -> dict[str, Any]:
-    """The features in the dataset_info.json of a folder, {} where there are none."""
+    """The features in the dataset_info.json of a folder; {} if there are none."""
     info = read_json_object(folder / DATASET_INFO)
     features = info.get("features")
     return features if isinstance(features, dict) else {}
@@ -109,7 +109,7 @@ def find_label_folders(folder: Path) -> list[LabelFolder]:
 
 
 def part_of(name: str) -> str:
-    """The part of a data set that a name says, "" if none.
+    """The part of a data set by its name, "" if none.
 
     >>> part_of("sst2-dev.tsv.gz"), part_of("train-00000-of-00002.parquet"), part_of("a.conll")
     ('validation', 'train', '')

@@ -28,7 +28,7 @@ class DataExample(Protocol):
 
     @property
     def part(self) -> str:
-        """The part of the data set that it belongs to, "" where nothing says so."""
+        """The part of the data set to which it belongs; "" if not specified."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,10 @@ class LabeledText:
     Args:
         text: the text, or the first of a pair.
         pair: the second text of a pair.
-        labels: names of its labels: one, or any number where an example can have several.
-        value: the number to predict, where the labels are numbers (regression).
+        labels: names of its labels: one, or any number if an example can have several.
+        value: the number to predict, if the labels are numbers (regression).
         location: file and line, for messages: "train.tsv, line 12".
-        part: the part of the data set that the example belongs to ("train", "validation", "test"), where its file or a
-            column says so.
+        part: the part of the data set ("train", "validation", "test"), if given by the file name or a column.
     """
 
     text: str
@@ -55,9 +54,10 @@ class LabeledText:
 
 @dataclass(frozen=True)
 class LabeledWords:
-    """The words of a sentence with a tag for each; `scheme` of the data says whether tags are BIO.
+    """The words of a sentence with a tag for each; `scheme` of the data is "bio" for BIO tags.
 
-    `no_space_after` says after which words no space follows in the text; empty if the file does not say.
+    `no_space_after` lists the words that are not followed by a space in the text; empty if the file does not specify
+    it.
     """
 
     words: tuple[str, ...]
@@ -74,7 +74,7 @@ class LabeledWords:
 
 @dataclass(frozen=True)
 class SimilarityExample:
-    """Two texts that belong together, with a third that does not or with a number that says how similar the two are."""
+    """Two similar texts with a dissimilar third one, or two texts with a similarity score."""
 
     anchor: str
     positive: str
@@ -116,14 +116,14 @@ Example = TypeVar("Example", bound=DataExample)
 
 @dataclass(frozen=True)
 class LabeledData(Generic[Example]):
-    """Examples of one kind, the names of all labels in the order of their ids, and how the files were read.
+    """Examples of one kind, the names of all labels in the order of their ids, and notes on the files.
 
     Args:
         examples: the examples, in the order of the files.
         label_names: names of the labels or tags, in the order of their ids; () for numbers and for pairs.
-        kind: what each example has.
-        notes: sentences for the user: which columns were read, what was repaired or left out.
-        scheme: "bio" where tags are the chunks of entities in BIO; "" where each tag is for itself, as parts of speech.
+        kind: kind of the examples.
+        notes: sentences for the user: columns, repaired and skipped rows.
+        scheme: "bio" for entity tags in BIO; "" for independent tags, such as parts of speech.
         name: the name of the data, for messages.
     """
 
@@ -140,7 +140,7 @@ class LabeledData(Generic[Example]):
 
 @dataclass(frozen=True)
 class DataSplits(Generic[Example]):
-    """Training, validation and test data; `test` is None if none is given, `notes` say how they were split."""
+    """Training, validation and test data; `test` is None if not given, `notes` describe the split."""
 
     train: LabeledData[Example]
     validation: LabeledData[Example]

@@ -133,7 +133,7 @@ def _from_records(
 def _declared_names(
     table: RecordTable, columns: TextColumns, files: Sequence[DataFile], settings: LabelSettings, notes: list[str]
 ) -> tuple[Labels, str]:
-    """Names of the labels in the order of their ids, and where they come from; () where only the values say them."""
+    """Names of the labels in the order of their ids, and their source; () if they are given only by the values."""
     if settings.labels:
         return read_label_names(settings.labels), "--labels"
     if len(columns.labels) > 1:

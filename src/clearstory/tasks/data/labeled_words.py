@@ -34,7 +34,7 @@ from clearstory.text.read_notes import ReadNotes
 SPANS = ("spans", "entities", "label", "labels", "ner")
 
 SENTENCES = ("sentence#", "sentenceid", "sentid", "sentence", "sentenceidx", "sentencenumber")
-"""Columns of a table with a word in each row that say which sentence it belongs to."""
+"""Columns with the sentence of a word, in a table with one word per row."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ def read_labeled_words(
     *,
     known_labels: Sequence[str] | None = None,
 ) -> LabeledData[LabeledWords]:
-    """Sentences with a tag for each word; tags of entities are made BIO, and what was repaired is counted in the notes.
+    """Sentences with a tag for each word; entity tags are converted to BIO, and repairs are counted in the notes.
 
     `settings.label_column` is the column of CoNLL: a name (upos, xpos, deprel …) or its number from 1. `known_labels`:
-    names of the tags that a model or the training data has; others are an error. Raises BadInput, with file and line.
+    names of the tags of a model or the training data; others are an error. Raises BadInput, with file and line.
 
     >>> from tempfile import mkdtemp
     >>> file = Path(mkdtemp(), "people.conll")
@@ -263,7 +263,7 @@ def _finish(read: _TaggedRead, settings: LabelSettings, known: Sequence[str] | N
 
 
 def _chunks_as_bio(file: Sequence[LabeledWords], notes: list[str]) -> list[LabeledWords]:
-    """The sentences of a file with BIO tags; what was changed is added to the notes."""
+    """The sentences of a file with BIO tags; changes are added to the notes."""
     repairs = TagRepairs(find_scheme(each.tags for each in file))
     found = [replace(each, tags=to_bio(each.tags, repairs, each.location, each.words)) for each in file]
     if repairs.note and repairs.note not in notes:

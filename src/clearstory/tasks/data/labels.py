@@ -54,7 +54,7 @@ def check_types(values: Sequence[Located], column: str) -> None:
 
 
 def check_numbers(values: Sequence[Located], column: str) -> None:
-    """Raise BadInput if some values are numbers with a fraction and others are no numbers."""
+    """Raise BadInput if some values are numbers with a fraction and others are not numbers."""
     fraction = next((each for each in values if (as_number(each[1]) or 0.0) % 1), None)
     word = next((each for each in values if not is_missing(each[1]) and as_number(each[1]) is None), None)
     if fraction is not None and word is not None:
@@ -162,7 +162,7 @@ def names_of_file(path: Path) -> Labels:
 
 
 def names_beside(files: Iterable[Path]) -> tuple[Path, Labels] | None:
-    """The names in labels.txt beside the files, if there is one."""
+    """The names in labels.txt in the folder of the files, if there is one."""
     for folder in dict.fromkeys(file.parent for file in files):
         for name in ("labels.txt", "classes.txt"):
             if (folder / name).is_file():
@@ -183,9 +183,9 @@ def is_index(text: str) -> bool:
 
 
 def resolve_names(found: Sequence[tuple[str, Labels]], names: Sequence[str], declared: str) -> list[Labels]:
-    """The labels of each example as names: the labels themselves, or the names of the ids that they are.
+    """The labels of each example as names; ids are replaced by their names.
 
-    `found` has the location and the labels of each example, `declared` says where the names come from. Raises BadInput
+    `found` has the location and the labels of each example, `declared` is the source of the names. Raises BadInput
     for a label that is neither a name nor an id.
     """
     distinct = {label for _, labels in found for label in labels}

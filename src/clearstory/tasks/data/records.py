@@ -37,8 +37,8 @@ class RecordTable:
     """The records of all files, the names of their columns, and the names of classes that the files declare.
 
     Args:
-        columns: names of the columns; "1", "2", … where there is no header.
-        has_header: whether the names are those of the files.
+        columns: names of the columns; "1", "2", … without a header.
+        has_header: whether the names are read from the files.
         class_names: names of the classes of a column that has ids, in the order of the ids.
         name: the first file, for messages.
     """
@@ -68,7 +68,7 @@ def list_names(names: Iterable[str]) -> str:
 def read_table(files: Iterable[DataFile], settings: LabelSettings, notes: ReadNotes) -> RecordTable:
     """All records of the files as one table.
 
-    Raises BadInput for files of which one has a header and another has none, and where there is nothing to read.
+    Raises BadInput if only some of the files have a header, or if there are no records.
     """
     whole: RecordTable | None = None
     for file in files:
@@ -142,7 +142,7 @@ def _read_file(file: DataFile, settings: LabelSettings, notes: ReadNotes) -> Rec
 
 
 def _read_by_contents(file: DataFile, settings: LabelSettings, notes: ReadNotes) -> RecordTable:
-    """Records of a file whose name says nothing: jsonl, fastText lines, or lines with tabs."""
+    """Records of a file with an unknown suffix: jsonl, fastText lines, or lines with tabs."""
     path, reading = file.path, settings.reading
     sample = [line for line in islice(read_lines(path, reading.errors, reading.encoding), 100) if line.strip()]
     if not sample:
@@ -219,7 +219,7 @@ def _without_surrogates(value: Any, location: str, reading: ReadSettings) -> Any
 
 
 def _json_objects(path: Path, reading: ReadSettings, notes: ReadNotes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Objects of a list, of a list named "data" or alike, or of lines."""
+    """Objects of a list, of a list named "data" or similar, or of lines."""
     text = "\n".join(read_lines(path, reading.errors, reading.encoding, notes))
     lines = [line for line in islice(text.split("\n"), 3) if line.strip()]
     if len(lines) > 1 and all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):

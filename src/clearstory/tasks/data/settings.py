@@ -1,4 +1,4 @@
-"""Settings of labeled data: which columns are read, and what the labels are."""
+"""Settings of labeled data: columns and labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Problem = Literal["auto", "single", "multi", "regression"]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSettings:
-    """How files become labeled examples; a column is a field of jsonl, too.
+    """Settings for reading labeled examples; a column is also a field of jsonl.
 
     Args:
         text_column: column with the text (or the tokens, or the anchor), by name or by number from 1; default: found by

@@ -219,7 +219,7 @@ def _has_texts(table: RecordTable, column: str) -> bool:
 def _has_entailment(table: RecordTable, columns: SimilarityColumns, settings: LabelSettings) -> bool:
     """Whether the label of pairs is that of natural language inference.
 
-    Raises BadInput for ids of more than two classes without names, which are no scores.
+    Raises BadInput for ids of more than two classes without names, which are not scores.
     """
     if columns.score is None:
         return False

@@ -20,7 +20,7 @@ from clearstory.tasks.data.examples import (
 )
 
 BINS = 10
-"""Ranges of a value to predict that are split alike."""
+"""Number of value ranges for stratified splits of regression data."""
 
 STRANGE_SHARE, STRANGE_EXAMPLES = 0.5, 50
 """Training examples whose labels do not occur among this many examples of a validation file: other labels are meant."""
@@ -32,11 +32,11 @@ def split_data(
     test: float | LabeledData[Example] | None = None,
     seed: int = 0,
 ) -> DataSplits[Example]:
-    """Data split by label: each label has the same share in every part, and no text is in two parts.
+    """Split data stratified by label; no text is in two parts.
 
-    A part that the examples themselves name (`part`: a split column or files of a `datasets` folder) is taken before a
-    share is. Texts of training that are in a validation or test file too are left out of training. Raises BadInput
-    where training would have one label only, or an example in validation a label that training has not.
+    A part given by the examples (`part`: a split column or files of a `datasets` folder) takes precedence over a
+    fraction. Training texts that are also in a validation or test file are removed from training. Raises BadInput
+    if training would have only one label, or validation a label that is not in training.
 
     >>> texts = [LabeledText(f"text {number}", labels=(str(number % 2),)) for number in range(20)]
     >>> splits = split_data(LabeledData(tuple(texts), ("0", "1")), validation=0.2)
@@ -256,7 +256,7 @@ def _group_keys(examples: Sequence[Example]) -> list[str]:
 
 
 def _strata(data: LabeledData[Example], groups: dict[str, list[Example]]) -> dict[str, list[str]]:
-    """Texts by what must be split alike: the label, the rarest of several, the range of a value; all else is one."""
+    """Strata of a split: the label, the rarest of several labels, or the range of a value; otherwise one stratum."""
     found: dict[str, list[str]] = defaultdict(list)
     if data.kind == "regression":
         order = sorted(groups, key=lambda key: (getattr(groups[key][0], "value", 0.0) or 0.0, key))
@@ -281,7 +281,7 @@ def _check_single(data: LabeledData[Example], examples: Sequence[Example], name:
 
 
 def _rank(seed: int, name: str, key: str) -> bytes:
-    """A draw that depends on the text, not on where it stands in the data."""
+    """A random rank that depends on the text, not on its position in the data."""
     return hashlib.blake2b(f"{seed}\0{name}\0{key}".encode(), digest_size=8).digest()
 
 
@@ -297,7 +297,7 @@ def _without_texts(
 def _with_labels_of(
     training: LabeledData[Example], held_out: LabeledData[Example], notes: list[str]
 ) -> LabeledData[Example]:
-    """Held-out data with the label ids of training. Raises BadInput for labels that training has not."""
+    """Held-out data with the label ids of training. Raises BadInput for labels that are not in training."""
     if held_out.kind != training.kind:
         raise BadInput(
             f"{held_out.name} has {_DESCRIBED[held_out.kind]}, and {training.name} has {_DESCRIBED[training.kind]}; "

@@ -1,4 +1,4 @@
-"""The columns of labeled texts: named by settings, found by their usual names, or told apart by their values."""
+"""The columns of labeled texts: given by settings, found by their usual names, or recognized by their values."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def choose_text_columns(table: RecordTable, settings: LabelSettings) -> TextColu
 
 
 def find_split_column(table: RecordTable, settings: LabelSettings) -> str | None:
-    """The column that says the part of each example: the one that is named, or one with a usual name and values."""
+    """The column with the part of each example: the given column, or one with a usual name and values."""
     if settings.split_column:
         return choose_column(table, settings.split_column, "--split-column")
     found = find_named(table.columns, SPLITS)
@@ -162,7 +162,7 @@ def _find_labels(table: RecordTable, left: Sequence[str]) -> tuple[str, ...]:
 
 
 def _without_labels(table: RecordTable, text: str | None, pair: str | None) -> BadInput:
-    """The error for data without labels, which says what the data can be used for."""
+    """The error for data without labels, which suggests possible uses of the data."""
     known = table.listed_columns
     if pair is not None:
         return BadInput(

@@ -12,7 +12,7 @@ from clearstory.tasks.data.settings import LabelSettings
 from clearstory.text.read_notes import ReadNotes
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "content", "review")
-"""Usual names of a column with texts, where the table has none of the name given."""
+"""Usual names of a text column, used if the table has no column with the given name."""
 
 
 def read_text_pairs(

@@ -23,7 +23,7 @@ BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LCB-": "{", "-RCB-": "}", "-LSB-": "["
 
 FINE = tuple("01234")
 BINARY = {"0": "0", "1": "0", "3": "1", "4": "1"}
-"""Two labels, 0 negative and 1 positive, of the five; neutral phrases have none."""
+"""Mapping of the five labels to two, 0 negative and 1 positive; neutral phrases are dropped."""
 
 
 def has_trees(path: Path) -> bool:

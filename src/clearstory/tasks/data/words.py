@@ -31,7 +31,7 @@ class Sentence:
 
 
 def split_words(text: str, location: str = "") -> Sentence:
-    """A text whose words are what is between white space.
+    """Split a text into words at white space.
 
     >>> split_words("Ada  left").spans
     ((0, 3), (5, 9))
@@ -50,10 +50,10 @@ def join_words(words: Sequence[str], location: str = "") -> Sentence:
 
 
 def read_sentences(source: str | Path, errors: Errors = "strict", text_field: str = "text") -> list[Sentence]:
-    """The sentences of a file, or of a text that names none: its lines, without empty ones.
+    """The sentences of a file, or the non-empty lines of a text.
 
-    Words are those of the file where it has words (CoNLL, CoNLL-U, or a column such as tokens), whose tags are not
-    read; else what is between white space. Raises BadInput for a Path that does not exist.
+    If the file has words (CoNLL, CoNLL-U, or a column such as tokens), these are used without their tags; otherwise
+    words are separated by white space. Raises BadInput for a Path that does not exist.
     """
     path = find_named_file(source)
     if path is None:
