@@ -1,11 +1,11 @@
-"""Model formats: model folders of Hugging Face, and files of other tools.
+"""Model formats: model folders of Hugging Face, and files of other programs.
 
 folders.py          open_model, save_model: the entry points
 model_path.py       the model folder that a path refers to
-model_card.py       what a model is and was trained on
-native.py           our own folder format, for models that no class of transformers can represent
-sentence_folder.py  folders of sentence-transformers, read
-sentence_writer.py  and written
+model_card.py       description of a model and its training data
+native.py           Clearstory's own folder format, for models that no class of transformers can represent
+sentence_folder.py  reading folders of sentence-transformers
+sentence_writer.py  writing folders of sentence-transformers
 no_init.py          models without initial weights, to be filled from a file
 rotary_layout.py    layouts of query and key projections under rotary embeddings
 llama2c.py          checkpoints of llama2.c
@@ -18,14 +18,14 @@ hf/                 folders of transformers
   encoder_decoders.py   T5, Marian
   classifiers.py        each of these with a classification head
   label_keys.py         its labels
-  config_keys.py        keys of config.json and fields of our configs
+  config_keys.py        keys of config.json and fields of configs
   local_layer_keys.py   keys for layers of two kinds: with a sliding window, and of the whole context
   attention_keys.py     keys for heads, rotary embeddings and sliding windows
   encoder_decoder_keys.py
-  declared_keys.py      keys of no single class: inert ones, and those of other classes
+  declared_keys.py      keys that do not belong to one class: without effect, or of other classes
   weight_map.py         names and layouts of weights
   safetensors_io.py     weights in shards
-  fit_weights.py        stored names fitted to a class; what is missing or left over
+  fit_weights.py        matching of stored names to a class; missing and unexpected weights
   load_weights.py       from files to a model
 lora/               LoRA adapters of peft
 gguf/               models of llama.cpp

@@ -1,4 +1,4 @@
-"""Weights that are not finite: one makes every output of a model NaN, so they are neither opened nor saved."""
+"""Non-finite weights: a single one makes every output of a model NaN, so such models are not opened or saved."""
 
 from __future__ import annotations
 

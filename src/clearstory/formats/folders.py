@@ -166,7 +166,7 @@ def save_model(
 
 
 def with_max_length(tokenizer: Tokenizer, context: int | None) -> Tokenizer:
-    """The tokenizer with `model_max_length`, to which transformers truncates: the context, or less if it says less."""
+    """The tokenizer with `model_max_length`, to which transformers truncates: at most the context."""
     known = tokenizer.config.get("model_max_length")
     length = context if isinstance(known, bool) or not isinstance(known, int) else min(known, context or known)
     return replace(tokenizer, config={**tokenizer.config, **({} if length is None else {"model_max_length": length})})
@@ -298,7 +298,7 @@ def open_gguf(file: Path, cast: Cast, *, keep_blocks: bool = False) -> OpenedMod
 
 
 def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
-    """A llama2.c checkpoint with the tokenizer stored beside it; None for a .bin file of another kind."""
+    """A llama2.c checkpoint with the tokenizer file in its folder; None for a .bin file of another kind."""
     from clearstory.formats.llama2c import (
         find_tokenizer_bin,
         read_llama2c,
@@ -317,7 +317,7 @@ def open_llama2c(file: Path, cast: Cast) -> OpenedModel | None:
 
 
 def open_marian(file: Path, cast: Cast) -> OpenedModel:
-    """A model in Marian's binary format with the SentencePiece vocabulary beside it."""
+    """A model in Marian's binary format with the SentencePiece vocabulary in its folder."""
     from clearstory.formats.marian_bin import find_marian_vocabulary, read_marian_bin, read_marian_tokenizer
 
     vocabulary = find_marian_vocabulary(file)

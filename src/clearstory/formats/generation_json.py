@@ -17,7 +17,7 @@ from clearstory.text.tokenizers import Tokenizer
 GENERATION_FILE = "generation_config.json"
 
 GGUF_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
-"""End of text, end of turn and end of message, all of which end what a model writes."""
+"""End of text, end of turn and end of message: tokens that end generation."""
 
 GGUF_END_TOKENS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>")
 """Control tokens that end a text even if no key names them, as in llama.cpp."""
@@ -87,12 +87,12 @@ def gguf_generation_config(metadata: Mapping[str, Any], tokenizer: Tokenizer | N
 
 
 def default_generation_config(tokenizer: Tokenizer | None) -> GenerationConfig:
-    """The generation config of a model whose file has none: its texts end with the tokenizer's end token."""
+    """The generation config of a model whose file has none: generation ends with the tokenizer's end token."""
     return GenerationConfig.from_hf({}, {}, special_token_ids(tokenizer)["eos_token_id"])
 
 
 def gguf_generation_fields(generation: GenerationConfig | None, tokenizer: Tokenizer) -> dict[str, Any]:
-    """The metadata of a GGUF file for a generation config: end tokens beside the tokenizer's, and sampling defaults.
+    """The metadata of a GGUF file for a generation config: additional end tokens, and sampling defaults.
 
     GGUF has keys for three end tokens: of a text, of a turn and of a message.
     """

@@ -2,8 +2,8 @@
 
     width intermediate layers heads kv_heads ±vocab context │ embedding │ weights of all layers │ norm │ angles │ …
 
-A negative vocab means untied embeddings. The tokenizer is a separate file beside the checkpoint, tokenizer.bin or
-tokN.bin: SentencePiece pieces with scores, a space written as a space.
+A negative vocab means untied embeddings. The tokenizer is a separate file in the same folder, tokenizer.bin or
+tokN.bin: SentencePiece pieces with scores, with spaces written as spaces.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def read_llama2c(path: Path, config: TransformerConfig, cast: Callable[[Tensor],
 
 
 def find_tokenizer_bin(path: Path, vocab: int) -> Path | None:
-    """The tokenizer file beside a checkpoint: tokN.bin, with N the vocabulary size, or tokenizer.bin; None if neither
+    """The tokenizer file of a checkpoint: tokN.bin, with N the vocabulary size, or tokenizer.bin; None if neither
     exists.
     """
     names = (f"tok{vocab}.bin", "tokenizer.bin")

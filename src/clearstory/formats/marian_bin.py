@@ -1,4 +1,4 @@
-"""Marian's binary format: a model.bin of marian-conv with its settings, and a SentencePiece vocabulary beside it.
+"""Marian's binary format: a model.bin of marian-conv with its settings, and a SentencePiece vocabulary in its folder.
 
     version 1 │ number of tensors │ for each: length of its name, type, dimensions, bytes (8 bytes each)
     names, each ending in a zero byte │ shapes │ padding, and its length before it │ data of all tensors
@@ -6,8 +6,8 @@
 A matrix of int8 is stored transposed, except the embeddings, and a number follows it: each weight is the integer
 divided by that number. They are converted to float32; scales of activations (`..._QuantMultA`) are not read.
 
-Marian's decoder starts from a vector of zeros, without a token. Here a token <pad> after the vocabulary has this
-vector as its embedding, and a bias that never lets it be predicted, as in transformers' Marian models.
+Marian's decoder starts from a zero vector, without a token. Here a token <pad> after the vocabulary has this
+vector as its embedding, and a bias so low that it is never predicted, as in transformers' Marian models.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_marian_bin(path: Path, convert: Callable[[Tensor], Tensor]) -> nn.Modul
 
 
 def find_marian_vocabulary(path: Path) -> Path | None:
-    """The SentencePiece vocabulary beside a file; None if there is none. Raises BadInput for several."""
+    """The SentencePiece vocabulary in the folder of a file; None if there is none. Raises BadInput for several."""
     found = sorted(path.parent.glob("*.spm"))
     if len(found) > 1:
         raise BadInput(
@@ -149,7 +149,7 @@ def read_tensors(path: Path) -> dict[str, MarianTensor]:
 
 
 def read_config(path: Path, tensors: Mapping[str, MarianTensor]) -> TransformerConfig:
-    """The config that a file's settings say. Raises BadInput for settings that are not supported."""
+    """The config by the settings of a file. Raises BadInput for settings that are not supported."""
     settings = read_settings(path, tensors)
     for name, (wanted, default) in SUPPORTED.items():
         if (value := settings.get(name, default)) != wanted:

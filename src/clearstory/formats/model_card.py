@@ -1,4 +1,4 @@
-"""Model cards: what a model is and what it was trained on, as README.md for people and in config.json for programs."""
+"""Model cards: description of a model and its training data, as README.md and in config.json."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def resolve_model_path(path: Path | str) -> Path:
     """The folder with config.json, adapter_config.json or a model of Marian: the path itself (model, adapter,
     checkpoint) or a run's `model/`.
 
-    Raises BadInput if there is none, with what is there instead; CannotDo for a checkpoint without a config.
+    Raises BadInput if there is none, with a description of the contents; CannotDo for a checkpoint without a config.
     """
     given = expand_home(path)
     folder = current_path(weights_of_step(given))
@@ -94,7 +94,7 @@ def unsupported_file_message(file: Path) -> str:
 
 
 def nearest_folders(path: Path) -> str:
-    """The folders beside a missing one, with the nearest name first."""
+    """The folders next to a missing one, with the nearest name first."""
     parent = path.absolute().parent
     if not parent.is_dir():
         return f"{parent} does not exist either"

@@ -41,7 +41,7 @@ FAMILY_CONFIGS: dict[str, type[Any]] = {
 """From the name of a model class to its config type."""
 
 NOT_NESTED = ("Mixture", CLASSIFIER, *BASELINE_CONFIGS)
-"""Models that are no part of another."""
+"""Models that are not part of another model."""
 
 RETIRED_FIELDS = {"Transformer": {"labels": [], "label_level": "text"}}
 """Fields that configs of a family had in earlier versions, with the value that means nothing."""
@@ -127,7 +127,7 @@ def native_pipeline(external: ExternalConfig) -> str:
 
 
 def describe_config(config: Config) -> dict[str, Any]:
-    """A config's family and its fields; those of the models within a model likewise."""
+    """A config's family and its fields, including those of the models within a model."""
     model = asdict(config)
     if isinstance(config, ClassifierConfig):
         return {"family": CLASSIFIER, "model": {**model, "backbone": describe_config(config.backbone)}}

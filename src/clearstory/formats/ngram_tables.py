@@ -1,6 +1,6 @@
-"""n-gram models opened as NGramTables, which need no torch: saved ones as they lie on disk, and ARPA files.
+"""n-gram models opened as NGramTables, which do not need torch: saved models and ARPA files.
 
-The tables of a folder are memory-mapped: of a large model, only the pages that a text needs are read.
+The tables of a folder are memory-mapped: for a large model, only the pages that a text needs are read.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def open_ngram_tables(path: str | Path) -> OpenedTables | None:
 
 
 def map_safetensors(file: Path) -> dict[str, Any]:
-    """The arrays of a safetensors file by name, memory-mapped; those of types that numpy has not are left out."""
+    """The arrays of a safetensors file by name, memory-mapped; arrays of types that numpy does not have are skipped."""
     mapped = np.memmap(file, np.uint8, "r")
     length = int(mapped[:8].view(np.uint64)[0])
     header: Mapping[str, Any] = json.loads(mapped[8 : 8 + length].tobytes())

@@ -1,4 +1,4 @@
-"""Output folder: whether a folder may be written, or replaced, by a model."""
+"""Output folder: checks whether a model may be written into a folder or replace it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Rotary layout: which two output features of the query and key projections form a rotated pair.
+"""Rotary layout: the pairs of output features of the query and key projections that are rotated together.
 
 Hugging Face pairs (i, i + head_dim / 2); Meta's files, GGUF's `llama` and llama2.c pair (2i, 2i + 1). Attention scores
-are the same, since queries and keys are reordered alike, but a file read in the wrong layout gives meaningless output.
+are the same, since queries and keys are reordered in the same way, but a file read in the wrong layout gives
+meaningless output.
 """
 
 from __future__ import annotations

@@ -37,18 +37,18 @@ def sentence_pipeline(
     include_prompt: bool = True,
     similarity: Similarity = "cosine",
 ) -> SentencePipeline:
-    """The modules after a Transformer whose hidden states have this width; `save_model` writes them beside it.
+    """The modules after a Transformer whose hidden states have this width; `save_model` writes them into its folder.
 
     Args:
         width: size of the hidden states.
         poolings: cls, max, mean, mean_sqrt_len, weightedmean, lasttoken; vectors of several are concatenated.
         normalize: whether vectors are scaled to length 1.
-        max_length: longest text in tokens, special tokens included; None for the model's context.
-        lowercase: whether texts are lower-cased first; a tokenizer that does so itself needs none.
-        prompts: texts that are put before a text, by name.
-        default_prompt: name of the prompt that is used if none is named.
-        include_prompt: whether the tokens of a prompt are pooled too.
-        similarity: how two vectors are compared.
+        max_length: longest text in tokens, including special tokens; None for the model's context.
+        lowercase: whether texts are lower-cased first; not needed if the tokenizer does so.
+        prompts: texts that are prepended to a text, by name.
+        default_prompt: name of the prompt that is used by default.
+        include_prompt: whether the tokens of a prompt are included in pooling.
+        similarity: similarity function of two vectors.
 
     Raises BadSetting for an unknown pooling or prompt.
 

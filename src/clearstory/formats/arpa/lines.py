@@ -45,7 +45,7 @@ class LineReader:
         """The n-grams of one section in blocks.
 
         Yields the words of the block by position, `order` lists of N; log10 probabilities (N,); log10 backoff weights
-        (N,), 0 where a line has none; and the number of the block's first line.
+        (N,), 0 if a line has none; and the number of the block's first line.
         """
         remaining = size
         while remaining:

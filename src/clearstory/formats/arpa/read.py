@@ -3,12 +3,12 @@
     \\data\\             number of n-grams of each order
     \\2-grams:          log10 P(b | a)  TAB  a b  TAB  log10 backoff weight of the context "a b"
 
-In ARPA files a sentence starts after <s>, which is never predicted, and ends with </s>. Here one token does both: it
-ends a line, and the next line follows it. So <s> as a context and </s> as a predicted word become one token </s>, and
-saved models write both. N-grams with <s> after the first position, or </s> before the last, can never match and are
-dropped.
+In ARPA files a sentence starts after <s>, which is never predicted, and ends with </s>. Clearstory uses one token for
+both: it ends a line and precedes the next one. <s> as a context and </s> as a predicted word are read as one token
+</s>, and saved models write both. N-grams with <s> after the first position, or </s> before the last, can never match
+and are dropped.
 
-What KenLM refuses is refused here: a file without <s> or </s>, backoff weights in the longest order (the file was cut),
+As in KenLM, these are errors: a file without <s> or </s>, backoff weights in the longest order (the file was cut),
 text after \\end\\, positive log probabilities, counts that do not match. A byte order mark and comments before \\data\\
 are accepted. Log P may be -inf.
 
@@ -101,7 +101,7 @@ class ArpaReader:
     Args:
         lines: the file.
         words: the vocabulary in the order of ids.
-        ids: ids by word; <s> has an id of its own, the size of the vocabulary, while the file is read.
+        ids: ids by word; while the file is read, the id of <s> is the size of the vocabulary.
     """
 
     lines: LineReader

@@ -36,10 +36,10 @@ class GGUFArchitecture:
     Args:
         name: general.architecture.
         keys: its metadata keys, as a function of their prefix.
-        fixed_fields: fields of our config that have one value in this architecture.
+        fixed_fields: config fields that have one value in this architecture.
         weight_map: from a config to its weight map.
         has_rope_factors: whether it supports `ROPE_FACTORS`.
-        optional_biases: whether linear layers may have biases, all or some of them; those that are absent are zero.
+        optional_biases: whether some or all linear layers can have biases; absent biases are zero.
     """
 
     name: str
@@ -252,7 +252,7 @@ GGUF_ARCHITECTURES: dict[str, GGUFArchitecture] = {
         GGUFArchitecture("gemma3", gemma3_keys, GEMMA3_FIELDS, gemma3_weights),
     )
 }
-"""In the order in which they are tried for a config of ours."""
+"""Supported architectures, in the order in which they are tried for a config."""
 
 
 def choose_architecture(config: Config) -> GGUFArchitecture:

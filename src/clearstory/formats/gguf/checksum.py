@@ -1,4 +1,4 @@
-"""The digest that a GGUF file of ours holds of itself, so that a file that changed later is refused.
+"""The digest in a GGUF file written by Clearstory, so that a file that has changed is refused.
 
 It is a metadata field, which other programs ignore: 32 hexadecimal digits of XXH3, of the whole file with 32 zeros in
 their place. The field has the same length in every file, so it can be filled in when the file is written.

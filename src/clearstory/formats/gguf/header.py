@@ -45,7 +45,7 @@ SCALAR_TYPES: dict[int, str] = {
 STRING_TYPE, ARRAY_TYPE = 8, 9
 
 MAX_ARRAY_DEPTH = 3
-"""Nesting of arrays; real files have none."""
+"""Maximum nesting of arrays; published files have no nested arrays."""
 
 MAX_DIMENSIONS = 4
 MIN_ALIGNMENT, MAX_ALIGNMENT, DEFAULT_ALIGNMENT = 8, 2**16, 32

@@ -1,7 +1,7 @@
-"""Integers in GGUF's blocks: how each quantized format holds them, and the scales of its groups.
+"""Integers in GGUF's blocks: their layout in each quantized format, and the scales of its groups.
 
-A block of 32 numbers has one scale; a block of 256 (the formats with K) has a scale of each 32 or 16, itself an integer
-that the block's scale multiplies, and in asymmetric formats an offset likewise.
+A block of 32 numbers has one scale. A block of 256 (the formats with K) has a scale for each 32 or 16 numbers, which is
+an integer multiplied by the block's scale; asymmetric formats also have an offset of the same kind.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class GGUFModel:
 
     @property
     def parameters_in_blocks(self) -> int:
-        """Number of weights that are in blocks, and so are no parameters of the module."""
+        """Number of weights that are stored in blocks and are therefore not parameters of the module."""
         in_blocks = (each for each in self.model.modules() if isinstance(each, BlockQuantizedLinear))
         return sum(each.in_features * each.out_features for each in in_blocks)
 

@@ -43,7 +43,7 @@ FLOAT32_TENSORS = frozenset({"position_embd.weight", ROPE_FACTORS})
 
 @dataclass(frozen=True)
 class GGUFContents:
-    """What a file will hold: architecture, config, metadata and number format."""
+    """Contents of a file: architecture, config, metadata and number format."""
 
     architecture: GGUFArchitecture
     config: TransformerConfig
@@ -84,7 +84,7 @@ def write_gguf(
         name: general.name.
         dtype: number format of matrices: f32, f16 or q8_0.
         overwrite: replace an existing file.
-        generation_config: its generation config, whose end tokens and sampling defaults are written, too.
+        generation_config: its generation config, whose end tokens and sampling defaults are written as well.
 
     Raises CannotDo for a model or a tokenizer that GGUF cannot represent, FolderExists unless `overwrite`, BadInput
     for a model without a tokenizer, MissingExtra if the package `gguf` is not installed.

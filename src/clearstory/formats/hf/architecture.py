@@ -26,7 +26,7 @@ ACTIVATION_NAMES = {
     "gelu_python_tanh": "gelu_tanh",
     "gelu_python": "gelu",
 }
-"""From transformers' names of activation functions to ours."""
+"""Activation functions by their names in transformers."""
 
 LM_HEAD = "lm_head.weight"
 
@@ -62,18 +62,18 @@ class HFArchitecture:
         name: the class name.
         model_type: its `model_type` in config.json.
         keys: the keys of config.json.
-        defaults: the values that keys have where config.json lacks them: those of the class's configuration.
+        defaults: the default values of keys that are not in config.json: those of the class's configuration.
         aliases: other names of keys that transformers reads as well.
-        fixed_fields: fields of our config that have one value in this class.
-        extra_fields: fields of our config that the class lacks and that change no logit; stored under `clearstory`.
-        weight_prefix: the prefix of all weights except the unembedding's, which some files leave out.
+        fixed_fields: config fields that have one value in this class.
+        extra_fields: config fields that the class does not have and that do not change logits; stored in `clearstory`.
+        weight_prefix: the prefix of all weights except the unembedding's, which some files omit.
         weight_map: from a config to its weight map.
         ignored_weights: regular expressions of weights in some files that are not needed.
-        duplicate_weights: weights that may be stored twice, each with the weight it must equal.
+        duplicate_weights: weights that can be stored twice, each with the weight that it must equal.
         legacy_suffixes: suffixes of weight names in older files, each with the current suffix.
-        zero_biases: from config.json to a regular expression of the biases that files may lack, and that are zero.
-        infer_from_weights: completes a config with what only the weights tell.
-        omission_note: a sentence on what is left out when a model of this class is opened; None if nothing is.
+        zero_biases: from config.json to a regular expression of the biases that can be missing in files and are zero.
+        infer_from_weights: completes a config with fields that only the weights determine.
+        omission_note: a sentence on parts that are ignored when a model of this class is opened, or None.
         auto_class: the Auto class of transformers that opens it.
     """
 
@@ -112,7 +112,7 @@ class HFArchitecture:
         return frozenset({name for key in self.keys for name in key.keys} | self.aliases.keys())
 
     def resolve_aliases(self, external: ExternalConfig) -> dict[str, Any]:
-        """config.json with each alias under the key it stands for. Raises BadInput if both are there and differ."""
+        """config.json with each alias replaced by its key. Raises BadInput if both exist and differ."""
         out = dict(external)
         for alias, key in self.aliases.items():
             value = out.pop(alias, None)

@@ -43,8 +43,8 @@ class HFClassifier:
         base: the class whose backbone it has.
         pooling: the vector of a text; None for a head that labels each token.
         head: the name of the classifier.
-        dropout: its dropout where config.json does not say; None for the backbone's.
-        ignored_weights: weights in some files that are not needed, beside those of `base`.
+        dropout: its default dropout; None for the backbone's.
+        ignored_weights: weights in some files that are not needed, in addition to those of `base`.
     """
 
     name: str
@@ -93,7 +93,7 @@ class HFClassifier:
         return config
 
     def zero_biases(self, external: ExternalConfig) -> str | None:
-        """The biases that files may lack."""
+        """The biases that can be missing in files."""
         return self.base.zero_biases(external)
 
     def ignored_keys_note(self, external: ExternalConfig) -> str | None:
@@ -209,4 +209,4 @@ CLASSIFIERS: tuple[HFClassifier, ...] = (
     ),
     *(each for base in DECODERS for each in decoder_classifiers(base)),
 )
-"""In the order in which they are tried for a config of ours."""
+"""Supported classes, in the order in which they are tried for a config."""

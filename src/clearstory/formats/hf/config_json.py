@@ -24,7 +24,7 @@ HF_ARCHITECTURES: dict[str, HFArchitecture | HFClassifier] = {
     **{each.name: each for each in (*DECODERS, *ENCODERS, *ENCODER_DECODERS)},
     **{each.name: each for each in CLASSIFIERS},
 }
-"""Supported classes of transformers by name, in the order in which they are tried for a config of ours."""
+"""Supported classes of transformers by name, in the order in which they are tried for a config."""
 
 MAX_JSON_BYTES = 4 * 2**20
 """Upper bound of a config.json's size: real ones, with labels for 20,000 classes, are below 1 MiB."""
@@ -150,7 +150,7 @@ CLASS_ALIASES = {"T5WithLMHeadModel": "T5ForConditionalGeneration", "BertLMHeadM
 """Other names of supported classes: older ones, and that of BERT with the same head."""
 
 TYPE_BY_KEYS = {"bert": {"type_vocab_size", "hidden_size"}, "gpt2": {"n_embd", "n_layer"}, "t5": {"d_kv", "d_ff"}}
-"""Keys that tell the model_type of the oldest files, which have neither model_type nor architectures."""
+"""Keys that identify the model_type of the oldest files, which have neither model_type nor architectures."""
 
 
 def detect_format(external: Mapping[str, Any]) -> FolderFormat:
@@ -209,7 +209,7 @@ BARE_MODELS = {
     "GPT2DoubleHeadsModel": "gpt2",
     "Gemma3TextModel": "gemma3_text",
 }
-"""model_type of classes without a head of their own, and of GPT-2 with two, of which one is opened."""
+"""model_type of classes without a head, and of GPT-2 with two heads, of which one is opened."""
 
 SUPPORTED = (
     f"supported decoders: {class_names(DECODERS)}; encoders: {class_names(ENCODERS)}; "

@@ -149,7 +149,7 @@ class FloatKey:
 
 @dataclass(frozen=True)
 class BoolKey:
-    """A switch. Several keys may map to one field; they must then have the same value."""
+    """A boolean. Several keys can map to one field; they must then have the same value."""
 
     keys: tuple[str, ...]
     field: str
@@ -169,7 +169,7 @@ class BoolKey:
 
 @dataclass(frozen=True)
 class ChoiceKey:
-    """A named option. Several external names may mean one of ours; the first of them is written."""
+    """A named option. Several external names can map to one value; the first of them is written."""
 
     key: str
     field: str
@@ -214,7 +214,7 @@ class FixedKey:
 
 @dataclass(frozen=True)
 class IgnoredKeys:
-    """Keys that change no logit (training, generation, other heads). They are neither read nor written."""
+    """Keys that do not change logits (training, generation, other heads). They are not read or written."""
 
     keys: tuple[str, ...]
 

@@ -105,7 +105,7 @@ def check_other_keys(
 
 
 def agrees(key: str, external: Mapping[str, Any], config: TransformerConfig) -> bool:
-    """Whether a key of another class says what a config has without it."""
+    """Whether the value of a key of another class agrees with the config."""
     value = external[key]
     if key in ("is_causal", "is_decoder"):
         return value is {"decoder": True, "encoder": False}.get(config.architecture)

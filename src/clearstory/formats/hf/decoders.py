@@ -103,4 +103,4 @@ GPT2 = HFArchitecture(
 )
 
 DECODERS: tuple[HFArchitecture, ...] = (GPT2, *LLAMA_DECODERS, GEMMA3)
-"""In the order in which they are tried for a config of ours."""
+"""Supported classes, in the order in which they are tried for a config."""

@@ -254,4 +254,4 @@ ENCODER_DECODERS = (
         auto_class="AutoModelForSeq2SeqLM",
     ),
 )
-"""In the order in which they are tried for a config of ours."""
+"""Supported classes, in the order in which they are tried for a config."""

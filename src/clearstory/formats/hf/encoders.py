@@ -52,7 +52,7 @@ POOLER = "bert.pooler.dense.weight"
 
 
 def infer_pooler(config: TransformerConfig, weights: Weights) -> TransformerConfig:
-    """The config with `pooler` as the weights have it: config.json of a BertModel does not say."""
+    """The config with `pooler` inferred from the weights: config.json of a BertModel does not specify it."""
     return replace(config, pooler=POOLER in weights)
 
 

@@ -1,7 +1,7 @@
-"""Fit stored weights to a class: names with other prefixes, weights stored twice, and what is missing or left over.
+"""Fit stored weights to a class: names with other prefixes, weights stored twice, missing and unexpected weights.
 
-A file that holds other tensors than its config requires is rarely damaged: it may be a bare model without a head, a
-model of another class, or have a wrapper's prefix. The sentence says what is missing and what is left over.
+A file with other tensors than its config requires is rarely damaged: it can be a model without a head, a
+model of another class, or have a wrapper's prefix. The error lists missing and unexpected weights.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def rename_duplicates(shards: ShardedWeights, expected: Collection[str], form: F
 
 
 def is_tied(shards: ShardedWeights, name: str, original: str) -> bool:
-    """Whether a weight that may be tied is: it is not stored, or equals the other."""
+    """Whether a weight is tied to another: it is not stored, or both are equal."""
     return name not in shards or original not in shards or torch.equal(shards[name], shards[original])
 
 

@@ -1,4 +1,4 @@
-"""Keys of config.json that describe a classification head: its labels, what they are of, and its dropout."""
+"""Keys of config.json that describe a classification head: its labels, problem type, and dropout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clearstory.formats.hf.config_keys import ExternalConfig, check_float, check
 from clearstory.models.head_config import DEFAULT_THRESHOLD, MAX_LABELS, ClassifierConfig, ProblemType, TagScheme
 
 TAG_SCHEME = "clearstory_tag_scheme"
-"""A key of ours; transformers keeps it and takes no notice."""
+"""A key of Clearstory; transformers keeps and ignores it."""
 
 THRESHOLD = "clearstory_threshold"
 """Another: the probability from which on one of several labels is predicted."""
@@ -40,7 +40,7 @@ def read_labels(external: ExternalConfig) -> tuple[str, ...]:
 
 
 def read_problem_type(external: ExternalConfig, count: int) -> ProblemType:
-    """What is predicted; where config.json does not say, one label is a regression, as in transformers."""
+    """The problem type; if config.json does not specify it, one label means regression, as in transformers."""
     value = external.get("problem_type")
     if value is None:
         return "regression" if count == 1 else "single_label_classification"
@@ -53,13 +53,13 @@ def read_problem_type(external: ExternalConfig, count: int) -> ProblemType:
 
 
 def read_dropout(external: ExternalConfig, default: float) -> float:
-    """Dropout of the classifier's input; the class's default where config.json does not say."""
+    """Dropout of the classifier's input; by default that of the class."""
     value = external.get("classifier_dropout")
     return default if value is None else check_float("classifier_dropout", value, 0.0, 0.999)
 
 
 def read_tag_scheme(external: ExternalConfig) -> TagScheme:
-    """What the labels of tokens mark; "" where config.json does not say."""
+    """The tag scheme of token labels; "" if config.json does not specify it."""
     value = external.get(TAG_SCHEME, "")
     if value not in get_args(TagScheme):
         reject(TAG_SCHEME, value, "supported: bio, or leave it out")
@@ -68,7 +68,7 @@ def read_tag_scheme(external: ExternalConfig) -> TagScheme:
 
 
 def read_threshold(external: ExternalConfig, problem_type: ProblemType) -> float:
-    """The probability from which on one of several labels is predicted; 0.5 where config.json does not say."""
+    """The minimum probability of a predicted label if a text can have several; default: 0.5."""
     value = external.get(THRESHOLD)
     if value is None:
         return DEFAULT_THRESHOLD

@@ -79,7 +79,7 @@ def llama_common_rules(block: str, native: str) -> tuple[WeightRule, ...]:
 
 
 def llama_feed_forward_norm(block: str, native: str) -> Rename:
-    """The rule of the norm before the feed-forward layers, which Llama names after what it follows."""
+    """The rule of the norm before the feed-forward layers, which Llama names after the preceding sublayer."""
     return Rename(f"{block}.post_attention_layernorm", f"{native}.feed_forward_norm")
 
 

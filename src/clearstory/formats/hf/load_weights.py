@@ -88,7 +88,7 @@ def load_model(
 def zero_biases(
     form: FolderFormat, external: Mapping[str, Any], expected: Mapping[str, Tensor], shards: ShardedWeights
 ) -> dict[str, Tensor]:
-    """The biases that a file of this class may lack, as zeros in the dtype of the other weights."""
+    """The biases that can be missing in a file of this class, as zeros in the dtype of the other weights."""
     pattern = form.zero_biases(external)
     names = [name for name in expected if name not in shards and re.fullmatch(pattern, name)] if pattern else []
     dtype = next((FLOATS[each.dtype] for each in shards.stored.values() if each.dtype in FLOATS), torch.float32)
@@ -99,7 +99,7 @@ HEAD_PREFIXES = tuple(f"{name}." for name in HEAD_MODULES)
 
 
 def bias_names(weights: Mapping[str, Tensor], field: str) -> set[str]:
-    """Names of all biases that a bias field of the config switches; a classification head's is none of them."""
+    """Names of all biases that a bias field of the config enables; that of a classification head is not included."""
     ending = "unembedding_bias" if field == "unembed_bias" else ".bias"
     return {name for name in weights if name.endswith(ending) and not name.startswith(HEAD_PREFIXES)}
 

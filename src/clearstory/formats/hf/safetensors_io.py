@@ -1,7 +1,7 @@
 """safetensors: weights of a folder in one file or in shards with an index, read as untrusted input.
 
 Files are memory-mapped: data is read only when a tensor is used. Names and shapes come from the headers and are
-compared with what the model needs before any data is read.
+compared with those of the model before any data is read.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class StoredTensor:
     dtype: str
 
     def read(self) -> Tensor:
-        """The tensor, from a memory map of its own, which is released with the tensor.
+        """The tensor, from a separate memory map, which is released with the tensor.
 
-        With one map for the whole file, GPT-2's file would stay in memory beside its transposed matrices (1.8 times
-        its size).
+        With one map for the whole file, GPT-2's file would stay in memory in addition to its transposed matrices (1.8
+        times its size).
         """
         tensor: Tensor = open_safetensors(self.file).get_tensor(self.name)
         return tensor

@@ -19,7 +19,7 @@ PARAMETERS = ("weight", "bias")
 
 
 class WeightRule(Protocol):
-    """A mapping between external and native weights; `{layer}` in a name stands for the layer's index.
+    """A mapping between external and native weights; `{layer}` in a name is the layer's index.
 
     Weights that are absent are skipped in both directions.
     """

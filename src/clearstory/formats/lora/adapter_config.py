@@ -50,8 +50,8 @@ class AdapterConfig:
         ranks: ranks by the regular expression of layer names, or of their last components.
         alphas: alphas by the same.
         dora: whether the length of each row of a merged matrix is learned (Liu et al. 2024).
-        saved: names of modules that are stored whole.
-        task_type: what the adapted model does, such as CAUSAL_LM or SEQ_CLS.
+        saved: names of modules that are stored in full.
+        task_type: task of the adapted model, such as CAUSAL_LM or SEQ_CLS.
     """
 
     base: str

@@ -1,7 +1,7 @@
-"""Classification heads of adapters, and other modules that they store whole (modules_to_save).
+"""Classification heads of adapters, and other modules that they store in full (modules_to_save).
 
-peft stores the weights of a head, and neither its labels nor what they are of: those are in clearstory.json, and in
-adapters of others follow from the task type and the shape of the weights.
+peft stores the weights of a head, but not its labels and problem type: these are in clearstory.json; for adapters
+of other programs they are inferred from the task type and the shape of the weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from clearstory.models.lora import whole_modules
 EMBEDDING, UNEMBEDDING = "embedding.weight", "unembedding.weight"
 
 TASK_TYPES = {"text": "SEQ_CLS", "token": "TOKEN_CLS"}
-"""peft's task types of heads, by what is labelled."""
+"""peft's task types of heads for texts and for tokens."""
 
 HF_HEADS = ("classifier", "score")
 """Names of classifiers in transformers; peft lists both among the modules that it saves, and a model has one."""
@@ -42,10 +42,10 @@ def describe_head(config: ClassifierConfig) -> dict[str, Any]:
 
 
 def with_head(model: nn.Module, folder: Path, file: str, config: AdapterConfig, described: object) -> Any:
-    """The base model with the head that an adapter was trained with, its weights to be replaced by the adapter's.
+    """The base model with the head with which an adapter was trained, whose weights will be replaced by the adapter's.
 
-    `described` is what clearstory.json says of the head. A model that has this head is returned unchanged; so is one
-    whose adapter has no head. Raises BadInput for a pooler that neither the base model nor the adapter holds.
+    `described` is the description of the head in clearstory.json. A model that already has this head, or whose adapter
+    has no head, is returned unchanged. Raises BadInput if neither the base model nor the adapter has the pooler.
     """
     if config.task_type not in TASK_TYPES.values():
         return model
@@ -123,9 +123,9 @@ def trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the modules that are trained as a whole, by their names in transformers.
+    """The weights of the modules that are trained in full, by their names in transformers.
 
-    Raises CannotDo for a module that the model's class in transformers has not as one.
+    Raises CannotDo for a module that is not a single module of the model's class in transformers.
     """
     own = trained_weights(model)
     if not own:

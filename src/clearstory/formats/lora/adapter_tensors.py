@@ -1,4 +1,4 @@
-"""Tensors of an adapter: LoRA of linear layers and all else that it may hold, checked against the base model."""
+"""Tensors of an adapter: LoRA of linear layers and other weights, checked against the base model."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_matrices(
 def check_complete(
     folder: Path, config: AdapterConfig, matrices: Mapping[str, LoRAMatrices], whole: WholeWeights
 ) -> None:
-    """Raise CorruptFile if the config says more, or less, than the weights of an adapter hold."""
+    """Raise CorruptFile if the config does not match the weights of an adapter."""
     lacking = [layer for layer in matrices if layer not in whole.magnitudes]
     if config.dora and lacking:
         raise CorruptFile(

@@ -179,7 +179,7 @@ def merge_adapter(folder: Path, model: nn.Module, *, same_base: bool = True) -> 
 
 
 def read_parts(folder: Path, model: nn.Module, *, same_base: bool) -> tuple[Any, WholeWeights, dict[str, FusedLinear]]:
-    """The model with the LoRA of an adapter, what the adapter changes besides, and the linear layers by name."""
+    """The model with the LoRA of an adapter, the adapter's other changes, and the linear layers by name."""
     verify_folder(folder, skip=("README.md", "optimizer.safetensors", "state.json"))
     config, metadata = read_adapter_config(folder), read_metadata(folder)
     if not (folder / FILE).is_file():
@@ -233,7 +233,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def find_base_folder(folder: Path) -> Path:
-    """The folder of an adapter's base model: the path in its config, or a folder beside the adapter.
+    """The folder of an adapter's base model: the path in its config, or a folder next to the adapter.
 
     Raises BadInput if it does not exist, or is an adapter itself.
     """

@@ -1,4 +1,4 @@
-"""Parts of an adapter that are more than LoRA of linear layers: they can be merged into a model, and not trained on.
+"""Parts of an adapter other than LoRA of linear layers: they can be merged into a model, but not trained further.
 
 modules_to_save        whole weights, trained in place of the base model's
 lm_head, embeddings    LoRA of the output layer and of embeddings, both of which may be one tied matrix: it is untied
@@ -24,7 +24,7 @@ from clearstory.formats.no_init import build_with_weights, empty_state_dict
 
 @dataclass
 class WholeWeights:
-    """What an adapter changes beside its LoRA of linear layers, by names of transformers.
+    """Changes of an adapter in addition to its LoRA of linear layers, by names of transformers.
 
     Args:
         replaced: whole weights.

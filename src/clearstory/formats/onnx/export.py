@@ -76,7 +76,7 @@ class OnnxGraph:
         axes: names of the dynamic dimensions of each input.
         outputs: names of the outputs.
         list_start: index of the first input that is passed to the module in one list; None if there is no list.
-        metadata: properties that the file has beside the graph.
+        metadata: properties of the file in addition to the graph.
     """
 
     file: str

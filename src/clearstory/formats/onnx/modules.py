@@ -1,7 +1,7 @@
 """Models as functions of tensors only, for torch's ONNX exporter, built from the same layers as in training.
 
-Attention masks are 1 at real tokens, and positions count real tokens only. So padding may be on either side, and every
-sequence is processed as if it were alone.
+Attention masks are 1 at real tokens, and positions count only real tokens. Therefore padding can be on either side, and
+the result for a sequence does not depend on the others.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ OPERATORS: dict[Cell, tuple[str, tuple[int, ...], dict[str, int]]] = {
     "gru": ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
     "lstm": ("LSTM", (0, 3, 1, 2), {}),
 }
-"""Each cell's ONNX operator: its name, the order of its gates as indices of ours, attributes that select our formula.
+"""Each cell's ONNX operator: its name, the order of its gates as indices of Clearstory's, and its attributes.
 
 The exporter's own conversion to these operators would fix the sequence length to that of the example input.
 """

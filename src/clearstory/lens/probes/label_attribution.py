@@ -210,7 +210,7 @@ def label_direction(network: ClassificationHead, labels: Sequence[str]) -> Float
 def attribution_spans(
     tokenizer: Tokenizer, text: str, encoded: EncodedText, moved: Sequence[float]
 ) -> tuple[Span, ...]:
-    """The text as one span for each token with its attribution; text between tokens, and special tokens, have no value."""
+    """The text as one span for each token with its attribution; other text and special tokens have no value."""
     spans, done = [], 0
     for id, span, value in zip(encoded.ids, encoded.spans, moved, strict=True):
         name = tokenizer.display_token(id)
