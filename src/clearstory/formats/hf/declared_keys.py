@@ -74,8 +74,8 @@ OTHER_CLASSES_KEYS = frozenset(
         *("scale_embedding", "final_logit_softcapping", "mup_width_multiplier", "activation_sparsity_pattern"),
     }
 )
-"""Keys of other classes that change what a model computes. One that is in use says that the weights are not those of
-the class that the folder names.
+"""Keys of other classes that change the computation of a model. If one is in use, the weights do not belong to the
+class of the folder.
 """
 
 OFF: tuple[Any, ...] = (None, False, {}, [], "")

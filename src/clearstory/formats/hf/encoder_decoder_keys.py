@@ -31,7 +31,7 @@ class DecoderStartKeys:
 
 @dataclass(frozen=True)
 class NoForcedEosKey:
-    """forced_eos_token_id, written as null: Marian's default forces id 0, which is an ordinary token of other tokenizers."""
+    """forced_eos_token_id, written as null: Marian's default forces id 0, an ordinary token of other tokenizers."""
 
     keys = ("forced_eos_token_id",)
 

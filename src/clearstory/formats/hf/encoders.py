@@ -166,5 +166,5 @@ ENCODERS = (
     headless("BertForNextSentencePrediction", "cls.seq_relationship"),
     headless("BertForMultipleChoice", "classifier"),
 )
-"""In the order in which they are tried for a config of ours: BertModel before those that open as the same.
+"""Supported classes, in the order in which they are tried for a config: BertModel before those that open as the same.
 """
