@@ -88,7 +88,7 @@ def test_what_the_runs_say() -> None:
 
 def test_what_the_runs_do_not_determine_is_stated() -> None:
     narrow = " ".join(analyse(runs(noise=0.003, sizes=(100_000, 150_000, 200_000)), 2_000_000)["unknown"])
-    assert "what is beyond the sizes, which cover a factor of 2.0 only, from 100,000 to 200,000" in narrow
+    assert "losses beyond the sizes, which cover only a factor of 2.0, from 100,000 to 200,000" in narrow
     assert "E is between" in narrow
     flat = ScalingLaw(1.5, 1e-3, 0.1, 600.0, 0.5)
     assert "whether more parameters would bring anything" in " ".join(

@@ -101,7 +101,7 @@ def test_the_view_lists_the_tokens_with_the_largest_components() -> None:
         for row, sign in ((0, 1), (1, -1)):
             order = (sign * words @ directions[:, 0]).argsort(descending=True)[:2]
             assert table.column(column)[row] == " ".join(TOKENIZER.display_token(int(id)) for id in order)
-    assert "Left out: position embeddings; biases of queries and keys." in str(view.caption)
+    assert "Not included: position embeddings; biases of queries and keys." in str(view.caption)
     few = qk_circuit(model, TOKENIZER, "ab", layer=0, head=1, top=9).panels[1]
     assert isinstance(few, Table)
     assert set(str(few.column("queries")[0]).split()) == {"a", "b"}

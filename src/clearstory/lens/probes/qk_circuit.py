@@ -135,7 +135,7 @@ def circuit_caption(circuit: QKCircuit) -> str:
     }
     names = [name for name, present in omitted.items() if present]
     text = f"{min(SHOWN_DIRECTIONS, len(squares))} of {len(squares)} directions hold {share:.0%} of the squared norm"
-    return f"{text}. Left out: {'; '.join(names)}." if names else f"{text}."
+    return f"{text}. Not included: {'; '.join(names)}." if names else f"{text}."
 
 
 def decompose_qk(model: LanguageModel, layer: int = -1, head: int = 0, part: AttentionPart | None = None) -> QKCircuit:

@@ -244,7 +244,7 @@ def residual_norms(
         unit="share",
     )
     return Report(
-        title="Norms of the residual stream and of what is added to it",
+        title="Norms of the residual stream and of the sublayer outputs",
         panels=(curve, grid),
         caption=norms_caption(norms, passage),
     )

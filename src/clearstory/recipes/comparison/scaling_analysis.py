@@ -184,8 +184,8 @@ def unknowns(
         ratio = max(values) / min(values)
         if ratio < 0.95 * NARROW:  # amounts are rounded to whole batches
             sentences.append(
-                f"what is beyond the {name}, which cover a factor of {ratio:.1f} only, from {min(values):,} to "
-                f"{max(values):,}; {NARROW} or more would tell more"
+                f"losses beyond the {name}, which cover only a factor of {ratio:.1f}, from {min(values):,} to "
+                f"{max(values):,}; use a factor of {NARROW} or more"
             )
     smallest = min(run.loss for run in runs)
     low, high = interval(lambda each: each.E)
