@@ -1,1 +1,1 @@
-"""Models: the families and the one Transformer block. Knows nothing of text, training or files."""
+"""Models: the model families and the Transformer block. Independent of text, training and file formats."""

@@ -54,7 +54,7 @@ class TokenBatch:
 
 @runtime_checkable
 class State(Protocol):
-    """What a model keeps of the sequences it has processed, such as a KV cache or a recurrent state.
+    """State of a model after the processed tokens, such as a KV cache or a recurrent state.
 
     A value: `forward` returns a new state and leaves the old one valid. Two continuations of one state are both right;
     they share memory up to the token where they part.
@@ -82,7 +82,7 @@ class State(Protocol):
 
 @runtime_checkable
 class RestorableState(State, Protocol):
-    """A state carried from one training batch to the next, which a checkpoint therefore restores."""
+    """A state that is carried from one training batch to the next and saved in checkpoints."""
 
     def restored(self, tensors: Mapping[str, Tensor]) -> Self:
         """The state that `tensors()` returned these tensors for. Raises KeyError if one is missing."""
@@ -136,7 +136,7 @@ class CountModel(Protocol):
     rounds: int | None  # rounds that fitting takes; None: any number, each improves the fit
 
     def check_data(self, dataset: TokenSequences) -> None:
-        """Raises BadSetting where the model cannot be fitted to these documents, before any work is done."""
+        """Raises BadSetting if the model cannot be fitted to these documents, before any work is done."""
 
     def fit(self, dataset: TokenSequences, done: int = 0) -> Iterator[FitProgress]:
         """Fit the model in place, yielding after each round; `done` rounds were finished before."""
@@ -154,7 +154,7 @@ def check_sources(source: TokenBatch | None, batch_size: int) -> TokenBatch:
 
 
 def reads_source(model: object) -> bool:
-    """Whether a model reads a source text before it generates (encoder-decoders)."""
+    """Whether a model is an encoder-decoder, which encodes a source before it generates."""
     return has_capability(model, Capability.SOURCE)
 
 

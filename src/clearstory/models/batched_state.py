@@ -1,4 +1,4 @@
-"""BatchedState: what the states of most families have in common."""
+"""BatchedState: base class of the states of most families."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BatchedState:
-    """A State whose fields have a row for each sequence: tensors, other states, or tuples of these.
+    """A State whose fields are batched: tensors (B, ...), other states, or tuples of these.
 
     A KV cache is none: it copies a sequence only when two continuations part.
     """

@@ -19,7 +19,7 @@ CLASSIFIERS: dict[type[Any], str] = {
     BagOfWordsConfig: "clearstory.models.baselines.bag_of_words:BagOfWords",
     NGramClassifierConfig: "clearstory.models.baselines.ngram_classifier:NGramClassifier",
 }
-"""Models that predict labels: with a head over a backbone of any family, and without a network."""
+"""Models that predict labels: with a head on a backbone of any family, and without a network."""
 
 
 def build(

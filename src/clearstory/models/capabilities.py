@@ -1,4 +1,4 @@
-"""Capabilities: what a model can do and which parts it has, declared by each model class from its config.
+"""Capabilities: abilities and components of a model, declared by each model class from its config.
 
 Code that needs a part asks for the capability, not for the class: `Capability.ATTENTION in model.capabilities`, or
 `require(model, Capability.ATTENTION)` to refuse in one sentence.
@@ -13,7 +13,7 @@ from clearstory.errors import CannotDo
 
 
 class Capability(StrEnum):
-    """One thing that a model can do, or one part that it has."""
+    """One ability or component of a model."""
 
     CAUSAL = "causal"  # predicts the next token
     BIDIRECTIONAL = "bidirectional"  # an encoder: each token attends to all others

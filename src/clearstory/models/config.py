@@ -1,4 +1,4 @@
-"""Config: what the settings of every model family have in common."""
+"""Config: interface of the settings of all model families."""
 
 from __future__ import annotations
 

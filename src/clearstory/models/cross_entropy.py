@@ -1,4 +1,4 @@
-"""Fused linear cross-entropy: from hidden states to losses without ever holding all logits; adaptive softmax.
+"""Fused linear cross-entropy, which computes losses from hidden states without storing all logits; adaptive softmax.
 
 At a vocabulary of 50,257, the logits of one batch of 2 x 512 tokens are 206 MB, and their gradient as much again.
 """

@@ -72,7 +72,7 @@ def deterministic(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def reusing_memory() -> Iterator[None]:
-    """Context in which memory that is freed stays with the process, to be used again (GNU's C library only).
+    """Context in which freed memory stays with the process for reuse (GNU's C library only).
 
     Each training step frees and takes the same tensors, and memory that went back to the system returns page by page:
     4 to 10 % of a step in fp32 of 1 to 10 million parameters, a fifth of one in bf16 with 12 million in the embedding.
@@ -92,7 +92,8 @@ def reusing_memory() -> Iterator[None]:
 
 @contextmanager
 def on_huge_pages(n_bytes: int) -> Iterator[None]:
-    """Context in which up to `n_bytes` of new tensors lie on pages of 2 MB (Linux with GNU's C library only).
+    """Context in which up to `n_bytes` of new tensors are allocated on huge pages of 2 MB (Linux with GNU's C library
+    only).
 
     For weights that are read once a token: with pages of 4 KB, finding their addresses takes a quarter of the time.
     """
@@ -209,7 +210,7 @@ def matmul_gflops(
 
 
 GPU_MATRIX_SIZE = 4096
-"""Size of the matrices with which a GPU is measured: 512 would finish before the next is launched."""
+"""Size of the matrices for measuring a GPU: products of size 512 would finish before the next one is launched."""
 
 
 @cache
@@ -226,7 +227,9 @@ def bf16_is_fast() -> bool:
 
 @cache
 def fastest_thread_count() -> int:
-    """PyTorch's number of threads, or 1 where one thread is as fast: on a busy machine threads wait for each other."""
+    """PyTorch's number of threads, or 1 if one thread is as fast, since threads wait for each other on a busy
+    machine.
+    """
     every = torch.get_num_threads()
     if every == 1:
         return 1

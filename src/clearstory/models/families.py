@@ -1,4 +1,4 @@
-"""The table of model families: one entry for each, from which presets, settings, help and `build` are made.
+"""The table of model families, from which presets, settings, help and `build` are derived.
 
 Imports no torch.
 """
@@ -42,7 +42,7 @@ class Family:
         description: how its models predict, in a phrase; one for each `config.family`.
         presets: named configs.
         uses: purpose of each preset, in a phrase.
-        parameter_count: number of parameters of a config, computed without building its model; None where the size
+        parameter_count: number of parameters of a config, computed without building its model; None if the size
             follows from the training text.
         scale: from a config and a number of parameters to the same architecture at about that size; None if the size
             follows from the training text.
@@ -154,10 +154,10 @@ PRESETS: dict[str, Config] = {name: config for each in FAMILIES for name, config
 """Every preset by its name."""
 
 FAMILY_DESCRIPTIONS: dict[str, str] = {name: text for each in FAMILIES for name, text in each.description.items()}
-"""What the models of each `config.family` compute, in a sentence."""
+"""Description of the models of each `config.family`."""
 
 PRESET_TOKENIZERS: dict[str, str] = {name: kind for each in FAMILIES for name, kind in each.tokenizers.items()}
-"""The tokenizer of each preset that is meant for one; all others train byte-level BPE."""
+"""The default tokenizer of presets; all others train byte-level BPE."""
 
 
 def preset(name: str) -> Config:
@@ -168,12 +168,12 @@ def preset(name: str) -> Config:
 
 
 def family_of(config: Config) -> Family:
-    """The family whose settings these are; of a classifier, that of its backbone."""
+    """The family of a config; for a classifier, that of its backbone."""
     return next(each for each in FAMILIES if each.config is type(backbone_config(config)))
 
 
 def scale_config(config: Config, target: int) -> Config:
-    """The same wiring at about `target` parameters: what `compare` and `--parameters` ask for.
+    """The same architecture at about `target` parameters, as for `compare` and `--parameters`.
 
     Raises BadSetting for a family whose size follows from its training text.
     """

@@ -1,4 +1,4 @@
-"""Generation config: the tokens that end a model's texts, and how its authors generate from it.
+"""Generation config: end tokens and default generation settings of a model.
 
 Read from generation_config.json (or, in older folders, from config.json) and from GGUF metadata; the names of the
 fields are those of `transformers.GenerationConfig`.
@@ -41,7 +41,7 @@ MAX_TOKEN_LISTS = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """How a model's authors generate from it. A field is None where they leave it open.
+    """How a model's authors generate from it. A field is None if they leave it open.
 
     Args:
         eos_token_ids: tokens that end a text, each of them.
@@ -129,7 +129,7 @@ class GenerationConfig:
 OWN_KEYS = frozenset(
     ("eos_token_id", "bos_token_id", "pad_token_id", DECODER_START, "transformers_version", "_from_model_config")
 )
-"""Keys of a generation_config.json that are written anew."""
+"""Keys of a generation_config.json that are written again."""
 
 MINIMUM: dict[str, float] = {
     "temperature": 0,

@@ -1,4 +1,4 @@
-"""ClassifierConfig: the config of a model with a classification head: its backbone, its labels, what they describe."""
+"""ClassifierConfig: the config of a model with a classification head: backbone, labels, problem type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clearstory.errors import BadSetting
 from clearstory.models.config import Config
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-"""What a text's logits are: of labels of which one holds, of labels that each hold or not, or predicted numbers."""
+"""Meaning of a text's logits: one of several labels, any number of labels, or predicted numbers."""
 
 HeadPooling = Literal["pooler", "mean", "last"]
 """The vector of a text. pooler: first token's hidden state after a linear layer and tanh (Devlin et al. 2019); mean:
@@ -18,18 +18,18 @@ mean of all hidden states; last: hidden state of the last token.
 """
 
 TagScheme = Literal["", "bio"]
-"""What labels of tokens mark: bio, entities of several words; "" any other labels, each for itself."""
+"""Meaning of token labels: bio, entities of several words; "", independent labels."""
 
 MAX_LABELS = 2**16
-"""The largest known label sets have some thirty thousand labels."""
+"""Maximum number of labels; the largest known label sets have some thirty thousand."""
 
 DEFAULT_THRESHOLD = 0.5
-"""Probability from which on one of several labels is predicted, unless a model says otherwise."""
+"""Default probability above which a label of a multi-label model is predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig:
-    """A backbone without its language modelling heads, and a classification head over its hidden states.
+    """Config of a backbone without its language modelling heads, and of a classification head on its hidden states.
 
     Args:
         backbone: config of the backbone.
@@ -37,7 +37,7 @@ class ClassifierConfig:
         pooling: the vector of a text whose labels are predicted; None for a head that labels each token.
         problem_type: what is predicted, as in transformers.
         classifier_dropout: dropout rate of the classifier's input in training.
-        tag_scheme: bio where the labels of tokens are known to be BIO; predicted tags are then the likeliest sequence
+        tag_scheme: bio where the labels of tokens are known to be BIO; predicted tags are then the most likely sequence
             without an I- that continues nothing. Models of transformers do not say, so theirs are argmaxes.
         threshold: the probability from which on one of several labels is predicted.
     """
@@ -144,7 +144,7 @@ def backbone_config(config: Config) -> Any:
 
 
 def replace_fields(config: Any, **changes: Any) -> Any:
-    """A config with some fields changed, those of its backbone where it has one."""
+    """A config with some fields changed; for a classifier, those of its backbone."""
     return config.with_backbone(**changes) if isinstance(config, ClassifierConfig) else replace(config, **changes)
 
 
@@ -159,7 +159,7 @@ def check_threshold(threshold: float, problem_type: ProblemType) -> None:
 
 
 def check_labels(labels: tuple[str, ...]) -> None:
-    """Raise BadSetting for no labels, too many, or one that is there twice."""
+    """Raise BadSetting for no labels, too many, or duplicates."""
     if not 1 <= len(labels) <= MAX_LABELS:
         raise BadSetting(f"labels are {len(labels):,}; give 1 to {MAX_LABELS:,}")
     if len(set(labels)) < len(labels):

@@ -1,4 +1,4 @@
-"""Classification heads over any backbone with hidden states: labels of texts and of tokens.
+"""Classification heads on any backbone with hidden states: labels of texts and of tokens.
 
 encoder      pooler (first token, linear layer, tanh) ─► dropout ─► classifier      Devlin et al. 2019, section 4.1
 decoder      hidden state of the last token ─────────► dropout ─► classifier      Radford et al. 2018, section 3.2
@@ -58,11 +58,11 @@ GONE = frozenset(
         Capability.POOLER,
     }
 )
-"""Capabilities of a language model that it has not as a backbone."""
+"""Capabilities of a language model that its backbone lacks."""
 
 
 class ClassificationHead(nn.Module):
-    """A backbone and a classifier of its hidden states: what both classifiers have in common.
+    """A backbone and a classifier of its hidden states: base class of both classifiers.
 
     The config says what is labelled; `SequenceClassifier` and `TokenClassifier` make one.
     """
@@ -165,9 +165,9 @@ class ClassificationHead(nn.Module):
 
 
 class SequenceClassifier(ClassificationHead):
-    """A model that predicts the labels of a text, or numbers, from one vector.
+    """A model that predicts the labels of a text, or numbers, from its pooled vector.
 
-    A pooler is taken over from the backbone; where it has none, or another pooling is chosen, the head starts anew.
+    The pooler of the backbone is reused; without one, or with another pooling, the head is initialized randomly.
     Raises CannotDo for a model without hidden states that can be trained.
 
     Args:
@@ -290,7 +290,7 @@ def share_weights(module: nn.Module) -> Any:
 def hidden_states(
     backbone: Any, tokens: TokenBatch, token_types: Int[Tensor, "B T"] | None = None
 ) -> Float[Tensor, "B T W"]:
-    """Hidden states of every token by a model of any family, (B, T, W); those of padding are meaningless.
+    """Hidden states of every token from a model of any family, (B, T, W); those of padding are undefined.
 
     Token types are read by models that have them. Raises ContextOverflow and VocabularyMismatch.
     """

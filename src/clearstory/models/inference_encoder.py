@@ -1,5 +1,5 @@
-"""The inference form of a model that turns texts into vectors or labels: constant weights packed for one call, never
-saved.
+"""Inference copies of models that compute vectors or labels of texts: constant weights are packed for one call and
+never saved.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clearstory.models.shallow_copy import shallow_copy
 from clearstory.models.transformer.encoder_inference import EncoderForInference, has_native_form
 
 MIN_TOKENS = 2048
-"""Tokens from which packing an encoder in fp32 takes less time than it saves."""
+"""Number of tokens above which packing an encoder in fp32 saves more time than it takes."""
 
 
 def inference_encoder(network: Any, *, int8: bool = False, n_tokens: int = MIN_TOKENS) -> Any:

@@ -1,5 +1,4 @@
-"""The inference form of a model: a view whose constant weights are packed in one precision. Made when a model is
-opened, never saved.
+"""Inference copy of a model: constant weights are packed in one precision when the model is opened, and never saved.
 
 Decoding reads every weight for each token, so its speed is that of reading memory: narrower weights are faster.
 """
@@ -34,7 +33,8 @@ from clearstory.models.transformer.inference import DecoderForInference, JoinedL
 
 
 def min_steps_for_packing() -> int:
-    """Decoding steps from which packing weights in fp16 takes less time than it saves, 0.4 ns a weight and step.
+    """Number of decoding steps above which packing weights in fp16 saves more time than it takes, 0.4 ns per weight and
+    step.
 
     Packing takes 1 to 7 ns a weight for the compiled kernels, the more the slower the system gives memory (3 to 18
     steps of SmolLM2-135M), and 8 to 11 for PyTorch's (22 to 29).
@@ -75,7 +75,7 @@ def inference_model(
 
 
 MIN_WEIGHTS_FOR_FP16 = 2**23
-"""Weights from which "auto" takes fp16 where it is faster: fewer are 32 MB in fp32, and stay in the cache."""
+"""Number of weights above which "auto" uses fp16 if it is faster: fewer weights, 32 MB in fp32, stay in the cache."""
 
 
 def n_linear_weights(model: object) -> int:
@@ -124,7 +124,7 @@ def panel_precision(model: LanguageModel, precision: Precision) -> PanelPrecisio
 
 
 def precision_note(model: LanguageModel) -> str | None:
-    """A sentence on the precisions that "auto" chose for a view; None where they are fp32."""
+    """A sentence on the precisions that "auto" chose for a view; None if they are fp32."""
     modules = model.modules() if isinstance(model, nn.Module) else ()
     found = sorted({each.precision for each in modules if isinstance(each, PackedLinear)} - {"fp32"})
     if not found:
@@ -218,7 +218,7 @@ class InferenceView(nn.Module):
 
     @torch.no_grad()
     def top_tokens(self, hidden: Float[Tensor, "R W"], count: int) -> tuple[Float[Tensor, "R K"], Int[Tensor, "R K"]]:
-        """Log-probabilities of the `count` likeliest next tokens and their ids; see `top_tokens`."""
+        """Log-probabilities of the `count` most likely next tokens and their ids; see `top_tokens`."""
         if isinstance(self.unembed, PanelLinear):
             return self.unembed.matrix.top(hidden, count)
         return top_tokens(self.logits(hidden), count)

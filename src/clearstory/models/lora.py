@@ -1,4 +1,4 @@
-"""LoRA: the base weights are frozen, and a low-rank product is trained beside chosen linear layers. Hu et al. 2021.
+"""LoRA: trainable low-rank updates of linear layers with frozen base weights. Hu et al. 2021.
 
     y = W x + b + (alpha / rank) B A x          eq. 3: W and b frozen; A (rank, in) and B (out, rank) trained
 
@@ -145,7 +145,7 @@ def adapt(
 
 
 def find_modules(adapted: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the modules with weights that are to be trained as a whole. Raises UnknownName for a name that no
+    """The names of the modules whose weights are trained in full. Raises UnknownName for a name that no
     module has, BadSetting for one with LoRA.
     """
     weighted = {
@@ -168,14 +168,14 @@ def find_modules(adapted: nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def whole_modules(model: nn.Module) -> tuple[str, ...]:
-    """Names of the modules that are trained and stored as a whole beside LoRA: those chosen, and those of a head."""
+    """Names of the modules that are trained and stored in full: those in `modules_to_save`, and those of a head."""
     chosen: tuple[str, ...] = getattr(model, "modules_to_save", ())
     own = [name for name, _ in model.named_children() if is_head(model, name)]
     return (*chosen, *(name for name in own if name not in chosen))
 
 
 def merge_lora(model: nn.Module) -> Any:
-    """A plain copy of an adapted model, with the products added to the weights; its outputs are the same.
+    """A copy of an adapted model with the LoRA products added to the weights; its outputs are the same.
 
     Weights without LoRA are shared. A model without LoRA gives a copy of itself.
     """

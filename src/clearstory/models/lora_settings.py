@@ -1,4 +1,4 @@
-"""LoRA settings: which linear layers are adapted, and with what rank. Without torch."""
+"""LoRA settings. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pooling: one vector for each text from the hidden states of its tokens. Reimers and Gurevych 2019, section 3."""
+"""Pooling of the hidden states of each text into one vector. Reimers and Gurevych 2019, section 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Precisions of the weights that a model computes with in inference. Imports no torch."""
+"""Precisions of the weights in inference. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from clearstory.errors import BadSetting
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "int4"]
-"""How constant weights are rounded; auto is the fastest of fp32, fp16 and bf16 on this machine."""
+"""Precision of constant weights; auto is the fastest of fp32, fp16 and bf16 on this machine."""
 
 PackedPrecision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 """A precision that was chosen."""

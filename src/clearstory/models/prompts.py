@@ -1,6 +1,4 @@
-"""Prompts: a text as the ids that a model reads, with the special tokens it expects, checked before anything is
-computed.
-"""
+"""Prompts: texts encoded as the input ids of a model, with its special tokens, and checked before any computation."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ def find_start_token_id(config: Config, tokenizer: HasStartTokens) -> int | None
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How a text becomes a prompt.
+    """Options of encoding a text as a prompt.
 
     Args:
         raw: True for a text to continue, False for a message where the model has a chat template.
@@ -46,12 +44,12 @@ class PromptOptions:
 
 
 RAW = PromptOptions(raw=True)
-"""A text read as text, with the special tokens that the tokenizer adds."""
+"""Options of a plain text, with the special tokens that the tokenizer adds."""
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A text as the ids that a model reads; for an encoder-decoder, those of its source.
+    """Input ids of a text; for an encoder-decoder, those of its source.
 
     Args:
         ids: token ids.
@@ -114,7 +112,7 @@ def check_unicode(text: str) -> None:
 
 
 def is_chat(model: LanguageModel, tokenizer: Tokenizer, options: PromptOptions = PromptOptions()) -> bool:
-    """Whether a model reads a text as a message in its tokenizer's chat template."""
+    """Whether texts are encoded as messages in the tokenizer's chat template."""
     reads_text = has_capability(model, Capability.BIDIRECTIONAL) or reads_source(model)
     return not options.raw and not reads_text and has_chat_template(tokenizer)
 
@@ -147,7 +145,7 @@ def encode_source(tokenizer: Tokenizer, text: str, add_special_tokens: bool = Tr
 def prepare_source(model: LanguageModel, source: Sequence[int] | None, truncate: Truncation | None = None) -> list[int]:
     """The ids of a source, checked as `prepare_prompt` checks a prompt; empty for a model that reads no source.
 
-    Raises CannotDo where a source is missing, or given to a model that reads none.
+    Raises CannotDo if a source is missing, or given to a model that reads none.
     """
     if reads_source(model) and source is None:
         raise CannotDo("this model is an encoder-decoder and needs a source; pass the text to translate or summarize")
@@ -193,7 +191,7 @@ def prepare_prompt(
 def keep_recent_half(ids: Sequence[int], context: int) -> Sequence[int]:
     """The last half of a context's worth of ids, from which a sequence continues when its context is full.
 
-    The half is processed anew, as if nothing had come before. That is exact by definition, for learned and for rotary
+    The half is processed again, as if nothing had come before. That is exact by definition, for learned and for rotary
     positions; a sliding KV cache would be neither, since its keys were computed with tokens that are gone.
     """
     return ids[-max(1, context // 2) :]

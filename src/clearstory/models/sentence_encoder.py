@@ -1,4 +1,4 @@
-"""Sentence encoder: the model whose hidden states are pooled into vectors of texts, as it is trained and saved."""
+"""Sentence encoder: a model whose hidden states are pooled into vectors of texts, for training and saving."""
 
 from __future__ import annotations
 

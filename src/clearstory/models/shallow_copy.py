@@ -1,4 +1,4 @@
-"""Shallow copies of modules: all parameters shared with the original, some submodules replaced."""
+"""Shallow copies of modules: parameters are shared with the original, some submodules are replaced."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Sequences of BIO tags: which tag may follow which, and the likeliest sequence that keeps to it.
+"""Sequences of BIO tags: valid transitions, and the most likely valid sequence.
 
 B- begins an entity, I- continues one of its type: after O, after another type and at the start of a sentence there is
-no I-. Taken word by word, the likeliest tags need not keep to that.
+no I-. Taken word by word, the most likely tags need not keep to that.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def bio_log_transitions(labels: tuple[str, ...]) -> tuple[Float[Tensor, "L"], Fl
 
 
 def likeliest_bio_tags(log_probs: npt.NDArray[np.float64], labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The ids of the likeliest valid sequence of tags, (words,), for log-probabilities of the labels, (words, labels).
+    """The ids of the most likely valid sequence of tags, (words,), given log-probabilities of labels, (words, labels).
 
-    That of each word alone where those are valid together, else by Viterbi's algorithm.
+    The argmax of each word if this sequence is valid, otherwise the result of the Viterbi algorithm.
 
     >>> bold = np.log([[0.5, 0.1, 0.4], [0.3, 0.1, 0.6]])  # word by word O and I-PER
     >>> likeliest_bio_tags(bold, ("O", "B-PER", "I-PER")).tolist()  # O O: 0.5 · 0.3 > B-PER I-PER: 0.1 · 0.6

@@ -1,4 +1,4 @@
-"""The likeliest tokens of each row of logits, without a distribution over the whole vocabulary in memory."""
+"""The most likely tokens of each row of logits, without a distribution over the whole vocabulary in memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from clearstory.models.native.library import load_library
 
 
 def top_tokens(logits: Float[Tensor, "R V"], count: int) -> tuple[Float[Tensor, "R K"], Int[Tensor, "R K"]]:
-    """Log-probabilities of the `count` likeliest tokens of each row in float64, likeliest first, and their ids. NaN in
-    a row whose logits are not finite.
+    """Log-probabilities of the `count` most likely tokens of each row in float64, in descending order, and their ids;
+    NaN for a row with non-finite logits.
 
     >>> top_tokens(torch.tensor([[1.0, 3.0, 3.0]]).log(), 1)
     (tensor([[-0.8473]], dtype=torch.float64), tensor([[1]]))

@@ -1,1 +1,1 @@
-"""Text: documents in, token ids out. Knows nothing of models."""
+"""Text: documents, tokenizers and chat templates. Independent of models."""

@@ -16,7 +16,7 @@ TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 
 
 def with_chat_template(tokenizer: Tokenizer, choice: str) -> tuple[Tokenizer, str]:
-    """The tokenizer with a chat template, whose end-of-turn token becomes the one that ends texts; and a sentence.
+    """The tokenizer with a chat template, whose end-of-turn token becomes its end token; and a note.
 
     `choice`: chatml, or a file. ChatML's markers are tokens where the vocabulary has them as special tokens; else
     <|im_start|> is plain text, and the token that ends texts ends turns: no token is added, since the model has no
@@ -39,7 +39,7 @@ def with_chat_template(tokenizer: Tokenizer, choice: str) -> tuple[Tokenizer, st
 
 
 def chatml(tokenizer: Tokenizer) -> tuple[str, str]:
-    """The ChatML template in the tokens that a tokenizer has, and a sentence on them."""
+    """The ChatML template with the tokens of a tokenizer, and a note about them."""
     end = TURN_END if TURN_END in tokenizer.special_names else None
     if end is None and tokenizer.eos_token_id is not None:
         end = tokenizer.display_token(tokenizer.eos_token_id)
@@ -64,7 +64,7 @@ def chatml(tokenizer: Tokenizer) -> tuple[str, str]:
 
 
 def read_template(file: str) -> str:
-    """The template in a file. Raises BadInput where there is none."""
+    """The template in a file. Raises BadInput if there is none."""
     path = expand_home(file)
     if not path.is_file():
         raise BadInput(f"chat_template is {file!r}, which is neither {CHATML} nor a file; give one of them")

@@ -1,4 +1,4 @@
-"""Encoding of texts to arrays of ids: the fastest way that gives the library's ids, for each kind of tokenizer.
+"""Encoding of texts to arrays of ids: for each kind of tokenizer, the fastest method that gives the library's ids.
 
 characters, bytes       a table of the id of each character, or byte
 words, wordpunct        Python's splitting and a dict, in parts of a text that end with a line
@@ -18,7 +18,7 @@ from clearstory.text.segment_encoding import CHUNK, Ids, chunks
 from clearstory.text.token_bytes import BYTE_ALPHABET
 
 LINE_CUT = re.compile(r"\n")
-"""Where words and punctuation marks may be cut apart."""
+"""Boundaries between words and punctuation marks."""
 
 ArrayEncoder = Callable[[Sequence[str]], list[Ids]]
 

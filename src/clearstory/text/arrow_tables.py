@@ -12,7 +12,7 @@ from clearstory.errors import BadInput, CorruptFile, MissingExtra
 from clearstory.text.files import COMPRESSED_SUFFIXES
 
 BATCH = 1024
-"""Rows that are read at once."""
+"""Number of rows per batch."""
 
 
 def read_schema(path: Path) -> tuple[list[str], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Assistant tokens: which tokens of a conversation the assistant generates, by which a chat model is trained.
+"""Assistant tokens: the tokens of a conversation that the assistant generates, on which a chat model is trained.
 
 A turn is found by rendering the messages before it, with the header that asks for it, and the messages with it: what
 the second text has beyond the first is the assistant's. A template may mark that itself with {% generation %}.
@@ -19,17 +19,17 @@ from clearstory.text.tokenizers import Tokenizer
 ASSISTANT = "assistant"
 
 TEMPLATE_DATE = datetime(2025, 1, 1)
-"""What a template prints that prints today's date, so that a conversation has the same tokens on any day."""
+"""The date in templates that print today's date, fixed so that a conversation always has the same tokens."""
 
 NOT_TRAINED = "weight"
-"""The key of a message that is 0 for an assistant's message that is only read, as in OpenAI's format."""
+"""Key of a message that is 0 for an assistant message that is not trained on, as in OpenAI's format."""
 
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class TrainedSequence:
-    """Token ids of a conversation, and which of them the assistant generates."""
+    """Token ids of a conversation, and a mask of those that the assistant generates."""
 
     ids: tuple[int, ...]
     predicted: tuple[bool, ...]
@@ -111,7 +111,7 @@ def trained_turns(
 
 
 def turn_span(current: RenderedChat, whole: RenderedChat, start: int) -> Span | None:
-    """Characters of the turn that begins at `start` and ends `whole`, through its end-of-turn token; None where it is
+    """Characters of the turn that begins at `start` and ends `whole`, through its end-of-turn token; None if it is
     not the same in `current`, or has no such token.
     """
     pairs = enumerate(zip(current.text, whole.text, strict=False))
@@ -140,7 +140,7 @@ def end_of_turn(rendered: RenderedChat, start: int, stop: int) -> int:
 
 
 def end_of_turn_token(tokenizer: Tokenizer) -> int | None:
-    """The token by which the template of a tokenizer ends the assistant's turn; None where there is none."""
+    """The token with which the chat template ends the assistant's turn; None if there is none."""
     chat = ChatFormat.of(tokenizer)
     messages: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": ASSISTANT, "content": "b"}]
     try:

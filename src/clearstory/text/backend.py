@@ -14,7 +14,7 @@ from clearstory.text.tokenizer_limits import check_tokenizer_json
 
 
 def build_backend(contents: str, parts: Mapping[str, Any], *, parse_special: bool = True) -> LimitedBackend:
-    """The `tokenizers` object of a tokenizer.json, of which `parts` is the value. It never truncates and never pads.
+    """The `tokenizers` object of a tokenizer.json with the value `parts`, without truncation and padding.
 
     `parse_special`: whether special tokens in a text are parsed, or encoded as plain text. Raises CorruptFile.
     """

@@ -1,4 +1,4 @@
-"""Bytes of text that a range of tokens stands for, such that the ranges of a document add up to the bytes read.
+"""Number of bytes of text of a range of tokens, such that the ranges of a document add up to its bytes.
 
 Bits per byte divide by the bytes that were read. The bytes of the tokens do not always add up to them: a tokenizer that
 puts a space before each text has one too many, a space spelled in byte tokens counts as three, and white space between
@@ -17,7 +17,7 @@ Int64s = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 BLOCK = 1 << 12
-"""Tokens between two stored sums."""
+"""Number of tokens between two stored sums."""
 
 
 class TokenSequences(Protocol):

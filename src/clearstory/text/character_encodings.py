@@ -1,4 +1,4 @@
-"""Character encodings: which one a file has, and decoding with a count of what was replaced.
+"""Character encodings: detection, and decoding with a count of replaced characters.
 
 UTF-8 is the default. UTF-16 and UTF-32 are recognized by their byte order mark, or by where their zero bytes are; other
 encodings are named by the user or guessed.
@@ -45,11 +45,11 @@ WESTERN = frozenset("àáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ�
 CENTRAL_EUROPEAN = frozenset("ąćęłńóśźżěščřžýáíéúůďťňôľĺŕäëöüßőűăâîşţ§°…’‘“”„–—«»\u00a0\u00ad")
 
 SAMPLE = 1 << 16
-"""Bytes that a guess is made from."""
+"""Number of bytes used for detection."""
 
 
 def check_encoding(name: str, setting: str) -> None:
-    """Raise BadSetting for a name that is not that of a text encoding of Python."""
+    """Raise BadSetting for a name that is not a text encoding of Python."""
     try:
         found = codecs.lookup(name)
     except (LookupError, ValueError):
@@ -109,7 +109,7 @@ def wide_encoding(beginning: bytes) -> str | None:
 
 
 def is_text(data: bytes, encoding: str) -> bool:
-    """Whether bytes decode to characters that texts are made of: no control characters, nothing unassigned."""
+    """Whether bytes decode to text without control and unassigned characters."""
     try:
         text = codecs.getincrementaldecoder(encoding)("strict").decode(data)
     except UnicodeDecodeError:
@@ -120,7 +120,7 @@ def is_text(data: bytes, encoding: str) -> bool:
 
 
 def guess_encoding(data: bytes) -> str | None:
-    """The likely encoding of text that is not UTF-8, as Python names it; None where nothing is likely.
+    """The most likely encoding of text that is not UTF-8, by Python's name; None if unknown.
 
     >>> guess_encoding("Où est l'été ? Déjà là, répondit-elle.".encode("cp1252"))
     'cp1252'
@@ -179,7 +179,7 @@ def decodes(data: bytes, encoding: str) -> bool:
 
 
 class _ReplacementCount(threading.local):
-    """Characters that this thread has replaced by U+FFFD."""
+    """Number of characters that this thread has replaced with U+FFFD."""
 
     number = 0
 
@@ -197,7 +197,7 @@ codecs.register_error(_COUNTING, _replace_and_count)
 
 
 class Decoder:
-    """Decodes the blocks of one file; `replaced` counts the characters that became U+FFFD.
+    """Decodes the blocks of one file; `replaced` counts the characters replaced with U+FFFD.
 
     >>> decoder = Decoder("utf-8", "replace")
     >>> decoder.decode(b"caf\\xe9 and \\xff", final=True), decoder.replaced

@@ -1,4 +1,4 @@
-"""Chat prompts: conversations in a chat template, whose own special tokens alone are parsed."""
+"""Chat prompts: conversations in a chat template; only special tokens of the template are parsed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def as_messages(text: str, system: str | None) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class RenderedChat:
-    """A conversation as the template writes it.
+    """A conversation as rendered by the template.
 
     Args:
         pieces: its text in pieces: special tokens of the template, its other text, and the text of messages.

@@ -17,7 +17,7 @@ from clearstory.text.template_process import render_template
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TEMPLATE_LENGTH = 2**20
-"""Characters of a template."""
+"""Maximum number of characters of a template."""
 
 Message = Mapping[str, Any]
 
@@ -95,7 +95,7 @@ class ChatTemplate:
 
 
 def find_template(config: Mapping[str, Any]) -> str | None:
-    """The chat template in a tokenizer_config.json; of several, the one named default. None if there is none."""
+    """The chat template in a tokenizer_config.json (of several, the one named default), or None."""
     source = config.get("chat_template")
     source = source if isinstance(source, str) else named_templates(config).get("default")
     return source or None

@@ -1,4 +1,4 @@
-"""Encoding of a context and its continuation: the ids of both, divided where the context ends."""
+"""Encoding of a context and its continuation: the ids of both, split at the end of the context."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from clearstory.text.train_tokenizer import train_tokenizer
 SPLITS = ("train", "validation")
 
 ENCODING = "encoding the text"
-"""The stage of turning text into token ids, for progress reports."""
+"""Name of the encoding stage in progress reports."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Corpus:
 
     @property
     def note(self) -> str | None:
-        """What was skipped, replaced or is worth knowing, in one line; None where there is nothing to say."""
+        """What was skipped, replaced or is worth knowing, in one line; None if there is nothing to say."""
         return self.notes.text
 
     @classmethod
@@ -243,7 +243,7 @@ class _Scan:
 
 
 def _open_cached(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
-    """The datasets of a cache folder; None where there are none, or where they have changed, which gives a warning."""
+    """The datasets of a cache folder; None if there are none, or where they have changed, which gives a warning."""
     from clearstory.durable import CHECKSUMS, verify_folder
 
     if not folder.is_dir():
@@ -285,7 +285,7 @@ def _with_document_number(documents: Iterable[Document]) -> Iterator[tuple[int, 
 
 
 def _split_position(name: str, characters: int, share: float) -> int:
-    """Number of characters of a single document that are for training: nanoGPT's int(n * 0.9)."""
+    """Number of training characters of a single document: nanoGPT's int(n * 0.9)."""
     split_position = int(characters * (1 - share))
     if share and not 0 < split_position < characters:
         raise BadInput(
@@ -296,7 +296,7 @@ def _split_position(name: str, characters: int, share: float) -> int:
 
 
 def _choose_validation(name: str, scan: _Scan, share: float) -> npt.NDArray[np.bool_]:
-    """Which documents are for validation, (D,): those whose hash falls into the share.
+    """Mask of the validation documents, (D,), chosen by hash.
 
     If there are fewer documents than 1 / share, or the hash holds out none or all of the text, it is the document whose
     size is nearest to the share, the later of two, together with its copies.

@@ -26,13 +26,15 @@ from clearstory.text.sources import GROUPS, STANDARD_INPUT_NAME, SourceFiles, ex
 from clearstory.text.tables import read_csv, read_tsv
 
 HELD = 1 << 24
-"""Characters of a file that are held in memory until its end was read; a larger file is read twice."""
+"""Maximum number of characters of a file that is read into memory before it is known to be valid; a larger file is read
+twice.
+"""
 
 
 def read_documents(
     sources: Iterable[str | Path] | str | Path, settings: ReadSettings | None = None, notes: ReadNotes | None = None
 ) -> Iterator[Document]:
-    """All documents of the sources, in order, a part at a time; a large file is never held in memory whole.
+    """All documents of the sources, in order, in parts; a large file is never completely in memory.
 
     A source is a file (txt, md or any other text; jsonl, one document per line; parquet, csv and tsv, one per row;
     conllu, the words of each sentence on a line; the text of html, the cells of ipynb), the same compressed as .gz, .xz
@@ -95,7 +97,7 @@ def is_parallel(sources: Iterable[str | Path], settings: ReadSettings) -> bool:
 
 
 def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:
-    """Documents of all files; one that cannot be read is skipped or stops the reading, as `on_error` says."""
+    """Documents of all files; unreadable files are skipped or raise an error, according to `on_error`."""
     n_named = sum(len(each.files or ()) for each in expanded if each.named)
     for each in expanded:
         if each.files is None:
@@ -117,7 +119,7 @@ def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: Re
 
 
 def _nothing_to_read(source: SourceFiles, notes: ReadNotes) -> BadInput:
-    """The error for a source of whose files none has text, with the first reason."""
+    """The error for a source without any text, with the first reason."""
     failed = [notes.unreadable[path] for path in source.files or () if path in notes.unreadable]
     failed = [message for message in failed if not message.endswith(EMPTY)]
     if not failed:
@@ -132,7 +134,7 @@ EMPTY = " is empty"
 
 
 def _read_or_stop(path: Path, settings: ReadSettings, notes: ReadNotes, n_named: int) -> Iterator[Document]:
-    """Documents of a file. The error for a file among several says how to leave it out."""
+    """Documents of a file. The error for one of several files explains how to skip it."""
     try:
         yield from read_file(path, settings, notes)
     except (BadInput, CorruptFile) as error:
@@ -150,7 +152,7 @@ def _named_standard_input(documents: Iterator[Document], path: Path) -> Iterator
 
 
 def _read_or_skip(path: Path, settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:
-    """Documents of a file, or none, with a note, if any part of it cannot be read."""
+    """Documents of a file; none, and a note, if a part of it cannot be read."""
     if path in notes.unreadable:
         return
     if notes.complete:
@@ -248,7 +250,7 @@ READERS: dict[str, Callable[[Path, ReadSettings, ReadNotes | None], Iterator[Doc
     ".ipynb": read_notebook,
     **dict.fromkeys(GROUPS["html"], read_html),
 }
-"""The reader of each suffix; files of all others are text."""
+"""Reader by suffix; all other files are text."""
 
 
 def _missing_field_message(location: str, what: str, name: str, known: Iterable[str]) -> str:

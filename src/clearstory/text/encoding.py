@@ -95,7 +95,7 @@ def split_special(text: str, names: Collection[str], start: int | None = 0) -> l
 
 
 def special_pattern(names: Collection[str]) -> re.Pattern[str]:
-    """Pattern of any of the names; where several begin at one place, the longest."""
+    """Pattern of any of the names; of several at the same position, the longest."""
     return re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True)))
 
 

@@ -39,14 +39,14 @@ CUT_POINT = re.compile(r"\n(?=\s\S)|(?<=\S)\n(?=\S)")
 
 
 def content_suffix(path: Path) -> str:
-    """The suffix that tells the content type, without the compression suffix."""
+    """The suffix of the content type, without the compression suffix."""
     return (Path(path.stem) if path.suffix.lower() in COMPRESSED_SUFFIXES else path).suffix.lower()
 
 
 def read_text_parts(
     path: Path, errors: Errors = "strict", encoding: str = UTF8, notes: ReadNotes | None = None
 ) -> Iterator[str]:
-    """Text of a file in parts of at most about 1 MiB, cut at line ends; joined, they are exactly the text.
+    """Text of a file in parts of at most about 1 MiB, split at line ends; their concatenation is exactly the text.
 
     A line longer than a part is cut between two characters. Raises BadInput for bytes that are invalid in the encoding
     (under "strict") and for binary files, CorruptFile for truncated or damaged compressed files.
@@ -167,7 +167,7 @@ def read_decoded(
 
 
 def guess_file_encoding(path: Path) -> str:
-    """The encoding of a file: UTF-8 where that can be read, else what its bytes suggest. Raises BadInput."""
+    """The encoding of a file: UTF-8 if it is valid, otherwise detected from its bytes. Raises BadInput."""
     decoder: Decoder | None = None
     beginning, position = b"", 0
     for block in blocks_with_end(read_blocks(path)):
@@ -190,7 +190,7 @@ def guess_file_encoding(path: Path) -> str:
 
 
 def likely_encoding(block: bytes, error: UnicodeDecodeError) -> str | None:
-    """The likely encoding of a block that is not UTF-8; None where none is, or where the text is damaged UTF-8."""
+    """The likely encoding of a block that is not UTF-8; None if none is, or where the text is damaged UTF-8."""
     before = error.object[: error.start]
     if sum(not each.isascii() for each in before.decode(error.encoding, "ignore")) >= VALID_CHARACTERS:
         return None
@@ -235,7 +235,7 @@ OTHER_FORMATS = (
     (COMPRESSED_SIGNATURES[".zst"], "compressed with zstd", "let its name end in .zst"),
     (b"BZh", "compressed with bzip2", "decompress it first"),
 )
-"""The first bytes of files that people take for text, what they are, and what to do."""
+"""First bytes of other file formats, their names, and the advice for each."""
 
 
 def refuse_other_formats(path: Path, beginning: bytes) -> None:
@@ -300,7 +300,7 @@ def _unpack_zst(path: Path, file: _Readable) -> Iterator[bytes]:
 
 
 def _last_cut(text: str) -> int:
-    """Where to cut: the last cut point near the end, else the last line end, else the end."""
+    """The split position: the last split point near the end, else the last line end, else the end."""
     for reach in (1 << 10, 1 << 16):
         seams = [match.end() for match in CUT_POINT.finditer(text, max(0, len(text) - reach))]
         if seams:

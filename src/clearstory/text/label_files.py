@@ -16,14 +16,14 @@ LABEL_COLUMNS = frozenset(("label", "labels", "class", "sentiment", "emotion", "
 """Usual names of columns with labels."""
 
 SAMPLE_LINES = 200
-"""Lines of a text that show what it is."""
+"""Number of lines that are examined."""
 
 ENOUGH_LINES = 20
-"""Lines below which a text is not judged."""
+"""Minimum number of lines."""
 
 
 def describe_labels(values: Sequence[str]) -> str | None:
-    """What values are if they look like labels: numbers, or few short ones that are repeated; None for texts.
+    """Description of values that are probably labels: numbers, or few repeated short values; None for texts.
 
     >>> describe_labels(["0", "1", "1"]), describe_labels(["good", "bad"] * 20), describe_labels(["a b", "c"])
     ('numbers (0, 1)', '2 short values (bad, good)', None)
@@ -38,12 +38,12 @@ def describe_labels(values: Sequence[str]) -> str | None:
 
 
 def label_column(columns: Iterable[str]) -> str | None:
-    """The first column that has labels by its name."""
+    """The first column with a usual name of labels."""
     return next((column for column in columns if column.strip().lower() in LABEL_COLUMNS), None)
 
 
 def note_labels(path: Path, columns: Iterable[str], notes: ReadNotes | None) -> None:
-    """Add to the notes that the labels of a table are not read as text."""
+    """Add a note that the labels of a table are ignored."""
     labels = label_column(columns)
     if labels is not None and notes is not None:
         notes.remarks.append(
@@ -60,7 +60,7 @@ def is_number(text: str) -> bool:
 
 
 def find_labeled_lines(lines: Sequence[str]) -> tuple[str, str] | None:
-    """What the lines of a text are and the task that they are for, if they are not prose; None for prose.
+    """The kind of labeled examples in the lines of a text and their task; None for prose.
 
     >>> find_labeled_lines(["Ada B-PER", "codes O", "daily O", ""] * 10)
     ('words with tags', 'tag')

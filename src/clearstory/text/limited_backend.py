@@ -1,4 +1,5 @@
-"""LimitedBackend: a `tokenizers` object whose failures are errors of ours, and whose regular expressions have an end.
+"""LimitedBackend: a `tokenizers` object whose failures are raised as ClearstoryError and whose regular expressions have
+a time limit.
 
 The library is written in Rust: where it panics, Python sees a PanicException, which no `except Exception` catches. A
 regular expression such as `(a+)+$` takes time exponential in the text. Expressions of published tokenizers are known to
@@ -20,10 +21,10 @@ from clearstory.text.tokenizer_limits import flat_steps, has_long_pieces, larges
 Result = TypeVar("Result")
 
 SECONDS = 1.5
-"""Time to encode a short text with an expression that is not known."""
+"""Time limit in seconds for a short text with an unknown regular expression."""
 
 CHARACTERS_PER_SECOND = 50_000
-"""The speed that is expected of a long text, a hundredth of the usual."""
+"""Minimum speed for a long text, a hundredth of the usual one."""
 
 MEASURED_GROWTH = 4.0
 """Growth by Replace and Prepend from which a text is first normalized in parts: each costs 100 bytes a character."""
@@ -48,7 +49,7 @@ class LimitedBackend:
         return getattr(self.backend, name)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Any:
-        """The encoding of a text. Raises BadInput where the library fails or takes too long."""
+        """The encoding of a text. Raises BadInput if the library fails or takes too long."""
 
         def call() -> Any:
             self._check_growth([text])
@@ -59,7 +60,7 @@ class LimitedBackend:
         return self._call(call, [text])
 
     def encode_batch_fast(self, texts: Sequence[str], add_special_tokens: bool = True) -> Any:
-        """The encodings of texts without offsets. Raises BadInput where the library fails or takes too long."""
+        """The encodings of texts without offsets. Raises BadInput if the library fails or takes too long."""
 
         def call() -> Any:
             self._check_growth(texts)
@@ -68,7 +69,7 @@ class LimitedBackend:
         return self._call(call, texts)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """The text of ids. Raises BadInput where the library fails or takes too long."""
+        """The text of ids. Raises BadInput if the library fails or takes too long."""
         known = list(ids)
 
         def call() -> str:
@@ -79,7 +80,7 @@ class LimitedBackend:
         return self._call(call, n_ids=len(known))
 
     def pretokenize(self, text: str) -> list[str]:
-        """The pre-tokens of a text after normalization. Raises BadInput where the library fails or takes too long."""
+        """The pre-tokens of a text after normalization. Raises BadInput if the library fails or takes too long."""
 
         def call() -> list[str]:
             if self.limited:
@@ -140,7 +141,9 @@ def call_library(call: Callable[[], Result], texts: Sequence[str] = ()) -> Resul
 
 
 def call_within(call: Callable[[], Result], seconds: float) -> Result:
-    """The result of a call that takes at most so many seconds; a call that takes longer is given up, and goes on."""
+    """The result of a call with a time limit in seconds; a call that exceeds it is abandoned and continues in its
+    thread.
+    """
     results: list[Result] = []
     errors: list[BaseException] = []
 

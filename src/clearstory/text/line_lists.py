@@ -18,14 +18,14 @@ LEAST_LINES = 100
 LONGEST_LINE = 300
 
 SAMPLE = 1 << 20
-"""Characters that are examined."""
+"""Number of characters that are examined."""
 
 NO_SPACES = "\u0e00"
 """From here on are the scripts without spaces between words, such as Thai, Chinese and Japanese."""
 
 
 class LineListDetector:
-    """Watches documents go by; `is_list` afterwards tells whether there is one, which is a list of short lines.
+    """Examines documents as they are read; `is_list` is then true for a single document that is a list of short lines.
 
     >>> detector = LineListDetector()
     >>> names = "".join(f"Bob{n}\\n" for n in range(1000))

@@ -32,17 +32,19 @@ from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentenc
 SOURCE_FILE, TARGET_FILE, VOCAB_FILE = "source.spm", "target.spm", "vocab.json"
 
 UNKNOWN_RUN = "\ue001"
-"""Stands for a run of characters that the source does not know: together they are one unknown token."""
+"""Replacement for a run of characters that are not in the source vocabulary: a run is one unknown token."""
 
 PAD = "<pad>"
 
 MAX_LANGUAGE_CODES = 1000
 
 MAX_KNOWN_CHARACTERS = 1000
-"""Most characters of a source vocabulary for which runs of others are found, by a regular expression."""
+"""Maximum number of distinct characters in a source vocabulary for which runs of unknown characters are found by a
+regular expression.
+"""
 
 UNKNOWN_PENALTY = 10.0
-"""What an unknown character costs beside the least likely piece, as in SentencePiece."""
+"""Penalty of an unknown character relative to the least likely piece, as in SentencePiece."""
 
 
 def read_marian(folder: Path, ids: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

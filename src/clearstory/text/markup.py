@@ -15,7 +15,7 @@ from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
 
 MAX_BYTES = 1 << 28
-"""Size of a page or notebook, which is held in memory whole."""
+"""Maximum size of a page or notebook, which is read into memory."""
 
 NO_TEXT = frozenset((
     "script", "style", "head", "template", "noscript", "iframe", "object", "svg", "math", "select", "button",
@@ -29,7 +29,7 @@ BLOCKS = frozenset((
     "html", "legend", "li", "main", "menu", "nav", "ol", "p", "pre", "section", "summary", "table", "tbody", "tfoot",
     "thead", "tr", "ul",
 ))  # fmt: skip
-"""Elements that begin and end a line."""
+"""Block elements, which start and end a line."""
 
 PARAGRAPHS = frozenset((
     "p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "table", "ul", "ol", "dl", "figure", "article",

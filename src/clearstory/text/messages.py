@@ -1,4 +1,4 @@
-"""Messages: the turns of conversations in the forms in which files have them.
+"""Messages: conversations in the formats that files have.
 
 | form | a record |
 |---|---|
@@ -23,10 +23,10 @@ ROLES = {
     **dict.fromkeys((ASSISTANT, "gpt", "chatgpt", "bot", "model"), ASSISTANT),
     **dict.fromkeys(("tool", "function", "observation"), "tool"),
 }
-"""The role of a message by its names in files."""
+"""Roles by their names in files."""
 
 SYSTEM_ROLES = ("system", "developer")
-"""Roles of messages that are kept when the first turns of a long conversation are left out."""
+"""Roles of messages that are kept when the first turns of a long conversation are dropped."""
 
 LISTS = ("messages", "conversations", "conversation", "chat", "dialogue")
 """Names of the list of messages."""

@@ -16,7 +16,7 @@ USUAL_NAMES = (
     ("document", "tldr"), ("text", "headline"), ("text", "translation"), ("original", "translation"),
     ("complex", "simple"),
 )  # fmt: skip
-"""Names of a source and its target, in the order in which they are looked for."""
+"""Usual names of source and target columns, in order of priority."""
 
 LANGUAGE = re.compile(r"(?!id$)[a-z]{2}([_-][A-Za-z]{2,4})?")
 """A column that is named by a language; id is a number."""
@@ -35,7 +35,7 @@ def find_pair_columns(
     """The columns with the source and the target: those of the settings, else by their usual names, else two that are
     named by languages, in their order; of a table without a header, the first two.
 
-    Raises BadInput where none is found; `location` is for the message.
+    Raises BadInput if none is found; `location` is for the message.
     """
     usual = ReadSettings()
     given = [(settings.source_field, usual.source_field), (settings.target_field, usual.target_field)]

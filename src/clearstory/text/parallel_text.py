@@ -30,11 +30,11 @@ TextPair = tuple[str, str, str]
 """Location for messages, source, target."""
 
 SAMPLE_PAIRS = 1000
-"""Pairs that show whether a file has labels."""
+"""Number of pairs that are examined for labels."""
 
 
 class ParallelRecord(NamedTuple):
-    """A source with its targets, where it is, and its first sentence where the file has it in sentences."""
+    """A source with its targets, its location, and its first sentence if the file has sentences."""
 
     location: str
     source: str
@@ -105,7 +105,7 @@ def has_pairs(paths: Iterable[Path], settings: ReadSettings) -> bool:
 
 
 def check_not_labels(paths: Sequence[Path], settings: ReadSettings) -> None:
-    """Raise BadInput where one side of the pairs of files has only numbers, or few short values many times."""
+    """Raise BadInput if one side of the pairs of files has only numbers, or few short values many times."""
     try:
         records = list(islice(read_parallel(paths, settings), SAMPLE_PAIRS))
     except BadInput:

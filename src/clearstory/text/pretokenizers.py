@@ -45,9 +45,7 @@ def sequence(*steps: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """How text is cut before merging. `ignore_merges`: a piece that is in the vocabulary is one token, whatever the
-    merges.
-    """
+    """A pre-tokenizer. `ignore_merges`: a piece that is in the vocabulary is one token, regardless of merges."""
 
     pre_tokenizer: Mapping[str, Any]
     normalizer: Mapping[str, Any] | None = None
@@ -132,4 +130,4 @@ def canonical(part: Any) -> Any:
 KNOWN_PATTERNS: frozenset[str] = frozenset(
     {LLAMA3, QWEN2, GPT4O, CL100K, "[0-9][0-9][0-9]", " {2,}", r"\A +| +\z", r"\s+", " "}
 )
-"""Regular expressions of published tokenizers, and of ours, that take time linear in the text."""
+"""Regular expressions of published and of our tokenizers that take linear time."""

@@ -13,10 +13,10 @@ from contextvars import ContextVar
 from clearstory.text.document import Document
 
 Listener = Callable[[str, int | None, int], None]
-"""Called with what is being done, the number of bytes that are done, None at the end, and how many there are, or 0."""
+"""Called with the stage, the number of bytes done (None at the end), and the total number of bytes or 0."""
 
 REPORT_BYTES = 1 << 20
-"""Bytes between two reports."""
+"""Number of bytes between two reports."""
 
 _listener: ContextVar[Listener | None] = ContextVar("progress_listener", default=None)
 
@@ -47,7 +47,7 @@ def report(stage: str, done: int | None, total: int) -> None:
 
 
 class DocumentCounter:
-    """Reports the bytes of documents that go by, in one iteration or several; `total` is how many there are, or 0."""
+    """Reports the bytes of iterated documents; `total` is their number, or 0 if unknown."""
 
     def __init__(self, stage: str, total: int = 0) -> None:
         self.stage = stage

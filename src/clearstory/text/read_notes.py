@@ -1,4 +1,4 @@
-"""Read notes: what was left out or changed while files were read, as sentences for the user."""
+"""Read notes: sentences about files that were skipped and characters that were replaced."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 EXAMPLES = 3
-"""Files named for each reason."""
+"""Maximum number of file names per reason."""
 
 OFFSET = re.compile(r": byte 0x\w+ at offset [\d,]+ cannot be decoded|, line [\d,]+|, row [\d,]+")
 
 
 @dataclass
 class ReadNotes:
-    """What was left out or changed while files were read.
+    """Files that were skipped and characters that were replaced in reading.
 
     Args:
         other_kinds: number of files of a folder that were not read, by the note on their kind and their suffix.
@@ -43,7 +43,7 @@ class ReadNotes:
 
     @property
     def text(self) -> str | None:
-        """All notes, or None where there are none."""
+        """All notes, or None if there are none."""
         return "; ".join(self.sentences()) or None
 
     def kinds_sentence(self) -> str:
@@ -93,7 +93,7 @@ def count_files(number: int) -> str:
 
 
 def name_some(names: Iterable[str]) -> str:
-    """The first names, and how many there are besides."""
+    """The first names, and the number of further ones."""
     names = list(names)
     more = f" and {len(names) - EXAMPLES:,} more" if len(names) > EXAMPLES else ""
     return ", ".join(names[:EXAMPLES]) + more

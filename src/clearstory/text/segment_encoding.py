@@ -1,4 +1,4 @@
-"""Encoding by segments: a text is cut where every pre-tokenizer cuts, and each different segment is encoded once.
+"""Encoding by segments: a text is split where every pre-tokenizer splits, and each distinct segment is encoded once.
 
 The pre-tokenizers of published byte-level BPE tokenizers and BERT's cut between a letter, digit or punctuation mark and
 the white space that follows, and nothing before such a cut depends on what follows it, or the other way round:
@@ -71,16 +71,16 @@ CUT = re.compile(r"(?<=[A-Za-z0-9])[ \t\r\n]")
 """White space before which every text may be cut, whatever the pre-tokenizer."""
 
 CHUNK = 1 << 17
-"""Characters whose segments are held at once."""
+"""Number of characters whose segments are in memory at the same time."""
 
 CACHED_SEGMENTS, CACHED_CHARACTERS = 1 << 17, 64
-"""Segments kept, about 200 bytes each, and the longest that is kept."""
+"""Maximum number of cached segments, about 200 bytes each, and maximum length of one."""
 
 BERT_NORMALIZER = "BertNormalizer"
 
 
 def pattern_for(parts: Mapping[str, Any]) -> re.Pattern[str] | None:
-    """The expression of the segments of a tokenizer.json; None where segments are not known to be independent.
+    """The expression of the segments of a tokenizer.json; None if segments are not known to be independent.
 
     >>> pattern_for({"pre_tokenizer": BYTE_LEVEL, "normalizer": None, "model": {}}) is SEPARATE_LINE_ENDS
     True

@@ -20,7 +20,7 @@ from clearstory.text.tokenizer_json import COLLAPSE_SPACES, AddedTokens, sentenc
 MAX_BYTES = 64 * 2**20
 
 MAX_PIECE = 4096
-"""Characters of a piece: the time to find its merges is quadratic in them."""
+"""Maximum number of characters of a piece: the time to find its merges is quadratic in it."""
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 """Kinds of pieces; GGUF numbers them alike."""

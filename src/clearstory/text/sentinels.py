@@ -27,7 +27,7 @@ def sentinels(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class SentinelTokenizer:
-    """A tokenizer that parses sentinel tokens in text and writes them when decoding.
+    """A tokenizer that parses sentinel tokens in text and includes them when decoding.
 
     Only `<extra_id_0>` and so on are parsed, as far as the tokenizer has them; everything else is plain text.
 

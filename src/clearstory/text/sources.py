@@ -214,7 +214,7 @@ def _why_skipped(suffix: str) -> tuple[str, str]:
 def save_standard_input() -> Path:
     """A temporary file with the contents of standard input, which can be read only once; deleted at exit.
 
-    Raises BadInput where standard input is a terminal or closed.
+    Raises BadInput if standard input is a terminal or closed.
     """
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None or sys.stdin.isatty():

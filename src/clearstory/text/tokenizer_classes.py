@@ -26,7 +26,7 @@ CLASS_BY_MODEL_TYPE = {
 
 
 def tokenizer_class(config: Mapping[str, Any], model_type: object) -> str:
-    """The class that transformers opens a folder's tokenizer with, without "Fast"; empty where it has no rules."""
+    """The class that transformers opens a folder's tokenizer with, without "Fast"; empty if it has no rules."""
     if not isinstance(model_type, str):
         model_type = ""
     if model_type in PLAIN_MODEL_TYPES:

@@ -42,9 +42,9 @@ class ToolCallFormat:
     Args:
         begin: before the name of the first function.
         middle: between a name and its arguments, which are a JSON object.
-        between: after the arguments of a call that another one follows; None where an answer has one call only.
+        between: after the arguments of a call that another one follows; None if an answer has one call only.
         end: after the last arguments.
-        mark: the text by which `begin` is recognized after other text, its own beginning; empty where calls begin an
+        mark: the text by which `begin` is recognized after other text, its own beginning; empty if calls begin an
             answer.
         spelled: special tokens in these texts.
         arguments_as_text: whether the template takes arguments as JSON text, not as an object.
@@ -91,7 +91,7 @@ def cached_format(tokenizer: Tokenizer, source: str) -> ToolCallFormat:
 
 
 def read_calls(template: ChatTemplate, ends: Collection[str], as_text: bool) -> tuple[str, str, str | None, str] | None:
-    """`begin`, `middle`, `between` and `end` of a format; None where the template writes no such calls."""
+    """`begin`, `middle`, `between` and `end` of a format; None if the template writes no such calls."""
     one = written_calls(template, 1, as_text)
     two = written_calls(template, 2, as_text)
     name, arguments = one.find(NAMES[0]), arguments_span(one, KEYS[0])

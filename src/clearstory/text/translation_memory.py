@@ -112,7 +112,7 @@ def read_tmx(path: Path, settings: ReadSettings) -> Iterator[Unit]:
     """The units of a TMX file: source and target in the languages of the settings, else in its source language and the
     only other one.
 
-    Raises BadInput where a third language makes that ambiguous.
+    Raises BadInput if a third language makes that ambiguous.
     """
     reader = UnitReader(path, ("tu",), ("seg",), key=lambda name, language: language)
     usual = ReadSettings()

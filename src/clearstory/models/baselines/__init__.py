@@ -1,1 +1,1 @@
-"""Classifiers of texts without a network: what a fine-tuned model is compared with."""
+"""Text classifiers without a network, as baselines for fine-tuned models."""

@@ -1,4 +1,4 @@
-"""BagOfWords: TF-IDF of words and of pairs of neighbouring words with a linear model of each label.
+"""BagOfWords: TF-IDF features of words and word bigrams, with a linear model per label.
 
     tf(t) = 1 + ln n(t),  idf(t) = ln((1 + N) / (1 + N_t)) + 1,  x = tf · idf / ‖tf · idf‖,  logits = W x + b
 
@@ -25,7 +25,7 @@ Features = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 
 class BagOfWords(nn.Module):
-    """A linear model of the words and pairs of words in a text. A token with an idf of 0, such as <unk>, is no word.
+    """A linear model of the words and word bigrams of a text. Tokens with an idf of 0, such as <unk>, are ignored.
 
     >>> model = BagOfWords(BagOfWordsConfig(vocab=3, labels=("bad", "good")))
     >>> model.fit_idf([[1, 2], [1]], words=range(1, 3))

@@ -11,7 +11,7 @@ from clearstory.models.head_config import DEFAULT_THRESHOLD, ProblemType, check_
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineConfig:
-    """What the configs of both baselines have.
+    """Fields of both baseline configs.
 
     Args:
         vocab: vocabulary size in tokens.

@@ -1,4 +1,4 @@
-"""NGramClassifier: the label whose n-gram model, times its share of the texts, gives a text the highest probability.
+"""NGramClassifier: Bayes classifier with an n-gram model per label and the label frequencies as prior.
 
 P(label | text) ∝ P(label) Π P(token | label, the tokens before)        Bayes' rule; Peng and Schuurmans 2003
 """
@@ -24,7 +24,7 @@ from clearstory.models.ngram.model import NGram
 
 
 class NGramClassifier(nn.Module):
-    """An n-gram model of the texts of each label, and the label's share of all texts.
+    """An n-gram model of the texts of each label, and the label frequencies.
 
     The boundary token (`bos_token_id` of the n-gram models) precedes each text and ends it.
     """

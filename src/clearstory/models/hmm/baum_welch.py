@@ -26,10 +26,10 @@ from clearstory.models.hmm.chain import HMMParameters, HMMProbabilities
 from clearstory.models.hmm.config import HMMConfig
 
 WINDOW = 512
-"""Tokens of a window: one token in so many is predicted without context."""
+"""Tokens per window; the first token of each window is predicted without context."""
 
 MAX_POSTERIORS = 2**25
-"""Posteriors held at once: 128 MB in fp32."""
+"""Number of posteriors in memory at the same time: 128 MB in fp32."""
 
 TRANSITION_PRIOR = 1.0
 """Default pseudo-count of each transition, and of each initial state, for a text of many different tokens."""
@@ -153,8 +153,8 @@ def maximize(model: HMMParameters, counts: ExpectedCounts, prior: DirichletPrior
 
 
 def fit(model: HMMParameters, dataset: TokenSequences, done: int) -> Iterator[FitProgress]:
-    """Rounds without end, of which those that change nothing say so; `nats` per token are those before the round
-    changed the model.
+    """Unlimited EM iterations, each reporting whether it changed anything; `nats` per token are those before the
+    iteration's update.
     """
     ids = np.asarray(dataset.ids)
     counts = torch.from_numpy(np.bincount(ids, minlength=model.vocab)).to(model.initial.device).double()

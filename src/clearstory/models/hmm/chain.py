@@ -1,4 +1,4 @@
-"""The probabilities of a hidden Markov model as tables, and the forward algorithm over them.
+"""Probability tables of a hidden Markov model, and the forward algorithm.
 
 Rabiner 1989, equations 19-21 and 91: the distribution over the current state is multiplied by the emission probability
 of the token, normalised, and multiplied by the transitions to give the distribution over the next state. The
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from clearstory.models.hmm.config import HMMConfig
 
 MAX_GATHERED = 2**24
-"""Transition probabilities gathered at once where there are blocks: 64 MB in fp32."""
+"""Number of transition probabilities gathered at the same time with blocks: 64 MB in fp32."""
 
 
 class HMMProbabilities(NamedTuple):
@@ -37,7 +37,7 @@ class HMMProbabilities(NamedTuple):
 
 
 class HMMParameters(Protocol):
-    """What fitting needs of a hidden Markov model: its logits, and the probabilities they stand for.
+    """Interface of a hidden Markov model for fitting: its logits and probabilities.
 
     A tagger has three tables more, see `tag_counts`.
     """

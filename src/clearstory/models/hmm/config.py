@@ -1,4 +1,4 @@
-"""HMMConfig: the settings in which hidden Markov models differ; parameter count, and configs of a wanted size."""
+"""HMMConfig: settings of hidden Markov models, their parameter count, and configs of a given size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Learn = Literal["em", "gradient", "tags"]
 LEARN_NAMES = {"em": "Baum-Welch", "gradient": "gradient descent", "tags": "counting tags"}
 
 MAX_STATES = 2**14
-"""2^14 states have a gigabyte of transition probabilities."""
+"""Maximum number of states: 2^14 states have a gigabyte of transition probabilities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class HMMConfig(CausalConfig):
 
     @property
     def start_token_id(self) -> int | None:
-        """The token that every text starts after; None where the tokenizer names it."""
+        """The token that every text starts after; None if the tokenizer names it."""
         return self.bos_token_id
 
     @property

@@ -20,10 +20,12 @@ from clearstory.text.conllu import TaggedSentence
 Floats = npt.NDArray[np.float64]
 
 MAX_SUFFIX = 6
-"""Letters of the longest suffix."""
+"""Length of the longest suffix in letters."""
 
 MAX_RARE_COUNT = 10
-"""Words seen more often say little about unknown words (Brants 2000, section 2.3)."""
+"""Maximum count of a word for the suffix model: frequent words say little about unknown words (Brants 2000, section
+2.3).
+"""
 
 PRIOR_COUNT = 3.0
 

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 BATCH_SIZE = 64
-"""Sentences of one length that are decoded together."""
+"""Number of sentences of the same length that are decoded together."""
 
 OTHER_CAPITALIZATION_WEIGHT = {True: 0.8, False: 0.2}
 """Weight of the tags of a known word in other capitals: where a sentence starts or all is in capitals, and elsewhere.
@@ -32,7 +32,7 @@ of difference, without it (0) the trigrams lose one.
 
 
 class WordTokenizer(Protocol):
-    """The part of a word tokenizer that a tagger needs."""
+    """Interface of a word tokenizer for a tagger."""
 
     @property
     def unk_token_id(self) -> int | None:
@@ -47,7 +47,7 @@ class WordTokenizer(Protocol):
 
 
 class Tagger:
-    """Tags words with the tags that a model was fitted to."""
+    """Tags words with the tags of a fitted model."""
 
     def __init__(self, model: HMMParameters, tokenizer: WordTokenizer) -> None:
         self.model = model

@@ -1,1 +1,1 @@
-"""Matrix products: the kernels of PyTorch, which of them is fastest here, and packed weights."""
+"""Matrix products: PyTorch's kernels, selection of the fastest, and packed weights."""

@@ -1,4 +1,4 @@
-"""Which library multiplies fp32 matrices on this CPU: the BLAS behind `F.linear` (MKL on x86), or oneDNN.
+"""Selection of the library for fp32 matrix products on a CPU: the BLAS of `F.linear` (MKL on x86) or oneDNN.
 
 Both are in the same wheel of torch, and which of them is faster depends on the processor and the product: on AMD's,
 oneDNN was 1.1 to 2.3 times as fast. So it is measured, once for each processor, build of torch and number of threads,
@@ -63,7 +63,7 @@ def using_backend(name: MatmulBackend) -> Iterator[None]:
 
 
 def resolve_backend(name: str, setting: str = "matmul") -> MatmulBackend:
-    """The backend of this name; the process's for "auto". Raises BadSetting where torch was built without oneDNN.
+    """The backend of this name; the process's for "auto". Raises BadSetting if torch was built without oneDNN.
 
     >>> resolve_backend("mkl")
     'mkl'

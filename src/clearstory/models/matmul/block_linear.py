@@ -1,4 +1,4 @@
-"""Linear layers whose weights stay in the blocks of small integers that a file holds, until they are packed."""
+"""Linear layers whose weights stay in the quantized blocks of a file until they are packed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BlockFormat:
 
 
 class BlockQuantizedLinear(nn.Linear):
-    """A linear layer whose weight is in blocks, and dequantized at each access."""
+    """A linear layer with a block-quantized weight, which is dequantized at each access."""
 
     def __init__(
         self, blocks: UInt8[Tensor, "O K"], format: BlockFormat, in_features: int, bias: Tensor | None

@@ -1,4 +1,4 @@
-"""Which precision of constant weights decodes fastest on this machine: fp32, or fp16 where that is faster.
+"""Selection of the fastest precision for decoding on this machine: fp32 or fp16.
 
 Both are accurate (fp16 weights cost less than 0.02 % of the bits per byte), and in fp16 a text does not depend on the
 others of its batch. bf16 is not a candidate: it is slower than fp16 at one row wherever FBGEMM has kernels, and rounds
@@ -36,7 +36,7 @@ LEAST_GAIN = 1.1
 
 
 def fastest_precision() -> PackedPrecision:
-    """The precision that `auto` stands for: one for all batch sizes, so that a text does not depend on its batch."""
+    """The precision of `auto`, the same for all batch sizes, so that a text does not depend on its batch."""
     times = measured_times()
 
     def product(precision: str) -> float:
@@ -92,7 +92,7 @@ def measure_decoding_times() -> Measurement:
 
 
 def measure_decoding_times_again() -> tuple[Measurement, Path | None] | None:
-    """Times measured now, in place of those in the cache, and the file that keeps them; None where there is no
+    """Times measured now, in place of those in the cache, and the file that keeps them; None if there is no
     choice.
     """
     if not has_choice():

@@ -1,4 +1,4 @@
-"""Kernels: the one place that names private operators of PyTorch, a thin function for each.
+"""Kernels: thin wrappers of private PyTorch operators, which are used nowhere else.
 
 Each library has a function that says whether its operators exist in this build and on this processor.
 """

@@ -1,4 +1,4 @@
-"""Linear layers and matrix products by the backend of this process, with their gradients.
+"""Linear layers and matrix products with the backend of this process, and their gradients.
 
 In fp32 on a CPU, oneDNN computes x Wᵀ + b, g W and gᵀ x where it is the backend (see backend.py). Everything else is
 PyTorch's own: other dtypes and devices, a few rows, compiled code, functorch's transforms and gradients of gradients.
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from clearstory.models.matmul import backend, kernels
 
 MIN_ROWS = 16
-"""Fewest rows that oneDNN multiplies: below, reading the weight takes longer than multiplying."""
+"""Minimum number of rows for oneDNN: with fewer rows, reading the weight takes longer than multiplying."""
 
 
 def linear(

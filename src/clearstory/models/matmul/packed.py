@@ -1,4 +1,4 @@
-"""Packed weights: linear layers whose weights do not change, rounded to one precision and packed for a kernel.
+"""Packed weights: linear layers with constant weights, rounded to one precision and packed for a kernel.
 
     fp32   nothing is rounded
     bf16   weights, inputs and outputs are rounded
@@ -54,7 +54,7 @@ from clearstory.models.precision import PackedPrecision
 def pack_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> PackedLinear:
     """A module that computes linear layers of one input, (..., in) -> (..., sum of outs).
 
-    Raises CannotDo where this build of torch has no such kernels.
+    Raises CannotDo if this build of torch has no such kernels.
     """
     if not is_available(precision):
         raise CannotDo(
@@ -147,7 +147,7 @@ class PanelLinear(PackedLinear):
 
 
 def native_linear(linears: Sequence[nn.Linear], precision: PackedPrecision) -> NativeLinear | None:
-    """Linear layers of one input as one that the compiled kernels compute; None where there are no such kernels."""
+    """Linear layers of one input as one that the compiled kernels compute; None if there are no such kernels."""
     if precision == "bf16" or load_library() is None:
         return None
     bias = joined_bias(linears)

@@ -36,7 +36,7 @@ PART = 2048
 
 
 def column_factors_of_int8(weight: Float[Tensor, "O I"]) -> Float[Tensor, "I"] | None:
-    """What columns are divided by before they are rounded to int8; None where it would lose nothing to leave them."""
+    """What columns are divided by before they are rounded to int8; None if it would lose nothing to leave them."""
     columns = column_magnitudes(weight, 0.5)
     # Products within a factor of two of each other lose nothing in 8 bits.
     return None if bool((columns.log2().abs() <= 1).all()) else columns

@@ -1,4 +1,4 @@
-"""The cache: n-grams counted in the last tokens of the text itself, for each order one distribution.
+"""The cache: n-grams counted in the last tokens of the text, with one distribution per order.
 
 A token that followed earlier when the last k tokens were the same is likely again: names, phrases and formulae of a
 text come back in it. Kuhn and De Mori 1990 (cache of words), Jelinek et al. 1991 (of n-grams); Grave et al. 2017 look
@@ -100,5 +100,5 @@ def cache_log_probs(cached: Int[Tensor, "N C"], depth: Int[Tensor, "N C"], vocab
 
 
 def cache_features(counts: Int[Tensor, "*D K"]) -> Float[Tensor, "*D K"]:
-    """What the gate knows of the cache: the logarithm of one plus each order's count, (..., K)."""
+    """Gate features of the cache: log(1 + count) per order, (..., K)."""
     return counts.double().log1p()

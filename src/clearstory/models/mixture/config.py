@@ -1,4 +1,4 @@
-"""MixtureConfig: which models a mixture has, and how far its cache reaches."""
+"""MixtureConfig: the experts of a mixture and the size of its cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clearstory.models.config import CausalConfig, Config
 
 MAX_EXPERTS = 16
 MAX_CACHE = 2**14
-"""Each token is compared with every token of the cache."""
+"""Maximum size of the cache: each token is compared with every token of the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

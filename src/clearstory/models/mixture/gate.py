@@ -1,4 +1,4 @@
-"""The gate: from what is known of a context to the weight of each expert, fitted on held-out text.
+"""The gate: weights of the experts as a function of context features, fitted on held-out text.
 
 Mixture weights that depend on the context: Jelinek and Mercer 1980 (by the context's count); Mahoney 2005 and Jacobs et
 al. 1991 (by a small network). Here its input is how much of the context each table has seen.

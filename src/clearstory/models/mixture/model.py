@@ -33,7 +33,7 @@ from clearstory.models.mixture.windows import read_in_windows
 from clearstory.models.transformer.stack import Initialization
 
 DENSE_TOKENS = 64
-"""Positions whose distributions are mixed at a time: each takes a vector of the vocabulary for every component."""
+"""Number of positions mixed at the same time: each has a distribution over the vocabulary for every component."""
 
 
 class Mixture(nn.Module):
@@ -241,7 +241,7 @@ class Mixture(nn.Module):
 
 
 MAX_POSITION = 256
-"""Position in a text from which on the gate knows no more of it."""
+"""Upper bound of the position feature of the gate."""
 
 
 def position_feature(before: MixtureState, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T 1"]:

@@ -1,4 +1,5 @@
-"""Models with a context, read past it: in overlapping windows, each of which begins with the half of the one before.
+"""Models with a limited context on longer texts: overlapping windows, each starting with the second half of the
+previous one.
 
 A text of any length is then predicted as in an evaluation with strided windows: after the first window each token has
 at least half a context before it. Where windows begin depends on the position alone, so reading in pieces equals
@@ -16,7 +17,7 @@ from torch import Tensor
 from clearstory.models.base import IGNORE_INDEX, State, TokenBatch
 
 WINDOW_TOKENS = 2**12
-"""Tokens in the windows that are read side by side."""
+"""Number of tokens of the windows that are processed in parallel."""
 
 
 def read_in_windows(

@@ -1,1 +1,1 @@
-"""Kernels of our own in C, compiled for this processor: products with constant weights, and a whole decoding step."""
+"""C kernels, compiled for this processor: products with constant weights, and complete decoding steps."""

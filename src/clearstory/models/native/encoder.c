@@ -26,7 +26,7 @@ static void small_product(const float *a, int64_t a_stride, int64_t rows, const 
                           int64_t count, int64_t columns, const float *divisors, float *out, int64_t out_stride) {
     for (int64_t first = 0; first < columns; first += TILE_OUTS) {
         floats sums[TILE_ROWS][2];
-#define CALL(n) float_tile(a, a_stride, b + first, b_stride, count, n, sums)
+#define CALL(n) float_tile(a, a_stride, b + first, 0, b_stride, count, n, sums)
         FOR_ROWS(rows, CALL)
 #undef CALL
         for (int64_t r = 0; r < rows; r++)

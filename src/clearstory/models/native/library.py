@@ -1,4 +1,4 @@
-"""The compiled kernels: C sources beside this file, compiled once for each processor by the machine's C compiler.
+"""The compiled kernels: C sources in this folder, compiled once per processor with the machine's C compiler.
 
 The library lies in the cache folder, under a digest of the sources, the compiler and the processor's instructions, and
 one of its own bytes: a damaged file is not loaded but compiled again, and none that another user could have written.
@@ -40,7 +40,7 @@ FLAGS = (
 )  # fmt: skip
 
 OPTIONAL_FLAGS = (("-fopenmp", "-mprefer-vector-width=512"), ("-fopenmp",), ())
-"""Tried in this order: not every compiler has threads, or 512-bit vectors."""
+"""Compiler flags, tried in this order: not every compiler supports threads or 512-bit vectors."""
 
 MAX_SECONDS = 120
 
@@ -142,7 +142,7 @@ class CrossDecoderStruct(Structure):
 
 @dataclass(frozen=True)
 class Kernels:
-    """What `find_kernels` found.
+    """Result of `find_kernels`.
 
     Args:
         library: the compiled kernels; None without.
@@ -161,7 +161,7 @@ class Kernels:
 
 
 def load_library() -> ctypes.CDLL | None:
-    """The compiled kernels; None where they cannot be compiled or are turned off."""
+    """The compiled kernels; None if they cannot be compiled or are turned off."""
     return find_kernels(os.environ.get(VARIABLE, "")).library
 
 
@@ -272,7 +272,9 @@ def source_files() -> list[Path]:
 
 
 def instruction_sets() -> str:
-    """What the processor can execute, as the system tells it: names alone do not decide it (several EPYC share one)."""
+    """Instruction sets of the processor as reported by the system; the model name is not sufficient (several EPYC share
+    one).
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features")))

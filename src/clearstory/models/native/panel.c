@@ -22,24 +22,6 @@ typedef struct {
 
 static int64_t padded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-/* float_tile for weights in fp16. */
-ALWAYS void half_tile(const float *a, int64_t a_stride, const uint16_t *b, int64_t count, int n,
-                      floats sums[TILE_ROWS][2]) {
-    floats total[TILE_ROWS][2] = {0};
-    for (int64_t k = 0; k < count; k++) {
-        const floats first = load_half(b + k * PANEL), second = load_half(b + k * PANEL + FLOATS);
-#pragma GCC unroll 12
-        for (int r = 0; r < n; r++) {
-            floats number = all(a[r * a_stride + k]);
-            KEEP(number);
-            total[r][0] += number * first;
-            total[r][1] += number * second;
-        }
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < n; r++) sums[r][0] = total[r][0], sums[r][1] = total[r][1];
-}
-
 /* sums[r][c] += a[r] . b in integers, four products of bytes in each lane. */
 ALWAYS void byte_tile(const uint8_t *a, int64_t a_stride, const int8_t *b, int64_t quads, int n,
                       ints sums[TILE_ROWS][2]) {
@@ -76,10 +58,10 @@ static inline __attribute__((always_inline)) void tile(const PanelMatrix *m, Row
     const int64_t panel = out / PANEL, within = out % PANEL;
     if (m->type == PANELS_FP32) {
         const float *weights = (const float *)m->panels + panel * m->ins * PANEL + within;
-        float_tile(x.floats + row * x.stride, x.stride, weights, PANEL, m->ins, n, sums);
+        float_tile(x.floats + row * x.stride, x.stride, weights, 0, PANEL, m->ins, n, sums);
     } else if (m->type == PANELS_FP16) {
         const uint16_t *weights = (const uint16_t *)m->panels + panel * m->ins * PANEL + within;
-        half_tile(x.floats + row * x.stride, x.stride, weights, m->ins, n, sums);
+        float_tile(x.floats + row * x.stride, x.stride, weights, 1, PANEL, m->ins, n, sums);
     } else {
         ints whole[TILE_ROWS][2];
         const int64_t ins = padded(m->ins, QUAD);

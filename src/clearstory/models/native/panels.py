@@ -17,7 +17,7 @@ PANELS_FP32, PANELS_INT8, PANELS_FP16 = range(3)
 """Types of weights; panel.h."""
 
 PANEL, QUAD = 32, 4
-"""Outputs of a panel, and inputs that lie together in int8; panel.h."""
+"""Outputs per panel, and adjacent inputs in int8; panel.h."""
 
 PanelPrecision = Literal["fp32", "fp16", "int8"]
 
@@ -61,7 +61,7 @@ class PanelMatrix:
         return out
 
     def top(self, x: Float[Tensor, "N I"], count: int) -> tuple[Float[Tensor, "N K"], Int[Tensor, "N K"]]:
-        """Log-probabilities of the `count` likeliest outputs of each row in float64, likeliest first, and their ids."""
+        """Log-probabilities of the `count` most likely outputs of each row in float64, in descending order, and ids."""
         library = load_library()
         assert library is not None, "native kernels are asked for first"
         x, rows = x.contiguous(), len(x)

@@ -11,13 +11,16 @@
 #define TILE_ROWS 6
 #endif
 
-/* sums[r][c] = a[r] . b, for n rows of `count` numbers; the numbers of b for one k lie side by side. n is a constant
-   wherever this is inlined. */
-ALWAYS void float_tile(const float *a, int64_t a_stride, const float *b, int64_t b_stride, int64_t count, int n,
+/* sums[r][c] = a[r] . b, for n rows of `count` numbers; the numbers of b for one k, fp32 or fp16 (`half`), lie side by
+   side. n and half are constants wherever this is inlined. */
+ALWAYS void float_tile(const float *a, int64_t a_stride, const void *b, int half, int64_t b_stride, int64_t count, int n,
                        floats sums[TILE_ROWS][2]) {
     floats total[TILE_ROWS][2] = {0};
     for (int64_t k = 0; k < count; k++) {
-        floats first = load(b + k * b_stride), second = load(b + k * b_stride + FLOATS);
+        const float *wide = (const float *)b + k * b_stride;
+        const uint16_t *narrow = (const uint16_t *)b + k * b_stride;
+        floats first = half ? load_half(narrow) : load(wide);
+        floats second = half ? load_half(narrow + FLOATS) : load(wide + FLOATS);
         KEEP(first);
         KEEP(second);
 #pragma GCC unroll 12

@@ -1,1 +1,1 @@
-"""n-gram models: the next token predicted from counts of what followed the last few."""
+"""n-gram models: next-token probabilities from counts of n-grams."""

@@ -1,4 +1,4 @@
-"""NGramConfig: the settings in which n-gram models differ, and the sizes of their tables."""
+"""NGramConfig: settings of n-gram models and the sizes of their tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMOOTHING_NAMES = {
 
 MAX_ORDER = 32
 MAX_ROWS = 2**31 - 1
-"""n-grams of one order: row numbers take 32 bits while counting, and 64 with a token."""
+"""Maximum number of n-grams of one order: row numbers have 32 bits while counting, and 64 with a token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class NGramConfig(CausalConfig):
 
     @property
     def start_token_id(self) -> int | None:
-        """The token that every text starts after; None where the tokenizer names it."""
+        """The token that every text starts after; None if the tokenizer names it."""
         return self.bos_token_id
 
     @property

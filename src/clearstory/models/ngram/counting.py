@@ -37,14 +37,14 @@ SORT_MEMORY_MB = 256
 """Default of training.sort_memory."""
 
 TOKEN_BYTES = 32
-"""Memory that one token takes while a chunk is sorted."""
+"""Bytes of memory per token while a chunk is sorted."""
 
 BLOCK = 2**17
-"""Occurrences sorted at a time: their arrays stay in the processor's cache."""
+"""Number of occurrences sorted at a time: their arrays fit in the processor's cache."""
 
 
 def chunk_tokens(memory_mb: int) -> int:
-    """Tokens of a chunk that is sorted in so many megabytes."""
+    """Number of tokens of a chunk that can be sorted in this many megabytes."""
     return max(1024, memory_mb * 2**20 // TOKEN_BYTES)
 
 
@@ -78,7 +78,7 @@ def count_ngrams(
 
 @dataclass(frozen=True, eq=False)
 class Occurrences:
-    """Where the n-grams of one order occur in one chunk, by rising row.
+    """Occurrences of the n-grams of one order in one chunk, sorted by row.
 
     Args:
         rows: (K,) row of each distinct n-gram in the table of its order.

@@ -20,7 +20,7 @@ from clearstory.models.ngram.sorted_runs import CountTable, Int64s, Ints, releas
 Logs = npt.NDArray[np.floating[Any]]
 
 BLOCK_ROWS = 2**16
-"""n-grams smoothed at a time: their arrays stay in the processor's cache."""
+"""Number of n-grams smoothed at a time: their arrays fit in the processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)

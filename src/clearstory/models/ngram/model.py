@@ -1,4 +1,4 @@
-"""NGram: predicts the next token from the longest counted n-gram that the last tokens match.
+"""NGram: an n-gram language model with backoff.
 
 The module over `NGramTables`, which looks n-grams up.
 """
@@ -251,11 +251,11 @@ def take_rows(values: Float[Tensor, "R"], rows: Int[Tensor, "*D"], missing: floa
 
 
 def to_numpy(tensor: Tensor) -> Any:
-    """A tensor as an array; it shares the memory of one on the processor."""
+    """A tensor as an array, which shares the memory of a CPU tensor."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).numpy()
 
 
 def version_of(tensor: Tensor) -> tuple[int, int]:
-    """The address of a tensor and how often it was written."""
+    """The address of a tensor and its version counter."""
     return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version

@@ -28,7 +28,7 @@ FALLBACK = (0.5, 1.0, 1.5)
 """Discounts where the counts of counts are too few to estimate them; KenLM's fallback values."""
 
 GOOD_TURING = 5
-"""Katz 1987: counts above this are not discounted."""
+"""Counts above this are not discounted (Katz 1987)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ Smoother = Callable[[ContextCounts, Floats], Smoothed]
 
 
 def counts_of_counts(counts: Ints) -> Int64s:
-    """How many n-grams have each count from 0 to GOOD_TURING + 1, and how many a larger one."""
+    """Number of n-grams with each count from 0 to GOOD_TURING + 1, and with a larger one."""
     most = GOOD_TURING + 2
     found = np.zeros(most + 1, np.int64)
     for start in range(0, len(counts), 2**17):
@@ -175,7 +175,7 @@ def good_turing(n: Int64s, order: int) -> tuple[Floats, str | None]:
 
 
 def without_discounts(smooth: Smoother, order: int, counts: Ints, adjusted: Ints) -> tuple[Smoother, str | None]:
-    """A method that is the same whatever the counts of counts."""
+    """A method that does not depend on the counts of counts."""
     return smooth, None
 
 

@@ -72,7 +72,7 @@ def write_memmap(file: Path, values: Any) -> Any:
 
 
 def remapped(values: Any) -> Any:
-    """A memory map made anew: what was read of the old one leaves memory with it. Other arrays as they are."""
+    """A memory map opened again, which frees the pages that were read. Other arrays are returned unchanged."""
     if not isinstance(values, np.memmap) or values.filename is None:
         return values
     mode: Any = values.mode

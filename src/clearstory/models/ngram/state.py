@@ -1,4 +1,4 @@
-"""NGramState: the last tokens of each sequence, which is all that an n-gram model needs."""
+"""NGramState: the last tokens of each sequence."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class LastIds:
-    """What an n-gram model keeps of the sequences it has read: their last order − 1 ids, (B, C); −1 where shorter."""
+    """State of an n-gram model: the last order − 1 ids of each sequence, (B, C); −1 where it is shorter."""
 
     ids: Int64s
 

@@ -1,4 +1,4 @@
-"""Recurrent layers, over whole sequences by PyTorch's kernels and one time step with its gates; and their state.
+"""Recurrent layers, over whole sequences with PyTorch's kernels and for one time step with its gates; and their state.
 
 Which way is fastest was measured (one thread of an AVX-512 CPU with bf16, an LSTM of 512 units):
 

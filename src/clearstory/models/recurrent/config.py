@@ -1,4 +1,4 @@
-"""RecurrentConfig: the settings of recurrent models, their parameter count, and configs of a wanted size."""
+"""RecurrentConfig: settings of recurrent models, their parameter count, and configs of a given size."""
 
 from __future__ import annotations
 

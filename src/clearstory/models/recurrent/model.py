@@ -18,7 +18,7 @@ from clearstory.models.recurrent.config import RecurrentConfig
 
 
 class Recurrent(nn.Module):
-    """A recurrent language model: a state of constant size, updated by each token, predicts the next.
+    """A recurrent language model: the next token is predicted from a state of constant size, which each token updates.
 
     >>> model = Recurrent(RecurrentConfig(vocab=67, width=8, hidden_size=16, layers=2))
     >>> hidden, state = model.forward(TokenBatch.from_sequences([[1, 2, 3]]), model.init_state())

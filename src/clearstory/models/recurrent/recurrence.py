@@ -32,7 +32,7 @@ class SourceTerms(NamedTuple):
         gates: the products of h_j with the cell's weights from the context.
         query: W_a.
         energy: v_a.
-        padding: True where the source has ended; None where no source is padded.
+        padding: True where the source has ended; None if no source is padded.
     """
 
     keys: Float[Tensor, "B S A"]

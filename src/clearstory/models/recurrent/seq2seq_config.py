@@ -62,7 +62,7 @@ class RecurrentSeq2SeqConfig:
 
     @property
     def start_token_id(self) -> int | None:
-        """The token that generation starts after; None where the tokenizer names it."""
+        """The token that generation starts after; None if the tokenizer names it."""
         return self.decoder_start_token_id
 
     @property

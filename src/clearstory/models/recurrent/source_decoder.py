@@ -1,4 +1,4 @@
-"""The decoder of a recurrent encoder-decoder: over whole targets for training, and token by token."""
+"""The decoder of a recurrent encoder-decoder, over whole targets (training) and token by token (generation)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DecoderSource(NamedTuple):
     lengths: Int[Tensor, "B"]
 
     def padding(self) -> Bool[Tensor, "B S"] | None:
-        """True where a source has ended; None where none is padded."""
+        """True where a source has ended; None if none is padded."""
         count = self.values.shape[1]
         if bool((self.lengths == count).all()):
             return None

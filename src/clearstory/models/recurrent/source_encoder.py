@@ -1,4 +1,6 @@
-"""The encoder of a recurrent encoder-decoder: one direction or two, and the states it hands to the decoder."""
+"""The encoder of a recurrent encoder-decoder, unidirectional or bidirectional, and the initial states of the
+decoder.
+"""
 
 from __future__ import annotations
 

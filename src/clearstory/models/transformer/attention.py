@@ -1,4 +1,4 @@
-"""Multi-head attention: over a whole batch, over KV caches, and over a source (cross-attention).
+"""Multi-head attention over a whole batch, over KV caches, and over a source (cross-attention).
 
 softmax(Q Kᵀ / √d + mask) V, many heads in parallel. Vaswani et al. 2017, eq. 1.
 """

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MAX_GROWTH = 1024
-"""Most tokens that a slot grows by. Below, capacities double; above, empty slots of many sequences would fill a GPU."""
+"""Maximum number of tokens by which a slot grows. Smaller capacities double; doubling larger ones for many sequences
+would fill a GPU.
+"""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from clearstory.models.transformer.encoder_decoder import EncoderDecoder
 from clearstory.models.transformer.stack import Stack
 
 MIN_CAPACITY = 256
-"""Tokens of a slot at first: attending to hidden ones takes less time than recording a graph for each smaller size."""
+"""Initial number of tokens of a slot: attending to masked ones takes less time than recording a graph for each smaller
+size.
+"""
 
 ID, POSITION, SOURCE_LENGTH, RECENT = range(4)
 """Columns of a step's input, a row for each slot; from RECENT on, the last ids, where hashed n-grams are looked up."""
@@ -57,7 +59,7 @@ class BatchedSequence:
 
 
 class BatchedDecoder:
-    """The sequences that a model decodes at once.
+    """The sequences that a model decodes in one batch.
 
     Args:
         model: a decoder or encoder-decoder; see `can_batch`.

@@ -1,4 +1,6 @@
-"""Branched sequences: sequences that share beginnings as a tree of tokens, each token computed once, none padded."""
+"""Branched sequences: sequences with common prefixes as a tree of tokens; each token is computed once, without
+padding.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from clearstory.models.transformer.config import TransformerConfig
 
 @dataclass(frozen=True)
 class TokenTree:
-    """Sequences as a tree of tokens: what several begin with is in it once.
+    """Sequences as a tree of tokens, in which common prefixes occur once.
 
     Args:
         ids: token of each node, (n,); parents come before their children.
@@ -61,7 +63,7 @@ class TokenTree:
 
     def attention_bias(self, prefix: int, window: int | None) -> Float[Tensor, "n m"] | None:
         """Bias of attention scores over `prefix` tokens and the nodes, m = prefix + n: 0 for a node itself and those
-        before it in its sequences, within the window, else −inf. None where each node sees all before it.
+        before it in its sequences, within the window, else −inf. None if each node sees all before it.
         """
         size, depths = len(self.ids), np.array(self.depths())
         chain = len(self.paths) == 1

@@ -1,4 +1,4 @@
-"""KV cache: the keys and values that a Transformer has computed, one growing buffer for each sequence.
+"""KV cache: the keys and values of past tokens, one growing buffer per sequence.
 
 A sequence's buffer is only ever written past its end. A `RowCache` is a buffer and a length, so an old one stays valid
 while a newer one grows in the same buffer; whoever continues an old one copies first. States are therefore values, and

@@ -5,8 +5,8 @@ Attention of one token of each sequence is a TorchScript function, which has no 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Optional, Protocol
 
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clearstory.models.matmul.kernels import scripted
-from clearstory.models.transformer.attention import attend_sequence, causal_mask
+from clearstory.models.transformer.attention import causal_mask
 from clearstory.models.transformer.cache import RowCache
 from clearstory.models.transformer.config import TransformerConfig
 
 
 class Attend(Protocol):
-    """Attention of one forward pass: what it does depends on the caches, not on the layer."""
+    """Attention of one forward pass; its computation depends on the caches, not on the layer."""
 
     def __call__(self, layer: int, heads: Float[Tensor, "N Q D"], /) -> Float[Tensor, "N W"]:
         """Head outputs of all rows side by side, (N, heads · D), from queries, keys and values, (N, Q, D); keys and
@@ -33,7 +33,7 @@ def choose_attention(config: TransformerConfig, rows: Sequence[RowCache], new: S
     """Attention over caches that were just extended by `new` of `count` tokens."""
     if count == 1 and min(new, default=0) == 1:
         return SingleTokens(config, rows)
-    if all(row.length == row.kept == count for row in rows) and min(new, default=0) == count:
+    if count <= BLOCK_TOKENS and all(row.length == row.kept == count for row in rows) and min(new, default=0) == count:
         return WholeSequences(config, len(rows), rows)
     return MixedSequences(config, rows, new, count)
 
@@ -137,26 +137,84 @@ class WholeSequences:
         return out.transpose(1, 2).reshape(len(heads), -1)
 
 
+BLOCK_TOKENS = 32
+"""Number of positions whose attention over the preceding tokens is one product; see `MixedSequences`."""
+
+
+@dataclass(frozen=True)
+class QueryBlock:
+    """New tokens of one sequence that attend at once.
+
+    Args:
+        row: index of the sequence.
+        queries: which of its new tokens.
+        keys: which tokens of its cache they attend to at most.
+        mask: 0 for tokens that a query attends to, else −inf, (heads of one key · n, m); None where each attends to all
+            before it.
+    """
+
+    row: int
+    queries: slice
+    keys: slice
+    mask: Float[Tensor, "Q m"] | None
+
+
 class MixedSequences:
-    """Sequences of any lengths, one at a time over their caches, so that none depends on another's length."""
+    """Sequences of any lengths, one at a time over their caches, in blocks that begin at multiples of BLOCK_TOKENS.
+
+    So the numbers of a token depend on its position and the tokens before it alone: not on other sequences, and not on
+    how many tokens of its own are read at once. Heads that share a key are query positions of one product.
+    """
 
     def __init__(self, config: TransformerConfig, rows: Sequence[RowCache], new: Sequence[int], count: int) -> None:
         self.config, self.rows, self.new, self.count = config, rows, new, count
-        # `attend_sequence` divides by √d.
-        self.scale = score_scale(config) * math.sqrt(config.head_dim)
+        self.scale = score_scale(config)
+        windows = {config.window(layer) for layer in range(config.layers)}
+        self.blocks = {window: list(self.query_blocks(window)) for window in windows}
+
+    def query_blocks(self, window: int | None) -> Iterator[QueryBlock]:
+        """The blocks of all new tokens for layers with this window."""
+        shared = self.config.heads // self.config.kv_heads
+        for index, (row, new) in enumerate(zip(self.rows, self.new, strict=True)):
+            dropped, first = row.length - row.kept, row.length - new
+            while first < row.length:
+                end = min(row.length, first - first % BLOCK_TOKENS + BLOCK_TOKENS)
+                begin = 0 if window is None else max(0, first - window + 1)
+                mask = None
+                if first > begin or (window is not None and end > window):
+                    visible = causal_mask(end - first, end - begin, window, torch.device("cpu"))
+                    mask = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf).repeat(shared, 1)
+                queries = slice(first - row.length + new, end - row.length + new)
+                yield QueryBlock(index, queries, slice(begin - dropped, end - dropped), mask)
+                first = end
 
     def __call__(self, layer: int, heads: Float[Tensor, "N Q D"], /) -> Float[Tensor, "N W"]:
         """Head outputs; 0 for padding."""
         c = self.config
         batch = heads.view(len(self.rows), self.count, *heads.shape[1:]).transpose(1, 2)
         out = heads.new_zeros(len(self.rows), self.count, c.heads, c.head_dim)
-        for i, (row, new) in enumerate(zip(self.rows, self.new, strict=True)):
-            if not new:
-                continue
-            cached = row.buffer.data[layer, :, :, : row.kept]
-            cached[:, :, row.kept - new :] = batch[i, c.heads :, :new].reshape(2, c.kv_heads, new, c.head_dim)
-            q = batch[i, : c.heads, :new] * self.scale
-            out[i, :new] = attend_sequence(q, cached[0], cached[1], c.window(layer)).transpose(0, 1)
+        for row, new, own in zip(self.rows, self.new, batch, strict=True):
+            slots = row.buffer.data[layer, :, :, row.kept - new : row.kept]
+            slots.copy_(own[c.heads :, :new].unflatten(0, (2, c.kv_heads)))
+        for block in self.blocks[c.window(layer)]:
+            keys, values = self.rows[block.row].buffer.data[layer, :, None, :, block.keys]
+            q = batch[block.row, : c.heads, block.queries].unflatten(0, (c.kv_heads, -1))
+            shared = q.shape[1] if block.mask is not None else 1
+            if shared == 1:
+                found = F.scaled_dot_product_attention(
+                    q.flatten(0, 1)[None],
+                    keys,
+                    values,
+                    attn_mask=block.mask,
+                    is_causal=block.mask is None,
+                    scale=self.scale,
+                    enable_gqa=c.heads != c.kv_heads,
+                )
+            else:
+                found = F.scaled_dot_product_attention(
+                    q.flatten(1, 2)[None], keys, values, attn_mask=block.mask, scale=self.scale
+                ).unflatten(2, (shared, -1)).flatten(1, 2)  # fmt: skip
+            out[block.row, block.queries] = found[0].transpose(0, 1)
         return out.view(len(heads), -1)
 
 

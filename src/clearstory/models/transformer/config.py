@@ -1,4 +1,4 @@
-"""TransformerConfig: the settings in which Transformers differ, checked."""
+"""TransformerConfig: settings of Transformers."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class TransformerConfig:
 
     @property
     def start_token_id(self) -> int | None:
-        """The token that generation starts after; None where the tokenizer names it."""
+        """The token that generation starts after; None if the tokenizer names it."""
         return self.decoder_start_token_id
 
     def is_local(self, layer: int) -> bool:
@@ -245,7 +245,7 @@ class TransformerConfig:
 
 
 MAX_TABLE_NUMBERS = 2**31
-"""Numbers in all tables of hashed n-grams: 8 GB in fp32."""
+"""Maximum number of elements in all tables of hashed n-grams: 8 GB in fp32."""
 
 ARCHITECTURE_FIELDS: dict[str, tuple[Architecture, ...]] = {
     "decoder_layers": ("encoder-decoder",),

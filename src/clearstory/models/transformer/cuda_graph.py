@@ -1,4 +1,4 @@
-"""CUDA graphs: computations whose kernels are recorded once and then launched by one call.
+"""CUDA graphs: computations whose kernels are recorded once and then launched with one call.
 
 Decoding one token launches a few hundred kernels of some microseconds each, and Python takes longer to launch a kernel
 than the GPU to run it.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 CALLS_BEFORE_RECORDING = 2
-"""Calls of a computation before it is recorded, which takes as long as a few calls."""
+"""Number of calls of a computation before it is recorded, since recording takes as long as a few calls."""
 
 ONE_AT_A_TIME = threading.Lock()
 """A process records one graph at a time."""

@@ -24,7 +24,7 @@ from clearstory.models.transformer.stack import TRANSFORMER_CAPABILITIES, Initia
 
 
 class Transformer(Stack):
-    """A causal decoder: after each token, a distribution over the next.
+    """A causal decoder (GPT, Llama): logits of the next token after each token.
 
     >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
     >>> model = Transformer(NANOGPT_CHAR)

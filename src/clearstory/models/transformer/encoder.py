@@ -1,4 +1,6 @@
-"""Encoder: each token attends to all others; heads for masked tokens and next sentences. Devlin et al. 2019."""
+"""Encoder: bidirectional Transformer with heads for masked language modelling and next-sentence prediction. Devlin et
+al. 2019.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from clearstory.models.transformer.stack import TRANSFORMER_CAPABILITIES, Initia
 
 
 class Encoder(Stack):
-    """A bidirectional stack (BERT) with the heads that its config names.
+    """A bidirectional stack (BERT) with the heads in its config.
 
     Pre-training heads predict masked tokens (MLM) and whether one sentence follows another (NSP). Heads for labels are
     in models/heads.py.

@@ -1,4 +1,4 @@
-"""EncoderDecoderForInference: an encoder-decoder whose stacks are each one call of the compiled kernels.
+"""EncoderDecoderForInference: an encoder-decoder in which each stack is one call of the compiled kernels.
 
 Sources lie behind each other without padding. A step of decoding computes one new token of each sequence, whatever
 their lengths. Made for many texts at once, never saved.

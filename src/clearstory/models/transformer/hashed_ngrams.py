@@ -1,4 +1,4 @@
-"""Hashed n-grams: learned tables of predictions beside a network, looked up by hashing the last few tokens.
+"""Hashed n-grams: learned tables, indexed by hashes of the last tokens, whose predictions are added to a network's.
 
 For each order n, the last n tokens are hashed to one row r_n of a table. At small vocabularies a row is a vector of
 logits; at large ones (`dim`) a short vector, which a matrix P turns into hidden states. With weights w_n that the

@@ -1,4 +1,4 @@
-"""DecoderForInference: a decoder-only Transformer with joined constant weights and few operations a layer.
+"""DecoderForInference: a decoder-only Transformer with joined constant weights and few operations per layer.
 
 Decoding one token is reading all weights once; what remains is the fixed cost of each operation (1 to 2 µs). So query,
 key and value are one product, gate and up another; a rotation is one complex product; keys and values are cached by one

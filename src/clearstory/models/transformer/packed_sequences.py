@@ -1,4 +1,4 @@
-"""Packed sequences: the tokens of a padded batch in one row, so that no layer computes padding.
+"""Packed sequences: the tokens of a batch concatenated without padding.
 
 Linear layers, norms and activations treat each token alone; only attention has to know where a sequence ends. A batch
 of sentences of mixed lengths is a third padding, and a mask keeps the attention kernel off its fast path.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class PackedSequences:
-    """Where the tokens of a padded batch are in one row: sequences of equal length are beside each other.
+    """Positions of the tokens of a padded batch in the concatenation; sequences of equal length are adjacent.
 
     >>> packed = PackedSequences(torch.tensor([2, 1]), 2)
     >>> row = packed.pack(torch.tensor([[[1.0], [2.0]], [[3.0], [0.0]]]))

@@ -1,4 +1,4 @@
-"""Parameter counts of Transformer configs, computed without building them, and configs of a wanted size."""
+"""Parameter counts of Transformer configs, computed without building models, and configs of a given size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clearstory.models.transformer.config import TransformerConfig
 from clearstory.models.transformer.presets import CLEAR
 
 DEFAULT_PARAMETERS = 3_000_000
-"""Size of `clear` where neither a size nor a time budget is given."""
+"""Default size of `clear` without a size or a time budget."""
 
 
 def parameter_count(config: TransformerConfig) -> int:
@@ -51,7 +51,7 @@ def parameter_count(config: TransformerConfig) -> int:
 
 
 def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
-    """The config of `clear` with about `target` parameters. Raises BadSetting where the embeddings alone have more."""
+    """The config of `clear` with about `target` parameters. Raises BadSetting if the embeddings alone have more."""
     found = min(
         iter_clear_configs(vocab, context), key=lambda candidate: abs(math.log(parameter_count(candidate) / target))
     )

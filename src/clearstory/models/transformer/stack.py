@@ -1,4 +1,4 @@
-"""Stack: embeddings of positions, blocks and the final norm, from which every Transformer architecture is built.
+"""Stack: position embeddings, blocks and final norm, the common part of all Transformer architectures.
 
 Vaswani et al. 2017, figure 1: its left half is one stack, its right half another.
 """
@@ -269,7 +269,7 @@ def padding_mask(lengths: Int[Tensor, "B"], count: int, dtype: torch.dtype) -> F
 
 
 def cross_sources(rows: Sequence[RowCache]) -> list[list[tuple[Tensor, Tensor]]] | None:
-    """Layer by layer, every sequence's cross-attention keys and values; None where there is no source."""
+    """Layer by layer, every sequence's cross-attention keys and values; None if there is no source."""
     if not rows or rows[0].source is None:
         return None
     every = [row.source.unbind() for row in rows if row.source is not None]

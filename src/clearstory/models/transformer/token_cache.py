@@ -1,4 +1,4 @@
-"""TokenCache: keys and values of each token in memory of its own step, found by their addresses.
+"""TokenCache: keys and values of each token in the memory of its decoding step, accessed by their addresses.
 
 Nothing is copied or moved when sequences part, join or leave: a sequence is a row of addresses, and a token that
 several continue is in all their rows. So a step of beam search costs the new tokens only.
@@ -21,7 +21,7 @@ TokenChain = tuple[Tensor, int, Any] | None
 
 @dataclass(frozen=True)
 class EncodedSources:
-    """Keys and values of several sources, the tokens of each behind each other.
+    """Keys and values of several sources, concatenated.
 
     Args:
         tokens: of all sources, (N, layers, 2, kv_heads, head_dim).
