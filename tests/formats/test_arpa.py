@@ -126,7 +126,7 @@ def test_a_model_without_sentence_tokens_is_written_with_both(tmp_path: Path) ->
         ("-0.3\ta b", "nan\ta b", "line 17: 'nan' is not a finite number"),
         ("-0.3\ta b", "inf\ta b", "line 17: 'inf' is not a finite number"),
         ("-0.4\ta\t-0.5", "-0.4\ta\t-inf", "line 12: '-inf' is not a finite number"),
-        ("-0.05\t<s> a b", "-0.05\t<s> a b\t-0.1", "line 22: a 3-gram has a backoff weight, and there are no 4-grams"),
+        ("-0.05\t<s> a b", "-0.05\t<s> a b\t-0.1", "line 22: a 3-gram has a backoff weight, but there are no 4-grams"),
         ("-0.6\t</s>", "-0.6\tc", "line 13: the 1-grams have no </s>"),
         ("-99\t<s>", "-99\tc", "line 13: the 1-grams have no <s>"),
         ("\\end\\\n", "\\end\\\n\nmore", r"line 26: the file continues after .end., with 'more'"),
@@ -262,7 +262,7 @@ def test_a_folder_of_an_older_word_tokenizer_is_converted_with_a_note(tmp_path: 
     model: Any = build(NGramConfig(vocab=tokenizer.vocab, order=2, bos_token_id=1))
     assert list(model.fit(encode_text(tokenizer, ["a <s> b\n<UNK> a b\nb\u00a0a\n" * 3])))
     found = convert(save_model(tmp_path / "old", model, tokenizer, ModelCard()), tmp_path / "x.arpa")
-    assert "other than ASCII" in (found.note or "")
+    assert "non-ASCII white space" in (found.note or "")
     assert "2 words are reserved in ARPA" in (found.note or "")
     ours, theirs = (evaluate(place, texts=["a b\n\nb a"]).score for place in (tmp_path / "old", tmp_path / "x.arpa"))
     assert theirs.nats == pytest.approx(ours.nats, rel=1e-6)

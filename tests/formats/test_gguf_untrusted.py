@@ -105,7 +105,7 @@ def test_an_inconsistent_header_gives_one_sentence_and_allocates_nothing(name: s
 @pytest.mark.parametrize(
     ("raw", "sentence"),
     [
-        (packed({}, {}, b"", magic=b"GGML"), "starts with b'GGML', and a GGUF file with b'GGUF'"),
+        (packed({}, {}, b"", magic=b"GGML"), "starts with b'GGML', but a GGUF file starts with b'GGUF'"),
         (b"<html>" * 9, "it is another kind of file"),
         (packed({}, {}, b"", version=1), "has GGUF version 1; supported: 2, 3"),
         (packed({}, {}, b"", version=3 << 24), "it may be big-endian"),

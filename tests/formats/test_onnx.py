@@ -328,7 +328,7 @@ def test_models_that_cannot_be_exported_are_rejected_before_writing(tmp_path: Pa
         convert(folder, tmp_path / "out", "onnx")
     for out, to, more, sentence in (
         ("model.onnx", "onnx", {}, "ONNX is written as a folder"),
-        ("model.onnx", None, {}, "name a folder, and pass --to onnx"),
+        ("model.onnx", None, {}, "give a folder, and pass --to onnx"),
         ("model.gguf", "onnx", {}, "is the name of a GGUF file, and --to is onnx, a folder"),
         ("out", "onnx", {"dtype": "f16"}, "--dtype is f16, and onnx supports f32"),
         ("out", "onnx", {"check": True}, "--check compares with transformers, which cannot open ONNX"),

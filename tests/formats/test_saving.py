@@ -64,7 +64,7 @@ def test_paths_without_a_model_give_different_messages(tmp_path: Path) -> None:
         tmp_path / "modle": r"there is no folder .*modle; did you mean 'model'\?",
         tmp_path / "no" / "where": r"does not exist either",
         folder / "config.json": r"is a file of a model folder; open the folder",
-        tmp_path / "empty": "holds no config.json",
+        tmp_path / "empty": "has no config.json",
     }
     for path, sentence in sentences.items():
         with pytest.raises(BadInput, match=sentence):

@@ -110,7 +110,7 @@ def test_layers_are_frozen_from_the_bottom_and_listed_by_depth() -> None:
 def test_models_without_one_stack_of_hidden_states_get_no_head(name: str) -> None:
     small = {**SMALL, "decoder_start_token_id": 0}
     model = build(replace(T5_SMALL, **small)) if name == "t5" else MODELS[name]()
-    with pytest.raises(CannotDo, match="gets no classification head"):
+    with pytest.raises(CannotDo, match="cannot have a classification head"):
         SequenceClassifier(model, LABELS)
 
 

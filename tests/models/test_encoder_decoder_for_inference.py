@@ -123,9 +123,9 @@ def test_what_has_no_such_form(monkeypatch: pytest.MonkeyPatch, compiled_kernels
     model = random_model(VARIANTS["t5"])
     form: Any = inference_model(model, "fp32")
     for given in (None, TokenBatch.from_sequences(SOURCES[:1])):
-        with pytest.raises(CannotDo, match="was given"):
+        with pytest.raises(CannotDo, match="but got"):
             form.init_state(2, source=given)
-    with pytest.raises(CannotDo, match="was given none"):
+    with pytest.raises(CannotDo, match="but got none"):
         form.forward(TokenBatch.from_sequences([[0]]))
     state = form.init_state(1, source=TokenBatch.from_sequences([[3]]))
     with pytest.raises(ContextOverflow):

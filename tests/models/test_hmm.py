@@ -340,8 +340,8 @@ def test_scaling_reaches_the_target_size(target: int, blocks: int) -> None:
         ({"states": 0}, "model.states is 0; it must lie between 1 and 16,384"),
         ({"blocks": 5, "learn": "gradient"}, "model.states is 12 and model.blocks 5; blocks must divide"),
         ({"blocks": 4}, "blocks need gradient descent"),
-        ({"order": 3}, "trigrams are of tags"),
-        ({"order": 4}, "model.order is 4; it is 2 for bigrams"),
+        ({"order": 3}, "trigrams need tags"),
+        ({"order": 4}, "model.order is 4; it must be 2 for bigrams"),
         ({"tags": ("NOUN",)}, "they are determined from a tagged text"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_layout_is_never_saved_and_its_model_unchanged(wiring: str, name: Any)
     model = made(wiring)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     view: Any = inference_model(model, name)
-    with pytest.raises(CannotDo, match="save the model"):
+    with pytest.raises(CannotDo, match="save the original model"):
         view.state_dict()
     list(generate(view, [1, 2], Sampling(max_tokens=5, seed=1)))
     assert model.state_dict().keys() == before.keys()

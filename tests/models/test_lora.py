@@ -156,16 +156,16 @@ def test_encoders_and_encoder_decoders_are_adapted_too(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "error", "says"),
     [
-        ("gpt2", {"targets": ("querry",)}, UnknownName, "targets names 'querry'.*did you mean 'query'"),
+        ("gpt2", {"targets": ("querry",)}, UnknownName, "targets has 'querry'.*did you mean 'query'"),
         ("gpt2", {"targets": ()}, BadSetting, "targets is empty"),
-        ("gpt2", {"rank": 0}, BadSetting, "rank of at least 1"),
+        ("gpt2", {"rank": 0}, BadSetting, "it must be at least 1"),
         ("gpt2", {"rank": -1}, BadSetting, "rank is -1"),
         ("gpt2", {"alpha": 0.0}, BadSetting, "alpha is 0"),
         ("gpt2", {"dropout": 1.0}, BadSetting, "dropout is 1"),
-        ("lstm", {}, UnknownName, "names 'query'.*known: input, recurrent"),
+        ("lstm", {}, UnknownName, "targets has 'query'.*known: input, recurrent"),
         ("ngram", {}, CannotDo, r"\(ngram\) has no linear layers"),
         ("hmm", {}, CannotDo, r"\(hmm\) has no linear layers"),
-        ("placeless", {"targets": ("unembedding",)}, UnknownName, "names 'unembedding'"),
+        ("placeless", {"targets": ("unembedding",)}, UnknownName, "targets has 'unembedding'"),
     ],
 )
 def test_models_that_cannot_be_adapted_are_refused(name: str, settings: dict[str, Any], error: Any, says: str) -> None:

@@ -266,8 +266,8 @@ def test_a_trained_mixture_opens_generates_and_is_inspected(tmp_path: Path) -> N
     [
         ({"experts": ["clear"]}, "each expert has one config"),
         ({"vocab": 24}, "all experts share one tokenizer"),
-        ({"configs": [{"family": "Mixture", "model": {"vocab": VOCAB}}] * 2}, "no mixture"),
-        ({"configs": ["x", "y"]}, "no mixture"),
+        ({"configs": [{"family": "Mixture", "model": {"vocab": VOCAB}}] * 2}, "not a mixture"),
+        ({"configs": ["x", "y"]}, "not a mixture"),
         ({"configs": [{"family": "Transformer", "model": {"layers": 2**60}}] * 2}, "layers"),
         ({"cache": 2**40}, "model.cache"),
     ],
@@ -286,7 +286,7 @@ def test_experts_are_presets_that_predict_the_next_token() -> None:
     config = ModelChoice(name="mix", overrides={"experts": ("lstm+ngram",)}).config(vocab=50, parameters=20_000)
     assert [each.family for each in config.configs] == ["lstm", "ngram"]
     assert starting_after(config, 3).configs[1].bos_token_id == 3
-    wrong = {"bert-tiny,ngram": "encoder", "hmm,ngram": "rounds", "mix,ngram": "mixture", "ngram,ngram": "twice"}
+    wrong = {"bert-tiny,ngram": "encoder", "hmm,ngram": "fitted by EM", "mix,ngram": "mixture", "ngram,ngram": "twice"}
     for names, said in wrong.items():
         with pytest.raises(BadSetting, match=said):
             ModelChoice(name="mix", overrides={"experts": (names,)}).config(vocab=50)

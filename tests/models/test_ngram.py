@@ -355,7 +355,7 @@ def test_a_run_is_trained_and_resumed_like_any_other(tmp_path: Any, monkeypatch:
         ({"vocab": 0}, "between 1"),
         ({"prune": (1,)}, "begin with 0"),
         ({"prune": (0, 2, 1)}, "non-decreasing counts"),
-        ({"order": 2, "prune": (0, 1, 1)}, "up to 2 counts"),
+        ({"order": 2, "prune": (0, 1, 1)}, "up to 2 non-decreasing counts"),
         ({"bos_token_id": 23}, "one of the 23 tokens"),
         ({"sizes": (3,) * 5}, "from 2 to 5"),
     ],
@@ -369,7 +369,7 @@ def test_texts_that_cannot_be_counted_are_refused() -> None:
     with pytest.raises(VocabularyMismatch, match=r"token id 40, but the model's vocabulary is 23"):
         learnt([[1, 40]], order=2)
     with pytest.raises(
-        BadSetting, match=r"model.order is 5, and no more than 3 tokens .* set model.order to 3 or less"
+        BadSetting, match=r"model.order is 5, but the longest sequence in this text has 3 tokens; set model.order to 3 or less"
     ):
         learnt([[1, 2, 3], [4, 5]], order=5)
     with pytest.raises(BadSetting, match=r"no more than 4 tokens"):

@@ -198,7 +198,7 @@ def test_invalid_requests_are_refused(run: Path, tmp_path: Path) -> None:
     folder = save_model(
         tmp_path / "plain", MODELS["lstm"](), train_tokenizer("characters", ["abcdefghijklmnop"]), ModelCard()
     )
-    with pytest.raises(CannotDo, match=r"this model \(lstm\) has no tags; train one"):
+    with pytest.raises(CannotDo, match=r"this model \(lstm\) has no tags; train a tagger"):
         tag(folder, "a")
     assert main(["tag", str(folder), "a"]) == 1
 

@@ -139,7 +139,7 @@ def test_an_encoder_decoder_without_a_source_is_refused() -> None:
     model = build(WRITERS["t5"], seed=1)
     with pytest.raises(CannotDo, match="source"):
         model.init_state(1)
-    with pytest.raises(CannotDo, match="was given 2"):
+    with pytest.raises(CannotDo, match="but got 2"):
         model.init_state(1, source=SOURCE)
     with pytest.raises(CannotDo, match="source"):
         model.forward(WRITTEN)
