@@ -18,9 +18,9 @@ TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 def with_chat_template(tokenizer: Tokenizer, choice: str) -> tuple[Tokenizer, str]:
     """The tokenizer with a chat template, whose end-of-turn token becomes its end token; and a note.
 
-    `choice`: chatml, or a file. ChatML's markers are tokens where the vocabulary has them as special tokens; else
-    <|im_start|> is plain text, and the token that ends texts ends turns: no token is added, since the model has no
-    vector for it. Raises BadInput for a file that is no template, and for a template that ends turns by no token.
+    `choice`: chatml, or a file. ChatML's markers are special tokens if the vocabulary has them; otherwise
+    <|im_start|> is plain text, and the end-of-text token ends turns: no token is added, since the model has no
+    embedding for it. Raises BadInput for an invalid template, and for a template that does not end turns with a token.
     """
     if choice == CHATML:
         source, note = chatml(tokenizer)

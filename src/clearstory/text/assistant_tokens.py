@@ -1,7 +1,7 @@
 """Assistant tokens: the tokens of a conversation that the assistant generates, on which a chat model is trained.
 
-A turn is found by rendering the messages before it, with the header that asks for it, and the messages with it: what
-the second text has beyond the first is the assistant's. A template may mark that itself with {% generation %}.
+A turn is found by rendering the messages before it, with the header of the answer, and the messages up to its end: the
+assistant's text is the difference. A template can also mark it with {% generation %}.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def turn_span(current: RenderedChat, whole: RenderedChat, start: int) -> Span | 
 
 
 def end_of_turn(rendered: RenderedChat, start: int, stop: int) -> int:
-    """The end of a marked turn, with the special token that follows it where it has none."""
+    """The end of a marked turn, including the special token that follows it if the turn does not contain one."""
     inside = [piece for piece in rendered.located if piece.special and start <= (piece.start or 0) < stop]
     after = next((piece for piece in rendered.located if (piece.start or 0) >= stop and piece.text.strip()), None)
     if inside or after is None or not after.special:

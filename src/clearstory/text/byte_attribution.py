@@ -1,9 +1,9 @@
 """Number of bytes of text of a range of tokens, such that the ranges of a document add up to its bytes.
 
 Bits per byte divide by the bytes that were read. The bytes of the tokens do not always add up to them: a tokenizer that
-puts a space before each text has one too many, a space spelled in byte tokens counts as three, and white space between
-words has no token. Then the bytes of the document are divided among its tokens in proportion to the tokens' own bytes,
-equally where they have none.
+adds a space before each text has one byte too many, a space encoded as byte tokens counts as three, and white space
+between words can have no token. Then the bytes of the document are divided among its tokens in proportion to the
+tokens' own bytes, or equally if they have none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TokenSequences(Protocol):
 
     @property
     def byte_lengths(self) -> Any:
-        """Bytes of text that each token of the vocabulary stands for, (V,)."""
+        """Number of bytes of text of each token of the vocabulary, (V,)."""
 
     @property
     def document_bytes(self) -> Any:
@@ -82,7 +82,7 @@ class ByteAttribution:
         return n_bytes * right // own - n_bytes * left // own
 
     def token_bytes_before(self, position: int) -> int:
-        """Bytes that the tokens before a position of the dataset stand for, one by one."""
+        """Number of bytes of the tokens before a position of the dataset, summed over tokens."""
         block = position // BLOCK
         rest = self.ids[block * BLOCK : position]
         return int(self.sums_before_block[block]) + int(self.byte_lengths[rest].sum())

@@ -64,8 +64,8 @@ def check_encoding(name: str, setting: str) -> None:
 def choose_encoding(beginning: bytes, encoding: str) -> tuple[str, int]:
     """The encoding to decode a file with, and the number of bytes of its byte order mark, from its first block.
 
-    A byte order mark decides, whatever encoding was named. Without one, UTF-16 and UTF-32 are recognized where UTF-8
-    was expected; `AUTO` is UTF-8 here, since only a whole file shows that it is not.
+    A byte order mark takes precedence over the given encoding. Without one, UTF-16 and UTF-32 are recognized if UTF-8
+    is expected; `AUTO` is treated as UTF-8, since other encodings can only be guessed from a whole file.
     """
     for mark, name in BYTE_ORDER_MARKS:
         if beginning.startswith(mark):

@@ -16,9 +16,9 @@ class Marks:
     Args:
         start: before the text, after its leading white space, which many templates remove.
         stop: after the text, before its trailing white space.
-        held: stands for the string of a special token in a text, followed by its index in `names` and by `end`.
-        end: ends what `held` begins.
-        generation: where the template says that the assistant's generated text begins and ends.
+        held: placeholder of the string of a special token in a text, followed by its index in `names` and by `end`.
+        end: end of a placeholder.
+        generation: start and end of the assistant's generated text in the template.
         names: all strings of special tokens.
     """
 
@@ -31,7 +31,7 @@ class Marks:
 
     @classmethod
     def of(cls, secret: int, names: list[str]) -> Marks:
-        """Marks of noncharacters and a number that nobody can guess. Digits, since templates may change the case."""
+        """Marks of noncharacters and a random number. Digits, since templates can change the case."""
         kinds = "\ufdd2\ufdd3\ufdd4\ufdd5\ufdd6\ufdd7"
         start, stop, held, end, first, last = (f"\ufdd0{secret}{kind}\ufdd1" for kind in kinds)
         return cls(start, stop, held, end, (first, last), tuple(names))

@@ -169,9 +169,9 @@ class ChatFormat:
         return RenderedChat(tuple(split_at_text(plain, self.names, last.strip())))
 
     def mark(self, message: Message, marks: Marks, *, whole: bool) -> Message:
-        """A message with the strings of special tokens in its texts held back; `whole`: with marks around its content.
+        """A message with placeholders for strings of special tokens; `whole`: with marks around its content.
 
-        The assistant's own text may have added tokens that are not special, such as <think>.
+        The assistant's text can contain added tokens that are not special, such as <think>.
         """
         if not isinstance(message, dict):
             return message

@@ -55,7 +55,7 @@ class ChatTemplate:
 
     @property
     def marks_generation(self) -> bool:
-        """Whether the template marks what the assistant generates, with {% generation %}."""
+        """Whether the template marks the assistant's generated text with {% generation %}."""
         return GENERATION.search(self.source) is not None
 
     def render(

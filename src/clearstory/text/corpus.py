@@ -71,12 +71,12 @@ class Corpus:
 
     @property
     def note(self) -> str | None:
-        """What was skipped, replaced or is worth knowing, in one line; None if there is nothing to say."""
+        """Notes on skipped or replaced text and other remarks in one line; None if there are none."""
         return self.notes.text
 
     @classmethod
     def open(cls, sources: Iterable[str | Path] | str | Path, settings: DataSettings | None = None) -> Corpus:
-        """Read the sources once, to measure and split them; see `read_documents` for what they can be.
+        """Read the sources once, to measure and split them; `read_documents` lists the supported sources.
 
         Raises BadInput for sources that cannot be read, are empty, or cannot be split.
 
@@ -243,7 +243,7 @@ class _Scan:
 
 
 def _open_cached(folder: Path, tokenizer: Tokenizer) -> dict[str, TokenDataset] | None:
-    """The datasets of a cache folder; None if there are none, or where they have changed, which gives a warning."""
+    """The datasets of a cache folder; None if there are none, or, with a warning, if they have changed."""
     from clearstory.durable import CHECKSUMS, verify_folder
 
     if not folder.is_dir():

@@ -40,7 +40,7 @@ def read_documents(
     conllu, the words of each sentence on a line; the text of html, the cells of ipynb), the same compressed as .gz, .xz
     or .zst, a folder (its text files in the order of their paths, hidden ones skipped), a glob, `-` for standard input,
     or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file is dropped. With `settings.lines`
-    each line is a document. What was skipped or replaced is added to `notes`.
+    each line is a document. Skipped and replaced parts are added to `notes`.
 
     Raises BadInput for a source that is missing, empty, binary or in another encoding, CorruptFile for a damaged file.
 
@@ -181,9 +181,9 @@ def _read_or_skip(path: Path, settings: ReadSettings, notes: ReadNotes) -> Itera
 
 
 def read_file(path: Path, settings: ReadSettings, notes: ReadNotes | None = None) -> Iterator[Document]:
-    """Documents of one file, by the reader of its suffix; as text where that has none.
+    """Documents of one file, by the reader for its suffix; files with other suffixes are read as text.
 
-    Raises BadInput for contents that are not what the suffix says, CorruptFile for a damaged file.
+    Raises BadInput for contents that do not match the suffix, CorruptFile for a damaged file.
     """
     reader = READERS.get(content_suffix(path), _read_text)
     try:

@@ -1,7 +1,7 @@
 """Encoding of texts in which some special tokens are parsed and all others are plain text.
 
-A tokenizer parses special tokens wherever their strings occur in a text. Here, only those that are handed in as special
-pieces are: the same string within a text piece is encoded as its characters.
+A tokenizer parses special tokens wherever their strings occur in a text. Here, only special pieces are parsed; the same
+string within a text piece is encoded as its characters.
 """
 
 from __future__ import annotations
@@ -124,10 +124,10 @@ def encode_pieces(
 
 
 def are_independent(tokenizer: Tokenizer, pieces: Sequence[TextPiece], names: frozenset[str]) -> bool:
-    """Whether the texts between special pieces are encoded as if they stood alone: none of them spells a name, and no
-    special token takes white space around it.
+    """Whether the texts between special pieces are encoded independently: none of them contains a name, and no special
+    token strips white space around it.
 
-    A second tokenizer without the names, which takes as long to build as the first, then is not needed.
+    Then a second tokenizer without the names, which takes as long to build as the first, is not needed.
     """
     special = {piece.text for piece in pieces if piece.special}
     return (
@@ -189,7 +189,7 @@ def locate_tokens(pieces: Sequence[TextPiece], written: Sequence[str], encoded: 
 
 
 def user_span(piece: TextPiece, first: int, last: int, start: int, stop: int) -> tuple[int, int] | None:
-    """The characters in the user's text of a token at start:stop, as far as they lie in the piece at first:last."""
+    """The characters in the user's text of a token at start:stop, limited to the piece at first:last."""
     if piece.start is None or start > last or stop < first:
         return None
     if piece.special:  # written under another name

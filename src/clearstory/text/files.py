@@ -132,8 +132,8 @@ def read_decoded(
 ) -> Iterator[str]:
     """Decoded blocks of a file, without a byte order mark at the start.
 
-    `encoding` is that of files without a byte order mark; "auto" guesses it for a file that is not UTF-8. What was
-    guessed or replaced is added to `notes`.
+    `encoding` is that of files without a byte order mark; "auto" guesses it for a file that is not UTF-8. Guesses and
+    replacements are added to `notes`.
     """
     if encoding == AUTO:
         encoding = guess_file_encoding(path)

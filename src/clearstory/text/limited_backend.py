@@ -30,7 +30,7 @@ MEASURED_GROWTH = 4.0
 """Growth by Replace and Prepend from which a text is first normalized in parts: each costs 100 bytes a character."""
 
 LONGEST_GROWTH, ALLOWED_CHARACTERS, PART = 8, 10_000, 500
-"""A text may become eight times as long and ten thousand characters; it is measured in parts of so many characters."""
+"""A text may become eight times as long, plus ten thousand characters; it is checked in parts of this length."""
 
 
 SURROGATE = re.compile("[\ud800-\udfff]")

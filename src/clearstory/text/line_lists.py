@@ -106,7 +106,7 @@ class LineShape:
 
     @classmethod
     def of(cls, text: str) -> LineShape:
-        """The measures of a text; a last line without a line feed may be incomplete and is left out."""
+        """The statistics of a text; a last line without a line feed can be incomplete and is skipped."""
         every = [line.rstrip("\r") for line in text.split("\n")[:-1]]
         lines = [line for line in every if line.strip()]
         count = max(1, len(lines))

@@ -1,11 +1,11 @@
-"""Marian's tokenizer files: two SentencePiece models, and a vocabulary of its own that both share.
+"""Marian's tokenizer files: two SentencePiece models, and a separate vocabulary that both share.
 
 source.spm   splits sources into pieces
 target.spm   splits targets; decoding needs only its pieces
 vocab.json   the id of each piece of either model, of </s>, <unk> and <pad>, and of language codes such as >>fra<<
 
-A source may start with a language code. Pieces of the target alone are never matched in a source, so they are stored
-with a mark that no text contains; where one character is unknown to the source and known to the target, it is matched.
+A source can start with a language code. Pieces that only the target has are never matched in a source, so they are
+stored with a mark that no text contains; a single character that only the target has is matched.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def page_text(root: Any) -> str:
 
 
 class _Lines:
-    """Collects text. `pending` line feeds are written before the next text, so that none stand at the end."""
+    """Collects text. `pending` line feeds are written before the next text, so that the text does not end with them."""
 
     def __init__(self) -> None:
         self.parts: list[str] = []
@@ -132,7 +132,7 @@ class _Lines:
             self._space = self._space or (" " if text else "")
 
     def end(self, line_feeds: int) -> None:
-        """End the line, so that at least this number of line feeds stand before the next text."""
+        """End the line; at least this number of line feeds is written before the next text."""
         self._space = ""
         self.pending = max(self.pending, line_feeds) if self.parts else 0
 

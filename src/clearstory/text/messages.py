@@ -47,11 +47,11 @@ Messages = tuple[dict[str, Any], ...]
 
 
 def messages_of(record: Mapping[str, Any], location: str) -> Messages:
-    """The messages of a record in any of the forms, each with role and content, and weight 0 where the assistant's is
-    not to be trained on.
+    """The messages of a record in any of the formats, each with role and content, and weight 0 for assistant messages
+    that are not trained on.
 
-    Raises BadInput, with the location, for another form, an unknown role, a message without text, and a conversation in
-    which the assistant says nothing.
+    Raises BadInput, with the location, for another format, an unknown role, a message without text, and a conversation
+    without an assistant message.
 
     >>> messages_of({"instruction": "Add.", "input": "1 1", "output": "2"}, "a.jsonl, line 1")
     ({'role': 'user', 'content': 'Add.\\n\\n1 1'}, {'role': 'assistant', 'content': '2'})
@@ -106,7 +106,7 @@ def _pair(values: Mapping[str, Any], location: str) -> Messages | None:
 
 
 def _instruction(values: Mapping[str, Any], location: str) -> Messages | None:
-    """An instruction with what it is applied to, and the output."""
+    """An instruction with its input, and the output."""
     instruction, more, output = (values.get(name, "") for name in ("instruction", "input", "output"))
     output = output or next((values[name] for name in COMPLETIONS if name in values), "")
     if not (instruction and output) or not all(isinstance(each, str) for each in (instruction, more, output)):
@@ -150,7 +150,7 @@ def _message(value: Any, number: int, location: str) -> dict[str, Any]:
 
 
 def _joined(parts: Sequence[Any], where: str) -> str:
-    """The text of a content in parts. Raises BadInput for a part that is no text."""
+    """The text of a content in parts. Raises BadInput for a part that is not text."""
     texts = []
     for part in parts:
         text = part.get("text") if isinstance(part, Mapping) else part

@@ -104,7 +104,7 @@ def is_language(name: str) -> bool:
 
 
 def is_pair_header(names: Sequence[str], settings: ReadSettings) -> bool:
-    """Whether the first row of a table names its columns: the names that settings ask for, or usual ones.
+    """Whether the first row of a table has column names: those given by settings, or usual ones.
 
     >>> is_pair_header(["id", "src", "tgt"], ReadSettings()), is_pair_header(["Go on.", "Weiter."], ReadSettings())
     (True, False)
@@ -119,7 +119,7 @@ def is_pair_header(names: Sequence[str], settings: ReadSettings) -> bool:
 
 
 def with_languages(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an object, with those of its `translation` beside them: {"en": ..., "de": ...}."""
+    """The values of an object, together with those of its `translation`: {"en": ..., "de": ...}."""
     languages = values.get("translation")
     if not isinstance(languages, Mapping):
         return dict(values)

@@ -89,7 +89,7 @@ def read_parallel(
 def has_pairs(paths: Iterable[Path], settings: ReadSettings) -> bool:
     """Whether files contain pairs: all are tsv, tmx or xliff, or jsonl whose first object has both fields.
 
-    Raises BadInput for files of text and labels, unless `settings.pairs` says that they are pairs.
+    Raises BadInput for files of texts and labels, unless `settings.pairs` is set.
     """
     paths = list(paths)
     found = [

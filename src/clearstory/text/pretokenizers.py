@@ -1,7 +1,7 @@
 """Pre-tokenizers of byte-level BPE tokenizers, under the names that GGUF uses.
 
-Each is a normalizer and a pre-tokenizer as in tokenizer.json. Names are mapped to components and back; what is not in
-the table is refused in both directions, since a wrong pre-tokenizer silently produces other ids.
+Each is a normalizer and a pre-tokenizer as in tokenizer.json. Names are mapped to components and back; others are
+refused in both directions, since a wrong pre-tokenizer silently produces wrong ids.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def progress_stage(stage: str) -> Iterator[None]:
 
 
 def report(stage: str, done: int | None, total: int) -> None:
-    """Tell the listener, if there is one."""
+    """Call the listener, if there is one."""
     if (listener := _listener.get()) is not None:
         listener(stage, done, total)
 

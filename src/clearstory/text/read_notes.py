@@ -20,9 +20,9 @@ class ReadNotes:
 
     Args:
         other_kinds: number of files of a folder that were not read, by the note on their kind and their suffix.
-        unreadable: message of each file that was left out since it cannot be read.
+        unreadable: error message of each file that was skipped because it cannot be read.
         replaced: number of characters that were replaced by U+FFFD, by file.
-        surrogates: number of unpaired surrogates of JSON that were replaced likewise, by file.
+        surrogates: number of unpaired surrogates of JSON that were replaced by U+FFFD, by file.
         guessed: encoding that was guessed, by file.
         remarks: further sentences.
         complete: whether all files were tried, so that those that are not in `unreadable` can be read.
@@ -88,7 +88,7 @@ class ReadNotes:
 
 
 def count_files(number: int) -> str:
-    """A number of files in words."""
+    """A number of files as text."""
     return f"{number:,} file{'s' * (number != 1)}"
 
 

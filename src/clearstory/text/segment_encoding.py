@@ -68,7 +68,7 @@ def segment_pattern(joined_line_ends: bool) -> re.Pattern[str]:
 SEPARATE_LINE_ENDS, JOINED_LINE_ENDS = segment_pattern(False), segment_pattern(True)
 
 CUT = re.compile(r"(?<=[A-Za-z0-9])[ \t\r\n]")
-"""White space before which every text may be cut, whatever the pre-tokenizer."""
+"""White space before which every text can be split, for any pre-tokenizer."""
 
 CHUNK = 1 << 17
 """Number of characters whose segments are in memory at the same time."""

@@ -16,7 +16,7 @@ def split_sentences(text: str) -> list[str]:
     """Sentences of a text, each with the white space after it: joined, they are the text.
 
     A sentence ends at a line end, or at a punctuation mark unless a lower-case letter follows. An abbreviation before a
-    capital letter is taken for an end (Mr. Smith): next-sentence prediction needs pieces of running text, not exact
+    capital letter counts as an end (Mr. Smith): next-sentence prediction needs pieces of running text, not exact
     sentences.
 
     >>> split_sentences("He came. She left at 5 p.m. sharp!\\nThe end")

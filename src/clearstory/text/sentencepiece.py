@@ -23,7 +23,7 @@ MAX_PIECE = 4096
 """Maximum number of characters of a piece: the time to find its merges is quadratic in it."""
 
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-"""Kinds of pieces; GGUF numbers them alike."""
+"""Kinds of pieces; GGUF uses the same numbers."""
 
 UNIGRAM, PAIRS = 1, 2
 

@@ -1,4 +1,4 @@
-"""Sentinel tokens that stand for the dropped spans of a text: `<extra_id_0>` and so on, as in T5."""
+"""Sentinel tokens that replace the dropped spans of a text: `<extra_id_0>` and so on, as in T5."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources of text: the files that a file name, a folder, a glob or standard input stands for."""
+"""Sources of text: the files of a file name, a folder, a glob or standard input."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ STANDARD_INPUT_NAME = "standard input"
 
 @dataclass(frozen=True)
 class SourceFiles:
-    """The files of one source, in the order they are read; `named` if each of them was given by name.
+    """The files of one source, in the order in which they are read; `named` if each was given by name.
 
     `files` is None for a built-in corpus.
     """

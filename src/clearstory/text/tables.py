@@ -1,7 +1,7 @@
 """Tables: the text column of csv and tsv files.
 
-csv is read with Python's csv module: quoted fields may contain commas and line feeds. A tsv file has no quotes unless
-its fields show that they are quoted, since a sentence may begin with a quotation mark.
+csv is read with Python's csv module: quoted fields can contain commas and line feeds. A tsv file has no quotes unless
+its fields show that they are quoted, since a sentence can begin with a quotation mark.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The process that renders chat templates: started for the first one, kept for the next, ended when it takes too long.
+"""The process that renders chat templates: started for the first one, then kept, ended when it takes too long.
 
-Jinja's sandbox keeps a template from Python's objects, and does not limit what it computes: a macro that calls itself
-twice, sixty deep, has no end. The limits here are those of the operating system, so they hold for whatever a template
-may do. Starting takes 0.1 s, a rendering then less than 1 ms.
+Jinja's sandbox prevents access to Python's objects, but does not limit the computation: a macro that calls itself
+twice to a depth of sixty runs practically forever. The limits here are those of the operating system, so they apply to
+any template. Starting takes 0.1 s, a rendering then less than 1 ms.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_MEMORY = 256 * 2**20
 """Memory of the process, of which Python and jinja2 take about 50 MB."""
 
 MAX_TEXT = 2**22
-"""Characters that a template may output."""
+"""Maximum number of characters of a template's output."""
 
 TOO_SLOW = "the chat template takes more than {seconds:g} s of CPU time; use another template"
 

@@ -1,6 +1,6 @@
-"""Renders untrusted Jinja templates in a process of its own, whose memory and time are limited. Imports only jinja2.
+"""Renders untrusted Jinja templates in a separate process with limited memory and time. Imports only jinja2.
 
-`template_process` starts this file as a script. A request is a line of JSON on standard input, and its answer one on
+`template_process` starts this file as a script. A request is a line of JSON on standard input, and its answer a line on
 standard output: {"text": ...}, or {"error": KIND, "message": ...} with one of the kinds below.
 """
 
@@ -18,7 +18,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 INVALID, UNSAFE, REFUSED, FAILED, TOO_LARGE = "invalid", "unsafe", "refused", "failed", "too large"
-"""Kinds of errors: no valid Jinja, access to Python's internals, `raise_exception`, other errors, too much memory."""
+"""Kinds of errors: invalid Jinja, access to Python's internals, `raise_exception`, other errors, too much memory."""
 
 
 class MessagesRefused(Exception):
@@ -51,7 +51,7 @@ def limit_memory(size: int) -> None:
 
 
 def limit_time(seconds: float) -> None:
-    """End this process after so many seconds of CPU time; 0 for no limit."""
+    """End this process after a number of seconds of CPU time; 0: no limit."""
     if hasattr(signal, "setitimer"):
         # The signal is not handled, so it ends a loop in C code as well.
         signal.setitimer(signal.ITIMER_PROF, seconds)

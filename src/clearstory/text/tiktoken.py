@@ -1,6 +1,6 @@
 """tiktoken's files: one token per line, its bytes in base64 and its rank.
 
-Such a file contains neither the pre-tokenizer nor the special tokens; they follow from the name of the encoding.
+Such a file does not contain the pre-tokenizer and the special tokens; they are determined by the name of the encoding.
 """
 
 from __future__ import annotations

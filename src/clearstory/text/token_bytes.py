@@ -1,4 +1,4 @@
-"""Bytes of each token, whatever convention the tokenizer stores tokens in.
+"""Bytes of each token, for all conventions in which tokenizers store tokens.
 
 byte-level      GPT-2: each byte is a printable character, a space is Ġ
 sentencepiece   Llama, T5: a space is ▁, a byte token is <0xE3>

@@ -1,7 +1,7 @@
 """Token datasets: the ids of documents as one array, in memory or memory-mapped from a folder.
 
-Each document ends with one end-of-text token, the tokenizer's eos. Where that token also stands for a line feed (word
-tokenizers), the line feed that ends a document is its end: no second one is added.
+Each document ends with one end-of-text token, the tokenizer's eos. If that token also represents a line feed (word
+tokenizers), the line feed that ends a document is its end token: no second one is added.
 
 On disk, each split has NAME.ids (uint16 or uint32), NAME.starts and NAME.bytes (int64), and an entry in dataset.json
 with the expected sizes. A split whose files do not have these sizes is not opened.
@@ -35,8 +35,7 @@ class TokenDataset:
 
     `ids` (N,) may be memory-mapped; document d is `ids[starts[d]:starts[d + 1]]`, with `starts` of shape (D + 1,),
     and ends with the tokenizer's eos token. `document_bytes` (D,) is the size of each document's text in UTF-8 bytes,
-    `byte_lengths` (V,) the number of bytes that each id stands for. The two do not always add up: see
-    `byte_attribution`.
+    `byte_lengths` (V,) the number of bytes of each id. The two do not always agree: see `byte_attribution`.
     """
 
     ids: Ids
@@ -60,15 +59,15 @@ class TokenDataset:
 
     @cached_property
     def bytes(self) -> int:
-        """Number of UTF-8 bytes that the ids stand for, one by one."""
+        """Number of UTF-8 bytes of the ids, summed over ids."""
         counts = np.zeros(len(self.byte_lengths), dtype=np.int64)
         for start in range(0, len(self.ids), BATCH):  # bincount widens the ids to eight bytes
             counts += np.bincount(self.ids[start : start + BATCH], minlength=len(counts))
         return int(counts @ self.byte_lengths)
 
     def subsample(self, limit: int) -> TokenDataset:
-        """Documents spread evenly over the dataset, with about `limit` tokens in all: the first documents alone may be
-        easier.
+        """Documents spread evenly over the dataset, with about `limit` tokens in total, since the first documents can
+        be easier.
 
         Returns self if it has no more than `limit` tokens or a single document.
         """

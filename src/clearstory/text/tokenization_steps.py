@@ -21,10 +21,10 @@ from clearstory.text.tokenizers import Tokenizer
 
 @dataclass(frozen=True)
 class TokenizationStep:
-    """One step: the pieces of the word after it, as the vocabulary writes them, and what was done.
+    """One step: the pieces of the word after it, as written in the vocabulary, and the change.
 
-    `made` is the new piece, and `number` what decided: the merge's rank (bpe), the number of longer pieces tried first
-    (wordpiece), the piece's score (unigram). The first step, the initial symbols, has neither.
+    `made` is the new piece, and `number` is the merge's rank (bpe), the number of longer pieces tried first
+    (wordpiece), or the piece's score (unigram). The first step, the initial symbols, has neither.
     """
 
     pieces: tuple[str, ...]

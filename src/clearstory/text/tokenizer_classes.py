@@ -1,7 +1,7 @@
-"""Tokenizer classes: what the class that a tokenizer_config.json names changes of the tokenizer.json beside it.
+"""Tokenizer classes: changes of tokenizer.json by the class in tokenizer_config.json.
 
-A class of transformers builds its normalizer and pre-tokenizer from tokenizer_config.json, whatever tokenizer.json
-says. Where published folders differ in the two, the ids are those of the class.
+A class of transformers builds its normalizer and pre-tokenizer from tokenizer_config.json and ignores those of
+tokenizer.json. If the two differ in a published folder, the ids are those of the class.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def apply_tokenizer_class(contents: str, config: Mapping[str, Any], model_type: 
 
 
 def llama_parts(parts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """LlamaTokenizer: a space before the text, unless it begins with one, and with `legacy` after special tokens, too.
+    """LlamaTokenizer: a space before a text that does not begin with one, and with `legacy` also after special tokens.
 
-    tokenizer.json has a second one before a text that begins with a space.
+    tokenizer.json adds a second space before a text that begins with a space.
     """
     if "ByteLevel" in json.dumps(parts.get("pre_tokenizer")) or "merges" not in parts.get("model", {}):
         return None
@@ -63,7 +63,7 @@ def llama_parts(parts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
 
 
 def bert_parts(parts: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """BertTokenizer: lower-cased unless the config says otherwise."""
+    """BertTokenizer: lower-cased by default."""
     if parts.get("model", {}).get("type", "WordPiece") != "WordPiece":
         return None
     normalizer = {
@@ -121,9 +121,9 @@ def vocabulary_ids(parts: Mapping[str, Any]) -> dict[str, int]:
 
 
 def with_bos_and_eos(contents: str, config: Mapping[str, Any]) -> str:
-    """The tokenizer.json with the start and end tokens around a text that the config says, if it says any.
+    """The tokenizer.json with the start and end tokens around a text that the config specifies, if any.
 
-    Only for tokenizers that are read from other files: beside a tokenizer.json, its post-processor decides.
+    Only for tokenizers that are read from other files: the post-processor of a tokenizer.json takes precedence.
     """
     if not {"add_bos_token", "add_eos_token"} & config.keys():
         return contents

@@ -39,7 +39,7 @@ MARIAN_FILES = (SOURCE_FILE, VOCAB_FILE)
 VOCAB_AND_MERGES = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 
 TOKENIZER_NAMES = frozenset({TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, TEMPLATE, *VOCAB_AND_MERGES, "vocab.txt"})
-"""Files of a tokenizer that a folder of ours may hold."""
+"""Tokenizer files in a folder that Clearstory writes."""
 
 PRETOKENIZER_BY_CLASS = {
     **dict.fromkeys((None, "GPT2Tokenizer", "RobertaTokenizer", "BartTokenizer"), "gpt-2"),
@@ -171,7 +171,7 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
 
 
 def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
-    """Tokens beside the vocabulary: for each its id, and whether it is special."""
+    """Tokens in addition to the vocabulary: for each its id, and whether it is special."""
     found: dict[str, tuple[int, bool]] = {}
     if (folder / "added_tokens.json").is_file():
         found = {token: (id, True) for token, id in read_json(folder / "added_tokens.json").items()}
@@ -185,7 +185,7 @@ def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, tupl
 
 
 def read_vocab_txt(path: Path, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """BERT's vocab.txt. Unless the config says otherwise, text is lower-cased, as by transformers' BertTokenizer."""
+    """BERT's vocab.txt. By default, text is lower-cased, as in transformers' BertTokenizer."""
     tokens = read_text(path).rstrip("\n").split("\n")
     ids = {token.rstrip("\r"): id for id, token in enumerate(tokens)}
     special = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if token in ids]

@@ -1,11 +1,11 @@
-"""Builds a tokenizer.json from a vocabulary, whatever file the vocabulary was read from.
+"""Builds a tokenizer.json from a vocabulary, independent of the file from which it was read.
 
 byte_level_bpe           GPT-2, Llama 3, Qwen: bytes as printable characters, pairs merged in a given order
 sentencepiece_bpe        SentencePiece's BPE (Llama 2, Phi-3): ▁ for spaces, the pair with the best score merged first
 sentencepiece_unigram    SentencePiece's Unigram (T5): the segmentation with the highest total score
 bert_wordpiece           BERT: the longest matching piece first, pieces inside a word written ##ing
 
-Special tokens stand for no text; added tokens are matched in any text before pre-tokenization.
+Special tokens represent no text; added tokens are matched in any text before pre-tokenization.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from clearstory.text.pretokenizers import PreTokenizer
 
 @dataclass(frozen=True)
 class AddedTokens:
-    """Tokens beside the pieces of a vocabulary.
+    """Tokens in addition to the pieces of a vocabulary.
 
     Args:
-        special: tokens that no text can produce.
-        added: tokens that text can produce, matched before pre-tokenization.
-        before: special tokens that the post-processor puts before a text.
-        after: special tokens that the post-processor puts after a text.
+        special: tokens that are never the encoding of text.
+        added: tokens that are matched in text before pre-tokenization.
+        before: special tokens that the post-processor adds before a text.
+        after: special tokens that the post-processor adds after a text.
     """
 
     special: Sequence[str] = ()
@@ -57,8 +57,8 @@ def sentencepiece_bpe(
 ) -> str:
     """The tokenizer.json of a SentencePiece BPE model.
 
-    `pieces` are the normal pieces with their scores; `before` are normalizer steps. A piece may be merged from any two
-    pieces that make it up; the merge of the piece with the higher score comes first.
+    `pieces` are the normal pieces with their scores; `before` are normalizer steps. A piece can be merged from any two
+    pieces that form it; the merge of the piece with the higher score comes first.
     """
     usable = {piece for piece, _ in pieces}
     pairs: list[tuple[str, str]] = []

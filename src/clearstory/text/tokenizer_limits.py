@@ -1,8 +1,8 @@
-"""Limits of an untrusted tokenizer.json: what it may declare, and how much longer its steps may make a text.
+"""Limits of an untrusted tokenizer.json: sizes of its parts, and the growth of a text by its steps.
 
-A normalizer that replaces each character by ten of the same, seven times over, makes ten million of one; the library
-has no limit. Here the growth of each character through all steps is bounded before the tokenizer is built, by walking
-the steps backwards:
+A normalizer that replaces each character by ten, in seven steps, expands one character to ten million; the library
+has no limit. Here the growth of each character through all steps is bounded before the tokenizer is built, by going
+through the steps backwards:
 
     after the last step             growth[c] = 1
     Replace "a" by "bcd"            growth[a] = growth[b] + growth[c] + growth[d]
@@ -27,7 +27,7 @@ MAX_STEPS = 200
 """Steps of a normalizer, a pre-tokenizer, a post-processor or a decoder, nested ones included."""
 
 MAX_GROWTH = 1000.0
-"""Characters that one character of text may become. Those of published tokenizers become at most 60."""
+"""Maximum number of characters to which one character may be expanded; at most 60 in published tokenizers."""
 
 MAX_TOKEN = 2**17
 """Characters of a token."""
@@ -45,7 +45,7 @@ MAX_ADDED_BY_TEMPLATE = 1000
 """Special tokens that a post-processor adds to a text."""
 
 MAX_HOLES = 2**20
-"""Ids that may be missing below the largest one, beside fifteen for each token."""
+"""Number of ids that may be missing below the largest one, in addition to fifteen for each token."""
 
 SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")
 """Keys of the steps of a Sequence."""
@@ -54,7 +54,7 @@ UNICODE_GROWTH = {
     "NFC": 3.0, "NFD": 4.0, "NFKC": 18.0, "NFKD": 18.0, "Lowercase": 3.0, "BertNormalizer": 6.0, "ByteLevel": 4.0,
     "Nmt": 1.0,
 }  # fmt: skip
-"""Characters that one character may become in a step. Unknown steps are taken for the largest."""
+"""Maximum expansion of one character in a step. Unknown steps count as the largest."""
 
 
 def check_size(contents: str, path: str) -> None:
@@ -115,7 +115,7 @@ def pattern_of(step: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def check_growth(steps: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Raise CorruptFile for steps after which one character may have become more than MAX_GROWTH."""
+    """Raise CorruptFile for steps that can expand one character to more than MAX_GROWTH."""
     if largest_growth(steps, unicode=key == "normalizer") > MAX_GROWTH:
         raise CorruptFile(
             f"the tokenizer's {key} can make a text more than {MAX_GROWTH:,.0f} times longer; use another"
@@ -123,9 +123,9 @@ def check_growth(steps: Sequence[Mapping[str, Any]], key: str) -> None:
 
 
 def largest_growth(steps: Sequence[Mapping[str, Any]], *, unicode: bool) -> float:
-    """The largest number of characters that one may become, or that are prepended; with or without Unicode steps.
+    """Maximum expansion of one character, or number of prepended characters; with or without Unicode steps.
 
-    Where it exceeds MAX_GROWTH, the walk ends early.
+    The computation stops early if it exceeds MAX_GROWTH.
     """
     growth: dict[str, float] = {}
     default, prepended, expanded, largest = 1.0, 0.0, 1.0, 1.0
@@ -167,9 +167,9 @@ def total_growth(text: str, growth: Mapping[str, float], default: float) -> floa
 
 
 def charsmap_growth(step: Mapping[str, Any]) -> float:
-    """Characters that one character may become by SentencePiece's table. Raises CorruptFile for a damaged table.
+    """Maximum expansion of one character by SentencePiece's table. Raises CorruptFile for a damaged table.
 
-    A table is the size of a trie in bytes, the trie, and the replacements, each ended by a zero byte.
+    A table is the size of a trie in bytes, the trie, and the replacements, each terminated by a zero byte.
     """
     try:
         table = base64.b64decode(str(step.get("precompiled_charsmap") or ""), validate=True)

@@ -23,7 +23,7 @@ from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.tokenizers import Tokenizer
 
 CALL_ID = "\ufdd8"
-"""Stands for the id of a call, where a template writes it."""
+"""Placeholder of the id of a call in a template."""
 
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "</s>", "<|endoftext|>")
 """Tokens that end a turn, besides a tokenizer's end token."""
@@ -111,8 +111,8 @@ def read_calls(template: ChatTemplate, ends: Collection[str], as_text: bool) -> 
 
 
 def written_calls(template: ChatTemplate, count: int, as_text: bool) -> str:
-    """What a template writes after the header of the assistant's turn for calls and their results; empty if it refuses
-    them.
+    """The text that a template writes after the header of the assistant's turn for calls and their results; empty if it
+    refuses them.
     """
     calls: list[dict[str, Any]] = []
     for index in range(count):

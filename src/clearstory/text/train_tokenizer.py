@@ -30,11 +30,11 @@ SIZE = 8192  # default vocabulary size; two seconds to train on 4 MB
 
 
 def train_tokenizer(spec: str, texts: Iterable[str], *, eos: str = END, uncased: bool = False) -> Tokenizer:
-    """A tokenizer of the kind that `spec` names, trained on texts; `eos` is the end-of-document token.
+    """Train a tokenizer of the kind `spec` on texts; `eos` is the end-of-document token.
 
-    The vocabulary may be smaller than requested if the text is short; `vocab` is its size. `uncased` is for wordpiece.
-    Training is deterministic, except for unigram, whose trainer sums in no fixed order. Raises UnknownName for an
-    unknown kind, BadSetting for an invalid size, BadInput if unigram has too little text.
+    The vocabulary can be smaller than requested if the text is short; `vocab` is its size. `uncased` is for wordpiece.
+    Training is deterministic, except for unigram, whose trainer does not sum in a fixed order. Raises UnknownName for
+    an unknown kind, BadSetting for an invalid size, BadInput if unigram has too little text.
 
     >>> train_tokenizer("characters", ["banana"]).encode("nab")
     [2, 0, 1]

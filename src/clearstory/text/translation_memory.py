@@ -29,7 +29,7 @@ class UnitReader:
         path: the file.
         unit: names of the elements that are units.
         text: names of the elements in them whose text is read.
-        key: what a text is called: of the element's name and the language of what it is in.
+        key: returns the name of a text, given the element's name and its language.
     """
 
     def __init__(

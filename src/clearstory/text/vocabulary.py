@@ -1,4 +1,4 @@
-"""Vocabularies: what the ids of a tokenizer.json stand for, and which of them are special tokens."""
+"""Vocabularies: the tokens of the ids of a tokenizer.json, and which of them are special tokens."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ class Vocabulary:
 
     @cached_property
     def byte_lengths(self) -> npt.NDArray[np.int64]:
-        """Number of UTF-8 bytes of text that each id stands for, shape (V,); 0 for special tokens.
+        """Number of UTF-8 bytes of text of each id, shape (V,); 0 for special tokens.
 
-        For a lossless tokenizer they add up to the size of the text. Tokenizers that drop white space count the bytes
-        of their tokens only.
+        For a lossless tokenizer they add up to the size of the text. For tokenizers that drop white space they are only
+        the bytes of their tokens.
         """
         return np.array([len(text) for text in self._bytes], dtype=np.int64)
 
@@ -175,7 +175,7 @@ class Vocabulary:
 
     @property
     def _added(self) -> list[dict[str, Any]]:
-        """Added tokens beside the model's vocabulary. Their stated ids are not used: the library renumbers them."""
+        """Added tokens in addition to the model's vocabulary. Their ids are not used: the library renumbers them."""
         return self._json.get("added_tokens") or []
 
     @cached_property
@@ -228,7 +228,7 @@ class Vocabulary:
         return next((self.ids[token] for token in DEFAULT_TOKENS[role] if token in self.ids), None)
 
     def _special_role(self, role: str) -> int | None:
-        """Id of the token of a role, if it is a special token: in a word vocabulary, [MASK] may be an ordinary word."""
+        """Id of the token of a role, if it is a special token: in a word vocabulary, [MASK] can be an ordinary word."""
         id = self._role(role)
         return id if id in self._special else None
 

@@ -16,7 +16,7 @@ from typing import Any
 UNKNOWN = "<unk>"
 
 RESERVED = frozenset({UNKNOWN, "<UNK>", "<s>", "</s>"})
-"""Words with a meaning of their own in ARPA files: in a text they are unknown words."""
+"""Words with a special meaning in ARPA files: in a text they are unknown words."""
 
 WHITESPACE = r"[ \t\n\r\x0b\x0c]"
 """What separates words: the white space of `bytes.split`."""

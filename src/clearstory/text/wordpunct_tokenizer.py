@@ -1,8 +1,8 @@
 """Word-and-punctuation tokenizer: runs of letters and digits, runs of punctuation marks, a token for every line end.
 
 The tokens of NLTK's WordPunctTokenizer, `\\w+|[^\\w\\s]+`: "true," is "true" and ",". The ids are those of the
-tokenizers library; Python's regular expressions compute them faster for texts in whose characters both agree on what a
-letter is.
+tokenizers library; Python's regular expressions compute them faster for texts with characters that both classify in
+the same way.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def wordpunct_encoder(
 ) -> Callable[[str], list[int]] | None:
     """An encode function equal to the library's, for a tokenizer.json made by `wordpunct_json`; None for any other.
 
-    `encode_line` is the library's, for lines with characters that it may classify otherwise.
+    `encode_line` is the library's, for lines with characters that it can classify differently.
     """
     ids: dict[str, int] = (parts.get("model") or {}).get("vocab") or {}
     if UNKNOWN not in ids or not is_wordpunct(parts) or line_end(parts) not in ids:
