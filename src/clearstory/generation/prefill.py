@@ -1,6 +1,6 @@
-"""Prefill: the prompts of an engine are read in chunks, and chunks that begin several prompts are read once.
+"""Prefill: the prompts of an engine are read in chunks, and beginnings that several prompts have in common once.
 
-Chunks begin at fixed positions, whatever else is read in the meantime: a request's numbers do not depend on the load.
+Where chunks end depends on the load, the numbers of a token do not: attention is computed in blocks of positions.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearstory.generation.prefix_cache import Prefix, PrefixCache, extend_digest
+from clearstory.generation.prefix_cache import Prefix, PrefixCache, PrefixDigest
 from clearstory.generation.request import GenerationRequest, Token
 from clearstory.generation.sampling import NextTokenScores
 from clearstory.models.base import LanguageModel, State, TokenBatch, initial_state
 from clearstory.models.cross_entropy import CHUNK_LOGITS
+from clearstory.models.transformer.cached_attention import BLOCK_TOKENS
 
-CHUNK_TOKENS = 128
-"""Largest number of prompt tokens that one forward pass reads of a request; chunks begin at its multiples."""
+CHUNK_TOKENS = 512
+"""Largest number of tokens of a prompt that one forward pass reads."""
+
+PREFIX_TOKENS = 128
+"""Beginnings of prompts are kept at multiples of this length; with a prefix cache no chunk reaches beyond the next."""
 
 PREFILL_TOKENS = 4096
 """Largest number of tokens, padding included, of one forward pass over chunks; it bounds its memory."""
@@ -33,14 +37,14 @@ class PromptChunk:
         ids: the tokens.
         past: the model's state before them; None at the beginning.
         source: source that an encoder-decoder reads before them; empty if it has been read.
-        path: digests of the prompt's beginnings, this chunk's last; None where it is not shared.
+        prefix: the prompt up to the end of the chunk; None where it is not shared.
         requests: the requests with these tokens.
     """
 
     ids: Sequence[int]
     past: State | None = None
     source: Sequence[int] = ()
-    path: tuple[bytes, ...] | None = None
+    prefix: PrefixDigest | None = None
     requests: list[GenerationRequest] = field(default_factory=list)
 
     @property
@@ -54,9 +58,9 @@ class PromptChunk:
         return max(len(self.ids), len(self.source))
 
     @property
-    def is_full(self) -> bool:
-        """Whether it ends where the next chunk of a longer prompt begins."""
-        return (self.start + len(self.ids)) % CHUNK_TOKENS == 0
+    def is_kept(self) -> bool:
+        """Whether a prefix cache keeps the state after it."""
+        return self.prefix is not None and (self.start + len(self.ids)) % PREFIX_TOKENS == 0
 
 
 @dataclass(frozen=True)
@@ -80,70 +84,89 @@ class Prefill:
     def __init__(self, model: LanguageModel, device: torch.device, cache: PrefixCache | None = None) -> None:
         self.model, self.device, self.cache = model, device, cache
         self.requests: list[GenerationRequest] = []
+        self.n_rounds = 0
 
     def add(self, request: GenerationRequest) -> None:
         """Add a request. Its beginnings are shared, unless it goes on from a state of its own."""
-        request.path = (extend_digest(b"", request.source),) if request.state is None else None
+        request.prefix = PrefixDigest.of_source(request.source) if request.state is None else None
         self.requests.append(request)
 
     def read(self, max_tokens: int | None = None) -> Iterator[ReadPrompts]:
-        """Read so many tokens, at least one chunk, or all for None; the requests that are finished thereby.
+        """Read about so many tokens, or all for None; the requests that are finished thereby.
 
-        The request that has waited longest reads a chunk, then those with the fewest unread tokens do: short prompts
-        need not wait for long ones, and none waits for ever.
+        Those with the fewest unread tokens come first, so that short prompts need not wait for long ones; each fourth
+        time the one that has waited longest, so that none waits for ever.
         """
-        used = 0
-        while self.requests and (max_tokens is None or used < max_tokens):
+        self.n_rounds += bool(self.requests)
+        left, oldest = max_tokens, self.n_rounds % 4 == 0
+        while self.requests and (left is None or left > 0):
             if found := self.read_cached():
                 yield found
                 continue
-            chunks = self.next_chunks()
-            if max_tokens is not None:
-                first = chunks[: not used]
-                chunks = first + sorted(chunks[len(first) :], key=lambda chunk: len(chunk.requests[0].unread))
-                chosen = []
-                for chunk in chunks:
-                    if not used or used + chunk.length <= max_tokens:
-                        chosen.append(chunk)
-                        used += chunk.length
-                if not chosen:
-                    return
-                chunks = chosen
+            if left is None:
+                chunks = self.next_chunks(CHUNK_TOKENS)
+            else:
+                chunks = self.choose_chunks(left, oldest)
+                left, oldest = left - sum(chunk.length for chunk in chunks), False
             for group in group_by_length(chunks):
                 if found := self.read_chunks(group):
                     yield found
 
-    def next_chunks(self) -> list[PromptChunk]:
-        """The next chunk of each request, in the order of requests."""
+    def choose_chunks(self, max_tokens: int, oldest: bool) -> list[PromptChunk]:
+        """At least one chunk, more as long as they have at most so many tokens; `oldest`: the first request's first."""
+        chunks = self.next_chunks(min(max(max_tokens, BLOCK_TOKENS), CHUNK_TOKENS))
+        first = chunks[:oldest]
+        chosen: list[PromptChunk] = []
+        for chunk in first + sorted(chunks[len(first) :], key=lambda chunk: len(chunk.requests[0].unread)):
+            if not chosen or chunk.length <= max_tokens:
+                chosen.append(chunk)
+                max_tokens -= chunk.length
+        return chosen
+
+    def next_chunks(self, max_tokens: int) -> list[PromptChunk]:
+        """The next tokens of each request, in the order of requests."""
         chunks: dict[bytes | int, PromptChunk] = {}
         for request in self.requests:
-            start = 0 if request.state is None else request.state.lengths[0]
-            ids = request.unread[: CHUNK_TOKENS - start % CHUNK_TOKENS]
-            path = None if request.path is None else (*request.path, extend_digest(request.path[-1], ids))
+            ids = request.unread[: self.chunk_length(request, max_tokens)]
+            prefix = None if request.prefix is None else request.prefix.extended(ids)
             source = request.source if request.state is None else ()
-            key = request.request if path is None else path[-1]
-            chunks.setdefault(key, PromptChunk(ids, request.state, source, path)).requests.append(request)
+            key = request.request if prefix is None else prefix.digest
+            chunks.setdefault(key, PromptChunk(ids, request.state, source, prefix)).requests.append(request)
         return list(chunks.values())
+
+    def chunk_length(self, request: GenerationRequest, max_tokens: int) -> int:
+        """Number of the next tokens to read, at most so many.
+
+        A chunk ends with the prompt or at the end of a block of positions. A last block of one token is a chunk of its
+        own, since attention of one token is computed by other kernels.
+        """
+        start = 0 if request.state is None else request.state.lengths[0]
+        end = start + len(request.unread)
+        last = end - 1 if (end - 1) % BLOCK_TOKENS == 0 and end - 1 > start else end
+        most = start + max_tokens
+        if self.cache is not None:
+            most = min(most, start - start % PREFIX_TOKENS + PREFIX_TOKENS)
+        if most < last:
+            most = max(most - most % BLOCK_TOKENS, start - start % BLOCK_TOKENS + BLOCK_TOKENS)
+        return min(most, last) - start
 
     def read_cached(self) -> ReadPrompts | None:
         """Take from the cache what it has of the prompts; the requests that are finished thereby."""
+        done: list[tuple[GenerationRequest, Prefix]] = []
         if self.cache is None:
             return None
-        done: list[tuple[GenerationRequest, Prefix]] = []
-        found = True
-        while found:
-            found = False
-            for chunk in self.next_chunks():
-                prefix = None if chunk.path is None or not chunk.is_full else self.cache.get(chunk.path)
-                takers = [each for each in chunk.requests if each.prompt_logprobs is None]
-                if prefix is None or not takers:
-                    continue
-                found = True
-                for request in takers:
-                    request.n_cached += len(chunk.ids)
-                    self.take(request, chunk, prefix.state)
-                    if not request.unread:
-                        done.append((request, prefix))
+        for request in list(self.requests):
+            while request.unread and request.prefix is not None and request.prompt_logprobs is None:
+                start = 0 if request.state is None else request.state.lengths[0]
+                ids = request.unread[: PREFIX_TOKENS - start % PREFIX_TOKENS]
+                chunk = PromptChunk(ids, request.state, (), request.prefix.extended(ids))
+                found = self.cache.get(chunk.prefix) if chunk.is_kept and chunk.prefix is not None else None
+                if found is None:
+                    break
+                request.n_cached += len(ids)
+                self.take(request, chunk, found.state)
+                if not request.unread:
+                    done.append((request, found))
         if not done:
             return None
         states = [prefix.state for _, prefix in done]
@@ -164,8 +187,8 @@ class Prefill:
         for row, chunk in enumerate(chunks):
             self.score(chunk, hidden[row, : len(chunk.ids)])
             state: State = after if len(chunks) == 1 else after.select([row])
-            if self.cache is not None and chunk.path is not None and chunk.is_full:
-                self.cache.put(chunk.path, Prefix(state, hidden[row, len(chunk.ids) - 1]))
+            if self.cache is not None and chunk.prefix is not None and chunk.is_kept:
+                self.cache.put(chunk.prefix, Prefix(state, hidden[row, len(chunk.ids) - 1].clone()))
             for number, request in enumerate(chunk.requests):
                 request.n_cached += len(chunk.ids) if number else 0
                 self.take(request, chunk, state)
@@ -179,7 +202,9 @@ class Prefill:
 
     def take(self, request: GenerationRequest, chunk: PromptChunk, state: State) -> None:
         """Let a request go on after a chunk; one that has read all leaves."""
-        request.path = chunk.path
+        request.prefix = chunk.prefix
+        if request.prefix is not None and chunk.is_kept:
+            request.prefix = request.prefix.marked()
         request.unread = request.unread[len(chunk.ids) :]
         request.state = state if request.unread else None
         if not request.unread:

@@ -15,6 +15,39 @@ from clearstory.models.base import State
 
 
 @dataclass(frozen=True)
+class PrefixDigest:
+    """The digest of a source and the beginning of a prompt, with those of the shorter beginnings that are kept.
+
+    >>> start = PrefixDigest.of_source([])
+    >>> start.extended([1]).extended([2]).digest == start.extended([1, 2]).digest != start.extended([2, 1]).digest
+    True
+    """
+
+    hasher: blake2b
+    shorter: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of_source(cls, source: Sequence[int]) -> PrefixDigest:
+        """The digest before the first token."""
+        return cls(blake2b(array("q", (len(source), *source)).tobytes(), digest_size=16))
+
+    def extended(self, ids: Sequence[int]) -> PrefixDigest:
+        """The digest after these tokens."""
+        hasher = self.hasher.copy()
+        hasher.update(array("q", ids).tobytes())
+        return PrefixDigest(hasher, self.shorter)
+
+    def marked(self) -> PrefixDigest:
+        """The same as that of a beginning that is kept."""
+        return PrefixDigest(self.hasher, (*self.shorter, self.digest))
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes, other ones for other tokens."""
+        return self.hasher.digest()
+
+
+@dataclass(frozen=True)
 class Prefix:
     """The beginning of a prompt that has been read.
 
@@ -42,34 +75,25 @@ class PrefixCache:
         self.prefixes: OrderedDict[bytes, Prefix] = OrderedDict()
         self.prefix_bytes: int | None = None  # memory of one, the same for all
 
-    def get(self, path: Sequence[bytes]) -> Prefix | None:
-        """The beginning with the last of these digests, the others being those of its own beginnings."""
-        found = self.prefixes.get(path[-1])
+    def get(self, key: PrefixDigest) -> Prefix | None:
+        """The beginning with this digest; None if it is not kept."""
+        found = self.prefixes.get(key.digest)
         if found is not None:
-            self.touch(path)
+            self.touch(key)
         return found
 
-    def put(self, path: Sequence[bytes], prefix: Prefix) -> None:
-        """Add a beginning under the last of these digests."""
+    def put(self, key: PrefixDigest, prefix: Prefix) -> None:
+        """Keep a beginning."""
         if self.prefix_bytes is None:
             held = (*prefix.state.tensors().values(), prefix.hidden)
             self.prefix_bytes = max(1, sum(each.nbytes for each in held))
-        self.prefixes[path[-1]] = prefix
-        self.touch(path)
+        self.prefixes[key.digest] = prefix
+        self.touch(key)
         while len(self.prefixes) * self.prefix_bytes > self.max_bytes:
             self.prefixes.popitem(last=False)
 
-    def touch(self, path: Sequence[bytes]) -> None:
-        """Mark beginnings as used, each later than those that continue it."""
-        for digest in reversed(path):
+    def touch(self, key: PrefixDigest) -> None:
+        """Mark a beginning as used, and each shorter one after those that continue it."""
+        for digest in (key.digest, *reversed(key.shorter)):
             if digest in self.prefixes:
                 self.prefixes.move_to_end(digest)
-
-
-def extend_digest(digest: bytes, ids: Sequence[int]) -> bytes:
-    """The digest of a prompt's beginning with these tokens added.
-
-    >>> extend_digest(b"", [1, 2]) == extend_digest(extend_digest(b"", [1]), [2])
-    False
-    """
-    return blake2b(digest + array("q", ids).tobytes(), digest_size=16).digest()

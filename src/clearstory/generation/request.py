@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from clearstory.generation.constraints import TokenConstraints, TokenMask
+from clearstory.generation.prefix_cache import PrefixDigest
 from clearstory.generation.settings import Sampling
 from clearstory.models.base import State
 
@@ -80,7 +81,7 @@ class GenerationRequest:
         prompt_logprobs: number of alternatives of each prompt token after the first; None where those have no scores.
         keep_state: whether the state is kept when the request is finished.
         state: the model's state before the unread tokens; None where it has read none, and in the batch.
-        path: digests of the beginnings of the prompt that have been read; None where others do not share them.
+        prefix: digest of the beginning of the prompt that has been read; None where others do not share it.
         n_generated: number of tokens generated so far.
         n_cached: prompt tokens that were not read for this request.
         prompt_tokens: the prompt tokens that have scores so far.
@@ -99,7 +100,7 @@ class GenerationRequest:
     prompt_logprobs: int | None = None
     keep_state: bool = False
     state: State | None = None
-    path: tuple[bytes, ...] | None = None
+    prefix: PrefixDigest | None = None
     n_generated: int = 0
     n_cached: int = 0
     prompt_tokens: list[Token] = field(default_factory=list)

@@ -195,25 +195,19 @@ class MixedSequences:
         out = heads.new_zeros(len(self.rows), self.count, c.heads, c.head_dim)
         for row, new, own in zip(self.rows, self.new, batch, strict=True):
             slots = row.buffer.data[layer, :, :, row.kept - new : row.kept]
-            slots.copy_(own[c.heads :, :new].unflatten(0, (2, c.kv_heads)))
+            slots.copy_(own[c.heads :, :new].reshape(2, c.kv_heads, new, c.head_dim))
         for block in self.blocks[c.window(layer)]:
             keys, values = self.rows[block.row].buffer.data[layer, :, None, :, block.keys]
-            q = batch[block.row, : c.heads, block.queries].unflatten(0, (c.kv_heads, -1))
-            shared = q.shape[1] if block.mask is not None else 1
-            if shared == 1:
+            q = batch[block.row, None, : c.heads, block.queries]
+            if block.mask is None:
                 found = F.scaled_dot_product_attention(
-                    q.flatten(0, 1)[None],
-                    keys,
-                    values,
-                    attn_mask=block.mask,
-                    is_causal=block.mask is None,
-                    scale=self.scale,
-                    enable_gqa=c.heads != c.kv_heads,
+                    q, keys, values, is_causal=True, scale=self.scale, enable_gqa=c.heads != c.kv_heads
                 )
             else:
+                shared = q.reshape(1, c.kv_heads, -1, c.head_dim)
                 found = F.scaled_dot_product_attention(
-                    q.flatten(1, 2)[None], keys, values, attn_mask=block.mask, scale=self.scale
-                ).unflatten(2, (shared, -1)).flatten(1, 2)  # fmt: skip
+                    shared, keys, values, attn_mask=block.mask, scale=self.scale
+                ).view(1, c.heads, -1, c.head_dim)  # fmt: skip
             out[block.row, block.queries] = found[0].transpose(0, 1)
         return out.view(len(heads), -1)
 
