@@ -470,6 +470,8 @@ OBSERVED: dict[str, Observation] = {
         f"SummarizeRecipe.{name}": "flow/test_finetune_text_to_text.py::test_lines_of_a_file_stay_where_they_are"
         for name in ("truncate", "errors", "precision", "int8", "device")
     },
+    "ChatRecipe.url": "flow/test_chat_url.py::test_the_terminal_and_the_command_line_speak_to_a_server",
+    "ChatRecipe.api_key_file": "flow/test_chat_url.py::test_the_key_of_a_file_is_sent_and_never_shown",
     **{
         f"ChatRecipe.{name}": f"flow/test_chat.py::{test}"
         for name, test in {

@@ -14,7 +14,7 @@ from clearstory.cli.arguments import flag_name, parse_arguments
 from clearstory.errors import ClearstoryError
 from clearstory.models.families import PRESETS, preset
 from clearstory.models.transformer.config import ARCHITECTURE_FIELDS
-from clearstory.recipes.settings import chat, finetuning, inference, prompting, tools, training, translation
+from clearstory.recipes.settings import chat, embedding, finetuning, inference, prompting, tools, training, translation
 from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import Setting, build_settings, setting_table, strip_optional, to_plain
@@ -23,7 +23,7 @@ from clearstory.tasks.text_to_text_settings import TeacherSettings, TextToTextSe
 
 RECIPES = {
     name: each
-    for module in (training, finetuning, tools, inference, chat, translation, prompting)
+    for module in (training, finetuning, tools, inference, chat, embedding, translation, prompting)
     for name, each in vars(module).items()
     if name.endswith("Recipe")
 }
@@ -81,6 +81,8 @@ def required_settings(name: str, changed: str) -> dict[str, Any]:
     if name == "EvaluateRecipe" and changed in vars(BenchmarkSettings()):
         task = "probes" if changed == "probe_files" else "lm-eval:arc_easy"
         return {"model": "model", "task": [task], **({"out": "out"} if changed == "log_samples" else {})}
+    if name == "ChatRecipe":
+        return {"url": "http://localhost:8000/v1"} if changed == "api_key_file" else {**needed, "model": "model"}
     if (name, changed) == ("PromptRecipe", "max_tokens"):
         return {**needed, "answer": "generate"}
     if (name, changed) == ("EvaluateRecipe", "vectors"):

@@ -16,16 +16,16 @@ HELP = """\
   /help              this page
   /system [TEXT]     show the system message, or set it; /system - removes it
   /retry             answer the last message again
-  /edit [TEXT]       change the last message and answer it anew
-  /undo              take the last message and its answer back
-  /clear             begin anew
+  /edit [TEXT]       change the last message and answer it again
+  /undo              remove the last message and its answer
+  /clear             clear the conversation; the system message is kept
   /save FILE         write the conversation as JSON (OpenAI's messages)
   /load FILE         continue a conversation that was saved
-  /set NAME VALUE    change a setting of sampling: /set temperature 0.7; /set shows them
-  /stats             tokens, speed and how much of the context is used
-  /exit              leave, as does Ctrl-D
+  /set NAME VALUE    change a sampling setting: /set temperature 0.7; /set shows them
+  /stats             tokens, speed and used part of the context
+  /exit              exit, like Ctrl-D
 A message of several lines is between lines of three quotation marks, or each line but the last ends in a backslash.
-Ctrl-C ends an answer; what was said is kept. A message that begins with a slash is written with two."""
+Ctrl-C stops an answer and keeps its text. A message that starts with a slash is written with two."""
 
 PROMPT, MORE = "> ", ". "
 
@@ -123,7 +123,7 @@ class ChatTerminal:
         self.note(f"taken back: {self.session.undo()[:60]}")
 
     def clear(self, argument: str) -> None:
-        """Begin anew."""
+        """Clear the conversation."""
         self.session.clear()
         self.note("the conversation is empty")
 
@@ -151,8 +151,8 @@ class ChatTerminal:
         sampling = self.session.sampling
         penalties = ["repetition_penalty", "presence_penalty", "frequency_penalty"]
         names = [name] if value else ["max_tokens", "temperature", "top_k", "top_p", "min_p", *penalties]
-        values = {each: getattr(sampling, each) for each in names}
-        self.note(", ".join(f"{each} {"the model's" if value is None else value}" for each, value in values.items()))
+        given = {each: getattr(sampling, each) for each in names}
+        self.note(", ".join(f"{each} {'default' if value is None else value}" for each, value in given.items()))
 
     def stats(self, argument: str) -> None:
         """Show numbers of the conversation."""
@@ -178,9 +178,7 @@ def describe(answer: ChatAnswer, max_tokens: int | None) -> str:
         most = max_tokens or answer.generated_tokens
         parts.append(f"cut after {most:,} tokens (/set max_tokens {2 * most})")
     elif answer.finished == "context":
-        parts.append(
-            "the context is full: take turns back (/undo), begin anew (/clear), or open it with --truncate left"
-        )
+        parts.append("the context is full: remove turns (/undo), clear it (/clear), or restart with --truncate left")
     elif answer.finished == "interrupted":
         parts.append("interrupted")
     if answer.left_out:

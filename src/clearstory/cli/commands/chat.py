@@ -17,6 +17,8 @@ def run(recipe: ChatRecipe, output: Output) -> Mapping[str, Any] | None:
 
     session = chat(
         recipe.model,
+        url=recipe.url,
+        api_key_file=recipe.api_key_file,
         system=recipe.system,
         load=recipe.load,
         chat_template=recipe.chat_template,
@@ -29,7 +31,8 @@ def run(recipe: ChatRecipe, output: Output) -> Mapping[str, Any] | None:
     if output.json or not sys.stdin.isatty():
         answers = answer_lines(session, sys.stdin, output)
         return {
-            "model": recipe.model,
+            "model": recipe.model or None,
+            "url": recipe.url,
             "messages": session.messages,
             "answers": [answer.to_json() for answer in answers],
             "stats": session.stats(),
@@ -42,5 +45,8 @@ COMMAND = Command(
     recipe=ChatRecipe,
     run=run,
     example='clearstory chat runs/helper --system "You are brief." --temperature 0.7',
-    further_examples=("printf 'Hi\\nAnd you?\\n' | clearstory chat runs/helper --json",),
+    further_examples=(
+        "clearstory chat --url http://127.0.0.1:8000/v1",
+        "printf 'Hi\\nAnd you?\\n' | clearstory chat runs/helper --json",
+    ),
 )

@@ -1,38 +1,27 @@
-"""Chat: a conversation with a chat model, in which each turn reads only the tokens that are new."""
+"""Chat: a conversation in which a model answers, opened here or by a server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, Protocol, Unpack
 
 from clearstory import durable
 from clearstory.durable.paths import expand_home
-from clearstory.errors import BadInput, BadSetting, CannotDo, ContextOverflow
-from clearstory.generation.prompt_format import PromptFormat
-from clearstory.generation.settings import Sampling, SamplingOverrides, TokenSampling, sampling_of
-from clearstory.models.base import State
-from clearstory.models.inference_model import inference_model
-from clearstory.models.precision import Precision, resolve_precision
+from clearstory.errors import BadInput, BadSetting
+from clearstory.generation.settings import Sampling, SamplingOverrides, TokenSampling
+from clearstory.models.precision import Precision
 from clearstory.models.prompts import check_unicode
-from clearstory.recipes.inference.chat_answer import AnswerStream, ChatAnswer, ChatText
-from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
+from clearstory.recipes.inference.chat_answer import ChatAnswer, ChatText
+from clearstory.recipes.inference.chat_model import open_chat_model
+from clearstory.recipes.inference.chat_server import connect_chat_server
+from clearstory.recipes.inference.loading import ModelWithTokenizer
+from clearstory.recipes.settings.chat import check_chat_source
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.tasks.chat import check_decoder, without_first_turn
-from clearstory.text.added_template import with_chat_template
-from clearstory.text.assistant_tokens import ASSISTANT, end_of_turn_token
-from clearstory.text.chat_prompt import encode_chat, has_chat_template
-from clearstory.text.messages import SYSTEM_ROLES, check_messages, messages_of
-from clearstory.text.tokenizers import Tokenizer
-
-MAX_TOKENS = 1024
-"""Largest number of tokens of an answer, where neither the user nor the model's generation config gives one."""
-
-KEPT_STATES = 4
-"""States that are kept, two for each turn: the last two turns can be answered again without being read again."""
+from clearstory.text.assistant_tokens import ASSISTANT
+from clearstory.text.messages import check_messages, messages_of
 
 
 class AnswerEvents(Protocol):
@@ -55,9 +44,9 @@ class ChatPartner(Protocol):
 
     def check_system(self, text: str) -> None: ...
 
-    def reply(self, messages: Sequence[Mapping[str, Any]], sampling: TokenSampling | Sampling) -> AnswerEvents: ...
+    def reply(self, messages: Sequence[dict[str, Any]], sampling: Any) -> AnswerEvents: ...
 
-    def keep(self, events: AnswerEvents) -> None: ...
+    def keep(self, events: Any) -> None: ...
 
     def forget(self) -> None: ...
 
@@ -92,10 +81,10 @@ class ChatSession:
         self.messages = [*([] if text is None else [{"role": "system", "content": text}]), *rest]
 
     def send(self, text: str) -> Iterator[ChatText | ChatAnswer]:
-        """The answer to a message, piece by piece, and at last as a ChatAnswer.
+        """Generate the answer to a message: yields pieces of text, and finally the ChatAnswer.
 
-        Raises ContextOverflow for a conversation that is longer than the context, unless its first turns may be left
-        out; BadInput for an empty message and for a template that refuses it. The message then is not kept.
+        Raises ContextOverflow for a conversation that exceeds the context, unless `truncate` is "left"; BadInput for an
+        empty message, or if the template refuses it. After an error the message is not part of the conversation.
         """
         check_unicode(text)
         if not text.strip():
@@ -104,13 +93,13 @@ class ChatSession:
         yield from self._answer()
 
     def ask(self, text: str) -> ChatAnswer:
-        """The whole answer to a message."""
+        """The complete answer to a message."""
         *_, answer = self.send(text)
         assert isinstance(answer, ChatAnswer)
         return answer
 
     def retry(self) -> Iterator[ChatText | ChatAnswer]:
-        """Another answer to the last message."""
+        """Generate another answer to the last message."""
         if not any(each["role"] == "user" for each in self.messages):
             raise BadInput("there is no message to answer; write one first")
         while self.messages[-1]["role"] != "user":
@@ -118,12 +107,12 @@ class ChatSession:
         yield from self._answer()
 
     def edit(self, text: str) -> Iterator[ChatText | ChatAnswer]:
-        """The answer to another text in place of the last message."""
+        """Replace the last message and generate its answer."""
         self.undo()
         yield from self.send(text)
 
     def undo(self) -> str:
-        """Remove the last message of the user with its answer; its text."""
+        """Remove the last user message with its answer; returns its text."""
         index = next((at for at in reversed(range(len(self.messages))) if self.messages[at]["role"] == "user"), None)
         if index is None:
             raise BadInput("there is no message to take back; write one first")
@@ -132,17 +121,17 @@ class ChatSession:
         return text
 
     def clear(self) -> None:
-        """Begin anew, with the same system message."""
+        """Clear the conversation; the system message is kept."""
         del self.messages[self.system is not None :]
         self.partner.forget()
 
     def interrupt(self) -> None:
-        """End the answer after the next token; what was said is kept."""
+        """End the answer after the next token; the text generated so far is kept."""
         if self._events is not None:
             self._events.interrupt()
 
     def set(self, name: str, value: str) -> None:
-        """Change a setting of sampling, such as temperature. Raises BadSetting."""
+        """Change a sampling setting, such as temperature. Raises BadSetting."""
         names = [each.name for each in fields(TokenSampling)]
         if name not in names:
             raise BadSetting(f"there is no setting {name[:40]!r}; supported: {', '.join(names)}")
@@ -150,7 +139,7 @@ class ChatSession:
         self.sampling = replace(self.sampling, **{name: getattr(given, name)})
 
     def save(self, file: str | Path) -> Path:
-        """Write the messages as JSON, in OpenAI's form. A file that is not of this conversation is not overwritten."""
+        """Write the messages as JSON in OpenAI's format. Only a file saved by this session is overwritten."""
         path = expand_home(file)
         if path.exists() and path.resolve() not in self._own_files:
             raise BadSetting(f"{path} exists; save to another file, or remove it first")
@@ -159,14 +148,14 @@ class ChatSession:
         return path
 
     def load(self, file: str | Path) -> None:
-        """Continue the conversation in a file, in OpenAI's or ShareGPT's form. Raises BadInput for another."""
+        """Continue the conversation in a file in OpenAI's or ShareGPT's format. Raises BadInput for other formats."""
         path = expand_home(file)
         self.messages = read_messages(path)
         self.partner.forget()
         self._own_files.add(path.resolve())
 
     def stats(self) -> dict[str, Any]:
-        """Numbers of the conversation: its messages and tokens, and the speed of its answers."""
+        """Statistics of the conversation: number of messages and tokens, and speed of the answers."""
         tokens = sum(each.generated_tokens for each in self.answers)
         seconds = sum(each.seconds for each in self.answers)
         last = self.answers[-1] if self.answers else None
@@ -200,8 +189,10 @@ class ChatSession:
 
 
 def chat(
-    model: str | Path | ModelWithTokenizer,
+    model: str | Path | ModelWithTokenizer = "",
     *,
+    url: str | None = None,
+    api_key_file: str | Path | None = None,
     system: str | None = None,
     load: str | Path | None = None,
     chat_template: str | None = None,
@@ -216,7 +207,10 @@ def chat(
     Settings of sampling that are not given are those of the model's generation config, if it has one.
 
     Args:
-        model: a model folder, run folder, checkpoint or .gguf file, or a loaded model.
+        model: a model folder, run folder, checkpoint or .gguf file, or a loaded model; with `url` the name of a model
+            there, which may be left out where the server has only one.
+        url: address of a server of OpenAI's API that answers, such as http://127.0.0.1:8000/v1.
+        api_key_file: file with the API key that the server requires.
         system: system message.
         load: file with a conversation to continue, as `ChatSession.save` writes it.
         chat_template: chatml, or a file with a Jinja template, for a model that has none.
@@ -227,7 +221,8 @@ def chat(
         device: cpu, cuda, mps or auto.
         settings: fields of Sampling, such as `max_tokens` and `temperature`.
 
-    Raises CannotDo for a model that is no decoder, and for one without a chat template.
+    Raises CannotDo for a model that is no decoder, and for one without a chat template; RemoteServerError for a server
+    that does not answer.
 
     >>> import clearstory
     >>> session = clearstory.chat("models/smollm2", system="Be brief.")  # doctest: +SKIP
@@ -235,27 +230,16 @@ def chat(
     'Paris.'
     """
     given = build_settings(SamplingOverrides, settings).given()
-    precision = resolve_precision(precision, int8)
-    network, tokenizer, config = load_generator(model, device, keep_blocks=precision in ("auto", "int8", "int4"))
-    check_decoder(network)
-    if chat_template is not None:
-        tokenizer, _ = with_chat_template(tokenizer, chat_template)
-    elif not has_chat_template(tokenizer):
-        raise CannotDo(
-            "this model has no chat template, so it is not a chat model; use clearstory generate to continue a text, "
-            "or pass --chat-template chatml"
-        )
     for name in ("beam", "length_penalty"):
         if given.pop(name, 1) != 1:
             raise BadSetting(f"{name} is for beam search, whose answers cannot be shown as they come; leave it out")
-    longest = given.get("max_tokens") or config.max_new_tokens or MAX_TOKENS
-    config = replace(config, max_new_tokens=None, max_length=None)
-    sampling = replace(sampling_of(config, {**given, "max_tokens": longest}), beam=1)
-    prompt_format = PromptFormat.of(network, tokenizer, None, generation_config=config)
-    end = end_of_turn_token(tokenizer)
-    ends = tuple(dict.fromkeys([*prompt_format.eos_token_ids, *([] if end is None else [end])]))
-    prompt_format = replace(prompt_format, model=inference_model(network, precision), eos_token_ids=ends)
-    session = ChatSession(prompt_format, tokenizer, sampling, truncate)
+    local = {"chat_template": chat_template, "precision": precision, "int8": int8, "device": device}
+    check_chat_source(model, url, api_key_file, local)
+    session = (
+        ChatSession(*open_chat_model(model, given, chat_template, truncate, precision, int8, device))
+        if url is None
+        else ChatSession(connect_chat_server(url, str(model), api_key_file, truncate), TokenSampling(**given))
+    )
     if load is not None:
         session.load(load)
     if system is not None:

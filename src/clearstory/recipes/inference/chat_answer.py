@@ -30,9 +30,10 @@ class ChatAnswer:
 
     Args:
         text: its text.
-        ids: its token ids, the end-of-turn token included.
+        ids: its token ids, the end-of-turn token included; empty where a server generated it.
         finished: why it ended: eos; length (max_tokens); stop (a stop string); context (the context is full); or
             interrupted.
+        generated_tokens: how many tokens it has.
         prompt_tokens: tokens of the conversation before it.
         read_tokens: how many of them were read now; the others were in the model's state.
         left_out: messages of the conversation that the model no longer reads.
@@ -42,6 +43,7 @@ class ChatAnswer:
     text: str
     ids: tuple[int, ...]
     finished: Ending
+    generated_tokens: int
     prompt_tokens: int
     read_tokens: int
     left_out: int
@@ -50,8 +52,9 @@ class ChatAnswer:
 
     @property
     def tokens_per_second(self) -> float:
-        """Generated tokens per second, after the prompt was read."""
-        return (len(self.ids) - 1) / max(self.seconds - self.prompt_seconds, 1e-9) if len(self.ids) > 1 else 0.0
+        """Generated tokens per second, without the time for the prompt."""
+        further = self.generated_tokens - 1
+        return further / max(self.seconds - self.prompt_seconds, 1e-9) if further > 0 else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The answer as a dictionary for JSON."""
@@ -67,6 +70,7 @@ class AnswerStream:
         sampling: how tokens are chosen.
         prompt: ids of the conversation, with the header of the answer.
         state: state of the model after the first of them; None to read all.
+        left_out: messages of the conversation that are not in it.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class AnswerStream:
         sampling: Sampling,
         prompt: Sequence[int],
         state: State | None,
+        left_out: int = 0,
     ) -> None:
         self.prompt_format, self.tokenizer, self.sampling = prompt_format, tokenizer, sampling
         self.prompt, self.state = tuple(prompt), state
@@ -83,6 +88,7 @@ class AnswerStream:
         self.text = ""
         self.finished: Ending = "interrupted"
         self.interrupted = False
+        self.left_out = left_out
         self.read_tokens = len(prompt) - (0 if state is None else state.lengths[0])
         self.started, self.prompt_seconds = time.perf_counter(), 0.0
         self.states: list[tuple[tuple[int, ...], State]] = []
@@ -121,15 +127,20 @@ class AnswerStream:
         if state is not None:
             self.states.append(((*self.prompt, *self.ids[:-1]), state))
 
-    def answer(self, left_out: int) -> ChatAnswer:
-        """The answer so far, to a conversation of which so many messages are left out."""
+    def interrupt(self) -> None:
+        """End the answer after the next token."""
+        self.interrupted = True
+
+    def answer(self) -> ChatAnswer:
+        """The answer so far."""
         return ChatAnswer(
             text=self.text,
             ids=tuple(self.ids),
             finished=self.finished,
+            generated_tokens=len(self.ids),
             prompt_tokens=len(self.prompt),
             read_tokens=self.read_tokens,
-            left_out=left_out,
+            left_out=self.left_out,
             seconds=time.perf_counter() - self.started,
             prompt_seconds=self.prompt_seconds,
         )
