@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from clearstory.errors import BadInput
-from clearstory.server.chat_messages import template_messages
 from clearstory.server.chat_completions import ChatCompletionRequest
+from clearstory.server.chat_messages import template_messages
 from clearstory.server.errors import RequestError
 from clearstory.server.fields import parse_fields
 from clearstory.text.chat_prompt import encode_chat
@@ -81,7 +81,10 @@ def test_messages_of_all_forms_become_those_of_a_template() -> None:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, "messages[0].content[0].type"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+            "messages[0].content[0].type",
+        ),
         ({"role": "user"}, "messages[0].content"),
         ({"role": "function", "content": "a"}, "messages[0].role"),
         ({"role": "assistant"}, "messages[0].content"),
