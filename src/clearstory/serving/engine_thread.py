@@ -25,7 +25,13 @@ from clearstory.serving.limits import EngineStatistics as EngineStatistics
 from clearstory.serving.requests import TextRequest, VectorRequest
 from clearstory.serving.served_model import ServedModel
 from clearstory.serving.text_job import DeliverText, TextJob
-from clearstory.serving.vectors import DeliverVectors, VectorJob, VectorQueue
+from clearstory.serving.vectors import (
+    BATCH_TOKENS,
+    SHARED_BATCH_TOKENS,
+    DeliverVectors,
+    VectorJob,
+    VectorQueue,
+)
 
 log = logging.getLogger("clearstory.serving")
 
@@ -162,7 +168,7 @@ class EngineThread:
                 for vector_job in list(self.vector_queue.jobs):
                     self.end_vectors(vector_job, stopped)
                 return
-            for vector_job, error in self.vector_queue.run_batch():
+            for vector_job, error in self.vector_queue.run_batch(SHARED_BATCH_TOKENS if self.jobs else BATCH_TOKENS):
                 self.end_vectors(vector_job, error)
             self.step()
             for text_job in [each for each in self.jobs.values() if each.is_late]:

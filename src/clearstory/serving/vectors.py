@@ -12,8 +12,10 @@ import numpy.typing as npt
 from clearstory.serving.requests import VectorRequest
 from clearstory.serving.served_model import ServedModel
 
-BATCH_TOKENS = 4096
-"""Tokens of the texts that are read together, at least one text: texts that are generated meanwhile wait as long."""
+BATCH_TOKENS, SHARED_BATCH_TOKENS = 4096, 256
+"""Tokens of the texts that are read together, at least one text; the second where texts are generated meanwhile, which
+wait as long.
+"""
 
 DeliverVectors = Callable[[npt.NDArray[np.float32] | Exception], None]
 """Takes the vectors of a request, (N, W), or the error that ended it, in the thread of the model."""
@@ -43,8 +45,8 @@ class VectorQueue:
         self.served = served
         self.jobs: deque[VectorJob] = deque()
 
-    def run_batch(self) -> list[tuple[VectorJob, Exception | None]]:
-        """Compute the vectors of the next texts; the requests that are finished, or failed."""
+    def run_batch(self, max_tokens: int = BATCH_TOKENS) -> list[tuple[VectorJob, Exception | None]]:
+        """Compute the vectors of the next texts, about so many tokens; the requests that are finished, or failed."""
         if not self.jobs:
             return []
         first = self.jobs[0].request
@@ -57,10 +59,10 @@ class VectorQueue:
         for job in alike:
             for row in job.request.rows[len(job.found) :]:
                 n_tokens += len(row)
-                if batch and n_tokens > BATCH_TOKENS:
+                if batch and n_tokens > max_tokens:
                     break
                 batch.append((job, row))
-            if n_tokens > BATCH_TOKENS:
+            if n_tokens > max_tokens:
                 break
         try:
             vectors = self.served.vectors([row for _, row in batch], first.skipped, first.normalize)
