@@ -7,15 +7,16 @@ complete. The matching is that of llguidance.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from clearstory.errors import BadInput, CannotDo, ClearstoryError, GrammarViolation
+from clearstory.errors import BadInput, CannotDo, GrammarViolation
 from clearstory.generation.constraints import EndTokens, end_token_ids
 from clearstory.generation.grammar_tokens import (
     allowed_ids,
@@ -108,8 +109,6 @@ class Grammar:
         if mask.finished:
             raise BadInput("the grammar allows the empty text only; give one that allows another")
         mask.allowed()
-        if mask.failure is not None:
-            raise mask.failure
         return mask
 
     def check(self, text: str) -> None:
@@ -137,59 +136,38 @@ class GrammarMask:
         self.matcher = matcher
         self.ends = frozenset(end_token_ids(eos_token_id))
         self.ended = False
-        self.failure: ClearstoryError | None = None
 
     @property
     def finished(self) -> bool:
-        """Whether no token may follow: the text is complete, or cannot be completed."""
+        """Whether the text is complete, and no token may follow."""
         return self.ended or (self.matcher.is_stopped() and self.matcher.is_accepting())
 
     def allowed(self) -> Bool[Tensor, "K"]:
-        """Which tokens may be generated next, (K,).
-
-        Where no token of the vocabulary fits, the text ends with the next one, and `check` raises the reason: other
-        texts of the batch go on.
-        """
-        found = allowed_ids(self.matcher)
+        """Which tokens may be generated next, (K,). Raises CannotDo where no token of the vocabulary fits."""
+        allowed = allowed_ids(self.matcher)
         accepting = self.matcher.is_accepting()
-        mask = torch.from_numpy(found)
         for id in self.ends:
-            if id < len(mask):
-                mask[id] = accepting
-        if not accepting and not mask.any():
-            self.fail(CannotDo(f"no token of this model's vocabulary can follow by the grammar; {self.reason()}"))
-            mask = self.last_tokens(len(mask))
-        return mask
+            if id < len(allowed):
+                allowed[id] = accepting
+        if not accepting and not allowed.any():
+            raise CannotDo(
+                "no token of this model's vocabulary can follow by the grammar "
+                f"({error_sentence(self.matcher) or self.matcher.stop_reason()}); simplify it, or take another model"
+            )
+        return torch.from_numpy(allowed)
 
     def advance(self, id: int) -> None:
-        """Take the token that was generated."""
+        """Take the token that was generated. Raises GrammarViolation for one that is not allowed."""
         if id in self.ends:
             self.ended = True
-        elif not self.ended and not self.matcher.consume_token(id):
-            self.fail(GrammarViolation(f"token {id} does not follow the grammar; {self.reason()}"))
+        elif not self.matcher.consume_token(id):
+            raise GrammarViolation(f"token {id} does not follow the grammar ({error_sentence(self.matcher)})")
 
-    def check(self, text: str) -> None:
-        """Raises the reason if a finished text is not what the grammar allows: CannotDo where no token could follow,
-        else GrammarViolation.
-        """
-        if self.failure is not None:
-            raise self.failure
-        self.grammar.check(text)
-
-    def fail(self, failure: ClearstoryError) -> None:
-        """End the text with an error."""
-        self.failure, self.ended = failure, True
-
-    def reason(self) -> str:
-        """What the matcher says of its state, as a way out."""
-        return f"it stopped with {self.matcher.stop_reason()}; simplify the grammar, or take another model"
-
-    def last_tokens(self, vocab: int) -> Bool[Tensor, "K"]:
-        """The tokens that may end a text that cannot be completed: end tokens, else any."""
-        ends = [id for id in self.ends if id < vocab]
-        mask = torch.full((vocab,), not ends)
-        mask[ends] = True
-        return mask
+    def copy(self) -> GrammarMask:
+        """The mask of another text, in the same state."""
+        other = GrammarMask(self.grammar, self.matcher.deep_copy(), tuple(self.ends))
+        other.ended = self.ended
+        return other
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
@@ -222,9 +200,15 @@ def source_error(source: str) -> str:
     return error_sentence(build_matcher(byte_tokens(), source))
 
 
-def check_characters(tokenizer: Tokenizer, needed: Collection[str] = JSON_CHARACTERS) -> None:
-    """Raises CannotDo for a tokenizer without tokens for these characters."""
-    known = {tokenizer.token_bytes(id) for id in range(tokenizer.vocab)}
-    missing = sorted(each for each in needed if each.encode() not in known)
+def check_characters(tokenizer: Tokenizer) -> None:
+    """Raises CannotDo for a tokenizer without tokens for the characters of JSON."""
+    missing = sorted(JSON_CHARACTERS - single_characters(tokenizer))
     if missing:
         raise CannotDo(f"this model's vocabulary has no token for {' '.join(missing[:8])}, so it cannot write JSON")
+
+
+@lru_cache(maxsize=8)
+def single_characters(tokenizer: Tokenizer) -> frozenset[str]:
+    """The ASCII characters that have a token of their own."""
+    tokens = map(tokenizer.token_bytes, range(tokenizer.vocab))
+    return frozenset(token.decode() for token in tokens if len(token) == 1 and token.isascii())

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clearstory.server.generated_text import GeneratedText, response_head, usage
+from clearstory.server.generated_text import GeneratedText, check_grammar, response_head, usage
 from clearstory.server.logprobs import TextToken, TokenTexts, bits_per_byte, chat_logprobs
 from clearstory.server.streaming import DONE, sse_event
+from clearstory.server.tool_answers import check_calls, deltas, finish_reason, message_fields, parse_answer
+from clearstory.serving.tool_calls import ToolCallParser
 
 if TYPE_CHECKING:
     from clearstory.server.chat_completions import ChatCompletionRequest
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from clearstory.server.streaming import TextStream
     from clearstory.server.text_requests import PromptIds
     from clearstory.serving.requests import TextEvent
+    from clearstory.serving.tools import ToolUse
+    from clearstory.text.tokenizers import Tokenizer
 
 
 @dataclass
@@ -28,6 +32,8 @@ class ChatAnswers:
         prompt: the conversation as ids.
         texts: bytes and names of tokens.
         record: counts tokens for the log and the metrics.
+        tokenizer: the tokenizer of the model.
+        use: the functions that answers may call; None for none.
         head: what all chunks begin with.
     """
 
@@ -35,6 +41,9 @@ class ChatAnswers:
     prompt: PromptIds
     texts: TokenTexts
     record: RequestRecord
+    tokenizer: Tokenizer
+    use: ToolUse | None = None
+    parsers: dict[int, ToolCallParser] = field(default_factory=dict)
     head: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,18 +52,24 @@ class ChatAnswers:
 
     def response(self, answers: Sequence[GeneratedText]) -> dict[str, Any]:
         """The response that is not streamed."""
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
-                "logprobs": self.logprobs(answer.tokens),
-                "finish_reason": answer.finish,
-                **self.ids(answer.tokens),
-                **self.measure(answer),
-            }
-            for index, answer in enumerate(answers)
-        ]
+        choices = [self.choice(index, answer) for index, answer in enumerate(answers)]
         return {**self.head, "choices": choices, "usage": usage(answers, self.fields.n), **self.prompt_ids()}
+
+    def choice(self, index: int, answer: GeneratedText) -> dict[str, Any]:
+        """One whole answer."""
+        message: dict[str, Any] = {"content": answer.text}
+        finish: str | None = answer.finish
+        if self.use is not None:
+            parser = parse_answer(self.tokenizer, self.use, answer)
+            message, finish = message_fields(parser), finish_reason(parser, answer)
+        return {
+            "index": index,
+            "message": {"role": "assistant", **message, "refusal": None, "annotations": []},
+            "logprobs": self.logprobs(answer.tokens),
+            "finish_reason": finish,
+            **self.ids(answer.tokens),
+            **self.measure(answer),
+        }
 
     async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
         """The events of the stream: the role of each answer, its text, why it ended; the numbers of tokens; [DONE]."""
@@ -62,6 +77,9 @@ class ChatAnswers:
         opening = b"".join(self.opening(index) for index in range(len(answers)))
         async for events in stream:
             self.record.count_events(event for _, event in events)
+            for index, event in events:
+                answers[index].add(event)
+                check_grammar(stream.requests[index], answers[index])
             yield opening + b"".join(self.chunk(index, event, answers[index]) for index, event in events)
             opening = b""
         if self.fields.includes_usage:
@@ -75,13 +93,33 @@ class ChatAnswers:
 
     def chunk(self, index: int, event: TextEvent, answer: GeneratedText) -> bytes:
         """The chunks of one event: its text, if there is something to send, and the end of the answer."""
-        answer.add(event)
+        if self.use is not None:
+            return self.tool_chunk(index, event, answer, self.use)
         new = [(event.token, event.bytes)]
         sent = b""
         if event.text or self.fields.logprobs or self.fields.return_token_ids:
             sent = self.encode(index, {"content": event.text}, logprobs=self.logprobs(new), choice=self.ids(new))
         if event.finish is not None:
             sent += self.encode(index, {}, finish=event.finish, choice=self.measure(answer))
+        return sent
+
+    def tool_chunk(self, index: int, event: TextEvent, answer: GeneratedText, use: ToolUse) -> bytes:
+        """The chunks of one event of an answer that may call functions."""
+        parser = self.parsers.setdefault(index, ToolCallParser(self.tokenizer, use.format))
+        pieces = parser.push(event.token.id)
+        if event.finish is not None:
+            pieces += parser.flush()
+            check_calls(parser, use, answer)
+        new = [(event.token, event.bytes)]
+        named = self.fields.logprobs or self.fields.return_token_ids
+        sent = b""
+        for number, delta in enumerate(deltas(pieces) or [{}] * bool(named)):
+            if number:  # the token was described with its first delta
+                sent += self.encode(index, delta)
+            else:
+                sent += self.encode(index, delta, logprobs=self.logprobs(new), choice=self.ids(new))
+        if event.finish is not None:
+            sent += self.encode(index, {}, finish=finish_reason(parser, answer), choice=self.measure(answer))
         return sent
 
     def encode(

@@ -13,11 +13,12 @@ from clearstory.server.chat_messages import AssistantMessage, ChatMessage
 from clearstory.server.errors import RequestError
 from clearstory.server.fields import refused_field, request_field
 from clearstory.server.generated_text import collect_texts
+from clearstory.server.grammar_fields import mask_texts, with_grammar
 from clearstory.server.logprobs import token_texts
 from clearstory.server.prompts import encode_conversation
 from clearstory.server.streaming import EventStream, TextStream, json_response
-from clearstory.server.text_fields import TextFields
 from clearstory.server.text_requests import largest_length, naming, text_requests
+from clearstory.server.tool_fields import ToolFields
 from clearstory.serving.requests import MAX_TOP_LOGPROBS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatCompletionRequest(TextFields):
+class ChatCompletionRequest(ToolFields):
     """A conversation to continue."""
 
     messages: tuple[ChatMessage, ...] = request_field("The conversation.", min_items=1)
@@ -104,6 +105,7 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
     with naming("model"):
         served.require("chat")
     length = length_of(served, context, fields)
+    use = await asyncio.to_thread(fields.tool_use, served)
     with naming("messages"):
         prompt = await asyncio.to_thread(
             encode_conversation,
@@ -113,11 +115,16 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
             continue_last=fields.continue_final_message,
             truncate=fields.truncate == "left",
             room=length,
+            tools=[] if use is None else [tool.template_value() for tool in use.tools],
         )
     requests = text_requests(
         served, fields, prompt, param="messages", max_tokens=length, top_logprobs=fields.top_logprobs or 0
     )
-    answers = ChatAnswers(fields, prompt, token_texts(served.tokenizer), context.record)
+    if use is None:
+        requests = await asyncio.to_thread(mask_texts, requests, fields, served)
+    else:
+        requests = await asyncio.to_thread(with_grammar, requests, use.grammar(), served, "tools")
+    answers = ChatAnswers(fields, prompt, token_texts(served.tokenizer), context.record, served.tokenizer, use)
     stream = TextStream(engine, requests)
     if fields.stream:
         return await EventStream.begin(stream, answers.chunks(stream))

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clearstory.server.generated_text import GeneratedText, response_head, usage
+from clearstory.server.generated_text import GeneratedText, check_grammar, response_head, usage
 from clearstory.server.logprobs import CompletionLogprobs, TextToken, TokenTexts, bits_per_byte, bytes_of_each
 from clearstory.server.streaming import DONE, sse_event
 from clearstory.serving.requests import Token
@@ -59,6 +59,7 @@ class CompletionTexts:
             self.record.count_events(event for _, event in events)
             for index, event in events:
                 texts[index].add(event)
+                check_grammar(stream.requests[index], texts[index])
             if sent := b"".join(self.chunk(writers[index], event) for index, event in events):
                 yield sent
         if self.fields.includes_usage:

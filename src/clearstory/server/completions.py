@@ -12,10 +12,10 @@ from clearstory.server.completion_texts import CompletionTexts
 from clearstory.server.errors import RequestError
 from clearstory.server.fields import refused_field, request_field
 from clearstory.server.generated_text import collect_texts
+from clearstory.server.grammar_fields import GrammarFields, mask_texts
 from clearstory.server.logprobs import token_texts
 from clearstory.server.prompts import encode_text_prompt
 from clearstory.server.streaming import EventStream, TextStream, json_response
-from clearstory.server.text_fields import TextFields
 from clearstory.server.text_requests import MAX_TEXTS, PromptIds, largest_length, naming, text_requests
 from clearstory.serving.requests import MAX_TOP_LOGPROBS, TextRequest
 
@@ -28,7 +28,7 @@ DEFAULT_LENGTH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompletionRequest(TextFields):
+class CompletionRequest(GrammarFields):
     """Prompts to continue; for an encoder-decoder the sources of texts."""
 
     prompt: str | tuple[str, ...] | tuple[int, ...] | tuple[tuple[int, ...], ...] | None = request_field(
@@ -110,6 +110,7 @@ async def completions(context: RequestContext, fields: CompletionRequest) -> Res
             prompt_logprobs=prompt_logprobs(fields),
             first=len(requests),
         )
+    requests = await asyncio.to_thread(mask_texts, requests, fields, served)
     texts = CompletionTexts(fields, prompts, token_texts(served.tokenizer), context.record)
     stream = TextStream(engine, requests)
     if fields.stream:

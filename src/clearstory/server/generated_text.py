@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from clearstory.generation.grammar import GrammarMask
 from clearstory.server.logprobs import TextToken
-from clearstory.serving.requests import PromptReading, StopReason, TextEvent
+from clearstory.serving.requests import PromptReading, StopReason, TextEvent, TextRequest
 
 if TYPE_CHECKING:
     from clearstory.server.context import RequestRecord
@@ -52,7 +53,15 @@ async def collect_texts(stream: TextStream, record: RequestRecord) -> list[Gener
         record.count_events(event for _, event in events)
         for index, event in events:
             texts[index].add(event)
+    for request, text in zip(stream.requests, texts, strict=True):
+        check_grammar(request, text)
     return texts
+
+
+def check_grammar(request: TextRequest, text: GeneratedText) -> None:
+    """Raises GrammarViolation if a complete text is not what its request demands."""
+    if isinstance(request.token_mask, GrammarMask) and text.finish == "stop":
+        request.token_mask.grammar.check(text.text)
 
 
 def usage(texts: Sequence[GeneratedText], n: int, generated: int | None = None) -> dict[str, Any]:

@@ -56,6 +56,7 @@ def encode_conversation(
     truncate: bool = False,
     room: int = 0,
     limited: bool = True,
+    tools: Sequence[dict[str, Any]] = (),
 ) -> PromptIds:
     """The ids of a conversation in the model's chat template.
 
@@ -68,14 +69,17 @@ def encode_conversation(
             of the system never are.
         room: tokens of the context that are then kept for the answer; at most a quarter of it.
         limited: whether a conversation longer than the context is refused.
+        tools: functions that the assistant may call.
 
     Raises RequestError for a conversation that is too long, BadInput for one that the template refuses.
     """
-    template = ChatTemplate.from_tokenizer(served.tokenizer).source
+    template = ChatTemplate.from_tokenizer(served.tokenizer, tools=bool(tools)).source
     context, today = served.model.context, datetime.now()
 
     def encode(shown: TemplateMessages) -> tuple[int, ...]:
-        return encode_chat(served.tokenizer, shown, answer=answer, continue_last=continue_last, today=today).ids
+        return encode_chat(
+            served.tokenizer, shown, answer=answer, continue_last=continue_last, today=today, tools=tools
+        ).ids
 
     whole = template_messages(messages, template)
     ids = encode(whole)

@@ -9,7 +9,8 @@ from typing import Any
 
 from clearstory.errors import BadInput
 from clearstory.generation.grammar import Grammar, json_rule
-from clearstory.generation.json_schema import check_schema
+from clearstory.generation.json_schema import check_follows, check_schema
+from clearstory.serving.tool_calls import ToolCall
 from clearstory.text.tool_format import CALL_ID, ToolCallFormat
 
 NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -53,27 +54,37 @@ class ToolUse:
     """The functions that an answer may call.
 
     Args:
-        tools: the functions.
+        tools: the functions that the model is told of.
+        callable: those that it may call.
         required: whether the answer must call one; otherwise it may be text.
         parallel: whether it may call several.
         format: how the model writes calls.
+        answer: JSON schema of an answer without calls; None for any text.
     """
 
     tools: tuple[Tool, ...]
+    callable: tuple[Tool, ...]
     required: bool
     parallel: bool
     format: ToolCallFormat
+    answer: Mapping[str, Any] | None = None
+
+    def check(self, calls: Sequence[ToolCall]) -> None:
+        """Raises GrammarViolation if the arguments of a complete call do not follow their schema."""
+        schemas = {tool.name: tool.schema for tool in self.callable}
+        for call in calls:
+            check_follows(call.arguments, schemas[call.name])
 
     def grammar(self) -> Grammar:
-        """The grammar of the answer: text, calls, or text and then calls."""
+        """The grammar of the answer: text, calls, or text and then calls. Raises JSONSchemaError for its schema."""
         form = self.format
         more = f"({literal(form.between)} call)* " if self.parallel and form.between is not None else ""
         calls = f"calls: call {more}{literal(form.end)}"
         rules = [
-            f"call: {' | '.join(f'call{number}' for number in range(len(self.tools)))}",
+            f"call: {' | '.join(f'call{number}' for number in range(len(self.callable)))}",
             *(
                 f"call{number}: {literal(tool.name + form.middle)} {json_rule(tool.schema)}"
-                for number, tool in enumerate(self.tools)
+                for number, tool in enumerate(self.callable)
             ),
         ]
         return Grammar.of_lark("\n".join([*self.start_rules(), calls, *rules]), form.spelled)
@@ -83,6 +94,9 @@ class ToolUse:
         begin, mark = self.format.begin, self.format.mark
         if self.required:
             return [f"start: {literal(begin)} calls"]
+        if self.answer is not None:
+            Grammar.of_json_schema(self.answer)
+            return [f"start: answer | {literal(begin)} calls", f"answer: {json_rule(self.answer)}"]
         if not mark:  # text is what does not begin as a call does
             first = regex_class(begin.lstrip()[:1])
             return [f"start: TEXT | {literal(begin)} calls", rf"TEXT: /(\s*[^\s{first}](.|\n)*)?/"]
