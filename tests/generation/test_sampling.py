@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from clearstory.errors import BadSetting, Diverged
 from clearstory.generation.sampling import (
+    NextTokenScores,
+    apply_generated_penalties,
     apply_repetition_penalty,
     filtered_probabilities,
     rows_to_sample,
@@ -158,3 +161,64 @@ def test_on_a_gpu_rows_that_differ_in_seed_and_length_are_sampled_together() -> 
     groups = [rows for _, rows in rows_to_sample(settings, torch.device("cuda"))]
     assert groups == [[0, 2], [1, 3]]
     assert [rows for _, rows in rows_to_sample(settings, torch.device("cpu"))] == [[0], [1], [2], [3]]
+
+
+def test_penalties_follow_the_formula_of_the_interface() -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0, 0.5]])
+    sampling = Sampling(temperature=0, presence_penalty=0.5, frequency_penalty=0.75)
+    # Token 2 was generated twice: 3 - 2 · 0.75 - 0.5 = 1; token 1 once: 2 - 0.75 - 0.5 = 0.75.
+    lowered = apply_generated_penalties(logits[0], [2, 1, 2], sampling)
+    assert lowered.tolist() == [1.0, 0.75, 1.0, 0.5]
+    ids, logprobs = sample_tokens(logits, [sampling], [None], [[]], generated=[[2, 2, 2]])
+    assert ids.tolist() == [1]  # 3 - 3 · 0.75 - 0.5 = 0.25
+    assert logprobs.item() == pytest.approx(logits.log_softmax(-1)[0, 1].item())  # the model's own
+    encouraged = Sampling(temperature=0, presence_penalty=-2)
+    assert sample_tokens(logits, [encouraged], [None], [[]], generated=[[1]])[0].tolist() == [1]  # 2 + 2 > 3
+    biased = Sampling(temperature=0, logit_bias=((3, 2.75), (2, -100.0)))
+    assert sample_tokens(logits, [biased], [None], [[]])[0].tolist() == [3]  # 0.5 + 2.75 > 2
+
+
+def test_rows_with_penalties_do_not_change_others() -> None:
+    logits = torch.randn(3, 30, generator=generator(1))
+    settings = [
+        Sampling(seed=1),
+        Sampling(seed=2, frequency_penalty=1.5, logit_bias=((4, 3.0),)),
+        Sampling(seed=3, temperature=0, presence_penalty=1),
+    ]
+    generated = [[], [1, 1, 2], [int(logits[2].argmax())]]
+
+    def sample(rows: list[int]) -> list[int]:
+        own = [generator(row) for row in rows]
+        chosen = [settings[row] for row in rows]
+        return sample_tokens(logits[rows], chosen, own, [[]] * len(rows), generated=[generated[row] for row in rows])[
+            0
+        ].tolist()
+
+    assert sample([0, 1, 2]) == [*sample([0]), *sample([1]), *sample([2])]
+    assert sample([2]) != [int(logits[2].argmax())]
+
+
+def test_the_likeliest_tokens_have_the_log_probabilities_of_chosen_ones() -> None:
+    logits = torch.randn(4, 50, generator=generator(2))
+    scores = NextTokenScores.of(logits)
+    likeliest = scores.likeliest([3, 0, 1, 60])
+    assert [len(row) for row in likeliest] == [3, 0, 1, 50]
+    assert sum(math.exp(logprob) for _, logprob in likeliest[3]) == pytest.approx(1, abs=1e-5)
+    for row, found in enumerate(likeliest):
+        for id, logprob in found:
+            ids = torch.full((4,), id)
+            assert scores.logprobs(ids)[row].item() == logprob  # to the bit
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"presence_penalty": 2.5}, "presence_penalty is 2.5; it must be between -2 and 2"),
+        ({"frequency_penalty": float("nan")}, "frequency_penalty is nan"),
+        ({"logit_bias": ((3, 101.0),)}, "logit bias of token 3 is 101.0"),
+        ({"beam": 2, "frequency_penalty": 1.0}, "beam is 2, and presence_penalty"),
+    ],
+)
+def test_penalties_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadSetting, match=message):
+        Sampling(**settings)
