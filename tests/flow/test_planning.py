@@ -23,7 +23,8 @@ from clearstory.models.transformer.sizing import (
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.training_presets import scale_learning_rates
 from clearstory.recipes.training import time_budget
-from clearstory.recipes.training.preparation import build_trainer, device_of, tokenizer_spec
+from clearstory.recipes.training.corpus_preparation import tokenizer_spec
+from clearstory.recipes.training.preparation import build_trainer, device_of
 from clearstory.recipes.training.samples import parse_padded_image
 from clearstory.text.corpus import Corpus
 from clearstory.text.digit_images import save_png

@@ -308,7 +308,7 @@ class FakeTime:
         self.patch(monkeypatch, TrainingRun, "save_checkpoint", lambda run: save)
         self.patch(monkeypatch, TrainingRun, "save_best_model", lambda run: save)
         # A measurement that lasts until time has passed would never end.
-        monkeypatch.setattr("clearstory.recipes.training.preparation.training_speed", lambda settings: 1e9)
+        monkeypatch.setattr("clearstory.recipes.training.model_size.training_speed", lambda settings: 1e9)
         monkeypatch.setattr(time, "monotonic", self.tick)
         monkeypatch.setattr(time, "perf_counter", self.tick)
         monkeypatch.setattr(time, "process_time", self.work)

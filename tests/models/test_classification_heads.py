@@ -14,7 +14,8 @@ from clearstory.models.base import TokenBatch
 from clearstory.models.build import build
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.head_config import MAX_LABELS, ClassifierConfig
-from clearstory.models.heads import SequenceClassifier, TokenClassifier, freeze, parameters_by_depth
+from clearstory.models.heads import SequenceClassifier, TokenClassifier
+from clearstory.models.layer_depths import freeze, parameters_by_depth
 from clearstory.models.transformer.presets import BERT_TINY, T5_SMALL
 
 SMALL: dict[str, Any] = {

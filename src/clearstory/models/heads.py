@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clearstory.errors import BadSetting, CannotDo
+from clearstory.errors import CannotDo
 from clearstory.models.autograd_functions import Linear
 from clearstory.models.base import State, TokenBatch
 from clearstory.models.build import build
@@ -32,7 +32,7 @@ from clearstory.models.head_config import (
 )
 from clearstory.models.pooling import pool
 from clearstory.models.shallow_copy import shallow_copy
-from clearstory.models.transformer.stack import EMBEDDINGS, INIT_STD
+from clearstory.models.transformer.stack import INIT_STD
 
 HEAD_MODULES = ("pooler", "classifier")
 """Modules of a head; all others are the backbone's."""
@@ -46,8 +46,6 @@ LANGUAGE_MODEL_HEADS = (
 BARE_ENCODER = {"mlm_transform": False, "pooler": False, "unembed_bias": False, "tie_embeddings": True}
 """Config fields of an encoder without heads; those of others say nothing about what a backbone has."""
 
-INPUT_MODULES = (*(f"{name}." for name in EMBEDDINGS), "embedding_norm.", "relative_position_bias.", "recall.")
-"""Prefixes of parameters below the first layer."""
 
 GONE = frozenset(
     {
@@ -333,49 +331,3 @@ def is_bare_encoder(model: nn.Module) -> bool:
     config: Any = getattr(model, "config", None)
     is_encoder = getattr(config, "architecture", "") == "encoder" and not isinstance(model, ClassificationHead)
     return is_encoder and all(getattr(config, name) == value for name, value in BARE_ENCODER.items())
-
-
-def freeze(model: nn.Module, layers: int | Literal["all"]) -> None:
-    """Freeze the embeddings and the first `layers` layers of a model, or "all" of its backbone; heads are trained.
-
-    Raises BadSetting for more layers than there are.
-    """
-    depths = parameters_by_depth(model)
-    count = len(depths) - 2
-    if layers != "all" and not 0 <= layers <= count:
-        raise BadSetting(f"freeze is {layers}, and the model has {count} layers; give 0 to {count}, or all")
-    if layers == 0:
-        return
-    frozen = list(backbone_of(model).parameters()) if layers == "all" else []
-    for depth in depths[: 0 if layers == "all" else layers + 1]:
-        frozen += depth.values()
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-
-
-def parameters_by_depth(model: nn.Module) -> list[dict[str, nn.Parameter]]:
-    """Trainable parameters by name, from the bottom up: embeddings, each layer, and the head with the final norm.
-
-    A learning rate that decays by layer is multiplied once more for each step down (Howard and Ruder 2018).
-
-    >>> from clearstory.models.transformer.presets import NANOGPT_CHAR
-    >>> [len(depth) for depth in parameters_by_depth(SequenceClassifier(build(NANOGPT_CHAR), ("bad", "good")))]
-    [2, 8, 8, 8, 8, 2]
-    """
-    backbone = backbone_of(model)
-    prefix = "" if backbone is model else "backbone."
-    stack = next(
-        (name for name in ("blocks", "layers") if isinstance(getattr(backbone, name, None), nn.ModuleList)), ""
-    )
-    count = len(getattr(backbone, stack)) if stack else 0
-    depths: list[dict[str, nn.Parameter]] = [{} for _ in range(count + 2)]
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        inner = name.removeprefix(prefix)
-        if name.startswith(prefix) and inner.startswith(f"{stack}."):
-            depth = 1 + int(inner.split(".")[1])
-        else:
-            depth = 0 if name.startswith(prefix) and inner.startswith(INPUT_MODULES) else -1
-        depths[depth][name] = parameter
-    return depths

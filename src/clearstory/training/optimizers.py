@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from clearstory.models.heads import ClassificationHead, parameters_by_depth
+from clearstory.models.heads import ClassificationHead
+from clearstory.models.layer_depths import parameters_by_depth
 from clearstory.training.settings import TrainingSettings
 
 

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from clearstory.formats.hf.architecture import ACTIVATION_NAMES, HFArchitecture, infer_tie_embeddings
-from clearstory.formats.hf.attention_keys import (
-    HeadDimKey,
-    KVHeadsEqualHeads,
-    ScaleAttentionKey,
-)
+from clearstory.formats.hf.attention_keys import HeadDimKey, KVHeadsEqualHeads, ScaleAttentionKey
 from clearstory.formats.hf.config_keys import (
     MAX_LAYERS,
     BoolKey,

@@ -27,14 +27,10 @@ from clearstory.recipes.settings.schema import to_plain
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.settings.training_presets import preset_training_settings
 from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.training.corpus_preparation import ALIGNED_CORPORA, tokenizer_spec
 from clearstory.recipes.training.events import TrainingResult
-from clearstory.recipes.training.preparation import (
-    ALIGNED_CORPORA,
-    parameters_for_inner,
-    resolve_settings,
-    tokenizer_spec,
-    training_speed,
-)
+from clearstory.recipes.training.model_size import parameters_for_inner, training_speed
+from clearstory.recipes.training.preparation import resolve_settings
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.recipes.training.time_budget import (
     context_for_budget,

@@ -29,8 +29,9 @@ from clearstory.recipes.comparison.settings import (
 from clearstory.recipes.settings.schema import to_plain
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.settings.yaml_files import read_yaml
+from clearstory.recipes.training.corpus_preparation import ALIGNED_CORPORA
 from clearstory.recipes.training.events import TrainingResult
-from clearstory.recipes.training.preparation import ALIGNED_CORPORA, training_speed
+from clearstory.recipes.training.model_size import training_speed
 from clearstory.recipes.training.run_folder import RunFolder
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer

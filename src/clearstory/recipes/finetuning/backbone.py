@@ -20,7 +20,8 @@ from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, family_name, has_capability
 from clearstory.models.families import PRESETS
 from clearstory.models.generation_config import GenerationConfig
-from clearstory.models.heads import backbone_of, freeze
+from clearstory.models.heads import backbone_of
+from clearstory.models.layer_depths import freeze
 from clearstory.models.lora import adapt
 from clearstory.recipes.settings.finetuning import FinetuneRecipe
 from clearstory.recipes.settings.model_choice import ModelChoice

@@ -26,6 +26,7 @@ from clearstory.recipes.settings.keywords import TrainKeywords
 from clearstory.recipes.settings.run_recipe import RecipeT
 from clearstory.recipes.settings.training import TrainRecipe, build_train_recipe
 from clearstory.recipes.training.checkpoint_averaging import average_weights, keep_weights, remove_weights_after
+from clearstory.recipes.training.corpus_preparation import encode_corpus, load_or_train_tokenizer, open_corpus
 from clearstory.recipes.training.events import (
     Evaluated,
     ModelSaved,
@@ -35,19 +36,16 @@ from clearstory.recipes.training.events import (
 )
 from clearstory.recipes.training.initial_model import load_initial_model
 from clearstory.recipes.training.learning_curve import save_learning_curve
+from clearstory.recipes.training.model_size import resolve_size
 from clearstory.recipes.training.preparation import (
     build_config,
     build_model,
     build_trainer,
     build_validation,
     describe_run,
-    encode_corpus,
-    load_or_train_tokenizer,
     make_objective,
-    open_corpus,
     resolve_objective,
     resolve_settings,
-    resolve_size,
 )
 from clearstory.recipes.training.run_folder import (
     RESULT_FILES,
@@ -58,8 +56,9 @@ from clearstory.recipes.training.run_folder import (
 )
 from clearstory.recipes.training.run_length import FINAL_EVALUATION_TOKENS, plan_run_length
 from clearstory.recipes.training.samples import sample_text, save_digit_images
+from clearstory.recipes.training.step_timer import StepTimer
 from clearstory.recipes.training.time_budget import TimeBudget
-from clearstory.recipes.training.training_run import StepTimer, TrainingRun
+from clearstory.recipes.training.training_run import TrainingRun
 from clearstory.training.objectives.table import objective_spec
 
 NOT_VALIDATED = "trained on the whole text: there is no validation loss, and the last weights are kept"

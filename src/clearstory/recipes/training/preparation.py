@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from clearstory.errors import BadSetting
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.base import TokenSequences
 from clearstory.models.build import build, count_parameters
 from clearstory.models.capabilities import Capability, has_capability
-from clearstory.models.device import GPU_MATRIX_SIZE, bf16_is_fast, fastest_thread_count, matmul_gflops, resolve_device
-from clearstory.models.families import family_of, scale_config
+from clearstory.models.device import bf16_is_fast, fastest_thread_count, resolve_device
 from clearstory.models.lora import remove_lora
 from clearstory.models.matmul.backend import resolve_backend
 from clearstory.models.prompts import bos_or_eos_token_id
-from clearstory.models.transformer.sizing import clear_config_by_non_embedding, non_embedding_parameters
-from clearstory.models.transformer.sizing import parameter_count as count_on_paper
 from clearstory.recipes.inference.evaluate_text import lossy_tokenizer_reason
-from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.training import TrainRecipe
 from clearstory.recipes.settings.training_presets import expert_settings, scale_learning_rates
+from clearstory.recipes.training.corpus_preparation import is_resumed, learns_tags, tokenizer_spec
 from clearstory.recipes.training.events import RunPrepared
 from clearstory.recipes.training.initial_model import InitialModel
-from clearstory.recipes.training.run_folder import RunFolder, check_same_corpus, check_same_initial_model
+from clearstory.recipes.training.run_folder import RunFolder, check_same_initial_model
 from clearstory.recipes.training.tagged_text import add_tags
-from clearstory.recipes.training.time_budget import (
-    TimeBudget,
-    context_for_budget,
-    dropout_for_budget,
-    parameters_for_budget,
-)
 from clearstory.recipes.training.training_run import DEFAULT_STEPS
 from clearstory.recipes.training.validation import ValidationSplit
-from clearstory.text.corpus import Corpus, train_corpus_tokenizer
+from clearstory.text.corpus import Corpus
 from clearstory.text.documents import is_parallel
-from clearstory.text.sentinels import with_sentinels
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
@@ -50,13 +38,7 @@ from clearstory.training.objectives import table
 from clearstory.training.objectives.base import Objective
 from clearstory.training.objectives.table import OBJECTIVES, objective_spec
 from clearstory.training.settings import TrainingSettings
-from clearstory.training.trainer import COMPUTE_DTYPES, Trainer
-
-CORPUS_TOKENIZERS = {"digits": "characters"}
-"""Default tokenizers of built-in corpora."""
-
-ALIGNED_CORPORA = {"digits"}
-"""Corpora whose documents all have the same structure: training windows start at document starts."""
+from clearstory.training.trainer import Trainer
 
 
 def resolve_settings(recipe: TrainRecipe) -> TrainRecipe:
@@ -108,153 +90,12 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
     return recipe
 
 
-def open_corpus(recipe: TrainRecipe) -> tuple[Corpus, TrainRecipe]:
-    """The corpus of a recipe, and the recipe with training.align_documents resolved for it."""
-    corpus = Corpus.open(recipe.text, recipe.data)
-    if recipe.training.align_documents is None:
-        settings = replace(recipe.training, align_documents=corpus.name in ALIGNED_CORPORA)
-        recipe = replace(recipe, training=settings)
-    return corpus, recipe
-
-
-def learns_tags(recipe: TrainRecipe) -> bool:
-    """Whether an HMM is trained on tagged text."""
-    return recipe.model.overrides.get("learn") == "tags"
-
-
-def is_resumed(folder: RunFolder, recipe: TrainRecipe) -> bool:
-    """Whether a run is resumed that has a tokenizer already."""
-    return recipe.resume and folder.has_tokenizer
-
-
-def tokenizer_spec(recipe: TrainRecipe, corpus: Corpus) -> str:
-    """The tokenizer to train or to load, such as "bpe:8192".
-
-    By default byte-level BPE with one token per thousand bytes of text, from 512 to 8,192 in powers of two, so that
-    each embedding is updated often enough: on 4 MB, 4,096 tokens gave 1.36 bits per byte after a minute of one core,
-    8,192 gave 1.40.
-    """
-    given = recipe.tokenizer or recipe.model.tokenizer or ("words" if learns_tags(recipe) else None)
-    if given is not None:
-        return given
-    if corpus.name in CORPUS_TOKENIZERS:
-        return CORPUS_TOKENIZERS[corpus.name]
-    return f"bpe:{2 ** min(13, max(9, (corpus.text_bytes // 1000).bit_length() - 1))}"
-
-
-def load_or_train_tokenizer(
-    folder: RunFolder, recipe: TrainRecipe, corpus: Corpus, initial: InitialModel | None
-) -> Tokenizer:
-    """The tokenizer of the resumed run, of the initial model, or a new one trained on the corpus.
-
-    Raises CheckpointMismatch if the text of a resumed run has changed.
-    """
-    if is_resumed(folder, recipe):
-        check_same_corpus(folder, corpus.fingerprint)
-        return Tokenizer.open(folder.tokenizer_folder)
-    if initial is not None:
-        return initial.tokenizer
-    tokenizer = train_corpus_tokenizer(corpus, tokenizer_spec(recipe, corpus))
-    return with_sentinels(tokenizer) if objective_spec(recipe.objective).sentinels else tokenizer
-
-
 def make_objective(recipe: TrainRecipe, tokenizer: Tokenizer) -> Objective:
     """The objective of a recipe for a tokenizer. Raises BadSetting if the tokenizer lacks its special tokens."""
     settings = recipe.training
     if settings.shuffle_documents is None:
         settings = replace(settings, shuffle_documents=recipe.data.lines)
     return objective_spec(recipe.objective).make(tokenizer, settings)
-
-
-def encode_corpus(recipe: TrainRecipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, TokenDataset]:
-    """The token datasets of the splits "train" and "validation"; the second is empty if data.validation is 0.
-
-    Raises BadSetting for settings that need validation text, and for a share that holds out nothing.
-    """
-    datasets = corpus.encode(tokenizer, sentences=objective_spec(recipe.objective).sentences)
-    if recipe.data.validation and not len(datasets["validation"]):
-        raise BadSetting(
-            f"data.validation is {recipe.data.validation:g} and the validation split of {corpus.name} is empty; give "
-            "a larger fraction, or 0 to train on the whole text and keep the last weights"
-        )
-    settings = recipe.training
-    reads_pairs = settings.sample_steps and objective_spec(recipe.objective).architectures == ("encoder-decoder",)
-    if not recipe.data.validation and (settings.patience or reads_pairs):
-        name, value = ("patience", settings.patience) if settings.patience else ("sample_steps", settings.sample_steps)
-        raise BadSetting(
-            f"training.{name} is {value} and data.validation 0, so there is no validation text, which it needs; leave "
-            "one of them out"
-        )
-    return datasets
-
-
-def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget) -> TrainRecipe:
-    """The recipe with size, context and dropout of `clear`, or of `recall` for subwords, chosen by the time limit,
-    where no size is given.
-    """
-    settings = recipe.training
-    if recipe.init or recipe.time_limit is None or recipe.parameters is not None:
-        return recipe
-    if recipe.model.family == "mixture":
-        return resolve_experts_size(recipe, tokenizer, dataset, budget)
-    if not recipe.model.is_sized_as_clear(tokenizer.vocab):
-        return recipe
-    seconds, flops_per_second, tokens = 0.9 * budget.remaining(), training_speed(settings), len(dataset.ids)
-    flops_per_second /= settings.threads if budget.counts_cpu_time else 1
-    overrides: dict[str, Any] = {}
-    if not settings.context:
-        overrides["context"] = context_for_budget(seconds, settings.device)
-    target = parameters_for_budget(seconds, flops_per_second, tokens, dataset.text_bytes)
-    shape = clear_config_by_non_embedding(target, tokenizer.vocab, settings.context or overrides["context"])
-    overrides["dropout"] = dropout_for_budget(seconds, flops_per_second, non_embedding_parameters(shape), tokens)
-    model = replace(recipe.model, overrides={**overrides, **recipe.model.overrides})
-    return replace(recipe, model=model, parameters=count_on_paper(shape))
-
-
-def resolve_experts_size(
-    recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget
-) -> TrainRecipe:
-    """The recipe of a mixture with context and size of its networks, each of which has an equal share of the time."""
-    settings = recipe.training
-    context = settings.context or context_for_budget(budget.remaining(), settings.device)
-    settings = replace(settings, context=context)
-    config = recipe.model.config(vocab=tokenizer.vocab, context=context)
-    networks = [each for each in config.configs if family_of(each).scale is not None]
-    recipe = replace(recipe, training=settings)
-    if not networks:
-        return recipe
-    # Four fifths: the gate is fitted and the n-grams are counted in the rest.
-    seconds, speed = 0.8 * budget.remaining() / len(networks), training_speed(settings)
-    speed /= settings.threads if budget.counts_cpu_time else 1
-    inner = parameters_for_budget(seconds, speed, len(dataset.ids), dataset.text_bytes)
-    dropout = dropout_for_budget(seconds, speed, inner, len(dataset.ids))
-    model = replace(recipe.model, overrides={"dropout": dropout, **recipe.model.overrides})
-    if any(ModelChoice(name=name).is_sized_as_clear(tokenizer.vocab) for name in config.experts):
-        shape = clear_config_by_non_embedding(inner, tokenizer.vocab, context)
-        return replace(recipe, model=model, parameters=count_on_paper(shape))
-    return replace(recipe, model=model, parameters=parameters_for_inner(networks[0], inner))
-
-
-def parameters_for_inner(config: Any, inner: int) -> int:
-    """Total number of parameters of a model whose parameters besides the embeddings are about `inner`.
-
-    Embeddings are looked up and take no time, so a large vocabulary must not make the rest of the model smaller.
-    """
-
-    def inner_parameters(total: int) -> int:
-        model: nn.Module = build(scale_config(config, total), device="meta")
-        return sum(each.numel() for each in model.parameters() if config.vocab not in each.shape)
-
-    totals = [round(inner * 1.25**power) for power in range(20)]
-    return min(totals, key=lambda total: abs(math.log(max(1, inner_parameters(total)) / inner)))
-
-
-def training_speed(settings: TrainingSettings) -> float:
-    """FLOP/s that training reaches here: half of what matrix products alone reach, a third on a GPU."""
-    dtype = COMPUTE_DTYPES[settings.precision] or torch.float32
-    if settings.device.startswith("cuda"):
-        return 0.33e9 * matmul_gflops(dtype, GPU_MATRIX_SIZE, device=settings.device)
-    return 0.5e9 * matmul_gflops(dtype, threads=settings.threads)
 
 
 def build_config(
