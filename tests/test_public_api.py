@@ -22,6 +22,7 @@ from clearstory.models.lora_settings import LoRASettings
 from clearstory.recipes.comparison.settings import CompareRecipe
 from clearstory.recipes.settings import keywords
 from clearstory.recipes.settings.arguments import check_arguments, describe_type, matches_type
+from clearstory.recipes.settings.embedding import EmbeddingSettings
 from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
 from clearstory.recipes.settings.finetuning import FinetuneRecipe, FinetuneTrainingSettings
 from clearstory.recipes.settings.inference import InspectRecipe
@@ -182,6 +183,7 @@ def test_dotted_settings_are_arguments_too() -> None:
 KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
     (keywords.SamplingKeywords, Sampling, set()),
     (keywords.TranslationKeywords, TranslationSettings, set()),
+    (keywords.EmbeddingKeywords, EmbeddingSettings, set()),
     (keywords.DataKeywords, DataSettings, set()),
     (keywords.LoRAKeywords, LoRASettings, set()),
     (keywords.TrainingKeywords, TrainingSettings, set()),

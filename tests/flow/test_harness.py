@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="the extra eval is not installed")
 
-from clearstory.errors import BadInput, UnknownName
+from clearstory.errors import BadInput, BadSetting, UnknownName
 from clearstory.formats.folders import open_model
 from clearstory.recipes.inference.evaluate import evaluate
 from clearstory.recipes.inference.evaluate_harness import offline
@@ -144,6 +144,21 @@ def test_what_cannot_be_evaluated_is_told_with_the_way_out(files: Path, cli: Cal
     assert "only to task lm-eval" in last("a.txt", "--num-fewshot", "2")
     (files / "arc_easy.jsonl").write_text('{"question": "a"}\n')
     assert "line 1 does not have the fields of this task" in last("--task", "lm-eval:arc_easy", "--task-files", files)
+
+
+def test_settings_of_texts_are_refused_by_python_too(tmp_path: Path) -> None:
+    for setting in ({"int8": True}, {"precision": "fp16"}, {"windows": "blocks"}, {"stride": 3}):
+        for task in ("lm-eval:arc_easy", "probes"):
+            with pytest.raises(BadSetting, match=f"{next(iter(setting))} does not apply to task {task}"):
+                evaluate(GOLDEN / "LlamaForCausalLM", task=task, **setting)  # type: ignore[call-overload]
+
+
+def test_git_is_silent_outside_a_repository(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluate(GOLDEN / "LlamaForCausalLM", task="lm-eval:arc_easy", task_files=files, limit=1, bootstrap_iters=0)
+    assert "git" not in capfd.readouterr().err
 
 
 def test_published_rows_become_those_of_the_data_sets() -> None:

@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from clearstory.cli.command import Command, Output
-from clearstory.recipes.settings.inference import EmbedRecipe
-
-SHARED = ("pooling", "prompt", "truncate", "batch_size", "errors", "text_field", "device", "int8")
-"""Settings that all of it takes."""
+from clearstory.recipes.settings.embedding import EmbedRecipe
 
 
 def run(recipe: EmbedRecipe, output: Output) -> Mapping[str, Any]:
     """Print each text with its vector, one line of JSON for each; or the search results."""
-    options = {name: getattr(recipe, name) for name in SHARED}
+    options = vars(recipe.embedding)
     if recipe.query:
         return run_search(recipe, options, output)
     if recipe.duplicates is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,10 @@ from clearstory.models.inference_encoder import inference_encoder
 from clearstory.models.pooling import pool
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_model_and_tokenizer
 from clearstory.recipes.inference.text_inputs import batches_by_length, read_texts
+from clearstory.recipes.settings.embedding import EmbeddingSettings
+from clearstory.recipes.settings.keywords import EmbeddingKeywords
+from clearstory.recipes.settings.schema import build_settings
 from clearstory.tasks.sentence_inputs import SentenceInputs, TruncationSide
-from clearstory.text.character_encodings import Errors
 from clearstory.text.tokenizers import Tokenizer
 
 Pooling = Literal["mean", "cls", "max", "last", "pooled"]
@@ -56,15 +58,8 @@ def embed(
     model: str | Path | ModelWithTokenizer,
     texts: str | Path | Sequence[str | Path],
     *,
-    pooling: Pooling | None = None,
     normalize: bool = False,
-    truncate: TruncationSide | None = None,
-    batch_size: int = 32,
-    errors: Errors = "strict",
-    text_field: str = "text",
-    device: str | None = None,
-    prompt: str | None = None,
-    int8: bool = False,
+    **settings: Unpack[EmbeddingKeywords],
 ) -> Embeddings:
     """Compute a vector for each text; with `normalize`, of length 1.
 
@@ -80,9 +75,12 @@ def embed(
     >>> clearstory.embed("runs/bert/model", ["A cat sat.", "A dog lay."]).vectors.shape  # doctest: +SKIP
     (2, 256)
     """
-    encoder = load_embedder(model, pooling, device, int8=int8)
-    inputs = tuple(read_texts(texts, errors, text_field))
-    vectors = encoder.vectors(inputs, prompt=prompt, truncate=truncate, batch_size=batch_size, normalize=normalize)
+    s = build_settings(EmbeddingSettings, settings)
+    encoder = load_embedder(model, s.pooling, s.device, int8=s.int8)
+    inputs = tuple(read_texts(texts, s.errors, s.text_field))
+    vectors = encoder.vectors(
+        inputs, prompt=s.prompt, truncate=s.truncate, batch_size=s.batch_size, normalize=normalize
+    )
     return Embeddings(inputs, vectors, encoder.summary, encoder.note)
 
 

@@ -21,7 +21,7 @@ from clearstory.recipes.inference.vector_scores import VectorEvaluation
 from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, BenchmarkSettings, harness_tasks
 from clearstory.recipes.settings.keywords import BenchmarkKeywords
 from clearstory.recipes.settings.schema import build_settings
-from clearstory.recipes.settings.vector_tasks import LABELED_TASKS, vector_tasks
+from clearstory.recipes.settings.vector_tasks import LABELED_TASKS, check_text_settings, vector_tasks
 from clearstory.tasks.chat_settings import ChatSettings
 from clearstory.tasks.data.settings import LabelSettings
 from clearstory.tasks.evaluation import TaskEvaluation
@@ -170,6 +170,8 @@ def evaluate(
     )
     text_to_text.check_used(tasks[0])
     settings.check_used(HARNESS if harness else ", ".join(tasks))
+    given = {"windows": windows, "stride": stride, "batch_size": batch_size, "limit": limit}
+    check_text_settings(tasks, {**given, "precision": precision, "int8": int8})
     if harness:
         from clearstory.recipes.inference.evaluate_harness import evaluate_harness
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partialmethod
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -131,7 +132,7 @@ def offline(wanted: bool) -> Iterator[None]:
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:
-        with without_progress_bars():
+        with without_progress_bars(), without_git_errors():
             yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
@@ -157,6 +158,25 @@ def without_progress_bars() -> Iterator[None]:
         yield
     finally:
         tqdm.__init__ = draw
+
+
+@contextmanager
+def without_git_errors() -> Iterator[None]:
+    """Context manager in which the harness does not ask git for a commit outside a repository, where git prints an
+    error.
+    """
+    here = Path.cwd()
+    if find_spec("lm_eval") is None or any((each / ".git").exists() for each in (here, *here.parents)):
+        yield
+        return
+    from lm_eval import evaluator
+
+    ask = evaluator.get_git_commit_hash
+    evaluator.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = ask
 
 
 def task_manager(tasks: Sequence[str], settings: BenchmarkSettings) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearstory.errors import BadInput, BadSetting
-from clearstory.recipes.inference.embed import Embedder, Pooling, load_embedder
+from clearstory.recipes.inference.embed import Embedder, load_embedder
 from clearstory.recipes.inference.loading import ModelWithTokenizer
 from clearstory.recipes.inference.text_inputs import read_texts
-from clearstory.tasks.sentence_inputs import TruncationSide
-from clearstory.text.character_encodings import Errors
+from clearstory.recipes.settings.embedding import EmbeddingSettings
+from clearstory.recipes.settings.keywords import EmbeddingKeywords
+from clearstory.recipes.settings.schema import build_settings
 
 BLOCK = 8192
 """Texts whose cosines with up to 1,024 others are in memory at once."""
@@ -115,14 +116,7 @@ def search(
     queries: str | Sequence[str],
     *,
     top: int = 5,
-    pooling: Pooling | None = None,
-    prompt: str | None = None,
-    truncate: TruncationSide | None = None,
-    batch_size: int = 32,
-    errors: Errors = "strict",
-    text_field: str = "text",
-    device: str | None = None,
-    int8: bool = False,
+    **settings: Unpack[EmbeddingKeywords],
 ) -> SearchResults:
     """The `top` texts that are most similar to each query, by the cosine of their vectors.
 
@@ -139,11 +133,12 @@ def search(
     wanted = [queries] if isinstance(queries, str) else list(queries)
     if not wanted or not all(query.strip() for query in wanted):
         raise BadInput("a query is empty; give a text to search for")
-    embedder = load_embedder(model, pooling, device, int8=int8)
-    found = read_texts(texts, errors, text_field)
-    options: dict[str, Any] = {"truncate": truncate, "batch_size": batch_size, "normalize": True}
-    of_texts = embedder.vectors(found, prompt=prompt or prompt_for(embedder, "document", "passage"), **options)
-    of_queries = embedder.vectors(wanted, prompt=prompt or prompt_for(embedder, "query"), **options)
+    s = build_settings(EmbeddingSettings, settings)
+    embedder = load_embedder(model, s.pooling, s.device, int8=s.int8)
+    found = read_texts(texts, s.errors, s.text_field)
+    options: dict[str, Any] = {"truncate": s.truncate, "batch_size": s.batch_size, "normalize": True}
+    of_texts = embedder.vectors(found, prompt=s.prompt or prompt_for(embedder, "document", "passage"), **options)
+    of_queries = embedder.vectors(wanted, prompt=s.prompt or prompt_for(embedder, "query"), **options)
     scores, positions = nearest(of_queries, of_texts, top)
     results = tuple(
         SearchResult(query, tuple(SearchHit(found[at], score, at + 1) for score, at in zip(line, row, strict=True)))
@@ -181,14 +176,7 @@ def deduplicate(
     texts: str | Path | Sequence[str | Path],
     *,
     threshold: float = 0.9,
-    pooling: Pooling | None = None,
-    prompt: str | None = None,
-    truncate: TruncationSide | None = None,
-    batch_size: int = 32,
-    errors: Errors = "strict",
-    text_field: str = "text",
-    device: str | None = None,
-    int8: bool = False,
+    **settings: Unpack[EmbeddingKeywords],
 ) -> Deduplication:
     """Remove each text whose cosine with an earlier kept text is at least `threshold`.
 
@@ -198,9 +186,10 @@ def deduplicate(
     """
     if not 0 < threshold <= 1:
         raise BadSetting(f"duplicates is {threshold:g}; give a cosine above 0, at most 1, such as 0.9")
-    embedder = load_embedder(model, pooling, device, int8=int8)
-    found = tuple(read_texts(texts, errors, text_field))
-    vectors = embedder.vectors(found, prompt=prompt, truncate=truncate, batch_size=batch_size, normalize=True)
+    s = build_settings(EmbeddingSettings, settings)
+    embedder = load_embedder(model, s.pooling, s.device, int8=s.int8)
+    found = tuple(read_texts(texts, s.errors, s.text_field))
+    vectors = embedder.vectors(found, prompt=s.prompt, truncate=s.truncate, batch_size=s.batch_size, normalize=True)
     first, scores = group_duplicates(vectors, threshold)
     return Deduplication(found, threshold, first, scores, embedder.summary, embedder.note)
 

@@ -49,6 +49,19 @@ class TranslationKeywords(TypedDict, total=False):
     device: str | None
 
 
+class EmbeddingKeywords(TypedDict, total=False):
+    """Fields of EmbeddingSettings, for `embed`, `search` and `deduplicate`."""
+
+    pooling: Literal["mean", "cls", "max", "last", "pooled"] | None
+    prompt: str | None
+    truncate: Literal["left", "right"] | None
+    batch_size: int
+    text_field: str
+    errors: Literal["strict", "replace"]
+    device: str | None
+    int8: bool
+
+
 class DataKeywords(TypedDict, total=False):
     """Fields of DataSettings."""
 

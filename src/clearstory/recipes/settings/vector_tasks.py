@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from clearstory.errors import BadSetting, UnknownName, nearest
 from clearstory.recipes.settings.evaluation_tasks import HARNESS, PROBES, harness_tasks
@@ -14,6 +14,9 @@ VECTOR_TASKS: tuple[VectorTaskKind, ...] = ("similarity", "analogy", "weat")
 
 LABELED_TASKS = ("classify", "pairs", "tag", "embed", "translate", "summarize", "chat", "choose")
 """Tasks with labeled examples."""
+
+TEXT_SETTINGS = {"windows": "strided", "batch_size": 8, "limit": None, "precision": "auto", "int8": False}
+"""Settings of task text with their defaults; tasks of lm-eval and probes have limit and batch_size, too."""
 
 
 class VectorTask(NamedTuple):
@@ -70,3 +73,16 @@ def check_task(task: str) -> str:
     if separator and kind not in VECTOR_TASKS:
         raise BadSetting(f"task is {task[:60]!r}; the files of task {kind} are named as TEXT, without a colon")
     return kind
+
+
+def check_text_settings(tasks: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Raises BadSetting for one of TEXT_SETTINGS, or stride, that is given with a task that does not use it."""
+    if tuple(tasks) == ("text",):
+        return
+    by_others = bool(harness_tasks(tasks)) or tuple(tasks) == (PROBES,)
+    used = ("limit", "batch_size") if by_others else ()
+    unused = [name for name, usual in TEXT_SETTINGS.items() if values[name] != usual and name not in used]
+    if values["stride"] is not None and (by_others or tasks[0].partition(":")[0] in VECTOR_TASKS):
+        unused.append("stride")
+    if unused:
+        raise BadSetting(f"{unused[0]} does not apply to task {tasks[0]}, which reads every example; leave it out")
