@@ -24,7 +24,8 @@ from clearstory.recipes.settings import keywords
 from clearstory.recipes.settings.arguments import check_arguments, describe_type, matches_type
 from clearstory.recipes.settings.embedding import EmbeddingSettings
 from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
-from clearstory.recipes.settings.finetuning import FinetuneRecipe, FinetuneTrainingSettings
+from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.finetuning_steps import FinetuneTrainingSettings
 from clearstory.recipes.settings.inference import InspectRecipe
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.prompting import PromptRecipe

@@ -27,11 +27,8 @@ from clearstory.models.lora import lora_layers
 from clearstory.models.transformer.presets import MINILM
 from clearstory.recipes.finetuning.loop import finetune_events
 from clearstory.recipes.finetuning.preparation import FinetuningPreparation
-from clearstory.recipes.settings.finetuning import (
-    SHARED_TRAINING_SETTINGS,
-    FinetuneRecipe,
-    FinetuneTrainingSettings,
-)
+from clearstory.recipes.settings.finetuning import FinetuneRecipe
+from clearstory.recipes.settings.finetuning_steps import SHARED_TRAINING_SETTINGS, FinetuneTrainingSettings
 from clearstory.recipes.settings.schema import build_settings
 from clearstory.recipes.training.events import Evaluated, ModelSaved, StepCompleted, TrainingResult
 from clearstory.recipes.training.run_folder import RunFolder

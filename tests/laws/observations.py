@@ -21,7 +21,7 @@ from clearstory.formats.folders import save_model
 from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
 from clearstory.models.families import CONFIG_TYPES
-from clearstory.recipes.settings.finetuning import SHARED_TRAINING_SETTINGS
+from clearstory.recipes.settings.finetuning_steps import SHARED_TRAINING_SETTINGS
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import build_settings, flatten_keys, to_plain
 from clearstory.recipes.settings.training import TrainRecipe
@@ -31,6 +31,9 @@ from clearstory.training import checkpoint
 from trained import words
 
 Observation = Callable[[Any], Any] | str
+
+SERVE = "server/test_serve_command.py"
+"""The tests of the command serve."""
 
 ODD = {
     "model": "gpt2",
@@ -42,6 +45,8 @@ ODD = {
     "precision": "bf16",
     "training.optimizer": "muon",
     "training.epsilon": "0.0625",
+    "allow_origin": "http://odd",
+    "max_request_bytes": "4096",
     "view": "odd",
     "reduce": "max",
     "columns": "0",
@@ -688,6 +693,24 @@ OBSERVED: dict[str, Observation] = {
         f"StudioRecipe.{name}": "studio/test_server.py::test_addresses_reachable_from_other_machines_have_a_token"
         for name in ("host", "port", "token")
     },
+    "ServeRecipe.models": f"{SERVE}::test_models_are_named_by_their_folders_or_as_the_command_says",
+    **{
+        f"ServeRecipe.{name}": f"{SERVE}::test_settings_reach_the_engines_and_the_policy"
+        for name in (
+            "allow_host", "allow_origin", "precision", "int8", "threads", "device", "max_running", "max_waiting",
+            "timeout",
+        )
+    },
+    **{
+        f"ServeRecipe.{name}": f"{SERVE}::test_other_machines_need_a_key_or_open_access"
+        for name in ("host", "open_access", "api_key")
+    },
+    "ServeRecipe.port": f"{SERVE}::test_addresses_and_models_that_cannot_be_used_are_one_sentence",
+    "ServeRecipe.api_key_file": f"{SERVE}::test_keys_come_from_the_flag_the_file_and_the_environment",
+    "ServeRecipe.max_tokens": f"{SERVE}::test_limits_reach_the_requests",
+    "ServeRecipe.max_request_bytes": f"{SERVE}::test_limits_reach_the_requests",
+    "ServeRecipe.log_contents": f"{SERVE}::test_limits_reach_the_requests",
+    "ServeRecipe.drain_seconds": f"{SERVE}::test_limits_reach_the_requests",
     "PlanRecipe.model": observe_plan,
     "PlanRecipe.parameters": observe_plan,
     "PlanRecipe.devices": observe_plan,
