@@ -14,12 +14,7 @@ from clearstory import durable
 from clearstory.errors import BadSetting
 from clearstory.recipes.finetuning.preparation import read_data
 from clearstory.recipes.finetuning.report_page import report_html
-from clearstory.recipes.settings.finetuning import (
-    BAG_OF_WORDS,
-    HMM_TAGGER,
-    NGRAM_CLASSIFIER,
-    FinetuneRecipe,
-)
+from clearstory.recipes.settings.finetuning import BAG_OF_WORDS, HMM_TAGGER, NGRAM_CLASSIFIER, FinetuneRecipe
 from clearstory.recipes.settings.yaml_files import to_yaml
 from clearstory.recipes.training.events import TrainingEvent, TrainingNote, TrainingResult
 from clearstory.recipes.training.run_folder import lock_run_folder, open_run_folder
