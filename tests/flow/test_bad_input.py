@@ -99,7 +99,7 @@ def test_both_names_of_a_flag_are_understood_by_both_commands(flag: str, made: A
         (["--training.optimizer", "adam"], "did you mean 'adamw'?"),
         (["--training.learning-rte", "1"], "did you mean --training.learning_rate?"),
         (["--training.batch_size", "0"], "training.batch_size is 0; it must be at least 1"),
-        (["--steps", "many"], "whole number"),
+        (["--steps", "many"], "it must be an integer"),
         (["--training.context", "-1"], "training.context is -1; it must be at least 1"),
     ],
 )
@@ -113,7 +113,7 @@ def test_names_and_values_that_do_not_exist(made: Any, tmp_path: Path, cli: Cli,
     [
         (["--training.device", "cuda:99"], "training.device is 'cuda:99'"),
         (["--model.context", "4"], "training.context is 8 and model.context 4"),
-        (["--model.heads", "3", "--model.kv_heads", "2"], "do not share"),
+        (["--model.heads", "3", "--model.kv_heads", "2"], "cannot share"),
         (["--tokenizer", "byte"], "did you mean"),
         (["--data.validation", "0", "--training.patience", "2"], "training.patience is 2 and data.validation 0"),
     ],
@@ -193,7 +193,7 @@ def test_a_checkpoint_of_another_config(made: Any, tmp_path: Path, cli: Cli) -> 
     before = contents(made.run)
     assert_refused(
         cli(*flags(made.text, made.run), "--resume", "--model.width", "32"),
-        "was made with model.width 16, and now it is 32",
+        "was started with model.width 16, but now it is 32",
     )
     # Even where the settings agree, the weights must.
     run = copy(made, tmp_path)
@@ -223,7 +223,7 @@ def test_a_missing_model(made: Any, tmp_path: Path, cli: Cli) -> None:
     assert_refused(cli("generate", made.run.parent / "rum", "the"), "there is no folder", "did you mean 'run'?")
     assert_refused(cli("generate", made.text, "the"), "text.txt is not a model; supported: folders")
     (tmp_path / "nothing").mkdir()
-    assert_refused(cli("evaluate", tmp_path / "nothing", made.text), "holds no config.json")
+    assert_refused(cli("evaluate", tmp_path / "nothing", made.text), "has no config.json")
 
 
 def test_a_prompt_longer_than_the_context(made: Any, cli: Cli) -> None:

@@ -96,7 +96,7 @@ def test_a_saved_baseline_is_evaluated_and_refuses_the_rest(cli: Cli, tmp_path: 
     for words, says in (
         (("evaluate", tmp_path / "run", data, "--data.lines"), "does not predict the next token"),
         (("generate", tmp_path / "run", "What"), "does not generate text"),
-        (("embed", tmp_path / "run", "What"), "gives no vectors"),
+        (("embed", tmp_path / "run", "What"), "has no sentence vectors"),
         (("convert", tmp_path / "run", tmp_path / "x.gguf"), "GGUF has no"),
         (("convert", tmp_path / "run", tmp_path / "x", "--to", "onnx"), "cannot be exported to ONNX"),
         (("finetune", tmp_path / "run", data), "is a baseline"),

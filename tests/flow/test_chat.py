@@ -150,7 +150,7 @@ def test_long_conversations_are_refused_or_lose_their_first_turns(home: Path, tm
     turns = [{"role": ("user", "assistant")[at % 2], "content": f"{at} " + "abcd " * 4} for at in range(8)]
     file = tmp_path / "long.jsonl"
     file.write_text(json.dumps({"messages": [{"role": "system", "content": "S"}, *turns]}) + "\n", encoding="utf-8")
-    with pytest.raises(ContextOverflow, match=r"long.jsonl, line 1: the conversation has \d+ tokens, and .* 160; pass"):
+    with pytest.raises(ContextOverflow, match=r"long.jsonl, line 1: the conversation has \d+ tokens, but .* 160; pass"):
         clearstory.evaluate(home / "base", file, task="chat")
     with pytest.warns(clearstory.errors.ModelWarning, match="1 of 1 conversations are longer than the context of 160"):
         scores = clearstory.evaluate(home / "base", file, task="chat", truncate="left")

@@ -68,7 +68,7 @@ def test_every_published_form_is_read(form: str, tmp_path: Path) -> None:
     [
         ({"choices": ["3", " "]}, r"line 2: choice 2 of 2 is empty"),
         ({"choices": ["3"]}, r"line 2 has 1 choice; give at least two"),
-        ({"answer": "five"}, r"line 2: the answer 'five' is none of the choices \('3', '4'\)"),
+        ({"answer": "five"}, r"line 2: the answer 'five' is not one of the choices \('3', '4'\)"),
         ({"answer": None}, r"line 2 has no answer"),
         ({"question": ""}, r"line 2: the question is empty"),
     ],

@@ -223,7 +223,7 @@ def test_a_model_that_changed_is_not_resumed_from(made: Any, tmp_path: Path) -> 
         ({"tokenizer": "bytes"}, BadSetting, "tokenizer is for a new model"),
         ({"training.initialization": "zero"}, BadSetting, "initialization is for a new model"),
         ({"lora.alpha": 3.0}, BadSetting, "lora.rank is 0, so LoRA is off"),
-        ({"lora.rank": 2, "init": None}, BadSetting, "lora.rank is 2, .* name one with --init"),
+        ({"lora.rank": 2, "init": None}, BadSetting, "lora.rank is 2, .* give one with --init"),
         ({"lora.rank": 2, "lora.targets": ["querry"]}, UnknownName, "did you mean 'query'"),
         ({"lora.rank": 2, "lora.dropout": 1.5}, BadSetting, "lora.dropout is 1.5"),
         ({"init": "nowhere"}, BadInput, "there is no folder nowhere"),

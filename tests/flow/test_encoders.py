@@ -73,7 +73,7 @@ def test_one_command_from_raw_text_to_an_encoder(text: Path, tmp_path: Path, cli
     result = json.loads(both.out)
     assert result["objective"] == BOTH
     assert result["bits_per_byte"] is None
-    assert "both of its sides" in result["reason"]
+    assert "from both sides" in result["reason"]
     assert 0 <= result["metrics"]["next_sentence_accuracy"] <= 1
     assert "nats per masked token · next sentence" in both.err
     assert "(masked " in both.err
@@ -230,7 +230,7 @@ def test_vectors_do_not_depend_on_their_company(run: Path) -> None:
 
 def test_a_text_that_is_too_long_is_refused_or_cut(run: Path, cli: Cli) -> None:
     long = "the cat sat on a mat. " * 20
-    with pytest.raises(ContextOverflow, match=r"22 fit between .* --truncate right"):
+    with pytest.raises(ContextOverflow, match=r"but 22 fit .* --truncate right"):
         clearstory.embed(run, long)
     left, right = (clearstory.embed(run, long + "Dogs bark.", truncate=end).vectors for end in ("left", "right"))
     assert not np.allclose(left, right)

@@ -231,7 +231,7 @@ def test_thresholds_of_a_curve_are_fitted_to_other_examples(home: Path, tmp_path
     files = {"data": (several("train.tsv", 0),), "validation": (several("dev.tsv", 1),)}
     values = replace(values, reading=replace(values.reading, problem="multi"), **files)
     events, result = run(values)
-    sentence = "from a probability of 0.5 on"
+    sentence = "above a probability of 0.5"
     assert any(isinstance(each, TrainingNote) and sentence in each.message for each in events)
     assert sentence in json.loads((tmp_path / "run" / "report.json").read_text())["scored_on"]
     with_test = replace(values, test=files["validation"], out=tmp_path / "test")
@@ -265,8 +265,8 @@ def test_the_claim_is_a_number() -> None:
     summary = CurveSummary.of(points, names)
     assert summary.labels_for("fine-tuned", 0.8) == pytest.approx(10**2.5)
     assert summary.claims == [
-        "With about 320 labels the fine-tuned model reaches accuracy 0.800, for which tfidf needs 1,000: 3.2 times as "
-        "many.",
+        "With about 320 labels the fine-tuned model reaches accuracy 0.800, which tfidf reaches with 1,000: 3.2 times "
+        "as many.",
         "With only 10 labels the fine-tuned model reaches accuracy 0.500, for which bert-tiny needs 1,000: 100 times "
         "as many.",
     ]
@@ -298,7 +298,7 @@ def test_bad_input_is_one_sentence(home: Path, tmp_path: Path) -> None:
     refused(BadSetting, r"curve has 1 labels.* 2 different ones", curve=(1, 8))
     refused(BadSetting, "different numbers", curve=(8, 8))
     refused(BadSetting, "minutes does not apply with curve", curve=(8,), minutes=1.0)
-    refused(BadSetting, "nothing to score on", curve=(8,), validation=("0",))
+    refused(BadSetting, "no examples to evaluate on", curve=(8,), validation=("0",))
     refused(UnknownName, "baselines names 'frozn'.*frozen", curve=(8,), baselines=("frozn",))
     refused(BadSetting, "there is no curve", baselines=("tfidf",))
     refused(BadSetting, "vectors are random", model="bert-tiny", curve=(8,))

@@ -257,7 +257,7 @@ def test_what_has_no_vectors_or_other_data_is_refused(home: Path, tmp_path: Path
         ({"stride": 3}, BadSetting, "stride is for a head"),
         ({"training": {"batch_size": 1}}, BadSetting, "batch_size is 1"),
         ({"problem": "multi"}, BadSetting, "problem is for a head"),
-        ({"data": (str(long),)}, ContextOverflow, "line 2 has 40 tokens, and 22 fit .* --truncate right"),
+        ({"data": (str(long),)}, ContextOverflow, "line 2 has 40 tokens, but 22 fit .* --truncate right"),
         ({"training": {"class_weights": ("balanced",)}}, BadSetting, "class_weights is for a head"),
     ):
         with pytest.raises(error, match=expected):  # noqa: PT012  # the recipe or the run
@@ -292,5 +292,5 @@ def test_pairs_are_classified(home: Path, tmp_path: Path) -> None:
     # Its backbone gives vectors, too.
     assert clearstory.embed(tmp_path / "run", "film song").vectors.shape == (1, 16)
     counted = OpenedModel(build(replace(TINY_NGRAM, vocab=50)), train_tokenizer("words", ["film song"]), ModelCard())
-    with pytest.raises(CannotDo, match="gives no vectors"):
+    with pytest.raises(CannotDo, match="has no sentence vectors"):
         clearstory.embed(counted, "film")

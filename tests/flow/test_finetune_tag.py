@@ -253,6 +253,6 @@ def test_bad_input_is_one_sentence(home: Path, tmp_path: Path, cli: Cli) -> None
     assert "not for words" not in cli("evaluate", tmp_path / "run", home / "dev.conll", "--task", "tag").err
     answer = cli("evaluate", tmp_path / "run", home / "dev.conll", "--task", "classify")
     assert (answer.status, "--task tag" in answer.err) == (1, True)
-    with pytest.raises(CannotDo, match="labels each word"):
+    with pytest.raises(CannotDo, match="labels words"):
         clearstory.classify(tmp_path / "run", "the", pair="a")
     assert "--task tag" in cli("tag", home / "bert", "the songs").err

@@ -190,7 +190,7 @@ def test_lines_of_a_file_stay_where_they_are(home: Path, tmp_path: Path, cli: Cl
     answer = cli("translate", model, file, "--max-tokens", "4", "--beam", "1")
     assert answer.status == 1
     assert "2 of 5 lines have no output and are left empty: line 3 of" in answer.last
-    assert "tokens, and 32 are read" in answer.last
+    assert "tokens, but at most 32 fit" in answer.last
     assert "line 4 of" in answer.err
     lines = answer.out.split("\n")
     assert (len(lines), lines[1], lines[2], lines[3]) == (6, "", "", "")
@@ -204,7 +204,7 @@ def test_lines_of_a_file_stay_where_they_are(home: Path, tmp_path: Path, cli: Cl
     assert [row[0] for row in moses] == ["0", "0", "3", "3", "4", "4"]
     assert float(moses[0][2]) >= float(moses[1][2])
     assert not out.with_name("out.txt.part").exists()
-    with pytest.raises(ContextOverflow, match="and 32 are read"):
+    with pytest.raises(ContextOverflow, match="but at most 32 fit"):
         clearstory.translate(model, "one two three " * 12)
 
 
@@ -246,14 +246,14 @@ def test_decoders_answer_with_their_prompt(home: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"truncate": "left"}, "truncate is left, and task translate has a source and a target"),
-        ({"task": "classify", "num_beams": 2}, "num_beams is for tasks translate and summarize, and task is classify"),
+        ({"truncate": "left"}, "truncate is left, but task translate has a source and a target"),
+        ({"task": "classify", "num_beams": 2}, "num_beams is for tasks translate and summarize, but task is classify"),
         ({"task": "classify", "teacher": "x"}, "teacher is for tasks translate and summarize"),
         ({"task": "classify", "truncate": "source-left"}, "truncate is source-left, but task classify"),
-        ({"prompt_template": "no place"}, r"prompt_template is 'no place'; write \{source\} in it once"),
+        ({"prompt_template": "no place"}, r"prompt_template is 'no place'; it must contain \{source\} exactly once"),
         ({"teacher_num_beams": 2}, "there is no teacher; give one"),
         ({"threshold": "0.3"}, "threshold is for labels, but task translate"),
-        ({"training": {"average_checkpoints": 1}}, "the mean of one is itself"),
+        ({"training": {"average_checkpoints": 1}}, "which averages nothing"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(values: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_bad_files_are_refused_with_their_lines(home: Path, tmp_path: Path) -> N
         run(recipe(home, tmp_path / "run", data=(str(labels),)))
     long = tmp_path / "long.tsv"
     long.write_text("one\teins\n" + "one two three " * 12 + "\teins\n")
-    with pytest.raises(ContextOverflow, match=r"long\.tsv, line 2 has [\d]+ tokens, and 32 are read"):
+    with pytest.raises(ContextOverflow, match=r"long\.tsv, line 2 has [\d]+ tokens, but at most 32 fit"):
         run(recipe(home, tmp_path / "run", data=(str(long),), validation="0"))
     with pytest.raises(BadSetting, match="source_prefix is for encoder-decoders"):
         run(recipe(home, tmp_path / "run", "decoder", source_prefix="x"))

@@ -128,7 +128,7 @@ def test_an_adapter_its_merged_model_and_both_in_other_programs_agree(case: str,
         clearstory.convert(tmp_path / "run", tmp_path / "merged.gguf")
         same(open_model(tmp_path / "merged.gguf").model)
     else:
-        with pytest.raises(CannotDo, match="GGUF has no classification head"):
+        with pytest.raises(CannotDo, match="GGUF does not support classification heads"):
             clearstory.convert(tmp_path / "run", tmp_path / "merged.gguf")
         assert not (tmp_path / "merged.gguf").exists()
 

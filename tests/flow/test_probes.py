@@ -68,7 +68,7 @@ def test_what_is_no_probe_is_told_with_its_line(probes: Path, tmp_path: Path, cl
     model = GOLDEN / "ngram"
     with pytest.raises(BadInput, match=r"has no probe files; their names begin with grammar\*"):
         clearstory.evaluate(model, task="probes", probe_files=probes / "reasoning")
-    assert "set it with --probe-files" in cli("evaluate", model, "--task", "probes").last
+    assert "give it with --probe-files" in cli("evaluate", model, "--task", "probes").last
     write(probes / "bias.jsonl", {"sent_more": "a b"})
     assert (
         "bias.jsonl, line 1 has no text 'sent_less'"

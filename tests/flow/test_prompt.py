@@ -55,7 +55,7 @@ def test_a_template_names_the_fields_of_the_data() -> None:
         PromptTemplate.parse("{txt} {label}").check(["text", "noun"])
     with pytest.raises(BadInput, match=r"has \{label\} 0 times"):
         PromptTemplate.parse("{text}")
-    with pytest.raises(BadInput, match="is no text with"):
+    with pytest.raises(BadInput, match="is not a valid text with"):
         PromptTemplate.parse("{text {label}")
     with pytest.raises(BadInput, match="neither a file nor a text"):
         PromptTemplate.open("missing.txt")
@@ -164,7 +164,7 @@ def test_what_cannot_be_asked_is_told_with_the_way_out(reviews: Path, tmp_path: 
     assert "no label 'god' in the data; did you mean 'good'?" in last(*usual, "--labels", "god=yes")
     assert "the word 'x' for two labels" in last(*usual, "--labels", "good=x,bad=x")
     assert "and reviews.csv" not in last(*usual, "--shots", "99")
-    assert "99 examples are to be shown" in last(*usual, "--shots", "99")
+    assert "99 examples are needed" in last(*usual, "--shots", "99")
     assert "calibrate is for answers by likelihood" in last(*usual, "--calibrate", "--answer", "generate")
     long = tmp_path / "long.csv"
     long.write_text("text,label\n" + "".join(f"{'the cat ' * 60}{at},{LABELS[at % 2]}\n" for at in range(20)))

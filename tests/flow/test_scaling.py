@@ -111,7 +111,7 @@ def test_it_chooses_sizes_by_the_time(text: Path, tmp_path: Path, monkeypatch: p
         ({"sizes": ("1k", "2k", "0")}, "sizes has '0'"),
         ({"sizes": ("auto",)}, "there is no budget to choose them for; give --cpu-seconds"),
         ({"amounts": ("0.1", "0.2", "1")}, "there are no sizes"),
-        ({"sizes": ("1k", "2k", "4k"), "models": ("lstm,clear",)}, "models names 2"),
+        ({"sizes": ("1k", "2k", "4k"), "models": ("lstm,clear",)}, "models has 2"),
         ({"sizes": ("1k", "2k", "4k"), "minutes": 1.0}, "minutes does not apply with sizes"),
     ],
 )

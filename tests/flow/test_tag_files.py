@@ -209,7 +209,7 @@ def test_what_is_refused(home: Path, tmp_path: Path) -> None:
     lstm = save_model(
         tmp_path / "lstm", build(TINY_LSTM), train_tokenizer("characters", ["abcdefghijklm"]), ModelCard()
     )
-    with pytest.raises(CannotDo, match=r"has no tags; train one .* --task tag"):
+    with pytest.raises(CannotDo, match=r"has no tags; train a tagger .* --task tag"):
         clearstory.tag(lstm, "a")
     (tmp_path / "words.jsonl").write_text('{"tokens": ["a"]}\n{"tokens": "a b"}\n')
     with pytest.raises(BadInput, match=r"words\.jsonl, line 2: 'tokens' is not a list of words"):

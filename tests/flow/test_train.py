@@ -196,7 +196,7 @@ def test_an_existing_run_is_not_overwritten(made: Any, tmp_path: Path) -> None:
     with pytest.raises(FolderExists, match="already has files"):
         all_events(recipe(made.text, tmp_path / "mine"))
     for out in (tmp_path / "mine" / "letter.txt", tmp_path / "mine" / "letter.txt" / "run"):
-        with pytest.raises(FolderExists, match=r"letter.txt is a file, and .* is to be a folder"):
+        with pytest.raises(FolderExists, match=r"letter.txt is a file, but .* must be a folder"):
             all_events(recipe(made.text, out))
     assert contents(made.run) == before
     assert contents(tmp_path / "mine") == {"letter.txt": b"dear"}
@@ -263,12 +263,12 @@ def test_an_n_gram_that_cannot_be_fitted_leaves_nothing(tmp_path: Path, override
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("training.learning_rate", 0.5, "training.learning_rate 0.01, and now it is 0.5"),
-        ("training.warmup_steps", 0, "training.warmup_steps 2, and now it is 0"),
-        ("training.device", "meta", "training.device cpu, and now it is meta"),
-        ("model.width", 32, "model.width 16, and now it is 32"),
-        ("tokenizer", "bytes", "tokenizer characters, and now it is bytes"),
-        ("data.validation", 0.5, "data.validation 0.1, and now it is 0.5"),
+        ("training.learning_rate", 0.5, "training.learning_rate 0.01, but now it is 0.5"),
+        ("training.warmup_steps", 0, "training.warmup_steps 2, but now it is 0"),
+        ("training.device", "meta", "training.device cpu, but now it is meta"),
+        ("model.width", 32, "model.width 16, but now it is 32"),
+        ("tokenizer", "bytes", "tokenizer characters, but now it is bytes"),
+        ("data.validation", 0.5, "data.validation 0.1, but now it is 0.5"),
     ],
 )
 @pytest.mark.parametrize("whole", [True, False], ids=["with the text", "without"])
@@ -276,7 +276,7 @@ def test_resuming_with_other_settings_is_refused(made: Any, key: str, value: obj
     said: dict[str, Any] = {"resume": True, key: value, "data.cache": made.run.parent / "cache"}
     other = recipe(made.text, made.run, **said) if whole else build_train_recipe({"out": made.run, **said})
     before = contents(made.run)
-    with pytest.raises(CheckpointMismatch, match=f"was made with {says}"):
+    with pytest.raises(CheckpointMismatch, match=f"was started with {says}"):
         all_events(other)
     assert contents(made.run) == before
 

@@ -119,7 +119,7 @@ def test_bad_input_is_refused_in_a_sentence(home: Path, cli: Cli, tmp_path: Path
     (tmp_path / "pairs.tsv").write_text("a man\ta boy\na girl\ta dog\n")
     (tmp_path / "unknown.txt").write_text("zebra ox 3\nman yak 1\n")
     (tmp_path / "weat.txt").write_text(SETS.replace("joy", "yak"))
-    fails(UnknownName, "no task called 'similarty'; did you mean 'similarity'", "similarty:a.txt")
+    fails(UnknownName, "unknown task 'similarty'; did you mean 'similarity'", "similarty:a.txt")
     fails(BadSetting, "task analogy needs a file; write analogy:FILE", "analogy")
     fails(BadSetting, "the files of task classify are named as TEXT", "classify:a.txt")
     fails(CannotDo, "has no classification head", "classify")
@@ -139,7 +139,7 @@ def test_bad_input_is_refused_in_a_sentence(home: Path, cli: Cli, tmp_path: Path
     for words, says in {
         ("--task", "text", "--vectors", "input", "a.txt"): "vectors does not apply to task text",
         ("--task", "weat:a.txt", "--limit", "3"): "limit does not apply to task weat:a.txt",
-        ("--task", "weat:a.txt", "--task", "classify", "b.csv"): "classify is measured by itself",
+        ("--task", "weat:a.txt", "--task", "classify", "b.csv"): "classify cannot be combined",
     }.items():
         assert says in cli("evaluate", home / "lstm", *words).err
 

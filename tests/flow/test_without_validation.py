@@ -50,7 +50,7 @@ def test_every_model_trains_on_all_of_the_text(file: Path, name: str) -> None:
     assert (prepared.tokens, prepared.validation_tokens) == (24, 0)  # 21 words and 3 line ends
     assert "last weights are kept" in (prepared.note or "")
     assert (result.bits_per_byte, result.nats_per_token, result.curve) == (None, None, None)
-    assert "all of the text" in result.summary
+    assert "the whole text" in result.summary
     assert not any(isinstance(event, Evaluated) for event in events)
     assert [event.step for event in events if isinstance(event, ModelSaved) and event.kind == "model"][
         -1

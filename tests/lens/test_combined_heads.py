@@ -68,10 +68,10 @@ def test_titles_and_captions_say_what_is_shown() -> None:
     [
         (("9.0",), "mean", "layers go to 1"),
         (("0.9",), "mean", "heads to"),
-        (("one",), "mean", "names no head"),
-        (("0.1 xx",), "mean", "names no head"),
+        (("one",), "mean", "is not a head"),
+        (("0.1 xx",), "mean", "is not a head"),
         (("0.1 x-1",), "mean", "a positive number"),
-        (("0.1 x2",), "max", "a maximum ignores counts"),
+        (("0.1 x2",), "max", "a maximum ignores weights"),
     ],
 )
 def test_heads_that_do_not_exist_are_refused(heads: Any, reduce: Any, words: str) -> None:

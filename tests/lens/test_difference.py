@@ -112,7 +112,7 @@ def test_a_row_in_one_table_only_has_no_difference() -> None:
     assert isinstance(apart, Table)
     assert apart.columns == ("word", "much, A", "much, B", "B − A")
     assert apart.rows == (("b", 2.0, 5.0, 3.0), ("a", 1.0, None, None), ("c", None, 1.0, None))
-    assert "2 of 3 rows are in one table only" in str(apart.caption)
+    assert "2 of 3 rows are only in one table" in str(apart.caption)
 
 
 @pytest.mark.parametrize("compare_model", [B, PIECES])

@@ -94,7 +94,7 @@ def test_a_missing_source_or_target_is_refused(model: Any) -> None:
         assert inspect(opened, "the cat", view=view, target="x" * 23).caption
         with pytest.raises(ContextOverflow, match="prompt has 30 tokens"):
             inspect(opened, "x" * 29, view=view, target="x")
-        with pytest.raises(CannotDo, match="reads no source, so there is no target; leave --target out"):
+        with pytest.raises(CannotDo, match="has no source, so there is no target; leave --target out"):
             inspect(decoder, "a", view=view, target="b")
     assert inspect(opened, "x" * 29, view="next-token", truncate="left").caption
     with pytest.raises(UnknownName, match="the view 'neighbours' has no setting called 'target'"):

@@ -208,7 +208,7 @@ def test_an_adapter_whose_pooler_is_lost_is_refused(tmp_path: Path) -> None:
     save_model(tmp_path / "base", base, None, ModelCard(name="base"))
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
     peft.get_peft_model(model, peft.LoraConfig(r=4, task_type="SEQ_CLS")).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(BadInput, match=r"holds no pooler, and its base model .* has none either"):
+    with pytest.raises(BadInput, match=r"holds no pooler, and neither does its base model"):
         open_model(tmp_path / "adapter")
 
 

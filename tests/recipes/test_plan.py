@@ -268,7 +268,7 @@ def test_hardware_names_its_sources() -> None:
 
 
 def test_count_models_have_no_training_estimate() -> None:
-    with pytest.raises(CannotDo, match="ngram has no parameters, only tables whose size depends on its text"):
+    with pytest.raises(CannotDo, match="ngram has no parameters, only tables whose size depends on the text"):
         plan("ngram")
     found = plan("hmm", measure=False)
     assert "there is no estimate of training for this family (hmm)" in found.notes[0]

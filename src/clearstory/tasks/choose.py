@@ -1,4 +1,4 @@
-"""Choose: the right one of several continuations of a text, by their likelihood.
+"""Choose: multiple-choice questions, answered by the likelihood of each choice.
 
 Trained by cross-entropy over the choices' log-likelihoods per token, and by the likelihood of the right choice. Liu et
 al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context learning", eq. 1 and 3.
@@ -80,7 +80,7 @@ class ChoiceBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class Choose:
-    """The choice of the right continuation.
+    """Selection of the correct continuation.
 
     Args:
         tokenizer: the model's tokenizer.
@@ -124,7 +124,7 @@ class Choose:
                 if not self.truncate or len(rest) > self.context:
                     raise ContextOverflow(
                         f"{example.location}: the question with a choice has {longest:,} tokens, but the model's "
-                        f"context is {self.context:,}; pass --truncate left to drop the question's beginning"
+                        f"context holds {self.context:,}; pass --truncate left to drop the question's beginning"
                     )
                 first = first[-(self.context + 1 - len(rest)) :]
             requests.append(ContinuationRequest(tuple(first), tuple(rest)))
@@ -221,7 +221,9 @@ def question_loss(
 
 
 def right_choices(predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) -> npt.NDArray[np.float64]:
-    """Whether the choice of each question is right, by total log-likelihood and by that per character, (N, 2)."""
+    """Whether the choice for each question is correct, by total log-likelihood and by log-likelihood per character, (N,
+    2).
+    """
     found = np.zeros((len(rows), 2))
     for index, (prediction, row) in enumerate(zip(predictions, rows, strict=True)):
         totals = np.array(prediction)
@@ -230,7 +232,7 @@ def right_choices(predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) 
 
 
 def choice_metrics(right: Floats, _: Any) -> dict[str, float]:
-    """Shares of right choices."""
+    """Accuracy by total log-likelihood and by log-likelihood per character."""
     return {"acc": float(right[:, 0].mean()), "acc_norm": float(right[:, 1].mean())}
 
 
@@ -238,7 +240,7 @@ def make_choose(data: DataSplits[Any], model: Any, tokenizer: Tokenizer, setting
     """The task for a model and its tokenizer. Raises CannotDo for a model that is not causal."""
     require(model, Capability.CAUSAL)
     if reads_source(model):
-        raise CannotDo("task choose needs a model that reads a question and its choices as one text; use a decoder")
+        raise CannotDo("task choose needs a model that reads a question and its choices as one text, such as a decoder")
     if settings.truncate == "right":
         raise BadSetting("truncate is right, but the choices are at the end; pass left")
     return Choose(tokenizer, model.context, settings.truncate == "left")

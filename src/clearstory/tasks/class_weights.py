@@ -1,4 +1,4 @@
-"""Class weights in the loss, and the shares of labels, by how many training examples have each label."""
+"""Class weights in the loss, and label frequencies, from the number of training examples of each label."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def class_weights_of(
 def weights_by_count(
     weights: str | tuple[float, ...], counts: Floats, total: int, *, several: bool = False
 ) -> tuple[float, ...]:
-    """The weight of each label in the loss, by how many of `total` texts or words have it; `several`: whether each can
+    """The weight of each label in the loss, from its count in `total` texts or words; `several`: whether each can
     have several labels.
     """
     if weights == "balanced":
@@ -56,7 +56,7 @@ def check_class_weights(class_weights: Sequence[float] | None, labels: Sequence[
 
 
 def shares_of(examples: Sequence[LabeledText], labels: Sequence[str]) -> tuple[float, ...]:
-    """The share of the texts that have each label, with half a text added to those with it and to those without.
+    """The frequency of each label, with half a text added to those with it and to those without.
 
     >>> examples = [LabeledText("so good", labels=("good", "loud")), LabeledText("fine", labels=("good",))]
     >>> shares_of(examples, ("good", "loud"))  # 2.5 / 3, 1.5 / 3

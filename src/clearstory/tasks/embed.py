@@ -84,7 +84,7 @@ class SentenceBatch(TensorBatch):
 
 @dataclass(frozen=True)
 class Embed:
-    """Training of sentence vectors.
+    """Task of training sentence vectors.
 
     Args:
         kind: kind of the examples: pairs, triplets or scores.

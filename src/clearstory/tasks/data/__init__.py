@@ -1,1 +1,1 @@
-"""Labeled data: texts with labels, words with tags, and pairs of texts, read from the files that people have."""
+"""Labeled data: readers of texts with labels, words with tags, and pairs of texts."""
