@@ -36,7 +36,7 @@ COMMANDS = {
     "prompt": "measure zero-shot and few-shot prompting on labeled examples",
     "compare": "train or evaluate several models on the same text and rank them by bits per byte",
     "inspect": "show the internals of a model on a text: attention, logit lens and other views",
-    "serve": "answer HTTP requests to models in the forms of OpenAI's API",
+    "serve": "serve models over HTTP with an OpenAI-compatible API",
     "studio": "serve a local web page for inspecting, running and training models",
     "convert": "convert a model to another file format and verify the result",
     "models": "show all model presets by family, with size and purpose",

@@ -18,31 +18,33 @@ class ServeRecipe:
     """Serve models over HTTP in the forms of OpenAI's API.
 
     Args:
-        models: model folders, run folders, checkpoints or GGUF files; NAME=PATH serves one under a name of your choice;
-            default: the name of its folder.
-        host: address to listen on; 127.0.0.1 is reachable from this machine alone, 0.0.0.0 from others, too.
+        models: model folders, run folders, checkpoints or .gguf files; NAME=PATH sets the name of a model; default: the
+            name of its folder.
+        host: address to listen on; 127.0.0.1 is reachable only from this machine, 0.0.0.0 also from others.
         port: port to listen on; 0 chooses a free one.
-        api_key: key that requests must carry as "Authorization: Bearer KEY"; required for any host but the loopback
-            address. A file or the environment variable CLEARSTORY_API_KEY hides it from the list of processes.
+        api_key: API key that requests must send as "Authorization: Bearer KEY"; required for all addresses except
+            loopback. A key in a file or in the environment variable CLEARSTORY_API_KEY does not appear in the list of
+            processes.
         api_key_file: file with API keys, one per line.
-        open_access: listen at an address that other machines reach without an API key.
-        allow_host: further host name by which clients reach this server, such as that of a proxy; may be repeated.
-        allow_origin: origin whose web pages may use the server (CORS), such as http://localhost:3000; * allows all; may
-            be repeated; default: none.
+        open_access: allow an address that other machines can reach without an API key.
+        allow_host: additional host name of this server, such as that of a proxy; repeatable.
+        allow_origin: origin whose web pages may use the server (CORS), such as http://localhost:3000; *: all;
+            repeatable; default: none.
         precision: precision of the weights; auto: fp32 or fp16, whichever is faster on this machine.
-        int8: same as --precision int8: about three times as fast on a CPU, with slightly different probabilities.
+        int8: same as --precision int8: faster on a CPU, with slightly different probabilities.
         threads: number of CPU threads; 0: measured when the server starts.
         device: cpu, cuda, mps or auto; default: cpu.
-        max_running: largest number of texts that a model generates at once; others wait.
-        max_waiting: largest number of texts that wait for each model; further requests are refused with status 503.
-        max_tokens: largest number of tokens of one text; default: the model's context.
-        max_request_bytes: size of the largest request; larger ones are refused with status 413.
-        timeout: seconds after which a text that is not finished is refused; 0: never.
-        drain_seconds: seconds for which requests may continue after a SIGTERM; a second one ends the server at once.
-        log_contents: log what clients send; by default the log holds numbers alone.
+        max_running: maximum number of texts that a model generates at the same time; others wait.
+        max_waiting: maximum number of waiting texts per model; further requests get status 503.
+        max_tokens: maximum number of generated tokens of a text; default: the model's context.
+        max_request_bytes: maximum size of a request in bytes; larger requests get status 413.
+        timeout: time limit of a text in seconds, after which it ends with an error; 0: no limit.
+        drain_seconds: seconds for which running requests may continue after a SIGTERM; a second SIGTERM stops the
+            server immediately.
+        log_contents: log the contents of requests; by default only numbers are logged.
     """
 
-    models: tuple[str, ...] = positional_setting("MODEL", ())
+    models: tuple[str, ...] = positional_setting("MODEL")
     host: str = "127.0.0.1"
     port: int = 8000
     api_key: str | None = None
@@ -58,7 +60,7 @@ class ServeRecipe:
     max_waiting: int = 256
     max_tokens: int | None = None
     max_request_bytes: int = 4 * 2**20
-    timeout: float = 0.0
+    timeout: float = 600.0
     drain_seconds: int = 30
     log_contents: bool = False
 
