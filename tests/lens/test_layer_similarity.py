@@ -104,7 +104,7 @@ def test_models_that_cannot_be_compared_are_refused_in_a_sentence() -> None:
     other = SimpleNamespace(model=shaken(TINY_GPT2), tokenizer=train_tokenizer("characters", ["the zoo " + TEXT]))
     cases: list[tuple[Any, type[ClearstoryError], str]] = [
         (opened(shaken(TINY_LSTM)), CannotDo, "the first model has 2 layers of width 16 and the second 2 of width"),
-        (other, CannotDo, "the first model reads 16 tokens and the second 16, or other ones"),
+        (other, CannotDo, "the first model has 16 tokens and the second 16, or different ones"),
     ]
     for second, kind, says in cases:
         with pytest.raises(kind, match=says):

@@ -136,8 +136,7 @@ def read_tensors(path: Path) -> dict[str, MarianTensor]:
     headers = list(TENSOR.iter_unpack(take(TENSOR.size * count, "its header").tobytes()))
     if wrong := next((each for each in headers if not 1 <= each[0] <= MAX_NAME or each[2] > MAX_DIMENSIONS), None):
         raise CorruptFile(
-            f"{path} says that it has a tensor with a name of {wrong[0]:,} bytes and {wrong[2]:,} dimensions; "
-            "copy it again"
+            f"{path} has a tensor with a name of {wrong[0]:,} bytes and {wrong[2]:,} dimensions; copy it again"
         )
     names = [take(length, "the names").tobytes()[:-1].decode("utf-8", "replace") for length, *_ in headers]
     shapes = [struct.unpack(f"<{n}i", take(4 * n, "the shapes").tobytes()) for _, _, n, _ in headers]

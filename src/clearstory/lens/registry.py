@@ -232,7 +232,7 @@ def check_supported(name: str, model: LanguageModel) -> None:
             raise CannotDo(f"the view '{name}' needs {spec.needs}, and {error}; {supported}") from None
         if not known_structure(model, capability):
             raise CannotDo(
-                f"the view '{name}' does not know the parts of this model ({family_name(model)}), a "
+                f"the view '{name}' does not support the components of this model ({family_name(model)}), a "
                 f"{type(model).__name__}, which has {NEEDS[capability]} of its own; {supported}"
             )
     excluded = next(each for each in spec.excludes if has_capability(model, each))

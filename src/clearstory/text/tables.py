@@ -166,7 +166,7 @@ def _choose_column(path: Path, first: Row, rows: Iterator[Row], name: str) -> tu
     raise BadInput(
         f"{path} has no column {name!r}, only {known}; choose one with --data.text_field NAME, or by its number"
         + (f", from 1 to {len(header)}," if len(header) > 1 else ", 1,")
-        + " where the first line is no header"
+        + " if the first line is not a header"
         + (
             "; or read lines of a source, a tab and a target with --data.pairs"
             if content_suffix(path) == ".tsv"

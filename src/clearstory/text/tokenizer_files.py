@@ -164,8 +164,8 @@ def read_vocab_and_merges(vocab: Path, merges: Path, config: Mapping[str, Any]) 
     pretokenizer = PRETOKENIZER_BY_CLASS.get(kind.removesuffix("Fast") if isinstance(kind, str) else kind)
     if pretokenizer is None:
         raise UnknownName(
-            f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, whose pre-tokenizer is not known; "
-            f"supported with {vocab.name}: {', '.join(name for name in PRETOKENIZER_BY_CLASS if name)}"
+            f"{TOKENIZER_CONFIG_FILE} says {str(kind)[:40]!r}, whose pre-tokenizer is unknown; supported with "
+            f"{vocab.name}: {', '.join(name for name in PRETOKENIZER_BY_CLASS if name)}"
         )
     return byte_level_bpe(ids, [(a, b) for a, b in pairs], PRETOKENIZERS[pretokenizer], added_tokens), {}
 

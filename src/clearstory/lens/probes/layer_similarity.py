@@ -80,7 +80,7 @@ def layer_changes(
     ]
     if passages[0].ids != passages[1].ids:
         raise CannotDo(
-            f"the first model reads {len(passages[0].ids):,} tokens and the second {len(passages[1].ids):,}, or other "
+            f"the first model has {len(passages[0].ids):,} tokens and the second {len(passages[1].ids):,}, or different "
             "ones; compare models with the same tokenizer, such as a base model and one fine-tuned from it"
         )
     first, second = layer_states(model, passages[0]), layer_states(other_model, passages[1])

@@ -110,7 +110,8 @@ def setup_text(report: ScalingReport) -> str:
     seconds = sum(each.cpu_seconds or 0.0 for each in report.results)
     return (
         f"{len(report.results)} of {report.planned} runs, {seconds:,.0f} CPU seconds, tokenizer {report.tokenizer}; "
-        f"each reads its tokens once, of {report.training_tokens:,}. Intervals are 95 % bootstrap intervals of the "
+        f"each uses its tokens once, out of {report.training_tokens:,} training tokens. Intervals are 95 % bootstrap "
+        "intervals of the "
         f"law; a single run scatters around it by {100 * report.scatter:.1f} %."
     )
 

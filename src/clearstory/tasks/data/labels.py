@@ -59,8 +59,9 @@ def check_numbers(values: Sequence[Located], column: str) -> None:
     word = next((each for each in values if not is_missing(each[1]) and as_number(each[1]) is None), None)
     if fraction is not None and word is not None:
         raise BadInput(
-            f"{word[0]}: {str(word[1])[:40]!r} in {column!r} is no number, and {fraction[1]} in {fraction[0]} is one; "
-            "correct it, or use --problem single where both are names of labels"
+            f"{word[0]}: {str(word[1])[:40]!r} in {column!r} is not a number, but {fraction[1]} in {fraction[0]} is "
+            "one; "
+            "correct it, or use --problem single if both are names of labels"
         )
 
 

@@ -61,7 +61,7 @@ def split_data(
             notes.append(f"{len(parts[name]):,} examples for {name} are those of the data's own split")
         elif wanted:
             train, taken = _hold_out(replace(data, examples=train), wanted, seed, name)
-            held_out[name] = replace(data, examples=taken, name=f"the {name} share of {data.name}")
+            held_out[name] = replace(data, examples=taken, name=f"the {name} split of {data.name}")
             alike = ", stratified by label" if data.kind in ("single", "multi") else ""
             notes.append(f"{len(taken):,} of {len(data):,} examples held out for {name}{alike}")
         else:
