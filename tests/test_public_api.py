@@ -156,7 +156,7 @@ def test_all_names_what_there_is() -> None:
             UnknownName,
             "no setting called 'training.batch_sise'; did you mean 'training.batch_size'?",
         ),
-        (lambda: clearstory.train("a.txt", steps="many"), BadSetting, "steps is 'many'; it must be a whole number"),
+        (lambda: clearstory.train("a.txt", steps="many"), BadSetting, "steps is 'many'; it must be an integer"),
         (lambda: clearstory.evaluate("m", "a.txt", windows="no"), BadSetting, "it must be 'strided' or 'blocks'"),
         (lambda: clearstory.embed("m", "a", polling="cls"), UnknownName, "did you mean 'pooling'?"),
         (lambda: clearstory.fill_mask("m", "a [MASK]", top="five"), BadSetting, "top of fill_mask is 'five'"),
