@@ -80,8 +80,8 @@ def layer_changes(
     ]
     if passages[0].ids != passages[1].ids:
         raise CannotDo(
-            f"the first model has {len(passages[0].ids):,} tokens and the second {len(passages[1].ids):,}, or different "
-            "ones; compare models with the same tokenizer, such as a base model and one fine-tuned from it"
+            f"the first model has {len(passages[0].ids):,} tokens and the second {len(passages[1].ids):,}, or "
+            "different ones; compare models with the same tokenizer, such as a base model and one fine-tuned from it"
         )
     first, second = layer_states(model, passages[0]), layer_states(other_model, passages[1])
     shapes = [(len(states) - 1, states[0].shape[-1]) for states in (first, second)]
