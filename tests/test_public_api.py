@@ -103,7 +103,7 @@ def test_type_checkers_see_the_public_functions(tmp_path: Path) -> None:
         (lambda: clearstory.doctor(3), "too many positional arguments; its arguments are measure"),  # type: ignore[call-arg]
         (lambda: clearstory.train("a", text="b"), "multiple values for argument 'text'; give it once"),  # type: ignore[call-arg]
         (lambda: clearstory.generate(), "missing a required argument: 'model'"),  # type: ignore[call-arg]
-        (lambda: clearstory.inspect("m", "a", top="many"), "top is 'many'; it must be a whole number"),  # type: ignore[arg-type]
+        (lambda: clearstory.inspect("m", "a", top="many"), "top is 'many'; it must be an integer"),  # type: ignore[arg-type]
         (
             lambda: clearstory.inspect("m", "a", "logit-attribution", words=3),
             "words is 3; it must be text or a sequence of text",

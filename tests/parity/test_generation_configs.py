@@ -112,7 +112,7 @@ def test_a_generation_config_is_written_back_and_the_unsupported_is_named(home: 
         ({"temperature": "hot"}, "temperature = 'hot'; it must be a number"),
         ({"eos_token_id": [1, "2"]}, "eos_token_id"),
         ({"top_p": 1.5}, "top_p = 1.5; it must be at most 1"),
-        ({"num_beams": 0}, "num_beams = 0; it must be a whole number of at least 1"),
+        ({"num_beams": 0}, "num_beams = 0; it must be an integer of at least 1"),
         ({"bad_words_ids": 3}, "a list of lists"),
         ({"do_sample": "yes"}, "true or false"),
     ],

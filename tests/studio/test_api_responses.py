@@ -239,7 +239,7 @@ def test_the_least_recently_used_models_are_evicted(made: Path) -> None:
             "this model (decoder) has no recurrent state",
         ),
         ("view", {"model": "models/clear", "text": "x", "settings": {"tpo": 3}}, 404, "did you mean 'top'?"),
-        ("view", {"model": "models/clear", "text": "x", "settings": {"top": "many"}}, 400, "whole number"),
+        ("view", {"model": "models/clear", "text": "x", "settings": {"top": "many"}}, 400, "an integer"),
         ("view", {"model": "models/clear", "text": "x", "settings": {"top": 0}}, 400, "at least 1"),
         ("view", {"model": "models/clear", "text": "x", "settings": [1]}, 400, "not an object"),
         ("view", {"model": "models/clear", "text": "the cat " * 40}, 400, "the model's context holds 24"),

@@ -155,7 +155,7 @@ def check(name: str, value: Any) -> Any:
     if name in MINIMUM:
         kinds = (int,) if name in INTEGERS else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds) or not MINIMUM[name] <= value < 2**53:
-            what = "a whole number" if name in INTEGERS else "a number"
+            what = "an integer" if name in INTEGERS else "a number"
             raise invalid(name, value, f"it must be {what} of at least {MINIMUM[name]:g}")
         if name in ("top_p", "min_p") and value > 1:
             raise invalid(name, value, "it must be at most 1")

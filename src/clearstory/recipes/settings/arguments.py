@@ -35,7 +35,7 @@ def check_arguments(function: Callable[P, R], name: str | None = None) -> Callab
     clearstory.errors.UnknownName: repeat has no argument called 'tines'; did you mean 'times'?
     >>> repeat("a", times="three")
     Traceback (most recent call last):
-    clearstory.errors.BadSetting: times of repeat is 'three'; it must be a whole number
+    clearstory.errors.BadSetting: times of repeat is 'three'; it must be an integer
     """
 
     title = name or function.__name__
@@ -155,7 +155,7 @@ def describe_type(hint: Any) -> str:
         return f"a sequence of {describe_type(inner[0])}"
     if origin is Callable:
         return "a function"
-    names = {str: "text", int: "a whole number", float: "a number", bool: "True or False", Path: "a Path"}
+    names = {str: "text", int: "an integer", float: "a number", bool: "True or False", Path: "a Path"}
     names |= {types.NoneType: "None"}
     if getattr(hint, "_is_protocol", False):
         return f"an object with {' and '.join(protocol_members(hint))}"
