@@ -387,6 +387,8 @@ OBSERVED: dict[str, Observation] = {
     "GenerateRecipe.system": "generation/test_chat_prompts.py::test_the_system_message_is_in_the_prompt",
     "GenerateRecipe.special_tokens": "generation/test_chat_prompts.py::test_special_tokens_can_be_left_out",
     "GenerateRecipe.ignore_eos": partial(observe_generate, ignore_eos=False, max_tokens=100),
+    "GenerateRecipe.json_schema": "generation/test_grammar.py::test_generate_holds_texts_to_a_schema_and_an_expression",
+    "GenerateRecipe.regex": "generation/test_grammar.py::test_generate_holds_texts_to_a_schema_and_an_expression",
     "GenerateRecipe.truncate": partial(observe_generate, prompt="the cat sat on"),
     **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("model", "text", "windows", "batch_size", "limit")},
     **{f"EvaluateRecipe.{name}": observe_evaluate for name in ("stride", "int8", "precision", "device")},

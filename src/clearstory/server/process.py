@@ -16,7 +16,7 @@ from clearstory.durable import read_file
 from clearstory.errors import BadSetting
 from clearstory.http.access import LOCAL_HOSTS
 from clearstory.http.connection_limits import TimedProtocol
-from clearstory.http.listening import QUEUED_CONNECTIONS, bind_address, http_address, make_server
+from clearstory.http.listening import QUEUED_CONNECTIONS, BoundedServer, bind_address, http_address, make_server
 from clearstory.recipes.settings.serving import ServeRecipe, check_api_key, split_name
 from clearstory.server.access_policy import AccessPolicy, make_policy
 from clearstory.server.errors import RequestError
@@ -157,20 +157,25 @@ def api_keys(recipe: ServeRecipe) -> list[str]:
     return keys
 
 
+def serving_server(opened: OpenedServer, recipe: ServeRecipe) -> BoundedServer:
+    """The uvicorn server of the models, with the limits of the settings."""
+    from clearstory.server.app import server_app
+    from clearstory.server.context import ServerLimits
+    from clearstory.server.request_log import RequestLog
+
+    limits = ServerLimits(max_body_bytes=recipe.max_request_bytes, max_tokens=recipe.max_tokens)
+    app = server_app(opened.engines, policy=opened.policy, limits=limits, log=RequestLog(contents=recipe.log_contents))
+    return make_server(app, OpenAIProtocol, recipe.drain_seconds)
+
+
 def serve(opened: OpenedServer, recipe: ServeRecipe, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until a signal: SIGTERM and Ctrl-C let requests finish, a second one ends them.
 
     `ready` is called once the socket accepts connections.
     """
-    from clearstory.server.app import server_app
-    from clearstory.server.context import ServerLimits
-    from clearstory.server.request_log import RequestLog
-
     # Models compute in threads; with Python's 5 ms, a request that needs several turns waits for tens of milliseconds.
     sys.setswitchinterval(0.001)
-    limits = ServerLimits(max_body_bytes=recipe.max_request_bytes, max_tokens=recipe.max_tokens)
-    app = server_app(opened.engines, policy=opened.policy, limits=limits, log=RequestLog(contents=recipe.log_contents))
-    server = make_server(app, OpenAIProtocol, recipe.drain_seconds)
+    server = serving_server(opened, recipe)
     opened.listener.listen(QUEUED_CONNECTIONS)
     ready()
     # uvicorn raises the signals that it has received once more in the end; this process then ends by itself.
