@@ -96,9 +96,8 @@ class RequestMiddleware:
         sent, failure = SentResponse(send, record), None
         try:
             await self.answer(scope, receive, sent, record)
-        except asyncio.CancelledError:  # the time for draining is over
-            record.cancelled, record.error = True, "stopped"
-            raise
+        except asyncio.CancelledError:  # the time for draining is over; the connection is closed
+            record.error = "stopped"
         except ConnectionError:  # the client went away, or was too slow
             record.cancelled = True
         except Exception as error:
@@ -151,9 +150,9 @@ async def run_while_connected(work: Awaitable[None], receive: Receive) -> bool:
         ended = task.done()
     finally:
         watch.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait((task,))
+        task.cancel()
+    if not ended:
+        await asyncio.wait((task,))
     if not task.cancelled() and (error := task.exception()) is not None and ended:
         raise error
     return ended
