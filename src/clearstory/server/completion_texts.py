@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +40,18 @@ class CompletionTexts:
     def __post_init__(self) -> None:
         self.head = response_head("cmpl", "text_completion", self.fields.model)
 
-    def response(self, found: Sequence[GeneratedText]) -> dict[str, Any]:
-        """The response that is not streamed."""
-        choices = []
+    def whole(self, found: Sequence[GeneratedText]) -> dict[str, Any]:
+        """The response that is not streamed, without its choices."""
+        generated = None if self.fields.max_tokens else 0
+        return {**self.head, "usage": usage(found, self.fields.n, generated)}
+
+    def choices(self, found: Sequence[GeneratedText]) -> Iterator[dict[str, Any]]:
+        """The choices of the response that is not streamed."""
         for index, text in enumerate(found):
             writer = self.writer(index)
             written = writer.piece(text.prompt, text.tokens, text.text)
             finish = text.finish if self.fields.max_tokens else "length"
-            choices.append({**written, "finish_reason": finish, **writer.measure()})
-        generated = None if self.fields.max_tokens else 0
-        return {**self.head, "choices": choices, "usage": usage(found, self.fields.n, generated)}
+            yield {**written, "finish_reason": finish, **writer.measure()}
 
     async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
         """The events of the stream: pieces of texts, why each ended; the numbers of tokens; [DONE]."""

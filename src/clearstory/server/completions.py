@@ -15,7 +15,7 @@ from clearstory.server.generated_text import collect_texts
 from clearstory.server.grammar_fields import GrammarFields, mask_texts
 from clearstory.server.logprobs import token_texts
 from clearstory.server.prompts import encode_text_prompt
-from clearstory.server.streaming import EventStream, TextStream, json_response
+from clearstory.server.streaming import EventStream, TextStream, json_list_response
 from clearstory.server.text_requests import MAX_TEXTS, PromptIds, largest_length, naming, text_requests
 from clearstory.serving.requests import MAX_TOP_LOGPROBS, TextRequest
 
@@ -117,7 +117,7 @@ async def completions(context: RequestContext, fields: CompletionRequest) -> Res
         return await EventStream.begin(stream, texts.chunks(stream))
     async with stream:
         found = await collect_texts(stream, context.record)
-    return json_response(await asyncio.to_thread(texts.response, found))
+    return await json_list_response(texts.whole(found), "choices", texts.choices(found))
 
 
 def prompt_logprobs(fields: CompletionRequest) -> int | None:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from clearstory.server.errors import RequestError
 from clearstory.server.fields import request_field
-from clearstory.server.streaming import json_response, single_result
+from clearstory.server.streaming import json_list_response, single_result
 from clearstory.server.text_requests import check_ids, naming
 from clearstory.serving.requests import VectorRequest
 
@@ -93,12 +93,12 @@ async def embeddings(context: RequestContext, fields: EmbeddingRequest) -> Respo
     context.record.count_prompt(n_tokens)
     found = await single_result(lambda deliver: engine.submit_vectors(request, deliver), engine.cancel)
     vectors = shortened(found, fields.dimensions)
-    data = [
+    data = (
         {"object": "embedding", "index": index, "embedding": as_json(vector, fields.encoding_format)}
         for index, vector in enumerate(vectors)
-    ]
+    )
     usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-    return json_response({"object": "list", "data": data, "model": fields.model, "usage": usage})
+    return await json_list_response({"object": "list", "model": fields.model, "usage": usage}, "data", data)
 
 
 def vector_request(served: ServedModel, fields: EmbeddingRequest) -> VectorRequest:

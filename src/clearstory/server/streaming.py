@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
@@ -182,6 +182,18 @@ def sse_event(value: Any) -> bytes:
 def json_response(value: Any) -> Response:
     """A value as a JSON response."""
     return Response(encode(value), media_type="application/json")
+
+
+async def json_list_response(head: Mapping[str, Any], name: str, items: Iterable[Any]) -> Response:
+    """A JSON response with a long list last: other requests are answered between its items, each of which is encoded
+    without a pause.
+    """
+    parts = []
+    for item in items:
+        parts.append(encode(item))
+        await asyncio.sleep(0)
+    body = f'{encode(head)[:-1]},"{name}":[{",".join(parts)}]}}'
+    return Response(body, media_type="application/json")
 
 
 encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
