@@ -127,11 +127,11 @@ def test_a_call_may_follow_text(name: str) -> None:
     mask = use_of(tokenizer, required=False).grammar().mask(tokenizer, end)
     mark = tokenizer.encode_parsing_special(form.mark)
     text = list(b"Let me see <tool [TOOL ")
-    for id in [*text, *mark]:
-        assert mask.allowed()[end] == (id not in mark)  # text may end anywhere, a call may not
+    for id in [*text, *mark[:1]]:
+        assert mask.allowed()[end]  # text may end anywhere
         assert mask.allowed()[id]
         mask.advance(id)
-    assert not mask.allowed()[end]
+    assert not mask.allowed()[end]  # a call may not
     rest = tokenizer.encode(
         form.begin[len(form.mark) :] + "now" + form.middle + "{}" + form.end.replace("\ufdd8", "a" * 9)
     )
@@ -178,7 +178,9 @@ def test_a_cut_call_has_the_arguments_so_far() -> None:
 def test_braces_in_strings_do_not_end_arguments() -> None:
     text = '{"a": "}\\"}", "b": [{"c": 1}]}'
     end = JSONObjectEnd()
-    assert sum(end.length(character) for character in text + "}more") == len(text)
+    assert [end.length(character) for character in text] == [1] * len(text)
+    assert end.ended
+    assert JSONObjectEnd().length(text + "}more") == len(text)
 
 
 def test_bad_tools_are_refused() -> None:

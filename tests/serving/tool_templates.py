@@ -22,8 +22,8 @@ HERMES = (
 
 LLAMA = (
     "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson(indent=4) }}\n{% endfor %}<|im_end|>\n"
-    "{% endif %}{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls | length != 1 %}{{ raise_exception('one call') }}"
-    "{% endif %}<|im_start|>assistant\n"
+    "{% endif %}{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls | length != 1 %}"
+    "{{ raise_exception('one call') }}{% endif %}<|im_start|>assistant\n"
     '{"name": "{{ m.tool_calls[0].function.name }}", "parameters": {{ m.tool_calls[0].function.arguments | tojson }}}'
     "<|im_end|>\n{% else %}" + TURNS + "{% endif %}{% endfor %}" + HEADER
 )

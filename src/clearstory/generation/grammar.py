@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -100,15 +102,16 @@ class Grammar:
 
     def mask(self, tokenizer: Tokenizer, eos_token_id: EndTokens = None) -> GrammarMask:
         """The mask of one text, at its beginning. Raises CannotDo for a tokenizer that cannot write it."""
+        tokens = grammar_tokens(tokenizer, self.spelled)
         if self.schema is not None:
             check_characters(tokenizer)
-        matcher = build_matcher(grammar_tokens(tokenizer, self.spelled), self.source)
+        matcher = build_matcher(tokens, self.source)
         if matcher.is_error():
             raise BadInput(f"the grammar is not valid: {error_sentence(matcher)}")
         mask = GrammarMask(self, matcher, eos_token_id)
+        mask.allowed()
         if mask.finished:
             raise BadInput("the grammar allows the empty text only; give one that allows another")
-        mask.allowed()
         return mask
 
     def check(self, text: str) -> None:
@@ -136,20 +139,27 @@ class GrammarMask:
         self.matcher = matcher
         self.ends = frozenset(end_token_ids(eos_token_id))
         self.ended = False
+        self._following: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def following(self) -> npt.NDArray[np.bool_]:
+        """Which tokens may follow in the text, end tokens aside; computed once for each token."""
+        if self._following is None:
+            self._following = allowed_ids(self.matcher)
+            self._following[[id for id in self.ends if id < len(self._following)]] = False
+        return self._following
 
     @property
     def finished(self) -> bool:
         """Whether the text is complete, and no token may follow."""
-        return self.ended or (self.matcher.is_stopped() and self.matcher.is_accepting())
+        return self.ended or (self.matcher.is_accepting() and not self.following.any())
 
     def allowed(self) -> Bool[Tensor, "K"]:
         """Which tokens may be generated next, (K,). Raises CannotDo where no token of the vocabulary fits."""
-        allowed = allowed_ids(self.matcher)
-        accepting = self.matcher.is_accepting()
-        for id in self.ends:
-            if id < len(allowed):
-                allowed[id] = accepting
-        if not accepting and not allowed.any():
+        allowed = self.following.copy()
+        if self.matcher.is_accepting():
+            allowed[[id for id in self.ends if id < len(allowed)]] = True
+        elif not allowed.any():
             raise CannotDo(
                 "no token of this model's vocabulary can follow by the grammar "
                 f"({error_sentence(self.matcher) or self.matcher.stop_reason()}); simplify it, or take another model"
@@ -158,6 +168,7 @@ class GrammarMask:
 
     def advance(self, id: int) -> None:
         """Take the token that was generated. Raises GrammarViolation for one that is not allowed."""
+        self._following = None
         if id in self.ends:
             self.ended = True
         elif not self.matcher.consume_token(id):

@@ -72,12 +72,12 @@ def check_schema(schema: Any) -> None:
     """Raises JSONSchemaError, with the place, for a schema that is invalid or uses a keyword that is not supported."""
     if not isinstance(schema, Mapping):
         raise JSONSchemaError("", f"is {json_text(schema)}; it must be an object")
-    if (length := len(json.dumps(schema, ensure_ascii=False))) > MAX_SCHEMA_LENGTH:
-        raise JSONSchemaError("", f"has {length:,} characters; at most {MAX_SCHEMA_LENGTH:,} are supported")
     named = str(schema.get("$schema", ""))
     if re.search(r"draft-0?[34]\b", named):
         raise JSONSchemaError("$schema", f"is {json_text(named)}; drafts 6, 7, 2019-09 and 2020-12 are supported")
     try:
+        if (length := len(json.dumps(schema, ensure_ascii=False))) > MAX_SCHEMA_LENGTH:
+            raise JSONSchemaError("", f"has {length:,} characters; at most {MAX_SCHEMA_LENGTH:,} are supported")
         check_keywords(schema, "")
         errors = invalid_values(schema)
     except RecursionError:

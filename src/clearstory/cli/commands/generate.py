@@ -36,6 +36,8 @@ def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
         special_tokens=recipe.prompting.special_tokens,
         truncate=recipe.truncate,
         ignore_eos=recipe.ignore_eos,
+        json_schema=recipe.json_schema,
+        regex=recipe.regex,
         precision=recipe.precision,
         int8=recipe.int8,
         device=recipe.device,

@@ -11,6 +11,7 @@ from typing import Any, Literal, Unpack
 from clearstory.errors import BadInput, CannotDo
 from clearstory.generation.beam_search import beam_search_batch
 from clearstory.generation.engine import Engine, Token
+from clearstory.generation.grammar import Grammar
 from clearstory.generation.prompt_format import PromptFormat
 from clearstory.generation.settings import Sampling, SamplingOverrides, sampling_of
 from clearstory.generation.stream_decoder import StreamDecoder
@@ -21,6 +22,7 @@ from clearstory.models.inference_model import inference_model, precision_note
 from clearstory.models.precision import Precision, resolve_precision
 from clearstory.models.prompts import PromptOptions, Truncation, is_chat
 from clearstory.recipes.inference.loading import ModelWithTokenizer, load_generator
+from clearstory.recipes.inference.text_grammar import check_with_grammar, read_grammar
 from clearstory.recipes.notebook_html import html_completion
 from clearstory.recipes.settings.keywords import SamplingKeywords
 from clearstory.recipes.settings.schema import build_settings
@@ -127,6 +129,8 @@ def generate(
     special_tokens: bool = True,
     truncate: Truncation | None = None,
     ignore_eos: bool = False,
+    json_schema: Mapping[str, Any] | str | Path | None = None,
+    regex: str | None = None,
     precision: Precision = "auto",
     int8: bool = False,
     device: str | None = None,
@@ -149,6 +153,8 @@ def generate(
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
         truncate: "left" drops the beginning of a prompt that is longer than the context; None raises ContextOverflow.
         ignore_eos: continue after the end tokens.
+        json_schema: JSON schema that the text must follow, or the file that holds it; needs the extra `structured`.
+        regex: regular expression that the whole text must match; needs the extra `structured`.
         precision: precision of the weights: fp32, fp16, bf16, int8, int4, or auto (fp32 or fp16, whichever is faster on
             this machine).
         int8: same as precision int8.
@@ -163,6 +169,7 @@ def generate(
     """
     given = build_settings(SamplingOverrides, settings).given()
     options = PromptOptions(raw=raw, system=system, add_special_tokens=special_tokens)
+    grammar = read_grammar(json_schema, regex)
     items = stream_generate(
         model,
         prompt,
@@ -173,6 +180,7 @@ def generate(
         precision=resolve_precision(precision, int8),
         device=device,
         on_note=on_note,
+        grammar=grammar,
     )
     for item in items:
         if isinstance(item, Generation):
@@ -193,12 +201,14 @@ def stream_generate(
     precision: Precision = "auto",
     device: str | None = None,
     on_note: Callable[[str], None] | None = None,
+    grammar: Grammar | None = None,
 ) -> Iterator[TextChunk | Generation]:
     """Chunks of text as they are generated, and finally the Generation.
 
     `sampling`: all settings, or a dict of those that override the model's generation config. Prompt i is sampled with
     seed `seed` + i, so its completion does not depend on the other prompts. Beam search yields no chunks: no part of a
-    beam is final before its end. If the number of beams is the model's default, only the best beam is returned.
+    beam is final before its end. If the number of beams is the model's default, only the best beam is returned. Every
+    complete text follows the `grammar`, for which stop strings and constraints of the generation config do not apply.
     """
     keep_blocks = precision in ("auto", "int8", "int4")
     network, tokenizer, config = load_generator(model, device, keep_blocks=keep_blocks)
@@ -213,7 +223,11 @@ def stream_generate(
     best_only = not isinstance(sampling, Sampling) and "beam" not in sampling
     if isinstance(sampling, Sampling) or "max_tokens" in sampling:
         config = replace(config, max_new_tokens=None, max_length=None)
+    if grammar is not None:
+        config = replace(config, stop_strings=(), num_beams=None)
     sampling = sampling if isinstance(sampling, Sampling) else sampling_of(config, sampling)
+    if grammar is not None:
+        check_with_grammar(sampling)
     prompt_format = PromptFormat.of(network, tokenizer, truncate, ignore_eos, generation_config=config, options=options)
     if prompt_format.reads_source and not all(prompts):
         raise BadInput("this model is an encoder-decoder and has no source text; give it the text as the prompt")
@@ -232,7 +246,7 @@ def stream_generate(
             batch = prompts[start : start + BEAM_BATCH_SIZE]
             completions += beam_completions(network, tokenizer, batch, sampling, prompt_format, best_only)
     else:
-        completions = yield from sample_completions(network, tokenizer, prompts, sampling, prompt_format)
+        completions = yield from sample_completions(network, tokenizer, prompts, sampling, prompt_format, grammar)
     yield Generation(completions=tuple(completions), seconds=time.perf_counter() - started)
 
 
@@ -247,14 +261,22 @@ def notes_on(prompt_format: PromptFormat, tokenizer: Tokenizer, config: Generati
 class CompletionBuilder:
     """A completion under construction: tokens are appended, their text is decoded as far as it is final."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: str, sampling: Sampling, prompt_format: PromptFormat) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: str,
+        sampling: Sampling,
+        prompt_format: PromptFormat,
+        grammar: Grammar | None = None,
+    ) -> None:
         encoded = prompt_format.encode_prompt(tokenizer, prompt)
         self.prompt, self.continues_prompt, self.chat = prompt, encoded.continues_prompt, encoded.chat
         ids = list(encoded.ids)
         self.prompt_ids: list[int] = [] if prompt_format.reads_source else ids
         self.source = ids if prompt_format.reads_source else None
-        # A text that does not continue the prompt is decoded as a text of its own.
-        before = self.prompt_ids if encoded.continues_prompt else ()
+        # A text that does not continue the prompt is decoded as a text of its own; that of a grammar as it is.
+        before = self.prompt_ids if encoded.continues_prompt or grammar is not None else ()
+        self.grammar = grammar
         self.decoder = StreamDecoder(prompt_format.token_decoder(tokenizer), sampling.stop, prompt_ids=before)
         self.tokens: list[Token] = []
         self.text = ""
@@ -276,7 +298,9 @@ class CompletionBuilder:
         return text
 
     def completion(self, score: float | None = None) -> Completion:
-        """The completion with the tokens appended so far."""
+        """The completion with the tokens appended so far. Raises GrammarViolation if it does not follow its grammar."""
+        if self.grammar is not None and self.finished == "eos":
+            self.grammar.check(self.text)
         return Completion(
             prompt=self.prompt,
             text=self.text,
@@ -290,18 +314,27 @@ class CompletionBuilder:
 
 
 def sample_completions(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[str], sampling: Sampling, prompt_format: PromptFormat
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    prompt_format: PromptFormat,
+    grammar: Grammar | None = None,
 ) -> Generator[TextChunk, None, list[Completion]]:
     """Sample after all prompts in one batch: yields chunks of text, returns the completions."""
     engine = Engine(model, suppress_tokens=prompt_format.suppress_tokens)
     builders: list[CompletionBuilder] = []
+    options = prompt_format.request_options
+    if grammar is not None:
+        mask = grammar.mask(tokenizer, prompt_format.eos_token_ids)
+        options["constraints"] = None
     for index, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else sampling.seed + index
-        builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format)
+        builder = CompletionBuilder(tokenizer, prompt, sampling, prompt_format, grammar)
         builders.append(builder)
-        engine.add(
-            builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **prompt_format.request_options
-        )
+        if grammar is not None:
+            options["token_mask"] = mask.copy()
+        engine.add(builder.prompt_ids, replace(sampling, seed=seed), source=builder.source, **options)
     while engine.has_unfinished:
         for output in engine.next_tokens():
             builder = builders[output.request]

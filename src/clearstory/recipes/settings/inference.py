@@ -44,6 +44,8 @@ class GenerateRecipe:
         prompts_file: file with one prompt per line or record (jsonl, parquet); - for standard input.
         truncate: left: drop the beginning of a prompt that exceeds the context; default: raise an error.
         ignore_eos: continue after end-of-text tokens.
+        json_schema: file with the JSON schema that the text must follow; needs the extra structured.
+        regex: regular expression that the whole text must match; needs the extra structured.
         text_field: field (jsonl) or column (parquet) with the prompts.
         precision: precision of the weights; auto: fp32 or fp16, whichever is faster on this machine.
         int8: same as --precision int8.
@@ -58,6 +60,8 @@ class GenerateRecipe:
     text_field: str = "text"
     truncate: Literal["left"] | None = None
     ignore_eos: bool = False
+    json_schema: Path | None = None
+    regex: str | None = None
     precision: Precision = "auto"
     int8: bool = False
     device: str | None = None
