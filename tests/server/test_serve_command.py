@@ -57,7 +57,7 @@ def test_models_are_named_by_their_folders_or_as_the_command_says(tmp_path: Path
 def test_settings_reach_the_engines_and_the_policy(model_folder: Path) -> None:
     with opened(
         model_folder, max_running=3, max_waiting=5, timeout=7.5, allow_host=("models.example",),
-        allow_origin=("http://localhost:3000",), int8=True, precision="auto",
+        allow_origin=("http://localhost:3000",), int8=True, precision="auto", device="cpu",
     ) as server:  # fmt: skip
         engine = server.engines["tiny"]
         assert (engine.limits.max_running, engine.limits.max_waiting, engine.limits.timeout) == (3, 5, 7.5)
