@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from served import client_of
+from served import client_of, real_server
 from starlette.testclient import TestClient
 
 from clearstory.formats.folders import save_model
@@ -30,7 +30,7 @@ MESSAGES = [{"role": "user", "content": "?"}]
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def tool_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EngineThread]]:
     engines = {}
     for name, template in {"tools": HERMES, "llama": LLAMA}.items():
         folder = tmp_path_factory.mktemp("served") / name
@@ -38,10 +38,15 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         model = build(replace(TINY_CLEAR, vocab=tokenizer.vocab, context=1024), seed=3)
         save_model(folder, model, tokenizer, ModelCard(name=name, family="transformer", parameters=0))
         engines[name] = EngineThread(ServedModel.open(folder, precision="fp32"), EngineLimits(threads=1))
-    with client_of(engines) as opened:
-        yield opened
+    yield engines
     for engine in engines.values():
         engine.stop()
+
+
+@pytest.fixture(scope="module")
+def client(tool_engines: dict[str, EngineThread]) -> Iterator[TestClient]:
+    with client_of(tool_engines) as opened:
+        yield opened
 
 
 def chat(client: TestClient, model: str = "tools", **fields: Any) -> dict[str, Any]:
@@ -156,3 +161,20 @@ def test_a_model_without_tools_refuses_them(client: TestClient, engines: Any) ->
         error = chat(plain, "tiny", tools=TOOLS)["error"]
         assert (error["param"], error["code"]) == ("tools", "unsupported_by_model")
         assert "error" not in chat(plain, "tiny", tools=TOOLS, tool_choice="none", max_tokens=2)
+
+
+@pytest.mark.filterwarnings("ignore")  # of the client and of what it imports
+def test_the_openai_client_reads_streamed_calls(tool_engines: dict[str, EngineThread]) -> None:
+    openai: Any = pytest.importorskip("openai", reason="the package openai is not installed")
+    strict = [{"type": "function", "function": {**TOOLS[0]["function"], "strict": True}}]
+    with (
+        real_server(tool_engines) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as opened,
+        opened.chat.completions.stream(
+            model="tools", messages=MESSAGES, tools=strict, tool_choice="required", max_tokens=900, seed=1
+        ) as stream,
+    ):
+        choice = stream.get_final_completion().choices[0]
+    assert choice.finish_reason == "tool_calls"
+    for call in choice.message.tool_calls:
+        assert set(call.function.parsed_arguments) == {"x", "label"}
