@@ -232,7 +232,7 @@ async def abuse(port: int, pid: int, model: str, seconds: float, streams: int, s
     ]
     results: dict[str, Any] = {"start": resources(pid)}
 
-    async def round(length: float, first: int) -> dict[str, int]:
+    async def period(length: float, first: int) -> dict[str, int]:
         """All clients for some time; the resources once they are gone and idle connections are closed."""
         until = time.monotonic() + length
         clients = [Client(port, model, seen, random.Random(seed + first + number), odd) for number in range(streams)]
@@ -240,8 +240,8 @@ async def abuse(port: int, pid: int, model: str, seconds: float, streams: int, s
         await asyncio.sleep(12)
         return resources(pid)
 
-    results["after_warm_up"] = await round(seconds / 4, 0)
-    results["end"] = await round(seconds * 3 / 4, streams)
+    results["after_warm_up"] = await period(seconds / 4, 0)
+    results["end"] = await period(seconds * 3 / 4, streams)
     before, after = results["after_warm_up"]["memory_mib"], results["end"]["memory_mib"]
     health = sorted(seen.health)
     return {

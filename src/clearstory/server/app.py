@@ -80,7 +80,7 @@ def server_app(
     limits: ServerLimits | None = None,
     log: RequestLog | None = None,
 ) -> Starlette:
-    """The server of these engines, by model name, as an ASGI app. It does not close them."""
+    """The server of these engines, by model name, as an ASGI app, by default without a log. It does not close them."""
     limits, measured, created = limits or ServerLimits(), ServerMetrics(engines), int(time.time())
 
     def context_of(record: RequestRecord) -> RequestContext:
@@ -96,7 +96,8 @@ def server_app(
         policy=policy or AccessPolicy(),
         limits=limits,
         metrics=measured,
-        log=log or RequestLog(),
+        paths=frozenset(each.path for each in ROUTES),
+        log=log,
     )
     return app
 
@@ -134,5 +135,5 @@ async def unknown_route(request: Request, error: Exception) -> Any:
     if status == 405:
         methods = ", ".join(each.method for each in ROUTES if each.path == path) or "another method"
         raise RequestError(f"{path} takes {methods}, not {request.method}", code="method_not_allowed", status=405)
-    known = {each.path for each in ROUTES}
+    known = {each.path.replace(":path}", "}") for each in ROUTES}
     raise RequestError(f"there is no {path} here; {nearest(path, known)}", code="unknown_path", status=404)

@@ -74,14 +74,16 @@ class RequestMiddleware:
         policy: who is answered.
         limits: sizes of requests.
         metrics: counts requests.
-        log: writes a line for each request.
+        paths: paths of routes without parameters, as the log and the metrics name them.
+        log: writes a line for each request; None for no log.
     """
 
     app: ASGIApp
     policy: AccessPolicy
     limits: ServerLimits
     metrics: ServerMetrics
-    log: RequestLog
+    paths: frozenset[str] = frozenset()
+    log: RequestLog | None = None
     prefix: str = field(default_factory=lambda: token_hex(4))
     numbers: Any = field(default_factory=lambda: count(1))
 
@@ -92,6 +94,7 @@ class RequestMiddleware:
                 await self.app(scope, receive, send)
             return
         record = RequestRecord(f"req-{self.prefix}-{next(self.numbers)}")
+        record.route = scope["path"] if scope["path"] in self.paths else record.route
         scope.setdefault("state", {})["record"] = record
         sent, failure = SentResponse(send, record), None
         try:
@@ -111,7 +114,8 @@ class RequestMiddleware:
             record.status = record.status or CLIENT_GONE
             seconds = time.monotonic() - record.started
             self.metrics.observe(record, seconds)
-            self.log.request(record, seconds, failure)
+            if self.log is not None:
+                self.log.request(record, seconds, failure)
 
     async def answer(self, scope: Scope, receive: Receive, sent: SentResponse, record: RequestRecord) -> None:
         """Check a request, read its body and let its route answer, for as long as the client is there."""
@@ -132,7 +136,7 @@ class RequestMiddleware:
             )
         if scope["method"] == "POST":
             check_content_type(headers)
-        if self.log.contents:
+        if self.log is not None and self.log.contents:
             record.contents = body
         if not await run_while_connected(self.app(scope, replay_body(body, wait_forever), sent), receive):
             record.cancelled = True
