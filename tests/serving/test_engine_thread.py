@@ -104,14 +104,13 @@ def test_an_exception_of_the_model_ends_what_runs_and_the_thread_lives_on(
     gate = Event()
 
     def broken(ids: Any) -> Any:
-        gate.wait(60)
         raise RuntimeError("a kernel failed")
 
     thread.engine.batch.step = broken
+    thread.submit_call(lambda: gate.wait(60), lambda _: None)  # all that follow arrive in one step
     queues: list[Queue[Any]] = [Queue() for _ in range(LIMITS.max_running + 2)]
     for queue in queues:  # two of them wait
         thread.submit(request(served), queue.put)
-    wait_until(lambda: len(thread.engine.running) == LIMITS.max_running and thread.engine.waiting)
     gate.set()
     last = []
     for queue in queues:

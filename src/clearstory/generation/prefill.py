@@ -58,6 +58,11 @@ class PromptChunk:
         return max(len(self.ids), len(self.source))
 
     @property
+    def is_last(self) -> bool:
+        """Whether the prompt ends with it."""
+        return len(self.ids) == len(self.requests[0].unread)
+
+    @property
     def is_kept(self) -> bool:
         """Whether a prefix cache keeps the state after it."""
         return self.prefix is not None and (self.start + len(self.ids)) % PREFIX_TOKENS == 0
@@ -94,11 +99,12 @@ class Prefill:
     def read(self, max_tokens: int | None = None) -> Iterator[ReadPrompts]:
         """Read about so many tokens, or all for None; the requests that are finished thereby.
 
-        Those with the fewest unread tokens come first, so that short prompts need not wait for long ones; each fourth
-        time the one that has waited longest, so that none waits for ever.
+        Those with the fewest unread tokens come first, and where prompts end nothing more is read, so that the first
+        tokens of short ones need not wait for long ones; each eighth time the one that has waited longest comes first,
+        so that none waits for ever.
         """
         self.n_rounds += bool(self.requests)
-        left, oldest = max_tokens, self.n_rounds % 4 == 0
+        left, oldest = max_tokens, self.n_rounds % 8 == 0
         while self.requests and (left is None or left > 0):
             if found := self.read_cached():
                 yield found
@@ -108,17 +114,24 @@ class Prefill:
             else:
                 chunks = self.choose_chunks(left, oldest)
                 left, oldest = left - sum(chunk.length for chunk in chunks), False
+            ended = False
             for group in group_by_length(chunks):
                 if found := self.read_chunks(group):
+                    ended = True
                     yield found
+            if ended and left is not None:
+                return
 
     def choose_chunks(self, max_tokens: int, oldest: bool) -> list[PromptChunk]:
-        """At least one chunk, more as long as they have at most so many tokens; `oldest`: the first request's first."""
+        """At least one chunk, more as long as they have at most so many tokens; `oldest`: the first request's first.
+
+        After one that ends its prompt, only others that do.
+        """
         chunks = self.next_chunks(min(max(max_tokens, BLOCK_TOKENS), CHUNK_TOKENS))
         first = chunks[:oldest]
         chosen: list[PromptChunk] = []
         for chunk in first + sorted(chunks[len(first) :], key=lambda chunk: len(chunk.requests[0].unread)):
-            if not chosen or chunk.length <= max_tokens:
+            if not chosen or (chunk.length <= max_tokens and chunk.is_last >= chosen[0].is_last):
                 chosen.append(chunk)
                 max_tokens -= chunk.length
         return chosen

@@ -25,7 +25,7 @@ class EngineLimits:
     max_waiting: int = 256
     max_prompt_tokens: int | None = 2**17
     timeout: float | None = 600.0
-    prefill_tokens: int = 128
+    prefill_tokens: int = 64
     prefix_bytes: int = 2**28
     threads: int | None = None
 
