@@ -149,7 +149,7 @@ def arguments_span(text: str, key: str) -> tuple[int, int] | None:
 def mark_of(begin: str, names: Collection[str]) -> str:
     """The part of `begin` that no other text has: a token of the vocabulary, or the first word before the JSON.
 
-    >>> mark_of('<tool_call>\\\\n{"name": "', []), mark_of('{"name": "', [])
+    >>> mark_of('<tool_call>\\n{"name": "', []), mark_of('{"name": "', [])
     ('<tool_call>', '')
     """
     head = begin.split("{", 1)[0].lstrip()

@@ -123,6 +123,5 @@ class DataRecipe:
     def __post_init__(self) -> None:
         if not self.text:
             raise BadSetting("TEXT is missing; give a file, a folder or a corpus")
-
         if self.show < 0:
             raise BadSetting(f"show is {self.show}; it must be at least 0")

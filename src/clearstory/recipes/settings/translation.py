@@ -32,7 +32,6 @@ class TranslationSettings:
         errors: invalid UTF-8 in a line: strict reports the line, replace decodes it as U+FFFD.
         precision: precision of the weights; auto: fp32 or fp16, whichever is faster on this machine.
         int8: same as --precision int8.
-
         device: cpu, cuda or mps; default: cpu.
     """
 
