@@ -144,7 +144,7 @@ def test_a_name_cannot_be_spelled_by_numbers_of_its_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "place", "reason"),
+    ("schema", "path", "reason"),
     [
         ({"properties": {"a": {"items": {"not": {}}}}}, "properties.a.items.not", "no supported keyword"),
         ({"anyOf": [{}, {"not": {}}]}, "anyOf[1].not", "no supported keyword"),
@@ -164,10 +164,10 @@ def test_a_name_cannot_be_spelled_by_numbers_of_its_characters() -> None:
         (3, "", "must be an object"),
     ],
 )  # fmt: skip
-def test_a_schema_that_cannot_be_followed_is_refused_with_the_place(schema: Any, place: str, reason: str) -> None:
+def test_a_schema_that_cannot_be_followed_is_refused_with_the_place(schema: Any, path: str, reason: str) -> None:
     with pytest.raises(JSONSchemaError, match=reason) as caught:
         Grammar.of_json_schema(schema)
-    assert caught.value.place == place
+    assert caught.value.path == path
 
 
 def test_a_deep_schema_is_refused() -> None:

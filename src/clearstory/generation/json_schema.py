@@ -1,7 +1,7 @@
 """JSON schemas: which keywords are supported, and whether a text follows a schema.
 
 A schema is checked before anything is generated: a keyword that neither the grammar nor the check of the text would
-honour is an error that names its place, since ignoring it would give texts that do not follow the schema.
+honour is an error that names its path, since ignoring it would give texts that do not follow the schema.
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ class JSONSchemaError(BadInput):
     """A JSON schema that is invalid or not supported.
 
     Args:
-        place: the keyword, such as "properties.age.minimum"; empty for the schema itself.
-        reason: what is wrong, as a sentence that the place is the subject of.
+        path: the keyword, such as "properties.age.minimum"; empty for the schema itself.
+        reason: what is wrong, as a sentence that the path is the subject of.
     """
 
-    def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"the JSON schema is not supported: {place or 'it'} {reason}")
-        self.place, self.reason = place, reason
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"the JSON schema is not supported: {path or 'it'} {reason}")
+        self.path, self.reason = path, reason
 
 
 def check_schema(schema: Any) -> None:
-    """Raises JSONSchemaError, with the place, for a schema that is invalid or uses a keyword that is not supported."""
+    """Raises JSONSchemaError, with the path, for a schema that is invalid or uses a keyword that is not supported."""
     if not isinstance(schema, Mapping):
         raise JSONSchemaError("", f"is {json_text(schema)}; it must be an object")
     named = str(schema.get("$schema", ""))
@@ -84,8 +84,8 @@ def check_schema(schema: Any) -> None:
         raise JSONSchemaError("", "is nested too deeply; write it flatter, with $defs and $ref") from None
     if errors:
         error = min(errors, key=lambda each: len(each.absolute_path))
-        place = join_place(*error.absolute_path)
-        raise JSONSchemaError(place, f"is {json_text(error.instance)}, which is no valid value of this keyword")
+        path = join_path(*error.absolute_path)
+        raise JSONSchemaError(path, f"is {json_text(error.instance)}, which is no valid value of this keyword")
 
 
 def invalid_values(schema: Any) -> list[Any]:
@@ -97,61 +97,59 @@ def invalid_values(schema: Any) -> list[Any]:
     return list(Draft202012Validator(Draft202012Validator.META_SCHEMA).iter_errors(schema))
 
 
-def check_keywords(schema: Any, place: str) -> None:
+def check_keywords(schema: Any, path: str) -> None:
     """Raises JSONSchemaError for a keyword that is not supported, of a schema and of all schemas in it."""
     if isinstance(schema, bool) or not isinstance(schema, Mapping):
         return  # the metaschema says where a schema must be an object
     known = ANNOTATIONS | SCHEMA_MAPS | SCHEMA_LISTS | SUBSCHEMAS | VALUES
     for keyword, value in schema.items():
-        here = join_place(place, keyword)
+        here = join_path(path, keyword)
         if keyword not in known:
             close = nearest(keyword, known) if get_close_matches(keyword[:200], known, n=1) else ""
             hint = HINTS.get(keyword) or close or "leave it out"
             raise JSONSchemaError(here, f"is no supported keyword; {hint}")
         if keyword in SCHEMA_MAPS and isinstance(value, Mapping):
             for name, each in value.items():
-                check_keywords(each, join_place(here, name))
+                check_keywords(each, join_path(here, name))
         elif keyword in SCHEMA_LISTS and isinstance(value, list):
             for number, each in enumerate(value):
-                check_keywords(each, join_place(here, number))
+                check_keywords(each, join_path(here, number))
         elif keyword in SUBSCHEMAS:
             check_keywords(value, here)
         if keyword in VALUES | SUBSCHEMAS:
-            check_value(keyword, value, here, inside=bool(place))
+            check_value(keyword, value, here, inside=bool(path))
     if isinstance(schema.get("minProperties"), int) and schema["minProperties"] > 1:
         # Names beyond `properties` may be generated twice, and count once.
         names = schema.get("properties")
         if not isinstance(names, Mapping) or len(names) < schema["minProperties"]:
             reason = "is above 1, and supported only with so many names in properties; list them there, as required"
-            raise JSONSchemaError(join_place(place, "minProperties"), reason)
+            raise JSONSchemaError(join_path(path, "minProperties"), reason)
 
 
-def check_value(keyword: str, value: Any, place: str, *, inside: bool) -> None:
+def check_value(keyword: str, value: Any, path: str, *, inside: bool) -> None:
     """Raises JSONSchemaError for a value that is not supported. `inside`: whether the schema is part of another."""
     if keyword == "items" and isinstance(value, list):
-        raise JSONSchemaError(place, "is an array; give prefixItems")
+        raise JSONSchemaError(path, "is an array; give prefixItems")
     if keyword == "format" and value not in FORMATS:
-        raise JSONSchemaError(place, f"is {json_text(value)}; supported: {', '.join(FORMATS)}")
+        raise JSONSchemaError(path, f"is {json_text(value)}; supported: {', '.join(FORMATS)}")
     if keyword == "$ref" and not str(value).startswith("#"):
-        raise JSONSchemaError(
-            place, f"is {json_text(value)}; only references into the schema itself, such as #/$defs/a"
-        )
+        raise JSONSchemaError(path, f"is {json_text(value)}; only references into the schema itself, such as #/$defs/a")
     if keyword == "$id" and inside:
-        raise JSONSchemaError(place, "is not supported inside a schema; give it at the top, or leave it out")
+        raise JSONSchemaError(path, "is not supported inside a schema; give it at the top, or leave it out")
     if keyword == "pattern" and isinstance(value, str):
-        check_pattern(value, place)
+        check_pattern(value, path)
 
 
-def check_pattern(pattern: str, place: str) -> None:
+def check_pattern(pattern: str, path: str) -> None:
     """Raises JSONSchemaError for a regular expression that no matcher accepts."""
     if reason := regex_error(pattern):
-        raise JSONSchemaError(place, f"is {json_text(pattern)}, no supported regular expression: {reason}")
+        raise JSONSchemaError(path, f"is {json_text(pattern)}, no supported regular expression: {reason}")
 
 
-def join_place(*parts: Any) -> str:
+def join_path(*parts: Any) -> str:
     """The path of a keyword: names joined by dots, indices in brackets.
 
-    >>> join_place("properties.age", "anyOf", 1)
+    >>> join_path("properties.age", "anyOf", 1)
     'properties.age.anyOf[1]'
     """
     out = ""
@@ -181,7 +179,7 @@ def check_follows(text: str, schema: Mapping[str, Any]) -> None:
         reason = " ".join(str(problem).split())[:200]
         raise GrammarViolation(f"the generated text cannot be checked against its JSON schema ({reason})") from None
     if error is not None:
-        where, reason = join_place(*error.absolute_path) or "the value", str(error.message)[:200]
+        where, reason = join_path(*error.absolute_path) or "the value", str(error.message)[:200]
         raise GrammarViolation(f"the generated text does not follow its JSON schema: {where}: {reason}")
 
 

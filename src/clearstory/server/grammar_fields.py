@@ -112,8 +112,8 @@ def naming_schema(param: str) -> Iterator[None]:
     try:
         yield
     except JSONSchemaError as error:
-        place = f"{param}.{error.place}" if error.place else param
-        raise RequestError(f"{place} {error.reason}", param=place, code="invalid_json_schema") from None
+        path = f"{param}.{error.path}" if error.path else param
+        raise RequestError(f"{path} {error.reason}", param=path, code="invalid_json_schema") from None
 
 
 def refused_stop(name: str) -> RequestError:
