@@ -182,7 +182,7 @@ def test_dotted_settings_are_arguments_too() -> None:
 
 
 KEYWORDS: list[tuple[type[Any], type[Any], set[str]]] = [
-    (keywords.SamplingKeywords, Sampling, set()),
+    (keywords.SamplingKeywords, Sampling, {"logit_bias"}),
     (keywords.TranslationKeywords, TranslationSettings, set()),
     (keywords.EmbeddingKeywords, EmbeddingSettings, set()),
     (keywords.DataKeywords, DataSettings, set()),
