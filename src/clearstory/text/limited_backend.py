@@ -29,6 +29,11 @@ CHARACTERS_PER_SECOND = 50_000
 MEASURED_GROWTH = 4.0
 """Growth by Replace and Prepend from which a text is first normalized in parts: each costs 100 bytes a character."""
 
+LONG = 5_000
+"""Characters or ids from which a text is encoded or decoded as a batch of one: the library then lets other threads run
+meanwhile. A megabyte takes most of a second, in which a server would answer nobody.
+"""
+
 LONGEST_GROWTH, ALLOWED_CHARACTERS, PART = 8, 10_000, 500
 """A text may become eight times as long, plus ten thousand characters; it is checked in parts of this length."""
 
@@ -53,7 +58,7 @@ class LimitedBackend:
 
         def call() -> Any:
             self._check_growth([text])
-            if self.limited:
+            if self.limited or len(text) > LONG:
                 return self.backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
             return self.backend.encode(text, add_special_tokens=add_special_tokens)
 
@@ -73,7 +78,7 @@ class LimitedBackend:
         known = list(ids)
 
         def call() -> str:
-            if self.limited:
+            if self.limited or len(known) > LONG:
                 return str(self.backend.decode_batch([known], skip_special_tokens=skip_special_tokens)[0])
             return str(self.backend.decode(known, skip_special_tokens=skip_special_tokens))
 
