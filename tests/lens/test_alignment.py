@@ -77,7 +77,7 @@ def test_an_alignment_has_a_row_for_each_target_token_and_the_end(name: str) -> 
 def test_what_a_recurrent_encoder_decoder_does_not_have_is_refused_in_a_sentence() -> None:
     model, plain = writer("additive"), writer("cho")
     assert attention_parts(model) == ("cross",)
-    with pytest.raises(CannotDo, match="part is 'encoder', and this model has cross-attention only; leave part out"):
+    with pytest.raises(CannotDo, match="part is 'encoder', but this model has cross-attention only; leave part out"):
         attention(model, TOKENIZER, "a", target="b", part="encoder")
     for view in ("head", "qk-circuit", "dependency-heads", "logit-lens", "gates"):
         assert not VIEWS[view].supports(model)
