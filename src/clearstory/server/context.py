@@ -74,7 +74,7 @@ class ServerLimits:
         max_tokens: largest number of tokens of one text that a request can ask for; None for the model's context.
     """
 
-    max_body_bytes: int = 4 * 2**20
+    max_body_bytes: int = 2 * 2**20
     max_tokens: int | None = None
 
 

@@ -98,8 +98,8 @@ def check_prompt(served: ServedModel, fields: TextFields, prompt: PromptIds, par
 
 def check_ids(model: LanguageModel, ids: Sequence[int], param: str) -> None:
     """Raises RequestError for an id outside the vocabulary."""
-    wrong = next((id for id in ids if not 0 <= id < model.vocab), None)
-    if wrong is not None:
+    if ids and (min(ids) < 0 or max(ids) >= model.vocab):
+        wrong = next(id for id in ids if not 0 <= id < model.vocab)
         raise RequestError(
             f"token id {wrong:,} lies outside the model's vocabulary of {model.vocab:,}; send ids of its tokenizer, as "
             "/tokenize returns them",
@@ -149,14 +149,14 @@ def biases(vocab: int, logit_bias: dict[str, float]) -> tuple[tuple[int, float],
     return tuple(sorted((int(key), value) for key, value in logit_bias.items()))
 
 
-def largest_length(asked: int | None, default: int, limits: ServerLimits, param: str = "max_tokens") -> int:
+def largest_length(requested: int | None, default: int, limits: ServerLimits, param: str = "max_tokens") -> int:
     """The largest number of tokens of a text. Raises RequestError for more than the server allows."""
-    if asked is None:
+    if requested is None:
         return default if limits.max_tokens is None else min(default, limits.max_tokens)
-    if limits.max_tokens is not None and asked > limits.max_tokens:
+    if limits.max_tokens is not None and requested > limits.max_tokens:
         raise RequestError(
-            f"{param} is {asked:,}, and this server generates at most {limits.max_tokens:,} tokens; ask for fewer",
+            f"{param} is {requested:,}, and this server generates at most {limits.max_tokens:,} tokens; ask for fewer",
             param=param,
             code="integer_above_max_value",
         )
-    return asked
+    return requested

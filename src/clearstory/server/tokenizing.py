@@ -95,11 +95,13 @@ def decoded(served: ServedModel, ids: tuple[int, ...]) -> str:
     """The text of ids, with special tokens as their strings."""
     tokenizer = served.tokenizer
     special = tokenizer.special_tokens_mask
-    text, run = b"", list[int]()
+    text, run = bytearray(), list[int]()
     for id in ids:
         if id < tokenizer.vocab and special[id]:
-            text += tokenizer.decode_bytes(run, begins=not text) + tokenizer.display_token(id).encode()
-            run = []
+            if run:
+                text += tokenizer.decode_bytes(run, begins=not text)
+                run = []
+            text += tokenizer.display_token(id).encode()
         else:
             run.append(id)
     text += tokenizer.decode_bytes(run, begins=not text)

@@ -59,7 +59,7 @@ class ServeRecipe:
     max_running: int = 32
     max_waiting: int = 256
     max_tokens: int | None = None
-    max_request_bytes: int = 4 * 2**20
+    max_request_bytes: int = 2 * 2**20
     timeout: float = 600.0
     drain_seconds: int = 30
     log_contents: bool = False
