@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from clearstory.server.generated_text import GeneratedText, check_grammar, response_head, usage
+from clearstory.server.generated_text import CollectedText, check_grammar, response_head, usage
 from clearstory.server.logprobs import TextToken, TokenTexts, bits_per_byte, chat_logprobs
 from clearstory.server.streaming import DONE, sse_event
 from clearstory.server.tool_answers import check_calls, deltas, finish_reason, message_fields, parse_answer
@@ -50,12 +50,12 @@ class ChatAnswers:
         kind = "chat.completion.chunk" if self.fields.stream else "chat.completion"
         self.head = response_head("chatcmpl", kind, self.fields.model)
 
-    def response(self, answers: Sequence[GeneratedText]) -> dict[str, Any]:
+    def response(self, answers: Sequence[CollectedText]) -> dict[str, Any]:
         """The response that is not streamed."""
         choices = [self.choice(index, answer) for index, answer in enumerate(answers)]
         return {**self.head, "choices": choices, "usage": usage(answers, self.fields.n), **self.prompt_ids()}
 
-    def choice(self, index: int, answer: GeneratedText) -> dict[str, Any]:
+    def choice(self, index: int, answer: CollectedText) -> dict[str, Any]:
         """One whole answer."""
         message: dict[str, Any] = {"content": answer.text}
         finish: str | None = answer.finish
@@ -73,7 +73,7 @@ class ChatAnswers:
 
     async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
         """The events of the stream: the role of each answer, its text, why it ended; the numbers of tokens; [DONE]."""
-        answers = [GeneratedText() for _ in stream.requests]
+        answers = [CollectedText() for _ in stream.requests]
         opening = b"".join(self.opening(index) for index in range(len(answers)))
         async for events in stream:
             self.record.count_events(event for _, event in events)
@@ -91,7 +91,7 @@ class ChatAnswers:
         delta = {"role": "assistant", "content": "", "refusal": None}
         return self.encode(index, delta, **({} if index else self.prompt_ids()))
 
-    def chunk(self, index: int, event: TextEvent, answer: GeneratedText) -> bytes:
+    def chunk(self, index: int, event: TextEvent, answer: CollectedText) -> bytes:
         """The chunks of one event: its text, if there is something to send, and the end of the answer."""
         if self.use is not None:
             return self.tool_chunk(index, event, answer, self.use)
@@ -103,7 +103,7 @@ class ChatAnswers:
             sent += self.encode(index, {}, finish=event.finish, choice=self.measure(answer))
         return sent
 
-    def tool_chunk(self, index: int, event: TextEvent, answer: GeneratedText, use: ToolUse) -> bytes:
+    def tool_chunk(self, index: int, event: TextEvent, answer: CollectedText, use: ToolUse) -> bytes:
         """The chunks of one event of an answer that may call functions."""
         parser = self.parsers.setdefault(index, ToolCallParser(self.tokenizer, use.format))
         pieces = parser.push(event.token.id)
@@ -153,6 +153,6 @@ class ChatAnswers:
         """The ids of generated tokens, where they were asked for."""
         return {"token_ids": [token.id for token, _ in tokens]} if self.fields.return_token_ids else {}
 
-    def measure(self, answer: GeneratedText) -> dict[str, Any]:
+    def measure(self, answer: CollectedText) -> dict[str, Any]:
         """The bits per byte of a whole answer, where they were asked for."""
         return {"bits_per_byte": bits_per_byte(answer.tokens)} if self.fields.bits_per_byte else {}

@@ -114,7 +114,7 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
             answer=fields.add_generation_prompt is not False,
             continue_last=fields.continue_final_message,
             truncate=fields.truncate == "left",
-            room=length,
+            reserved_tokens=length,
             tools=[] if use is None else [tool.template_value() for tool in use.tools],
         )
     requests = text_requests(
@@ -136,5 +136,5 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
 def length_of(served: ServedModel, context: RequestContext, fields: ChatCompletionRequest) -> int:
     """The largest number of tokens of an answer."""
     name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
-    asked = fields.max_completion_tokens or fields.max_tokens
-    return largest_length(asked, served.generation_config.max_new_tokens or MAX_TOKENS, context.limits, name)
+    requested = fields.max_completion_tokens or fields.max_tokens
+    return largest_length(requested, served.generation_config.max_new_tokens or MAX_TOKENS, context.limits, name)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clearstory.server.generated_text import GeneratedText, check_grammar, response_head, usage
+from clearstory.server.generated_text import CollectedText, check_grammar, response_head, usage
 from clearstory.server.logprobs import CompletionLogprobs, TextToken, TokenTexts, bits_per_byte, bytes_of_each
 from clearstory.server.streaming import DONE, sse_event
 from clearstory.serving.requests import Token
@@ -40,12 +40,12 @@ class CompletionTexts:
     def __post_init__(self) -> None:
         self.head = response_head("cmpl", "text_completion", self.fields.model)
 
-    def whole(self, found: Sequence[GeneratedText]) -> dict[str, Any]:
+    def whole(self, found: Sequence[CollectedText]) -> dict[str, Any]:
         """The response that is not streamed, without its choices."""
         generated = None if self.fields.max_tokens else 0
         return {**self.head, "usage": usage(found, self.fields.n, generated)}
 
-    def choices(self, found: Sequence[GeneratedText]) -> Iterator[dict[str, Any]]:
+    def choices(self, found: Sequence[CollectedText]) -> Iterator[dict[str, Any]]:
         """The choices of the response that is not streamed."""
         for index, text in enumerate(found):
             writer = self.writer(index)
@@ -55,7 +55,7 @@ class CompletionTexts:
 
     async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
         """The events of the stream: pieces of texts, why each ended; the numbers of tokens; [DONE]."""
-        texts = [GeneratedText() for _ in stream.requests]
+        texts = [CollectedText() for _ in stream.requests]
         writers = [self.writer(index) for index in range(len(texts))]
         async for events in stream:
             self.record.count_events(event for _, event in events)

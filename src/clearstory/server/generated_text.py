@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class GeneratedText:
+class CollectedText:
     """What is known of a text so far.
 
     Args:
@@ -46,9 +46,9 @@ def response_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
     return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
 
 
-async def collect_texts(stream: TextStream, record: RequestRecord) -> list[GeneratedText]:
+async def collect_texts(stream: TextStream, record: RequestRecord) -> list[CollectedText]:
     """All texts of a stream, whole."""
-    texts = [GeneratedText() for _ in stream.requests]
+    texts = [CollectedText() for _ in stream.requests]
     async for events in stream:
         record.count_events(event for _, event in events)
         for index, event in events:
@@ -58,13 +58,13 @@ async def collect_texts(stream: TextStream, record: RequestRecord) -> list[Gener
     return texts
 
 
-def check_grammar(request: TextRequest, text: GeneratedText) -> None:
+def check_grammar(request: TextRequest, text: CollectedText) -> None:
     """Raises GrammarViolation if a complete text is not what its request demands."""
     if isinstance(request.token_mask, GrammarMask) and text.finish == "stop":
         request.token_mask.grammar.check(text.text)
 
 
-def usage(texts: Sequence[GeneratedText], n: int, generated: int | None = None) -> dict[str, Any]:
+def usage(texts: Sequence[CollectedText], n: int, generated: int | None = None) -> dict[str, Any]:
     """Numbers of tokens of a response in OpenAI's form; a prompt with `n` texts counts once. End tokens count.
 
     `generated`: the number of tokens generated, where it is not that of the texts.

@@ -54,7 +54,7 @@ def encode_conversation(
     answer: bool = True,
     continue_last: bool = False,
     truncate: bool = False,
-    room: int = 0,
+    reserved_tokens: int = 0,
     limited: bool = True,
     tools: Sequence[dict[str, Any]] = (),
 ) -> PromptIds:
@@ -67,7 +67,7 @@ def encode_conversation(
         continue_last: whether the ids end with the text of the last message, the beginning of an answer.
         truncate: whether the first turns of a conversation that is longer than the context are left out; the messages
             of the system never are.
-        room: tokens of the context that are then kept for the answer; at most a quarter of it.
+        reserved_tokens: tokens of the context that are then kept for the answer; at most a quarter of it.
         limited: whether a conversation longer than the context is refused.
         tools: functions that the assistant may call.
 
@@ -83,8 +83,8 @@ def encode_conversation(
 
     whole = template_messages(messages, template)
     ids = encode(whole)
-    if context is not None and truncate and len(ids) > context - min(room, context // 4):
-        ids = encode_last_turns(whole, context - min(room, context // 4), encode)
+    if context is not None and truncate and len(ids) > context - min(reserved_tokens, context // 4):
+        ids = encode_last_turns(whole, context - min(reserved_tokens, context // 4), encode)
     if context is not None and len(ids) > context and limited:
         raise too_long(len(ids), context, "messages")
     return PromptIds(ids=ids, continues_prompt=continue_last)

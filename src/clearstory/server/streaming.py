@@ -104,7 +104,7 @@ async def single_result(
     result: asyncio.Future[Any] = loop.create_future()
 
     def deliver(value: Any) -> None:
-        loop.call_soon_threadsafe(settle, result, value)
+        loop.call_soon_threadsafe(set_result, result, value)
 
     handle = submit(deliver)
     try:
@@ -115,7 +115,7 @@ async def single_result(
         raise
 
 
-def settle(result: asyncio.Future[Any], value: Any) -> None:
+def set_result(result: asyncio.Future[Any], value: Any) -> None:
     """Give a future its result or its error, if it still waits."""
     if result.done():
         return

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from clearstory.serving.tool_calls import ToolCallParser, ToolCallPiece
 
 if TYPE_CHECKING:
-    from clearstory.server.generated_text import GeneratedText
+    from clearstory.server.generated_text import CollectedText
     from clearstory.serving.tools import ToolUse
     from clearstory.text.tokenizers import Tokenizer
 
 
-def parse_answer(tokenizer: Tokenizer, use: ToolUse, answer: GeneratedText) -> ToolCallParser:
+def parse_answer(tokenizer: Tokenizer, use: ToolUse, answer: CollectedText) -> ToolCallParser:
     """The text and the calls of a whole answer. Raises GrammarViolation for a call that does not follow its schema."""
     parser = ToolCallParser(tokenizer, use.format)
     for token, _ in answer.tokens:
@@ -23,7 +23,7 @@ def parse_answer(tokenizer: Tokenizer, use: ToolUse, answer: GeneratedText) -> T
     return parser
 
 
-def check_calls(parser: ToolCallParser, use: ToolUse, answer: GeneratedText) -> None:
+def check_calls(parser: ToolCallParser, use: ToolUse, answer: CollectedText) -> None:
     """Raises GrammarViolation if a complete answer has a call that does not follow its schema."""
     if answer.finish == "stop":
         use.check(parser.calls)
@@ -53,6 +53,6 @@ def call_delta(piece: ToolCallPiece) -> dict[str, Any]:
     return {"index": piece.index, "id": piece.id, "type": "function", "function": function}
 
 
-def finish_reason(parser: ToolCallParser, answer: GeneratedText) -> str | None:
+def finish_reason(parser: ToolCallParser, answer: CollectedText) -> str | None:
     """Why an answer ended: tool_calls where it ended with a call."""
     return "tool_calls" if parser.calls and answer.finish == "stop" else answer.finish
