@@ -140,6 +140,21 @@ def test_a_shared_prompt_is_read_once() -> None:
     assert output.token == next(generate(model, shared, replace(GREEDY, max_tokens=1)))
 
 
+def test_requests_that_have_read_different_lengths_of_one_prompt_go_on_alone() -> None:
+    model = shaken(replace(TINY_CLEAR, context=200))
+    engine = Engine(model, prefill_tokens=32)
+    first = engine.add(prompt(90), GREEDY)
+    engine.next_tokens()  # 32 tokens of the first are read
+    engine.prefill_tokens = 64
+    second = engine.add(prompt(90), GREEDY)  # its next chunk ends where that of the first does
+    found: dict[int, list[int]] = {first: [], second: []}
+    while engine.has_unfinished:
+        for output in engine.next_tokens():
+            found[output.request].append(output.token.id)
+    expected = [token.id for token in generate(model, prompt(90), GREEDY)]
+    assert found[first] == found[second] == expected
+
+
 def test_a_long_prompt_does_not_stop_running_requests() -> None:
     engine = Engine(shaken(replace(TINY_CLEAR, context=400)), prefill_tokens=32)
     running = engine.add([1, 2, 3], replace(GREEDY, max_tokens=60))

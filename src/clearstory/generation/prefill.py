@@ -138,12 +138,13 @@ class Prefill:
 
     def next_chunks(self, max_tokens: int) -> list[PromptChunk]:
         """The next tokens of each request, in the order of requests."""
-        chunks: dict[bytes | int, PromptChunk] = {}
+        chunks: dict[tuple[int, bytes | int], PromptChunk] = {}
         for request in self.requests:
+            start = 0 if request.state is None else request.state.lengths[0]
             ids = request.unread[: self.chunk_length(request, max_tokens)]
             prefix = None if request.prefix is None else request.prefix.extended(ids)
             source = request.source if request.state is None else ()
-            key = request.request if prefix is None else prefix.digest
+            key = start, request.request if prefix is None else prefix.digest
             chunks.setdefault(key, PromptChunk(ids, request.state, source, prefix)).requests.append(request)
         return list(chunks.values())
 
