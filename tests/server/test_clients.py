@@ -146,6 +146,7 @@ def test_openai_asks_many_at_once_and_closes_streams(url: str) -> None:
     assert len(set(asyncio.run(ask()))) == 1
 
 
+@pytest.mark.slow  # its imports take seconds
 def test_langchain_chats_streams_and_embeds(url: str, client: Any) -> None:
     pytest.importorskip("langchain_openai", reason="the package langchain-openai is not installed")
     from langchain_openai import ChatOpenAI, OpenAIEmbeddings
@@ -165,6 +166,7 @@ def test_langchain_chats_streams_and_embeds(url: str, client: Any) -> None:
     )
 
 
+@pytest.mark.slow  # its imports take seconds
 def test_instructor_gets_an_object_of_the_schema(url: str) -> None:
     pytest.importorskip("llguidance", reason="the extra structured is not installed")
     openai = pytest.importorskip("openai", reason="the package openai is not installed")
