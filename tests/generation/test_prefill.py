@@ -145,7 +145,7 @@ def test_requests_that_have_read_different_lengths_of_one_prompt_go_on_alone() -
     engine = Engine(model, prefill_tokens=32)
     first = engine.add(prompt(90), GREEDY)
     engine.next_tokens()  # 32 tokens of the first are read
-    engine.prefill_tokens = 64
+    engine.prefill_tokens = 128
     second = engine.add(prompt(90), GREEDY)  # its next chunk ends where that of the first does
     found: dict[int, list[int]] = {first: [], second: []}
     while engine.has_unfinished:
