@@ -365,7 +365,7 @@ def test_the_error_of_a_file_that_is_read_meanwhile_names_that_file(tmp_path: Pa
 def test_only_regular_files_are_read_and_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, what in ((tmp_path, "a folder"), (tmp_path / "pipe", "a named pipe"), (Path("/dev/zero"), "a device")):
-        with pytest.raises(BadInput, match=f"is {what}, and a file is needed"):
+        with pytest.raises(BadInput, match=f"is {what}, but a file is needed"):
             durable.read_file(path)
         with pytest.raises(BadInput, match="but the output must be a file"):
             durable.write_text(path, "x")

@@ -185,7 +185,7 @@ def test_text_without_pairs_is_refused() -> None:
     single = SimpleNamespace(ids=ids, starts=np.array([0, 6, 6, 12, 12]), byte_lengths=np.ones(VOCAB))
     with pytest.raises(BadInput, match="none of the 2 documents has two sentences"):
         SentencePairBatches(single, CONTEXT, 2, 0, MASKING)
-    with pytest.raises(BadSetting, match="no room"):
+    with pytest.raises(BadSetting, match="too short for two texts"):
         SentencePairBatches(sentence_dataset(), 7, 2, 0, MASKING)
 
 

@@ -190,7 +190,7 @@ def test_windows_are_as_long_as_in_t5() -> None:
         assert max(window_length(context) - dropped + count + 1, dropped + count + 2) <= context
     with pytest.raises(BadSetting, match="5 or more"):
         window_length(4)
-    with pytest.raises(BadSetting, match=r"1,080 tokens has 54 spans .* has 20 sentinels"):
+    with pytest.raises(BadSetting, match=r"1,080 tokens has 54 dropped spans, .* has 20 sentinels"):
         SpanCorruptionBatches(pairs(), 973, 1, 0, START, END, range(20))
 
 

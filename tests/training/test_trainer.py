@@ -211,7 +211,7 @@ def test_streams_continue_where_they_ended_and_epochs_differ() -> None:
 
 
 def test_text_shorter_than_the_streams_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"33 tokens, and 4 streams of 9 need 37"):
+    with pytest.raises(BadInput, match=r"33 tokens, but 4 streams of 9 need 37"):
         StreamBatches(dataset(33), context=9, batch_size=4, seed=0)
 
 
