@@ -297,11 +297,17 @@ def main() -> None:
                 result = asyncio.run(abuse(told["port"], server.pid, "small", given.seconds, given.streams, given.seed))
             finally:
                 server.terminate()
-                server.wait(30)
+                stopped = time.monotonic()
+                try:
+                    server.wait(60)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+                    server.wait()
+                stopped = time.monotonic() - stopped
         lines = [json.loads(line) for line in (Path(home) / "log").read_text().splitlines() if line.startswith("{")]
         result["tracebacks_in_log"] = (Path(home) / "log").read_text().count("Traceback")
         result["logged_requests"] = len(lines)
-        result["exit_status"] = server.returncode
+        result["exit_status"], result["seconds_to_exit"] = server.returncode, round(stopped, 1)
     print(json.dumps({"seconds": given.seconds, "streams": given.streams, **result, "machine": machine_info()}))
 
 

@@ -75,7 +75,11 @@ def test_half_sent_requests_are_closed_with_an_error_in_openai_form(server: Runn
 
 
 def test_what_is_no_http_is_refused_in_openai_form(server: RunningServer) -> None:
-    for sent in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n", HEADER + b"Content-Length: -1\r\n\r\n"):
+    for sent in (
+        b"\x16\x03\x01\x02\x00\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\n\r\n",
+        HEADER + b"Content-Length: -1\r\n\r\n",
+    ):
         head, _, body = read_to_end(server.connect(sent)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 ")
         assert json.loads(body)["error"]["code"] == "invalid_http"

@@ -37,8 +37,8 @@ class BoundedServer(uvicorn.Server):
 def make_server(app: Any, protocol: type[TimedProtocol], drain_seconds: int) -> BoundedServer:
     """The server of an ASGI app. `drain_seconds`: for which requests in progress may continue after a signal."""
     config = uvicorn.Config(
-        app, http=protocol, ws="none", lifespan="off", loop="asyncio", log_level="error", access_log=False, server_header=False,
-        timeout_graceful_shutdown=drain_seconds, timeout_keep_alive=IDLE_SECONDS,
+        app, http=protocol, ws="none", lifespan="off", loop="asyncio", log_level="error", access_log=False,
+        server_header=False, timeout_graceful_shutdown=drain_seconds, timeout_keep_alive=IDLE_SECONDS,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False, backlog=ACCEPTED_AT_A_TIME,
     )  # fmt: skip
     return BoundedServer(config)

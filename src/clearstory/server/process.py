@@ -178,11 +178,25 @@ def serve(opened: OpenedServer, recipe: ServeRecipe, ready: Callable[[], None] =
     server = serving_server(opened, recipe)
     opened.listener.listen(QUEUED_CONNECTIONS)
     ready()
-    # uvicorn raises the signals that it has received once more in the end; this process then ends by itself.
-    previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    def end(sig: int, _: object) -> None:
+        """All responses are finished, or given up: threads that still encode a long prompt are not waited for."""
+        if not server.force_exit:
+            stop_engines(opened)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(128 + sig if server.force_exit else 0)
+
+    # uvicorn raises a signal that it has received once more in the end, for the handler that was there before.
+    previous = signal.signal(signal.SIGTERM, end)
     try:
         server.run(sockets=[opened.listener])
     finally:
         signal.signal(signal.SIGTERM, previous)
-        for engine in opened.engines.values():
-            engine.stop()
+        stop_engines(opened)
+
+
+def stop_engines(opened: OpenedServer) -> None:
+    """End the threads of the models."""
+    for engine in opened.engines.values():
+        engine.stop(timeout=5)
