@@ -148,6 +148,8 @@ async def run_streams(clients: Sequence[Client], calls: Sequence[Call]) -> list[
             answers.append(await client.complete(waiting.pop()))
 
     await asyncio.gather(*(stream(client) for client in clients))
+    for client in clients:  # servers close connections that are idle for a while
+        client.close()
     return answers
 
 

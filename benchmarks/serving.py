@@ -4,11 +4,11 @@
     python benchmarks/serving.py MODEL.gguf --servers clearstory --first-token [--seconds 150] [--into FILE]
 
 All servers are started, warmed up, and asked in turn, round by round: as many streams at once, greedy, each prompt a
-passage of the works of Shakespeare. Words of prompts are log-uniform between --words, tokens of answers uniform between
---tokens; each stream sends its next request when it has read the last answer, and every server of a round gets the same
-requests. `tokens_per_cpu_second` counts generated tokens and all CPU seconds of the server's processes, those of prompts
-and of HTTP included. `other_threads_share` is the CPU of all threads but the busiest, which computes the model: HTTP,
-JSON and tokenization. CPU of this program is apart (`client_cpu_share`, of the server's).
+passage of the works of Shakespeare. Words of prompts are log-uniform between --words, tokens of answers uniform
+between --tokens; each stream sends its next request when it has read the last answer, and every server of a round gets
+the same requests. `tokens_per_cpu_second` counts generated tokens and all CPU seconds of the server's processes, those
+of prompts and of HTTP included. `other_threads_share` is the CPU of all threads but the busiest, which computes the
+model: HTTP, JSON and tokenization. CPU of this program is apart (`client_cpu_share`, of the server's).
 
 --first-token measures times to the first token, in milliseconds of wall-clock time: of prompts of 2,000 tokens and of
 short ones, alone and while --streams streams generate and prompts of 2,000 tokens arrive one after another.
@@ -120,7 +120,7 @@ class Server:
         }
         if name == "transformers" and args.transformers_path:
             env["PYTHONPATH"] = args.transformers_path
-        log = tempfile.TemporaryFile()
+        log = tempfile.TemporaryFile()  # noqa: SIM115  # closed by stop()
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         return cls(name, port, model, process, log)
 

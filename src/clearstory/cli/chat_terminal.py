@@ -11,6 +11,7 @@ from clearstory.cli.command import Output
 from clearstory.errors import BadInput, ClearstoryError
 from clearstory.recipes.inference.chat import ChatSession
 from clearstory.recipes.inference.chat_answer import ChatAnswer, ChatText
+from clearstory.recipes.inference.chat_client import printable
 
 HELP = """\
   /help              this page
@@ -96,7 +97,7 @@ class ChatTerminal:
         with interrupting(self.session.interrupt):
             for event in events:
                 if isinstance(event, ChatText):
-                    self.output.write(event.text)
+                    self.output.write(printable(event.text))
                 else:
                     self.output.write("\n")
                     self.note(describe(event, self.session.sampling.max_tokens))
@@ -139,7 +140,7 @@ class ChatTerminal:
             raise BadInput("name a file: /load FILE")
         self.session.load(argument)
         for each in self.session.messages:
-            self.output.write(f"{PROMPT if each['role'] == 'user' else ''}{each['content']}\n")
+            self.output.write(f"{PROMPT if each['role'] == 'user' else ''}{printable(each['content'])}\n")
         unanswered = self.session.messages and self.session.messages[-1]["role"] == "user"
         self.note(f"{len(self.session.messages)} messages read{'; /retry answers the last' if unanswered else ''}")
 
@@ -198,7 +199,7 @@ def answer_lines(session: ChatSession, lines: TextIO, output: Output) -> list[Ch
             if isinstance(event, ChatAnswer):
                 answers.append(event)
             elif not output.json:
-                output.write(event.text)
+                output.write(printable(event.text))
         if not output.json:
             output.write("\n")
     return answers

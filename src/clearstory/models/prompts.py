@@ -11,6 +11,7 @@ from clearstory.models.base import LanguageModel, reads_source
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.config import Config
 from clearstory.text.chat_prompt import encode_chat_prompt, has_chat_template
+from clearstory.text.decoded_text import decode_with_spans
 from clearstory.text.encoding import EncodedText, encode_parsing, encode_text
 from clearstory.text.sentinels import sentinels
 from clearstory.text.special_tokens import cls_and_sep_ids
@@ -36,11 +37,13 @@ class PromptOptions:
         raw: True for a text to continue, False for a message where the model has a chat template.
         system: system message before the text in a chat template; None for none.
         add_special_tokens: whether the special tokens that the tokenizer adds around a text are added.
+        ids: token ids that are read as they are, in place of the text: that of `decode_with_spans`.
     """
 
     raw: bool = False
     system: str | None = None
     add_special_tokens: bool = True
+    ids: tuple[int, ...] | None = None
 
 
 RAW = PromptOptions(raw=True)
@@ -83,6 +86,8 @@ def encode_prompt(
     Raises CannotDo for a system message and a model without a chat template, BadInput for a template that fails and for
     text that is not valid Unicode.
     """
+    if options.ids is not None:
+        return as_prompt(decode_with_spans(tokenizer, options.ids)[1])
     check_unicode(text)
     check_unicode(options.system or "")
     chat = is_chat(model, tokenizer, options)

@@ -20,7 +20,7 @@ from clearstory.models.prompts import RAW, EncodedPrompt, encode_prompt, is_chat
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION
-from clearstory.studio.view_api import prompt_options
+from clearstory.studio.view_api import text_and_options
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TRACE_VALUES, MAX_TRACE_TOKENS = 2**20, 20_000
@@ -37,6 +37,8 @@ class TraceRequest:
     Args:
         model: the model's path in the studio's folder.
         text: the text; for an encoder-decoder, the source.
+        token_ids: token ids that the model reads in place of the text: a served conversation's `prompt_token_ids` and
+            `token_ids`.
         target: for an encoder-decoder, the text that the decoder has generated so far.
         activations: patterns of activation names; see `lens.hooks.activations`.
         top: number of likeliest next tokens; with 0 and no activations the text is only tokenized.
@@ -45,6 +47,7 @@ class TraceRequest:
 
     model: str
     text: str = ""
+    token_ids: tuple[int, ...] | None = None
     target: str | None = None
     activations: tuple[str, ...] = ()
     top: int = 10
@@ -60,14 +63,14 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
     """
     model, tokenizer = load_model_and_tokenizer(opened)
     start = time.perf_counter()
-    options = prompt_options(request.prompting)
-    encoded, _ = encode_segments(model, tokenizer, request.text, options)
+    text, options = text_and_options(tokenizer, request.text, request.token_ids, request.prompting)
+    encoded, _ = encode_segments(model, tokenizer, text, options)
     if len(encoded) > MAX_TRACE_TOKENS:
         raise BadInput(f"the text has {len(encoded):,} tokens; the studio shows at most {MAX_TRACE_TOKENS:,}")
     passage: Passage | None = None
     problem = None
     try:
-        passage = encode_passage(model, tokenizer, request.text, target=request.target, prompt=options)
+        passage = encode_passage(model, tokenizer, text, target=request.target, prompt=options)
     except ClearstoryError as error:
         if request.top or request.activations:
             raise
@@ -75,10 +78,10 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
     values = passage_activations(model, passage, request.activations) if passage is not None else {}
     next_table = None
     if request.top and has_capability(model, Capability.CAUSAL) and not (passage and passage.source):
-        next_table = next_token(model, tokenizer, request.text, top=request.top, prompt=options).to_json()
+        next_table = next_token(model, tokenizer, text, top=request.top, prompt=options).to_json()
     return {
         "model": request.model,
-        "text": request.text,
+        "text": text,
         "family": getattr(opened.model.config, "family", opened.card.family),
         "architecture": getattr(opened.model.config, "architecture", "decoder"),
         "shape": opened.model.config.summary,
@@ -86,7 +89,7 @@ def trace(opened: OpenedModel, request: TraceRequest) -> dict[str, Any]:
         "heads": getattr(opened.model.config, "heads", None),
         "vocab": model.vocab,
         "context": model.context,
-        "tokens": [token_facts(tokenizer, request.text, encoded, position) for position in range(len(encoded))],
+        "tokens": [token_facts(tokenizer, text, encoded, position) for position in range(len(encoded))],
         "prompt": {
             "chat": encoded.chat,
             "has_chat_template": is_chat(model, tokenizer),

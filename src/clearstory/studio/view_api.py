@@ -25,10 +25,11 @@ from clearstory.lens.views import View
 from clearstory.models.base import LanguageModel, inference_mode
 from clearstory.models.capabilities import Capability, family_name, has_capability, require
 from clearstory.models.prompts import PromptOptions
-from clearstory.recipes.inference.inspect import inspect
+from clearstory.recipes.inference.inspect import check_ids_alone, inspect
 from clearstory.recipes.inference.loading import load_model_and_tokenizer
 from clearstory.recipes.settings.inference import PromptSettings
 from clearstory.recipes.settings.schema import INLINE_SECTION, convert_value
+from clearstory.text.decoded_text import decode_with_spans
 from clearstory.text.tokenizers import Tokenizer
 
 LARGEST_VALUES = {"max_tokens": 256, "beam": 20}
@@ -42,6 +43,8 @@ class ViewRequest:
     Args:
         model: the model's path in the studio's folder.
         text: the text.
+        token_ids: token ids that the model reads in place of the text: a served conversation's `prompt_token_ids` and
+            `token_ids`.
         view: a name in `lens.registry.VIEWS`.
         format: "json" for the view as data, or the format of a file.
         settings: settings of the view.
@@ -50,6 +53,7 @@ class ViewRequest:
 
     model: str
     text: str = ""
+    token_ids: tuple[int, ...] | None = None
     view: str = "next-token"
     format: Literal["json", "svg", "csv", "html"] = "json"
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -63,6 +67,8 @@ class ArrayRequest:
     Args:
         model: the model's path in the studio's folder.
         text: the text.
+        token_ids: token ids that the model reads in place of the text: a served conversation's `prompt_token_ids` and
+            `token_ids`.
         function: a name in ARRAY_FUNCTIONS.
         settings: keyword arguments of the function.
         prompting: how the text becomes a prompt, for functions of one passage.
@@ -70,6 +76,7 @@ class ArrayRequest:
 
     model: str
     text: str = ""
+    token_ids: tuple[int, ...] | None = None
     function: str = "activation_arrays"
     settings: Mapping[str, Any] = field(default_factory=dict)
     prompting: PromptSettings = field(default_factory=PromptSettings, metadata=INLINE_SECTION)
@@ -84,15 +91,31 @@ def prompt_options(settings: PromptSettings) -> PromptOptions:
     return PromptOptions(raw=settings.raw, system=settings.system, add_special_tokens=settings.special_tokens)
 
 
+def text_and_options(
+    tokenizer: Tokenizer, text: str, ids: Sequence[int] | None, prompting: PromptSettings
+) -> tuple[str, PromptOptions]:
+    """The text and its options; of ids, their text. Raises BadSetting for ids beside a text."""
+    options = prompt_options(prompting)
+    if ids is None:
+        return text, options
+    check_ids_alone(text, options)
+    return decode_with_spans(tokenizer, ids)[0], PromptOptions(ids=tuple(ids))
+
+
 def render_view(opened: OpenedModel, request: ViewRequest) -> Any:
     """A view as plain data for the format "json", otherwise as the text of a file."""
     settings = convert_settings(load_view(request.view), request.settings)
-    view = inspect_with_prompt(opened, request.text, request.view, settings, request.prompting)
+    view = inspect_with_prompt(opened, request.text, request.view, settings, request.prompting, request.token_ids)
     return view.to_json() if request.format == "json" else render(view, request.format)
 
 
 def inspect_with_prompt(
-    opened: OpenedModel, text: str, view: str, settings: Mapping[str, Any], prompting: PromptSettings
+    opened: OpenedModel,
+    text: str,
+    view: str,
+    settings: Mapping[str, Any],
+    prompting: PromptSettings,
+    ids: Sequence[int] | None = None,
 ) -> View:
     """The view that `inspect` returns; how the text becomes a prompt is given where the view has this setting."""
     if (reason := unsupported_reason(VIEWS[view], opened.model)) is not None:
@@ -101,7 +124,7 @@ def inspect_with_prompt(
         if (settings.get(name) or 0) > largest:
             raise BadSetting(f"{name} is {settings[name]}; the studio takes at most {largest}")
     reads_prompt = "prompt" in signatures.signature(load_view(view)).parameters
-    return inspect(opened, text, view, **(vars(prompting) if reads_prompt else {}), **settings)
+    return inspect(opened, text, view, token_ids=ids, **(vars(prompting) if reads_prompt else {}), **settings)
 
 
 def list_views(opened: OpenedModel) -> list[dict[str, Any]]:
@@ -237,11 +260,14 @@ def compute_arrays(opened: OpenedModel, request: ArrayRequest) -> bytes:
         if key not in known:
             raise UnknownName(f"'{name}' has no setting '{key}'; {nearest(key, known)}")
     model, tokenizer = load_model_and_tokenizer(opened)
-    given = {"prompt": prompt_options(request.prompting), "generation_config": opened.generation_config}
+    text, prompt = text_and_options(tokenizer, request.text, request.token_ids, request.prompting)
+    given = {"prompt": prompt, "generation_config": opened.generation_config}
     parameters = signatures.signature(function).parameters
+    if request.token_ids is not None and "prompt" not in parameters:
+        raise BadSetting(f"'{name}' reads words or sentences and no token_ids; give a text")
     settings = convert_settings(function, request.settings)
     settings |= {name: value for name, value in given.items() if name in parameters}
-    return pack_arrays(function(model, tokenizer, request.text, **settings))
+    return pack_arrays(function(model, tokenizer, text, **settings))
 
 
 def pack_arrays(result: Arrays) -> bytes:

@@ -273,7 +273,7 @@ def patch_replacement(
 
 def encode_counterpart(model: LanguageModel, tokenizer: Tokenizer, text: str, passage: Passage) -> Passage:
     """Another text tokenized like this one; for an encoder-decoder another source with the same target."""
-    other = encode_passage(model, tokenizer, text, prompt=passage.prompt)
+    other = encode_passage(model, tokenizer, text, prompt=replace(passage.prompt, ids=None))
     if not passage.source:
         return other
     return replace(

@@ -145,7 +145,7 @@ def encode_passage(
     ContextOverflow for one that is too long unless `truncate` is given, CannotDo for a target and a model without a
     source.
     """
-    if not text:
+    if not text and not prompt.ids:
         raise BadInput("the text is empty; give at least one word")
     if target is not None and Capability.SOURCE not in model.capabilities:
         raise CannotDo(
@@ -190,7 +190,7 @@ def encode_segments(
     [CLS] first segment [SEP] second segment [SEP], with token types 0 and 1.
     """
     first, mark, second = text.partition(SEGMENTS)
-    if Capability.BIDIRECTIONAL not in model.capabilities or not mark:
+    if Capability.BIDIRECTIONAL not in model.capabilities or not mark or prompt.ids is not None:
         return encode_prompt(model, tokenizer, text, prompt), None
     one, two = (encode_prompt(model, tokenizer, part, prompt) for part in (first, second))
     dropped = int(prompt.add_special_tokens)  # the second [CLS]

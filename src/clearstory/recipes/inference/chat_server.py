@@ -11,7 +11,7 @@ from typing import Any, Literal
 from clearstory.errors import BadSetting, RemoteServerError
 from clearstory.generation.settings import TokenSampling
 from clearstory.recipes.inference.chat_answer import ChatAnswer, ChatText, Ending
-from clearstory.recipes.inference.chat_client import ChatClient, ServerEvents, printable, read_key
+from clearstory.recipes.inference.chat_client import ChatClient, ServerEvents, read_key
 
 ENDINGS: Mapping[str, Ending] = {"stop": "stop", "length": "length"}
 """How an answer ended, by the server's `finish_reason`."""
@@ -96,7 +96,7 @@ class ServerAnswerStream:
             self.finished = ENDINGS.get(reason, "stop")
         delta = choice.get("delta")
         text = (delta.get("content") or delta.get("refusal")) if isinstance(delta, dict) else None
-        return printable(text) if isinstance(text, str) else ""
+        return text if isinstance(text, str) else ""
 
     def interrupt(self) -> None:
         """End the answer at once: the connection is closed."""

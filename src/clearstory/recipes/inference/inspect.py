@@ -27,6 +27,7 @@ from clearstory.recipes.inference.loading import ModelWithTokenizer, load_genera
 from clearstory.recipes.settings.arguments import describe_type, matches_type
 from clearstory.recipes.settings.keywords import ViewKeywords
 from clearstory.recipes.settings.schema import quote_value
+from clearstory.text.decoded_text import decode_with_spans
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.weight_checkpoints import list_saved_models, thin_steps
 
@@ -47,6 +48,7 @@ def inspect(
     raw: bool = False,
     system: str | None = None,
     special_tokens: bool = True,
+    token_ids: Sequence[int] | None = None,
     **settings: Unpack[ViewKeywords],
 ) -> View:
     """Compute a view of a model on a text, and write it to `out` (.html, .svg, .csv or .json) if given.
@@ -63,6 +65,7 @@ def inspect(
         raw: use the text as plain text, not as a message in the model's chat template.
         system: system message in the model's chat template.
         special_tokens: add the special tokens that the model's tokenizer adds around a text.
+        token_ids: token ids that the model reads as they are, with an empty text, such as those that a server returns.
         settings: settings of the view, such as `top` and `temperature` of "next-token".
 
     Raises UnknownName for an unknown view or setting, CannotDo for a view that this family of models does not support,
@@ -71,11 +74,17 @@ def inspect(
     >>> import clearstory
     >>> clearstory.inspect("runs/book/model", "the king of", top=5).rows  # doctest: +SKIP
     """
-    prompt = PromptOptions(raw=raw, system=system, add_special_tokens=special_tokens)
+    prompt = PromptOptions(
+        raw=raw, system=system, add_special_tokens=special_tokens, ids=None if token_ids is None else tuple(token_ids)
+    )
+    if token_ids is not None:
+        check_ids_alone(text, replace(prompt, ids=None))
     check_view_settings(load_view(view), view, settings, prompt)
     if out is not None:
         format_of(out)  # before anything is computed
     is_comparison = compare_model is not None or compare_text is not None
+    if is_comparison and token_ids is not None:
+        raise BadSetting("token_ids are of one model and one conversation; leave compare_model and compare_text out")
     if is_comparison and across_checkpoints:
         raise BadSetting(
             "across_checkpoints is set together with compare_model or compare_text; leave out one of the two"
@@ -99,6 +108,12 @@ def inspect(
     return computed
 
 
+def check_ids_alone(text: str, prompt: PromptOptions) -> None:
+    """Raise BadSetting for ids beside a text, or beside options of how a text becomes ids."""
+    if text or prompt != PromptOptions():
+        raise BadSetting("token_ids are read as they are; leave the text, raw, system and special_tokens out")
+
+
 def view_of_text(
     view: str,
     model: str | Path | ModelWithTokenizer,
@@ -113,6 +128,8 @@ def view_of_text(
     function = load_view(view)
     network, tokenizer, config = load_generator(model, device)
     check_supported(view, network)
+    if prompt.ids is not None:
+        text, _ = decode_with_spans(tokenizer, prompt.ids)
     if reads_prompt(function):
         settings = {**settings, "prompt": prompt}
     if VIEWS[view].needs_generator:
@@ -192,7 +209,8 @@ def check_view_settings(
             raise BadSetting(f"{name} is {quote_value(value)}; it must be {describe_type(hints[name])}")
     if prompt != PromptOptions() and not reads_prompt(function):
         raise BadSetting(
-            f"the view '{view}' uses words or sentences, not a prompt; leave raw, system and special_tokens out"
+            f"the view '{view}' uses words or sentences, not a prompt; "
+            "leave raw, system, special_tokens and token_ids out"
         )
 
 
