@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,17 @@ def main() -> None:
             for server in servers:
                 server.stop()
     result = {"machine": machine_info(), "threads": args.threads, **result}
-    if args.into is not None:
-        kept = json.loads(args.into.read_text()) if args.into.exists() else {"runs": []}
-        kept["runs"].append(result)
-        args.into.write_text(json.dumps(kept, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def keep_result(result: dict[str, Any], args: argparse.Namespace) -> None:
+    """Write the result so far to the file of results, in place of what this process wrote before."""
+    if args.into is None:
+        return
+    runs = json.loads(args.into.read_text())["runs"] if args.into.exists() else []
+    runs = [run for run in runs if run.get("process") != os.getpid()]
+    runs.append({"process": os.getpid(), "machine": machine_info(), "threads": args.threads, **result})
+    args.into.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
 
 
 @dataclass
@@ -216,6 +222,7 @@ async def measure_speed(servers: Sequence[Server], args: argparse.Namespace, sta
     for server in servers:  # memory is allocated and kernels are chosen before anything is measured
         await run_streams(clients[server.name], draw_calls(text, args.streams, (12, 40), (4, 4), rng))
     rounds: list[dict[str, dict[str, float]]] = []
+    result: dict[str, Any] = {}
     longest = 0.0
     while not rounds or time.perf_counter() - started + longest < args.seconds:
         began = time.perf_counter()
@@ -224,10 +231,19 @@ async def measure_speed(servers: Sequence[Server], args: argparse.Namespace, sta
         rounds.append({each.name: await measure_round(each, clients[each.name], calls) for each in order})
         longest = max(longest, time.perf_counter() - began)
         print(rounds[-1], file=sys.stderr, flush=True)
+        result = speed_summary(servers, args, rounds)
+        keep_result(result, args)
+    return result
+
+
+def speed_summary(
+    servers: Sequence[Server], args: argparse.Namespace, rounds: Sequence[Mapping[str, Mapping[str, float]]]
+) -> dict[str, Any]:
+    """Medians over rounds, and of the ratios in each round."""
     first = servers[0].name
     return {
         "streams": args.streams,
-        "requests_per_round": count,
+        "requests_per_round": args.requests or max(args.streams, 3),
         "prompt_words": list(args.words),
         "max_tokens": list(args.tokens),
         "rounds": len(rounds),
@@ -285,13 +301,15 @@ async def measure_first_token(servers: Sequence[Server], args: argparse.Namespac
             for key, values in (await first_token_round(server, text, args.streams, rng)).items():
                 times[server.name].setdefault(key, []).extend(values)
         longest, rounds = max(longest, time.perf_counter() - began), rounds + 1
-    return {
+    result = {
         "first_token": {
             name: {key: percentiles(values) for key, values in each.items()} for name, each in times.items()
         },
         "streams": args.streams,
         "rounds": rounds,
     }
+    keep_result(result, args)
+    return result
 
 
 async def first_token_round(server: Server, text: str, streams: int, rng: random.Random) -> dict[str, list[float]]:

@@ -102,7 +102,6 @@ def too_long(tokens: int, context: int | None, *, left_out: bool) -> ContextOver
         )
     return ContextOverflow(
         f"the conversation has {tokens:,} tokens and the model's context holds {context:,}; remove turns (/undo), "
---
         "clear the conversation (/clear), or restart with --truncate left, which drops its first turns"
     )
 
