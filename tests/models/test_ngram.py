@@ -372,7 +372,7 @@ def test_texts_that_cannot_be_counted_are_refused() -> None:
         BadSetting, match=r"model.order is 5, but the longest sequence .* 3 tokens; set model.order to 3 or less"
     ):
         learnt([[1, 2, 3], [4, 5]], order=5)
-    with pytest.raises(BadSetting, match=r"no more than 4 tokens"):
+    with pytest.raises(BadSetting, match=r"longest sequence in this text has 4 tokens"):
         learnt([[1, 2, 3], [4, 5]], order=5, bos_token_id=0)
     with pytest.raises(BadSetting, match="read from a file"):
         learnt([[1, 2, 3]], order=2, smoothing="given")
