@@ -14,7 +14,17 @@ from clearstory.cli.arguments import flag_name, parse_arguments
 from clearstory.errors import ClearstoryError
 from clearstory.models.families import PRESETS, preset
 from clearstory.models.transformer.config import ARCHITECTURE_FIELDS
-from clearstory.recipes.settings import chat, embedding, finetuning, inference, prompting, serving, tools, training, translation
+from clearstory.recipes.settings import (
+    chat,
+    embedding,
+    finetuning,
+    inference,
+    prompting,
+    serving,
+    tools,
+    training,
+    translation,
+)
 from clearstory.recipes.settings.evaluation_tasks import BenchmarkSettings
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.schema import Setting, build_settings, setting_table, strip_optional, to_plain
