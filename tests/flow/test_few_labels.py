@@ -267,8 +267,8 @@ def test_the_claim_is_a_number() -> None:
     assert summary.claims == [
         "With about 320 labels the fine-tuned model reaches accuracy 0.800, which tfidf reaches with 1,000: 3.2 times "
         "as many.",
-        "With only 10 labels the fine-tuned model reaches accuracy 0.500, for which bert-tiny needs 1,000: 100 times "
-        "as many.",
+        "With only 10 labels the fine-tuned model reaches accuracy 0.500, which bert-tiny reaches with 1,000: 100 "
+        "times as many.",
     ]
     reversed_summary = replace(summary, models=("fine-tuned", "best"), means=(
         *summary.of_model("fine-tuned"), replace(summary.last("fine-tuned"), model="best", means={"accuracy": 0.95})
