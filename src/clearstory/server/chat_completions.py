@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
 
 MAX_TOKENS = 1024
-"""Largest number of tokens of an answer, where neither the request nor the model's generation config gives one."""
+"""Maximum number of tokens of an answer if neither the request nor the model's generation config sets it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,37 +35,37 @@ class ChatCompletionRequest(ToolFields):
 
     messages: tuple[ChatMessage, ...] = request_field("The conversation.", min_items=1)
     max_completion_tokens: int | None = request_field(
-        "Largest number of tokens to generate; by default that of the model's generation config, else 1,024.",
+        "Maximum number of tokens to generate; default: that of the model's generation config, or 1,024.",
         None,
         minimum=1,
     )
-    max_tokens: int | None = request_field("An older name of max_completion_tokens.", None, minimum=1)
+    max_tokens: int | None = request_field("Deprecated name of max_completion_tokens.", None, minimum=1)
     logprobs: bool = request_field("Return the log-probability of each generated token.", False)
     top_logprobs: int | None = request_field(
-        "Number of likeliest alternatives returned with each token.", None, minimum=0, maximum=MAX_TOP_LOGPROBS
+        "Number of most likely alternatives to return for each token.", None, minimum=0, maximum=MAX_TOP_LOGPROBS
     )
     continue_final_message: bool = request_field(
-        "Continue the last message, which is the beginning of an answer, in place of a new one.", False
+        "Continue the last message, the start of an answer, instead of starting a new one.", False
     )
     add_generation_prompt: bool | None = request_field(
-        "Whether an answer is asked for after the last message; by default unless that is continued.", None
+        "Add the start of an answer after the last message; default: true, unless that message is continued.", None
     )
-    metadata: dict[str, str] | None = request_field("Labels of the request. They change nothing.", None, max_items=16)
-    safety_identifier: str | None = request_field("A name of the user. It changes nothing.", None, max_length=1000)
+    metadata: dict[str, str] | None = request_field("Labels of the request; have no effect.", None, max_items=16)
+    safety_identifier: str | None = request_field("Identifier of the end user; has no effect.", None, max_length=1000)
     prompt_cache_key: str | None = request_field(
-        "Accepted; prompts that begin alike are found without it.", None, max_length=1000
+        "Has no effect; common prefixes of prompts are found without it.", None, max_length=1000
     )
     store: bool | None = refused_field("answers are not stored", (False,))
     audio: Any = refused_field("answers are text")
     modalities: Any = refused_field("answers are text", (["text"],))
     prediction: Any = refused_field("answers are generated token by token")
-    reasoning_effort: Any = refused_field("models reason as they were trained to", ("none",))
-    verbosity: Any = refused_field("say in the system message how long an answer should be", ("medium",))
-    service_tier: Any = refused_field("all requests are served alike", ("auto", "default"))
-    prompt_cache_retention: Any = refused_field("prompts are kept as long as there is room")
-    prompt_cache_options: Any = refused_field("prompts are kept as long as there is room")
+    reasoning_effort: Any = refused_field("the reasoning of a model cannot be adjusted", ("none",))
+    verbosity: Any = refused_field("describe the length of answers in the system message", ("medium",))
+    service_tier: Any = refused_field("all requests have the same priority", ("auto", "default"))
+    prompt_cache_retention: Any = refused_field("prompts are cached while memory allows")
+    prompt_cache_options: Any = refused_field("prompts are cached while memory allows")
     moderation: Any = refused_field("answers are not moderated")
-    web_search_options: Any = refused_field("nothing is searched in the web")
+    web_search_options: Any = refused_field("web search is not available")
     functions: Any = refused_field("it is deprecated; send tools", ([],))
     function_call: Any = refused_field("it is deprecated; send tool_choice", ("none", "auto"))
 
@@ -73,26 +73,26 @@ class ChatCompletionRequest(ToolFields):
         super().__post_init__()
         if self.top_logprobs is not None and not self.logprobs:
             raise RequestError(
-                "top_logprobs is given, and logprobs is not true; send logprobs: true, too", param="top_logprobs",
+                "top_logprobs needs logprobs: true; send both", param="top_logprobs",
                 code="invalid_value",
             )  # fmt: skip
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise RequestError(
-                f"max_tokens is {self.max_tokens:,} and max_completion_tokens {self.max_completion_tokens:,}, which "
-                "mean the same; send one of them",
+                f"max_tokens is {self.max_tokens:,} and max_completion_tokens {self.max_completion_tokens:,}; they "
+                "mean the same, so send only one of them",
                 param="max_tokens",
                 code="invalid_value",
             )
         if self.continue_final_message and self.add_generation_prompt:
             raise RequestError(
-                "continue_final_message and add_generation_prompt are both true; an answer is continued or begun",
+                "continue_final_message and add_generation_prompt are both true; set at most one of them",
                 param="add_generation_prompt",
                 code="invalid_value",
             )
         if self.continue_final_message and not isinstance(self.messages[-1], AssistantMessage):
             raise RequestError(
-                f"continue_final_message is true, and the last message is of the role {self.messages[-1].role}; let it "
-                "be the beginning of the assistant's answer",
+                f"continue_final_message is true, but the last message has the role {self.messages[-1].role}; it must "
+                "be the start of the assistant's answer",
                 param="continue_final_message",
                 code="invalid_value",
             )
@@ -134,7 +134,7 @@ async def chat_completions(context: RequestContext, fields: ChatCompletionReques
 
 
 def length_of(served: ServedModel, context: RequestContext, fields: ChatCompletionRequest) -> int:
-    """The largest number of tokens of an answer."""
+    """Maximum number of tokens of an answer."""
     name = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
     requested = fields.max_completion_tokens or fields.max_tokens
     return largest_length(requested, served.generation_config.max_new_tokens or MAX_TOKENS, context.limits, name)

@@ -1,4 +1,4 @@
-"""Messages of a chat request: their forms in OpenAI's API, and as a chat template reads them."""
+"""Messages of a chat request, in the format of OpenAI's API and in that of chat templates."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ TEXT_ONLY = "only text is supported"
 
 @dataclass(frozen=True, kw_only=True)
 class TextPart:
-    """A part of a message that is text."""
+    """A text part of a message."""
 
-    type: Literal["text"] = request_field("The type of the part.")
+    type: Literal["text"] = request_field("Type of the part.")
     text: str = request_field("The text.")
     image_url: Any = refused_field(TEXT_ONLY)
     input_audio: Any = refused_field(TEXT_ONLY)
     file: Any = refused_field(TEXT_ONLY)
-    prompt_cache_breakpoint: Any = refused_field("prompts that begin alike are found without it")
+    prompt_cache_breakpoint: Any = refused_field("common prefixes of prompts are found without it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RefusalPart:
-    """A part of a message in which the assistant refused to answer."""
+    """A part of a message that is the assistant's refusal to answer."""
 
-    type: Literal["refusal"] = request_field("The type of the part.")
-    refusal: str = request_field("What the assistant said.")
+    type: Literal["refusal"] = request_field("Type of the part.")
+    refusal: str = request_field("Text of the refusal.")
 
 
 Content = str | tuple[TextPart, ...]
@@ -41,18 +41,18 @@ Content = str | tuple[TextPart, ...]
 class SystemMessage:
     """Instructions for the whole conversation."""
 
-    role: Literal["system", "developer"] = request_field("Who speaks.")
+    role: Literal["system", "developer"] = request_field("Role of the author.")
     content: Content = request_field("The text.")
-    name: str | None = request_field("Name of the speaker, for templates that print it.", None, max_length=64)
+    name: str | None = request_field("Name of the author, for templates that use it.", None, max_length=64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UserMessage:
     """A message of the user."""
 
-    role: Literal["user"] = request_field("Who speaks.")
+    role: Literal["user"] = request_field("Role of the author.")
     content: Content = request_field("The text.")
-    name: str | None = request_field("Name of the speaker, for templates that print it.", None, max_length=64)
+    name: str | None = request_field("Name of the author, for templates that use it.", None, max_length=64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class CalledFunction:
     """A function with the arguments of a call."""
 
     name: str = request_field("Name of the function.", max_length=64)
-    arguments: str = request_field("Its arguments, as JSON.")
+    arguments: str = request_field("Arguments of the call, as JSON.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,19 +68,19 @@ class MessageToolCall:
     """A call of a tool by the assistant."""
 
     id: str = request_field("Id of the call.", max_length=256)
-    type: Literal["function"] = request_field("The type of the tool.", "function")
+    type: Literal["function"] = request_field("Type of the tool.", "function")
     function: CalledFunction = request_field("The function and its arguments.")
-    index: int | None = request_field("Number of the call, as streams have it.", None, minimum=0)
+    index: int | None = request_field("Index of the call, as in streamed responses.", None, minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AssistantMessage:
-    """An answer of the model, or one that it should take for its own."""
+    """An answer of the model, or one that is presented to it as its own."""
 
-    role: Literal["assistant"] = request_field("Who speaks.")
+    role: Literal["assistant"] = request_field("Role of the author.")
     content: str | tuple[TextPart | RefusalPart, ...] | None = request_field("The text.", None)
-    name: str | None = request_field("Name of the speaker, for templates that print it.", None, max_length=64)
-    refusal: str | None = request_field("What the assistant said when it refused to answer.", None)
+    name: str | None = request_field("Name of the author, for templates that use it.", None, max_length=64)
+    refusal: str | None = request_field("Text with which the assistant refused to answer.", None)
     tool_calls: tuple[MessageToolCall, ...] | None = request_field("Calls of tools.", None, max_items=128)
     annotations: tuple[Any, ...] | None = refused_field(TEXT_ONLY, ([],))
     audio: Any = refused_field(TEXT_ONLY)
@@ -89,7 +89,7 @@ class AssistantMessage:
     def __post_init__(self) -> None:
         if self.content is None and self.refusal is None and not self.tool_calls:
             raise RequestError(
-                "content is missing; a message of the assistant has content, a refusal or tool_calls",
+                "content is missing; an assistant message needs content, refusal or tool_calls",
                 param="content",
                 code="missing_required_parameter",
             )
@@ -99,25 +99,25 @@ class AssistantMessage:
 class ToolMessage:
     """The result of a call."""
 
-    role: Literal["tool"] = request_field("Who speaks.")
+    role: Literal["tool"] = request_field("Role of the author.")
     content: Content = request_field("The result, as text.")
     tool_call_id: str = request_field("Id of the call.", max_length=256)
 
 
 ChatMessage = SystemMessage | UserMessage | AssistantMessage | ToolMessage
-"""A message in any form."""
+"""A message of any role."""
 
 
 def template_messages(messages: Sequence[ChatMessage], template: str) -> list[dict[str, Any]]:
-    """Messages as a chat template reads them: content as one text, arguments of calls as objects.
+    """Messages in the format of chat templates: content as one text, arguments of calls as objects.
 
-    The role developer is that of the system for a template that does not know it.
+    The role developer is replaced by system for templates that do not support it.
     """
     return [template_message(message, template) for message in messages]
 
 
 def template_message(message: ChatMessage, template: str) -> dict[str, Any]:
-    """One message as a chat template reads it."""
+    """One message in the format of chat templates."""
     role = "system" if message.role == "developer" and "developer" not in template else message.role
     found: dict[str, Any] = {"role": role, "content": joined_text(message)}
     if isinstance(message, ToolMessage):
@@ -137,7 +137,7 @@ def template_message(message: ChatMessage, template: str) -> dict[str, Any]:
 
 
 def joined_text(message: ChatMessage) -> str:
-    """The content of a message as one text, its parts joined without anything between them."""
+    """The content of a message as one text: its parts, concatenated without separators."""
     content = message.content
     if content is None:
         return message.refusal or "" if isinstance(message, AssistantMessage) else ""
@@ -147,7 +147,7 @@ def joined_text(message: ChatMessage) -> str:
 
 
 def parsed_arguments(arguments: str) -> Any:
-    """Arguments of a call as an object, which templates print in their own way; as they are where they are none."""
+    """Arguments of a call as an object, which templates format themselves; unchanged if they are not a JSON object."""
     try:
         value = json.loads(arguments)
     except (ValueError, RecursionError):

@@ -24,42 +24,44 @@ if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
 
 DEFAULT_LENGTH = 16
-"""Tokens of a text where the request does not say how many, as in OpenAI's API."""
+"""Default for the number of tokens of a text, as in OpenAI's API."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionRequest(GrammarFields):
-    """Prompts to continue; for an encoder-decoder the sources of texts."""
+    """Prompts to continue, or the sources of an encoder-decoder."""
 
     prompt: str | tuple[str, ...] | tuple[int, ...] | tuple[tuple[int, ...], ...] | None = request_field(
-        "One prompt or several, as texts or as token ids; null begins a document.", min_items=1
+        "One prompt or several, as texts or as token ids; null: the start of a document.", min_items=1
     )
-    max_tokens: int = request_field("Largest number of tokens to generate.", DEFAULT_LENGTH, minimum=0)
-    echo: bool = request_field("Return the prompt before the text.", False)
+    max_tokens: int = request_field("Maximum number of tokens to generate.", DEFAULT_LENGTH, minimum=0)
+    echo: bool = request_field("Return the prompt in front of the generated text.", False)
     logprobs: int | None = request_field(
-        "Return the log-probability of each token, and of so many likeliest alternatives.",
+        "Return the log-probability of each token and of this many most likely alternatives.",
         None,
         minimum=0,
         maximum=MAX_TOP_LOGPROBS,
     )
     add_special_tokens: bool = request_field(
-        "Add the special tokens that the model's tokenizer adds around a text; never to prompts of ids.", True
+        "Add the tokenizer's special tokens to the prompt; never added to prompts of token ids.", True
     )
-    parse_special: bool = request_field("Read the strings of special tokens in a prompt as these tokens.", True)
-    best_of: int | None = refused_field("send n, and choose among the texts by their logprobs", (1,))
-    suffix: str | None = refused_field("models here continue a prompt; an encoder-decoder fills in <extra_id_0>", ("",))
+    parse_special: bool = request_field("Encode the strings of special tokens in a prompt as special tokens.", True)
+    best_of: int | None = refused_field("send n and choose a text by its logprobs", (1,))
+    suffix: str | None = refused_field(
+        "only continuation is supported; for infilling use an encoder-decoder with <extra_id_0>", ("",)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_tokens == 0 and not self.echo:
             raise RequestError(
-                "max_tokens is 0, so nothing is generated; send at least 1, or echo: true for the prompt alone",
+                "max_tokens is 0, so nothing is generated; send at least 1, or echo: true for the prompt only",
                 param="max_tokens",
                 code="integer_below_min_value",
             )
         if self.max_tokens == 0 and self.stream:
             raise RequestError(
-                "max_tokens is 0, so nothing is streamed; leave stream out", param="stream", code="invalid_value"
+                "max_tokens is 0, so nothing is streamed; omit stream", param="stream", code="invalid_value"
             )
         if len(self.prompts) * self.n > MAX_TEXTS:
             raise RequestError(
@@ -79,7 +81,7 @@ class CompletionRequest(GrammarFields):
         return self.prompt  # type: ignore[return-value]  # so here, too
 
     def name_of(self, index: int) -> str:
-        """The field in which a prompt stands."""
+        """Name of the field that contains a prompt."""
         return f"prompt[{index}]" if len(self.prompts) > 1 else "prompt"
 
 
@@ -91,8 +93,7 @@ async def completions(context: RequestContext, fields: CompletionRequest) -> Res
         served.require("text")
     if fields.echo and served.prompt_format.reads_source:
         raise RequestError(
-            "echo is true, and the prompt of an encoder-decoder is a source that its text does not continue; leave "
-            "echo out",
+            "echo is true, but the prompt of an encoder-decoder is a source that its text does not continue; omit echo",
             param="echo",
             code="unsupported_by_model",
         )
@@ -121,14 +122,14 @@ async def completions(context: RequestContext, fields: CompletionRequest) -> Res
 
 
 def prompt_logprobs(fields: CompletionRequest) -> int | None:
-    """Alternatives of each token of the prompt; 0 for its log-probability alone, None where none is asked for."""
+    """Number of alternatives for each prompt token; 0: only its log-probability, None: nothing requested."""
     if not fields.echo or (fields.logprobs is None and not fields.bits_per_byte):
         return None
     return fields.logprobs or 0
 
 
 def encode_prompts(served: ServedModel, fields: CompletionRequest) -> list[PromptIds]:
-    """The prompts as the model reads them: texts are continued as they are, without a chat template."""
+    """The encoded prompts: texts are continued as they are, without a chat template."""
     found = []
     for index, prompt in enumerate(fields.prompts):
         with naming(fields.name_of(index)):
@@ -142,13 +143,13 @@ def encode_prompts(served: ServedModel, fields: CompletionRequest) -> list[Promp
 
 
 def begun(served: ServedModel, prompt: PromptIds) -> PromptIds:
-    """The prompt; an empty one as the token that texts begin after. Raises RequestError where there is none."""
+    """The prompt, or the start token if it is empty. Raises RequestError if there is no start token."""
     start = served.prompt_format.start_token_id
     if prompt.ids or served.prompt_format.reads_source:
         return prompt
     if start is None:
         raise RequestError(
-            "the prompt is empty and this model's tokenizer has no token that texts begin after; send at least a word",
+            "the prompt is empty and this model's tokenizer has no start token; send at least one word",
             code="invalid_value",
         )
     return replace(prompt, ids=(start,))

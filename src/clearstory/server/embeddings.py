@@ -1,4 +1,4 @@
-"""POST /v1/embeddings: a vector of each text."""
+"""POST /v1/embeddings: one vector per text."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
 
 MAX_INPUTS = 2048
-"""Largest number of texts of a request, that of OpenAI's API."""
+"""Maximum number of texts of a request, as in OpenAI's API."""
 
 UNIT = 1e-3
-"""How far the length of a vector may be from 1 for it to be one of length 1."""
+"""Tolerance within which a vector counts as one of length 1."""
 
 Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingRequest:
-    """Texts whose vectors are asked for."""
+    """Texts to embed."""
 
     model: str = request_field("Name of the model.", max_length=4096)
     input: str | tuple[str, ...] | tuple[int, ...] | tuple[tuple[int, ...], ...] = request_field(
-        "One text or several, as texts or as token ids; ids are read as they are, without special tokens.",
+        "One text or several, as texts or as token ids; no special tokens are added to token ids.",
         min_items=1,
     )
     encoding_format: Literal["float", "base64"] = request_field(
-        "base64: each vector as the base64 of its numbers, 32-bit little-endian floats.", "float"
+        "Format of a vector; base64: its 32-bit little-endian floats, encoded as base64.", "float"
     )
     dimensions: int | None = request_field(
-        "Keep so many of the first numbers of each vector; one of length 1 is scaled to length 1 again.",
+        "Keep only this many first components of each vector; vectors of length 1 are normalized again.",
         None,
         minimum=1,
     )
-    normalize: bool = request_field("Scale each vector to length 1.", False)
+    normalize: bool = request_field("Normalize each vector to length 1.", False)
     truncate: Literal["left", "right"] | None = request_field(
-        "left, right: of a text longer than the model's context, this end is left out; null refuses it.", None
+        "Side at which texts longer than the model's context are truncated; null: such texts are an error.", None
     )
     prompt_name: str | None = request_field(
-        "Name of one of the prompts of the model's folder, which is put before each text.", None, max_length=100
+        "Name of a prompt of the model folder to put in front of each text.", None, max_length=100
     )
-    user: str | None = request_field("A name of the user. It changes nothing.", None, max_length=1000)
+    user: str | None = request_field("Identifier of the end user; has no effect.", None, max_length=1000)
 
     def __post_init__(self) -> None:
         if len(self.texts) > MAX_INPUTS:
@@ -66,10 +66,10 @@ class EmbeddingRequest:
         empty = next((at for at, text in enumerate(self.texts) if not text), None)
         if empty is not None:
             name = self.name_of(empty)
-            raise RequestError(f"{name} is empty; send at least a word", param=name, code="empty_string")
+            raise RequestError(f"{name} is empty; send at least one word", param=name, code="empty_string")
 
     def name_of(self, index: int) -> str:
-        """The field in which a text stands."""
+        """Name of the field that contains a text."""
         return f"input[{index}]" if len(self.texts) > 1 else "input"
 
     @property
@@ -102,7 +102,7 @@ async def embeddings(context: RequestContext, fields: EmbeddingRequest) -> Respo
 
 
 def vector_request(served: ServedModel, fields: EmbeddingRequest) -> VectorRequest:
-    """The texts as the model reads them."""
+    """The encoded texts."""
     texts = [text for text in fields.texts if isinstance(text, str)]
     rows = [row for row in fields.texts if not isinstance(row, str)]
     with naming("prompt_name"):
@@ -115,7 +115,7 @@ def vector_request(served: ServedModel, fields: EmbeddingRequest) -> VectorReque
         check_ids(served.opened.model, row, fields.name_of(index))
         if inputs.longest is not None and len(row) > inputs.longest:
             raise RequestError(
-                f"{fields.name_of(index)} has {len(row):,} tokens and the model reads {inputs.longest:,}; send fewer",
+                f"{fields.name_of(index)} has {len(row):,} tokens; the model reads at most {inputs.longest:,}",
                 param=fields.name_of(index),
                 code="context_length_exceeded",
             )
@@ -123,12 +123,12 @@ def vector_request(served: ServedModel, fields: EmbeddingRequest) -> VectorReque
 
 
 def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """The first dimensions of vectors, (N, D), of length 1 where the whole ones are."""
+    """The first `dimensions` components of vectors (N, D), normalized to length 1 if the full vectors are."""
     if dimensions is None:
         return vectors
     if dimensions > vectors.shape[1]:
         raise RequestError(
-            f"dimensions is {dimensions:,}, and the vectors of this model have {vectors.shape[1]:,}; send at most that",
+            f"dimensions is {dimensions:,}; it must be at most {vectors.shape[1]:,} for this model",
             param="dimensions",
             code="integer_above_max_value",
         )

@@ -1,4 +1,4 @@
-"""Fields by which a request says what its text must be: response_format, a regular expression or a grammar."""
+"""Fields that constrain the generated text: response_format, a regular expression or a grammar."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ if TYPE_CHECKING:
 class TextFormat:
     """Any text."""
 
-    type: Literal["text"] = request_field("The form of the text.")
+    type: Literal["text"] = request_field("Type of the format.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JSONObjectFormat:
     """Any JSON object."""
 
-    type: Literal["json_object"] = request_field("The form of the text.")
+    type: Literal["json_object"] = request_field("Type of the format.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSchema:
     """A JSON schema with a name."""
 
-    name: str = request_field("Name of the schema. It changes nothing.", min_length=1, max_length=64)
+    name: str = request_field("Name of the schema; has no effect.", min_length=1, max_length=64)
     schema: dict[str, Any] | None = request_field("The JSON schema; null for any JSON object.", None)
-    description: str | None = request_field("What the JSON is for. It changes nothing.", None)
-    strict: bool | None = request_field("Every text follows its schema, whether strict or not.", None)
+    description: str | None = request_field("Purpose of the JSON; has no effect.", None)
+    strict: bool | None = request_field("Has no effect: texts are always valid for the schema.", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JSONSchemaFormat:
-    """JSON that follows a schema."""
+    """JSON that is valid for a schema."""
 
-    type: Literal["json_schema"] = request_field("The form of the text.")
+    type: Literal["json_schema"] = request_field("Type of the format.")
     json_schema: NamedSchema = request_field("The schema.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrammarFields(TextFields):
-    """Fields of a text and of what it must be; at most one of response_format, regex and grammar."""
+    """Fields of a text and its constraint; at most one of response_format, regex and grammar."""
 
     response_format: TextFormat | JSONObjectFormat | JSONSchemaFormat | None = request_field(
-        "What the text must be: text, a JSON object, or JSON that follows a schema.", None
+        "Format of the text: text, a JSON object, or JSON that is valid for a schema.", None
     )
     regex: str | None = request_field(
-        "A regular expression that the whole text must match.", None, min_length=1, max_length=MAX_GRAMMAR_LENGTH
+        "Regular expression that the whole text must match.", None, min_length=1, max_length=MAX_GRAMMAR_LENGTH
     )
     grammar: str | None = request_field(
-        "A context-free grammar in Lark's notation, as llguidance reads it, that the whole text must follow.",
+        "Context-free grammar that the whole text must match, in llguidance's variant of Lark's notation.",
         None,
         min_length=1,
         max_length=MAX_GRAMMAR_LENGTH,
@@ -75,7 +75,7 @@ class GrammarFields(TextFields):
             given.append("response_format")
         if len(given) > 1:
             raise RequestError(
-                f"{' and '.join(given)} are both given; one of them says what the text must be",
+                f"{' and '.join(given)} are both given; send only one of them",
                 param=given[0],
                 code="invalid_value",
             )
@@ -84,14 +84,14 @@ class GrammarFields(TextFields):
 
     @property
     def schema(self) -> dict[str, Any] | None:
-        """The JSON schema that the text must follow; None where it may be something else."""
+        """JSON schema of the text; None if the text need not be JSON."""
         if isinstance(self.response_format, JSONSchemaFormat):
             schema = self.response_format.json_schema.schema
             return {"type": "object"} if schema is None else schema
         return {"type": "object"} if isinstance(self.response_format, JSONObjectFormat) else None
 
     def grammar_of_text(self) -> Grammar | None:
-        """The grammar of the text; None for any text. Raises RequestError that names the place of what is wrong."""
+        """Grammar of the text; None for any text. Raises RequestError that names the invalid field."""
         if self.schema is not None:
             with naming_schema("response_format.json_schema.schema"):
                 return Grammar.of_json_schema(self.schema)
@@ -102,13 +102,13 @@ class GrammarFields(TextFields):
 
     @property
     def grammar_field(self) -> str:
-        """The field that says what the text must be."""
+        """Name of the field that constrains the text."""
         return "regex" if self.regex is not None else "grammar" if self.grammar is not None else "response_format"
 
 
 @contextmanager
 def naming_schema(param: str) -> Iterator[None]:
-    """A block in which errors of a JSON schema name the keyword inside this field."""
+    """Context manager that adds this field to the path in errors of a JSON schema."""
     try:
         yield
     except JSONSchemaError as error:
@@ -117,9 +117,9 @@ def naming_schema(param: str) -> Iterator[None]:
 
 
 def refused_stop(name: str) -> RequestError:
-    """The error for stop strings together with a field that says what the text must be."""
+    """Error for stop strings together with a field that constrains the text."""
     return RequestError(
-        f"stop and {name} are both given, and a stop string could end the text before it is complete; leave stop out",
+        f"stop and {name} are both given, but a stop string could end the text before it is complete; omit stop",
         param="stop",
         code="invalid_value",
     )
@@ -128,10 +128,10 @@ def refused_stop(name: str) -> RequestError:
 def with_grammar(
     requests: Sequence[TextRequest], grammar: Grammar | None, served: ServedModel, param: str
 ) -> list[TextRequest]:
-    """The requests, each with a mask of its own. Raises RequestError that names `param` for a grammar that the model's
-    vocabulary cannot follow.
+    """The requests, each with its own token mask. Raises RequestError that names `param` if the model's vocabulary
+    cannot express the grammar.
 
-    Stop strings and constraints of the model's generation config do not apply to them: they could forbid the only token
+    Stop strings and constraints of the model's generation config do not apply: they could suppress the only token
     that a grammar allows.
     """
     if grammar is None or not requests:
@@ -152,7 +152,7 @@ def with_grammar(
 
 
 def mask_texts(requests: Sequence[TextRequest], fields: GrammarFields, served: ServedModel) -> list[TextRequest]:
-    """The requests for texts with these fields, each with a mask if it must follow a grammar. Raises RequestError that
-    names the place of what is wrong.
+    """The requests with a token mask each if these fields have a grammar. Raises RequestError that names the invalid
+    field.
     """
     return with_grammar(requests, fields.grammar_of_text(), served, fields.grammar_field)

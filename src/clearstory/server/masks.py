@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clearstory.server.context import RequestContext
 
 MAX_MASKED_TEXTS = 64
-"""Largest number of texts of a request: they are read one after another."""
+"""Maximum number of texts of a request: they are processed one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,9 @@ class MaskRequest:
 
     model: str = request_field("Name of the model.", max_length=4096)
     input: str | tuple[str, ...] = request_field(
-        "One text or several, each with a mask at least.", min_items=1, max_items=MAX_MASKED_TEXTS, min_length=1
+        "One text or several, each with at least one mask.", min_items=1, max_items=MAX_MASKED_TEXTS, min_length=1
     )
-    top: int = request_field("Number of tokens returned for each mask, likeliest first.", 5, minimum=1, maximum=1000)
+    top: int = request_field("Number of tokens to return for each mask, most likely first.", 5, minimum=1, maximum=1000)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ class MaskRequest:
 
 
 async def fill_masks(context: RequestContext, fields: MaskRequest) -> Response:
-    """The likeliest tokens of each mask, and each text with the first of them."""
+    """The most likely tokens for each mask, and each text with its masks filled in."""
     engine = context.engine(fields.model)
     served = engine.served
     with naming("model"):

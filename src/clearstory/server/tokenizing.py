@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize, GET /tokenizer_info: a model's tokenizer, in the forms of vLLM."""
+"""POST /tokenize and /detokenize, GET /tokenizer_info: a model's tokenizer, in vLLM's format."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ if TYPE_CHECKING:
 class TokenizeRequest:
     """A text or a conversation to encode."""
 
-    model: str | None = request_field("Name of the model; by default the first that is served.", None, max_length=4096)
+    model: str | None = request_field("Name of the model; default: the first model served.", None, max_length=4096)
     prompt: str | None = request_field("The text.", None)
-    messages: tuple[ChatMessage, ...] | None = request_field("A conversation, in place of a text.", None, min_items=1)
-    add_special_tokens: bool = request_field("Add the special tokens that the tokenizer adds around a text.", True)
-    parse_special: bool = request_field("Read the strings of special tokens in a text as these tokens.", True)
+    messages: tuple[ChatMessage, ...] | None = request_field("A conversation, instead of a text.", None, min_items=1)
+    add_special_tokens: bool = request_field("Add the tokenizer's special tokens.", True)
+    parse_special: bool = request_field("Encode the strings of special tokens in a text as special tokens.", True)
     add_generation_prompt: bool | None = request_field(
-        "Whether an answer is asked for after the last message; by default unless that is continued.", None
+        "Add the start of an answer after the last message; default: true, unless that message is continued.", None
     )
-    continue_final_message: bool = request_field("End with the text of the last message.", False)
-    return_token_strs: bool = request_field("Return the tokens as texts, too.", False)
+    continue_final_message: bool = request_field(
+        "End with the text of the last message, without the template's text after it.", False
+    )
+    return_token_strs: bool = request_field("Also return the tokens as strings.", False)
 
     def __post_init__(self) -> None:
         if (self.prompt is None) == (self.messages is None):
@@ -49,12 +51,12 @@ class TokenizeRequest:
 class DetokenizeRequest:
     """Token ids to decode."""
 
-    model: str | None = request_field("Name of the model; by default the first that is served.", None, max_length=4096)
-    tokens: tuple[int, ...] = request_field("The ids.", minimum=0)
+    model: str | None = request_field("Name of the model; default: the first model served.", None, max_length=4096)
+    tokens: tuple[int, ...] = request_field("Token ids.", minimum=0)
 
 
 async def tokenize(context: RequestContext, fields: TokenizeRequest) -> Response:
-    """The ids of a text or of a conversation."""
+    """The token ids of a text or of a conversation."""
     served = served_model(context, fields.model)
     return json_response(await asyncio.to_thread(tokenized, served, fields))
 
@@ -85,14 +87,14 @@ def tokenized(served: ServedModel, fields: TokenizeRequest) -> dict[str, Any]:
 
 
 async def detokenize(context: RequestContext, fields: DetokenizeRequest) -> Response:
-    """The text of ids, special tokens included."""
+    """The text of token ids, including special tokens."""
     served = served_model(context, fields.model)
     with naming("tokens"):
         return json_response({"prompt": await asyncio.to_thread(decoded, served, fields.tokens)})
 
 
 def decoded(served: ServedModel, ids: tuple[int, ...]) -> str:
-    """The text of ids, with special tokens as their strings."""
+    """The text of token ids, with special tokens as their strings."""
     tokenizer = served.tokenizer
     special = tokenizer.special_tokens_mask
     text, run = bytearray(), list[int]()
@@ -109,7 +111,7 @@ def decoded(served: ServedModel, ids: tuple[int, ...]) -> str:
 
 
 def served_model(context: RequestContext, name: str | None) -> ServedModel:
-    """The model of this name; without one the first that is served."""
+    """The model with this name, or the first model if there is no name."""
     return context.engine(next(iter(context.engines)) if name is None else name).served
 
 

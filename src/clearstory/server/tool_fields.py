@@ -1,4 +1,4 @@
-"""Fields by which a request for a chat offers tools to the model."""
+"""Fields of a chat request that describe tools to the model."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
 
 MAX_TOOLS = 128
-"""Largest number of tools of a request, that of OpenAI's API."""
+"""Maximum number of tools of a request, as in OpenAI's API."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionFields:
     """A function that the model may call."""
 
-    name: str = request_field("Its name.", min_length=1, max_length=64)
-    description: str | None = request_field("What it does, for the model.", None)
-    parameters: dict[str, Any] | None = request_field("JSON schema of its arguments; null for none.", None)
-    strict: bool | None = request_field("Arguments always follow their schema, whether strict or not.", None)
+    name: str = request_field("Name of the function.", min_length=1, max_length=64)
+    description: str | None = request_field("What the function does; part of the prompt.", None)
+    parameters: dict[str, Any] | None = request_field("JSON schema of the arguments; null: no arguments.", None)
+    strict: bool | None = request_field("Has no effect: arguments are always valid for the schema.", None)
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-zA-Z0-9_-]+", self.name):
             raise RequestError(
-                f"name is '{self.name}'; it must have letters, digits, _ and - only", param="name", code="invalid_value"
+                f"name is '{self.name}'; it must consist of letters, digits, _ and -",
+                param="name",
+                code="invalid_value",
             )
 
 
@@ -40,7 +42,7 @@ class FunctionFields:
 class ToolDefinition:
     """A tool."""
 
-    type: Literal["function"] = request_field("The type of the tool.")
+    type: Literal["function"] = request_field("Type of the tool.")
     function: FunctionFields = request_field("The function.")
 
 
@@ -48,38 +50,37 @@ class ToolDefinition:
 class FunctionName:
     """The name of a function."""
 
-    name: str = request_field("Its name.", max_length=64)
+    name: str = request_field("Name of the function.", max_length=64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedToolChoice:
     """The function that must be called."""
 
-    type: Literal["function"] = request_field("The type of the tool.")
+    type: Literal["function"] = request_field("Type of the tool.")
     function: FunctionName = request_field("The function.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToolFields(GrammarFields):
-    """Fields of a text, of what it must be, and of the tools that it may call."""
+    """Fields of a text, its constraint and the tools that it may call."""
 
     tools: tuple[ToolDefinition, ...] | None = request_field(
-        "Functions that the model may call; its chat template must take tools.", None, max_items=MAX_TOOLS
+        "Functions that the model may call; its chat template must support tools.", None, max_items=MAX_TOOLS
     )
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = request_field(
-        "Whether tools are called: none, auto (as the model decides), required, or the one that must be; by default "
-        "auto.",
+        "none: no calls; auto (default): the model decides; required: at least one call; or the function to call.",
         None,
     )
     parallel_tool_calls: bool | None = request_field(
-        "Whether an answer may have several calls; by default it may.", None
+        "Whether an answer may contain several calls; default: true.", None
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.tools and not (self.tool_choice is None or self.tool_choice in ("none", "auto")):
             raise RequestError(
-                "tool_choice is given, and tools are not; send the tools, too",
+                "tool_choice needs tools; send both",
                 param="tool_choice",
                 code="invalid_value",
             )
@@ -88,7 +89,7 @@ class ToolFields(GrammarFields):
         names = [tool.function.name for tool in self.tools or ()]
         if isinstance(self.tool_choice, NamedToolChoice) and self.tool_choice.function.name not in names:
             raise RequestError(
-                f"tool_choice.function.name is '{self.tool_choice.function.name}', which is none of the tools "
+                f"tool_choice.function.name is '{self.tool_choice.function.name}', which is not one of the tools "
                 f"({', '.join(names)}); name one of them",
                 param="tool_choice.function.name",
                 code="invalid_value",
@@ -96,7 +97,7 @@ class ToolFields(GrammarFields):
         for name in ("regex", "grammar"):
             if getattr(self, name) is not None:
                 raise RequestError(
-                    f'{name} is given, and tools are; send "tool_choice": "none" or leave tools out',
+                    f'{name} and tools are both given; send "tool_choice": "none" or omit tools',
                     param=name,
                     code="invalid_value",
                 )
@@ -105,13 +106,13 @@ class ToolFields(GrammarFields):
 
     @property
     def uses_tools(self) -> bool:
-        """Whether the answer may call tools. With tool_choice none, the model is not told of them."""
+        """Whether the answer may call tools. With tool_choice none, they are not part of the prompt."""
         return bool(self.tools) and self.tool_choice != "none"
 
     def tool_use(self, served: ServedModel) -> ToolUse | None:
-        """The functions that the answer may call; None for none.
+        """The functions that the answer may call, or None.
 
-        Raises RequestError for a model without tools, and that names the place of what is wrong in a schema.
+        Raises RequestError for a model that does not support tools, and for an invalid schema, whose path it names.
         """
         if not self.uses_tools or self.tools is None:
             return None
@@ -125,8 +126,8 @@ class ToolFields(GrammarFields):
         choice = self.tool_choice
         if self.schema is not None and choice in (None, "auto") and not form.mark:
             raise RequestError(
-                "response_format asks for JSON, and this model's calls of tools begin as JSON does; send tool_choice, "
-                "or leave one of the two out",
+                "response_format requires JSON, but this model's tool calls also start like JSON; send tool_choice, or "
+                "omit response_format or tools",
                 param="response_format",
                 code="unsupported_by_model",
             )
@@ -145,5 +146,5 @@ class ToolFields(GrammarFields):
 
 
 def fields_of(function: FunctionFields) -> dict[str, Any]:
-    """Fields of a function as those of a Tool."""
+    """Fields of a function as keyword arguments of Tool."""
     return {"name": function.name, "description": function.description, "parameters": function.parameters}
