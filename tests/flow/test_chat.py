@@ -199,7 +199,7 @@ def test_messages_are_taken_back_changed_saved_and_loaded(tmp_path: Path) -> Non
     assert other.messages == [{"role": "system", "content": "Be."}]
     other.system = None
     assert other.messages == []
-    with pytest.raises(BadInput, match="no message to take back"):
+    with pytest.raises(BadInput, match="no message to remove"):
         other.undo()
     fresh = clearstory.chat(random_model())
     with pytest.raises(BadSetting, match=r"talk\.json exists; save to another file"):
@@ -231,7 +231,7 @@ def test_a_full_context_is_one_sentence_or_loses_its_first_turns() -> None:
     assert answer.left_out > 0
     assert answer.prompt_tokens <= 120
     assert len(moving.messages) == 13  # all are kept, though not all are read
-    with pytest.raises(ContextOverflow, match="the last message alone has"):
+    with pytest.raises(ContextOverflow, match="the last message has"):
         moving.ask("c" * 300)
 
 
@@ -264,7 +264,7 @@ def test_what_cannot_chat_is_refused_with_the_way_out(home: Path) -> None:
     for text, sentence in ((" ", "the message is empty"), ("a\ud800", "half of a surrogate")):
         with pytest.raises(BadInput, match=sentence):
             session.ask(text)
-    with pytest.raises(BadSetting, match="there is no setting 'heat'; supported: max_tokens, temperature"):
+    with pytest.raises(BadSetting, match="the setting 'heat' does not exist; supported: max_tokens, temperature"):
         session.set("heat", "1")
     with pytest.raises(BadSetting, match="temperature"):
         session.set("temperature", "-1")
@@ -316,9 +316,9 @@ def test_the_terminal_runs_its_commands(tmp_path: Path, capsys: pytest.CaptureFi
     assert terminal.session.sampling.temperature == 0.5
     assert json.loads(file.read_text())["messages"] == terminal.session.messages
     for sentence in (
-        "there is no message to take back", "tokens per second", "system message: Be brief.", "max_tokens 4,",
-        "there is no setting 'heat'", "tokens of the context", "9 messages written", "taken back: other",
-        "9 messages read", "there is no command /nothing",
+        "there is no message to remove", "tokens per second", "system message: Be brief.", "max_tokens 4,",
+        "the setting 'heat' does not exist", "tokens of the context", "9 messages written", "removed: other",
+        "9 messages read", "the command /nothing does not exist",
     ):  # fmt: skip
         assert sentence in shown.err.replace("\n", " "), sentence
     assert "Traceback" not in shown.err
@@ -351,7 +351,7 @@ def test_ctrl_c_ends_an_answer_or_a_line_and_not_the_conversation(capsys: pytest
     assert [each["role"] for each in terminal.session.messages] == ["user", "assistant"] * 2
     shown = capsys.readouterr().err
     assert "interrupted" in shown
-    assert "Ctrl-D or /exit leaves" in shown
+    assert "Ctrl-D or /exit exits" in shown
 
 
 def test_lines_of_standard_input_are_messages(home: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def test_the_key_of_a_file_is_sent_and_never_shown(tmp_path: Path) -> None:
 
 def test_the_model_is_named_where_a_server_has_several() -> None:
     with server(models=({"id": "one"}, {"id": "two"})) as (url, handler):
-        with pytest.raises(BadSetting, match=r"has 2 models \(one, two\); name one"):
+        with pytest.raises(BadSetting, match=r"has 2 models \(one, two\); choose one"):
             clearstory.chat(url=url)
         clearstory.chat("two", url=url).ask("a")
     assert handler.bodies[0]["model"] == "two"
@@ -192,14 +192,14 @@ ERROR = {"error": {"message": "max_tokens is 0; it must be at least 1", "type": 
 @pytest.mark.parametrize(
     ("reply", "message", "kept"),
     [
-        (refuse(400, ERROR), r"answers 400: max_tokens is 0; it must be at least 1$", 0),
-        (refuse(401, {"error": {"message": "no key"}}), r"requires an API key \(no key\); give its key", 0),
-        (refuse(404, b"<html>"), r"/v1/chat/completions does not exist there; addresses mostly end in /v1", 0),
-        (refuse(503, {"detail": "full"}, Retry_After="2"), r"answers 503: full; try again in 2 seconds", 0),
-        (refuse(500, b""), r"answers 500: Internal Server Error", 0),
-        (stop_in_the_middle, r"closed the connection in the middle.*what was said is kept", 2),
-        (fail_in_the_middle, r"ended its answer: the server is shutting down; what was said is kept", 2),
-        (not_json, r"sent an event that is no JSON object$", 0),
+        (refuse(400, ERROR), r"returned status 400: max_tokens is 0; it must be at least 1$", 0),
+        (refuse(401, {"error": {"message": "no key"}}), r"requires an API key \(no key\); set --api-key-file", 0),
+        (refuse(404, b"<html>"), r"/v1/chat/completions does not exist; addresses usually end in /v1", 0),
+        (refuse(503, {"detail": "full"}, Retry_After="2"), r"returned status 503: full; retry in 2 seconds", 0),
+        (refuse(500, b""), r"returned status 500: Internal Server Error", 0),
+        (stop_in_the_middle, r"closed the connection before the end.*the text so far is kept", 2),
+        (fail_in_the_middle, r"its answer with an error: the server is shutting down; the text so far is kept", 2),
+        (not_json, r"sent an event that is not a JSON object$", 0),
     ],
 )
 def test_a_fault_of_the_server_is_one_sentence(reply: Reply, message: str, kept: int) -> None:

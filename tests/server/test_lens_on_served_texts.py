@@ -133,6 +133,6 @@ def test_chat_with_our_own_server_is_chat_with_the_model(engines: Any, model_fol
             ours, theirs = local.ask(message), remote.ask(message)
             assert (theirs.text, theirs.generated_tokens) == (ours.text, ours.generated_tokens)
             assert theirs.prompt_tokens == ours.prompt_tokens
-        with pytest.raises(clearstory.ClearstoryError, match=r"answers 400: .*160"):
+        with pytest.raises(clearstory.ClearstoryError, match=r"returned status 400: .*160"):
             remote.ask("abcdefgh" * 60)
     assert remote.messages == local.messages

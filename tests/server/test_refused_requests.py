@@ -37,7 +37,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    (CHAT, {"model": "gpt-9"}, "model", r"'gpt-9' is not served here; served: "),
+    (CHAT, {"model": "gpt-9"}, "model", r"'gpt-9' is not served; available: "),
     (CHAT, {"model": LSTM}, "model", r"no chat template"),
     (CHAT, {"model": ENCODER}, "model", r"no chat template"),
     (CHAT, {"messages": [{"role": "user", "content": "a" * 500}]}, "messages", rf"5\d\d tokens .*{CONTEXT}.*truncate"),
@@ -57,7 +57,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, {"logprobs": True, "top_logprobs": 21}, "top_logprobs", r"at most 20"),
     (CHAT, {"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", r"3 and max_completion_tokens 4"),
     (CHAT, {"max_tokens": 0}, "max_tokens", r"at least 1"),
-    (CHAT, {"continue_final_message": True}, "continue_final_message", r"of the role user"),
+    (CHAT, {"continue_final_message": True}, "continue_final_message", r"has the role user"),
     (CHAT, {"stream_options": {"include_usage": True}}, "stream_options", r"needs stream: true"),
     (CHAT, {"store": True}, "store", r"not stored"),
     (CHAT, {"modalities": ["text", "audio"]}, "modalities", r"answers are text"),
@@ -66,7 +66,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     (COMPLETIONS, {"model": SOURCE, "echo": True}, "echo", r"encoder-decoder"),
     (COMPLETIONS, {"prompt": [1] * 161}, "prompt", rf"161 tokens .*{CONTEXT}"),
     (COMPLETIONS, {"prompt": ["a", "b" * 500]}, "prompt[1]", r"500 tokens"),
-    (COMPLETIONS, {"prompt": [[1], [2, 999]]}, "prompt[1]", r"999 lies outside the model's vocabulary of 260"),
+    (COMPLETIONS, {"prompt": [[1], [2, 999]]}, "prompt[1]", r"999 is outside the model's vocabulary of 260"),
     (COMPLETIONS, {"prompt": []}, "prompt", r"at least 1"),
     (COMPLETIONS, {"prompt": ["a"] * 100, "n": 100}, "prompt", r"10,000 texts"),
     (COMPLETIONS, {"best_of": 2}, "best_of", r"not supported"),

@@ -105,7 +105,7 @@ def test_keys_come_from_the_flag_the_file_and_the_environment(tmp_path: Path, mo
     recipe = ServeRecipe(models=("m",), api_key="zero", api_key_file=file)
     assert api_keys(recipe) == ["zero", "one", "two", "three"]
     file.write_text("\n")
-    with pytest.raises(BadSetting, match="holds no API key"):
+    with pytest.raises(BadSetting, match="contains no API key"):
         api_keys(recipe)
     file.write_text("a key\n")
     with pytest.raises(BadSetting, match="with spaces"):

@@ -89,7 +89,7 @@ def test_errors_of_a_request_are_delivered_or_raised(served: ServedModel, thread
     [error] = collect(thread, TextRequest(prompt=(1,) * 1000, sampling=Sampling()))
     assert isinstance(error, ContextOverflow)
     short = EngineThread(served, EngineLimits(threads=1, max_prompt_tokens=3))
-    with pytest.raises(ContextOverflow, match="5 tokens and at most 3"):
+    with pytest.raises(ContextOverflow, match="5 tokens; at most 3"):
         short.submit(TextRequest(prompt=(1,) * 5, sampling=Sampling()), print)
     short.stop()
     with pytest.raises(Overloaded, match="shut down"):
@@ -163,7 +163,7 @@ def test_requests_beyond_the_limits_are_refused_and_late_ones_end(served: Served
     queue: Queue[Any] = Queue()
     for _ in range(LIMITS.max_running + LIMITS.max_waiting - 1):
         thread.submit(request(served), queue.put)
-    with pytest.raises(Overloaded, match="10 requests run or wait for the model 'tiny'"):
+    with pytest.raises(Overloaded, match="10 requests are running or waiting for the model 'tiny'"):
         thread.submit(request(served), queue.put)
     gate.set()
     assert thread.drain(timeout=60)

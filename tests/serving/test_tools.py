@@ -186,7 +186,7 @@ def test_braces_in_strings_do_not_end_arguments() -> None:
 def test_bad_tools_are_refused() -> None:
     with pytest.raises(BadInput, match="not is no supported keyword"):
         Tool(name="f", parameters={"properties": {"a": {"not": {}}}}).check()
-    with pytest.raises(BadInput, match="are no object"):
+    with pytest.raises(BadInput, match="are not an object"):
         Tool(name="f", parameters={"type": "array"}).check()
     with pytest.raises(BadInput, match="two tools have the name 'now'"):
         check_names([Tool(name="now"), Tool(name="now")])

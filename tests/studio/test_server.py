@@ -116,7 +116,7 @@ def test_addresses_that_cannot_be_bound_are_reported(tmp_path: Path) -> None:
     with pytest.raises(BadSetting, match="--port 0"):
         listen(StudioRecipe(folder=tmp_path, port=taken.port))
     taken.listener.close()
-    with pytest.raises(BadSetting, match="no valid address"):
+    with pytest.raises(BadSetting, match="not a valid address"):
         listen(StudioRecipe(folder=tmp_path, host="no such host"))
     with pytest.raises(BadInput, match="there is no folder"):
         listen(StudioRecipe(folder=tmp_path / "nowhere"))

@@ -26,7 +26,7 @@ HELP = """\
   /stats             tokens, speed and used part of the context
   /exit              exit, like Ctrl-D
 A message of several lines is between lines of three quotation marks, or each line but the last ends in a backslash.
-Ctrl-C stops an answer and keeps its text. A message that starts with a slash is written with two."""
+Ctrl-C stops an answer and keeps its text. A message that starts with a slash needs two slashes."""
 
 PROMPT, MORE = "> ", ". "
 
@@ -36,7 +36,7 @@ QUOTES = '"""'
 
 
 class ChatTerminal:
-    """A conversation in a terminal.
+    """A chat in a terminal.
 
     Args:
         session: the conversation.
@@ -62,7 +62,7 @@ class ChatTerminal:
 
     def run(self) -> None:
         """Read messages and commands until the end of the input."""
-        self.note("/help shows the commands; Ctrl-D leaves")
+        self.note("/help lists the commands; Ctrl-D exits")
         while True:
             try:
                 text = read_message(self.read_line)
@@ -74,7 +74,7 @@ class ChatTerminal:
                 return
             except KeyboardInterrupt:  # at the prompt, or a second one in an answer
                 self.output.write("\n")
-                self.note("Ctrl-D or /exit leaves")
+                self.note("Ctrl-D or /exit exits")
             except ClearstoryError as error:
                 self.note(str(error))
             except OSError as error:
@@ -89,7 +89,10 @@ class ChatTerminal:
             return
         name, _, argument = text[1:].partition(" ")
         if name not in self.commands:
-            raise BadInput(f"there is no command /{name[:40]}; /help shows all, and two slashes begin a message")
+            raise BadInput(
+                f"the command /{name[:40]} does not exist; /help lists all commands; use two slashes to start a "
+                "message with a slash"
+            )
         self.commands[name](argument.strip())
 
     def show(self, events: Iterable[ChatText | ChatAnswer]) -> None:
@@ -110,7 +113,7 @@ class ChatTerminal:
         self.note("there is no system message" if shown is None else f"system message: {shown}")
 
     def edit(self, argument: str) -> None:
-        """Change the last message, in the line editor where no text is given."""
+        """Replace the last message; without a text, edit it in the line editor."""
         if not argument:
             questions = [each["content"] for each in self.session.messages if each["role"] == "user"]
             if not questions:
@@ -120,8 +123,8 @@ class ChatTerminal:
         self.show(self.session.edit(argument))
 
     def undo(self, argument: str) -> None:
-        """Take the last message and its answer back."""
-        self.note(f"taken back: {self.session.undo()[:60]}")
+        """Remove the last message and its answer."""
+        self.note(f"removed: {self.session.undo()[:60]}")
 
     def clear(self, argument: str) -> None:
         """Clear the conversation."""
@@ -131,13 +134,13 @@ class ChatTerminal:
     def save(self, argument: str) -> None:
         """Write the conversation to a file."""
         if not argument:
-            raise BadInput("name a file: /save FILE")
+            raise BadInput("the file name is missing; use /save FILE")
         self.note(f"{len(self.session.messages)} messages written to {self.session.save(argument)}")
 
     def load(self, argument: str) -> None:
         """Continue the conversation in a file."""
         if not argument:
-            raise BadInput("name a file: /load FILE")
+            raise BadInput("the file name is missing; use /load FILE")
         self.session.load(argument)
         for each in self.session.messages:
             self.output.write(f"{PROMPT if each['role'] == 'user' else ''}{printable(each['content'])}\n")
@@ -145,7 +148,7 @@ class ChatTerminal:
         self.note(f"{len(self.session.messages)} messages read{'; /retry answers the last' if unanswered else ''}")
 
     def set(self, argument: str) -> None:
-        """Change a setting of sampling, or show all."""
+        """Change a sampling setting, or show all."""
         name, _, value = argument.partition(" ")
         if value:
             self.session.set(name, value.strip())
@@ -156,7 +159,7 @@ class ChatTerminal:
         self.note(", ".join(f"{each} {'default' if value is None else value}" for each, value in given.items()))
 
     def stats(self, argument: str) -> None:
-        """Show numbers of the conversation."""
+        """Show statistics of the conversation."""
         found = self.session.stats()
         context = f" of {found['context']:,}" if found["context"] else ""
         kept = found["prompt_tokens"] - found["read_tokens"]
@@ -164,11 +167,11 @@ class ChatTerminal:
             f"{found['messages']} messages, {found['context_tokens']:,}{context} tokens of the context; "
             f"{found['generated_tokens']:,} tokens in {found['answers']} answers, the last at "
             f"{found['tokens_per_second']:.1f} tokens per second; {kept:,} of {found['prompt_tokens']:,} prompt tokens "
-            "were kept from the turns before"
+            "were cached from previous turns"
         )
 
     def note(self, sentence: str) -> None:
-        """Print a note beside the conversation."""
+        """Print a note on standard error."""
         self.output.stderr.print(sentence, style="dim")
 
 
@@ -177,15 +180,15 @@ def describe(answer: ChatAnswer, max_tokens: int | None) -> str:
     parts = [f"{answer.generated_tokens:,} tokens, {answer.tokens_per_second:.1f} tokens per second"]
     if answer.finished == "length":
         most = max_tokens or answer.generated_tokens
-        parts.append(f"cut after {most:,} tokens (/set max_tokens {2 * most})")
+        parts.append(f"truncated after {most:,} tokens (/set max_tokens {2 * most})")
     elif answer.finished == "context":
         parts.append("the context is full: remove turns (/undo), clear it (/clear), or restart with --truncate left")
     elif answer.finished == "interrupted":
         parts.append("interrupted")
     if answer.left_out:
-        parts.append(f"the first {answer.left_out} messages are left out of the context")
+        parts.append(f"the first {answer.left_out} messages are dropped from the context")
     if not answer.text:
-        parts.append("the answer is empty, and the message is not kept")
+        parts.append("the answer is empty; the message was removed")
     return "; ".join(parts)
 
 
@@ -241,7 +244,7 @@ def prefilled(text: str) -> Iterator[None]:
     try:
         import readline
     except ImportError:
-        raise BadInput("this system has no line editor; give the text: /edit TEXT") from None
+        raise BadInput("this system has no line editor; use /edit TEXT") from None
     readline.set_startup_hook(lambda: readline.insert_text(text))
     try:
         yield

@@ -131,7 +131,7 @@ class TimedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, and close the connection."""
-        self.transport.write(self.error_response(400, "Bad Request", "this is no valid HTTP/1.1 request; send one"))
+        self.transport.write(self.error_response(400, "Bad Request", "this is not a valid HTTP/1.1 request"))
         self.transport.close()
 
     def error_response(self, status: int, reason: str, sentence: str) -> bytes:

@@ -31,7 +31,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def refuse_constant(name: str) -> None:
     """Raises BadInput: NaN and Infinity are not JSON, though Python reads them."""
-    raise BadInput(f"the request body holds {name}, which is no JSON number; send a finite number or null")
+    raise BadInput(f"the request body contains {name}, which is not valid JSON; send a finite number or null")
 
 
 def json_bytes(value: Any) -> bytes:

@@ -49,7 +49,7 @@ def bind_address(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise BadSetting(f"host is '{host}', which is no valid address ({error}); use 127.0.0.1") from None
+        raise BadSetting(f"host is '{host}', which is not a valid address ({error}); use 127.0.0.1") from None
     # With the protocol number given, asyncio sets TCP_NODELAY; otherwise the second part of a response waits 40 ms for
     # the client's acknowledgement of the first.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -39,7 +39,7 @@ class AccessPolicy:
         if name is None or not (name in self.hosts or (self.keys and is_ip_address(name))):
             received = shorten(" and ".join(host), 200) if host else "missing"
             raise RequestError(
-                f"the Host header is '{received}', which is not this server; use an address that it printed, or start "
+                f"the Host header is '{received}', which does not name this server; use its address, or start "
                 "it with --allow-host",
                 code="wrong_host",
             )
@@ -61,7 +61,7 @@ class AccessPolicy:
         return foreign[0] if foreign else None
 
     def check_key(self, headers: Headers) -> None:
-        """Raises RequestError with status 401 unless the request carries an API key; one of no server is ignored."""
+        """Raises RequestError with status 401 unless the request has a valid API key, if the server has keys."""
         if not self.keys:
             return
         received = bearer_token(headers.get("authorization", ""))
@@ -72,7 +72,7 @@ class AccessPolicy:
                 status=401,
             )
         if not sum(tokens_equal(received, key) for key in self.keys):  # all are compared, so that time tells nothing
-            raise RequestError("this is no API key of this server", code="invalid_api_key", status=401)
+            raise RequestError("the API key is not valid for this server", code="invalid_api_key", status=401)
 
 
 def make_policy(

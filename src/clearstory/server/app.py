@@ -39,7 +39,7 @@ async def health(context: RequestContext) -> Response:
     """Whether requests are answered: status 200, or 503 if the thread of a model has ended."""
     ended = [name for name, engine in context.engines.items() if not engine.thread.is_alive()]
     if ended:
-        raise RequestError(f"the thread of {', '.join(ended)} has ended; start the server again", status=503)
+        raise RequestError(f"the thread of {', '.join(ended)} has ended; restart the server", status=503)
     return json_response({"status": "ok", "version": __version__})
 
 
@@ -61,14 +61,14 @@ ROUTES = (
     ApiRoute("POST", "/v1/embeddings", embeddings, "Compute an embedding vector for each text.", EmbeddingRequest),
     ApiRoute("POST", "/fill-mask", fill_masks, "Predict the tokens at each [MASK] of texts.", MaskRequest),
     ApiRoute("GET", "/v1/models", list_models, "List the models that are served."),
-    ApiRoute("GET", "/v1/models/{model:path}", retrieve_model, "Describe a model."),
+    ApiRoute("GET", "/v1/models/{model:path}", retrieve_model, "Get information about a model."),
     ApiRoute("POST", "/tokenize", tokenize, "Encode a text or a conversation as token ids.", TokenizeRequest),
     ApiRoute("POST", "/detokenize", detokenize, "Decode token ids as text.", DetokenizeRequest),
-    ApiRoute("GET", "/tokenizer_info", tokenizer_info, "Describe the tokenizer."),
+    ApiRoute("GET", "/tokenizer_info", tokenizer_info, "Get the configuration of the tokenizer."),
     ApiRoute("GET", "/status", status, "Count requests and tokens, now and since the start."),
-    ApiRoute("GET", "/health", health, "Say whether requests are answered.", public=True),
+    ApiRoute("GET", "/health", health, "Check whether requests are answered.", public=True),
     ApiRoute("GET", "/metrics", metrics, "Metrics in the text format of Prometheus.", media_type="text/plain"),
-    ApiRoute("GET", "/openapi.json", openapi, "This description."),
+    ApiRoute("GET", "/openapi.json", openapi, "This OpenAPI description."),
 )
 """Every route of the server."""
 
@@ -112,7 +112,7 @@ def endpoint(
         record.route = route.path.replace(":path}", "}")
         for name in request.query_params:
             raise RequestError(
-                f"{route.path} has no parameter '{shorten(name, 80)}' in its address; leave it out",
+                f"{route.path} has no query parameter '{shorten(name, 80)}'; omit it",
                 param=shorten(name, 80),
                 code="unknown_parameter",
             )
@@ -134,6 +134,6 @@ async def unknown_route(request: Request, error: Exception) -> Any:
     path = shorten(request.url.path, 200)
     if status == 405:
         methods = ", ".join(each.method for each in ROUTES if each.path == path) or "another method"
-        raise RequestError(f"{path} takes {methods}, not {request.method}", code="method_not_allowed", status=405)
+        raise RequestError(f"{path} supports {methods}, not {request.method}", code="method_not_allowed", status=405)
     known = {each.path.replace(":path}", "}") for each in ROUTES}
-    raise RequestError(f"there is no {path} here; {nearest(path, known)}", code="unknown_path", status=404)
+    raise RequestError(f"the path {path} does not exist; {nearest(path, known)}", code="unknown_path", status=404)

@@ -107,7 +107,7 @@ def to_request_error(error: BaseException) -> RequestError:
     >>> to_request_error(ContextOverflow("the prompt has 600 tokens, the context 512; send fewer")).code
     'context_length_exceeded'
     >>> to_request_error(KeyError("secret")).message
-    'internal error (KeyError); the log of the server says where'
+    'internal error (KeyError); see the log of the server'
     """
     if isinstance(error, RequestError):
         return error
@@ -116,7 +116,7 @@ def to_request_error(error: BaseException) -> RequestError:
             message = str(error) if isinstance(error, ClearstoryError) else UNCOMPUTABLE
             return RequestError(message, code=code, status=status, retry_after=RETRY_SECONDS if status == 503 else None)
     name = type(error).__name__
-    return RequestError(f"internal error ({name}); the log of the server says where", code="internal_error", status=500)
+    return RequestError(f"internal error ({name}); see the log of the server", code="internal_error", status=500)
 
 
 UNCOMPUTABLE = "a value of this request is too large to compute with; send a smaller number or a shorter text"
@@ -125,7 +125,7 @@ UNCOMPUTABLE = "a value of this request is too large to compute with; send a sma
 def model_not_found(name: str, known: str) -> RequestError:
     """The error for a model that is not served; `known` names those that are."""
     return RequestError(
-        f"the model '{shorten(name, 200)}' is not served here; served: {known}",
+        f"the model '{shorten(name, 200)}' is not served; available: {known}",
         param="model",
         code="model_not_found",
         status=404,

@@ -69,7 +69,7 @@ def check_number(value: float, rule: FieldRule, path: str, kind: str) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise RequestError(f"{path} is not a finite number; send a smaller one", param=path, code="invalid_value")
+        raise RequestError(f"{path} is not a finite number; send a smaller number", param=path, code="invalid_value")
     return number
 
 
@@ -85,7 +85,7 @@ def check_text(value: str, rule: FieldRule, path: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            message = f"{path} holds half a character (a lone surrogate); send whole ones"
+            message = f"{path} contains a lone surrogate; send valid Unicode"
             raise RequestError(message, param=path, code="invalid_value") from None
     return value
 
@@ -109,7 +109,7 @@ def check_json(value: Any, path: str) -> None:
         count += 1
         if count > MAX_VALUES or depth > MAX_NESTING:
             what = (
-                f"holds more than {MAX_VALUES:,} values"
+                f"contains more than {MAX_VALUES:,} values"
                 if count > MAX_VALUES
                 else f"is nested deeper than {MAX_NESTING} levels"
             )

@@ -103,7 +103,7 @@ def parse_fields(kind: type[T], body: Any, path: str = "") -> T:
     for name in body:
         if name not in declared:
             shown = quote(name)
-            message = f"{prefix}{shown} is no field of this request; {nearest(name, declared)}"
+            message = f"{prefix}{shown} is not a field of this request; {nearest(name, declared)}"
             raise RequestError(message, param=f"{prefix}{shown}", code="unknown_parameter")
     hints = field_types(kind)
     values = {}

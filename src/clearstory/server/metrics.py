@@ -17,10 +17,10 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The media type of the text format."""
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-"""Upper bounds of the classes of times of requests and first tokens."""
+"""Upper bounds of the histogram buckets for times of requests and first tokens."""
 
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
-"""Upper bounds of the classes of times per token."""
+"""Upper bounds of the histogram buckets for times per token."""
 
 
 class ServerMetrics:
@@ -33,7 +33,7 @@ class ServerMetrics:
             "clearstory_requests", "Requests answered.", ("route", "status"), registry=self.registry
         )
         self.cancelled = Counter(
-            "clearstory_requests_cancelled", "Requests whose client went away before the end.", one,
+            "clearstory_requests_cancelled", "Requests whose client disconnected before the end.", one,
             registry=self.registry,
         )  # fmt: skip
         self.seconds = Histogram(
@@ -42,8 +42,8 @@ class ServerMetrics:
         )  # fmt: skip
         self.prompt_tokens = Counter("clearstory_prompt_tokens", "Prompt tokens.", model, registry=self.registry)
         self.cached_tokens = Counter(
-            "clearstory_prompt_tokens_cached", "Prompt tokens that were not read again, since an earlier prompt began "
-            "with them.", model, registry=self.registry,
+            "clearstory_prompt_tokens_cached", "Prompt tokens that were not computed again, because an earlier prompt "
+            "has the same prefix.", model, registry=self.registry,
         )  # fmt: skip
         self.generated_tokens = Counter(
             "clearstory_generated_tokens", "Generated tokens.", model, registry=self.registry
@@ -53,7 +53,7 @@ class ServerMetrics:
             registry=self.registry, buckets=SECONDS,
         )  # fmt: skip
         self.per_token = Histogram(
-            "clearstory_time_per_token_seconds", "Mean time of a request's tokens after the first.", model,
+            "clearstory_time_per_token_seconds", "Mean time per token of a request after the first token.", model,
             registry=self.registry, buckets=TOKEN_SECONDS,
         )  # fmt: skip
         self.registry.register(EngineCollector(engines))
@@ -90,7 +90,9 @@ class EngineCollector:
     def collect(self) -> Iterator[Metric]:
         """The gauges."""
         running = GaugeMetricFamily("clearstory_requests_running", "Texts in the batch.", labels=["model"])
-        waiting = GaugeMetricFamily("clearstory_requests_waiting", "Texts that wait to be read.", labels=["model"])
+        waiting = GaugeMetricFamily(
+            "clearstory_requests_waiting", "Texts that wait for their prefill.", labels=["model"]
+        )
         for name, engine in self.engines.items():
             statistics = engine.statistics()
             running.add_metric([name], statistics.running)

@@ -65,7 +65,7 @@ def operation(route: ApiRoute, schemas: dict[str, Any]) -> dict[str, Any]:
         "summary": route.doc,
         "responses": {
             "200": {"description": "success", "content": content},
-            "4XX": {"description": "the request is refused", **error},
+            "4XX": {"description": "the request is not valid or not allowed", **error},
             "503": {"description": "the queue is full, or the model is not available", **error},
         },
     }

@@ -82,8 +82,8 @@ def open_server(recipe: ServeRecipe, note: Callable[[str], None]) -> OpenedServe
     keys = api_keys(recipe)
     if recipe.host not in LOCAL_HOSTS and not keys and not recipe.open_access:
         raise BadSetting(
-            f"host is {recipe.host}, which other machines reach, and there is no API key; give --api-key-file, or set "
-            f"{KEY_VARIABLE}, or give --open-access to answer everyone"
+            f"host is {recipe.host}, which other machines can reach, and there is no API key; set --api-key-file or "
+            f"{KEY_VARIABLE}, or allow access without a key with --open-access"
         )
     listener = bind_address(recipe.host, recipe.port)  # first: a port that is taken is reported at once
     try:
@@ -104,10 +104,10 @@ def named_models(recipe: ServeRecipe) -> dict[str, str]:
         given, path = split_name(each)
         name = given or model_name(path)
         if name in found:
-            raise BadSetting(f"two models have the name '{name}': {found[name]} and {path}; give NAME=PATH")
+            raise BadSetting(f"two models have the name '{name}': {found[name]} and {path}; name them with NAME=PATH")
         if len(name) > 256 or not name.isprintable():
             raise BadSetting(
-                f"'{name[:80]}' is no name of a model; give NAME=PATH with at most 256 printable characters"
+                f"'{name[:80]}' is not a valid model name; use NAME=PATH with at most 256 printable characters"
             )
         found[name] = path
     return found
@@ -148,7 +148,7 @@ def api_keys(recipe: ServeRecipe) -> list[str]:
         text = read_file(Path(recipe.api_key_file), MAX_KEY_FILE_BYTES).decode("utf-8", errors="replace")
         found = [line.strip() for line in text.splitlines() if line.strip()]
         if not found:
-            raise BadSetting(f"{recipe.api_key_file} holds no API key; write one per line")
+            raise BadSetting(f"{recipe.api_key_file} contains no API key; write one per line")
         keys += found
     if variable := os.environ.get(KEY_VARIABLE):
         keys.append(variable)

@@ -101,8 +101,8 @@ def check_ids(model: LanguageModel, ids: Sequence[int], param: str) -> None:
     if ids and (min(ids) < 0 or max(ids) >= model.vocab):
         wrong = next(id for id in ids if not 0 <= id < model.vocab)
         raise RequestError(
-            f"token id {wrong:,} lies outside the model's vocabulary of {model.vocab:,}; send ids of its tokenizer, as "
-            "/tokenize returns them",
+            f"token id {wrong:,} is outside the model's vocabulary of {model.vocab:,}; send ids of its tokenizer, as "
+            "returned by /tokenize",
             param=param,
             code="invalid_value",
         )
@@ -111,8 +111,8 @@ def check_ids(model: LanguageModel, ids: Sequence[int], param: str) -> None:
 def too_long(tokens: int, context: int, param: str) -> RequestError:
     """The error for a prompt that is longer than the context."""
     return RequestError(
-        f"the prompt has {tokens:,} tokens and the model's context holds {context:,}; shorten it, or send "
-        '"truncate": "left", which leaves out its beginning',
+        f"the prompt has {tokens:,} tokens and the model's context holds {context:,}; shorten it, or truncate it at "
+        'the start with "truncate": "left"',
         param=param,
         code="context_length_exceeded",
     )
@@ -155,7 +155,7 @@ def largest_length(requested: int | None, default: int, limits: ServerLimits, pa
         return default if limits.max_tokens is None else min(default, limits.max_tokens)
     if limits.max_tokens is not None and requested > limits.max_tokens:
         raise RequestError(
-            f"{param} is {requested:,}, and this server generates at most {limits.max_tokens:,} tokens; ask for fewer",
+            f"{param} is {requested:,}; this server generates at most {limits.max_tokens:,} tokens",
             param=param,
             code="integer_above_max_value",
         )

@@ -69,9 +69,7 @@ class EngineThread:
         self.served.require_text()
         length, longest = max(len(request.prompt), len(request.source or ())), self.limits.max_prompt_tokens
         if longest is not None and length > longest:
-            raise ContextOverflow(
-                f"the prompt has {length:,} tokens and at most {longest:,} are read here; send a shorter one"
-            )
+            raise ContextOverflow(f"the prompt has {length:,} tokens; at most {longest:,} are supported")
         timeout = self.limits.timeout if request.timeout is None else request.timeout
         deadline = None if timeout is None else time.monotonic() + timeout
         return self.enqueue(lambda handle: TextJob(handle, request, deliver, deadline))
@@ -99,11 +97,11 @@ class EngineThread:
         """Put what `make` returns for a new handle into the inbox."""
         with self.changed:
             if self.closed:
-                raise Overloaded(f"the model '{self.served.name}' is shut down; send the request again later")
+                raise Overloaded(f"the model '{self.served.name}' is shut down; retry later")
             if self.n_unfinished >= self.limits.max_running + self.limits.max_waiting:
                 raise Overloaded(
-                    f"{self.n_unfinished:,} requests run or wait for the model '{self.served.name}', which takes no "
-                    "more at a time; send this one again later"
+                    f"{self.n_unfinished:,} requests are running or waiting for the model '{self.served.name}', the "
+                    "maximum; retry later"
                 )
             self.n_handles += 1
             self.n_unfinished += 1
@@ -162,7 +160,7 @@ class EngineThread:
                 stopping = self.stopping
             self.take(arrived, cancelled)
             if stopping:
-                stopped = Overloaded("the server stops; send the request again later")
+                stopped = Overloaded("the server is stopping; retry later")
                 for text_job in list(self.jobs.values()):
                     self.fail(text_job, stopped)
                 for vector_job in list(self.vector_queue.jobs):
@@ -172,7 +170,7 @@ class EngineThread:
                 self.end_vectors(vector_job, error)
             self.step()
             for text_job in [each for each in self.jobs.values() if each.is_late]:
-                self.fail(text_job, Overloaded("the text took longer than this server allows; ask for fewer tokens"))
+                self.fail(text_job, Overloaded("the text took longer than this server allows; request fewer tokens"))
 
     @property
     def is_busy(self) -> bool:

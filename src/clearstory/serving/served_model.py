@@ -118,7 +118,7 @@ class ServedModel:
     def require(self, ability: Ability) -> None:
         """Raises CannotDo for a model without this ability."""
         if ability not in self.abilities:
-            named = ", ".join(ABILITY_NAMES[each] for each in self.abilities) or "nothing that is served"
+            named = ", ".join(ABILITY_NAMES[each] for each in self.abilities) or "nothing that can be served"
             raise CannotDo(f"the model '{self.name}' ({self.family}) has no {ABILITY_NAMES[ability]}; it has: {named}")
 
     def require_chat(self) -> None:
@@ -161,7 +161,7 @@ class ServedModel:
 
 
 ABILITY_NAMES: dict[Ability, str] = {
-    "chat": "chat template, which conversations need",
+    "chat": "chat template, which chats need",
     "text": "text generation",
     "vectors": "sentence vectors",
     "masks": "prediction of masked tokens",

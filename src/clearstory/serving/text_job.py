@@ -46,7 +46,7 @@ class CheckedMask:
         try:
             allowed = self.mask.allowed()
             if not bool(allowed.any()):
-                raise GrammarViolation("the grammar allows no token after the text so far; simplify it")
+                raise GrammarViolation("the grammar allows no token after the text generated so far; simplify it")
             return allowed
         except Exception as error:
             self.error = self.error or error

@@ -40,7 +40,9 @@ class Tool:
         """Raises JSONSchemaError or BadInput for parameters that are not supported."""
         check_schema(self.schema)
         if self.schema["type"] != "object":
-            raise BadInput(f"the parameters of the function '{self.name}' are no object; give a schema of type object")
+            raise BadInput(
+                f"the parameters of the function '{self.name}' are not an object; use a schema of type object"
+            )
         Grammar.of_json_schema(self.schema)
 
     def template_value(self) -> dict[str, Any]:
@@ -122,4 +124,4 @@ def check_names(tools: Sequence[Tool]) -> None:
     """Raises BadInput for two functions of one name."""
     names = [tool.name for tool in tools]
     if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise BadInput(f"two tools have the name '{repeated}'; give each its own")
+        raise BadInput(f"two tools have the name '{repeated}'; names must be unique")

@@ -88,7 +88,7 @@ class ChatSession:
         """
         check_unicode(text)
         if not text.strip():
-            raise BadInput("the message is empty; write one")
+            raise BadInput("the message is empty")
         self.messages.append({"role": "user", "content": text})
         yield from self._answer()
 
@@ -115,7 +115,7 @@ class ChatSession:
         """Remove the last user message with its answer; returns its text."""
         index = next((at for at in reversed(range(len(self.messages))) if self.messages[at]["role"] == "user"), None)
         if index is None:
-            raise BadInput("there is no message to take back; write one first")
+            raise BadInput("there is no message to remove; write one first")
         text: str = self.messages[index]["content"]
         del self.messages[index:]
         return text
@@ -134,7 +134,7 @@ class ChatSession:
         """Change a sampling setting, such as temperature. Raises BadSetting."""
         names = [each.name for each in fields(TokenSampling)]
         if name not in names:
-            raise BadSetting(f"there is no setting {name[:40]!r}; supported: {', '.join(names)}")
+            raise BadSetting(f"the setting {name[:40]!r} does not exist; supported: {', '.join(names)}")
         given = build_settings(TokenSampling, {name: (value,) if name == "stop" else value})
         self.sampling = replace(self.sampling, **{name: getattr(given, name)})
 
@@ -232,7 +232,7 @@ def chat(
     given = build_settings(SamplingOverrides, settings).given()
     for name in ("beam", "length_penalty"):
         if given.pop(name, 1) != 1:
-            raise BadSetting(f"{name} is for beam search, whose answers cannot be shown as they come; leave it out")
+            raise BadSetting(f"{name} is for beam search, which cannot stream answers; omit it")
     local = {"chat_template": chat_template, "precision": precision, "int8": int8, "device": device}
     check_chat_source(model, url, api_key_file, local)
     session = (
@@ -250,18 +250,18 @@ def chat(
 def read_messages(path: Path) -> list[dict[str, Any]]:
     """The messages of a JSON file: a list, or an object in one of the forms of `messages_of`."""
     if not path.is_file():
-        raise BadInput(f"{path} does not exist; give a file with the messages of a conversation")
+        raise BadInput(f"{path} does not exist; use a file with the messages of a conversation")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise BadInput(f"{path} is not UTF-8; give a file that /save has written") from None
+        raise BadInput(f"{path} is not UTF-8; use a file written by /save") from None
     value = durable.parse_json(text, path, error=BadInput)
     if isinstance(value, list):
         return list(check_messages(value, str(path)))
     if isinstance(value, Mapping) and value.get("messages") == []:
         return []
     if not isinstance(value, Mapping):
-        raise BadInput(f"{path} has no messages; give a file that /save has written")
+        raise BadInput(f"{path} has no messages; use a file written by /save")
     if isinstance(value.get("messages"), list):  # a conversation may have no answer yet
         return list(check_messages(value["messages"], str(path)))
     return list(messages_of(value, str(path)))

@@ -51,9 +51,9 @@ class ChatClient:
         except ValueError:
             valid = False
         if not valid or not re.fullmatch(r"[!-~]+", self.url):
-            raise BadSetting(f"--url is {self.url[:80]!r}; give an address such as http://127.0.0.1:8000/v1")
+            raise BadSetting(f"--url is {self.url[:80]!r}; use an address such as http://127.0.0.1:8000/v1")
         if parts.username is not None or parts.query or parts.fragment:
-            raise BadSetting("--url has a user name or a part after '?'; give the address alone, and --api-key-file")
+            raise BadSetting("--url has a user name or a query after '?'; use only the address, and --api-key-file")
         return parts
 
     def models(self) -> list[Mapping[str, Any]]:
@@ -64,7 +64,7 @@ class ChatClient:
                 found = json.loads(response.read(MAX_LINE))["data"]
                 return [each for each in found if isinstance(each["id"], str)]
             except (ValueError, TypeError, KeyError):
-                raise RemoteServerError(f"{self.url}/models is no list of models; check --url") from None
+                raise RemoteServerError(f"{self.url}/models does not return a list of models; check --url") from None
 
     def stream(self, body: Mapping[str, Any]) -> ServerEvents:
         """The events of a streamed answer."""
@@ -99,14 +99,14 @@ class ChatClient:
     def fail(self, error: Exception) -> NoReturn:
         """Raise RemoteServerError for a connection that failed."""
         if isinstance(error, TimeoutError):
-            raise RemoteServerError(f"{self.url} has sent nothing for {self.timeout:g} seconds; try again") from None
+            raise RemoteServerError(f"{self.url} has sent nothing for {self.timeout:g} seconds; retry") from None
         if isinstance(error, http.client.HTTPException):
             reason = "the server's answer is not HTTP" if not isinstance(error, http.client.RemoteDisconnected) else ""
         else:
             reason = getattr(error, "strerror", None) or str(error)
         reason = reason or "the server closed the connection"
         raise RemoteServerError(
-            f"no server of OpenAI's API answers at {self.url} ({reason.lower()}); start one with clearstory serve "
+            f"no server with OpenAI's API responds at {self.url} ({reason.lower()}); start one with clearstory serve "
             "MODEL, or check --url"
         ) from None
 
@@ -115,14 +115,14 @@ class ChatClient:
         with suppress(OSError, http.client.HTTPException):
             message = error_message(response.read(2**16))
             if response.status == 401:
-                way_out = "is the key of --api-key-file right?" if self.key else "give its key with --api-key-file FILE"
+                way_out = "check the key of --api-key-file" if self.key else "set --api-key-file FILE"
                 return f"{self.url} requires an API key ({message}); {way_out}"
             if response.status in (404, 405) and not message:
-                return f"{self.url}{path} does not exist there; addresses mostly end in /v1"
+                return f"{self.url}{path} does not exist; addresses usually end in /v1"
             if wait := response.getheader("Retry-After"):
-                message = f"{message}; try again in {wait[:20]} seconds"
-            return f"{self.url} answers {response.status}: {message or response.reason or 'no reason given'}"
-        return f"{self.url} answers {response.status}"
+                message = f"{message}; retry in {wait[:20]} seconds"
+            return f"{self.url} returned status {response.status}: {message or response.reason or 'no reason given'}"
+        return f"{self.url} returned status {response.status}"
 
 
 def error_message(body: bytes) -> str:
@@ -177,7 +177,7 @@ class ServerEvents:
             except (OSError, http.client.HTTPException):  # the same as its end
                 pass
         if not self.cancelled:
-            raise RemoteServerError(f"{self.client.url} closed the connection in the middle of its answer")
+            raise RemoteServerError(f"{self.client.url} closed the connection before the end of its answer")
 
     def parse(self, data: bytes) -> dict[str, Any]:
         """One event."""
@@ -186,9 +186,9 @@ class ServerEvents:
         except ValueError:
             event = None
         if not isinstance(event, dict):
-            raise RemoteServerError(f"{self.client.url} sent an event that is no JSON object")
+            raise RemoteServerError(f"{self.client.url} sent an event that is not a JSON object")
         if event.get("error"):
-            raise RemoteServerError(f"{self.client.url} ended its answer: {error_message(data)}")
+            raise RemoteServerError(f"{self.client.url} stopped its answer with an error: {error_message(data)}")
         return event
 
 
@@ -199,7 +199,7 @@ def read_key(file: str | Path) -> str:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         reason = "is not text" if isinstance(error, UnicodeDecodeError) else (error.strerror or "failed").lower()
-        raise BadInput(f"{path} cannot be read ({reason}); give a file with an API key") from None
+        raise BadInput(f"{path} cannot be read ({reason}); use a file with an API key") from None
     if len(lines) != 1 or not re.fullmatch("[!-~]+", lines[0]):
-        raise BadInput(f"{path} has {len(lines)} words; give a file with an API key on its only line")
+        raise BadInput(f"{path} has {len(lines)} words; use a file with an API key on its only line")
     return lines[0]

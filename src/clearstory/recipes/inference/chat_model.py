@@ -97,9 +97,7 @@ class ChatModel:
 def too_long(tokens: int, context: int | None, *, left_out: bool) -> ContextOverflow:
     """The error for a conversation that is longer than the context; `left_out`: even without its first turns."""
     if left_out:
-        return ContextOverflow(
-            f"the last message alone has {tokens:,} tokens and the model's context holds {context:,}; shorten it"
-        )
+        return ContextOverflow(f"the last message has {tokens:,} tokens and the model's context holds {context:,}; shorten it")
     return ContextOverflow(
         f"the conversation has {tokens:,} tokens and the model's context holds {context:,}; remove turns (/undo), "
         "clear the conversation (/clear), or restart with --truncate left, which drops its first turns"

@@ -83,7 +83,7 @@ class ServerAnswerStream:
                         self.prompt_seconds = time.perf_counter() - self.started
                     yield ChatText(text)
         except RemoteServerError as error:
-            kept = "; what was said is kept, and /retry answers again" if self.text else ""
+            kept = "; the text so far is kept, and /retry generates another answer" if self.text else ""
             raise RemoteServerError(f"{error}{kept}") from None
 
     def read(self, event: Mapping[str, Any]) -> str:
@@ -139,7 +139,7 @@ def connect_chat_server(
     if not model:
         if len(listed) != 1:
             known = ", ".join(list(listed)[:20]) or "none"
-            raise BadSetting(f"{url} has {len(listed)} models ({known}); name one with --model")
+            raise BadSetting(f"{url} has {len(listed)} models ({known}); choose one with --model")
         [model] = listed
     context = listed.get(model, {}).get("max_model_len")
     return ChatServer(client, model, context if isinstance(context, int) else None, truncate)

@@ -15,7 +15,7 @@ MAX_PORT = 2**16 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class ServeRecipe:
-    """Serve models over HTTP in the forms of OpenAI's API.
+    """Serve models over HTTP with OpenAI's API.
 
     Args:
         models: model folders, run folders, checkpoints or .gguf files; NAME=PATH sets the name of a model; default: the
@@ -79,7 +79,7 @@ class ServeRecipe:
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise BadSetting(f"{name} is {value:,}; it must lie between {low:,} and {high:,}")
+                raise BadSetting(f"{name} is {value:,}; it must be between {low:,} and {high:,}")
         for origin in self.allow_origin:
             if origin != "*" and not origin.startswith(("http://", "https://")):
                 raise BadSetting(f"allow_origin is '{origin}'; give an origin such as http://localhost:3000, or *")
@@ -89,13 +89,13 @@ class ServeRecipe:
 
 
 def check_api_key(key: str, source: str) -> None:
-    """Raises BadSetting for a key that no header can carry; the key itself is not shown."""
+    """Raises BadSetting for a key that is not valid in a header; the key itself is not shown."""
     if not key or not key.isascii() or not key.isprintable() or " " in key:
-        raise BadSetting(f"{source} holds an empty key or one with spaces or other characters that are not ASCII")
+        raise BadSetting(f"{source} contains an empty key, or one with spaces or characters other than printable ASCII")
 
 
 def split_name(model: str) -> tuple[str | None, str]:
-    """The name and the path of NAME=PATH; None and the path where there is no name.
+    """The name and the path of NAME=PATH; None and the path if there is no name.
 
     >>> split_name("small=models/a.gguf"), split_name("models/b.gguf")
     (('small', 'models/a.gguf'), (None, 'models/b.gguf'))
