@@ -1,4 +1,4 @@
-"""Access: host names, origins and tokens, by which a server knows whom it answers.
+"""Access: host names, origins and tokens, by which a server decides which requests to answer.
 
 Any web page open in a browser can send requests to this machine, and a foreign host name can resolve to it (DNS
 rebinding). A request must therefore name this machine in Host and come from a page of this server in Origin.

@@ -8,7 +8,7 @@ from starlette.types import Message, Receive
 async def read_body(receive: Receive, limit: int) -> bytes | None:
     """A request's body; None if it exceeds `limit` bytes, in which case the rest is not read.
 
-    Raises ConnectionError if the client disconnects before the end: half a body is no request.
+    Raises ConnectionError if the client disconnects before the end: a partial body is not a request.
     """
     parts: list[bytes] = []
     size = 0

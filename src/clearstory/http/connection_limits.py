@@ -1,8 +1,8 @@
-"""Connection limits: connections that send nothing, or half a request, are closed, and so is one that does not read.
+"""Connection limits: connections that send no complete request in time, or do not read the response, are closed.
 
-uvicorn closes a connection that is idle between two requests, but waits without end for the rest of a header or a body.
-A request whose header never ends does not reach the application, so the protocol itself keeps the time: from the first
-byte that is awaited until the request is complete. A request that is complete may be computed for as long as it takes.
+uvicorn closes connections that are idle between two requests, but has no time limit for the rest of a header or a body.
+A request with an incomplete header does not reach the application, so the protocol itself limits the time from the
+start of waiting until the request is complete. The time to compute the response is not limited.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ IDLE_SECONDS = 10
 """Seconds that a connection is kept open between two requests."""
 
 SEND_SECONDS = 25.0
-"""Seconds that a client may take to read what fills the send buffer."""
+"""Seconds within which a client must read a full send buffer."""
 
 MAX_CONNECTIONS = 500
-"""Open connections. Beyond it the one that has waited longest for its request is closed; a browser opens six."""
+"""Maximum number of open connections. If exceeded, the one idle for longest is closed; a browser opens six."""
 
 MAX_HEADER_BYTES = 2**16
-"""The largest header of a request."""
+"""Maximum size of a request header in bytes."""
 
 
 class WaitingConnections:
@@ -102,19 +102,19 @@ class TimedProtocol(H11Protocol):
         self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """The client has read: stop that time limit."""
+        """The client has read the buffer: stop the time limit."""
         super().resume_writing()
         self.stop_send_timer()
 
     def start_request_timer(self) -> None:
-        """Start the time limit of the request, unless it runs already: a byte now and then does not extend it."""
+        """Start the time limit of the request, unless it is running: single bytes do not extend it."""
         if self.request_timer is None:
             self.waiting.order.pop(self, None)
             self.waiting.order[self] = None
             self.request_timer = self.loop.call_later(REQUEST_SECONDS, self.close_slow)
 
     def close_slow(self) -> None:
-        """Close a connection whose request did not arrive in time, with status 408 if it had begun."""
+        """Close a connection whose request did not arrive in time, with status 408 if it had started."""
         self.request_timer = None
         if self.transport.is_closing():
             return
@@ -130,12 +130,12 @@ class TimedProtocol(H11Protocol):
         self.send_timer = self.send_timer or self.loop.call_later(SEND_SECONDS, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, and close the connection."""
+        """Answer a request that is not valid HTTP, and close the connection."""
         self.transport.write(self.error_response(400, "Bad Request", "this is not a valid HTTP/1.1 request"))
         self.transport.close()
 
     def error_response(self, status: int, reason: str, sentence: str) -> bytes:
-        """A whole response of the protocol itself, which reaches no application."""
+        """A complete response of the protocol itself, without the application."""
         body = self.error_body(status, sentence)
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

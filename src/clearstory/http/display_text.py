@@ -1,4 +1,4 @@
-"""Display text: texts of others as they can be shown, on one line and as valid Unicode."""
+"""Display text: external texts on one line and as valid Unicode."""
 
 from __future__ import annotations
 

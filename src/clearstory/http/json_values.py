@@ -12,7 +12,7 @@ from clearstory.errors import BadInput
 from clearstory.http.display_text import one_line
 
 PIECE = 50
-"""Items of a list that are encoded at once."""
+"""Number of list items that are encoded together."""
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

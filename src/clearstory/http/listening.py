@@ -13,7 +13,7 @@ from clearstory.errors import BadSetting
 from clearstory.http.connection_limits import IDLE_SECONDS, MAX_HEADER_BYTES, TimedProtocol
 
 QUEUED_CONNECTIONS = 512
-"""Connections that the operating system holds until they are accepted."""
+"""Maximum number of connections that the operating system queues until they are accepted."""
 
 ACCEPTED_AT_A_TIME = 16
 """Connections that are accepted before requests of others are answered: of 650 at once, all took half a second."""

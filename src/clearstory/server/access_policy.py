@@ -45,7 +45,7 @@ class AccessPolicy:
             )
 
     def allowed_origin(self, headers: Headers) -> str | None:
-        """The origin to name in CORS headers; None for a request without a foreign origin.
+        """The origin for the CORS headers; None for a request without a foreign origin.
 
         Raises RequestError with status 403 for an origin that is not allowed.
         """

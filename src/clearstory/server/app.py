@@ -49,7 +49,7 @@ async def metrics(context: RequestContext) -> Response:
 
 
 async def openapi(context: RequestContext) -> Response:
-    """The description of all routes."""
+    """OpenAPI description of all routes."""
     return json_response(openapi_schema(ROUTES))
 
 
@@ -80,7 +80,7 @@ def server_app(
     limits: ServerLimits | None = None,
     log: RequestLog | None = None,
 ) -> Starlette:
-    """The server of these engines, by model name, as an ASGI app, by default without a log. It does not close them."""
+    """ASGI app that serves these engines, by model name; by default without a log. It does not stop the engines."""
     limits, measured, created = limits or ServerLimits(), ServerMetrics(engines), int(time.time())
 
     def context_of(record: RequestRecord) -> RequestContext:

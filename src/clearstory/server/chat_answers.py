@@ -1,4 +1,4 @@
-"""Answers of a chat in the forms of OpenAI's API: one object, or chunks of a stream."""
+"""Answers of a chat in the formats of OpenAI's API: one object, or chunks of a stream."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class ChatAnswers:
         texts: bytes and names of tokens.
         record: counts tokens for the log and the metrics.
         tokenizer: the tokenizer of the model.
-        use: the functions that answers may call; None for none.
-        head: what all chunks begin with.
+        use: the functions that answers may call, or None.
+        head: common first fields of all chunks.
     """
 
     fields: ChatCompletionRequest
@@ -56,7 +56,7 @@ class ChatAnswers:
         return {**self.head, "choices": choices, "usage": usage(answers, self.fields.n), **self.prompt_ids()}
 
     def choice(self, index: int, answer: CollectedText) -> dict[str, Any]:
-        """One whole answer."""
+        """One complete answer."""
         message: dict[str, Any] = {"content": answer.text}
         finish: str | None = answer.finish
         if self.use is not None:
@@ -72,7 +72,7 @@ class ChatAnswers:
         }
 
     async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
-        """The events of the stream: the role of each answer, its text, why it ended; the numbers of tokens; [DONE]."""
+        """The events of the stream: role, text and finish reason of each answer; the token counts; [DONE]."""
         answers = [CollectedText() for _ in stream.requests]
         opening = b"".join(self.opening(index) for index in range(len(answers)))
         async for events in stream:
@@ -87,12 +87,12 @@ class ChatAnswers:
         yield DONE
 
     def opening(self, index: int) -> bytes:
-        """The first chunk of an answer; the very first has the ids of the prompt, where they were asked for."""
+        """The first chunk of an answer; that of the first answer has the prompt's ids if requested."""
         delta = {"role": "assistant", "content": "", "refusal": None}
         return self.encode(index, delta, **({} if index else self.prompt_ids()))
 
     def chunk(self, index: int, event: TextEvent, answer: CollectedText) -> bytes:
-        """The chunks of one event: its text, if there is something to send, and the end of the answer."""
+        """The chunks of one event: its text, if not empty, and the end of the answer."""
         if self.use is not None:
             return self.tool_chunk(index, event, answer, self.use)
         new = [(event.token, event.bytes)]
@@ -132,27 +132,27 @@ class ChatAnswers:
         choice: Mapping[str, Any] = MappingProxyType({}),
         **others: Any,
     ) -> bytes:
-        """A chunk of one answer; `choice`: what its choice has besides, and the chunk itself has `others`."""
+        """A chunk of one answer; `choice`: additional fields of its choice, `others`: those of the chunk."""
         found = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish, **choice}
         if self.fields.includes_usage:
             others["usage"] = None
         return sse_event({**self.head, "choices": [found], **others})
 
     def logprobs(self, tokens: Sequence[TextToken]) -> dict[str, Any] | None:
-        """The log-probabilities of tokens, where they were asked for."""
+        """The log-probabilities of tokens, if requested."""
         if not self.fields.logprobs:
             return None
         top, with_ids = self.fields.top_logprobs or 0, self.fields.return_token_ids
         return chat_logprobs(tokens, self.texts, top=top, with_ids=with_ids)
 
     def prompt_ids(self) -> dict[str, Any]:
-        """The ids of the prompt, where they were asked for."""
+        """The ids of the prompt, if requested."""
         return {"prompt_token_ids": list(self.prompt.ids)} if self.fields.return_token_ids else {}
 
     def ids(self, tokens: Sequence[TextToken]) -> dict[str, Any]:
-        """The ids of generated tokens, where they were asked for."""
+        """The ids of generated tokens, if requested."""
         return {"token_ids": [token.id for token, _ in tokens]} if self.fields.return_token_ids else {}
 
     def measure(self, answer: CollectedText) -> dict[str, Any]:
-        """The bits per byte of a whole answer, where they were asked for."""
+        """The bits per byte of a complete answer, if requested."""
         return {"bits_per_byte": bits_per_byte(answer.tokens)} if self.fields.bits_per_byte else {}

@@ -1,4 +1,4 @@
-"""Completions in the form of OpenAI's API: one object, or chunks of a stream."""
+"""Completions in the format of OpenAI's API: one object, or chunks of a stream."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class CompletionTexts:
         prompts: its prompts as ids.
         texts: bytes and names of tokens.
         record: counts tokens for the log and the metrics.
-        head: what all chunks begin with.
+        head: common first fields of all chunks.
     """
 
     fields: CompletionRequest
@@ -54,7 +54,7 @@ class CompletionTexts:
             yield {**written, "finish_reason": finish, **writer.measure()}
 
     async def chunks(self, stream: TextStream) -> AsyncIterator[bytes]:
-        """The events of the stream: pieces of texts, why each ended; the numbers of tokens; [DONE]."""
+        """The events of the stream: pieces of texts and their finish reasons; the token counts; [DONE]."""
         texts = [CollectedText() for _ in stream.requests]
         writers = [self.writer(index) for index in range(len(texts))]
         async for events in stream:
@@ -69,7 +69,7 @@ class CompletionTexts:
         yield DONE
 
     def chunk(self, writer: ChoiceWriter, event: TextEvent) -> bytes:
-        """The chunk of one event, if there is something to send."""
+        """The chunk of one event; empty if there is nothing to send."""
         fields = self.fields
         choice = writer.piece(event.prompt, [(event.token, event.bytes)], event.text)
         if not (choice["text"] or event.finish or fields.return_token_ids or fields.logprobs is not None):
@@ -85,13 +85,13 @@ class CompletionTexts:
 
 
 class ChoiceWriter:
-    """Writes one choice, whole or piece by piece.
+    """Writes one choice, complete or in pieces.
 
     Args:
         fields: the request.
         prompt: the prompt.
         texts: bytes and names of tokens.
-        index: the number of the choice.
+        index: the index of the choice.
     """
 
     def __init__(self, fields: CompletionRequest, prompt: PromptIds, texts: TokenTexts, index: int) -> None:
@@ -136,5 +136,5 @@ class ChoiceWriter:
         return text or "", list(zip(tokens, spelled, strict=True))
 
     def measure(self) -> dict[str, Any]:
-        """The bits per byte of all tokens with log-probabilities, where they were asked for."""
+        """The bits per byte of all tokens with log-probabilities, if requested."""
         return {"bits_per_byte": bits_per_byte(self.scored)} if self.fields.bits_per_byte else {}

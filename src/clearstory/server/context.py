@@ -1,4 +1,4 @@
-"""Context of a request: what a route reads of the server, and what it counts for the log and the metrics."""
+"""Context of a request: the server's models and limits, and the counts for the log and the metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RequestRecord:
-    """What the log and the metrics say of one request.
+    """Data of one request for the log and the metrics.
 
     Args:
         id: the request's number as a text, sent to the client in the header X-Request-Id.
@@ -26,13 +26,13 @@ class RequestRecord:
         model: the name of the model.
         status: HTTP status of the response.
         prompt_tokens: tokens of its prompts.
-        cached_tokens: prompt tokens that were not read again.
+        cached_tokens: prompt tokens that were found in the prefix cache or shared.
         generated_tokens: tokens generated.
         first_token: when the first token was generated.
-        last_token: when the newest token was generated.
-        cancelled: whether the client went away before the end.
+        last_token: when the last token was generated.
+        cancelled: whether the client disconnected before the end.
         error: the code of the error that was sent, or the name of the exception.
-        contents: the request's body, kept only where the log shows contents.
+        contents: the request's body, kept only if contents are logged.
     """
 
     id: str
@@ -70,8 +70,8 @@ class ServerLimits:
     """Limits of requests.
 
     Args:
-        max_body_bytes: the largest request body.
-        max_tokens: largest number of tokens of one text that a request can ask for; None for the model's context.
+        max_body_bytes: maximum size of a request body.
+        max_tokens: maximum number of tokens of one text; None: the model's context.
     """
 
     max_body_bytes: int = 2 * 2**20
@@ -80,16 +80,16 @@ class ServerLimits:
 
 @dataclass(frozen=True)
 class RequestContext:
-    """What a route reads besides the fields of the request.
+    """Arguments of a route in addition to the fields of the request.
 
     A route is `async def route(context: RequestContext, fields: TheDataclass) -> Response`; with GET it gets its path
-    parameters as keywords in place of the fields. When the client goes away, the task of the route and of its response
-    is cancelled: a `finally` must cancel what it has submitted. Errors are raised; the server sends them.
+    parameters as keyword arguments instead of fields. When the client disconnects, the task of the route and of its
+    response is cancelled: a `finally` must cancel submitted requests. Errors are raised; the server sends them.
 
     Args:
         engines: the threads of the served models, by name; the first is the default.
         limits: limits of requests.
-        record: what the log and the metrics say of this request; the route counts prompts and events in it.
+        record: data of this request for the log and the metrics; the route counts prompts and events in it.
         metrics: the metrics of the server.
         created: when the server started, in Unix seconds: the `created` of its models.
     """

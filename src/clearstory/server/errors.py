@@ -1,4 +1,4 @@
-"""Errors of the server: one sentence with an HTTP status, in the form of OpenAI's API.
+"""Errors of the server: one sentence with an HTTP status, in the format of OpenAI's API.
 
     {"error": {"message": "max_tokens is -1; …", "type": "invalid_request_error", "param": "max_tokens", "code": "…"}}
 
@@ -26,16 +26,16 @@ from clearstory.errors import (
 )
 
 MAX_MESSAGE = 2000
-"""Characters of the longest error message; a longer one is shortened in its middle."""
+"""Maximum number of characters of an error message; longer ones are shortened in the middle."""
 
 
 class RequestError(ClearstoryError):
-    """A request that is refused, with its HTTP status and the field that is wrong.
+    """An error of a request, with its HTTP status and the invalid field.
 
     Args:
         message: one sentence: the value received, and what to send instead.
-        param: the field, such as "messages[2].content"; None where no single field is wrong.
-        code: a word for programs, such as "unknown_parameter".
+        param: the field, such as "messages[2].content"; None if the error is not that of a single field.
+        code: machine-readable code, such as "unknown_parameter".
         status: the HTTP status.
         retry_after: seconds after which the client may try again; sent as the header Retry-After.
     """
@@ -58,7 +58,7 @@ class RequestError(ClearstoryError):
 
     @property
     def type(self) -> str:
-        """The type that OpenAI's API gives errors of this status."""
+        """Error type of OpenAI's API for this status."""
         return ERROR_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
     def body(self) -> dict[str, Any]:
@@ -67,13 +67,13 @@ class RequestError(ClearstoryError):
         return {"error": {"message": message, "type": self.type, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
-        """Headers of the response besides those of every response."""
+        """Headers of the response in addition to those of every response."""
         found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 
 ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-"""Types of errors by status; "server_error" for other statuses from 500 on, "invalid_request_error" below."""
+"""Types of errors by status; otherwise "server_error" from 500 on and "invalid_request_error" below."""
 
 RETRY_SECONDS = 2
 """Seconds after which a request with status 503 may be sent again, as the header Retry-After says."""
@@ -133,7 +133,7 @@ def model_not_found(name: str, known: str) -> RequestError:
 
 
 def shorten(text: str, limit: int) -> str:
-    """The text as valid Unicode, with its middle left out if it is longer than the limit."""
+    """The text as valid Unicode, shortened in the middle if it is longer than the limit."""
     text = text.encode("utf-8", errors="replace").decode()
     half = limit // 2
     return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"

@@ -101,7 +101,7 @@ def check_count(value: list[Any] | dict[str, Any], rule: FieldRule, path: str, k
 
 
 def check_json(value: Any, path: str) -> None:
-    """Raises RequestError for an object of any form that is too large, too deep, or holds an impossible value."""
+    """Raises RequestError for an object of any form that is too large, too deep, or contains an invalid value."""
     stack = [(value, 1)]
     count = 0
     while stack:

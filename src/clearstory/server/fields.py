@@ -1,12 +1,12 @@
 """Fields of requests: JSON objects parsed into frozen dataclasses.
 
 A request is a dataclass whose fields are declared with `request_field` (type by annotation; range, lengths and one line
-of description as arguments) or `refused_field` (a field of OpenAI's API that this server does not support). Values are
+of description as arguments) or `refused_field` (an unsupported field of OpenAI's API). Values are
 never converted silently: an unknown field, a wrong type and a value out of range are errors that name the field. null
 means the default wherever a field has one.
 
 Annotations: bool, int, float, str, Literal, another dataclass, tuple[X, ...] (an array), dict[str, X], dict[str, Any]
-(any object), Any, and unions of these. Of several dataclasses in a union the one is taken whose Literal fields fit.
+(any object), Any, and unions of these. Of several dataclasses in a union, the one whose Literal fields match is chosen.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ def parse_fields(kind: type[T], body: Any, path: str = "") -> T:
 
     Raises RequestError with status 400 and the name of the field.
 
+    >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
     ... class Example:
     ...     n: int = request_field("Number of texts.", 1, minimum=1, maximum=8)

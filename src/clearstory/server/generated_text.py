@@ -1,4 +1,4 @@
-"""Generated texts as they are collected from the events of a model's thread, and the numbers of their tokens."""
+"""Generated texts, collected from the events of a model's thread, and their token counts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class CollectedText:
-    """What is known of a text so far.
+    """A text so far.
 
     Args:
         tokens: its tokens, each with the bytes that it adds to the text.
         text: the text that is final.
         finish: why it ended; None before.
-        prompt: what is known of its prompt, from its first event on.
+        prompt: information about its prompt, from its first event on.
     """
 
     tokens: list[TextToken] = field(default_factory=list)
@@ -42,12 +42,12 @@ class CollectedText:
 
 
 def response_head(prefix: str, kind: str, model: str) -> dict[str, Any]:
-    """What a response, or each chunk of it, begins with: an id that nobody can guess, its kind, its time, the model."""
+    """Common first fields of a response or of its chunks: a random id, its kind, its time and the model."""
     return {"id": f"{prefix}-{secrets.token_hex(12)}", "object": kind, "created": int(time.time()), "model": model}
 
 
 async def collect_texts(stream: TextStream, record: RequestRecord) -> list[CollectedText]:
-    """All texts of a stream, whole."""
+    """All texts of a stream, complete."""
     texts = [CollectedText() for _ in stream.requests]
     async for events in stream:
         record.count_events(event for _, event in events)
@@ -59,13 +59,13 @@ async def collect_texts(stream: TextStream, record: RequestRecord) -> list[Colle
 
 
 def check_grammar(request: TextRequest, text: CollectedText) -> None:
-    """Raises GrammarViolation if a complete text is not what its request demands."""
+    """Raises GrammarViolation if a complete text is not valid for the grammar of its request."""
     if isinstance(request.token_mask, GrammarMask) and text.finish == "stop":
         request.token_mask.grammar.check(text.text)
 
 
 def usage(texts: Sequence[CollectedText], n: int, generated: int | None = None) -> dict[str, Any]:
-    """Numbers of tokens of a response in OpenAI's form; a prompt with `n` texts counts once. End tokens count.
+    """Token counts of a response in OpenAI's format; a prompt with `n` texts counts once. End tokens count.
 
     `generated`: the number of tokens generated, where it is not that of the texts.
     """

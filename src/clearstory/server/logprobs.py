@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens in the two forms of OpenAI's API: a list of tokens, and four lists."""
+"""Log-probabilities of tokens in the two formats of OpenAI's API: a list of tokens, and four lists."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def token_texts(tokenizer: Tokenizer) -> TokenTexts:
 
 
 def bytes_of_each(texts: TokenTexts, ids: Sequence[int]) -> list[bytes]:
-    """The bytes that each token adds to the text of all."""
+    """The bytes that each token adds to the decoded text."""
     tokenizer = texts.tokenizer
     found = [texts.bytes(id) for id in ids]
     if b"".join(found) == tokenizer.decode_bytes(ids):
@@ -75,7 +75,7 @@ def readable(text: bytes) -> str:
 
 
 def number(logprob: float) -> float:
-    """A log-probability as a JSON number."""
+    """A log-probability as a finite JSON number."""
     return logprob if math.isfinite(logprob) else LOWEST
 
 
@@ -118,7 +118,7 @@ class CompletionLogprobs:
     Args:
         texts: bytes and names of tokens.
         top: number of alternatives of each token; the token itself is always among them.
-        offset: character of the returned text at which the next token begins.
+        offset: character of the returned text at which the next token starts.
     """
 
     texts: TokenTexts
@@ -129,7 +129,7 @@ class CompletionLogprobs:
     )
 
     def of(self, tokens: Sequence[TextToken], *, first: bool = False) -> dict[str, Any]:
-        """The four lists of these tokens. `first`: the first of them begins the text, and has no log-probability."""
+        """The four lists of these tokens. `first`: the first of them starts the text and has no log-probability."""
         found: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for index, (token, added) in enumerate(tokens):
             begins = first and index == 0
@@ -142,7 +142,7 @@ class CompletionLogprobs:
         return found
 
     def alternatives(self, token: Token, name: str) -> dict[str, float]:
-        """The likeliest tokens by their names, and the token itself; of two with one name, one is named by its id."""
+        """The most likely tokens by name, and the token itself; of two with the same name, one is named by its id."""
         found = {name: number(token.logprob)}
         for id, logprob in token.top[: self.top]:
             if id != token.id:
@@ -151,7 +151,7 @@ class CompletionLogprobs:
         return found
 
     def begin_at(self, offset: int) -> None:
-        """Let the next token begin at this character, after a text whose tokens do not spell it exactly."""
+        """Let the next token start at this character, after a text that differs from its decoded tokens."""
         self.offset = offset
         self._decoder.reset()
 

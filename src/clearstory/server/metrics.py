@@ -60,7 +60,7 @@ class ServerMetrics:
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord, seconds: float) -> None:
-        """Add a request that has ended."""
+        """Add a finished request."""
         self.requests.labels(record.route, str(record.status)).inc()
         self.seconds.labels(record.route).observe(seconds)
         if record.cancelled:
@@ -82,7 +82,7 @@ class ServerMetrics:
 
 
 class EngineCollector:
-    """Requests that run and wait in each engine, read when the metrics are asked for."""
+    """Running and waiting requests of each engine, read when the metrics are requested."""
 
     def __init__(self, engines: Mapping[str, EngineThread]) -> None:
         self.engines = engines

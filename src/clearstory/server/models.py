@@ -1,4 +1,4 @@
-"""GET /v1/models, /v1/models/{model} and /status: the models that are served, and what they are doing."""
+"""GET /v1/models, /v1/models/{model} and /status: the served models and their statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def list_models(context: RequestContext) -> Response:
-    """The models that are served; the first is the default of routes that do not ask for one."""
+    """The served models; the first is the default of routes whose model is optional."""
     return json_response({"object": "list", "data": [describe(context, name) for name in context.engines]})
 
 
@@ -26,7 +26,7 @@ async def retrieve_model(context: RequestContext, model: str) -> Response:
 
 
 def describe(context: RequestContext, name: str) -> dict[str, Any]:
-    """A model in OpenAI's form, with its context as vLLM has it, its family, and what it can do."""
+    """A model in OpenAI's format, with its context as in vLLM, its family and its capabilities."""
     served = context.engines[name].served
     return {
         "id": name,
@@ -40,6 +40,6 @@ def describe(context: RequestContext, name: str) -> dict[str, Any]:
 
 
 async def status(context: RequestContext) -> Response:
-    """What the models are doing: requests and tokens, now and since the start."""
+    """Statistics of the models: requests and tokens, now and since the start."""
     models = [{"id": name, **asdict(engine.statistics())} for name, engine in context.engines.items()]
     return json_response({"seconds": time.time() - context.created, "models": models})

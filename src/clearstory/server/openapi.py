@@ -1,4 +1,4 @@
-"""OpenAPI: a description of every route, made from the same dataclasses that parse its requests."""
+"""OpenAPI: a description of all routes, generated from the dataclasses that parse requests."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def field_schema(hint: Any, rule: FieldRule, has_default: bool, schemas: dict[st
 
 
 def member_schema(kind: Any, rule: FieldRule, schemas: dict[str, Any], inner: bool = False) -> dict[str, Any]:
-    """The JSON schema of a type that is no union. `inner`: whether it is an item, for which no count holds."""
+    """The JSON schema of a type that is not a union. `inner`: whether it is an item; item counts do not apply."""
     if is_dataclass(kind) and isinstance(kind, type):
         return class_schema(kind, schemas)
     if get_origin(kind) is Literal:

@@ -1,4 +1,4 @@
-"""Process: binds the address, opens the models, starts their threads, and serves until a signal."""
+"""Process: binds the address, opens the models, starts their threads and serves until a signal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY_VARIABLE = "CLEARSTORY_API_KEY"
 """The environment variable with an API key."""
 
 MAX_KEY_FILE_BYTES = 2**16
-"""The largest file of API keys."""
+"""Maximum size of a file of API keys in bytes."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class OpenedServer:
 
 
 class OpenAIProtocol(TimedProtocol):
-    """The HTTP protocol with errors in OpenAI's form."""
+    """The HTTP protocol with errors in OpenAI's format."""
 
     def error_body(self, status: int, sentence: str) -> bytes:
-        """The body of an error that reaches no route."""
+        """The body of an error outside of routes."""
         code = "request_timeout" if status == 408 else "invalid_http"
         return json.dumps(RequestError(sentence, code=code, status=status).body()).encode()
 
@@ -75,8 +75,8 @@ class OpenAIProtocol(TimedProtocol):
 def open_server(recipe: ServeRecipe, note: Callable[[str], None]) -> OpenedServer:
     """Bind the address, open the models, and start their threads. `note` takes a sentence for each.
 
-    Raises BadSetting if the address cannot be bound, or if other machines reach it and there is no key; and what
-    opening a model raises.
+    Raises BadSetting if the address cannot be bound, or if other machines can reach it and there is no key; and the
+    errors of opening a model.
     """
     named = named_models(recipe)
     keys = api_keys(recipe)
@@ -96,7 +96,7 @@ def open_server(recipe: ServeRecipe, note: Callable[[str], None]) -> OpenedServe
 
 
 def named_models(recipe: ServeRecipe) -> dict[str, str]:
-    """Paths of the models by name. Raises BadSetting for two of one name."""
+    """Paths of the models by name. Raises BadSetting for two models with the same name."""
     from clearstory.serving.served_model import model_name
 
     found: dict[str, str] = {}
@@ -169,7 +169,7 @@ def serving_server(opened: OpenedServer, recipe: ServeRecipe) -> BoundedServer:
 
 
 def serve(opened: OpenedServer, recipe: ServeRecipe, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until a signal: SIGTERM and Ctrl-C let requests finish, a second one ends them.
+    """Serve until a signal: after SIGTERM or Ctrl-C requests may finish, a second signal stops them.
 
     `ready` is called once the socket accepts connections.
     """
@@ -180,7 +180,7 @@ def serve(opened: OpenedServer, recipe: ServeRecipe, ready: Callable[[], None] =
     ready()
 
     def end(sig: int, _: object) -> None:
-        """All responses are finished, or given up: threads that still encode a long prompt are not waited for."""
+        """Exit after all responses have ended, without waiting for threads that still encode a long prompt."""
         if not server.force_exit:
             stop_engines(opened)
         sys.stdout.flush()
@@ -197,6 +197,6 @@ def serve(opened: OpenedServer, recipe: ServeRecipe, ready: Callable[[], None] =
 
 
 def stop_engines(opened: OpenedServer) -> None:
-    """End the threads of the models."""
+    """Stop the threads of the models."""
     for engine in opened.engines.values():
         engine.stop(timeout=5)

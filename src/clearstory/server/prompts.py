@@ -1,4 +1,4 @@
-"""Prompts: texts and conversations as the ids that a model reads."""
+"""Prompts: texts and conversations, encoded as token ids."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def encode_text_prompt(
     Args:
         served: the model.
         text: the text.
-        add_special_tokens: whether the special tokens are added that the model's tokenizer adds around a text; not if
-            the text begins with the token that begins texts.
-        parse_special: whether strings of special tokens in the text are these tokens.
+        add_special_tokens: whether the tokenizer's special tokens are added; not if the text starts with the bos
+            token.
+        parse_special: whether strings of special tokens in the text are encoded as special tokens.
     """
     model, tokenizer = served.model, served.tokenizer
     if reads_source(model) or has_capability(model, Capability.BIDIRECTIONAL):
@@ -58,20 +58,20 @@ def encode_conversation(
     limited: bool = True,
     tools: Sequence[dict[str, Any]] = (),
 ) -> PromptIds:
-    """The ids of a conversation in the model's chat template.
+    """The ids of a conversation, formatted with the model's chat template.
 
     Args:
         served: the model.
         messages: the conversation.
-        answer: whether the header of the assistant's turn stands after it.
-        continue_last: whether the ids end with the text of the last message, the beginning of an answer.
-        truncate: whether the first turns of a conversation that is longer than the context are left out; the messages
-            of the system never are.
+        answer: whether the header of the assistant's turn is added.
+        continue_last: whether the ids end with the text of the last message, the start of an answer.
+        truncate: whether the first turns of a conversation that is longer than the context are dropped; system
+            messages are never dropped.
         reserved_tokens: tokens of the context that are then kept for the answer; at most a quarter of it.
         limited: whether a conversation longer than the context is refused.
         tools: functions that the assistant may call.
 
-    Raises RequestError for a conversation that is too long, BadInput for one that the template refuses.
+    Raises RequestError for a conversation that is too long, BadInput for one that the template rejects.
     """
     template = ChatTemplate.from_tokenizer(served.tokenizer, tools=bool(tools)).source
     context, today = served.model.context, datetime.now()
@@ -93,9 +93,9 @@ def encode_conversation(
 def encode_last_turns(
     messages: TemplateMessages, most: int, encode: Callable[[TemplateMessages], tuple[int, ...]]
 ) -> tuple[int, ...]:
-    """The ids of the messages of the system and of as many last turns as fit into `most` tokens, at least one.
+    """The ids of the system messages and of as many last turns as fit into `most` tokens, at least one.
 
-    A turn begins with a message of the user. Turns are left out by bisection: few of many renderings are needed.
+    A turn starts with a user message. The number of dropped turns is found by bisection, with few renderings.
     """
     system = [each for each in messages if each["role"] in SYSTEM_ROLES]
     turns = [at for at, each in enumerate(messages) if each["role"] == "user"] or [0]

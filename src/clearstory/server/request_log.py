@@ -1,4 +1,4 @@
-"""Request log: one JSON object a line for each request, without its contents unless they are asked for."""
+"""Request log: one JSON line per request, by default without its contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from clearstory.server.context import RequestRecord
 
 MAX_CONTENTS = 20_000
-"""Characters of a request's body that are logged at most."""
+"""Maximum number of characters of a request's body in the log."""
 
 
 class RequestLog:
@@ -27,7 +27,7 @@ class RequestLog:
         self.contents = contents
 
     def request(self, record: RequestRecord, seconds: float, failure: BaseException | None = None) -> None:
-        """Write the line of a request that has ended; `failure` is an exception that nobody expected."""
+        """Write the line of a finished request; `failure` is an unexpected exception."""
         line: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "event": "request",
@@ -53,7 +53,7 @@ class RequestLog:
         self.write(line)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write one line; a stream that is closed is no reason to stop."""
+        """Write one line; a closed stream is ignored."""
         stream = self.stream or sys.stderr
         try:
             stream.write(json.dumps(line, separators=(",", ":")) + "\n")
@@ -63,7 +63,7 @@ class RequestLog:
 
 
 def frames(error: BaseException, limit: int = 8) -> list[str]:
-    """Where an exception was raised, the innermost call last, and its type. Its message is left out: it may hold what a
+    """Where an exception was raised, the innermost call last, and its type. Its message is omitted: it may hold what a
     client sent.
     """
     calls = traceback.extract_tb(error.__traceback__)[-limit:]

@@ -1,4 +1,4 @@
-"""Request middleware: access, bounded bodies, errors in OpenAI's form, the log and the metrics, around every route."""
+"""Request middleware: access, bounded bodies, errors in OpenAI's format, log and metrics, around every route."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ PUBLIC_PATHS = frozenset({"/health"})
 """Paths that need no API key."""
 
 CLIENT_GONE = 499
-"""Status in the log and in the metrics of a request whose client went away before its response began."""
+"""Status in the log and the metrics of a request whose client disconnected before its response started."""
 
 
 @dataclass
 class SentResponse:
-    """What has been sent of a response: adds the headers of every response, and knows whether it has begun.
+    """Sends a response with the headers of every response, and tracks whether it has started.
 
     Args:
         send: the ASGI function.
-        record: gets the status.
-        origin: the foreign origin whose pages may read the response; None for pages of this server alone.
+        record: its status is set.
+        origin: the foreign origin whose pages may read the response; None for pages of this server only.
     """
 
     send: Send
@@ -67,11 +67,11 @@ class SentResponse:
 
 @dataclass
 class RequestMiddleware:
-    """ASGI middleware that lets through what the policy and the limits allow, and sends every error as JSON.
+    """ASGI middleware that checks the policy and the limits, and sends every error as JSON.
 
     Args:
         app: the routes.
-        policy: who is answered.
+        policy: which requests are answered.
         limits: sizes of requests.
         metrics: counts requests.
         paths: paths of routes without parameters, as the log and the metrics name them.
@@ -118,7 +118,7 @@ class RequestMiddleware:
                 self.log.request(record, seconds, failure)
 
     async def answer(self, scope: Scope, receive: Receive, sent: SentResponse, record: RequestRecord) -> None:
-        """Check a request, read its body and let its route answer, for as long as the client is there."""
+        """Check a request, read its body and run its route until the client disconnects."""
         headers = Headers(scope=scope)
         self.policy.check_host(headers)
         sent.origin = self.policy.allowed_origin(headers)
@@ -143,9 +143,9 @@ class RequestMiddleware:
 
 
 async def run_while_connected(work: Awaitable[None], receive: Receive) -> bool:
-    """Run something until it ends, or cancel it when the client goes away; whether it ended by itself.
+    """Run a task until it ends, or cancel it when the client disconnects; returns whether it ended by itself.
 
-    Raises what it raises.
+    Raises the errors of the task.
     """
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(wait_for_disconnect(receive))
@@ -163,13 +163,13 @@ async def run_while_connected(work: Awaitable[None], receive: Receive) -> bool:
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Return when the client has gone away."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 async def wait_forever() -> Message:
-    """Nothing more is received by a route: the middleware watches the connection."""
+    """Never returns: routes receive nothing more, since the middleware watches the connection."""
     return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Requests for texts: from the fields of an HTTP request and the ids of its prompt to what a model's thread takes."""
+"""Requests for texts: fields of an HTTP request and ids of its prompt, converted to requests of a model's thread."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
 
 MAX_TEXTS = 1024
-"""Largest number of texts of one HTTP request: its prompts times `n`."""
+"""Maximum number of texts of one HTTP request: prompts times `n`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptIds:
-    """A prompt as a model reads it.
+    """An encoded prompt.
 
     Args:
-        ids: its ids; those of the source for an encoder-decoder.
-        text: the text that they are the ids of; None for a prompt that was sent as ids.
+        ids: its token ids; those of the source for an encoder-decoder.
+        text: its text; None for a prompt that was sent as ids.
         continues_prompt: whether the generated text continues the prompt's.
     """
 
@@ -39,7 +39,7 @@ class PromptIds:
 
 @contextmanager
 def naming(param: str) -> Iterator[None]:
-    """A block in which errors of this library name this field."""
+    """Context manager in which errors of this library name this field."""
     try:
         yield
     except ClearstoryError as error:
@@ -59,9 +59,9 @@ def text_requests(
     prompt_logprobs: int | None = None,
     first: int = 0,
 ) -> list[TextRequest]:
-    """The `n` texts after one prompt; text i of all has the seed of the request + i, and `first` is its number.
+    """The `n` requests for one prompt; text i has the seed of the request + i, counted from `first`.
 
-    Raises RequestError that names `param` for a prompt that the model cannot read.
+    Raises RequestError that names `param` for a prompt that is not valid for the model.
     """
     check_prompt(served, fields, prompt, param)
     reads_source = served.prompt_format.reads_source
@@ -89,7 +89,7 @@ def text_requests(
 
 
 def check_prompt(served: ServedModel, fields: TextFields, prompt: PromptIds, param: str) -> None:
-    """Raises RequestError for a prompt longer than the context, unless it may be cut, and for an unknown id."""
+    """Raises RequestError for a prompt longer than the context, unless it may be truncated, and for an unknown id."""
     check_ids(served.model, prompt.ids, param)
     context = served.model.context
     if context is not None and len(prompt.ids) > context and fields.truncate is None:
@@ -119,7 +119,7 @@ def too_long(tokens: int, context: int, param: str) -> RequestError:
 
 
 def sampling_fields(served: ServedModel, fields: TextFields, max_tokens: int) -> Sampling:
-    """How tokens are chosen: the settings of the request, and those of the model's generation config otherwise."""
+    """The sampling settings of the request, by default those of the model's generation config."""
     given: dict[str, Any] = {
         "max_tokens": max(max_tokens, 1),
         "temperature": fields.temperature,
@@ -138,7 +138,7 @@ def sampling_fields(served: ServedModel, fields: TextFields, max_tokens: int) ->
 
 
 def biases(vocab: int, logit_bias: dict[str, float]) -> tuple[tuple[int, float], ...]:
-    """The logit biases as ids and numbers. Raises RequestError for a key that is no id of the vocabulary."""
+    """The logit biases as ids and numbers. Raises RequestError for a key that is not an id of the vocabulary."""
     for key in logit_bias:
         if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) < vocab):
             raise RequestError(
@@ -150,7 +150,7 @@ def biases(vocab: int, logit_bias: dict[str, float]) -> tuple[tuple[int, float],
 
 
 def largest_length(requested: int | None, default: int, limits: ServerLimits, param: str = "max_tokens") -> int:
-    """The largest number of tokens of a text. Raises RequestError for more than the server allows."""
+    """The maximum number of tokens of a text. Raises RequestError for more than the server allows."""
     if requested is None:
         return default if limits.max_tokens is None else min(default, limits.max_tokens)
     if limits.max_tokens is not None and requested > limits.max_tokens:

@@ -1,4 +1,4 @@
-"""Thread choice: how many CPU threads generate most tokens per second, by a short measurement."""
+"""Thread choice: the fastest number of CPU threads for generation, by a short measurement."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from clearstory.models.base import LanguageModel
 from clearstory.models.capabilities import Capability, has_capability
 
 TEXTS = 8
-"""Texts that are generated at once in the measurement."""
+"""Number of texts that are generated together in the measurement."""
 
 STEPS, ROUNDS = 4, 3
 """Tokens of each text in one round, and rounds with each number of threads, in turn."""
 
 MAX_SECONDS = 4.0
-"""After so many seconds no further round begins: a large model takes a second for a token."""
+"""Seconds after which no further round starts: a large model needs a second per token."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ThreadChoice:
 
     Args:
         threads: the number.
-        speeds: tokens per second with each number that was measured; empty where none was.
+        speeds: tokens per second for each measured number; empty if nothing was measured.
     """
 
     threads: int
@@ -44,9 +44,9 @@ class ThreadChoice:
 
 
 def choose_threads(models: Iterable[LanguageModel], cores: int) -> ThreadChoice:
-    """The number of threads with which the first model that generates text does so fastest; `cores` without one.
+    """The fastest number of threads for the first model that generates text; `cores` if there is none.
 
-    Sets torch's number of threads. A smaller number is taken only if it is 5 % faster.
+    Sets torch's number of threads. A smaller number is chosen only if it is 5 % faster.
     """
     model = next((each for each in models if has_capability(each, Capability.CAUSAL)), None)
     if model is None or cores == 1:
@@ -64,7 +64,7 @@ def choose_threads(models: Iterable[LanguageModel], cores: int) -> ThreadChoice:
 
 
 def measure_speeds(model: LanguageModel, numbers: list[int]) -> dict[int, float]:
-    """Tokens per second of `TEXTS` texts with each number of threads: medians of rounds in turn."""
+    """Tokens per second of `TEXTS` texts with each number of threads: medians of alternating rounds."""
     seconds: dict[int, list[float]] = {number: [] for number in numbers}
     started = time.monotonic()
     engine = Engine(model)

@@ -1,4 +1,4 @@
-"""Calls of tools in answers, in the forms of OpenAI's API."""
+"""Tool calls in answers, in the formats of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def parse_answer(tokenizer: Tokenizer, use: ToolUse, answer: CollectedText) -> ToolCallParser:
-    """The text and the calls of a whole answer. Raises GrammarViolation for a call that does not follow its schema."""
+    """Text and calls of a complete answer. Raises GrammarViolation for a call that is not valid for its schema."""
     parser = ToolCallParser(tokenizer, use.format)
     for token, _ in answer.tokens:
         parser.push(token.id)
@@ -24,7 +24,7 @@ def parse_answer(tokenizer: Tokenizer, use: ToolUse, answer: CollectedText) -> T
 
 
 def check_calls(parser: ToolCallParser, use: ToolUse, answer: CollectedText) -> None:
-    """Raises GrammarViolation if a complete answer has a call that does not follow its schema."""
+    """Raises GrammarViolation if a complete answer has a call that is not valid for its schema."""
     if answer.finish == "stop":
         use.check(parser.calls)
 
@@ -54,5 +54,5 @@ def call_delta(piece: ToolCallPiece) -> dict[str, Any]:
 
 
 def finish_reason(parser: ToolCallParser, answer: CollectedText) -> str | None:
-    """Why an answer ended: tool_calls where it ended with a call."""
+    """Finish reason of an answer: tool_calls if it ended with a call."""
     return "tool_calls" if parser.calls and answer.finish == "stop" else answer.finish

@@ -1,8 +1,8 @@
-"""EngineThread: the one thread in which a served model computes, for the requests of all others.
+"""EngineThread: the thread that runs a served model for the requests of all other threads.
 
  any thread: submit, cancel ─► inbox ─► thread: Engine.next_tokens ─► deliver(TextEvent) for each token
 
-Between two steps the thread takes what came in, computes a batch of vectors, and ends texts whose time is over.
+Between two steps the thread takes new requests, computes a batch of vectors, and ends texts that exceed their timeout.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger("clearstory.serving")
 
 
 class EngineThread:
-    """The thread of a served model; it starts at once and computes until `stop`.
+    """The thread of a served model; it starts immediately and runs until `stop`.
 
     Args:
         served: the model.
@@ -61,7 +61,7 @@ class EngineThread:
         self.thread.start()
 
     def submit(self, request: TextRequest, deliver: DeliverText) -> int:
-        """Submit a text; the handle to cancel it by. `deliver` takes its events in this thread, and must not block.
+        """Submit a text; returns the handle to cancel it. `deliver` gets its events in this thread and must not block.
 
         Raises CannotDo for a model that generates no text, ContextOverflow beyond `max_prompt_tokens`, Overloaded
         beyond `max_waiting`. Other errors of the request are delivered.
@@ -75,12 +75,12 @@ class EngineThread:
         return self.enqueue(lambda handle: TextJob(handle, request, deliver, deadline))
 
     def submit_vectors(self, request: VectorRequest, deliver: DeliverVectors) -> int:
-        """Submit texts to be turned into vectors; the handle to cancel them by. Raises CannotDo and Overloaded."""
+        """Submit texts to embed and return the handle to cancel them. Raises CannotDo and Overloaded."""
         self.served.require_vectors()
         return self.enqueue(lambda handle: VectorJob(handle, request, deliver))
 
     def submit_call(self, function: Callable[[], Any], deliver: Callable[[Any], None]) -> None:
-        """Call a function between two steps, and deliver what it returns or the Exception that it raises."""
+        """Call a function between two steps, and deliver its result or the Exception that it raises."""
 
         def call() -> None:
             result: Any
@@ -94,7 +94,7 @@ class EngineThread:
         self.enqueue(lambda handle: call)
 
     def enqueue(self, make: Callable[[int], TextJob | VectorJob | Callable[[], None]]) -> int:
-        """Put what `make` returns for a new handle into the inbox."""
+        """Put the result of `make` for a new handle into the inbox."""
         with self.changed:
             if self.closed:
                 raise Overloaded(f"the model '{self.served.name}' is shut down; retry later")
@@ -110,13 +110,13 @@ class EngineThread:
             return self.n_handles
 
     def cancel(self, handle: int) -> None:
-        """Cancel a request: nothing more is delivered after the step that runs. A finished one is ignored."""
+        """Cancel a request: nothing is delivered after the current step. Finished requests are ignored."""
         with self.changed:
             self.cancelling.add(handle)
             self.changed.notify_all()
 
     def statistics(self) -> EngineStatistics:
-        """Numbers of the moment and since the start."""
+        """Current counts and totals since the start."""
         with self.changed:
             running, counts = min(len(self.engine.running), self.n_unfinished), dict(self.counts)
             return EngineStatistics(
@@ -131,12 +131,12 @@ class EngineThread:
             )
 
     def close(self) -> None:
-        """Refuse new requests; those that have been submitted go on."""
+        """Refuse new requests; submitted ones continue."""
         with self.changed:
             self.closed = True
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Refuse new requests, and wait until the others are finished; whether they are."""
+        """Refuse new requests and wait for the others; returns whether all of them have finished."""
         self.close()
         with self.changed:
             return self.changed.wait_for(lambda: self.n_unfinished == 0, timeout)
@@ -149,7 +149,7 @@ class EngineThread:
         self.thread.join(timeout)
 
     def run(self) -> None:
-        """The thread: steps as long as there is something to do."""
+        """The main loop of the thread: steps until it is stopped."""
         if self.limits.threads is not None:
             torch.set_num_threads(self.limits.threads)
         while True:
@@ -178,7 +178,7 @@ class EngineThread:
         return bool(self.jobs or self.vector_queue.jobs)
 
     def take(self, arrived: deque[TextJob | VectorJob | Callable[[], None]], cancelled: set[int]) -> None:
-        """Begin what has arrived, and end what was cancelled."""
+        """Start new requests and end cancelled ones."""
         for each in arrived:
             if isinstance(each, VectorJob):
                 self.vector_queue.jobs.append(each)
@@ -208,7 +208,7 @@ class EngineThread:
             self.jobs[job.number] = job
 
     def step(self) -> None:
-        """One token of each running text. An exception of the model ends the texts that run or are read, no others."""
+        """One token of each running text. An exception of the model ends only running texts and those in prefill."""
         if not self.jobs:
             return
         try:
@@ -235,7 +235,7 @@ class EngineThread:
                 self.count("cancelled", ended=True)
 
     def recover(self, error: Exception) -> None:
-        """Begin with a new engine: texts that the failed one ran or read end with the error, those that wait go on."""
+        """Start a new engine: texts that were running or in prefill end with the error, waiting ones continue."""
         waiting = {request.request for request in self.engine.waiting}
         jobs, self.jobs = self.jobs, {}
         self.engine = self.new_engine()
@@ -272,7 +272,7 @@ class EngineThread:
         self.hand_over(job.deliver, np.stack(job.found) if error is None else error)
 
     def remove(self, job: TextJob) -> int:
-        """Forget a text; its number in the engine."""
+        """Remove a text and return its number in the engine."""
         assert job.number is not None, "the engine has numbered it"
         del self.jobs[job.number]
         return job.number
@@ -287,8 +287,8 @@ class EngineThread:
 
     @staticmethod
     def hand_over(deliver: Callable[[Any], None], value: Any) -> bool:
-        """Deliver a value; whether it was taken. A receiver that fails, as one whose event loop is closed, ends its own
-        request alone.
+        """Deliver a value and return whether this succeeded. A receiver that fails, such as one with a closed event
+        loop, ends only its own request.
         """
         try:
             deliver(value)

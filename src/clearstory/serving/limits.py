@@ -12,13 +12,13 @@ class EngineLimits:
     """Limits of the thread of one model.
 
     Args:
-        max_running: largest number of texts that are read or generated at once.
-        max_waiting: largest number of requests that wait for their turn; more are refused.
-        max_prompt_tokens: tokens of the longest prompt; None for the model's context.
+        max_running: maximum number of texts in prefill or generation at the same time.
+        max_waiting: maximum number of waiting requests; further ones are refused.
+        max_prompt_tokens: maximum number of tokens of a prompt; None: the model's context.
         timeout: seconds from a request to the end of its text; None for no limit.
-        prefill_tokens: about the largest number of prompt tokens that are read between two tokens of running texts.
-        prefix_bytes: about the largest memory for beginnings of prompts that are kept for later ones; 0 to keep none.
-        threads: threads of computation; None for those of PyTorch.
+        prefill_tokens: approximate maximum number of prompt tokens per step while other texts are running.
+        prefix_bytes: approximate maximum size of the prefix cache in bytes; 0: no prefix cache.
+        threads: number of CPU threads; None: PyTorch's number.
     """
 
     max_running: int = 32
@@ -43,15 +43,15 @@ class EngineLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStatistics:
-    """What a thread does and has done.
+    """Statistics of the thread of a model.
 
     Args:
         running: texts in the batch.
-        waiting: requests that wait or are being read.
-        prompt_tokens: prompt tokens of all texts that have begun.
-        cached_tokens: how many of them were not read for their own text.
+        waiting: requests that wait or are in prefill.
+        prompt_tokens: prompt tokens of all texts that have started.
+        cached_tokens: how many of them were found in the prefix cache or shared.
         generated_tokens: tokens generated.
-        finished: requests that ended as they should.
+        finished: requests that ended without an error.
         cancelled: requests that were cancelled.
         failed: requests that ended with an error.
     """

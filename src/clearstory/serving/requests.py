@@ -12,10 +12,10 @@ from clearstory.generation.settings import Sampling
 from clearstory.models.prompts import Truncation
 
 MAX_TOP_LOGPROBS = 20
-"""Largest number of alternatives of a token that a request can ask for."""
+"""Maximum number of alternatives per token in a request."""
 
 StopReason = Literal["stop", "length"]
-"""Why a text ended: an end token, a stop string or a finished grammar; or the largest number of tokens."""
+"""Why a text ended: an end token, a stop string or a finished grammar; or the maximum number of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +23,20 @@ class TextRequest:
     """One text to generate.
 
     Args:
-        prompt: prompt ids; for an encoder-decoder the beginning of the target, mostly empty.
-        sampling: how tokens are chosen: the largest number of tokens, seed, penalties, logit biases and stop strings.
+        prompt: prompt ids; for an encoder-decoder the start of the target, usually empty.
+        sampling: sampling settings: maximum number of tokens, seed, penalties, logit biases and stop strings.
         source: source ids of an encoder-decoder.
         eos_token_ids: tokens that end the text; empty to continue past them.
         start_token_id: replaces an empty prompt.
-        truncate: "left" cuts off the beginning of a prompt longer than the context; None refuses it.
+        truncate: "left" truncates a prompt longer than the context at its start; None refuses it.
         constraints: which tokens the model's generation config allows; None for all.
-        token_mask: which tokens a grammar allows, step by step; it belongs to this request alone.
-        top_logprobs: number of alternatives returned with each generated token, likeliest first; at most 20.
+        token_mask: which tokens a grammar allows, step by step; it must not be shared with other requests.
+        top_logprobs: number of alternatives returned with each generated token, most likely first; at most 20.
         prompt_logprobs: number of alternatives returned with each prompt token after the first; 0 for the prompt
-            tokens' own log-probabilities alone, None for nothing.
+            tokens' own log-probabilities only, None for nothing.
         continues_prompt: whether the text continues the prompt's text; False for an answer, whose first word is decoded
             as that of a new text.
-        timeout: largest time in seconds from submission to the last token; None for the limit of the thread.
+        timeout: maximum time in seconds from submission to the last token; None: the limit of the thread.
     """
 
     prompt: tuple[int, ...]
@@ -60,7 +60,7 @@ class TextEvent:
     Args:
         token: its id, its log-probability and its alternatives under the model's own distribution.
         bytes: the bytes that the token adds to the text; concatenated they are the text, stop string included.
-        text: new text that is final: without incomplete characters, and without a stop string or the beginning of one.
+        text: new text that is final: without incomplete characters, and without a stop string or the start of one.
         finish: why the text ended, in the last event; None before.
         prompt: what is known of the prompt, in the first event; None afterwards.
     """
@@ -77,7 +77,7 @@ class VectorRequest:
     """The vectors of several texts.
 
     Args:
-        rows: ids of each text as the model reads it: those of `ServedModel.vector_inputs`.
+        rows: ids of each text, as returned by `ServedModel.vector_inputs`.
         skipped: number of first ids of each row that are not pooled: that of the same inputs.
         normalize: whether each vector has length 1.
     """

@@ -28,12 +28,12 @@ from clearstory.tasks.sentence_inputs import SentenceInputs, TruncationSide
 from clearstory.text.tokenizers import Tokenizer
 
 Ability = Literal["chat", "text", "vectors", "masks"]
-"""chat: answers a conversation; text: continues a text, or rewrites a source; vectors: a vector of each text; masks:
-the tokens at the [MASK] of a text.
+"""chat: answers a conversation; text: continues a prompt or generates from a source; vectors: embeds texts; masks:
+predicts masked tokens.
 """
 
 SERVED_ROWS = 32
-"""Number of sequences that weights are packed for, where the fastest form depends on it."""
+"""Number of sequences that weights are packed for, if the fastest layout depends on it."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class ServedModel:
     """A model that is served.
 
     Args:
-        name: the name that requests choose it by.
+        name: its name in requests.
         opened: the model as it was opened.
-        model: what generates text: the model in the form that is fastest for inference, or the model itself.
+        model: model for generation: in the fastest layout for inference, or the model itself.
         tokenizer: its tokenizer.
-        generation_config: how its authors generate from it.
+        generation_config: its generation config.
         prompt_format: what starts, ends and constrains its texts.
         int8: whether linear layers are rounded to 8 bits for vectors.
-        pooling: how vectors are pooled; None as the model's folder says.
+        pooling: pooling of vectors; None: that of the model folder.
     """
 
     name: str
@@ -71,7 +71,7 @@ class ServedModel:
         device: str | None = None,
         pooling: Pooling | None = None,
     ) -> ServedModel:
-        """The model at a path, under this name or `model_name(path)`. Raises the errors of `open_model`."""
+        """The model at a path, with this name or `model_name(path)`. Raises the errors of `open_model`."""
         precision = resolve_precision(precision, int8)
         opened = open_model(path, keep_blocks=precision in ("auto", "int8", "int4") and device in (None, "cpu"))
         return cls.of(
@@ -88,7 +88,7 @@ class ServedModel:
         device: str | None = None,
         pooling: Pooling | None = None,
     ) -> ServedModel:
-        """An opened model under this name. Raises BadInput for one without a tokenizer."""
+        """An opened model with this name. Raises BadInput for one without a tokenizer."""
         model, tokenizer, config = load_generator(opened, device)
         if has_capability(model, Capability.CAUSAL):
             model = inference_model(model, precision, SERVED_ROWS)
@@ -139,24 +139,24 @@ class ServedModel:
 
     @cached_property
     def embedder(self) -> Embedder:
-        """What gives texts vectors. Raises CannotDo for a model without them."""
+        """The sentence embedder. Raises CannotDo for a model without sentence vectors."""
         return load_embedder(self.opened, self.pooling, None, int8=self.int8)
 
     @cached_property
     def vector_network(self) -> Any:
-        """The network that gives texts vectors, in the form that is fastest for inference."""
+        """The network that embeds texts, in the fastest layout for inference."""
         return inference_encoder(self.embedder.network, int8=self.int8)
 
     def vector_inputs(self, prompt: str | None = None, truncate: TruncationSide | None = None) -> SentenceInputs:
-        """How texts become the ids of a `VectorRequest`."""
+        """Encoder of texts as the ids of a `VectorRequest`."""
         return self.embedder.inputs(prompt, truncate)
 
     def vectors(self, rows: Sequence[Sequence[int]], skipped: int, normalize: bool) -> npt.NDArray[np.float32]:
-        """A vector of each row of ids, (N, W), of which the first `skipped` are not pooled."""
+        """One vector per row of ids, (N, W); the first `skipped` ids of each row are not pooled."""
         return self.embedder.vectors_of_ids(rows, self.vector_network, skipped, normalize=normalize)
 
     def fill_masks(self, texts: Sequence[str], top: int = 5) -> list[MaskFill]:
-        """The `top` most probable tokens at every [MASK] of each text."""
+        """The `top` most likely tokens at each [MASK] of each text."""
         return fill_mask(self.opened, list(texts), top=top)
 
 
@@ -166,11 +166,11 @@ ABILITY_NAMES: dict[Ability, str] = {
     "vectors": "sentence vectors",
     "masks": "prediction of masked tokens",
 }
-"""The abilities in words, for messages."""
+"""Names of the abilities in messages."""
 
 
 def model_name(path: str | Path) -> str:
-    """The name of the model at a path: that of its folder or run, or of its file without the ending.
+    """The name of the model at a path: that of its folder or run, or of its file without the suffix.
 
     >>> [model_name(path) for path in ("runs/book/model", "models/smollm2", "SmolLM2.Q8_0.gguf", "corpus.arpa")]
     ['book', 'smollm2', 'SmolLM2.Q8_0', 'corpus']

@@ -1,4 +1,4 @@
-"""TextJob: one text in the thread of a model, from its request to its last event."""
+"""TextJob: one text in the thread of a model, from request to last event."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from clearstory.serving.requests import StopReason, TextEvent, TextRequest
 from clearstory.text.tokenizers import Tokenizer
 
 DeliverText = Callable[[TextEvent | Exception], None]
-"""Takes the events of a text, in the thread of the model. An exception, or an event with a finish, is the last one."""
+"""Receives the events of a text in the thread of the model. The last one is an exception or an event with `finish`."""
 
 
 class CheckedMask:
-    """A token mask whose errors end its own text, and not the step of all texts.
+    """A token mask whose errors end only its own text, not the step of all texts.
 
     Args:
         mask: the mask.
@@ -42,7 +42,7 @@ class CheckedMask:
         return self.error is not None or self.mask.finished
 
     def allowed(self) -> Bool[Tensor, "K"]:
-        """Which tokens may be generated next; all after an error."""
+        """Tokens that may be generated next; all tokens after an error."""
         try:
             allowed = self.mask.allowed()
             if not bool(allowed.any()):
@@ -53,7 +53,7 @@ class CheckedMask:
             return torch.ones(self.vocab, dtype=torch.bool)
 
     def advance(self, id: int) -> None:
-        """Take the token that was generated."""
+        """Advance by the generated token."""
         if self.error is None:
             try:
                 self.mask.advance(id)
@@ -67,10 +67,10 @@ class TextJob:
 
     Args:
         handle: its number in the thread.
-        request: what was asked for.
-        deliver: takes its events.
-        deadline: when it must be finished, in seconds of the monotonic clock; None for never.
-        number: its number in the engine; None before it is there.
+        request: the request.
+        deliver: receives its events.
+        deadline: time by which it must be finished, in seconds of the monotonic clock; None: no limit.
+        number: its number in the engine; None before it is added.
     """
 
     handle: int
@@ -118,5 +118,5 @@ class TextJob:
 
     @property
     def is_late(self) -> bool:
-        """Whether its time is over."""
+        """Whether the deadline has passed."""
         return self.deadline is not None and time.monotonic() > self.deadline

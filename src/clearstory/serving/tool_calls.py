@@ -1,4 +1,4 @@
-"""Tool calls in an answer: found as the answer is generated, and sent on piece by piece."""
+"""Tool calls in an answer: parsed while the answer is generated, and returned in pieces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from clearstory.text.tool_format import CALL_ID, ToolCallFormat
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCallPiece:
-    """A piece of a call. The first piece of a call has its id and its name, the others more of its arguments.
+    """A piece of a call. The first piece has the id and the name of the call, the others parts of its arguments.
 
     Args:
         index: number of the call in the answer.
         id: id of the call, in its first piece.
         name: name of the function, in its first piece.
-        arguments: more of the arguments, which are JSON.
+        arguments: next part of the arguments, which are JSON.
     """
 
     index: int
@@ -33,7 +33,7 @@ class ToolCallPiece:
 
 @dataclass(kw_only=True)
 class ToolCall:
-    """A call of a function, with its arguments as JSON; they are cut off where the answer is."""
+    """A call of a function, with its arguments as JSON, which are incomplete if the answer is truncated."""
 
     id: str
     name: str
@@ -42,13 +42,13 @@ class ToolCall:
 
 @dataclass
 class ToolCallParser:
-    """Divides an answer into its text and its calls; tokens are pushed as they are generated.
+    """Splits an answer into text and calls; tokens are pushed as they are generated.
 
     Args:
         tokenizer: the tokenizer of the model.
-        format: how the model writes calls.
+        format: the model's format of calls.
         calls: the calls so far.
-        text: the text so far that is no call.
+        text: the text so far outside of calls.
     """
 
     tokenizer: Tokenizer
@@ -72,7 +72,7 @@ class ToolCallParser:
         return self.collect()
 
     def flush(self) -> list[str | ToolCallPiece]:
-        """The text that was held back as a possible beginning of a call, at the end of the answer."""
+        """The text that was held back as a possible start of a call, at the end of the answer."""
         self.buffer += self.utf8.decode(b"", final=True)
         pieces = self.collect()
         if self.inside in ("text", "plain") and self.buffer:
@@ -82,7 +82,7 @@ class ToolCallParser:
         return pieces
 
     def collect(self) -> list[str | ToolCallPiece]:
-        """The pieces that the buffer completes, which are taken out of it."""
+        """The complete pieces in the buffer, which are removed from it."""
         pieces: list[str | ToolCallPiece] = []
         while True:
             before = (self.inside, self.buffer)
@@ -93,7 +93,7 @@ class ToolCallParser:
                 return pieces
 
     def next_piece(self) -> str | ToolCallPiece | None:
-        """The next piece of the buffer; None if it only changes what is read next, or nothing."""
+        """The next piece of the buffer; None if only the parser's state changes, or nothing."""
         if self.inside == "name":
             return self.read_name()
         if self.inside == "arguments":
@@ -110,7 +110,7 @@ class ToolCallParser:
         return self.read_text()
 
     def read_text(self) -> str | None:
-        """Text before a call, as far as it cannot be the beginning of one."""
+        """Text before a call, as far as it cannot be the start of one."""
         mark, begin = self.format.mark, self.format.begin
         if self.inside == "text" and self.buffer.startswith(begin):
             self.buffer, self.inside = self.buffer[len(begin) :], "name"
@@ -127,13 +127,13 @@ class ToolCallParser:
         return self.release(len(self.buffer) - overlap_length(self.buffer, mark) if at < 0 else at)
 
     def release(self, length: int) -> str:
-        """Take so much text out of the buffer."""
+        """Remove this many characters from the buffer and return them."""
         taken, self.buffer = self.buffer[:length], self.buffer[length:]
         self.text += taken
         return taken
 
     def read_name(self) -> ToolCallPiece | None:
-        """The name of a function, when all of it is there."""
+        """The name of a function, once it is complete."""
         name, middle, rest = self.buffer.partition(self.format.middle)
         if not middle:
             return None
@@ -142,7 +142,7 @@ class ToolCallParser:
         return ToolCallPiece(index=len(self.calls) - 1, id=self.calls[-1].id, name=name)
 
     def new_id(self) -> str:
-        """An id that no other call has; of the form that the model's template asks for."""
+        """A unique id, in the format of the model's template."""
         form = self.format
         if CALL_ID in form.end + (form.between or ""):
             return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
@@ -151,7 +151,7 @@ class ToolCallParser:
 
 @dataclass
 class JSONObjectEnd:
-    """Finds the end of a JSON object in a text that comes in pieces.
+    """Finds the end of a JSON object in a text that is received in pieces.
 
     >>> end = JSONObjectEnd()
     >>> end.length('{"a": "}'), end.length('"}, more'), end.ended

@@ -1,4 +1,4 @@
-"""Tools: functions that a model may call, and the grammar that makes it call them as its chat template writes calls."""
+"""Tools: functions that a model may call, and the grammar of calls in the format of its chat template."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tool:
 
     Args:
         name: its name.
-        description: what it does, for the model.
+        description: what it does; part of the prompt.
         parameters: JSON schema of its arguments, an object; None for a function without parameters.
     """
 
@@ -46,7 +46,7 @@ class Tool:
         Grammar.of_json_schema(self.schema)
 
     def template_value(self) -> dict[str, Any]:
-        """The function as chat templates take it."""
+        """The function in the format of chat templates."""
         described = {} if self.description is None else {"description": self.description}
         return {"type": "function", "function": {"name": self.name, **described, "parameters": dict(self.schema)}}
 
@@ -56,11 +56,11 @@ class ToolUse:
     """The functions that an answer may call.
 
     Args:
-        tools: the functions that the model is told of.
+        tools: the functions in the prompt.
         callable: those that it may call.
         required: whether the answer must call one; otherwise it may be text.
         parallel: whether it may call several.
-        format: how the model writes calls.
+        format: the model's format of calls.
         answer: JSON schema of an answer without calls; None for any text.
     """
 
@@ -72,7 +72,7 @@ class ToolUse:
     answer: Mapping[str, Any] | None = None
 
     def check(self, calls: Sequence[ToolCall]) -> None:
-        """Raises GrammarViolation if the arguments of a complete call do not follow their schema."""
+        """Raises GrammarViolation if the arguments of a complete call are not valid for their schema."""
         schemas = {tool.name: tool.schema for tool in self.callable}
         for call in calls:
             check_follows(call.arguments, schemas[call.name])
@@ -111,17 +111,17 @@ class ToolUse:
 
 
 def literal(text: str) -> str:
-    """A text as an expression of a grammar, with any id in the place of ids; empty for an empty text."""
+    """A text as an expression of a grammar, with a pattern for ids; empty for an empty text."""
     return " /[a-zA-Z0-9]{9}/ ".join(json.dumps(part, ensure_ascii=False) for part in text.split(CALL_ID) if part)
 
 
 def regex_class(character: str) -> str:
-    """A character inside of a class of a regular expression."""
+    """A character inside a character class of a regular expression."""
     return f"\\{character}" if character in r"\[]^-/{}" else character
 
 
 def check_names(tools: Sequence[Tool]) -> None:
-    """Raises BadInput for two functions of one name."""
+    """Raises BadInput for two functions with the same name."""
     names = [tool.name for tool in tools]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise BadInput(f"two tools have the name '{repeated}'; names must be unique")

@@ -1,4 +1,4 @@
-"""Batches of vectors: texts of several requests are read together, those of a large request in several batches."""
+"""Batches of vectors: texts of several requests are embedded together, those of a large request in several batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ wait as long.
 """
 
 DeliverVectors = Callable[[npt.NDArray[np.float32] | Exception], None]
-"""Takes the vectors of a request, (N, W), or the error that ended it, in the thread of the model."""
+"""Receives the vectors of a request, (N, W), or the error that ended it, in the thread of the model."""
 
 
 @dataclass
@@ -27,8 +27,8 @@ class VectorJob:
 
     Args:
         handle: its number in the thread.
-        request: what was asked for.
-        deliver: takes the vectors.
+        request: the request.
+        deliver: receives the vectors.
         found: the vectors computed so far, of the first texts.
     """
 
@@ -39,7 +39,7 @@ class VectorJob:
 
 
 class VectorQueue:
-    """Requests for vectors in the order in which they came."""
+    """Requests for vectors, in order of arrival."""
 
     def __init__(self, served: ServedModel) -> None:
         self.served = served
