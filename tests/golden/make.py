@@ -30,7 +30,7 @@ from clearstory.models.hmm.config import HMMConfig
 from clearstory.models.ngram.config import NGramConfig
 from clearstory.models.recurrent.config import RecurrentConfig
 from clearstory.models.transformer.config import TransformerConfig
-from clearstory.models.transformer.presets import BERT_TINY, MARIAN, T5_SMALL
+from clearstory.models.transformer.presets import BERT_TINY, GEMMA3_1B, MARIAN, T5_SMALL
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -47,6 +47,7 @@ GPT2 = TransformerConfig(**SHAPE)
 LLAMA = replace(
     GPT2, kv_heads=1, norm="rms", positions="rotary", gated=True, bias=False, activation="silu", tie_embeddings=False
 )
+GEMMA = replace(GEMMA3_1B, **SHAPE, sliding_window=6, global_interval=2, rope_factor=8.0)
 BERT = replace(BERT_TINY, **SHAPE)
 STACK = replace(BERT, mlm_transform=False, unembed_bias=False)
 HEADLESS = replace(STACK, pooler=False)
@@ -58,6 +59,7 @@ MODELS: dict[str, tuple[Any, str]] = {
     "MistralForCausalLM": (replace(LLAMA, sliding_window=6, head_dim=6), "characters"),
     "Phi3ForCausalLM": (replace(LLAMA, sliding_window=6), "characters"),
     "Qwen3ForCausalLM": (replace(LLAMA, qk_norm=True), "characters"),
+    "Gemma3ForCausalLM": (GEMMA, "characters"),
     "BertForPreTraining": (BERT, "wordpiece:40"),
     "BertForMaskedLM": (replace(BERT, pooler=False), "wordpiece:40"),
     "BertModel": (STACK, "wordpiece:40"),
@@ -88,6 +90,7 @@ MODELS: dict[str, tuple[Any, str]] = {
             "Mistral": replace(LLAMA, sliding_window=6, head_dim=6),
             "Phi3": replace(LLAMA, sliding_window=6),
             "Qwen3": replace(LLAMA, qk_norm=True),
+            "Gemma3": replace(GEMMA, global_interval=6),
         }.items()
         for kind, pooling in (("Sequence", "last"), ("Token", None))
     },

@@ -336,7 +336,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         ),
         (
             {name: each for name, each in weights.items() if "layers.1." not in name}, CorruptFile,
-            r"lack it; 9 of 21 required tensors are missing; copy the whole folder",
+            r"not in the weights; 9 of 21 required tensors are missing; copy the whole folder",
         ),
     ]  # fmt: skip
     for changed, kind, sentence in cases:

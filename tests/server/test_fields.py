@@ -85,7 +85,7 @@ def test_values_become_those_of_the_annotations() -> None:
         ({"messages": [{}]}, "messages[0].role", "missing_required_parameter"),
         ({"messages": [USER, {"role": "x"}]}, "messages[1].role", "invalid_value"),
         ({"messages": [{**USER, "nme": 1}]}, "messages[0].nme", "unknown_parameter"),
-        ({"messages": [{**USER, "content": [{"text": 3}]}]}, "messages[0].content[0].text", "invalid_type"),
+        ({"messages": [{**USER, "content": [{"text": 3}]}]}, "messages[0].content[0].type", "invalid_value"),
         ({"messages": [{**USER, "content": [{"type": "audio"}]}]}, "messages[0].content[0].type", "invalid_value"),
         ({"messages": [{**USER, "content": [1]}]}, "messages[0].content[0]", "invalid_type"),
         ({"prompt": [[1], [-1]]}, "prompt[1][0]", "integer_below_min_value"),

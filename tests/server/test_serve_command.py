@@ -180,6 +180,7 @@ def test_a_server_outlives_its_models_folder_and_finishes_requests_after_a_signa
         assert response.status == 200
         process.send_signal(signal.SIGTERM)
         assert response.read().endswith(b"data: [DONE]\n\n")
+        connection.close()
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert out == ""

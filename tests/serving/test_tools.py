@@ -184,7 +184,7 @@ def test_braces_in_strings_do_not_end_arguments() -> None:
 
 
 def test_bad_tools_are_refused() -> None:
-    with pytest.raises(BadInput, match="not is no supported keyword"):
+    with pytest.raises(BadInput, match="not is not a supported keyword"):
         Tool(name="f", parameters={"properties": {"a": {"not": {}}}}).check()
     with pytest.raises(BadInput, match="are not an object"):
         Tool(name="f", parameters={"type": "array"}).check()
