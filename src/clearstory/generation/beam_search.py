@@ -1,4 +1,4 @@
-"""Beam search: the likeliest continuations, found by extending several at once.
+"""Beam search: the most likely continuations, found by extending several hypotheses together.
 
 Sutskever et al. 2014, with the length normalisation of Wu et al. 2016 (eq. 14) without their constant:
 log-probability / length ** length_penalty. Which beams are kept and when a search ends is as in
@@ -71,7 +71,7 @@ class _Rules:
         return max(2, 1 + len(self.ends)) * self.sampling.beam
 
     def longest(self, prompt: Sequence[int]) -> int:
-        """Largest number of tokens to generate after a prompt."""
+        """Maximum number of tokens to generate after a prompt."""
         limit = None if self.constraints is None else self.constraints.max_length
         own = self.sampling.max_tokens
         return own if limit is None else max(1, min(own, limit - len(prompt)))
@@ -212,7 +212,7 @@ def _forward(
 def _extensions(
     model: LanguageModel, searches: Sequence[_Search], hidden: Tensor, rules: _Rules, length: int
 ) -> list[list[_Extension]]:
-    """The likeliest extensions of each search's beams by a token, best first, from hidden states of all, (R, W)."""
+    """The most likely extensions of each search's beams by a token, best first, from hidden states of all, (R, W)."""
     sizes = [len(search.beams) for search in searches]
     if rules.sampling.repetition_penalty == 1 and rules.constraints is None:
         count = rules.n_candidates + len(rules.suppress_tokens)
@@ -263,7 +263,7 @@ def _best_of_all(search: _Search, logprobs: Tensor, rules: _Rules, last: bool) -
 
 
 def _extend(search: _Search, extensions: Sequence[_Extension], rules: _Rules, last: bool) -> list[int]:
-    """Extend one search's beams by a token, the likeliest first.
+    """Extend one search's beams by a token, most likely first.
 
     Updates the search, and returns for each new beam the index of the beam it extends.
     """

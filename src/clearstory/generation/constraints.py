@@ -31,11 +31,11 @@ class TokenConstraints:
     Args:
         no_repeat_ngram_size: no n-gram of this length occurs twice, prompt included; 0 for no such limit.
         bad_words_ids: sequences of tokens that are never generated.
-        min_new_tokens: smallest number of tokens to generate before an end token.
+        min_new_tokens: minimum number of tokens to generate before an end token.
         min_length: the same with the prompt's tokens.
-        max_length: largest number of tokens, prompt included; None for no such limit.
+        max_length: maximum number of tokens, prompt included; None: no limit.
         forced_bos_token_id: the token generated after a prompt of one token, such as a decoder's start token.
-        forced_eos_token_id: the last token of a text of the largest length.
+        forced_eos_token_id: the last token of a text of maximum length.
         begin_suppress_tokens: tokens that are not generated first.
         suppress_tokens: tokens that are never generated.
     """
@@ -77,7 +77,7 @@ class TokenConstraints:
             logits: logits or log-probabilities of the next token.
             ids: the prompt and the tokens generated so far.
             n_generated: number of tokens generated so far.
-            last: whether the next token is the last of the largest length.
+            last: whether the next token is the last of the maximum length.
             ends: the tokens that end a text.
         """
         forbidden = set(banned_by_ngrams(ids, self.no_repeat_ngram_size))
@@ -102,10 +102,10 @@ class TokenMask(Protocol):
         """Whether the text is complete, and no token may follow."""
 
     def allowed(self) -> Bool[Tensor, "K"]:
-        """Which tokens may be generated next, (K,); ids from K on must not be."""
+        """Tokens that may be generated next, (K,); ids from K on are not allowed."""
 
     def advance(self, id: int) -> None:
-        """Take the token that was generated."""
+        """Advance by the generated token."""
 
 
 def banned_by_ngrams(ids: Sequence[int], size: int) -> list[int]:

@@ -48,8 +48,8 @@ def generate(
         sampling: how tokens are chosen.
         eos_token_id: the token, or several of which each, ends the text; None to continue past them.
         start_token_id: replaces an empty prompt.
-        truncate: "left" cuts off the beginning of a prompt longer than the context.
-        source: source ids of an encoder-decoder, whose prompt is the beginning of the target: mostly empty.
+        truncate: "left" truncates a prompt longer than the context at its start.
+        source: source ids of an encoder-decoder, whose prompt is the start of the target, usually empty.
         suppress_tokens: ids that are never generated.
         constraints: which tokens may be generated; None for all.
 
@@ -83,11 +83,11 @@ class Engine:
 
     Args:
         model: any LanguageModel.
-        max_running: largest number of requests that are read or run; others wait.
+        max_running: maximum number of requests in prefill or generation; others wait.
         suppress_tokens: ids that are never generated.
         prefill_tokens: about the largest number of prompt tokens that one step reads, so that long prompts do not keep
             running requests waiting; None to read all waiting prompts in the next step.
-        prefix_cache: beginnings of prompts that are kept for later ones; None for none.
+        prefix_cache: cache of prompt prefixes, or None.
         states: states of finished requests that were added with `keep_state`.
 
     >>> from clearstory.models.build import build
@@ -112,9 +112,9 @@ class Engine:
 
     def __post_init__(self) -> None:
         if self.max_running < 1:
-            raise BadSetting(f"max_running is {self.max_running}; an engine runs at least 1 request at once")
+            raise BadSetting(f"max_running is {self.max_running}; it must be at least 1")
         if self.prefill_tokens is not None and self.prefill_tokens < 1:
-            raise BadSetting(f"prefill_tokens is {self.prefill_tokens}; an engine reads at least 1 token of a prompt")
+            raise BadSetting(f"prefill_tokens is {self.prefill_tokens}; it must be at least 1")
         self.batch = decoding_batch(self.model, self._batched)
         self.prefill = Prefill(self.model, model_device(self.model), self.prefix_cache)
 
@@ -153,13 +153,13 @@ class Engine:
         """
         if sampling.beam > 1:
             raise BadSetting(
-                f"beam is {sampling.beam}, and an engine samples; use generation.beam_search.beam_search instead"
+                f"beam is {sampling.beam}, but an engine only samples; use generation.beam_search.beam_search instead"
             )
         wrong = next((id for id, _ in sampling.logit_bias if not 0 <= id < self.model.vocab), None)
         if wrong is not None:
             raise VocabularyMismatch(
-                f"logit_bias has token id {wrong:,}, and the model's vocabulary has ids from 0 to "
-                f"{self.model.vocab - 1:,}; leave it out"
+                f"logit_bias has token id {wrong:,}, but the model's vocabulary has ids from 0 to "
+                f"{self.model.vocab - 1:,}; omit it"
             )
         source_ids = prepare_source(self.model, source, truncate)
         ids = prepare_prompt(self.model, prompt, start_token_id, truncate)

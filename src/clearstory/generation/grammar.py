@@ -1,4 +1,4 @@
-"""Grammars: texts that are JSON, follow a JSON schema, a regular expression or a context-free grammar.
+"""Grammars: constraints by JSON, a JSON schema, a regular expression or a context-free grammar.
 
 Before each token, a `GrammarMask` says which tokens the grammar allows; an end token is allowed only where the text is
 complete. The matching is that of llguidance.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 MAX_GRAMMAR_LENGTH = 2**18
-"""Characters of a grammar or a regular expression."""
+"""Maximum number of characters of a grammar or a regular expression."""
 
 JSON_OPTIONS: JsonCompileOptions = {
     "whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,20}",
@@ -46,18 +46,18 @@ their number: a name so escaped is another text, and the same name.
 """
 
 JSON_CHARACTERS = frozenset('{}[]":,-.0123456789truefalsn')
-"""Characters without which no JSON can be written."""
+"""Characters that are necessary for JSON."""
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """What a text must be.
+    """A grammar that a text must match.
 
     Args:
         source: the grammar as llguidance reads it.
-        schema: the JSON schema that the whole text must follow, as JSON; None where it is no JSON.
-        pattern: the regular expression that the whole text must match; None where there is none.
-        spelled: special tokens that the grammar writes as text.
+        schema: the JSON schema that the whole text must follow, as JSON; None if it is not JSON.
+        pattern: the regular expression that the whole text must match, or None.
+        spelled: special tokens that are text in the grammar.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Grammar:
 
     @classmethod
     def of_json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
-        """JSON that follows a schema (draft 2020-12). Raises JSONSchemaError for one that is not supported."""
+        """JSON that is valid for a schema (draft 2020-12). Raises JSONSchemaError for one that is not supported."""
         check_schema(schema)
         source = json_grammar(schema)
         if reason := source_error(source):
@@ -101,7 +101,7 @@ class Grammar:
         return cls(lark_grammar(check_length(source, "grammar")), spelled=spelled)
 
     def mask(self, tokenizer: Tokenizer, eos_token_id: EndTokens = None) -> GrammarMask:
-        """The mask of one text, at its beginning. Raises CannotDo for a tokenizer that cannot write it."""
+        """The mask of one text, at its start. Raises CannotDo for a tokenizer that cannot express it."""
         tokens = grammar_tokens(tokenizer, self.spelled)
         if self.schema is not None:
             check_characters(tokenizer)
@@ -111,11 +111,11 @@ class Grammar:
         mask = GrammarMask(self, matcher, eos_token_id)
         mask.allowed()
         if mask.finished:
-            raise BadInput("the grammar allows the empty text only; give one that allows another")
+            raise BadInput("the grammar allows only the empty text; use a grammar that allows other texts")
         return mask
 
     def check(self, text: str) -> None:
-        """Raises GrammarViolation if a complete text is not what the grammar allows."""
+        """Raises GrammarViolation if a complete text does not match the grammar."""
         if self.schema is not None:
             check_follows(text, json.loads(self.schema))
         elif self.pattern is not None:
@@ -155,24 +155,24 @@ class GrammarMask:
         return self.ended or (self.matcher.is_accepting() and not self.following.any())
 
     def allowed(self) -> Bool[Tensor, "K"]:
-        """Which tokens may be generated next, (K,). Raises CannotDo where no token of the vocabulary fits."""
+        """Tokens that may be generated next, (K,). Raises CannotDo if no token of the vocabulary is allowed."""
         allowed = self.following.copy()
         if self.matcher.is_accepting():
             allowed[[id for id in self.ends if id < len(allowed)]] = True
         elif not allowed.any():
             raise CannotDo(
-                "no token of this model's vocabulary can follow by the grammar "
-                f"({error_sentence(self.matcher) or self.matcher.stop_reason()}); simplify it, or take another model"
+                "the grammar allows no token of this model's vocabulary "
+                f"({error_sentence(self.matcher) or self.matcher.stop_reason()}); simplify it, or use another model"
             )
         return torch.from_numpy(allowed)
 
     def advance(self, id: int) -> None:
-        """Take the token that was generated. Raises GrammarViolation for one that is not allowed."""
+        """Advance by the generated token. Raises GrammarViolation for a token that is not allowed."""
         self._following = None
         if id in self.ends:
             self.ended = True
         elif not self.matcher.consume_token(id):
-            raise GrammarViolation(f"token {id} does not follow the grammar ({error_sentence(self.matcher)})")
+            raise GrammarViolation(f"token {id} is not allowed by the grammar ({error_sentence(self.matcher)})")
 
     def copy(self) -> GrammarMask:
         """The mask of another text, in the same state."""
@@ -182,7 +182,7 @@ class GrammarMask:
 
 
 def json_grammar(schema: Mapping[str, Any]) -> str:
-    """The grammar of JSON that follows a schema, as llguidance reads it."""
+    """The grammar of JSON that is valid for a schema, in llguidance's format."""
     from llguidance import LLMatcher
 
     return LLMatcher.grammar_from_json_schema(dict(schema), overrides=JSON_OPTIONS)
@@ -194,7 +194,7 @@ def json_rule(schema: Mapping[str, Any]) -> str:
 
 
 def lark_grammar(source: str) -> str:
-    """A grammar in Lark's notation, as llguidance reads it."""
+    """A grammar in Lark's notation, in llguidance's format."""
     return json.dumps({"grammars": [{"lark_grammar": source}]})
 
 
@@ -215,7 +215,7 @@ def check_characters(tokenizer: Tokenizer) -> None:
     """Raises CannotDo for a tokenizer without tokens for the characters of JSON."""
     missing = sorted(JSON_CHARACTERS - single_characters(tokenizer))
     if missing:
-        raise CannotDo(f"this model's vocabulary has no token for {' '.join(missing[:8])}, so it cannot write JSON")
+        raise CannotDo(f"this model's vocabulary has no token for {' '.join(missing[:8])}, so it cannot generate JSON")
 
 
 @lru_cache(maxsize=8)

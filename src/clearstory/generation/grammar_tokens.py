@@ -1,4 +1,4 @@
-"""Vocabularies as llguidance reads them, and regular expressions matched in linear time."""
+"""Vocabularies in llguidance's format, and regular expressions matched in linear time."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def grammar_tokens(tokenizer: Tokenizer, spelled: frozenset[str] = frozenset()) 
     """
     if tokenizer.kind in SPACED_KINDS:
         raise CannotDo(
-            f"this model's tokenizer ({tokenizer.kind}) puts white space between tokens by itself, so it cannot write "
-            "JSON or follow a grammar; supported: BPE, Unigram, bytes and characters"
+            f"this model's tokenizer ({tokenizer.kind}) inserts white space between tokens, so it cannot generate "
+            "JSON or match a grammar; supported: BPE, Unigram, bytes and characters"
         )
     return cached_tokens(tokenizer, frozenset(np.flatnonzero(tokenizer.special_tokens_mask).tolist()), spelled)
 
@@ -122,7 +122,7 @@ def error_sentence(matcher: LLMatcher) -> str:
         return ""
     text = matcher.get_error()
     if "oneOf constraints" in text:
-        return "oneOf is supported only where each alternative excludes the others; give anyOf"
+        return "oneOf is supported only if each alternative excludes the others; use anyOf"
     # The lines that repeat a grammar, and where in it the error is.
     lines = [line.strip() for line in text.replace("<non-verbose/>", "").splitlines()]
     kept = [line for line in lines if line.strip(" ^") and not re.match(r"\d+ \|", line)]
@@ -155,7 +155,7 @@ def contains_match(pattern: str, text: str) -> bool:
 
 
 def missing_extra() -> MissingExtra:
-    """The error for a grammar where its packages are not installed."""
+    """The error for a grammar if its packages are not installed."""
     return MissingExtra(
         "grammars and JSON schemas need the packages llguidance and jsonschema; install them with: "
         'pip install "clearstory[structured]"'

@@ -1,4 +1,4 @@
-"""JSON schemas: which keywords are supported, and whether a text follows a schema.
+"""JSON schemas: supported keywords, and validation of texts.
 
 A schema is checked before anything is generated: a keyword that neither the grammar nor the check of the text would
 honour is an error that names its path, since ignoring it would give texts that do not follow the schema.
@@ -18,13 +18,13 @@ from clearstory.errors import BadInput, GrammarViolation, nearest
 from clearstory.generation.grammar_tokens import contains_match, missing_extra, regex_error
 
 MAX_SCHEMA_LENGTH = 2**18
-"""Characters of a schema written as JSON."""
+"""Maximum number of characters of a schema as JSON."""
 
 ANNOTATIONS = frozenset(
     ["$schema", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly",
      "writeOnly", "discriminator"]
 )  # fmt: skip
-"""Keywords that describe a value, and restrict nothing."""
+"""Keywords that describe a value without restricting it."""
 
 SCHEMA_MAPS = frozenset(["properties", "patternProperties", "$defs", "definitions"])
 """Keywords whose value is an object of schemas."""
@@ -46,13 +46,13 @@ FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4",
 """Values of `format`."""
 
 HINTS = {
-    "nullable": 'give the types as an array, such as {"type": ["string", "null"]}',
-    "uniqueItems": "leave it out, and give enum and maxItems where they suffice",
-    "not": "give what is allowed, with enum, pattern or anyOf",
-    "dependencies": "give the alternatives with anyOf",
-    "additionalItems": "give prefixItems with items",
+    "nullable": 'use an array of types, such as {"type": ["string", "null"]}',
+    "uniqueItems": "omit it; use enum and maxItems if they suffice",
+    "not": "describe allowed values with enum, pattern or anyOf",
+    "dependencies": "describe the alternatives with anyOf",
+    "additionalItems": "use prefixItems with items",
 }
-"""Ways out for keywords that are not supported."""
+"""Alternatives to unsupported keywords."""
 
 
 class JSONSchemaError(BadInput):
@@ -85,7 +85,7 @@ def check_schema(schema: Any) -> None:
     if errors:
         error = min(errors, key=lambda each: len(each.absolute_path))
         path = join_path(*error.absolute_path)
-        raise JSONSchemaError(path, f"is {json_text(error.instance)}, which is no valid value of this keyword")
+        raise JSONSchemaError(path, f"is {json_text(error.instance)}, which is not a valid value of this keyword")
 
 
 def invalid_values(schema: Any) -> list[Any]:
@@ -106,8 +106,8 @@ def check_keywords(schema: Any, path: str) -> None:
         here = join_path(path, keyword)
         if keyword not in known:
             close = nearest(keyword, known) if get_close_matches(keyword[:200], known, n=1) else ""
-            hint = HINTS.get(keyword) or close or "leave it out"
-            raise JSONSchemaError(here, f"is no supported keyword; {hint}")
+            hint = HINTS.get(keyword) or close or "omit it"
+            raise JSONSchemaError(here, f"is not a supported keyword; {hint}")
         if keyword in SCHEMA_MAPS and isinstance(value, Mapping):
             for name, each in value.items():
                 check_keywords(each, join_path(here, name))
@@ -129,13 +129,13 @@ def check_keywords(schema: Any, path: str) -> None:
 def check_value(keyword: str, value: Any, path: str, *, inside: bool) -> None:
     """Raises JSONSchemaError for a value that is not supported. `inside`: whether the schema is part of another."""
     if keyword == "items" and isinstance(value, list):
-        raise JSONSchemaError(path, "is an array; give prefixItems")
+        raise JSONSchemaError(path, "is an array; use prefixItems")
     if keyword == "format" and value not in FORMATS:
         raise JSONSchemaError(path, f"is {json_text(value)}; supported: {', '.join(FORMATS)}")
     if keyword == "$ref" and not str(value).startswith("#"):
         raise JSONSchemaError(path, f"is {json_text(value)}; only references into the schema itself, such as #/$defs/a")
     if keyword == "$id" and inside:
-        raise JSONSchemaError(path, "is not supported inside a schema; give it at the top, or leave it out")
+        raise JSONSchemaError(path, "is not supported inside a schema; use it at the top level or omit it")
     if keyword == "pattern" and isinstance(value, str):
         check_pattern(value, path)
 
@@ -143,7 +143,7 @@ def check_value(keyword: str, value: Any, path: str, *, inside: bool) -> None:
 def check_pattern(pattern: str, path: str) -> None:
     """Raises JSONSchemaError for a regular expression that no matcher accepts."""
     if reason := regex_error(pattern):
-        raise JSONSchemaError(path, f"is {json_text(pattern)}, no supported regular expression: {reason}")
+        raise JSONSchemaError(path, f"is {json_text(pattern)}, which is not a supported regular expression: {reason}")
 
 
 def join_path(*parts: Any) -> str:
@@ -166,7 +166,7 @@ def json_text(value: Any) -> str:
 
 
 def check_follows(text: str, schema: Mapping[str, Any]) -> None:
-    """Raises GrammarViolation if a text is not JSON, or does not follow a schema that `check_schema` accepts.
+    """Raises GrammarViolation if a text is not JSON, or not valid for a schema that `check_schema` accepts.
 
     `format` is not checked: it is held by the grammar alone.
     """
@@ -177,10 +177,10 @@ def check_follows(text: str, schema: Mapping[str, Any]) -> None:
             error = next(iter(validator_class()(exact).iter_errors(value)), None)
     except (ValueError, RecursionError, InvalidOperation) as problem:
         reason = " ".join(str(problem).split())[:200]
-        raise GrammarViolation(f"the generated text cannot be checked against its JSON schema ({reason})") from None
+        raise GrammarViolation(f"the generated text cannot be validated against its JSON schema ({reason})") from None
     if error is not None:
         where, reason = join_path(*error.absolute_path) or "the value", str(error.message)[:200]
-        raise GrammarViolation(f"the generated text does not follow its JSON schema: {where}: {reason}")
+        raise GrammarViolation(f"the generated text is not valid for its JSON schema: {where}: {reason}")
 
 
 def parse_exactly(text: str) -> Any:

@@ -20,13 +20,13 @@ from clearstory.models.cross_entropy import CHUNK_LOGITS
 from clearstory.models.transformer.cached_attention import BLOCK_TOKENS
 
 CHUNK_TOKENS = 512
-"""Largest number of tokens of a prompt that one forward pass reads."""
+"""Maximum number of prompt tokens per forward pass."""
 
 PREFIX_TOKENS = 128
 """Beginnings of prompts are kept at multiples of this length; with a prefix cache no chunk reaches beyond the next."""
 
 PREFILL_TOKENS = 4096
-"""Largest number of tokens, padding included, of one forward pass over chunks; it bounds its memory."""
+"""Maximum number of tokens, padding included, of one forward pass over chunks; it limits its memory."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""PrefixCache: states after the beginnings of prompts, so that prompts that begin alike are read once."""
+"""PrefixCache: states after prefixes of prompts, so that common prefixes are computed once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PrefixCache:
     the memory of its last chunk of tokens.
 
     Args:
-        max_bytes: about the largest memory that states take.
+        max_bytes: approximate maximum memory of the states in bytes.
     """
 
     def __init__(self, max_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Sampling settings: how the next token is chosen from its probabilities."""
+"""Sampling settings: how the next token is sampled."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Sampling:
         logit_bias: pairs of a token id and a number from -100 to 100 that is added to its logit.
         beam: number of beams of beam search; 1: sampling or greedy search.
         length_penalty: exponent p of the beam search score log-probability / length ** p.
-        stop: strings at which the text ends, without them.
-        seed: seed of the random generator; None for a different text each time.
+        stop: strings that end the text; they are not part of it.
+        seed: seed of the random number generator; None for a different text each time.
     """
 
     max_tokens: int = 200
@@ -62,10 +62,10 @@ class Sampling:
         if not 0 <= self.min_p <= 1:
             raise BadSetting(f"min_p is {self.min_p}; it must be between 0 and 1")
         if self.repetition_penalty <= 0:
-            raise BadSetting(f"repetition_penalty is {self.repetition_penalty}; it must be above 0; 1 changes nothing")
+            raise BadSetting(f"repetition_penalty is {self.repetition_penalty}; it must be above 0; 1 has no effect")
         for name in ("presence_penalty", "frequency_penalty"):
             if not -2 <= getattr(self, name) <= 2:
-                raise BadSetting(f"{name} is {getattr(self, name)}; it must be between -2 and 2; 0 changes nothing")
+                raise BadSetting(f"{name} is {getattr(self, name)}; it must be between -2 and 2; 0 has no effect")
         for id, bias in self.logit_bias:
             if not -100 <= bias <= 100:
                 raise BadSetting(f"the logit bias of token {id} is {bias}; it must be between -100 and 100")
@@ -73,8 +73,8 @@ class Sampling:
             raise BadSetting(f"beam is {self.beam}; it must be at least 1")
         if self.beam > 1 and (self.changes_generated or self.logit_bias):
             raise BadSetting(
-                f"beam is {self.beam}, and presence_penalty, frequency_penalty and logit_bias are for sampling; leave "
-                "them out, or set beam to 1"
+                f"beam is {self.beam}, and presence_penalty, frequency_penalty and logit_bias are for sampling; omit "
+                "them, or set beam to 1"
             )
 
     @property
@@ -85,7 +85,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSampling:
-    """Settings of sampling; those that are not given are the model's own, from its generation config.
+    """Sampling settings; the defaults are those of the model's generation config.
 
     Args:
         max_tokens: maximum number of tokens to generate; default: the model's, otherwise 200, or 1024 in a chat.
@@ -99,8 +99,8 @@ class TokenSampling:
         presence_penalty: subtracted from the logits of tokens that were already generated; default: 0.
         frequency_penalty: subtracted from the logits of generated tokens, times the number of their occurrences;
             default: 0.
-        stop: strings at which the text ends, without them.
-        seed: seed of the random generator; default: a different text each time.
+        stop: strings that end the text; they are not part of it.
+        seed: seed of the random number generator; default: a different text each time.
     """
 
     max_tokens: int | None = None
@@ -125,7 +125,7 @@ class TokenSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOverrides(TokenSampling):
-    """Settings of sampling and beam search; those that are not given are the model's own.
+    """Settings of sampling and beam search; the defaults are those of the model.
 
     Args:
         beam: number of beams of beam search; 1: sampling or greedy search; default: the model's, otherwise 1.

@@ -1,4 +1,4 @@
-"""Chat: a conversation in which a model answers, opened here or by a server."""
+"""Chat: a conversation with a model, which is opened locally or by a server."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ChatSession:
 
     Args:
         partner: what answers it.
-        sampling: how tokens are chosen; where a setting is None, a server chooses.
+        sampling: how tokens are chosen; None: chosen by the server.
     """
 
     def __init__(self, partner: ChatPartner, sampling: Sampling | TokenSampling) -> None:
@@ -202,19 +202,19 @@ def chat(
     device: str | None = None,
     **settings: Unpack[SamplingKeywords],
 ) -> ChatSession:
-    """A conversation with a chat model, which keeps what it has read from turn to turn.
+    """A conversation with a chat model, which caches its state from turn to turn.
 
-    Settings of sampling that are not given are those of the model's generation config, if it has one.
+    The defaults of sampling settings are those of the model's generation config, if it has one.
 
     Args:
         model: a model folder, run folder, checkpoint or .gguf file, or a loaded model; with `url` the name of a model
             there, which may be left out where the server has only one.
-        url: address of a server of OpenAI's API that answers, such as http://127.0.0.1:8000/v1.
+        url: address of a server with OpenAI's API, such as http://127.0.0.1:8000/v1.
         api_key_file: file with the API key that the server requires.
         system: system message.
         load: file with a conversation to continue, as `ChatSession.save` writes it.
         chat_template: chatml, or a file with a Jinja template, for a model that has none.
-        truncate: "left" leaves out the first turns of a conversation that is longer than the context; None raises
+        truncate: "left" drops the first turns of a conversation that is longer than the context; None raises
             ContextOverflow.
         precision: of the weights: fp32, fp16, bf16, int8, int4, or auto, the faster of fp32 and fp16 here.
         int8: another spelling of the precision int8.

@@ -36,7 +36,7 @@ class ChatAnswer:
         generated_tokens: how many tokens it has.
         prompt_tokens: tokens of the conversation before it.
         read_tokens: how many of them were read now; the others were in the model's state.
-        left_out: messages of the conversation that the model no longer reads.
+        left_out: messages of the conversation that were dropped from the context.
         seconds: time it took, of which `prompt_seconds` for the tokens before it.
     """
 

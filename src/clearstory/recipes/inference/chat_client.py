@@ -1,4 +1,4 @@
-"""Client of servers of OpenAI's API: asks for models and for streamed answers, with the standard library alone."""
+"""Client of servers with OpenAI's API: lists models and streams answers, using only the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clearstory.durable.paths import expand_home
 from clearstory.errors import BadInput, BadSetting, RemoteServerError
 
 TIMEOUT = 600.0
-"""Largest time in seconds for which a server may send nothing: it may have to read a long conversation."""
+"""Maximum time in seconds without data from the server, which may have to process a long conversation."""
 
 MAX_ERROR, MAX_LINE = 300, 2**22
 """Characters of a server's error message that are shown, and bytes of one line that are read."""
@@ -25,12 +25,12 @@ MAX_ERROR, MAX_LINE = 300, 2**22
 
 @dataclass(frozen=True)
 class ChatClient:
-    """A server of OpenAI's API.
+    """A server with OpenAI's API.
 
     Args:
         url: its address, such as http://127.0.0.1:8000/v1.
         key: the API key that requests carry; None for none. It is never shown.
-        timeout: largest time in seconds for which the server may send nothing.
+        timeout: maximum time in seconds without data from the server.
     """
 
     url: str
@@ -42,7 +42,7 @@ class ChatClient:
 
     @property
     def parts(self) -> SplitResult:
-        """The parts of the address. Raises BadSetting for one that is no address of HTTP."""
+        """The parts of the address. Raises BadSetting for one that is not a valid HTTP address."""
         try:
             parts = urlsplit(self.url)
             valid = (
@@ -163,7 +163,7 @@ class ServerEvents:
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Raises RemoteServerError for an error in the stream, and where the stream ends before the answer does."""
+        """Raises RemoteServerError for an error in the stream, and if the stream ends before the answer."""
         with self.connection, self.response:
             try:
                 while line := self.response.readline(MAX_LINE):
@@ -193,7 +193,7 @@ class ServerEvents:
 
 
 def read_key(file: str | Path) -> str:
-    """The API key in a file: its only line. Raises BadInput for a file that has none."""
+    """The API key in a file: its only line. Raises BadInput for a file without a key."""
     path = expand_home(file)
     try:
         lines = path.read_text(encoding="utf-8").split()

@@ -24,7 +24,7 @@ from clearstory.text.messages import SYSTEM_ROLES
 from clearstory.text.tokenizers import Tokenizer
 
 MAX_TOKENS = 1024
-"""Largest number of tokens of an answer, where neither the user nor the model's generation config gives one."""
+"""Maximum number of tokens of an answer if neither the user nor the model's generation config sets it."""
 
 KEPT_STATES = 4
 """States that are kept, two for each turn: the last two turns can be answered again without being read again."""
@@ -36,7 +36,7 @@ class ChatModel:
     Args:
         prompt_format: the model, and what ends and constrains its answers.
         tokenizer: its tokenizer, with a chat template.
-        truncate: "left" leaves out the first turns of a conversation that is longer than the context; None refuses it.
+        truncate: "left" drops the first turns of a conversation that is longer than the context; None refuses it.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ChatModel:
         encode_chat(self.tokenizer, [{"role": "system", "content": text}, {"role": "user", "content": "a"}])
 
     def reply(self, messages: Sequence[dict[str, Any]], sampling: Sampling) -> AnswerStream:
-        """The answer to these messages. Raises ContextOverflow where they are longer than the context."""
+        """The answer to these messages. Raises ContextOverflow if they are longer than the context."""
         ids, left_out = self._prompt(messages)
         return AnswerStream(self.prompt_format, self.tokenizer, sampling, ids, self._state_for(ids), left_out)
 
@@ -97,7 +97,9 @@ class ChatModel:
 def too_long(tokens: int, context: int | None, *, left_out: bool) -> ContextOverflow:
     """The error for a conversation that is longer than the context; `left_out`: even without its first turns."""
     if left_out:
-        return ContextOverflow(f"the last message has {tokens:,} tokens and the model's context holds {context:,}; shorten it")
+        return ContextOverflow(
+            f"the last message has {tokens:,} tokens and the model's context holds {context:,}; shorten it"
+        )
     return ContextOverflow(
         f"the conversation has {tokens:,} tokens and the model's context holds {context:,}; remove turns (/undo), "
         "clear the conversation (/clear), or restart with --truncate left, which drops its first turns"

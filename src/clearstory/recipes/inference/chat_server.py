@@ -1,4 +1,4 @@
-"""Chat server: a server of OpenAI's API that answers a conversation."""
+"""Chat server: a server with OpenAI's API that answers a conversation."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class ChatServer:
     Args:
         client: the server.
         model: the model's name there.
-        context: its context in tokens, where the server tells it.
-        truncate: "left" asks the server to leave out the first turns of a conversation longer than the context.
+        context: its context in tokens, if the server returns it.
+        truncate: "left" requests that the server drops the first turns of a conversation longer than the context.
     """
 
     client: ChatClient
@@ -37,7 +37,7 @@ class ChatServer:
         """Nothing: the server checks it with the next message."""
 
     def reply(self, messages: Sequence[dict[str, Any]], sampling: TokenSampling) -> ServerAnswerStream:
-        """The answer to these messages. Raises RemoteServerError where the server refuses them."""
+        """The answer to these messages. Raises RemoteServerError if the server refuses them."""
         body = {
             "model": self.model,
             "messages": [{"role": each["role"], "content": each["content"]} for each in messages],
@@ -130,9 +130,9 @@ class ServerAnswerStream:
 def connect_chat_server(
     url: str, model: str, api_key_file: str | Path | None, truncate: Literal["left"] | None
 ) -> ChatServer:
-    """A model of a server: the one that is named, else its only one.
+    """A model of a server: the named one, or its only one.
 
-    Raises RemoteServerError where the server does not answer, BadSetting where it has several models and none is named.
+    Raises RemoteServerError if the server does not respond, BadSetting if it has several models and none is named.
     """
     client = ChatClient(url, None if api_key_file is None else read_key(api_key_file))
     listed = {each["id"]: each for each in client.models()}
