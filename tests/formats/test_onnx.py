@@ -294,7 +294,7 @@ def test_nan_is_not_equal() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "needs .* bytes and its disk has|free some space"),
+        (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "free some space"),
         (
             ValueError("an operator\nis missing"),
             CannotDo,

@@ -699,7 +699,14 @@ OBSERVED: dict[str, Observation] = {
     **{
         f"ServeRecipe.{name}": f"{SERVE}::test_settings_reach_the_engines_and_the_policy"
         for name in (
-            "allow_host", "allow_origin", "precision", "int8", "threads", "device", "max_running", "max_waiting",
+            "allow_host",
+            "allow_origin",
+            "precision",
+            "int8",
+            "threads",
+            "device",
+            "max_running",
+            "max_waiting",
             "timeout",
         )
     },

@@ -77,8 +77,8 @@ class CompletionRequest(GrammarFields):
         if self.prompt is None or isinstance(self.prompt, str):
             return (self.prompt or "",)
         if isinstance(self.prompt[0], int):
-            return (self.prompt,)  # type: ignore[return-value]  # the first item decides what all are
-        return self.prompt  # type: ignore[return-value]  # so here, too
+            return (self.prompt,)  # the first item decides what all are
+        return self.prompt  # so here, too
 
     def name_of(self, index: int) -> str:
         """Name of the field that contains a prompt."""

@@ -78,8 +78,8 @@ class EmbeddingRequest:
         if isinstance(self.input, str):
             return (self.input,)
         if isinstance(self.input[0], int):
-            return (self.input,)  # type: ignore[return-value]  # the first item decides what all are
-        return self.input  # type: ignore[return-value]  # so here, too
+            return (self.input,)  # the first item decides what all are
+        return self.input  # so here, too
 
 
 async def embeddings(context: RequestContext, fields: EmbeddingRequest) -> Response:
