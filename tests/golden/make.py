@@ -90,10 +90,13 @@ MODELS: dict[str, tuple[Any, str]] = {
             "Mistral": replace(LLAMA, sliding_window=6, head_dim=6),
             "Phi3": replace(LLAMA, sliding_window=6),
             "Qwen3": replace(LLAMA, qk_norm=True),
-            "Gemma3": replace(GEMMA, global_interval=6),
         }.items()
         for kind, pooling in (("Sequence", "last"), ("Token", None))
     },
+    "Gemma3TextForSequenceClassification": (
+        ClassifierConfig(backbone=replace(GEMMA, layers=1, global_interval=6), labels=LABELS, pooling="last"),
+        "characters",
+    ),
     "classifier": (
         ClassifierConfig(
             backbone=RecurrentConfig(vocab=1, width=6, hidden_size=8, layers=1, cell="gru", tie_embeddings=False),

@@ -165,29 +165,29 @@ def map_backbone(rules: tuple[WeightRule, ...]) -> tuple[WeightRule, ...]:
 
 
 def decoder_classifiers(base: HFArchitecture) -> tuple[HFClassifier, ...]:
-    """The two classes of a decoder with a classification head."""
+    """The classes of a decoder with a classification head: for texts and, except for Gemma 3, for tokens."""
     stem = base.name.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+    is_gemma = base.model_type == "gemma3_text"
     # An output layer that some files keep, though no head reads it.
     unused = (r"lm_head\.weight",)
     token_head = "classifier" if base.model_type == "gpt2" else "score"
-    return (
-        HFClassifier(
-            name=f"{stem}ForSequenceClassification",
-            base=base,
-            pooling="last",
-            head="score",
-            dropout=0.0,
-            ignored_weights=(*base.ignored_weights, *unused),
-        ),
-        HFClassifier(
-            name=f"{stem}ForTokenClassification",
-            base=base,
-            pooling=None,
-            head=token_head,
-            dropout=0.1,
-            ignored_weights=(*base.ignored_weights, *unused),
-        ),
+    of_texts = HFClassifier(
+        name=f"{stem}{'Text' * is_gemma}ForSequenceClassification",
+        base=base,
+        pooling="last",
+        head="score",
+        dropout=0.0,
+        ignored_weights=(*base.ignored_weights, *unused),
     )
+    of_tokens = HFClassifier(
+        name=f"{stem}ForTokenClassification",
+        base=base,
+        pooling=None,
+        head=token_head,
+        dropout=0.1,
+        ignored_weights=(*base.ignored_weights, *unused),
+    )
+    return (of_texts,) if is_gemma else (of_texts, of_tokens)
 
 
 CLASSIFIERS: tuple[HFClassifier, ...] = (
