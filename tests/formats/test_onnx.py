@@ -294,7 +294,7 @@ def test_nan_is_not_equal() -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "sentence"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "free some space"),
+        (OSError(errno.ENOSPC, "No space left on device"), OutOfSpace, "free some space or choose another folder"),
         (
             ValueError("an operator\nis missing"),
             CannotDo,

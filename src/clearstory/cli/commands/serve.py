@@ -44,12 +44,13 @@ def curl(server: OpenedServer) -> str:
     """A command that sends a first request to the first model."""
     name, engine = next(iter(server.engines.items()))
     abilities = engine.served.abilities
+    body: dict[str, Any]
     if "chat" in abilities:
         path, body = "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}
     elif "text" in abilities:
-        path, body = "/v1/completions", {"prompt": "Once upon a time", "max_tokens": 40}  # type: ignore[dict-item]
+        path, body = "/v1/completions", {"prompt": "Once upon a time", "max_tokens": 40}
     else:
-        path, body = "/v1/embeddings", {"input": "Hello"}  # type: ignore[dict-item]
+        path, body = "/v1/embeddings", {"input": "Hello"}
     key = ' -H "Authorization: Bearer $CLEARSTORY_API_KEY"' if server.policy.keys else ""
     text = json.dumps({"model": name, **body}, ensure_ascii=False).replace("'", "'\\''")
     return f"curl {server.url}{path}{key} -H 'Content-Type: application/json' -d '{text}'"
