@@ -33,7 +33,9 @@ def ask(studio: TestClient, path: str, **body: Any) -> dict[str, Any]:
 
 def served_ids(client: TestClient, path: str, **body: Any) -> tuple[list[int], list[int], Any]:
     """The prompt's ids, the generated ids, and the choice."""
-    answer = client.post(path, json={"model": MODEL, "return_token_ids": True, "max_tokens": 9, **body}).json()
+    answer = client.post(
+        path, json={"model": MODEL, "return_token_ids": True, "seed": 1, "max_tokens": 9, **body}
+    ).json()
     [choice] = answer["choices"]
     prompt = answer.get("prompt_token_ids") or choice["prompt_token_ids"]
     return prompt, choice["token_ids"], choice

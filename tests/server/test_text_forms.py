@@ -34,7 +34,8 @@ def client(engine: EngineThread) -> Any:
 
 
 def post(client: Any, path: str, **body: Any) -> Any:
-    """The response to a request."""
+    """The response to a request; without a seed of its own, always the same."""
+    body.setdefault("seed", 0)
     if path == CHAT:
         body.setdefault("messages", [{"role": "user", "content": "Hello"}])
     response = client.post(path, json={"model": MODEL, **body})
@@ -209,9 +210,9 @@ def test_stop_strings_and_end_tokens_end_a_text(client: Any, engine: EngineThrea
 
 def test_a_full_context_ends_a_text_unless_its_beginning_is_left_out(client: Any) -> None:
     whole = [7] * CONTEXT
-    [choice] = post(client, COMPLETIONS, prompt=whole, max_tokens=9, return_token_ids=True)["choices"]
+    [choice] = post(client, COMPLETIONS, prompt=whole, max_tokens=9, ignore_eos=True, return_token_ids=True)["choices"]
     assert (len(choice["token_ids"]), choice["finish_reason"]) == (1, "length")
-    longer = post(client, COMPLETIONS, prompt=[7] * 300, max_tokens=9, truncate="left", echo=True)
+    longer = post(client, COMPLETIONS, prompt=[7] * 300, max_tokens=9, ignore_eos=True, truncate="left", echo=True)
     assert longer["usage"] | {"prompt_tokens_details": None} == {
         "prompt_tokens": CONTEXT, "completion_tokens": 9, "total_tokens": CONTEXT + 9, "prompt_tokens_details": None
     }  # fmt: skip
