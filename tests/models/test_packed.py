@@ -73,6 +73,8 @@ def test_a_row_does_not_depend_on_the_other_rows(width: int, out: int, precision
 @pytest.mark.parametrize("steps", [127, 63], ids=["VNNI", "without VNNI"])
 def test_int8_rounds_only_weights(steps: int, kernels_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each input is off by at most 1/(4 (steps + 1)) of a step, a step being the row's largest by `steps`."""
+    if kernels_by == "torch" and steps > packed.int8_steps():
+        pytest.skip("without VNNI, torch's kernels add pairs of such products in 16 bits, which overflow")
     monkeypatch.setattr(packed, "int8_steps", lambda: steps)
     linear = layer(64, 48, bias=False)
     product = packed_or_skip([linear], "int8")

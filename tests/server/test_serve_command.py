@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import shutil
 import signal
@@ -21,10 +22,19 @@ from starlette.testclient import TestClient
 
 from clearstory.cli.commands.serve import describe
 from clearstory.errors import BadSetting, ClearstoryError
+from clearstory.http.listening import make_server
 from clearstory.models.base import LanguageModel
 from clearstory.recipes.settings.serving import ServeRecipe
 from clearstory.server import thread_choice
-from clearstory.server.process import KEY_VARIABLE, OpenedServer, api_keys, named_models, open_server, serving_server
+from clearstory.server.process import (
+    KEY_VARIABLE,
+    OpenAIProtocol,
+    OpenedServer,
+    api_keys,
+    named_models,
+    open_server,
+    serving_server,
+)
 
 KEY = "sk-a-secret-key"
 
@@ -84,6 +94,20 @@ def test_limits_reach_the_requests(model_folder: Path, capsys: pytest.CaptureFix
         assert client.post("/v1/completions", json=body).json()["error"]["code"] == "integer_above_max_value"
         assert client.post("/v1/completions", json={**body, "prompt": "a" * 2000}).status_code == 413
         assert "max_tokens" in json.loads(capsys.readouterr().err.splitlines()[0])["contents"]
+
+
+def test_handlers_of_other_libraries_stay_open() -> None:
+    class Handler(logging.NullHandler):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+            super().close()
+
+    handler = Handler()
+    make_server(None, OpenAIProtocol, drain_seconds=1)
+    assert not handler.closed
+    handler.close()
 
 
 def test_other_machines_need_a_key_or_open_access(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

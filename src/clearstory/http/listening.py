@@ -35,11 +35,15 @@ class BoundedServer(uvicorn.Server):
 
 
 def make_server(app: Any, protocol: type[TimedProtocol], drain_seconds: int) -> BoundedServer:
-    """The server of an ASGI app. `drain_seconds`: for which requests in progress may continue after a signal."""
+    """The server of an ASGI app. `drain_seconds`: for which requests in progress may continue after a signal.
+
+    Python's logging stays as it is: a configuration of uvicorn's own would close the handlers of all other libraries.
+    """
     config = uvicorn.Config(
-        app, http=protocol, ws="none", lifespan="off", loop="asyncio", log_level="error", access_log=False,
-        server_header=False, timeout_graceful_shutdown=drain_seconds, timeout_keep_alive=IDLE_SECONDS,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False, backlog=ACCEPTED_AT_A_TIME,
+        app, http=protocol, ws="none", lifespan="off", loop="asyncio", log_config=None, log_level="error",
+        access_log=False, server_header=False, timeout_graceful_shutdown=drain_seconds,
+        timeout_keep_alive=IDLE_SECONDS, h11_max_incomplete_event_size=MAX_HEADER_BYTES, proxy_headers=False,
+        backlog=ACCEPTED_AT_A_TIME,
     )  # fmt: skip
     return BoundedServer(config)
 
