@@ -272,6 +272,8 @@ def test_bad_files_are_refused_with_their_lines(home: Path, tmp_path: Path) -> N
         BadInput, match=r"labels\.tsv has labels, not pairs of texts: the second column has only numbers"
     ):
         run(recipe(home, tmp_path / "run", data=(str(labels),)))
+    with pytest.raises(BadInput, match=r"labels\.tsv has labels, not pairs"):
+        clearstory.train(str(labels), objective="seq2seq", model="lstm-attention", steps=1, out=tmp_path / "run")
     long = tmp_path / "long.tsv"
     long.write_text("one\teins\n" + "one two three " * 12 + "\teins\n")
     with pytest.raises(ContextOverflow, match=r"long\.tsv, line 2 has [\d]+ tokens, but at most 32 fit"):

@@ -87,6 +87,7 @@ def test_translation_memories_are_read(tmp_path: Path) -> None:
     file = write(tmp_path, "m.tmx", TMX.format(srclang="en"))
     assert [each.text for each in read_documents([file], PAIRED, notes)] == ["a b", "c", "d & e", "é ü"]
     assert notes.text == "1 unit lacks a source or a target in m.tmx, not read"
+    assert texts(file, settings=DataSettings()) == texts(file)  # never the markup
     german = write(tmp_path, "de.tmx", TMX.format(srclang="de"))
     assert texts(german) == ["c", "a b", "é ü", "d & e"]
     assert texts(file, settings=DataSettings(pairs=True, source_field="de"))[:2] == ["c", "a b"]
@@ -157,6 +158,10 @@ def test_incomplete_pairs_are_located(files: dict[str, str], message: str, tmp_p
         (["label\tsentence", *(f"{n % 2}\tSentence {n}." for n in range(19))], r"the first column has only numbers"),
         ([f"Sentence {n}\t{n % 3},{n % 5}\tid{n}" for n in range(30)], r"the second column has only numbers"),
         ([f"Sentence {n}.\t{('good', 'bad')[n % 2]}" for n in range(40)], r"2 short values \(bad, good\)"),
+        (
+            ["text\tlabel", *(f"Sentence {n}\tkind {n}" for n in range(5))],
+            "the second column has labels, by its header",
+        ),
         ([f"{n}\tverse {n}\t1" for n in range(30)], r"the first column has only numbers \(0, 1, 10, 11, …\)"),
     ],
 )
@@ -172,6 +177,7 @@ def test_short_and_repeated_texts_are_pairs(tmp_path: Path) -> None:
     rows = [f"Hello {n}!\t{('Hallo!', 'Guten Tag!', 'Servus!')[n % 3]} {n % 7}" for n in range(60)]
     assert is_parallel([write(tmp_path, "p.tsv", "\n".join(rows))], DataSettings())
     assert is_parallel([write(tmp_path, "q.tsv", "one\t1\ntwo\tzwei\n")], DataSettings())
+    assert is_parallel([write(tmp_path, "r.tsv", "label\tEtikett\nclass\tKlasse\n")], DataSettings())
 
 
 def test_lists_of_sentences_are_joined_and_each_reference_is_a_pair(tmp_path: Path) -> None:

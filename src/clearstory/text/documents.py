@@ -19,7 +19,7 @@ from clearstory.text.files import (
 )
 from clearstory.text.label_files import SAMPLE_LINES, find_labeled_lines, label_column, note_labels
 from clearstory.text.markup import read_html, read_notebook
-from clearstory.text.parallel_text import has_pairs, read_pairs
+from clearstory.text.parallel_text import MEMORIES, check_not_labels, has_pairs, read_pairs
 from clearstory.text.read_notes import ReadNotes, count_files
 from clearstory.text.settings import DataSettings, ReadSettings
 from clearstory.text.sources import GROUPS, STANDARD_INPUT_NAME, SourceFiles, expand_sources, is_standard_input
@@ -37,10 +37,11 @@ def read_documents(
     """All documents of the sources, in order, in parts; a large file is never completely in memory.
 
     A source is a file (txt, md or any other text; jsonl, one document per line; parquet, csv and tsv, one per row;
-    conllu, the words of each sentence on a line; the text of html, the cells of ipynb), the same compressed as .gz, .xz
-    or .zst, a folder (its text files in the order of their paths, hidden ones skipped), a glob, `-` for standard input,
-    or `corpus:NAME`. Line ends are kept; a byte order mark at the start of a file is dropped. With `settings.lines`
-    each line is a document. Skipped and replaced parts are added to `notes`.
+    conllu, the words of each sentence on a line; the text of html, the cells of ipynb, both sides of the pairs of tmx
+    and xliff), the same compressed as .gz, .xz or .zst, a folder (its text files in the order of their paths, hidden
+    ones skipped), a glob, `-` for standard input, or `corpus:NAME`. Line ends are kept; a byte order mark at the start
+    of a file is dropped. With `settings.lines` each line is a document. Skipped and replaced parts are added to
+    `notes`.
 
     Raises BadInput for a source that is missing, empty, binary or in another encoding, CorruptFile for a damaged file.
 
@@ -57,7 +58,7 @@ def read_documents(
         raise BadInput("no text given; give a file, a folder, a glob or corpus:kjv")
     # All of them first, so that a wrong path is reported at once.
     expanded = expand_sources(sources, settings, None if notes.complete else notes)
-    if settings.pairs:
+    if settings.pairs or are_translation_memories(expanded):
         yield from _read_pairs_as_documents(expanded, settings, notes)
     elif settings.lines:
         yield from documents_by_line(_read_sources(expanded, settings, notes))
@@ -94,6 +95,19 @@ def is_parallel(sources: Iterable[str | Path], settings: ReadSettings) -> bool:
     return all(each.files is not None for each in expanded) and has_pairs(
         [path for each in expanded for path in each.files or ()], settings
     )
+
+
+def are_translation_memories(expanded: Iterable[SourceFiles]) -> bool:
+    """Whether all sources are TMX or XLIFF files, whose text is that of their pairs."""
+    paths = [path for each in expanded for path in each.files or (Path(each.source),)]
+    return bool(paths) and all(content_suffix(path) in MEMORIES for path in paths)
+
+
+def check_no_labels(sources: Iterable[str | Path], settings: ReadSettings) -> None:
+    """Raise BadInput for files of texts with labels that would be read as pairs."""
+    for each in expand_sources(sources, settings):
+        for path in each.files or ():
+            check_not_labels([path], settings)
 
 
 def _read_sources(expanded: list[SourceFiles], settings: ReadSettings, notes: ReadNotes) -> Iterator[Document]:

@@ -15,6 +15,11 @@ TREE = re.compile(r"\(\d+ (\(\d+ |[^\s()]+\)$).*\)$")
 LABEL_COLUMNS = frozenset(("label", "labels", "class", "sentiment", "emotion", "ner_tags", "tags", "entities", "spans"))
 """Usual names of columns with labels."""
 
+TEXT_COLUMNS = frozenset(
+    ("text", "sentence", "sentence1", "review", "content", "comment", "tweet", "utterance", "tokens", "words")
+)
+"""Usual names of columns with the texts that have labels."""
+
 SAMPLE_LINES = 200
 """Number of lines that are examined."""
 
@@ -40,6 +45,16 @@ def describe_labels(values: Sequence[str]) -> str | None:
 def label_column(columns: Iterable[str]) -> str | None:
     """The first column with a usual name of labels."""
     return next((column for column in columns if column.strip().lower() in LABEL_COLUMNS), None)
+
+
+def is_label_header(columns: Iterable[str]) -> bool:
+    """Whether the first row of a table names a column of texts and one of their labels.
+
+    >>> is_label_header(["text", "Label"]), is_label_header(["label", "Etikett"])
+    (True, False)
+    """
+    columns = list(columns)
+    return label_column(columns) is not None and any(column.strip().lower() in TEXT_COLUMNS for column in columns)
 
 
 def note_labels(path: Path, columns: Iterable[str], notes: ReadNotes | None) -> None:

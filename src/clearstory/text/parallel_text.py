@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from clearstory.errors import BadInput
 from clearstory.text.arrow_tables import read_arrow_rows
 from clearstory.text.files import content_suffix, parse_json, read_lines, read_records
-from clearstory.text.label_files import describe_labels, is_number
+from clearstory.text.label_files import describe_labels, is_label_header, is_number, label_column
 from clearstory.text.parallel_columns import PairColumns, find_pair_columns, is_pair_header, with_languages
 from clearstory.text.read_notes import ReadNotes
 from clearstory.text.settings import ReadSettings
@@ -105,22 +105,28 @@ def has_pairs(paths: Iterable[Path], settings: ReadSettings) -> bool:
 
 
 def check_not_labels(paths: Sequence[Path], settings: ReadSettings) -> None:
-    """Raise BadInput if one side of the pairs of files has only numbers, or few short values many times."""
+    """Raise BadInput if one side of the pairs of files has a header for labels, only numbers, or few short values many
+    times.
+    """
     try:
         records = list(islice(read_parallel(paths, settings), SAMPLE_PAIRS))
     except BadInput:
         return  # reported, with its line, when the pairs are read
-    sides = [each.source for each in records], [each.targets[0] for each in records]
+    sides = [each.source.strip() for each in records], [each.targets[0].strip() for each in records]
+    headed = len(records) > 1 and is_label_header(side[0] for side in sides)
     for column, side in enumerate(("first", "second")):
-        values = [value.strip() for value in sides[column]]
+        values = sides[column]
         header = values[0] if len(values) > 2 and not is_number(values[0]) else None
         values = values[1:] if header is not None else values
         kinds = describe_labels(values)
+        kinds = kinds and f"only {kinds}"
+        if kinds is None and headed and label_column([sides[column][0]]) is not None:
+            kinds = f"labels, by its header {sides[column][0]!r}"
         if kinds is not None:
             in_tsv = content_suffix(paths[0]) == ".tsv"
             where = f"the {side} column" if in_tsv else f"the {('source', 'target')[column]}"
             raise BadInput(
-                f"{paths[0]} has labels, not pairs of texts: {where} has only {kinds}; fine-tune a model on it with "
+                f"{paths[0]} has labels, not pairs of texts: {where} has {kinds}; fine-tune a model on it with "
                 "clearstory finetune MODEL FILE --task classify, give lines of a source, a tab and a target, or "
                 "train on it as pairs anyway with --data.pairs"
             )

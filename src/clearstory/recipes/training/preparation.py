@@ -28,7 +28,7 @@ from clearstory.recipes.training.tagged_text import add_tags
 from clearstory.recipes.training.training_run import DEFAULT_STEPS
 from clearstory.recipes.training.validation import ValidationSplit
 from clearstory.text.corpus import Corpus
-from clearstory.text.documents import is_parallel
+from clearstory.text.documents import check_no_labels, is_parallel
 from clearstory.text.token_dataset import TokenDataset
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.training.base import BaseTrainer
@@ -68,6 +68,8 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
     architecture = recipe.model.architecture if initial is None else initial.model.config.architecture
     named = objective_spec(recipe.objective) if recipe.objective in OBJECTIVES else None
     pairs = recipe.data.pairs or (named is not None and named.pairs)
+    if pairs and not recipe.data.pairs:
+        check_no_labels(recipe.text, recipe.data)
     if architecture == "encoder-decoder" and not pairs:
         pairs = is_parallel(recipe.text, recipe.data)
     recipe = replace(recipe, objective=cast(Any, table.resolve_objective(recipe.objective, architecture, pairs)))
