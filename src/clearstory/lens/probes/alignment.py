@@ -46,13 +46,14 @@ def alignment(
     heads = "" if site.heads == 1 else f", head {head}" if head is not None else f", mean of {site.heads} heads"
     entropy = -(mean.clamp(min=1e-30).log() * mean).sum(-1).mean()
     return Grid(
-        title=f"Source tokens that each target token was predicted from: cross-attention of {where}{heads}",
+        title=f"Alignment of target and source: cross-attention, {where}{heads}",
         row_labels=number_duplicates((*passage.pieces[1:], end)),
         column_labels=passage.source_labels,
         values=tuple(map(tuple, mean.tolist())),
         unit="weight",
         caption=(
-            f"Mean maximum weight {float(mean.amax(-1).mean()):.0%}; on average an effective number of "
-            f"{float(entropy.exp()):.1f} of {len(passage.source)} tokens (exponential of the entropy)."
+            "Each row: the source tokens that a target token was predicted from. Mean maximum weight "
+            f"{float(mean.amax(-1).mean()):.0%}; on average an effective number of {float(entropy.exp()):.1f} of "
+            f"{len(passage.source)} tokens (exponential of the entropy)."
         ),
     )
