@@ -245,6 +245,7 @@ ARRAY_FUNCTIONS: dict[str, str] = {
     "guess_sentence": "clearstory.studio.guess_game",
     "guess_options": "clearstory.studio.guess_game",
     "score_guess": "clearstory.studio.guess_game",
+    "walkthrough": "clearstory.lens.probes.walkthrough",
 }
 """Functions (model, tokenizer, text, **settings) -> Arrays and their modules. A new function is one more line."""
 
