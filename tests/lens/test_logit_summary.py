@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from clearstory.errors import BadSetting
+from clearstory.errors import BadInput, BadSetting
 from clearstory.lens.probes.logit_summary import MAX_BINS, distribution_at, summarise_logits
 
 LOGITS = {
@@ -46,3 +46,8 @@ def test_a_temperature_or_a_number_that_cannot_be_is_refused() -> None:
             distribution_at(summary, wrong)
     with pytest.raises(BadSetting, match="top is 0"):
         summarise_logits(LOGITS["few"], top=0)
+    for value in (math.nan, math.inf):
+        with pytest.raises(BadInput, match=f"largest logit is {value}"):
+            summarise_logits(torch.tensor([1.0, value]))
+    with pytest.raises(BadInput, match="largest logit is -inf"):
+        summarise_logits(torch.full((3,), -torch.inf))

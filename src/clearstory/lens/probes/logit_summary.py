@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearstory.errors import BadSetting
+from clearstory.errors import BadInput, BadSetting
 
 BIN_WIDTH, MAX_BINS = 0.125, 512
 """Width of a bin in nats, doubled until the logits fit into `MAX_BINS`."""
@@ -59,7 +59,9 @@ class TemperatureDistribution:
 
 
 def summarise_logits(logits: Float[Tensor, "V"], top: int = 120) -> LogitSummary:
-    """The `top` largest of some logits, and a histogram of the others. Raises BadSetting for `top` below 1.
+    """The `top` largest of some logits, and a histogram of the others.
+
+    Raises BadSetting for `top` below 1, BadInput for logits without a distribution: NaN, ∞, or −∞ for all tokens.
 
     >>> summary = summarise_logits(torch.tensor([0.0, 2.0, 1.0, -1.0, -torch.inf]), top=2)
     >>> summary.ids.tolist(), summary.counts.sum().item(), summary.impossible
@@ -68,6 +70,10 @@ def summarise_logits(logits: Float[Tensor, "V"], top: int = 120) -> LogitSummary
     if top < 1:
         raise BadSetting(f"top is {top}; show at least 1 token")
     logits = logits.detach().double().cpu()
+    if not bool((largest := logits.max()).isfinite()):
+        raise BadInput(
+            f"the largest logit is {float(largest)}, so the model predicts no token; open another checkpoint"
+        )
     order = logits.argsort(descending=True, stable=True)
     possible = int((logits > -torch.inf).sum())
     ids, rest = order[: min(top, possible)], logits[order[top:possible]]
