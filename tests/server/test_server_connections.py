@@ -89,12 +89,33 @@ def test_what_is_no_http_is_refused_in_openai_form(server: RunningServer) -> Non
 def test_a_large_body_is_refused_before_it_has_arrived(server: RunningServer) -> None:
     opened = server.connect(HEADER + b"Content-Length: 100000000\r\n\r\n")
     with contextlib.suppress(ConnectionError):
-        for _ in range(6):
+        for _ in range(30):
             opened.sendall(b"a" * 2**20)
     with contextlib.suppress(ConnectionError):
         assert opened.recv(4096).startswith(b"HTTP/1.1 413 ")
     opened.close()
     assert healthy(server)
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "status"),
+    [(HEADER, 3 * 2**20, 413), (HEADER.replace(b"Host: 127.0.0.1", b"Host: example.com"), 2**20, 400)],
+    ids=["larger than allowed", "another host"],
+)
+def test_a_client_that_sends_a_refused_body_gets_the_answer(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, header: bytes, size: int, status: int
+) -> None:
+    monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 60)
+    opened = server.connect(header + f"Connection: close\r\nContent-Length: {size}\r\n\r\n".encode())
+    for _ in range(size // 2**18):
+        opened.sendall(b"a" * 2**18)
+        time.sleep(0.002)
+    with opened:
+        answer = b""
+        while part := opened.recv(65536):
+            answer += part
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b'"error"' in answer
 
 
 def test_a_client_that_leaves_frees_its_text(server: RunningServer, engines: Any) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from starlette.types import Message, Receive
 
+DISCARDED_BYTES = 2**24
+"""How much of a body that is not wanted is read: a client that still sends when its connection is closed loses the
+response.
+"""
+
 
 async def read_body(receive: Receive, limit: int) -> bytes | None:
-    """A request's body; None if it exceeds `limit` bytes, in which case the rest is not read.
+    """A request's body; None if it exceeds `limit` bytes, of which up to DISCARDED_BYTES more are read and dropped.
 
     Raises ConnectionError if the client disconnects before the end: a partial body is not a request.
     """
@@ -16,12 +21,20 @@ async def read_body(receive: Receive, limit: int) -> bytes | None:
         message = await receive()
         if message["type"] != "http.request":
             raise ConnectionError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
+        part: bytes = message.get("body", b"")
+        size += len(part)
+        parts.append(part)
         if size > limit:
+            parts.clear()
+        if size > limit + DISCARDED_BYTES:
             return None
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return b"".join(parts) if size <= limit else None
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read and drop a body of at most DISCARDED_BYTES, before a request is refused."""
+    await read_body(receive, 0)
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clearstory.http.bodies import read_body, replay_body
+from clearstory.http.bodies import discard_body, read_body, replay_body
 from clearstory.server.access_policy import CORS_HEADERS, AccessPolicy, check_content_type
 from clearstory.server.context import RequestRecord, ServerLimits
 from clearstory.server.errors import RequestError, to_request_error
@@ -120,13 +120,17 @@ class RequestMiddleware:
     async def answer(self, scope: Scope, receive: Receive, sent: SentResponse, record: RequestRecord) -> None:
         """Check a request, read its body and run its route until the client disconnects."""
         headers = Headers(scope=scope)
-        self.policy.check_host(headers)
-        sent.origin = self.policy.allowed_origin(headers)
-        if sent.origin is not None and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-            await Response(status_code=204, headers=CORS_HEADERS)(scope, receive, sent)
-            return
-        if scope["path"] not in PUBLIC_PATHS:
-            self.policy.check_key(headers)
+        try:
+            self.policy.check_host(headers)
+            sent.origin = self.policy.allowed_origin(headers)
+            if sent.origin is not None and scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+                await Response(status_code=204, headers=CORS_HEADERS)(scope, receive, sent)
+                return
+            if scope["path"] not in PUBLIC_PATHS:
+                self.policy.check_key(headers)
+        except RequestError:
+            await discard_body(receive)
+            raise
         body = await read_body(receive, self.limits.max_body_bytes)
         if body is None:
             raise RequestError(

@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clearstory.http.access import LOCAL_HOSTS, bearer_token, host_name, is_ip_address, is_own_origin, tokens_equal
-from clearstory.http.bodies import read_body, replay_body
+from clearstory.http.bodies import discard_body, read_body, replay_body
 
 MAX_BODY_BYTES = 2**20
 """The largest request body: a text and some settings."""
@@ -71,17 +71,19 @@ class SecurityMiddleware:
                 await send(message)
 
         rejection = self.check_request(scope)
-        if rejection is None and scope["method"] not in ("GET", "HEAD"):
-            try:
+        try:
+            if rejection is not None:
+                await discard_body(receive)
+            elif scope["method"] not in ("GET", "HEAD"):
                 body = await read_body(receive, MAX_BODY_BYTES)
-            except ConnectionError:
-                return  # the client is gone, or was too slow
-            if body is None:
-                rejection = error_response(
-                    413, f"the request is larger than {MAX_BODY_BYTES:,} bytes; send a shorter text"
-                )
-            else:
-                receive = replay_body(body, receive)
+                if body is None:
+                    rejection = error_response(
+                        413, f"the request is larger than {MAX_BODY_BYTES:,} bytes; send a shorter text"
+                    )
+                else:
+                    receive = replay_body(body, receive)
+        except ConnectionError:
+            return  # the client is gone, or was too slow
         await (rejection or self.app)(scope, receive, send_with_headers)
 
     def check_request(self, scope: Scope) -> Response | None:
