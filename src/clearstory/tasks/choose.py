@@ -6,25 +6,26 @@ al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from clearstory.errors import BadSetting, CannotDo, ContextOverflow
+from clearstory.errors import BadInput, BadSetting, ContextOverflow
 from clearstory.evaluation.classification import bootstrap_metrics
 from clearstory.evaluation.continuation_requests import ContinuationRequest
 from clearstory.evaluation.continuations import ContinuationScorer
-from clearstory.metrics import Floats
+from clearstory.evaluation.seq2seq import Seq2SeqModel
+from clearstory.models import cross_entropy
 from clearstory.models.base import IGNORE_INDEX, LanguageModel, TokenBatch, reads_source
 from clearstory.models.capabilities import Capability, require
+from clearstory.models.prompts import encode_prompt, find_start_token_id
 from clearstory.tasks.base import TaskSettings, TaskSpec
+from clearstory.tasks.choice_scores import Prediction, choice_metrics, question_loss, right_choices
 from clearstory.tasks.data.choices import ChoiceQuestion, read_choice_questions
 from clearstory.tasks.data.examples import DataSplits
 from clearstory.text.continuation_encoding import encode_continuation
@@ -36,9 +37,6 @@ from clearstory.training.objectives.base import LossTerm, LossTerms
 
 WORST = 20
 """Questions whose right choice is the least likely that a report shows."""
-
-Prediction = tuple[float, ...]
-"""Log-likelihoods of the choices of a question, in nats."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,17 @@ class ChoiceBatch(TensorBatch):
     targets: Int[Tensor, "Q N"]
     is_choice: Bool[Tensor, "Q C"]
     answers: Int[Tensor, "Q"]
+
+
+@dataclass(frozen=True)
+class SourceChoiceBatch(ChoiceBatch):
+    """The same for an encoder-decoder: the rows have the choices alone.
+
+    Args:
+        source: the questions, (Q, S).
+    """
+
+    source: TokenBatch
 
 
 @dataclass(frozen=True)
@@ -155,15 +164,26 @@ class Choose:
         """Cross-entropy over the choices, and nats per token of the right one, summed over questions."""
         questions, count = batch.is_choice.shape
         ids, targets = batch.tokens.ids.view(questions * count, -1), batch.targets.view(questions * count, -1)
-        nats, _ = cast(LanguageModel, model).token_nll(TokenBatch(ids), targets)
+        nats = self.nats(model, batch, TokenBatch(ids), targets)
         sizes = (targets != IGNORE_INDEX).sum(1).clamp(min=1)
         per_token = (nats.sum(1) / sizes).view(questions, count)
         return {"choice": LossTerm(question_loss(per_token, batch.is_choice, batch.answers).sum(), questions)}
 
+    def nats(
+        self, model: nn.Module, batch: Any, tokens: TokenBatch, targets: Int[Tensor, "R T"]
+    ) -> Float[Tensor, "R T"]:
+        """Nats of the targets, for each choice of each question of a batch."""
+        nats: Tensor = cast(LanguageModel, model).token_nll(tokens, targets)[0]
+        return nats
+
+    def scorer(self, model: nn.Module) -> ContinuationScorer:
+        """What computes the log-likelihoods of choices."""
+        return ContinuationScorer(cast(LanguageModel, model))
+
     def predict(self, model: nn.Module, rows: Sequence[ChoiceRow]) -> list[Prediction]:
         """Log-likelihoods of the choices of each question."""
         requests = [request for row in rows for request in row.requests]
-        found = iter(ContinuationScorer(cast(LanguageModel, model)).score(requests))
+        found = iter(self.scorer(model).score(requests))
         return [tuple(next(found).log_likelihood for _ in row.requests) for row in rows]
 
     def fit_decision(self, model: nn.Module, predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) -> Self:
@@ -212,38 +232,77 @@ class Choose:
         return {"chance": chance, "worst": worst}
 
 
-def question_loss(
-    per_token: Float[Tensor, "Q C"], is_choice: Bool[Tensor, "Q C"], answers: Int[Tensor, "Q"]
-) -> Float[Tensor, "Q"]:
-    """−ln softmax over the choices' log-likelihoods per token at the right one, plus its nats per token."""
-    scores = (-per_token).masked_fill(~is_choice, -torch.inf)
-    return F.cross_entropy(scores, answers, reduction="none") + per_token.gather(1, answers[:, None]).squeeze(1)
+@dataclass(frozen=True)
+class ChooseTarget(Choose):
+    """Selection of the correct target by an encoder-decoder, which reads the question as its source.
 
-
-def right_choices(predictions: Sequence[Prediction], rows: Sequence[ChoiceRow]) -> npt.NDArray[np.float64]:
-    """Whether the choice for each question is correct, by total log-likelihood and by log-likelihood per character, (N,
-    2).
+    Args:
+        encode_source: the token ids that the model reads of a question.
+        decoder_start_token_id: the token that targets are read after.
     """
-    found = np.zeros((len(rows), 2))
-    for index, (prediction, row) in enumerate(zip(predictions, rows, strict=True)):
-        totals = np.array(prediction)
-        found[index] = totals.argmax() == row.answer, (totals / np.array(row.sizes)).argmax() == row.answer
-    return found
 
+    _: KW_ONLY
+    encode_source: Callable[[str], tuple[int, ...]]
+    decoder_start_token_id: int
 
-def choice_metrics(right: Floats, _: Any) -> dict[str, float]:
-    """Accuracy by total log-likelihood and by log-likelihood per character."""
-    return {"acc": float(right[:, 0].mean()), "acc_norm": float(right[:, 1].mean())}
+    def row(self, index: int, example: ChoiceQuestion) -> ChoiceRow:
+        """One question, and its choices without end tokens."""
+        source, limit = self.encode_source(example.question), self.context
+        targets = [tuple(self.tokenizer.encode(choice.strip())) for choice in example.choices]
+        for ids, what in [(source, "the question"), *((each, "a choice") for each in targets)]:
+            if limit is not None and len(ids) > limit and not (self.truncate and ids is source):
+                way_out = "; pass --truncate left to drop its beginning" if ids is source else "; shorten it"
+                raise ContextOverflow(
+                    f"{example.location}: {what} has {len(ids):,} tokens, but the model's context holds {limit:,}"
+                    f"{way_out}"
+                )
+        source = source if limit is None else source[-limit:]
+        requests = tuple(ContinuationRequest(source, target) for target in targets)
+        return ChoiceRow(requests, tuple(map(len, example.choices)), example.answer_index, index)
+
+    def batch(self, rows: Sequence[ChoiceRow]) -> SourceChoiceBatch:
+        """Rows as one padded batch; decoder inputs are the start token and the choice shifted right by one."""
+        start = (self.decoder_start_token_id,)
+        choices = [replace(row, requests=tuple(replace(each, context=start) for each in row.requests)) for row in rows]
+        made = super().batch(choices)
+        source = TokenBatch.from_sequences([row.requests[0].context for row in rows])
+        return SourceChoiceBatch(made.tokens, made.targets, made.is_choice, made.answers, source)
+
+    def nats(
+        self, model: nn.Module, batch: Any, tokens: TokenBatch, targets: Int[Tensor, "R T"]
+    ) -> Float[Tensor, "R T"]:
+        """Nats of the targets; each question is read once for each of its choices."""
+        network, count = cast(Seq2SeqModel, model), batch.is_choice.shape[1]
+        lengths = batch.source.lengths
+        source = TokenBatch(
+            batch.source.ids.repeat_interleave(count, 0), None if lengths is None else lengths.repeat_interleave(count)
+        )
+        hidden, _ = network(tokens, source=source)
+        return cross_entropy.linear_cross_entropy(hidden, network.output_weight, targets, network.unembedding_bias)
+
+    def scorer(self, model: nn.Module) -> ContinuationScorer:
+        """What computes the log-likelihoods of choices given their sources."""
+        return ContinuationScorer(cast(LanguageModel, model), self.decoder_start_token_id)
 
 
 def make_choose(data: DataSplits[Any], model: Any, tokenizer: Tokenizer, settings: TaskSettings) -> Choose:
     """The task for a model and its tokenizer. Raises CannotDo for a model that is not causal."""
     require(model, Capability.CAUSAL)
-    if reads_source(model):
-        raise CannotDo("task choose needs a model that reads a question and its choices as one text, such as a decoder")
     if settings.truncate == "right":
         raise BadSetting("truncate is right, but the choices are at the end; pass left")
-    return Choose(tokenizer, model.context, settings.truncate == "left")
+    truncate = settings.truncate == "left"
+    if not reads_source(model):
+        return Choose(tokenizer, model.context, truncate)
+    start = find_start_token_id(model.config, tokenizer)
+    if start is None:
+        raise BadInput("this model has no start token for its decoder; set decoder_start_token_id")
+    return ChooseTarget(
+        tokenizer,
+        model.context,
+        truncate,
+        encode_source=lambda text: encode_prompt(model, tokenizer, text).ids,
+        decoder_start_token_id=start,
+    )
 
 
 CHOOSE = TaskSpec(
