@@ -20,6 +20,7 @@ from clearstory.models.transformer.presets import CLEAR_TRANSLATE
 from clearstory.tasks.base import TaskSettings
 from clearstory.tasks.choose import Choose, ChooseTarget, make_choose
 from clearstory.tasks.data.choices import ChoiceQuestion, read_choice_questions
+from clearstory.tasks.data.examples import DataSplits, LabeledData
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_CLEAR, TINY_SEQ2SEQ, shaken
 
@@ -54,6 +55,9 @@ FORMS: dict[str, tuple[dict[str, Any], ChoiceQuestion]] = {
         ChoiceQuestion("Capital?", ("Rome", "Paris"), 1),
     ),
 }
+
+
+NO_DATA: DataSplits[Any] = DataSplits(LabeledData((), (), "choices"), LabeledData((), (), "choices"))
 
 
 def write(file: Path, *rows: dict[str, Any]) -> Path:
@@ -123,7 +127,7 @@ def test_an_encoder_decoder_reads_the_question_as_its_source(kind: str) -> None:
     tokenizer = train_tokenizer("bytes", [])
     end = cast(int, tokenizer.eos_token_id)
     model: Any = shaken(small_encoder_decoder(kind, tokenizer.vocab, end)).requires_grad_(False)
-    task = make_choose(cast(Any, None), model, tokenizer, TaskSettings())
+    task = make_choose(NO_DATA, model, tokenizer, TaskSettings())
     assert isinstance(task, ChooseTarget)
     examples = [
         ChoiceQuestion("one two", ("three", "4"), 0),
@@ -151,10 +155,10 @@ def test_a_long_source_is_an_error_with_both_lengths() -> None:
     end = cast(int, tokenizer.eos_token_id)
     model: Any = shaken(small_encoder_decoder("transformer", tokenizer.vocab, end))
     long = ChoiceQuestion("x" * 40, ("yes", "no"), 0, "a.jsonl, line 1")
-    task = make_choose(cast(Any, None), model, tokenizer, TaskSettings())
+    task = make_choose(NO_DATA, model, tokenizer, TaskSettings())
     with pytest.raises(ContextOverflow, match=r"a\.jsonl, line 1: the question has 41 tokens.*holds 32; pass"):
         task.encode([long])
-    [row] = make_choose(cast(Any, None), model, tokenizer, TaskSettings(truncate="left")).encode([long])
+    [row] = make_choose(NO_DATA, model, tokenizer, TaskSettings(truncate="left")).encode([long])
     assert len(row.requests[0].context) == 32
     with pytest.raises(ContextOverflow, match=r"a choice has 40 tokens.*holds 32; shorten it"):
         task.encode([ChoiceQuestion("x", ("y" * 40, "no"), 0, "a.jsonl, line 1")])
