@@ -179,7 +179,10 @@ def test_messages_that_are_no_json_are_refused() -> None:
     ("source", "sentence"),
     [
         ("{% if %}", "is not valid Jinja"),
-        ("{{ raise_exception('roles must take turns') }}", "does not accept these messages: roles must take turns"),
+        (
+            "{{ raise_exception('roles must take turns') }}",
+            r"does not accept these messages \(.*user.*\): roles must take turns",
+        ),
         ("{{ messages[9].content.x }}", "fails on these messages: list object has no element 9"),
         ("{{ 1 / 0 }}", "fails on these messages: ZeroDivisionError"),
         ("{% include '/etc/passwd' %}", "fails on these messages"),

@@ -59,10 +59,26 @@ def render_template(source: str, variables: Mapping[str, Any], now: datetime) ->
         worker.INVALID: f"the chat template is not valid Jinja: {message}",
         worker.UNSAFE: f"the chat template tries to access unsafe attributes ({message}) and was stopped; do not trust "
         "the folder of this model",
-        worker.REFUSED: f"the chat template does not accept these messages: {message}",
+        worker.REFUSED: f"the chat template does not accept these messages ({roles_of(variables)}): {message}",
         worker.TOO_LARGE: f"the chat template needs too much memory ({message}); use another template",
     }
     raise BadInput(sentences.get(answer["error"], f"the chat template fails on these messages: {message}"))
+
+
+def roles_of(variables: Mapping[str, Any]) -> str:
+    """The roles of the messages in their order, of many only the first.
+
+    >>> roles_of({"messages": [{"role": "user"}, {"role": "user"}]})
+    'user, user'
+    """
+    roles = [str(each.get("role"))[:20] for each in variables.get("messages", ())]
+    return ", ".join(roles[:SHOWN_ROLES]) + (
+        f" and {len(roles) - SHOWN_ROLES} more" if len(roles) > SHOWN_ROLES else ""
+    )
+
+
+SHOWN_ROLES = 12
+"""Number of roles in an error message."""
 
 
 def _ask(request: bytes) -> dict[str, str]:
