@@ -115,12 +115,21 @@ def test_products_are_those_of_float64(kind: str, outs: int, ins: int) -> None:
 
 @pytest.mark.parametrize("kind", CASES)
 def test_a_row_does_not_depend_on_the_others(kind: str) -> None:
-    matrix = CASES[kind](37, 45, None).matrix
+    matrix = CASES[kind](37, 45, normal(37, seed=3)).matrix
     x = normal(130, 45)
     together = matrix.multiply(x)
     for rows in range(1, 131):
         assert torch.equal(matrix.multiply(x[:rows]), together[:rows]), rows
         assert torch.equal(matrix.multiply(x[rows - 1 : rows])[0], together[rows - 1]), rows
+
+
+def test_one_row_and_many_sum_long_rows_of_int8_alike() -> None:
+    """Integers of long rows are summed in parts, whose sums are rounded."""
+    matrix = int8_matrix(normal(6, 10_000), normal(6, seed=3))
+    x = normal(70, 10_000, seed=2)
+    together = matrix.multiply(x)
+    for row in (0, 37, 69):
+        assert torch.equal(matrix.multiply(x[row : row + 1])[0], together[row])
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def test_products(kind: str, processor: str) -> None:
 
 def test_sizes_and_files(processor: str) -> None:
     test_native.test_the_largest_integers_do_not_overflow(20_000)
+    test_native.test_one_row_and_many_sum_long_rows_of_int8_alike()
     for name in ("Q4_0", "Q4_1", "Q8_0"):
         test_native.test_blocks_of_a_file_are_exactly_its_numbers(name)
 
