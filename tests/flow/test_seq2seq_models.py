@@ -124,19 +124,33 @@ def test_one_command_trains_span_corruption_on_running_text(tmp_path: Path, cli:
         assert beam["text"].count("<extra_id_") == sum(id in sentinels(opened.tokenizer) for id in beam["ids"])
 
 
-def test_two_files_are_pairs_where_that_is_said(tmp_path: Path) -> None:
-    for side, name in enumerate(("text.en", "text.de")):
-        (tmp_path / name).write_text("\n".join(pair[side] for pair in sentences()), encoding="utf-8")
-    both = (str(tmp_path / "text.en"), str(tmp_path / "text.de"))
+def test_two_files_are_pairs_by_their_names_or_where_that_is_said(tmp_path: Path, cli: Cli) -> None:
+    for side, names in enumerate((("text.en", "first"), ("text.de", "second"))):
+        for name in names:
+            (tmp_path / name).write_text("\n".join(pair[side] for pair in sentences()), encoding="utf-8")
+    named, other = ((str(tmp_path / a), str(tmp_path / b)) for a, b in (("text.en", "text.de"), ("first", "second")))
     runs = {
-        "plain": all_events(both, tmp_path / "plain", steps=1),
-        "objective": all_events(both, tmp_path / "objective", steps=1, objective="seq2seq"),
-        "setting": all_events(both, tmp_path / "setting", steps=1, **{"data.pairs": True}),
+        "names": all_events(named, tmp_path / "names", steps=1),
+        "other": all_events(other, tmp_path / "other", steps=1),
+        "objective": all_events(other, tmp_path / "objective", steps=1, objective="seq2seq"),
+        "setting": all_events(other, tmp_path / "setting", steps=1, **{"data.pairs": True}),
+        "spans": all_events(named, tmp_path / "spans", steps=1, objective="span_corruption"),
     }
     assert {name: events[-1].objective for name, events in runs.items()} == {
-        "plain": "span_corruption", "objective": "seq2seq", "setting": "seq2seq",
+        "names": "seq2seq", "other": "span_corruption", "objective": "seq2seq", "setting": "seq2seq",
+        "spans": "span_corruption",
     }  # fmt: skip
-    assert runs["objective"][-1].nats_per_token == runs["setting"][-1].nats_per_token
+    assert len({runs[name][-1].nats_per_token for name in ("names", "objective", "setting")}) == 1
+    notes = {name: str(next(each.note for each in runs[name] if isinstance(each, RunPrepared))) for name in runs}
+    advice = "first and second have 80 lines each and are read as running text; if their lines are sources and targets"
+    assert advice in notes["other"]
+    assert "running text" not in notes["names"]
+    with (tmp_path / "text.de").open("a", encoding="utf-8") as file:
+        file.write("\neins\nzwei")
+    answer = cli("train", *named, "--model", "clear-translate", "--out", tmp_path / "r")
+    assert answer.status == 1
+    assert "text.en has 80 lines and " in answer.last
+    assert "text.de has 82; line-aligned files have a target line for each source line" in answer.last
 
 
 def test_pairs_that_are_too_long_are_reported(pairs: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from clearstory.errors import BadInput, BadSetting
 from clearstory.generation.stream_decoder import StreamDecoder
+from clearstory.recipes.data import data as data_report
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import is_parallel, read_documents
 from clearstory.text.read_notes import ReadNotes
@@ -130,13 +131,36 @@ def test_pairs_are_recognized_by_suffix_and_fields(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("train.en", "train.de"), True),
+        (("test_2016.de.txt", "test_2016.pt-BR.txt"), True),
+        (("en.txt", "de.txt"), True),
+        (("train.tgt", "train.src"), True),
+        (("article.txt", "summary.txt"), True),
+        (("train.en", "dev.de"), False),
+        (("part1.txt", "part2.txt"), False),
+        (("a.py", "a.js"), False),
+        (("page.en.html", "page.de.html"), False),
+        (("train.en", "train.en"), False),
+    ],
+)
+def test_two_text_files_are_pairs_by_their_names(names: tuple[str, str], expected: bool, tmp_path: Path) -> None:
+    files = [write(tmp_path, name, "one\ntwo\n") for name in names]
+    assert is_parallel(files, DataSettings()) is expected
+    assert not is_parallel(files, DataSettings(), by_name=False)
+    assert not is_parallel([tmp_path / "*.*"], DataSettings())  # their order is not that of the command
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         ({"a.tsv": "one\n"}, r"a.tsv, line 1 has no tab"),
         ({"a.tsv": "one\tx\ntwo\t \n"}, r"a.tsv, line 2 has no target"),
         ({"a.tsv": "\tx\n"}, "line 1 has no source"),
         ({"a.tsv": "\n\n"}, "is empty"),
-        ({"a.en": "one\ntwo\n", "a.de": "eins\n"}, r"a.de ends after 1 lines, before .*a.en"),
+        ({"a.en": "one\ntwo\n", "a.de": "eins\n"}, r"a.en has 2 lines and .*a.de has 1; line-aligned"),
+        ({"a.en": "one\n", "a.de": "eins\n\n\n"}, r"a.en has 1 line and .*a.de has 3; line-aligned"),
         ({"a.en": "one\n"}, "1 text files are not pairs"),
         ({"a.en": "one\n\n", "b.de": "eins\nzwei\n"}, r"line 2 of .* has no source"),
         ({"a.tsv": "a\tb\n", "b.txt": "c\n"}, "b.txt has no pairs, unlike the other files"),
@@ -171,6 +195,15 @@ def test_labels_are_not_taken_for_pairs_unless_that_is_said(rows: list[str], kin
         is_parallel([file], DataSettings())
     assert is_parallel([file], PAIRED)
     assert len(texts(file)) == 2 * len(rows)
+
+
+def test_a_translation_memory_is_counted_in_pairs(tmp_path: Path) -> None:
+    file = write(tmp_path, "m.tmx", TMX.format(srclang="en"))
+    counted = data_report(str(file))
+    assert (counted.documents, counted.unit) == (2, "pair")
+    assert data_report(str(file), data={"lines": True}).unit == "document"
+    other = data_report(str(write(tmp_path, "p.tsv", "a\tb\nc\td\ne\tf\n")), data={"pairs": True})
+    assert (other.documents, other.unit) == (3, "pair")
 
 
 def test_short_and_repeated_texts_are_pairs(tmp_path: Path) -> None:

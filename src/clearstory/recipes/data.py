@@ -22,7 +22,8 @@ class DataReport:
     Args:
         corpus: name of the text.
         note: a note on the text, or None.
-        documents: number of documents.
+        documents: number of documents, or of pairs.
+        unit: what is counted, "document" or "pair".
         bytes: length in UTF-8.
         split_bytes: the same by split.
         tokenizer: the tokenizer with which tokens were counted; None if they were not counted.
@@ -34,6 +35,7 @@ class DataReport:
     corpus: str
     note: str | None
     documents: int
+    unit: str
     bytes: int
     split_bytes: dict[str, int]
     tokenizer: str | None
@@ -43,7 +45,7 @@ class DataReport:
 
 
 def data(*text: str, recipe: DataRecipe | None = None, **settings: Unpack[DataReportKeywords]) -> DataReport:
-    """Count the documents and bytes of a text and, with a tokenizer, its tokens.
+    """Count the documents, or pairs, and bytes of a text and, with a tokenizer, its tokens.
 
     `settings` are the fields of DataRecipe. Raises BadInput for sources that cannot be read.
 
@@ -62,7 +64,8 @@ def data(*text: str, recipe: DataRecipe | None = None, **settings: Unpack[DataRe
     return DataReport(
         corpus=corpus.name,
         note=corpus.note,
-        documents=corpus.size,
+        documents=corpus.size // 2 if corpus.settings.pairs else corpus.size,
+        unit="pair" if corpus.settings.pairs else "document",
         bytes=corpus.text_bytes,
         split_bytes={split: sum(part.n_bytes for part in corpus.documents(split)) for split in SPLITS},
         tokenizer=recipe.tokenizer,

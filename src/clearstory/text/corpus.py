@@ -33,7 +33,7 @@ from clearstory.errors import (
     nearest,
 )
 from clearstory.text.document import Document
-from clearstory.text.documents import read_documents
+from clearstory.text.documents import as_pairs_where_known, read_documents
 from clearstory.text.line_lists import LineListDetector
 from clearstory.text.progress import REPORT_BYTES, DocumentCounter, progress_stage, report
 from clearstory.text.read_notes import ReadNotes
@@ -88,6 +88,7 @@ class Corpus:
         """
         settings = settings or DataSettings()
         sources = (sources,) if isinstance(sources, str | Path) else tuple(sources)
+        settings = as_pairs_where_known(sources, settings)
         name = _corpus_name(sources)
         notes = ReadNotes(remarks=_builtin_notes(sources))
         lists = LineListDetector()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clearstory.errors import BadInput, ClearstoryError, CorruptFile, MissingExtra
+from clearstory.text.aligned_files import are_aligned_by_name
 from clearstory.text.arrow_tables import read_arrow_rows, read_schema
 from clearstory.text.conllu import CONLLU_SUFFIX, TaggedSentence, by_document, read_conllu
 from clearstory.text.document import Document, documents_by_line
@@ -86,15 +87,25 @@ def read_tagged_documents(
                 yield document
 
 
-def is_parallel(sources: Iterable[str | Path], settings: ReadSettings) -> bool:
-    """Whether the sources contain pairs, judged by their file names; see `parallel_text.has_pairs`.
+def is_parallel(sources: Iterable[str | Path], settings: ReadSettings, *, by_name: bool = True) -> bool:
+    """Whether the sources contain pairs: files with both sides, see `parallel_text.has_pairs`, or, unless `by_name` is
+    False, two text files whose names say so, such as train.en and train.de.
 
     Raises BadInput for labelled text, which has the form of pairs.
     """
     expanded = expand_sources(sources, settings)
-    return all(each.files is not None for each in expanded) and has_pairs(
-        [path for each in expanded for path in each.files or ()], settings
-    )
+    if any(each.files is None for each in expanded):
+        return False
+    paths = [path for each in expanded for path in each.files or ()]
+    if by_name and all(each.named for each in expanded) and are_aligned_by_name(paths):
+        return True
+    return has_pairs(paths, settings)
+
+
+def as_pairs_where_known(sources: Iterable[str | Path], settings: DataSettings) -> DataSettings:
+    """The settings, with `pairs` set for sources that are always read as pairs: translation memories."""
+    known = not settings.lines and are_translation_memories(expand_sources(sources, settings))
+    return replace(settings, pairs=True) if known else settings
 
 
 def are_translation_memories(expanded: Iterable[SourceFiles]) -> bool:

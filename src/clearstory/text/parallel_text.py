@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice, zip_longest
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clearstory.errors import BadInput
+from clearstory.text.aligned_files import read_line_aligned
 from clearstory.text.arrow_tables import read_arrow_rows
 from clearstory.text.files import content_suffix, parse_json, read_lines, read_records
 from clearstory.text.label_files import describe_labels, is_label_header, is_number, label_column
@@ -78,7 +79,8 @@ def read_parallel(
                 f"{len(paths):,} text files are not pairs; give two line-aligned files, sources first, then targets, "
                 f"or files with both: {' '.join(READERS)}"
             )
-        yield from complete_records(_read_line_aligned(paths[0], paths[1], settings, notes))
+        aligned = read_line_aligned(paths[0], paths[1], settings, notes)
+        yield from complete_records(ParallelRecord(location, source, (target,)) for location, source, target in aligned)
         return
     for path, kind in zip(paths, kinds, strict=True):
         if kind not in READERS:
@@ -234,19 +236,6 @@ def _texts(location: str, values: dict[str, Any], name: str, setting: str) -> li
             raise BadInput(f"{location}: {name!r} is {kind}, not text; choose another with --data.{setting}")
         texts.append(text)
     return texts
-
-
-def _read_line_aligned(
-    first: Path, second: Path, settings: ReadSettings, notes: ReadNotes | None
-) -> Iterator[ParallelRecord]:
-    sides = (read_lines(path, settings.errors, settings.encoding, notes) for path in (first, second))
-    for number, (source, target) in enumerate(zip_longest(*sides), start=1):
-        if source is None or target is None:
-            shorter, longer = (first, second) if source is None else (second, first)
-            raise BadInput(
-                f"{shorter} ends after {number - 1:,} lines, before {longer}; the files must be line-aligned"
-            )
-        yield ParallelRecord(f"line {number:,} of {first} and {second}", source, (target,))
 
 
 def _read_memory(path: Path, settings: ReadSettings, notes: ReadNotes | None) -> Iterator[ParallelRecord]:

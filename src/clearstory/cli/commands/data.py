@@ -22,7 +22,8 @@ def run(recipe: DataRecipe, output: Output) -> Mapping[str, Any]:
         if report.note:
             output.stderr.print(report.note, style="yellow")
         console.print(
-            f"{report.corpus}: {report.documents:,} document{'s' * (report.documents != 1)}, {report.bytes:,} bytes"
+            f"{report.corpus}: {report.documents:,} {report.unit}{'s' * (report.documents != 1)}, "
+            f"{report.bytes:,} bytes"
         )
         for split, length in report.split_bytes.items():
             counted = "" if report.tokens is None else f", {report.tokens[split]:,} tokens"

@@ -27,6 +27,7 @@ from clearstory.recipes.training.run_folder import RunFolder, check_same_initial
 from clearstory.recipes.training.tagged_text import add_tags
 from clearstory.recipes.training.training_run import DEFAULT_STEPS
 from clearstory.recipes.training.validation import ValidationSplit
+from clearstory.text.aligned_files import equal_lines_note
 from clearstory.text.corpus import Corpus
 from clearstory.text.documents import check_no_labels, is_parallel
 from clearstory.text.token_dataset import TokenDataset
@@ -71,7 +72,7 @@ def resolve_objective(recipe: TrainRecipe, initial: InitialModel | None) -> Trai
     if pairs and not recipe.data.pairs:
         check_no_labels(recipe.text, recipe.data)
     if architecture == "encoder-decoder" and not pairs:
-        pairs = is_parallel(recipe.text, recipe.data)
+        pairs = is_parallel(recipe.text, recipe.data, by_name=named is None)
     recipe = replace(recipe, objective=cast(Any, table.resolve_objective(recipe.objective, architecture, pairs)))
     objective = objective_spec(recipe.objective)
     recipe = replace(recipe, data=replace(recipe.data, pairs=objective.pairs))
@@ -207,7 +208,7 @@ def describe_run(
 ) -> tuple[RunPrepared, ModelCard]:
     """The event that describes the prepared run, and the model card."""
     model: Any = trainer.model
-    pairs = objective_spec(recipe.objective).pairs
+    pairs = corpus.settings.pairs
     note = corpus.note
     if isinstance(trainer, Trainer) and (omitted := getattr(trainer.batches, "left_out", 0)):
         sentence = (
@@ -215,7 +216,10 @@ def describe_run(
             "--training.context and --model.context set the limit"
         )
         note = "; ".join(filter(None, (note, sentence)))
-    note = "; ".join(filter(None, (note, held_out_note(recipe, datasets, model)))) or None
+    remarks = [held_out_note(recipe, datasets, model)]
+    if recipe.objective == "span_corruption":
+        remarks.append(equal_lines_note(recipe.text, recipe.data))
+    note = "; ".join(filter(None, (note, *remarks))) or None
     prepared = RunPrepared(
         corpus=corpus.name,
         note=note,
