@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
 import urllib.request
@@ -17,7 +18,7 @@ import pytest
 from served import MODEL, RunningServer, real_server
 
 from clearstory.http import connection_limits
-from clearstory.http.listening import BoundedServer
+from clearstory.http.listening import WORKERS, BoundedServer
 
 LIMIT = 0.4
 """Seconds for a request to arrive, in these tests."""
@@ -208,3 +209,16 @@ def test_a_second_signal_ends_the_server_at_once(engines: Any) -> None:
             server.handle_exit(signal.SIGTERM, None)
             assert server.should_exit
             assert server.force_exit is force
+
+
+def test_threads_beside_the_connections_are_few_and_change_often(engines: Any) -> None:
+    before = sys.getswitchinterval()
+    body = request(prompt="a " * 20_000, max_tokens=1)
+    with real_server(engines) as server:
+        assert healthy(server)
+        assert sys.getswitchinterval() < before
+        opened = [server.connect(body) for _ in range(8)]
+        answers = [read_to_end(each) for each in opened]
+        assert all(b"context_length_exceeded" in answer for answer in answers)
+        assert 0 < sum(each.name.startswith("request") for each in threading.enumerate()) <= WORKERS
+    assert sys.getswitchinterval() == before

@@ -73,3 +73,22 @@ def test_a_second_tokenizer_is_built_only_where_it_is_needed() -> None:
     assert not are_independent(tokenizer("strips"), [TextPiece("Hi "), end], tokenizer("strips").special_names)
     encode_pieces(one, [TextPiece("Hi"), end], add_special_tokens=False, names=names)
     assert names not in one._hidden
+
+
+@pytest.mark.parametrize("name", ["gpt-2", "unigram", "strips"])
+def test_ids_are_those_of_the_encoding_with_offsets_which_is_computed_when_asked(name: str) -> None:
+    one, computed = tokenizer(name), []
+    with pytest.MonkeyPatch.context() as patch:
+        locate = encoding.locate_tokens
+        patch.setattr(encoding, "locate_tokens", lambda *given: computed.append(given) or locate(*given))
+        for parts in (
+            [TextPiece("a <|end|> cat", start=0)],
+            [TextPiece("a cat", start=0), TextPiece("<|end|>", special=True), TextPiece(" 1\n")],
+            [TextPiece("a <|end|> cat", start=0), TextPiece("<|end|>", special=True)],
+        ):
+            found = encode_pieces(one, parts, add_special_tokens=False, names=NAMES_AND_END & one.added_names)
+            assert not computed
+            assert len(found.spans) == len(found.special) == len(found.ids)
+            assert computed
+            computed.clear()
+    assert list(one.encode_plain_ids("a <|end|> cat", False)) == one.encode_plain("a <|end|> cat", False)[1]

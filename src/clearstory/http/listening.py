@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -15,12 +18,30 @@ from clearstory.http.connection_limits import IDLE_SECONDS, MAX_HEADER_BYTES, Ti
 QUEUED_CONNECTIONS = 512
 """Maximum number of connections that the operating system queues until they are accepted."""
 
+SWITCH_SECONDS = 0.0005
+"""After which a thread that runs Python lets the next one run. The thread of the connections releases the interpreter
+lock at each system call, and gets it back after all threads that wait: with Python's 5 ms, while prompts are tokenized,
+an answer took seconds."""
+
+WORKERS = 2
+"""Maximum number of threads that read prompts and grammars beside the thread of the connections."""
+
 ACCEPTED_AT_A_TIME = 16
 """Connections that are accepted before requests of others are answered: of 650 at once, all took half a second."""
 
 
 class BoundedServer(uvicorn.Server):
     """A uvicorn server whose queue is longer than what it accepts at a time, and which a second signal ends at once."""
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, with threads that change often."""
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WORKERS, "request"))
+        try:
+            await super().serve(sockets)
+        finally:
+            sys.setswitchinterval(before)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections; more wait in the queue."""

@@ -12,7 +12,7 @@ from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.config import Config
 from clearstory.text.chat_prompt import encode_chat_prompt, has_chat_template
 from clearstory.text.decoded_text import decode_with_spans
-from clearstory.text.encoding import EncodedText, encode_parsing, encode_text
+from clearstory.text.encoding import EncodedText, TokenOrigins, encode_parsing, encode_text
 from clearstory.text.sentinels import sentinels
 from clearstory.text.special_tokens import cls_and_sep_ids
 from clearstory.text.start_tokens import HasStartTokens as HasStartTokens
@@ -55,18 +55,29 @@ class EncodedPrompt:
     """Input ids of a text; for an encoder-decoder, those of its source.
 
     Args:
-        ids: token ids.
-        special: for each token, whether it is special or of the chat template, and not of the user's text.
-        spans: for each token, its characters [start, stop) in the user's text; None for a token that is not of it.
+        encoded: the ids and where they come from; those of a chat template, too, are not of the user's text.
         continues_prompt: whether generated text continues the user's text; False for a chat and for a source.
         chat: whether the chat template was applied.
     """
 
-    ids: tuple[int, ...]
-    special: tuple[bool, ...]
-    spans: tuple[tuple[int, int] | None, ...]
+    encoded: EncodedText
     continues_prompt: bool = True
     chat: bool = False
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Token ids."""
+        return self.encoded.ids
+
+    @property
+    def special(self) -> tuple[bool, ...]:
+        """For each token, whether it is special or of the chat template, and not of the user's text."""
+        return self.encoded.special
+
+    @property
+    def spans(self) -> tuple[tuple[int, int] | None, ...]:
+        """For each token, its characters [start, stop) in the user's text; None for a token that is not of it."""
+        return self.encoded.spans
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,7 +98,7 @@ def encode_prompt(
     text that is not valid Unicode.
     """
     if options.ids is not None:
-        return as_prompt(decode_with_spans(tokenizer, options.ids)[1])
+        return EncodedPrompt(decode_with_spans(tokenizer, options.ids)[1])
     check_unicode(text)
     check_unicode(options.system or "")
     chat = is_chat(model, tokenizer, options)
@@ -95,14 +106,14 @@ def encode_prompt(
         reason = "raw text has no system message" if has_chat_template(tokenizer) else "this model has no chat template"
         raise CannotDo(f"{reason}, so a system message cannot be given; leave it out")
     if has_capability(model, Capability.BIDIRECTIONAL):
-        return as_prompt(encode_for_encoder(tokenizer, text, options.add_special_tokens))
+        return EncodedPrompt(encode_for_encoder(tokenizer, text, options.add_special_tokens))
     if reads_source(model):
-        return as_prompt(encode_source(tokenizer, text, options.add_special_tokens), continues_prompt=False)
+        return EncodedPrompt(encode_source(tokenizer, text, options.add_special_tokens), continues_prompt=False)
     if chat and (text or options.system is not None):
-        return as_prompt(encode_chat_prompt(tokenizer, text, options.system), continues_prompt=False, chat=True)
+        return EncodedPrompt(encode_chat_prompt(tokenizer, text, options.system), continues_prompt=False, chat=True)
     encoded = encode_text(tokenizer, text, add_special_tokens=options.add_special_tokens)
     start = None if encoded.ids else find_start_token_id(cast(Any, model).config, tokenizer)
-    return as_prompt(encoded if start is None else EncodedText((start,), (True,), (None,)))
+    return EncodedPrompt(encoded if start is None else EncodedText((start,), TokenOrigins((True,), (None,))))
 
 
 def check_unicode(text: str) -> None:
@@ -120,11 +131,6 @@ def is_chat(model: LanguageModel, tokenizer: Tokenizer, options: PromptOptions =
     """Whether texts are encoded as messages in the tokenizer's chat template."""
     reads_text = has_capability(model, Capability.BIDIRECTIONAL) or reads_source(model)
     return not options.raw and not reads_text and has_chat_template(tokenizer)
-
-
-def as_prompt(encoded: EncodedText, *, continues_prompt: bool = True, chat: bool = False) -> EncodedPrompt:
-    """An encoded text as a prompt."""
-    return EncodedPrompt(encoded.ids, encoded.special, encoded.spans, continues_prompt, chat)
 
 
 def encode_for_encoder(tokenizer: Tokenizer, text: str, add_special_tokens: bool = True) -> EncodedText:

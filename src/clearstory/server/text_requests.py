@@ -90,10 +90,10 @@ def text_requests(
 
 def check_prompt(served: ServedModel, fields: TextFields, prompt: PromptIds, param: str) -> None:
     """Raises RequestError for a prompt longer than the context, unless it may be truncated, and for an unknown id."""
-    check_ids(served.model, prompt.ids, param)
     context = served.model.context
     if context is not None and len(prompt.ids) > context and fields.truncate is None:
         raise too_long(len(prompt.ids), context, param)
+    check_ids(served.model, prompt.ids, param)
 
 
 def check_ids(model: LanguageModel, ids: Sequence[int], param: str) -> None:

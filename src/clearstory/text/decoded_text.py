@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Sequence
 
-from clearstory.text.encoding import EncodedText
+from clearstory.text.encoding import EncodedText, TokenOrigins
 from clearstory.text.tokenizers import Tokenizer
 
 WINDOW = 8
@@ -31,7 +31,7 @@ def decode_with_spans(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[str, En
         pending = bool(utf8.getstate()[0])
         spans.append((start, len(text) + pending) if new_bytes else None)
     text += utf8.decode(b"", final=True)
-    return text, EncodedText(tuple(ids), tuple(span is None for span in spans), tuple(spans))
+    return text, EncodedText(ids, TokenOrigins(tuple(span is None for span in spans), tuple(spans)))
 
 
 def added_bytes(tokenizer: Tokenizer, ids: Sequence[int], at: int) -> bytes:

@@ -7,7 +7,7 @@ string within a text piece is encoded as its characters.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any
@@ -31,27 +31,67 @@ class TextPiece:
 
 
 @dataclass(frozen=True)
+class TokenOrigins:
+    """Where the tokens of a text come from.
+
+    Args:
+        special: for each token, whether it is a special token, or of text that is not the user's.
+        spans: for each token, its characters [start, stop) in the user's text; None for a token that is not of it.
+    """
+
+    special: tuple[bool, ...]
+    spans: tuple[tuple[int, int] | None, ...]
+
+
 class EncodedText:
     """Token ids of a text.
 
     Args:
         ids: token ids.
-        special: for each token, whether it is a special token, or of text that is not the user's.
-        spans: for each token, its characters [start, stop) in the user's text; None for a token that is not of it.
+        origins: where they come from, or a function that computes it when it is first asked for: it takes longer than
+            the ids, which most callers need alone, since the text is encoded again with offsets.
     """
 
-    ids: tuple[int, ...]
-    special: tuple[bool, ...]
-    spans: tuple[tuple[int, int] | None, ...]
+    def __init__(self, ids: Sequence[int], origins: TokenOrigins | Callable[[], TokenOrigins]) -> None:
+        self.ids = tuple(ids)
+        self._origins = origins
+
+    @property
+    def special(self) -> tuple[bool, ...]:
+        """For each token, whether it is a special token, or of text that is not the user's."""
+        return self.origins.special
+
+    @property
+    def spans(self) -> tuple[tuple[int, int] | None, ...]:
+        """For each token, its characters [start, stop) in the user's text; None for a token that is not of it."""
+        return self.origins.spans
+
+    @property
+    def origins(self) -> TokenOrigins:
+        """Where the tokens come from."""
+        if not isinstance(self._origins, TokenOrigins):
+            self._origins = self._origins()
+        return self._origins
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EncodedText) and (self.ids, self.origins) == (other.ids, other.origins)
+
+    def __hash__(self) -> int:
+        return hash(self.ids)
+
+    def __repr__(self) -> str:
+        return f"EncodedText(ids={self.ids}, special={self.special}, spans={self.spans})"
 
     def surrounded(self, before: tuple[int, ...], after: tuple[int, ...]) -> EncodedText:
         """The ids with special tokens before and after them."""
-        sides = len(before), len(after)
-        return EncodedText(
-            (*before, *self.ids, *after),
-            (*[True] * sides[0], *self.special, *[True] * sides[1]),
-            (*[None] * sides[0], *self.spans, *[None] * sides[1]),
-        )
+
+        def origins() -> TokenOrigins:
+            return TokenOrigins(
+                (*[True] * len(before), *self.special, *[True] * len(after)),
+                (*[None] * len(before), *self.spans, *[None] * len(after)),
+            )
+
+        return EncodedText((*before, *self.ids, *after), origins)
 
 
 def encode_text(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool = True) -> EncodedText:
@@ -112,15 +152,24 @@ def encode_pieces(
     """
     text = "".join(piece.text for piece in pieces)
     if names is None and not any(piece.special for piece in pieces):
-        encoded, ids = tokenizer.encode_plain(text, add_special_tokens)
-        return locate_tokens(pieces, [piece.text for piece in pieces], encoded, ids)
+        return EncodedText(
+            tokenizer.encode_plain_ids(text, add_special_tokens),
+            lambda: locate_tokens(
+                pieces, [piece.text for piece in pieces], tokenizer.encode_plain(text, add_special_tokens)[0]
+            ),
+        )
     names = tokenizer.special_names if names is None else frozenset(names)
     if not add_special_tokens and are_independent(tokenizer, pieces, names):
         return encode_apart(tokenizer, pieces)
     hidden = tokenizer.hide_special_tokens(names)
     written = [hidden.names[piece.text] if piece.special else piece.text for piece in pieces]
-    encoded = hidden.backend.encode("".join(written), add_special_tokens=add_special_tokens)
-    return locate_tokens(pieces, written, encoded, hidden.original_ids(encoded.ids))
+    [fast] = hidden.backend.encode_batch_fast(["".join(written)], add_special_tokens=add_special_tokens)
+
+    def origins() -> TokenOrigins:
+        encoded = hidden.backend.encode("".join(written), add_special_tokens=add_special_tokens)
+        return locate_tokens(pieces, written, encoded)
+
+    return EncodedText(hidden.original_ids(fast.ids), origins)
 
 
 def are_independent(tokenizer: Tokenizer, pieces: Sequence[TextPiece], names: frozenset[str]) -> bool:
@@ -146,26 +195,26 @@ def between_special(pieces: Sequence[TextPiece]) -> list[str]:
 
 def encode_apart(tokenizer: Tokenizer, pieces: Sequence[TextPiece]) -> EncodedText:
     """Token ids of pieces: each special piece is its token, and the texts between them are encoded one by one."""
-    ids: list[int] = []
-    special: list[bool] = []
-    spans: list[tuple[int, int] | None] = []
+    parts: list[EncodedText] = []
     for is_special, part in groupby(pieces, key=lambda piece: piece.special):
         group = list(part)
         if is_special:
-            ids += [tokenizer.ids[piece.text] for piece in group]
-            special += [True] * len(group)
-            spans += [user_span(piece, 0, len(piece.text), 0, len(piece.text)) for piece in group]
-            continue
-        texts = [piece.text for piece in group]
-        found = locate_tokens(group, texts, *tokenizer.encode_plain("".join(texts), add_special_tokens=False))
-        ids += found.ids
-        special += found.special
-        spans += found.spans
-    return EncodedText(tuple(ids), tuple(special), tuple(spans))
+            spans = [user_span(piece, 0, len(piece.text), 0, len(piece.text)) for piece in group]
+            known = TokenOrigins((True,) * len(group), tuple(spans))
+            parts.append(EncodedText([tokenizer.ids[piece.text] for piece in group], known))
+        else:
+            parts.append(encode_pieces(tokenizer, group, add_special_tokens=False))
+
+    def origins() -> TokenOrigins:
+        return TokenOrigins(
+            tuple(each for part in parts for each in part.special), tuple(each for part in parts for each in part.spans)
+        )
+
+    return EncodedText([id for part in parts for id in part.ids], origins)
 
 
-def locate_tokens(pieces: Sequence[TextPiece], written: Sequence[str], encoded: Any, ids: Sequence[int]) -> EncodedText:
-    """The ids with the piece of each token, found by its offsets in the text that was encoded."""
+def locate_tokens(pieces: Sequence[TextPiece], written: Sequence[str], encoded: Any) -> TokenOrigins:
+    """The place of each token, found by its offsets in the text that was encoded."""
     stops = list(accumulate(map(len, written)))
     starts = [0, *stops[:-1]]
     special: list[bool] = []
@@ -185,7 +234,7 @@ def locate_tokens(pieces: Sequence[TextPiece], written: Sequence[str], encoded: 
             reached += 1
         spans.append(span)
         special.append(span is None or (bool(pieces) and pieces[at].special))
-    return EncodedText(tuple(ids), tuple(special), tuple(spans))
+    return TokenOrigins(tuple(special), tuple(spans))
 
 
 def user_span(piece: TextPiece, first: int, last: int, start: int, stop: int) -> tuple[int, int] | None:

@@ -77,7 +77,7 @@ class Tokenizer(Vocabulary):
         """Token ids of a text, without special tokens."""
         if (encode := self._fast_encode) is not None:
             return call_library(lambda: encode(text), [text])
-        return self.encode_plain(text, add_special_tokens=False)[1]
+        return self.encode_plain_ids(text, add_special_tokens=False)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of several texts; see `encode_arrays`, which takes a tenth of the memory."""
@@ -129,6 +129,18 @@ class Tokenizer(Vocabulary):
             return encoded, hidden.original_ids(encoded.ids)
         encoded = self._backend.encode(text, add_special_tokens=add_special_tokens)
         return encoded, encoded.ids
+
+    def encode_plain_ids(self, text: str, add_special_tokens: bool) -> list[int]:
+        """The token ids of `encode_plain`, in less time and memory than with offsets."""
+        ids: list[int]
+        if self.spells_special_token(text):
+            hidden = self.hide_special_tokens(self.special_names)
+            [encoded] = hidden.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+            ids = hidden.original_ids(encoded.ids)
+            return ids
+        [encoded] = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        ids = encoded.ids
+        return ids
 
     def spells_special_token(self, text: str) -> bool:
         """Whether the library would find a special token in a text that it does not parse for them.
@@ -197,7 +209,7 @@ class Tokenizer(Vocabulary):
     def _fast_encode(self) -> Callable[[str], list[int]] | None:
         """Encode function for word tokenizers, faster than the library's; None for the others."""
         return fast_encoder(self._json) or wordpunct_encoder(
-            self._json, lambda line: self.encode_plain(line, add_special_tokens=False)[1]
+            self._json, lambda line: self.encode_plain_ids(line, add_special_tokens=False)
         )
 
     @cached_property

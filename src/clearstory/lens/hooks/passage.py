@@ -30,6 +30,7 @@ from clearstory.models.prompts import (
 )
 from clearstory.models.transformer.encoder import Encoder
 from clearstory.models.transformer.encoder_decoder import EncoderDecoder
+from clearstory.text.encoding import EncodedText, TokenOrigins
 from clearstory.text.sentinels import SentinelTokenizer
 from clearstory.text.tokenizers import Tokenizer
 
@@ -160,9 +161,7 @@ def encode_passage(
     start = find_start_token_id(cast(EncoderDecoder, model).config, tokenizer)
     first = () if start is None else (start,)
     ids, offsets = SentinelTokenizer(tokenizer).encode_with_offsets(target or "")
-    written = EncodedPrompt(
-        (*first, *ids), (*(True for _ in first), *(False for _ in ids)), (*(None for _ in first), *offsets)
-    )
+    written = EncodedPrompt(EncodedText(ids, TokenOrigins((False,) * len(ids), tuple(offsets))).surrounded(first, ()))
     passage = as_passage(tokenizer, written, prepare_prompt(model, written.ids, start, truncate), prompt)
     return replace(
         passage,
@@ -196,7 +195,8 @@ def encode_segments(
     dropped = int(prompt.add_special_tokens)  # the second [CLS]
     moved = len(first) + len(mark)
     spans = (span and (span[0] + moved, span[1] + moved) for span in two.spans[dropped:])
-    both = EncodedPrompt((*one.ids, *two.ids[dropped:]), (*one.special, *two.special[dropped:]), (*one.spans, *spans))
+    origins = TokenOrigins((*one.special, *two.special[dropped:]), (*one.spans, *spans))
+    both = EncodedPrompt(EncodedText((*one.ids, *two.ids[dropped:]), origins))
     return both, (*(0 for _ in one.ids), *(1 for _ in two.ids[dropped:]))
 
 

@@ -123,7 +123,7 @@ class ClearstoryLM(TemplateLM):  # type: ignore[misc]  # the harness has no type
         names = [name for name in tokenizer.special_names if name in string]
         if names:
             return list(encode_parsing(tokenizer, string, names, add_special_tokens=adds).ids)
-        return list(tokenizer.encode_plain(string, True)[1]) if adds else tokenizer.encode(string)
+        return tokenizer.encode_plain_ids(string, True) if adds else tokenizer.encode(string)
 
     def encode_pair(self, context: str, continuation: str) -> ContinuationRequest:
         """A context and a continuation as ids; both are encoded together, or apart for an encoder-decoder."""
