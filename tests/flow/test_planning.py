@@ -22,12 +22,13 @@ from clearstory.models.transformer.sizing import (
 )
 from clearstory.recipes.settings.training import build_train_recipe
 from clearstory.recipes.settings.training_presets import scale_learning_rates
-from clearstory.recipes.training import time_budget
+from clearstory.recipes.training import model_size, time_budget
 from clearstory.recipes.training.corpus_preparation import tokenizer_spec
 from clearstory.recipes.training.preparation import build_trainer, device_of
 from clearstory.recipes.training.samples import parse_padded_image
-from clearstory.text.corpus import Corpus
+from clearstory.text.corpus import Corpus, train_corpus_tokenizer
 from clearstory.text.digit_images import save_png
+from clearstory.text.settings import DataSettings
 
 
 def test_more_time_gives_a_larger_model_and_little_text_a_small_one() -> None:
@@ -44,6 +45,27 @@ def test_many_epochs_use_dropout() -> None:
     # 6 · 10⁶ parameters · 10⁶ tokens are 6·10¹² operations an epoch
     dropouts = [time_budget.dropout_for_budget(60, count * 1e11, 10**6, 10**6) for count in (3, 8, 30)]
     assert dropouts == [0.0, 0.1, 0.2]
+    # A token of a pair passes one of two stacks: half of the operations.
+    dropouts = [time_budget.dropout_of_translator(60, count * 0.5e11, 10**6, 10**6) for count in (3, 8, 20, 30)]
+    assert dropouts == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_the_dropout_of_a_translator_follows_its_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_size, "training_speed", lambda settings: 1e9)
+    (tmp_path / "p.tsv").write_text("".join(f"one {n}\teins {n}\n" for n in range(200)), encoding="utf-8")
+    corpus = Corpus.open(tmp_path / "p.tsv", DataSettings(pairs=True))
+    tokenizer = train_corpus_tokenizer(corpus, "bytes")
+    dataset = corpus.encode(tokenizer)["train"]
+
+    def dropout(seconds: float, **given: Any) -> float:
+        recipe = build_train_recipe({"model": {"name": "clear-translate", "width": 16, "heads": 1}, **given})
+        recipe = replace(recipe, cpu_seconds=seconds, training=replace(recipe.training, threads=1, device="cpu"))
+        budget = time_budget.TimeBudget(seconds=seconds, counts_cpu_time=False)
+        chosen = model_size.resolve_size(recipe, tokenizer, dataset, budget)
+        return float(chosen.model.config(vocab=tokenizer.vocab).dropout)
+
+    assert [dropout(seconds) for seconds in (0.01, 10_000)] == [0.0, 0.3]
+    assert dropout(0.01, **{"model.dropout": 0.25}) == 0.25
 
 
 @pytest.mark.parametrize("target", [300_000, 3_000_000, 30_000_000])

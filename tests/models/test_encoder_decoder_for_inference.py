@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {
 VARIANTS = {
     "t5": replace(T5_SMALL, **TINY),
     "clear": replace(CLEAR_TRANSLATE, **TINY, decoder_layers=1),
+    "untied": replace(CLEAR_TRANSLATE, **TINY, tie_embeddings=False),
     "marian": replace(MARIAN, **TINY, decoder_layers=3),
     "odd heads": replace(MARIAN, **TINY | {"width": 60, "heads": 4, "kv_heads": 2, "head_dim": 15}),
     "large heads": replace(T5_SMALL, **TINY | {"heads": 2, "kv_heads": 2, "head_dim": 96}),

@@ -20,6 +20,7 @@ from clearstory.recipes.training.time_budget import (
     TimeBudget,
     context_for_budget,
     dropout_for_budget,
+    dropout_of_translator,
     parameters_for_budget,
 )
 from clearstory.text.token_dataset import TokenDataset
@@ -30,10 +31,14 @@ from clearstory.training.trainer import COMPUTE_DTYPES
 
 def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget) -> TrainRecipe:
     """The recipe with size, context and dropout of `clear`, or of `recall` for subwords, chosen by the time limit,
-    where no size is given.
+    where no size is given; with the dropout of `clear-translate`, at any size.
     """
     settings = recipe.training
-    if recipe.init or recipe.time_limit is None or recipe.parameters is not None:
+    if recipe.init or recipe.time_limit is None:
+        return recipe
+    if recipe.model.name == "clear-translate":
+        return resolve_dropout(recipe, tokenizer, dataset, budget)
+    if recipe.parameters is not None:
         return recipe
     if recipe.model.family == "mixture":
         return resolve_experts_size(recipe, tokenizer, dataset, budget)
@@ -49,6 +54,18 @@ def resolve_size(recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDatase
     overrides["dropout"] = dropout_for_budget(seconds, flops_per_second, non_embedding_parameters(shape), tokens)
     model = replace(recipe.model, overrides={**overrides, **recipe.model.overrides})
     return replace(recipe, model=model, parameters=count_on_paper(shape))
+
+
+def resolve_dropout(
+    recipe: TrainRecipe, tokenizer: Tokenizer, dataset: TokenDataset, budget: TimeBudget
+) -> TrainRecipe:
+    """The recipe of an encoder-decoder with the dropout for its number of epochs, unless a dropout is given."""
+    settings = recipe.training
+    config = recipe.model.config(vocab=tokenizer.vocab, context=settings.context, parameters=recipe.parameters)
+    speed = training_speed(settings) / (settings.threads if budget.counts_cpu_time else 1)
+    dropout = dropout_of_translator(0.9 * budget.remaining(), speed, count_on_paper(config), len(dataset.ids))
+    model = replace(recipe.model, overrides={"dropout": dropout, **recipe.model.overrides})
+    return replace(recipe, model=model)
 
 
 def resolve_experts_size(
