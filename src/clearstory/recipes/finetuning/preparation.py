@@ -97,7 +97,7 @@ class FinetuningPreparation:
             resolved_recipe(recipe, settings),
             trainer,
             backbone.tokenizer,
-            ValidationSplit(cast(Any, validation), objective),
+            ValidationSplit(validation, objective),
             card,
             budget,
             prepared,

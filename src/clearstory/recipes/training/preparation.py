@@ -257,7 +257,7 @@ def held_out_note(recipe: TrainRecipe, datasets: Mapping[str, TokenDataset], mod
 
 def build_validation(
     corpus: Corpus, tokenizer: Tokenizer, dataset: TokenDataset, objective: Objective
-) -> ValidationSplit:
+) -> ValidationSplit[TokenDataset]:
     """The validation split, with the reason why the tokenizer gives no bits per byte where it gives none."""
     reason = None if objective.no_bits_per_byte else why_lossy(corpus, tokenizer, dataset)
     return ValidationSplit(dataset, objective, reason)

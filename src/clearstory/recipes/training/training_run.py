@@ -88,7 +88,7 @@ class TrainingRun:
     recipe: RunRecipe
     trainer: BaseTrainer
     tokenizer: Tokenizer
-    validation: ValidationSplit
+    validation: ValidationSplit[Any]
     card: ModelCard
     budget: TimeBudget
     prepared: RunPrepared

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import nn
 
-from clearstory.text.token_dataset import TokenDataset
-from clearstory.training.objectives.base import Objective, Validation
+from clearstory.training.objectives.base import Validation
+
+DatasetT = TypeVar("DatasetT")
+DatasetT_contra = TypeVar("DatasetT_contra", contravariant=True)
+
+
+class Evaluator(Protocol[DatasetT_contra]):
+    """The part of an objective that evaluates; datasets are token sequences, or the encoded rows of a task."""
+
+    @property
+    def loss_unit(self) -> str:
+        """What the validation loss is a mean over."""
+
+    def validate(
+        self, model: nn.Module, dataset: DatasetT_contra, context: int, limit: int | None = None, spread: bool = True
+    ) -> Validation:
+        """See `Objective.validate`."""
+
+    def sample_source(self, dataset: DatasetT_contra, index: int, context: int) -> list[int] | None:
+        """See `Objective.sample_source`."""
 
 
 @dataclass(frozen=True)
-class ValidationSplit:
+class ValidationSplit(Generic[DatasetT]):
     """The validation split of a run.
 
     Args:
-        dataset: its tokens.
+        dataset: its tokens, or the rows of a task.
         objective: the training objective, which defines the validation.
         lossy_reason: the reason why there are no bits per byte on this text, or None.
     """
 
-    dataset: TokenDataset
-    objective: Objective
+    dataset: DatasetT
+    objective: Evaluator[DatasetT]
     lossy_reason: str | None = None
 
     def evaluate(self, model: nn.Module, context: int, limit: int | None, spread: bool = True) -> Validation:
