@@ -225,9 +225,12 @@ def test_an_interrupted_file_goes_on_where_it_stood(
     with pytest.raises(KeyboardInterrupt):
         clearstory.translate(home / "seq2seq", file, on_progress=stop, **options)
     assert not out.exists()
+    with (part := out.with_name("out.jsonl.part")).open("a") as torn:
+        torn.write('{"index": 7, "te')  # as after a power cut
+    assert len(part.read_text().splitlines()) == 6
     seen: list[int] = []
     clearstory.translate(home / "seq2seq", file, on_progress=lambda done, total: seen.append(done), **options)
-    assert seen == [4, 5, 6, 7, 8]  # three were done
+    assert seen == [5, 6, 7, 8]  # four were done
     found = [json.loads(line)["text"] for line in out.read_text().splitlines()]
     plain = clearstory.translate(home / "seq2seq", file, max_tokens=4, beam=1).texts
     assert found == [each.text for each in plain]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -30,7 +30,7 @@ ProgressFunction = Callable[[int, int], None]
 """Called with the number of texts done and of all."""
 
 CHUNK = 1024
-"""Number of sources that are sorted by length and written together; an interrupted file loses at most this many."""
+"""Number of sources of a file that are sorted by length together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +167,12 @@ def generate_for_sources(
     known = file.read()
     done = {index: TranslatedText(**{**each, "n_best": best_of(each)}) for index, each in known.items()}
     missing = [index for index in range(len(lines)) if index not in done]
+
+    def finished(results: Iterable[tuple[int, TranslatedText]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, each in results:
+            done[index] = each
+            yield index, each.to_json()
+
     for start in range(0, len(missing), CHUNK):
         chunk = missing[start : start + CHUNK]
 
@@ -174,9 +180,7 @@ def generate_for_sources(
             if on_progress is not None:
                 on_progress(before + count, len(lines))
 
-        made = dict(sources.translate(chunk, report))
-        file.append({index: made[index].to_json() for index in chunk})
-        done |= made
+        file.append_each(finished(sources.translate(chunk, report)))
     ordered = tuple(done[index] for index in range(len(lines)))
     file.finish([each.to_json() for each in ordered])
     return Translation(texts=ordered, seconds=time.perf_counter() - started)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clearstory import durable
 from clearstory.errors import BadSetting
+
+WRITE_SECONDS = 5.0
+"""Time between two writes to OUT.part; a killed command loses at most the translations of this time."""
 
 SUFFIXES = (".jsonl", ".tsv", ".txt")
 
@@ -51,6 +55,20 @@ class TranslationFile:
     def header(self) -> dict[str, Any]:
         """The first line."""
         return {"fingerprint": self.fingerprint}
+
+    def append_each(self, records: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Append translations as they are finished, every WRITE_SECONDS, at the end, and before an error or Ctrl-C."""
+        pending: dict[int, Mapping[str, Any]] = {}
+        written = time.monotonic()
+        try:
+            for index, record in records:
+                pending[index] = record
+                if time.monotonic() - written >= WRITE_SECONDS:
+                    ready, pending = pending, {}  # an interrupted write is not repeated after half a line
+                    self.append(ready)
+                    written = time.monotonic()
+        finally:
+            self.append(pending)
 
     def append(self, records: Mapping[int, Mapping[str, Any]]) -> None:
         """Append translations to OUT.part."""
