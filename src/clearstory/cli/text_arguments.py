@@ -50,5 +50,6 @@ def generate_for_texts(
     for failure in made.failures[1:20]:
         output.stderr.print(failure, style="yellow")
     count = len(made.failures)
-    lines = "line has no output and is" if count == 1 else "lines have no output and are"
-    raise BadInput(f"{count:,} of {len(made.texts):,} {lines} left empty: {made.failures[0]}")
+    lines = "line" if len(made.texts) == 1 else "lines"
+    verbs = "has no output and is" if count == 1 else "have no output and are"
+    raise BadInput(f"{count:,} of {len(made.texts):,} {lines} {verbs} left empty: {made.failures[0]}")

@@ -16,7 +16,7 @@ from clearstory.errors import BadSetting
 from clearstory.recipes.settings.model_choice import ModelChoice
 from clearstory.recipes.settings.run_recipe import check_no_standard_input
 from clearstory.recipes.settings.schema import (
-    check_output_path,
+    check_output_folder,
     flatten_keys,
     parse_float,
     parse_int,
@@ -88,7 +88,7 @@ class CompareRecipe:
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
-        check_output_path(self.out)
+        check_output_folder(self.out)
         for name in ("minutes", "cpu_seconds"):
             value = getattr(self, name)
             if value is not None and value <= 0:

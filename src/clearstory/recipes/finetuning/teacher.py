@@ -100,14 +100,16 @@ def teacher_outputs(
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             made: dict[str, str] = {}
-            for index, texts in generate_targets(
-                model, teacher.format, [read[each] for each in chunk], teacher.decoding
-            ):
-                made[chunk[index]] = texts[0].text
-                yield GenerationProgress(what="teacher", done=total - len(missing) + start + len(made), total=total)
-            file.write("".join(json.dumps([source, made[source]]) + "\n" for source in chunk).encode())
-            file.flush()
-            os.fsync(file.fileno())
+            try:
+                for index, texts in generate_targets(
+                    model, teacher.format, [read[each] for each in chunk], teacher.decoding
+                ):
+                    made[chunk[index]] = texts[0].text
+                    yield GenerationProgress(what="teacher", done=total - len(missing) + start + len(made), total=total)
+            finally:  # also after Ctrl-C
+                file.write("".join(json.dumps(each) + "\n" for each in made.items()).encode())
+                file.flush()
+                os.fsync(file.fileno())
             outputs |= made
     return outputs
 
@@ -119,8 +121,11 @@ def with_teacher_targets(data: DataSplits[ParallelExample], outputs: Mapping[str
         for each in unique_sources(data.train.examples)
     )
     empty = sum(not outputs[each.source] for each in examples)
-    kept = f", {empty:,} empty ones dropped" if empty else ""
-    note = f"{len(examples):,} training targets are the teacher's outputs{kept}"
+    note = f"{len(examples) - empty:,} training targets are the teacher's outputs"
+    if empty:
+        note += f"; its outputs for {empty:,} other sources are empty, and their targets are kept"
+    if repeated := len(data.train.examples) - len(examples):
+        note += f"; {repeated:,} training examples with a source that occurs before are left out"
     return replace(data, train=replace(data.train, examples=examples), notes=(*data.notes, note))
 
 

@@ -18,8 +18,6 @@ from clearstory.errors import BadSetting
 WRITE_SECONDS = 5.0
 """Time between two writes to OUT.part; a killed command loses at most the translations of this time."""
 
-SUFFIXES = (".jsonl", ".tsv", ".txt")
-
 
 class TranslationFile:
     """A file of translations that is being made.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from clearstory.errors import BadSetting
+from clearstory.recipes.settings.schema import check_output_folder
 
 HARNESS = "lm-eval"
 """The name before the colon of a harness task: lm-eval:arc_easy."""
@@ -41,6 +42,7 @@ class BenchmarkSettings:
     out: Path | None = None
 
     def __post_init__(self) -> None:
+        check_output_folder(self.out)
         for name in ("num_fewshot", "bootstrap_iters"):
             if (getattr(self, name) or 0) < 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}; it must be at least 0")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from clearstory.errors import BadSetting
-from clearstory.recipes.settings.schema import positional_setting
+from clearstory.recipes.settings.schema import check_output_folder, positional_setting
 from clearstory.tasks.data.settings import LabelSettings
 
 
@@ -69,6 +69,7 @@ class PromptRecipe:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        check_output_folder(self.out)
         if not self.shots or min(self.shots) < 0:
             raise BadSetting(
                 f"shots is {', '.join(map(str, self.shots)) or 'empty'}; give numbers from 0, such as 0 4 16"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeVar, runtime_checkable
 
 from clearstory.errors import BadSetting, CheckpointMismatch
-from clearstory.recipes.settings.schema import check_output_path, flatten_keys, to_plain
+from clearstory.recipes.settings.schema import check_output_folder, flatten_keys, to_plain
 
 LENGTH_SETTINGS = ("minutes", "cpu_seconds", "steps")
 """Alternative settings for the length of a run. A layer that sets one of them unsets the others of earlier layers."""
@@ -71,7 +71,7 @@ RecipeT = TypeVar("RecipeT", bound=RunRecipe)
 
 def check_run_settings(recipe: RunRecipe) -> None:
     """Raise BadSetting for a length that cannot be, or settings that contradict each other."""
-    check_output_path(recipe.out)
+    check_output_folder(recipe.out)
     lengths = [f"{name} is {getattr(recipe, name):,g}" for name in LENGTH_SETTINGS if getattr(recipe, name) is not None]
     if len(lengths) > 1:
         raise BadSetting(f"{' and '.join(lengths)}; give one of them")

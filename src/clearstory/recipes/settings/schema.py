@@ -235,6 +235,25 @@ def check_output_path(path: str | Path | None, key: str = "out") -> None:
         raise BadSetting(f"{key} is '{shown}', a name that is not UTF-8; choose another one") from None
 
 
+FILE_SUFFIXES = (
+    ".html", ".svg", ".png", ".pdf", ".csv", ".tsv", ".json", ".jsonl", ".md", ".txt", ".gguf", ".safetensors",
+)  # fmt: skip
+"""Suffixes of files that no output folder is named after on purpose."""
+
+
+def check_output_folder(path: str | Path | None, key: str = "out") -> None:
+    """Raise BadSetting for the name of an output folder that does not exist and has the suffix of a file.
+
+    >>> check_output_folder("runs/book")
+    >>> check_output_folder("runs/book.html")
+    Traceback (most recent call last):
+    clearstory.errors.BadSetting: out is runs/book.html, but the output is a folder; name it without .html
+    """
+    check_output_path(path)
+    if path is not None and Path(path).suffix.lower() in FILE_SUFFIXES and not Path(path).exists():
+        raise BadSetting(f"{key} is {path}, but the output is a folder; name it without {Path(path).suffix}")
+
+
 TYPE_DESCRIPTIONS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer (300k, 3M and 1.5B are accepted)",

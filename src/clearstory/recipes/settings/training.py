@@ -20,7 +20,7 @@ from clearstory.recipes.settings.run_recipe import (
     check_same_settings,
     resumed_from,
 )
-from clearstory.recipes.settings.schema import build_settings, check_output_path, flatten_keys, positional_setting
+from clearstory.recipes.settings.schema import build_settings, check_output_folder, flatten_keys, positional_setting
 from clearstory.recipes.settings.training_presets import (
     BASE_WIDTHS,
     FINE_TUNING,
@@ -203,6 +203,6 @@ class QuickstartRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_output_path(self.out)
+        check_output_folder(self.out)
         if self.minutes <= 0:
             raise BadSetting(f"minutes is {self.minutes:g}; it must be above 0")

@@ -8,7 +8,10 @@ from typing import Literal
 
 from clearstory.errors import BadSetting
 from clearstory.models.precision import Precision
-from clearstory.recipes.settings.schema import INLINE_SECTION, positional_setting
+from clearstory.recipes.settings.schema import FILE_SUFFIXES, INLINE_SECTION, positional_setting
+
+TEXT_FILE_SUFFIXES = (".jsonl", ".tsv", ".txt", ".md")
+"""Suffixes of known files in which texts are written; so are those with other suffixes, such as a language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,12 @@ class TranslationSettings:
     def __post_init__(self) -> None:
         if self.n_best < 1:
             raise BadSetting(f"n_best is {self.n_best}; it must be at least 1")
+        suffix = "" if self.out is None else self.out.suffix.lower()
+        if self.out is not None and suffix in {*FILE_SUFFIXES, ".parquet"} - {*TEXT_FILE_SUFFIXES}:
+            raise BadSetting(
+                f"out is {self.out}; texts are written as .jsonl, .tsv, or lines of text, such as "
+                f"{self.out.with_suffix('.txt')}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
