@@ -16,7 +16,7 @@ from clearstory.formats.model_card import ModelCard
 from clearstory.models.build import build
 from clearstory.serving.engine_thread import EngineLimits, EngineThread
 from clearstory.serving.served_model import ServedModel
-from serving.tool_templates import HERMES, LLAMA, tool_tokenizer
+from serving.tool_templates import AS_TEXT, HERMES, LLAMA, TAGGED, tool_tokenizer
 from tiny import TINY_CLEAR
 
 POINT = {
@@ -32,7 +32,7 @@ MESSAGES = [{"role": "user", "content": "?"}]
 @pytest.fixture(scope="module")
 def tool_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EngineThread]]:
     engines = {}
-    for name, template in {"tools": HERMES, "llama": LLAMA}.items():
+    for name, template in {"tools": HERMES, "llama": LLAMA, "text": AS_TEXT, "tagged": TAGGED}.items():
         folder = tmp_path_factory.mktemp("served") / name
         tokenizer = tool_tokenizer(template)
         model = build(replace(TINY_CLEAR, vocab=tokenizer.vocab, context=1024), seed=3)
@@ -91,7 +91,7 @@ def test_regular_expressions_grammars_and_json_objects(client: TestClient) -> No
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "plot"}}])
-@pytest.mark.parametrize("model", ["tools", "llama"])
+@pytest.mark.parametrize("model", ["tools", "llama", "tagged"])
 def test_calls_whole_and_streamed(client: TestClient, model: str, choice: Any) -> None:
     fields = {"model": model, "tools": TOOLS, "tool_choice": choice, "parallel_tool_calls": False}
     answer = chat(client, **fields)["choices"][0]
@@ -108,22 +108,32 @@ def test_calls_whole_and_streamed(client: TestClient, model: str, choice: Any) -
     assert chunks(client, **fields)[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-def test_results_of_calls_are_read(client: TestClient) -> None:
+@pytest.mark.parametrize("model", ["tools", "text", "tagged"])
+def test_results_of_calls_are_read(client: TestClient, model: str) -> None:
     arguments = '{"x": 1, "label": "a"}'
     call = {"id": "call_1", "type": "function", "function": {"name": "plot", "arguments": arguments}}
     talk = [
         *MESSAGES,
         {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call_1", "content": "drawn"},
+        {"role": "tool", "tool_call_id": "call_1", "content": "drawn & <done>"},
     ]
-    body = {"model": "tools", "messages": talk, "tools": TOOLS}
+    body = {"model": model, "messages": talk, "tools": TOOLS}
     answer = chat(client, **{**body, "max_tokens": 3}, return_token_ids=True)
-    prompt = client.post("/detokenize", json={"model": "tools", "tokens": answer["prompt_token_ids"]}).json()["prompt"]
-    assert f'{{"name": "plot", "arguments": {arguments}}}' in prompt
-    assert "<tool_response>drawn</tool_response>" in prompt
-    assert "Draws." in prompt
+    prompt = client.post("/detokenize", json={"model": model, "tokens": answer["prompt_token_ids"]}).json()["prompt"]
+    tags = "<function=plot>\n<parameter=x>\n1\n</parameter>\n<parameter=label>\na\n</parameter>\n</function>"
+    assert (tags if model == "tagged" else f'{{"name": "plot", "arguments": {arguments}}}') in prompt
+    assert "drawn & <done>" in prompt
+    assert "plot" in prompt
     silent = chat(client, **{**body, "max_tokens": 3}, tool_choice="none", return_token_ids=True)
     assert len(silent["prompt_token_ids"]) < len(answer["prompt_token_ids"])  # the model is not told of them
+
+
+def test_arguments_that_the_template_cannot_write_are_refused(client: TestClient) -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "plot", "arguments": '{"x": 1, "la'}}
+    talk = [*MESSAGES, {"role": "assistant", "tool_calls": [call]}]
+    assert chat(client, "tools", messages=talk, max_tokens=2)["choices"]
+    error = chat(client, "tagged", messages=talk, max_tokens=2)["error"]
+    assert error["param"] == "messages"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +157,9 @@ def test_results_of_calls_are_read(client: TestClient) -> None:
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice.function.name"),
         ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"model": "tagged", "tools": [{"type": "function", "function": {
+            "name": "f", "parameters": {"properties": {"a": {"type": "string", "format": "email"}}}}}]},
+         "tools[0].function.parameters.properties.a.format"),
         ({"model": "llama", "tools": TOOLS, "response_format": schema_format(POINT)}, "response_format"),
     ],
 )  # fmt: skip

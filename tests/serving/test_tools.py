@@ -10,11 +10,12 @@ import pytest
 from tool_templates import AS_TEXT, HERMES, LLAMA, MISTRAL, TEMPLATES, tool_tokenizer
 
 from clearstory.errors import BadInput, CannotDo, GrammarViolation
-from clearstory.serving.tool_calls import JSONObjectEnd, ToolCallParser
+from clearstory.serving.json_calls import JSONObjectEnd
+from clearstory.serving.tool_calls import ToolCallParser
 from clearstory.serving.tools import Tool, ToolUse, check_names
 from clearstory.text.chat_prompt import encode_chat
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.tool_format import find_tool_format
+from clearstory.text.tool_format import ToolCallFormat, find_tool_format, takes_text_arguments
 from generation.test_chat_prompts import TEMPLATE, chat_tokenizer
 
 WEATHER = Tool(
@@ -42,28 +43,34 @@ def parse(tokenizer: Tokenizer, ids: list[int]) -> tuple[ToolCallParser, list[An
     return parser, [*pieces, *parser.flush()]
 
 
+def json_format(template: str) -> ToolCallFormat:
+    """The format of a template whose calls are a name and a JSON object."""
+    found = find_tool_format(tool_tokenizer(template))
+    assert isinstance(found, ToolCallFormat)
+    return found
+
+
 def test_the_format_of_calls_is_read_off_the_template() -> None:
-    hermes = find_tool_format(tool_tokenizer(HERMES))
+    hermes, llama, mistral = (json_format(template) for template in (HERMES, LLAMA, MISTRAL))
     assert (hermes.begin, hermes.middle, hermes.end) == (
         '<tool_call>\n{"name": "',
         '", "arguments": ',
         "}\n</tool_call>",
     )
     assert (hermes.between, hermes.mark) == ('}\n</tool_call>\n<tool_call>\n{"name": "', "<tool_call>")
-    llama = find_tool_format(tool_tokenizer(LLAMA))
     assert (llama.begin, llama.middle, llama.end) == ('{"name": "', '", "parameters": ', "}")
     assert (llama.between, llama.mark) == (None, "")
-    mistral = find_tool_format(tool_tokenizer(MISTRAL))
     assert (mistral.begin, mistral.mark) == ('[TOOL_CALLS] [{"name": "', "[TOOL_CALLS]")
     assert mistral.spelled == {"[TOOL_CALLS]"}
-    assert find_tool_format(tool_tokenizer(AS_TEXT)).arguments_as_text
+    assert takes_text_arguments(tool_tokenizer(AS_TEXT))
+    assert not takes_text_arguments(tool_tokenizer(HERMES))
 
 
 def test_templates_without_tools_or_without_json_are_refused() -> None:
     with pytest.raises(CannotDo, match="takes no tools"):
         find_tool_format(chat_tokenizer(TEMPLATE))
     tagged = HERMES.replace("c.function.arguments | tojson", "c.function.arguments.keys() | list")
-    with pytest.raises(CannotDo, match="as a name and a JSON object"):
+    with pytest.raises(CannotDo, match="neither as a name and a JSON object nor with a tag"):
         find_tool_format(tool_tokenizer(tagged))
 
 
@@ -122,7 +129,7 @@ def test_random_answers_that_must_call_are_calls(name: str) -> None:
 @pytest.mark.parametrize("name", ["hermes", "mistral"])
 def test_a_call_may_follow_text(name: str) -> None:
     tokenizer = tool_tokenizer(TEMPLATES[name])
-    form = find_tool_format(tokenizer)
+    form = json_format(TEMPLATES[name])
     end = tokenizer.ids["<|im_end|>"]
     mask = use_of(tokenizer, required=False).grammar().mask(tokenizer, end)
     mark = tokenizer.encode_parsing_special(form.mark)

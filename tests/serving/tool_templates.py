@@ -1,4 +1,4 @@
-"""Chat templates in the forms of Hermes and Qwen, of Llama 3 and of Mistral, and tokenizers with them."""
+"""Chat templates in the forms of Hermes and Qwen, Llama 3, Mistral, Qwen3-Coder and GLM, and tokenizers with them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,31 @@ MISTRAL = (
 
 AS_TEXT = HERMES.replace("c.function.arguments | tojson", "c.function.arguments + ''")
 """Arguments are joined to other text, so they must be text."""
+
+VALUE = "{{ value if value is string else value | tojson }}"
+
+TAGGED = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}<function>{{ t.function.name }}</function>{% endfor %}"
+    "<|im_end|>\n{% endif %}{% for m in messages %}{% if m.tool_calls %}<|im_start|>assistant\n{{ m.content }}"
+    "{% for c in m.tool_calls %}{% if m.content or not loop.first %}{{ '\\n' }}{% endif %}<tool_call>\n"
+    "<function={{ c.function.name }}>\n{% for name, value in c.function.arguments | items %}<parameter={{ name }}>\n"
+    + VALUE
+    + "\n</parameter>\n{% endfor %}</function>\n</tool_call>{% endfor %}<|im_end|>\n{% elif m.role == 'tool' %}"
+    "<|im_start|>user\n{{ m.content }}<|im_end|>\n{% else %}" + TURNS + "{% endif %}{% endfor %}" + HEADER
+)
+"""Qwen3-Coder: an argument in each tag."""
+
+PAIRED = (
+    "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}{% for m in messages %}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}"
+    "{% for name, value in c.function.arguments | items %}<k>{{ name }}</k><v>"
+    + VALUE
+    + "</v>{% endfor %}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+    + HEADER
+)
+"""GLM 4.5: names and values of arguments in pairs, without lines."""
+
+TAGGED_TEMPLATES = {"tagged": TAGGED, "paired": PAIRED}
 
 TEMPLATES = {"hermes": HERMES, "llama": LLAMA, "mistral": MISTRAL}
 

@@ -105,7 +105,9 @@ class ChatAnswers:
 
     def tool_chunk(self, index: int, event: TextEvent, answer: CollectedText, use: ToolUse) -> bytes:
         """The chunks of one event of an answer that may call functions."""
-        parser = self.parsers.setdefault(index, ToolCallParser(self.tokenizer, use.format))
+        if index not in self.parsers:
+            self.parsers[index] = ToolCallParser(self.tokenizer, use.format, use.schemas)
+        parser = self.parsers[index]
         pieces = parser.push(event.token.id)
         if event.finish is not None:
             pieces += parser.flush()

@@ -108,15 +108,23 @@ ChatMessage = SystemMessage | UserMessage | AssistantMessage | ToolMessage
 """A message of any role."""
 
 
-def template_messages(messages: Sequence[ChatMessage], template: str) -> list[dict[str, Any]]:
-    """Messages in the format of chat templates: content as one text, arguments of calls as objects.
+def template_messages(
+    messages: Sequence[ChatMessage], template: str, *, text_arguments: bool = False
+) -> list[dict[str, Any]]:
+    """Messages in the format of chat templates: content as one text; arguments of calls as objects, or with
+    `text_arguments` as JSON text.
 
     The role developer is replaced by system for templates that do not support it.
     """
-    return [template_message(message, template) for message in messages]
+    return [template_message(message, template, text_arguments) for message in messages]
 
 
-def template_message(message: ChatMessage, template: str) -> dict[str, Any]:
+def calls_tools(messages: Sequence[ChatMessage]) -> bool:
+    """Whether a message has calls of tools."""
+    return any(isinstance(message, AssistantMessage) and message.tool_calls for message in messages)
+
+
+def template_message(message: ChatMessage, template: str, text_arguments: bool) -> dict[str, Any]:
     """One message in the format of chat templates."""
     role = "system" if message.role == "developer" and "developer" not in template else message.role
     found: dict[str, Any] = {"role": role, "content": joined_text(message)}
@@ -129,7 +137,12 @@ def template_message(message: ChatMessage, template: str) -> dict[str, Any]:
             {
                 "id": call.id,
                 "type": call.type,
-                "function": {"name": call.function.name, "arguments": parsed_arguments(call.function.arguments)},
+                "function": {
+                    "name": call.function.name,
+                    "arguments": call.function.arguments
+                    if text_arguments
+                    else parsed_arguments(call.function.arguments),
+                },
             }
             for call in message.tool_calls
         ]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from clearstory.models.base import reads_source
 from clearstory.models.capabilities import Capability, has_capability
 from clearstory.models.prompts import PromptOptions, encode_prompt
-from clearstory.server.chat_messages import ChatMessage, template_messages
+from clearstory.server.chat_messages import ChatMessage, calls_tools, template_messages
 from clearstory.server.text_requests import PromptIds, too_long
 from clearstory.text.chat_prompt import encode_chat
 from clearstory.text.chat_template import ChatTemplate
 from clearstory.text.encoding import encode_parsing
 from clearstory.text.messages import SYSTEM_ROLES
+from clearstory.text.tool_format import takes_text_arguments
 
 if TYPE_CHECKING:
     from clearstory.serving.served_model import ServedModel
@@ -81,7 +82,9 @@ def encode_conversation(
             served.tokenizer, shown, answer=answer, continue_last=continue_last, today=today, tools=tools
         ).ids
 
-    whole = template_messages(messages, template)
+    whole = template_messages(
+        messages, template, text_arguments=calls_tools(messages) and takes_text_arguments(served.tokenizer)
+    )
     ids = encode(whole)
     if context is not None and truncate and len(ids) > context - min(reserved_tokens, context // 4):
         ids = encode_last_turns(whole, context - min(reserved_tokens, context // 4), encode)

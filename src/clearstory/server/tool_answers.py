@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from clearstory.serving.tool_calls import ToolCallParser, ToolCallPiece
+from clearstory.serving.tool_call_pieces import ToolCallPiece
+from clearstory.serving.tool_calls import ToolCallParser
 
 if TYPE_CHECKING:
     from clearstory.server.generated_text import CollectedText
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def parse_answer(tokenizer: Tokenizer, use: ToolUse, answer: CollectedText) -> ToolCallParser:
     """Text and calls of a complete answer. Raises GrammarViolation for a call that is not valid for its schema."""
-    parser = ToolCallParser(tokenizer, use.format)
+    parser = ToolCallParser(tokenizer, use.format, use.schemas)
     for token, _ in answer.tokens:
         parser.push(token.id)
     parser.flush()

@@ -121,7 +121,7 @@ class ToolFields(GrammarFields):
             found = [Tool(**fields_of(each.function)) for each in self.tools]
             for number, tool in enumerate(found):
                 with naming_schema(f"tools[{number}].function.parameters"):
-                    tool.check()
+                    tool.check(form)
             check_names(found)
         choice = self.tool_choice
         if self.schema is not None and choice in (None, "auto") and not form.mark:

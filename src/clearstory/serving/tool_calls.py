@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import codecs
-import re
-import secrets
-import string
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from clearstory.generation.stream_decoder import overlap_length
+from clearstory.serving.json_calls import JSONCallReader
+from clearstory.serving.tagged_call_reader import TaggedCallReader
+from clearstory.serving.tool_call_pieces import CallReader, ToolCall, ToolCallPiece
+from clearstory.text.tagged_calls import TaggedCallFormat
 from clearstory.text.tokenizers import Tokenizer
-from clearstory.text.tool_format import CALL_ID, ToolCallFormat
-
-
-@dataclass(frozen=True, kw_only=True)
-class ToolCallPiece:
-    """A piece of a call. The first piece has the id and the name of the call, the others parts of its arguments.
-
-    Args:
-        index: number of the call in the answer.
-        id: id of the call, in its first piece.
-        name: name of the function, in its first piece.
-        arguments: next part of the arguments, which are JSON.
-    """
-
-    index: int
-    id: str | None = None
-    name: str | None = None
-    arguments: str = ""
-
-
-@dataclass(kw_only=True)
-class ToolCall:
-    """A call of a function, with its arguments as JSON, which are incomplete if the answer is truncated."""
-
-    id: str
-    name: str
-    arguments: str = ""
+from clearstory.text.tool_format import CallFormat
 
 
 @dataclass
@@ -47,23 +23,29 @@ class ToolCallParser:
     Args:
         tokenizer: the tokenizer of the model.
         format: the model's format of calls.
-        calls: the calls so far.
+        schemas: JSON schemas of the arguments by the names of the functions.
         text: the text so far outside of calls.
     """
 
     tokenizer: Tokenizer
-    format: ToolCallFormat
-    calls: list[ToolCall] = field(default_factory=list)
+    format: CallFormat
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     text: str = ""
 
     def __post_init__(self) -> None:
         self.utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self.buffer = ""
-        self.inside: Literal["text", "plain", "name", "arguments", "after"] = "text"
-        self.arguments = JSONObjectEnd()
-        id_pattern = "[a-zA-Z0-9]{9}"
-        between = "" if self.format.between is None else self.format.between
-        self.between = re.compile(id_pattern.join(map(re.escape, between.split(CALL_ID)))) if between else None
+        self.inside: Literal["text", "plain", "calls"] = "text"
+        self.reader: CallReader = (
+            TaggedCallReader(self.format, self.schemas)
+            if isinstance(self.format, TaggedCallFormat)
+            else JSONCallReader(self.format)
+        )
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls so far."""
+        return self.reader.calls
 
     def push(self, id: int) -> list[str | ToolCallPiece]:
         """The pieces of text and of calls that are final with this token."""
@@ -74,46 +56,36 @@ class ToolCallParser:
     def flush(self) -> list[str | ToolCallPiece]:
         """The text that was held back as a possible start of a call, at the end of the answer."""
         self.buffer += self.utf8.decode(b"", final=True)
-        pieces = self.collect()
+        pieces = self.collect(final=True)
         if self.inside in ("text", "plain") and self.buffer:
             pieces.append(self.buffer)
             self.text += self.buffer
         self.buffer = ""
         return pieces
 
-    def collect(self) -> list[str | ToolCallPiece]:
+    def collect(self, *, final: bool = False) -> list[str | ToolCallPiece]:
         """The complete pieces in the buffer, which are removed from it."""
         pieces: list[str | ToolCallPiece] = []
         while True:
             before = (self.inside, self.buffer)
-            piece = self.next_piece()
+            piece = self.next_piece(final)
             if piece:
                 pieces.append(piece)
             if (self.inside, self.buffer) == before:
                 return pieces
 
-    def next_piece(self) -> str | ToolCallPiece | None:
+    def next_piece(self, final: bool) -> str | ToolCallPiece | None:
         """The next piece of the buffer; None if only the parser's state changes, or nothing."""
-        if self.inside == "name":
-            return self.read_name()
-        if self.inside == "arguments":
-            taken = self.arguments.length(self.buffer)
-            fragment, self.buffer = self.buffer[:taken], self.buffer[taken:]
-            self.calls[-1].arguments += fragment
-            if self.arguments.ended:
-                self.inside = "after"
-            return ToolCallPiece(index=len(self.calls) - 1, arguments=fragment) if fragment else None
-        if self.inside == "after":
-            if self.between is not None and (match := self.between.match(self.buffer)):
-                self.buffer, self.inside = self.buffer[match.end() :], "name"
-            return None
+        if self.inside == "calls":
+            piece, self.buffer = self.reader.read(self.buffer, final=final)
+            return piece
         return self.read_text()
 
     def read_text(self) -> str | None:
         """Text before a call, as far as it cannot be the start of one."""
         mark, begin = self.format.mark, self.format.begin
         if self.inside == "text" and self.buffer.startswith(begin):
-            self.buffer, self.inside = self.buffer[len(begin) :], "name"
+            self.buffer, self.inside = self.buffer[len(begin) :], "calls"
             return None
         if self.inside == "plain":
             return self.release(len(self.buffer))
@@ -131,51 +103,3 @@ class ToolCallParser:
         taken, self.buffer = self.buffer[:length], self.buffer[length:]
         self.text += taken
         return taken
-
-    def read_name(self) -> ToolCallPiece | None:
-        """The name of a function, once it is complete."""
-        name, middle, rest = self.buffer.partition(self.format.middle)
-        if not middle:
-            return None
-        self.buffer, self.inside, self.arguments = rest, "arguments", JSONObjectEnd()
-        self.calls.append(ToolCall(id=self.new_id(), name=name))
-        return ToolCallPiece(index=len(self.calls) - 1, id=self.calls[-1].id, name=name)
-
-    def new_id(self) -> str:
-        """A unique id, in the format of the model's template."""
-        form = self.format
-        if CALL_ID in form.end + (form.between or ""):
-            return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
-        return f"call_{secrets.token_hex(12)}"
-
-
-@dataclass
-class JSONObjectEnd:
-    """Finds the end of a JSON object in a text that is received in pieces.
-
-    >>> end = JSONObjectEnd()
-    >>> end.length('{"a": "}'), end.length('"}, more'), end.ended
-    (8, 2, True)
-    """
-
-    depth: int = 0
-    in_string: bool = False
-    escaped: bool = False
-    ended: bool = False
-
-    def length(self, text: str) -> int:
-        """Number of characters of the text that belong to the object."""
-        for at, character in enumerate(text):
-            if self.in_string:
-                self.in_string = character != '"' or self.escaped
-                self.escaped = character == "\\" and not self.escaped
-            elif character == '"':
-                self.in_string = True
-            elif character in "{[":
-                self.depth += 1
-            elif character in "}]":
-                self.depth -= 1
-                if self.depth == 0:
-                    self.ended = True
-                    return at + 1
-        return len(text)

@@ -10,8 +10,11 @@ from typing import Any
 from clearstory.errors import BadInput
 from clearstory.generation.grammar import Grammar, json_rule
 from clearstory.generation.json_schema import check_follows, check_schema
-from clearstory.serving.tool_calls import ToolCall
-from clearstory.text.tool_format import CALL_ID, ToolCallFormat
+from clearstory.serving.tagged_arguments import tagged_arguments
+from clearstory.serving.tagged_grammar import tagged_rules
+from clearstory.serving.tool_call_pieces import ToolCall
+from clearstory.text.tagged_calls import TaggedCallFormat
+from clearstory.text.tool_format import CALL_ID, CallFormat, ToolCallFormat
 
 NO_PARAMETERS = {"type": "object", "properties": {}, "additionalProperties": False}
 """The schema of the arguments of a function without parameters."""
@@ -36,14 +39,16 @@ class Tool:
         """JSON schema of the arguments: always an object."""
         return {"type": "object", **self.parameters} if self.parameters else NO_PARAMETERS
 
-    def check(self) -> None:
-        """Raises JSONSchemaError or BadInput for parameters that are not supported."""
+    def check(self, form: CallFormat | None = None) -> None:
+        """Raises JSONSchemaError or BadInput for parameters that are not supported, by a format of calls if given."""
         check_schema(self.schema)
         if self.schema["type"] != "object":
             raise BadInput(
                 f"the parameters of the function '{self.name}' are not an object; use a schema of type object"
             )
         Grammar.of_json_schema(self.schema)
+        if isinstance(form, TaggedCallFormat):
+            tagged_arguments(self.schema, form)
 
     def template_value(self) -> dict[str, Any]:
         """The function in the format of chat templates."""
@@ -68,28 +73,28 @@ class ToolUse:
     callable: tuple[Tool, ...]
     required: bool
     parallel: bool
-    format: ToolCallFormat
+    format: CallFormat
     answer: Mapping[str, Any] | None = None
 
     def check(self, calls: Sequence[ToolCall]) -> None:
         """Raises GrammarViolation if the arguments of a complete call are not valid for their schema."""
-        schemas = {tool.name: tool.schema for tool in self.callable}
         for call in calls:
-            check_follows(call.arguments, schemas[call.name])
+            check_follows(call.arguments, self.schemas[call.name])
+
+    @property
+    def schemas(self) -> dict[str, Mapping[str, Any]]:
+        """JSON schemas of the arguments by the names of the functions that may be called."""
+        return {tool.name: tool.schema for tool in self.callable}
 
     def grammar(self) -> Grammar:
         """The grammar of the answer: text, calls, or text and then calls. Raises JSONSchemaError for its schema."""
         form = self.format
-        more = f"({literal(form.between)} call)* " if self.parallel and form.between is not None else ""
-        calls = f"calls: call {more}{literal(form.end)}"
-        rules = [
-            f"call: {' | '.join(f'call{number}' for number in range(len(self.callable)))}",
-            *(
-                f"call{number}: {literal(tool.name + form.middle)} {json_rule(tool.schema)}"
-                for number, tool in enumerate(self.callable)
-            ),
-        ]
-        return Grammar.of_lark("\n".join([*self.start_rules(), calls, *rules]), form.spelled)
+        rules = (
+            tagged_rules(self.schemas, form, self.parallel)
+            if isinstance(form, TaggedCallFormat)
+            else json_rules(self.schemas, form, self.parallel)
+        )
+        return Grammar.of_lark("\n".join([*self.start_rules(), *rules]), form.spelled)
 
     def start_rules(self) -> list[str]:
         """The first rules of the grammar."""
@@ -108,6 +113,19 @@ class ToolUse:
             rf"TEXT: /(.|\n)*/ & ~(/(.|\n)*/ {marked} /(.|\n)*/)",
             rf"head[lazy]: /(.|\n)*/ {marked}",
         ]
+
+
+def json_rules(schemas: Mapping[str, Mapping[str, Any]], form: ToolCallFormat, parallel: bool) -> list[str]:
+    """The rules of `calls`, of a name and a JSON object each."""
+    more = f"({literal(form.between)} call)* " if parallel and form.between is not None else ""
+    return [
+        f"calls: call {more}{literal(form.end)}",
+        f"call: {' | '.join(f'call{number}' for number in range(len(schemas)))}",
+        *(
+            f"call{number}: {literal(name + form.middle)} {json_rule(schema)}"
+            for number, (name, schema) in enumerate(schemas.items())
+        ),
+    ]
 
 
 def literal(text: str) -> str:

@@ -5,21 +5,30 @@
 | Hermes, Qwen | <tool_call>, on the next line {"name": "f", "arguments": {"x": 1}}, on the next </tool_call> |
 | Llama 3 | {"name": "f", "parameters": {"x": 1}} |
 | Mistral | [TOOL_CALLS] [{"name": "f", "arguments": {"x": 1}, "id": "VvvODy9mT"}] |
+
+Formats with a tag for each argument are in `tagged_calls`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from clearstory.errors import BadInput, CannotDo
 from clearstory.text.chat_template import ChatTemplate
+from clearstory.text.tagged_calls import (
+    KEYS,
+    NAMES,
+    TaggedCallFormat,
+    before_any,
+    common_prefix,
+    read_tagged_calls,
+)
 from clearstory.text.tokenizers import Tokenizer
 
 CALL_ID = "\ufdd8"
@@ -28,7 +37,7 @@ CALL_ID = "\ufdd8"
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "</s>", "<|endoftext|>")
 """Tokens that end a turn, besides a tokenizer's end token."""
 
-NAMES, KEYS, IDS = ("q1name", "q2name"), ("q1key", "q2key"), ("q1call111", "q2call222")
+IDS = ("q1call111", "q2call222")
 """Of the calls that a template is given to write. Mistral's ids have 9 letters and digits."""
 
 USER = {"role": "user", "content": "q0user"}
@@ -59,16 +68,29 @@ class ToolCallFormat:
     arguments_as_text: bool = False
 
 
-def find_tool_format(tokenizer: Tokenizer) -> ToolCallFormat:
+CallFormat = ToolCallFormat | TaggedCallFormat
+"""A format of calls."""
+
+
+def find_tool_format(tokenizer: Tokenizer) -> CallFormat:
     """The format of a tokenizer's chat template; found once.
 
-    Raises CannotDo for a template without tools, and for one whose calls are not a name and a JSON object.
+    Raises CannotDo for a template without tools, and for one whose calls have another format.
     """
     return cached_format(tokenizer, ChatTemplate.from_tokenizer(tokenizer, tools=True).source)
 
 
+def takes_text_arguments(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template takes the arguments of calls as JSON text, not as an object."""
+    try:
+        form = find_tool_format(tokenizer)
+    except (CannotDo, BadInput):
+        return False
+    return isinstance(form, ToolCallFormat) and form.arguments_as_text
+
+
 @lru_cache(maxsize=8)
-def cached_format(tokenizer: Tokenizer, source: str) -> ToolCallFormat:
+def cached_format(tokenizer: Tokenizer, source: str) -> CallFormat:
     """The same; `source` is the template, which does not count where tokenizers are compared."""
     template = ChatTemplate.from_tokenizer(tokenizer, tools=True)
     if "q9tool" not in try_render(template, [USER], answer=True):
@@ -81,19 +103,32 @@ def cached_format(tokenizer: Tokenizer, source: str) -> ToolCallFormat:
     for as_text in (False, True):
         if (found := read_calls(template, ends, as_text)) is not None:
             begin, middle, between, end = found
-            spelled = {name for name in tokenizer.special_names if any(name in (part or "") for part in found)}
-            mark = mark_of(begin, tokenizer.special_names | tokenizer.added_names)
-            return ToolCallFormat(begin, middle, between, end, mark, frozenset(spelled), as_text)
+            spelled, mark = names_in(found, tokenizer), mark_of(begin, named_tokens(tokenizer))
+            return ToolCallFormat(begin, middle, between, end, mark, spelled, as_text)
+    if (tagged := read_tagged_calls(partial(written_calls, template), ends)) is not None:
+        parts = (tagged.begin, tagged.first, tagged.middle, tagged.following, tagged.last, tagged.none, tagged.between)
+        spelled = names_in((*parts, tagged.none_between), tokenizer)
+        return replace(tagged, mark=mark_of(tagged.begin, named_tokens(tokenizer)), spelled=spelled)
     raise CannotDo(
-        "this model's chat template does not write calls of tools as a name and a JSON object, the supported form; "
-        "leave tools out"
+        "this model's chat template writes calls of tools neither as a name and a JSON object nor with a tag for each "
+        "argument, the supported formats; leave tools out"
     )
+
+
+def names_in(parts: Sequence[str | None], tokenizer: Tokenizer) -> frozenset[str]:
+    """The special tokens in the texts of a format."""
+    return frozenset(name for name in tokenizer.special_names if any(name in (part or "") for part in parts))
+
+
+def named_tokens(tokenizer: Tokenizer) -> frozenset[str]:
+    """Tokens by which the beginning of a call may be recognized."""
+    return frozenset({*tokenizer.special_names, *tokenizer.added_names})
 
 
 def read_calls(template: ChatTemplate, ends: Collection[str], as_text: bool) -> tuple[str, str, str | None, str] | None:
     """`begin`, `middle`, `between` and `end` of a format; None if the template writes no such calls."""
-    one = written_calls(template, 1, as_text)
-    two = written_calls(template, 2, as_text)
+    made: list[Any] = [json.dumps({key: 1}) if as_text else {key: 1} for key in KEYS[:2]]
+    one, two = written_calls(template, made[:1]), written_calls(template, made)
     name, arguments = one.find(NAMES[0]), arguments_span(one, KEYS[0])
     if name < 0 or arguments is None or arguments[0] < name:
         return None
@@ -103,31 +138,28 @@ def read_calls(template: ChatTemplate, ends: Collection[str], as_text: bool) -> 
     if first is not None and second is not None and NAMES[1] in two[first[1] : second[0]]:
         between = two[first[1] : two.index(NAMES[1], first[1])].replace(IDS[0], CALL_ID)
         last = two[second[1] :]
-    stop = min((at for at in map(last.find, ends) if at >= 0), default=None)
-    if stop is None or NAMES[0] in begin + middle:
+    end = before_any(last, ends)
+    if end is None or NAMES[0] in begin + middle:
         return None
-    end = last[:stop].replace(IDS[1], CALL_ID).replace(IDS[0], CALL_ID)
-    return begin, middle, between, end
+    return begin, middle, between, end.replace(IDS[1], CALL_ID).replace(IDS[0], CALL_ID)
 
 
-def written_calls(template: ChatTemplate, count: int, as_text: bool) -> str:
-    """The text that a template writes after the header of the assistant's turn for calls and their results; empty if it
-    refuses them.
+def written_calls(template: ChatTemplate, arguments: Sequence[Any]) -> str:
+    """The text that a template writes after the header of the assistant's turn for calls with these arguments and their
+    results; empty if it refuses them.
     """
-    calls: list[dict[str, Any]] = []
-    for index in range(count):
-        arguments = {KEYS[index]: 1}
-        function = {"name": NAMES[index], "arguments": json.dumps(arguments) if as_text else arguments}
-        calls.append({"id": IDS[index], "type": "function", "function": function})
+    calls: list[dict[str, Any]] = [
+        {"id": id, "type": "function", "function": {"name": name, "arguments": each}}
+        for id, name, each in zip(IDS, NAMES, arguments, strict=False)
+    ]
     results = [
-        {"role": "tool", "name": NAMES[index], "tool_call_id": IDS[index], "content": "0"} for index in range(count)
+        {"role": "tool", "name": call["function"]["name"], "tool_call_id": call["id"], "content": "0"} for call in calls
     ]
     prompt = try_render(template, [USER], answer=True)
     whole = try_render(
         template, [USER, {"role": "assistant", "content": "", "tool_calls": calls}, *results], answer=False
     )
-    common = os.path.commonprefix([prompt, whole])  # noqa: RUF071  # by characters, as meant
-    return whole[len(common) :] if whole else ""
+    return whole[len(common_prefix([prompt, whole])) :] if whole else ""
 
 
 def try_render(template: ChatTemplate, messages: list[dict[str, Any]], *, answer: bool) -> str:
