@@ -28,11 +28,12 @@ if TYPE_CHECKING:  # for type checkers and editors; `__getattr__` imports the sa
     from clearstory.recipes.inference.chat import ChatSession, chat
     from clearstory.recipes.inference.chat_answer import ChatAnswer, ChatText
     from clearstory.recipes.inference.classify import Classification, classify
+    from clearstory.recipes.inference.completion import Completion
     from clearstory.recipes.inference.embed import Embeddings, embed
     from clearstory.recipes.inference.evaluate import Evaluation, evaluate
     from clearstory.recipes.inference.evaluate_encoder import EncoderEvaluation
     from clearstory.recipes.inference.fill_mask import MaskFill, fill_mask
-    from clearstory.recipes.inference.generate import Completion, Generation, generate
+    from clearstory.recipes.inference.generate import Generation, generate
     from clearstory.recipes.inference.inspect import inspect
     from clearstory.recipes.inference.similarity_search import Deduplication, SearchResults, deduplicate, search
     from clearstory.recipes.inference.tag import TaggedWords, tag
@@ -130,7 +131,7 @@ TYPES = {
     "ChatSession": "clearstory.recipes.inference.chat",
     "ChatText": "clearstory.recipes.inference.chat_answer",
     "Classification": "clearstory.recipes.inference.classify",
-    "Completion": "clearstory.recipes.inference.generate",
+    "Completion": "clearstory.recipes.inference.completion",
     "Conversion": "clearstory.recipes.conversion.convert",
     "DataReport": "clearstory.recipes.data",
     "Deduplication": "clearstory.recipes.inference.similarity_search",

@@ -15,8 +15,9 @@ from clearstory.errors import BadInput, BadSetting, ContextOverflow, UnknownName
 from clearstory.generation.settings import Sampling
 from clearstory.lens.views import Table
 from clearstory.models.build import build
+from clearstory.recipes.inference.completion import TextChunk
 from clearstory.recipes.inference.evaluate import evaluate
-from clearstory.recipes.inference.generate import Generation, TextChunk, generate, stream_generate
+from clearstory.recipes.inference.generate import Generation, generate, stream_generate
 from clearstory.recipes.inference.inspect import inspect
 from clearstory.text.train_tokenizer import train_tokenizer
 from tiny import TINY_GPT2

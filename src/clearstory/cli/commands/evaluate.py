@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from clearstory.cli.command import Command, Output
+from clearstory.recipes.settings.evaluation import EvaluateRecipe
 from clearstory.recipes.settings.evaluation_tasks import PROBES
-from clearstory.recipes.settings.inference import EvaluateRecipe
 
 if TYPE_CHECKING:
     from clearstory.recipes.inference.encoder_evaluation import EncoderEvaluation

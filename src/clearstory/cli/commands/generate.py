@@ -11,7 +11,7 @@ from clearstory.errors import BadSetting
 from clearstory.recipes.settings.inference import GenerateRecipe
 
 if TYPE_CHECKING:
-    from clearstory.recipes.inference.generate import Completion, TextChunk
+    from clearstory.recipes.inference.completion import Completion, TextChunk
 
 
 def run(recipe: GenerateRecipe, output: Output) -> Mapping[str, Any]:
