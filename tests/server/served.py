@@ -21,6 +21,7 @@ from clearstory.server.app import server_app
 from clearstory.server.process import OpenAIProtocol
 from clearstory.server.request_log import RequestLog
 from generation.test_chat_prompts import chat_tokenizer
+from raw_connections import connect
 from tiny import TINY_CLEAR
 
 MODEL = "tiny"
@@ -89,6 +90,4 @@ class RunningServer:
 
     def connect(self, data: bytes = b"") -> socket.socket:
         """A connection that has sent some bytes."""
-        opened = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        opened.sendall(data)
-        return opened
+        return connect(self.port, data)

@@ -113,6 +113,11 @@ def test_sizes_paths_methods_and_types_have_their_statuses(client: TestClient) -
     cases = [
         (client.post("/v1/completions", content=large, headers=JSON), 413, "request_too_large"),
         (client.post("/v1/completions", content=b"model=tiny"), 415, "wrong_content_type"),
+        (
+            client.post("/v1/completions", content=b"", headers={**JSON, "Content-Encoding": "gzip"}),
+            415,
+            "wrong_content_encoding",
+        ),
         (client.get("/v1/completions"), 405, "method_not_allowed"),
         (client.put("/v1/models"), 405, "method_not_allowed"),
         (client.get("/v1/engines"), 404, "unknown_path"),
@@ -125,6 +130,14 @@ def test_sizes_paths_methods_and_types_have_their_statuses(client: TestClient) -
         assert response.status_code == status
         assert is_openai_error(response.json())
         assert code is None or response.json()["error"]["code"] == code
+    for method in ("OPTIONS", "DELETE"):
+        refused = client.request(method, f"/v1/models/{MODEL}")
+        assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+        assert refused.json()["error"]["message"] == f"/v1/models/{MODEL} supports GET, not {method}"
+        assert client.request(method, "/v1/completions").headers["Allow"] == "POST"
+    head, whole = client.head("/v1/models"), client.get("/v1/models")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == whole.headers["Content-Length"]
 
 
 def test_a_prompt_beyond_the_context_is_refused_with_both_lengths(client: TestClient) -> None:

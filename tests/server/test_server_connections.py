@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from served import MODEL, RunningServer, real_server
 
 from clearstory.http import connection_limits
 from clearstory.http.listening import WORKERS, BoundedServer
+from raw_connections import healthy, read_to_end
 
 LIMIT = 0.4
 """Seconds for a request to arrive, in these tests."""
@@ -40,21 +39,6 @@ def request(**fields: Any) -> bytes:
     return HEADER + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def read_to_end(opened: socket.socket) -> bytes:
-    """What arrives until the server closes the connection."""
-    parts = []
-    with opened, contextlib.suppress(ConnectionResetError):
-        while part := opened.recv(65536):
-            parts.append(part)
-    return b"".join(parts)
-
-
-def healthy(server: RunningServer) -> bool:
-    """Whether the server answers."""
-    with urllib.request.urlopen(f"{server.url}/health", timeout=30) as answer:
-        return bool(json.load(answer)["status"] == "ok")
-
-
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Whether a condition becomes true."""
     end = time.monotonic() + seconds
@@ -68,7 +52,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 )
 def test_half_sent_requests_are_closed_with_an_error_in_openai_form(server: RunningServer, sent: bytes) -> None:
     opened = server.connect(sent)
-    assert healthy(server)
+    assert healthy(server.port)
     head, _, body = read_to_end(opened).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 ")
     error = json.loads(body)["error"]
@@ -84,7 +68,21 @@ def test_what_is_no_http_is_refused_in_openai_form(server: RunningServer) -> Non
         head, _, body = read_to_end(server.connect(sent)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 ")
         assert json.loads(body)["error"]["code"] == "invalid_http"
-    assert healthy(server)
+    assert healthy(server.port)
+
+
+def test_clients_that_wait_for_a_permission_or_speak_http_1_0_are_answered(server: RunningServer) -> None:
+    head, _, body = request(max_tokens=2).replace(b"Host:", b"Connection: close\r\nHost:").partition(b"\r\n\r\n")
+    opened = server.connect(head + b"\r\nExpect: 100-continue\r\n\r\n")
+    assert opened.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    opened.sendall(body)
+    assert b'"completion_tokens":2' in read_to_end(opened)
+    old = read_to_end(server.connect(head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n\r\n" + body))
+    assert b'"completion_tokens":2' in old
+    streamed = request(max_tokens=2, stream=True).replace(b"HTTP/1.1", b"HTTP/1.0")
+    head, _, body = read_to_end(server.connect(streamed)).partition(b"\r\n\r\n")
+    assert b"chunked" not in head.lower()  # an older client reads until the connection is closed
+    assert body.endswith(b"data: [DONE]\n\n")
 
 
 def test_a_large_body_is_refused_before_it_has_arrived(server: RunningServer) -> None:
@@ -95,7 +93,7 @@ def test_a_large_body_is_refused_before_it_has_arrived(server: RunningServer) ->
     with contextlib.suppress(ConnectionError):
         assert opened.recv(4096).startswith(b"HTTP/1.1 413 ")
     opened.close()
-    assert healthy(server)
+    assert healthy(server.port)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +109,7 @@ def test_a_client_that_sends_a_refused_body_gets_the_answer(
     for _ in range(size // 2**18):
         opened.sendall(b"a" * 2**18)
         time.sleep(0.002)
-    with opened:
-        answer = b""
-        while part := opened.recv(65536):
-            answer += part
+    answer = read_to_end(opened)
     assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert b'"error"' in answer
 
@@ -141,7 +136,7 @@ def test_a_reader_of_single_bytes_holds_nobody_up(server: RunningServer, engines
     other = read_to_end(server.connect(request(max_tokens=5).replace(b"Host:", b"Connection: close\r\nHost:")))
     assert b'"completion_tokens":5' in other
     assert wait_until(lambda: engines[MODEL].statistics().running == 0)  # its text was generated nevertheless
-    assert healthy(server)
+    assert healthy(server.port)
     slow.close()
 
 
@@ -156,7 +151,7 @@ def test_requests_beyond_the_queue_are_refused_with_the_time_to_come_back(server
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nretry-after: " in head.lower()
     assert json.loads(body)["error"]["code"] == "overloaded"
-    assert healthy(server)
+    assert healthy(server.port)
     for each in streams:
         each.close()
     assert wait_until(lambda: engine.statistics().running + engine.statistics().waiting == 0)
@@ -215,7 +210,7 @@ def test_threads_beside_the_connections_are_few_and_change_often(engines: Any) -
     before = sys.getswitchinterval()
     body = request(prompt="a " * 20_000, max_tokens=1)
     with real_server(engines) as server:
-        assert healthy(server)
+        assert healthy(server.port)
         assert sys.getswitchinterval() < before
         opened = [server.connect(body) for _ in range(8)]
         answers = [read_to_end(each) for each in opened]

@@ -201,6 +201,9 @@ def test_stop_strings_and_end_tokens_end_a_text(client: Any, engine: EngineThrea
     assert stopped["usage"]["completion_tokens"] == 1
     going = post(client, CHAT, seed=1, logit_bias={str(ended): 100}, max_tokens=3, ignore_eos=True)
     assert (going["choices"][0]["finish_reason"], going["usage"]["completion_tokens"]) == ("length", 3)
+    special = engine.served.tokenizer.ids["<|im_start|>"]  # no end token, and no part of the text
+    named = post(client, CHAT, seed=1, logit_bias={str(special): 100}, max_tokens=9, stop=["<|im_start|>"])
+    assert (named["choices"][0]["finish_reason"], named["usage"]["completion_tokens"]) == ("stop", 1)
     biased = {"logit_bias": {"97": 100}, "max_tokens": 9}
     [choice] = post(client, COMPLETIONS, prompt="x", **biased, stop="aaa")["choices"]
     assert (choice["text"], choice["finish_reason"]) == ("", "stop")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 from clearstory.http import connection_limits
 from clearstory.recipes.settings.inference import StudioRecipe
 from clearstory.studio.server import listen, studio_server
+from raw_connections import connect, healthy, read_to_end
 
 LIMIT = 0.4
 """Seconds for a request to arrive, in these tests."""
@@ -41,28 +40,6 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         server.should_exit = True
         thread.join()
         address.listener.close()
-
-
-def connect(port: int, data: bytes = b"") -> socket.socket:
-    """A connection that has sent some bytes."""
-    opened = socket.create_connection(("127.0.0.1", port), timeout=30)
-    opened.sendall(data)
-    return opened
-
-
-def read_to_end(opened: socket.socket) -> bytes:
-    """What arrives until the server closes the connection."""
-    parts = []
-    with opened, contextlib.suppress(ConnectionResetError):
-        while part := opened.recv(65536):
-            parts.append(part)
-    return b"".join(parts)
-
-
-def healthy(port: int) -> bool:
-    """Whether the server answers."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
-        return bool(json.load(answer)["status"] == "ok")
 
 
 @pytest.mark.parametrize(

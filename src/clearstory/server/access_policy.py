@@ -88,11 +88,18 @@ def make_policy(
 
 
 def check_content_type(headers: Headers) -> None:
-    """Raises RequestError with status 415 unless the body is declared as JSON."""
+    """Raises RequestError with status 415 unless the body is declared as JSON, and not as compressed."""
     received = headers.get("content-type", "").partition(";")[0].strip().lower()
     if received != "application/json":
         raise RequestError(
             f"the content type is '{shorten(received, 100)}'; send the header Content-Type: application/json",
             code="wrong_content_type",
+            status=415,
+        )
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise RequestError(
+            f"the content encoding is '{shorten(encoding, 100)}', which is not supported; send the body uncompressed",
+            code="wrong_content_encoding",
             status=415,
         )

@@ -133,7 +133,13 @@ async def unknown_route(request: Request, error: Exception) -> Any:
     status = error.status_code if isinstance(error, HTTPException) else 404
     path = shorten(request.url.path, 200)
     if status == 405:
-        methods = ", ".join(each.method for each in ROUTES if each.path == path) or "another method"
-        raise RequestError(f"{path} supports {methods}, not {request.method}", code="method_not_allowed", status=405)
+        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        methods = ", ".join(sorted({each.strip() for each in allowed.split(",")} - {"HEAD"}))
+        raise RequestError(
+            f"{path} supports {methods}, not {request.method}",
+            code="method_not_allowed",
+            status=405,
+            methods=", ".join(sorted(each.strip() for each in allowed.split(","))),
+        )
     known = {each.path.replace(":path}", "}") for each in ROUTES}
     raise RequestError(f"the path {path} does not exist; {nearest(path, known)}", code="unknown_path", status=404)

@@ -38,6 +38,7 @@ class RequestError(ClearstoryError):
         code: machine-readable code, such as "unknown_parameter".
         status: the HTTP status.
         retry_after: seconds after which the client may try again; sent as the header Retry-After.
+        methods: methods that the path supports; sent as the header Allow.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RequestError(ClearstoryError):
         code: str | None = None,
         status: int = 400,
         retry_after: int | None = None,
+        methods: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -55,6 +57,7 @@ class RequestError(ClearstoryError):
         self.code = code
         self.status = status
         self.retry_after = retry_after
+        self.methods = methods
 
     @property
     def type(self) -> str:
@@ -69,6 +72,7 @@ class RequestError(ClearstoryError):
     def headers(self) -> dict[str, str]:
         """Headers of the response in addition to those of every response."""
         found = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        found |= {} if self.methods is None else {"Allow": self.methods}
         return found | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
 

@@ -74,7 +74,10 @@ def text_requests(
         prompt=() if reads_source else prompt.ids,
         source=prompt.ids if reads_source else None,
         sampling=sampling,
-        eos_token_ids=() if fields.ignore_eos else served.prompt_format.eos_token_ids,
+        eos_token_ids=(
+            *(() if fields.ignore_eos else served.prompt_format.eos_token_ids),
+            *stop_token_ids(served, fields),
+        ),
         start_token_id=served.prompt_format.start_token_id,
         truncate=fields.truncate,
         constraints=served.prompt_format.constraints,
@@ -86,6 +89,12 @@ def text_requests(
         return [request] * fields.n
     seeds = range(sampling.seed + first, sampling.seed + first + fields.n)
     return [replace(request, sampling=replace(sampling, seed=seed)) for seed in seeds]
+
+
+def stop_token_ids(served: ServedModel, fields: TextFields) -> list[int]:
+    """Special tokens that are named as stop strings: they are not part of the text, where they could not be found."""
+    tokenizer = served.tokenizer
+    return [tokenizer.ids[name] for name in fields.stop_strings if name in tokenizer.special_names]
 
 
 def check_prompt(served: ServedModel, fields: TextFields, prompt: PromptIds, param: str) -> None:
