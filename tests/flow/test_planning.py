@@ -73,6 +73,15 @@ def test_clear_is_sized_near_its_target(target: int) -> None:
     assert parameter_count(clear_config(target, 1024, 256)) == pytest.approx(target, rel=0.35)
 
 
+def test_a_size_that_clear_does_not_have_is_refused_with_the_nearest() -> None:
+    with pytest.raises(
+        BadSetting, match=r"close to 40,000 parameters with 257 tokens; the nearest to it: 25,792 and 67,936; give"
+    ):
+        clear_config(40_000, 257, 256)
+    with pytest.raises(BadSetting, match=r"close to 9,000 parameters with 257 tokens; the nearest to it: 25,792; give"):
+        clear_config(9_000, 257, 256)
+
+
 @pytest.mark.parametrize("vocab", [67, 4096])
 def test_clear_can_be_sized_without_embeddings(vocab: int) -> None:
     assert non_embedding_parameters(clear_config_by_non_embedding(600_000, vocab, 256)) == pytest.approx(

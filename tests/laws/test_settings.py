@@ -17,6 +17,7 @@ from clearstory.models.transformer.config import ARCHITECTURE_FIELDS
 from clearstory.recipes.settings import (
     chat,
     embedding,
+    evaluation,
     finetuning,
     inference,
     prompting,
@@ -33,7 +34,7 @@ from clearstory.tasks.text_to_text_settings import TeacherSettings, TextToTextSe
 
 RECIPES = {
     name: each
-    for module in (training, finetuning, tools, inference, chat, embedding, translation, prompting, serving)
+    for module in (training, finetuning, tools, inference, evaluation, chat, embedding, translation, prompting, serving)
     for name, each in vars(module).items()
     if name.endswith("Recipe")
 }

@@ -51,14 +51,17 @@ def parameter_count(config: TransformerConfig) -> int:
 
 
 def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
-    """The config of `clear` with about `target` parameters. Raises BadSetting if the embeddings alone have more."""
+    """The config of `clear` with about `target` parameters. Raises BadSetting if no size is within half of it."""
     found = min(
         iter_clear_configs(vocab, context), key=lambda candidate: abs(math.log(parameter_count(candidate) / target))
     )
     if abs(math.log(parameter_count(found) / target)) > math.log(1.5):
+        counts = {parameter_count(each) for each in iter_clear_configs(vocab, context)}
+        below, above = [n for n in counts if n < target], [n for n in counts if n > target]
+        sizes = " and ".join(f"{n:,}" for n in [*sorted(below)[-1:], *sorted(above)[:1]])
         raise BadSetting(
-            f"no size of 'clear' is close to {target:,} parameters with {vocab:,} tokens: the narrowest one's "
-            f"embedding has {vocab * 32:,}; ask for more parameters or a smaller vocabulary"
+            f"no size of 'clear' is close to {target:,} parameters with {vocab:,} tokens; the nearest to it: {sizes}; give "
+            "such a size, or another vocabulary"
         )
     return found
 
