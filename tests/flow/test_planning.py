@@ -75,7 +75,7 @@ def test_clear_is_sized_near_its_target(target: int) -> None:
 
 def test_a_size_that_clear_does_not_have_is_refused_with_the_nearest() -> None:
     with pytest.raises(
-        BadSetting, match=r"close to 40,000 parameters with 257 tokens; the nearest to it: 25,792 and 67,936; give"
+        BadSetting, match=r"close to 40,000 parameters with 257 tokens; the nearest to it: 25,792 and 67,936; give such"
     ):
         clear_config(40_000, 257, 256)
     with pytest.raises(BadSetting, match=r"close to 9,000 parameters with 257 tokens; the nearest to it: 25,792; give"):

@@ -60,8 +60,8 @@ def clear_config(target: int, vocab: int, context: int) -> TransformerConfig:
         below, above = [n for n in counts if n < target], [n for n in counts if n > target]
         sizes = " and ".join(f"{n:,}" for n in [*sorted(below)[-1:], *sorted(above)[:1]])
         raise BadSetting(
-            f"no size of 'clear' is close to {target:,} parameters with {vocab:,} tokens; the nearest to it: {sizes}; give "
-            "such a size, or another vocabulary"
+            f"no size of 'clear' is close to {target:,} parameters with {vocab:,} tokens; the nearest to it: {sizes}; "
+            "give such a size, or another vocabulary"
         )
     return found
 
