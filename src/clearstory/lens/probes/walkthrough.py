@@ -8,7 +8,7 @@ stream are in `walkthrough_families`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,12 @@ MAX_TOKENS, MAX_CELLS, MAX_DIMENSIONS, LENS_TOKENS = 400, 40, 32, 3
 CLARITY_TOKENS = 64
 """In causal attention heads are chosen by the first tokens of a long text: measuring all takes longer than the pass."""
 
+ARCHITECTURE_FIELDS = (
+    "norm", "norm_first", "positions", "embed_scale", "activation", "gated", "intermediate_size", "kv_heads",
+    "attention_scale", "logit_scale",
+)  # fmt: skip
+"""Settings of a Transformer on which the equations of its quantities depend."""
+
 
 def walkthrough(
     model: LanguageModel,
@@ -81,9 +87,11 @@ def walkthrough(
         raise BadInput(f"the text has {longest:,} tokens; a walkthrough shows at most {MAX_TOKENS}")
     result = describe_tokens(passage)
     if Capability.RECURRENT_STATE in model.capabilities:
-        return result | recurrent_walkthrough(model, passage, layer, token_groups(len(passage.ids), rows, cells))
+        result |= recurrent_walkthrough(model, passage, layer, token_groups(len(passage.ids), rows, cells))
+        return result | {"pieces": predicted_pieces(tokenizer, result)}
     if model.capabilities & {Capability.HMM_STATES, Capability.NGRAM_COUNTS, Capability.EXPERTS}:
-        return result | count_walkthrough(model, passage, token_groups(len(passage.ids), rows, cells))
+        result |= count_walkthrough(model, passage, token_groups(len(passage.ids), rows, cells))
+        return result | {"pieces": predicted_pieces(tokenizer, result)}
     require(model, Capability.HIDDEN_STATES)
     row = predicted_row(model, tokenizer, passage, row)
     chosen = {each: attention_sites(model, each) for each in attention_parts(model)}
@@ -117,14 +125,16 @@ def walkthrough(
         result |= {f"head.{key}": value for key, value in arrays.items()}
         if row is not None:
             result |= prediction_quantities(model, passage, recorded, row)
-    width = sites[0].stack.config.width
+    config = sites[0].stack.config
     return result | {
         "kind": "transformer",
+        "architecture": {name: getattr(config, name) for name in ARCHITECTURE_FIELDS},
+        "pieces": predicted_pieces(tokenizer, result),
         "parts": list(chosen),
         "opened": {"part": opened, "layer": site.layer, "head": head, "head_dim": site.head_dim},
         "row": row,
-        "dimensions": shown_dimensions(width),
-        "width": width,
+        "dimensions": shown_dimensions(config.width),
+        "width": config.width,
         "groups": {name: [list(span) for span in groups[name].spans] for name in chosen},
         "key_groups": {name: [list(span) for span in keys[name].spans] for name in chosen},
     }
@@ -148,6 +158,12 @@ def describe_tokens(passage: Passage) -> dict[str, Any]:
             passage.source, passage.source_pieces, passage.source_special, passage.source_spans
         )
     return dict(sides)
+
+
+def predicted_pieces(tokenizer: Tokenizer, result: Mapping[str, Any]) -> dict[str, str]:
+    """Display text of the tokens in `lens.ids` and `next.ids`, by id as a string."""
+    ids = {int(id) for name in ("lens.ids", "next.ids") if name in result for id in result[name].flatten()}
+    return {str(id): tokenizer.display_token(id) for id in sorted(ids)}
 
 
 def predicted_row(model: LanguageModel, tokenizer: Tokenizer, passage: Passage, row: int | None) -> int | None:
