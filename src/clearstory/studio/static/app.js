@@ -257,7 +257,7 @@ for (const link of links)
   };
 
 async function openPage() {
-  const id = state.get("page") ?? "home";
+  const id = state.get("page") ?? (context.model() ? "sentence" : "home");
   const link = links.find((each) => each.dataset.page === id) ?? links[0];
   for (const each of links) each.toggleAttribute("aria-current", each === link);
   const reason = unavailableReason(link);

@@ -17,6 +17,7 @@ export function mount(root, context) {
   const rowRequests = latestRequest();
   let key = null; // of the request that the picture shows or waits for
   let identity = null; // of the model and the sentence
+  let pointing = false; // whether the picture itself sets the hovered token
 
   const picture = makePicture(root, {
     address: (page) => `?${new URLSearchParams({ ...state.all(), page })}`,
@@ -30,7 +31,11 @@ export function mount(root, context) {
     edit: (text) => text !== "" && state.set({ text }),
     openHead: (layer, head) => state.set({ layer, head }),
     keep: (changes) => state.set(changes, { quiet: true }),
-    hoverRow: (row) => context.hoveredToken.set(row === null ? null : position(row)),
+    hoverRow(row) {
+      pointing = true;
+      context.hoveredToken.set(row === null ? null : position(row));
+      pointing = false;
+    },
     selectRow: (row) => state.set({ query: row === null ? null : position(row) }, { quiet: true }),
     window: moveWindow,
     next: nextRow,
@@ -41,7 +46,7 @@ export function mount(root, context) {
   const position = (row) => (p.story && row < p.story.n ? p.story.spans[row][1] - 1 : null);
 
   const unsubscribe = context.hoveredToken.on((at) => {
-    if (!p.story || p.pointer) return;
+    if (!p.story || pointing) return;
     const row = at === null ? -1 : p.story.spans.findIndex(([start, stop]) => start <= at && at < stop);
     p.hover = row < 0 ? null : { kind: "token", row };
     p.dirty = true;
@@ -96,7 +101,7 @@ export function mount(root, context) {
       p.at = 0;
       return picture.playOnce();
     }
-    if (begins) picture.clock.jump(at ?? ALL);
+    if (begins) picture.clock.jump(at ?? ALL, "open");
     return undefined;
   }
 

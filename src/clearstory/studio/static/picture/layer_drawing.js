@@ -60,7 +60,7 @@ function drawRow(p, t) {
   }
   drawNeurons(p, t);
   drawMoving(p, t);
-  if (lit(p, "query", t) > 0.5 && box.pitch * 0.6 > 5) drawSigns(p, t);
+  if (lit(p, "query", t) > 0.5 && box.cell >= 13) drawSigns(p, t);
 }
 
 function drawLabels(p, t) {

@@ -57,7 +57,7 @@ function wide({ width, height, top, n, heads }) {
       before: [g(92), over], query: [g(174), over], key: [gx, lens.y + 13 * u], value: [g(112), gy + gw + 18 * u], output: [at(0.04), over],
       added: [at(0.255), over], afterAttention: [at(0.44), over], feedForward: [at(0.615), over], after: [at(0.87), over],
     },
-    chip: (t) => box(left, y(t) - pitch * 0.42, chipW, pitch * 0.84),
+    chip: (t) => box(left, y(t) - pitch * (pitch < 16 ? 0.49 : 0.42), chipW, pitch * (pitch < 16 ? 0.98 : 0.84)),
     embedding: (t) => box(emb, y(t) - strip / 2, embW, strip),
     river: { x0: r0, x1: r1, y0: base, y1: base + pitch * n, bottom: base + rowsHigh },
     final: (t) => box(fin, y(t) - strip / 2, 44 * u, strip),

@@ -129,19 +129,19 @@ export function makePicture(root, ask) {
   // ---- time
 
   /** A step begins: on a phone the page follows it; a token is drawn in the last one. */
-  function enter(step) {
-    if (p.box?.narrow && p.playing) {
+  function enter(step, cause) {
+    if (p.box?.narrow && cause !== "open") {
       const { opened, tail, bars } = p.box.scroll;
       const goal = step >= STEP.next && step < ALL ? bars : step >= STEP.add && step < STEP.onward ? tail : step >= STEP.open && step < STEP.add ? opened : 0;
       const base = frame.stage.getBoundingClientRect().top + scrollY;
       scrollTo({ top: goal ? base + goal - 60 : 0, behavior: clock.still() ? "auto" : "smooth" });
     }
-    if (step !== STEP.draw || p.taken || !p.words || p.cannotDraw) return;
+    if (step !== STEP.draw || cause === "jump" || cause === "open" || p.taken || !p.words || p.cannotDraw) return undefined;
     if (once) {
       once = false;
       return clock.jump(ALL);
     }
-    take(sampled());
+    return take(sampled());
   }
 
   function sampled() {
@@ -156,7 +156,14 @@ export function makePicture(root, ask) {
     waiting = "pending";
     p.lines = [...steps(p, focusRow(p)), overview(p)];
     p.narrated = -1;
-    ask.next(word).then((show) => (waiting = show), () => { waiting = null; p.taken = null; p.playing = false; });
+    return ask.next(word).then(
+      (begin) => (waiting = begin),
+      () => {
+        waiting = null;
+        p.taken = null;
+        p.playing = false;
+      },
+    );
   }
 
   /** The round is over. The next begins when its row has come; without one everything is shown. */
@@ -215,14 +222,15 @@ export function makePicture(root, ask) {
 
   /** Appends the k-th of the bars, or a token drawn by the probabilities. */
   function draw(k) {
-    if (!p.story || !p.words || p.cannotDraw || waiting) return;
-    take(k === null ? sampled() : p.words[k]);
+    if (!p.story || !p.words || p.cannotDraw || waiting === "pending") return;
+    const coming = take(k === null ? sampled() : p.words[k]);
     p.hover = null;
     p.pinned = null;
-    once = true;
-    p.at = clock.still() ? ALL - 0.001 : STEP.draw;
-    p.playing = true;
     p.dirty = true;
+    if (clock.still()) return void coming.then(end);
+    once = true;
+    p.at = STEP.draw;
+    p.playing = true;
   }
 
   function setTemperature(value) {

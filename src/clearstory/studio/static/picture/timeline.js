@@ -58,7 +58,7 @@ export function cellNow(p) {
 /**
  * The clock. It paints only when something moves or has changed.
  * @param {any} p the picture
- * @param {{paint: () => void, enter: (step: number) => void, end: () => boolean, rest: () => void}} hands `enter`: a step begins;
+ * @param {{paint: () => void, enter: (step: number, cause: "clock"|"step"|"jump"|"open") => void, end: () => boolean, rest: () => void}} hands `enter`: a step begins;
  *   `end`: the round is over, true when the next one can begin; `rest`: the picture stands still
  */
 export function makeClock(p, hands) {
@@ -90,7 +90,7 @@ export function makeClock(p, hands) {
       const rate = (glide === null ? 1 : 1.4) / SECONDS[Math.min(ALL - 1, was)];
       p.at = Math.min(glide ?? ALL, p.at + passed * rate);
     }
-    if (stepAt(p) !== was) hands.enter(stepAt(p));
+    if (stepAt(p) !== was) hands.enter(stepAt(p), "clock");
     if (glide !== null && p.at >= glide) {
       glide = null;
       hands.rest();
@@ -115,7 +115,7 @@ export function makeClock(p, hands) {
       held = 99;
       p.dirty = true;
       if (!on) hands.rest();
-      else hands.enter(stepAt(p));
+      else hands.enter(stepAt(p), "step");
     },
     /** One step on or back, at rest where the step has ended; forward the values move there. */
     go(by) {
@@ -129,16 +129,16 @@ export function makeClock(p, hands) {
         hands.end();
       } else if (still.matches) p.at = now + END;
       else glide = now + END;
-      hands.enter(stepAt(p));
+      hands.enter(stepAt(p), "step");
       p.dirty = true;
       if (glide === null) hands.rest();
     },
-    /** Jumps to a point of the round. */
-    jump(at) {
+    /** Jumps to a point of the round; a page that opens there stays at its top. */
+    jump(at, cause = /** @type {"jump"|"open"} */ ("jump")) {
       p.playing = false;
       glide = null;
       p.at = Math.max(0, Math.min(ALL, at));
-      hands.enter(stepAt(p));
+      hands.enter(stepAt(p), cause);
       p.dirty = true;
       hands.rest();
     },
