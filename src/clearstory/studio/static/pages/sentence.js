@@ -10,6 +10,7 @@ import { ALL } from "../picture/timeline.js";
 const FAMILIES = { recurrent: "a recurrent network", hmm: "a hidden Markov model", ngram: "an n-gram model", mixture: "a mixture of models" };
 
 let played = false; // the picture plays by itself once a visit
+let opened = false; // whether a sentence was shown in this visit
 
 export function mount(root, context) {
   const { state } = context;
@@ -64,6 +65,7 @@ export function mount(root, context) {
       p.pinned = null;
       return state.set({ drawn: null, pin: null, rows: null, at: null }, { quiet: true });
     }
+    if (readsAsMessage()) return state.set({ raw: 1 }, { quiet: true });
     const body = request();
     const wanted = JSON.stringify(body);
     if (wanted === key) return follow();
@@ -77,10 +79,18 @@ export function mount(root, context) {
       if (error instanceof StaleResponse) throw error;
       key = null;
       if (!(error instanceof ApiError)) throw error;
+      if (isNew) p.story = null; // what is drawn is of another text
       picture.notice(error.message);
     } finally {
       if (key === wanted || key === null) p.root.removeAttribute("aria-busy");
     }
+  }
+
+  /** Whether the example sentence would be read as a user's message: a visit begins with the sentence itself. */
+  function readsAsMessage() {
+    const fresh = !opened && ["text", "raw", "system"].every((name) => state.get(name) === null);
+    opened = true;
+    return fresh && Boolean(context.trace()?.prompt?.chat);
   }
 
   function receive(answer, begins) {

@@ -9,6 +9,9 @@ import { STEP, arrival, cellArrival, cellNow, stepAt, stretch } from "./timeline
 /** Below this size of a cell the grid is a heat map. */
 const DOTS_FROM = 13;
 
+/** Below this size −∞ is a tint. */
+const MASKS_FROM = 15.5;
+
 export function drawGrid(p) {
   const { ctx, box, colours, story } = p;
   const { grid, cell } = box;
@@ -85,8 +88,8 @@ function drawDot(p, x, y, size, colour, hollow, alpha) {
 
 function drawMask(p, x, y, alpha) {
   const { ctx, box, colours } = p;
-  ctx.globalAlpha = alpha * (box.cell >= DOTS_FROM ? 1 : 0.12);
-  if (box.cell >= DOTS_FROM) {
+  ctx.globalAlpha = alpha * (box.cell >= MASKS_FROM ? 1 : 0.12);
+  if (box.cell >= MASKS_FROM) {
     letters(ctx, box.u, colours.mask, 9.5, "center");
     ctx.fillText("−∞", x, y);
   } else {
