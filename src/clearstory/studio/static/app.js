@@ -1,16 +1,17 @@
-// App: the model menu, the sentence and its tokens, the navigation, and the status line around every page.
+// App: the sentence and its tokens, the pages, and the status line around every page.
 
 import { serverReachable, getJson, latestRequest, ping, postJson, ApiError, StaleResponse } from "./api.js";
 import { mount as chips } from "./token_chips.js";
 import { el, signal } from "./dom.js";
 import * as models from "./model_picker.js";
+import { makeRail } from "./rail.js";
 import { DEFAULT_TEXT, state } from "./url_state.js";
 import { initTheme } from "./theme.js";
 import { makeTour, tourDone } from "./tour.js";
 
 /** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
-const [form, textInput, statusLine, alarmBox, nav, main] = [byId("sentence"), byId("text"), byId("words"), byId("alarm"), byId("rail"), byId("page")];
+const [form, textInput, statusLine, alarmBox, main, chipBox, allChips] = [byId("sentence"), byId("text"), byId("words"), byId("alarm"), byId("page"), byId("chips"), byId("chips-all")];
 
 let lastTrace = null; // the latest trace: tokens and facts about the model
 let views = new Map(); // the views by name
@@ -94,6 +95,7 @@ const context = {
   go: (id, changes = {}) => state.set({ page: id, ...changes }),
 };
 
+const rail = makeRail(context, byId("rail"), byId("rail-button"), (page) => state.set({ page }));
 const tour = makeTour(context, byId("tour"));
 byId("tour-button").onclick = tour.begin;
 
@@ -127,7 +129,17 @@ function resizeInput() {
   textInput.style.height = `${Math.min(textInput.scrollHeight + 2, 160)}px`;
 }
 
-const tokenChips = chips(byId("chips"), { tokens: [] }, { onPick: onPickToken });
+const tokenChips = chips(chipBox, { tokens: [] }, { onPick: onPickToken });
+
+/** Shows the tokens in one line; if there are more, the button shows all lines. */
+function updateChips() {
+  tokenChips.update({ tokens: context.tokens(), pinned: state.pinned() });
+  allChips.hidden = !chipBox.classList.contains("all") && chipBox.scrollWidth <= chipBox.clientWidth;
+}
+allChips.onclick = () => {
+  allChips.setAttribute("aria-pressed", String(chipBox.classList.toggle("all")));
+  updateChips();
+};
 
 function onPickToken({ query, pinned, add }) {
   if (!pinned) return hoveredToken.set(query);
@@ -137,7 +149,19 @@ function onPickToken({ query, pinned, add }) {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && state.pinned().length) state.set({ query: null }, { quiet: true });
+  if (event.key !== "Escape") return;
+  const menu = openMenu();
+  if (menu) {
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  } else if (state.pinned().length) state.set({ query: null }, { quiet: true });
+});
+
+/** The open menu of the bar, which a click elsewhere and Esc close. */
+const openMenu = () => /** @type {HTMLDetailsElement} */ (document.querySelector("details.menu[open]"));
+addEventListener("pointerdown", (event) => {
+  const menu = openMenu();
+  if (menu && !menu.contains(/** @type {Node} */ (event.target))) menu.open = false;
 });
 
 hoveredToken.on(updateStatus);
@@ -162,7 +186,7 @@ async function trace() {
   const model = context.model();
   lastTrace = lastTrace && lastTrace.model === model ? lastTrace : null;
   if (!model) {
-    tokenChips.update({ tokens: [] });
+    updateChips();
     return updateStatus();
   }
   const startTime = performance.now();
@@ -182,7 +206,7 @@ async function trace() {
   } finally {
     clearInterval(ticking);
   }
-  tokenChips.update({ tokens: context.tokens(), pinned: state.pinned() });
+  updateChips();
   updatePrompting();
   updateStatus();
 }
@@ -210,7 +234,7 @@ async function loadViews() {
   const model = context.model();
   if (!model) {
     views = new Map();
-    return updateLinks();
+    return rail.update();
   }
   try {
     const response = await viewsRequest.run((signal) => getJson("views", { name: model }, signal));
@@ -219,65 +243,39 @@ async function loadViews() {
     if (error instanceof StaleResponse) throw error;
     views = new Map();
   }
-  updateLinks();
+  rail.update();
 }
 
 // ---- pages
 
-/** @type {HTMLAnchorElement[]} */
-const links = [...nav.querySelectorAll("a[data-page]")];
-
-/** The views of a page that the server knows. */
-const viewsOf = (link) => (link.dataset.views === "*" ? [...views.keys()] : (link.dataset.views ?? "").split(" ").filter((name) => views.has(name)));
-
-/** Why a page cannot show anything for this model; null if it can. */
-function unavailableReason(link) {
-  if ("free" in link.dataset || !link.dataset.views) return null;
-  if (!context.model()) return "there is no model yet; train one on the page Home";
-  if (!views.size) return null; // not known yet
-  const here = viewsOf(link);
-  if (!here.length) return "own" in link.dataset ? null : "this version has no such views";
-  return here.some((name) => views.get(name).available) ? null : views.get(here[0]).reason;
-}
-
-function updateLinks() {
-  for (const link of links) {
-    const reason = unavailableReason(link);
-    link.classList.toggle("unavailable", Boolean(reason));
-    link.setAttribute("aria-disabled", String(Boolean(reason)));
-    link.title = reason ?? "";
-  }
-}
-
-for (const link of links)
-  link.onclick = (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    state.set({ page: link.dataset.page });
-  };
+/** The page without a key in the URL: the first that the model can show. */
+const firstPage = () => (!context.model() ? "home" : rail.reason(rail.of("sentence")) ? "tokens" : "sentence");
 
 async function openPage() {
-  const id = state.get("page") ?? (context.model() ? "sentence" : "home");
-  const link = links.find((each) => each.dataset.page === id) ?? links[0];
-  for (const each of links) each.toggleAttribute("aria-current", each === link);
-  const reason = unavailableReason(link);
-  const available = viewsOf(link).filter((name) => views.get(name).available);
-  const key = `${link.dataset.page}:${reason ?? available.join(" ")}`; // another model may support other views
+  const link = rail.of(state.get("page") ?? firstPage()) ?? rail.of("home");
+  const id = link.dataset.page;
+  rail.update();
+  const [name, question] = rail.words(link);
+  document.title = `${name} · ${models.shortName(context.model())} · Clearstory`;
+  const reason = rail.reason(link);
+  const views = rail.availableViews(link);
+  const key = `${id}:${reason ?? views.join(" ")}`; // another model may support other views
   if (page?.key === key) return page.update?.();
   page?.destroy?.();
   page = { key };
-  document.body.dataset.page = link.dataset.page;
+  document.body.dataset.page = id;
+  rail.show(link);
+  const heading = el("h1", {}, question);
   if (reason) {
-    main.replaceChildren(el("h1", {}, link.textContent), el("p", { class: "hint", data: { reason: "" } }, `Not available: ${reason}.`));
+    main.replaceChildren(heading, el("p", { class: "hint", data: { reason: "" } }, reason));
     return undefined;
   }
   const root = el("div", { class: "page" });
-  const module = await import(`/static/pages/${"own" in link.dataset ? link.dataset.page.replaceAll("-", "_") : "view_list"}.js`);
+  const module = await import(`/static/pages/${"own" in link.dataset ? id.replaceAll("-", "_") : "view_list"}.js`);
   if (page.key !== key) return undefined; // another page was chosen meanwhile
-  main.replaceChildren(el("h1", {}, link.textContent), root);
-  page = { key, ...module.mount(root, context, { views: available }) };
-  scrollTo({ top: 0 }); // with the model, the sentence and its tokens in view
-  if (matchMedia("(max-width: 760px)").matches) nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2; // the narrow layout shows the pages in a row
+  main.replaceChildren(heading, root);
+  page = { key, ...module.mount(root, context, { views }) };
+  scrollTo({ top: 0 });
   return page.update?.();
 }
 
@@ -297,7 +295,7 @@ async function applyState() {
     if (model && !views.size) await Promise.all([loadViews(), trace()]);
     else if (model) await Promise.all([trace(), loadViews()]);
     else if (needsTrace) await trace();
-    tokenChips.update({ tokens: context.tokens(), pinned: state.pinned() });
+    updateChips();
     updateStatus();
     await Promise.all([openPage(), tour.update()]);
   } catch (error) {
@@ -321,6 +319,17 @@ serverReachable.on((reachable) => {
 setInterval(() => document.hidden || ping(), 2000);
 
 // ---- start
+
+history.scrollRestoration = "manual"; // a page opens at its top, also by back and forward
+new ResizeObserver(([{ target }]) => {
+  document.documentElement.style.setProperty("--bar-height", `${/** @type {HTMLElement} */ (target).offsetHeight}px`);
+  updateChips();
+}).observe(byId("top"));
+/** @type {HTMLAnchorElement} */ (document.querySelector(".brand")).onclick = (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  state.set({ page: null });
+};
 
 async function startApp() {
   initTheme(byId("theme"));

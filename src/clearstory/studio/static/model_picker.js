@@ -1,5 +1,5 @@
-// Model picker: the model menu and the slider over a run's checkpoints. Play steps through the checkpoints; the next one is
-// shown when the page has drawn the current one.
+// Model picker: the model with its facts, which opens the menu of models, and the film: one frame for each checkpoint of a run.
+// Play steps through the checkpoints; the next one is shown when the page has drawn the current one.
 
 import { getJson } from "./api.js";
 import { el, whenReady } from "./dom.js";
@@ -8,7 +8,7 @@ import { shortCount } from "./format.js";
 
 /** @type {(id: string) => any} */
 const byId = (id) => document.getElementById(id);
-const [picker, stepBox, stepRange, stepWords, stepPlay] = [byId("model"), byId("step-box"), byId("step"), byId("step-words"), byId("step-play")];
+const [picker, stepBox, stepRange, stepWords, stepPlay, frames] = [byId("model"), byId("step-box"), byId("step"), byId("step-words"), byId("step-play"), byId("frames")];
 
 /** Minimum milliseconds that a checkpoint is shown. */
 const FRAME_MS = 700;
@@ -23,14 +23,18 @@ export const knownModels = () => models;
 export async function loadModels() {
   const response = await getJson("models");
   models = response.models;
-  document.title = `Clearstory studio · ${response.root}`;
   updatePicker();
   return response;
 }
 
 const KINDS = { run: "Runs", folder: "Model folders", adapter: "Adapters", file: "Files" };
 
-/** Updates the menu and the slider from the URL state. */
+/** A model's name without its folders and the ending of its file. */
+export const shortName = (name) => (name ?? "no model").replace(/\/$/, "").split("/").at(-1).replace(/\.gguf$/, "");
+
+const facts = (each) => [each.family, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", ");
+
+/** Updates the menu and the film from the URL state. */
 export function updatePicker() {
   const selected = state.get("model");
   const openable = models.filter((each) => !each.problem);
@@ -44,14 +48,19 @@ export function updatePicker() {
   picker.replaceChildren(...groups);
   picker.disabled = !openable.length;
   if (selected) picker.value = selected;
-  const run = models.find((each) => each.name === selected);
-  const steps = run?.steps ?? [];
-  stepBox.hidden = run?.kind !== "run";
-  stepPlay.hidden = stepRange.hidden = !steps.length;
+  const model = models.find((each) => each.name === selected);
+  byId("model-name").textContent = selected ? shortName(selected) : "no model yet";
+  byId("model-facts").textContent = model ? facts(model) : "";
+  picker.title = selected ?? "";
+  const steps = model?.steps ?? [];
+  const at = state.number("step") === null ? steps.length : steps.indexOf(state.number("step"));
+  stepBox.hidden = !model;
+  stepPlay.hidden = stepRange.parentElement.hidden = !steps.length;
   stepRange.max = steps.length;
-  const step = state.number("step");
-  stepRange.value = step === null ? steps.length : steps.indexOf(step);
-  stepWords.textContent = !steps.length ? "this run kept no checkpoints" : step === null ? "best model" : `step ${step.toLocaleString("en-US")}`;
+  stepRange.value = at;
+  stepRange.style.setProperty("--frames", steps.length + 1);
+  frames.replaceChildren(...[...steps, null].map((step, index) => el("i", { class: index === at ? "now" : index < at ? "past" : "" })));
+  stepWords.textContent = !steps.length ? (model?.kind === "run" ? "no checkpoints kept" : "published weights") : at === steps.length ? "best model" : `step ${state.number("step").toLocaleString("en-US")}`;
   const label = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints; the last position is the best model` : "";
   stepRange.setAttribute("aria-valuetext", label);
   stepRange.title = label;
@@ -84,10 +93,7 @@ function pause() {
   stepPlay.setAttribute("aria-pressed", "false");
 }
 
-function modelOption(each) {
-  const details = [each.family, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", ");
-  return el("option", { value: each.name }, details ? `${each.name} (${details})` : each.name);
-}
+const modelOption = (each) => el("option", { value: each.name }, facts(each) ? `${each.name} (${facts(each)})` : each.name);
 
 stepPlay.onclick = play;
 stepRange.oninput = () => (pause(), selectCheckpoint(Number(stepRange.value)));

@@ -6,15 +6,18 @@ const THEMES = ["system", "light", "dark"];
 export function initTheme(button) {
   let theme = localStorage.getItem("theme") ?? "system";
 
+  const nextTheme = () => THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+
   function applyTheme() {
     if (theme === "system") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
-    button.textContent = `Theme: ${theme}`;
+    button.title = `Theme: ${theme}. Press for ${nextTheme()}.`;
+    button.setAttribute("aria-label", `Theme: ${theme}`);
     document.dispatchEvent(new Event("theme"));
   }
 
   button.onclick = () => {
-    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+    theme = nextTheme();
     localStorage.setItem("theme", theme);
     applyTheme();
   };
