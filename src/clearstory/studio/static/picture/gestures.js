@@ -53,6 +53,8 @@ export function wire(p, clock, act) {
     surface.addEventListener("pointerleave", () => act.point(null));
     surface.addEventListener("click", (event) => act.pin(at(event)));
   }
+  // A button that was clicked with the pointer leaves the keys to the picture: Space plays.
+  p.stage.addEventListener("click", (event) => event.detail > 0 && event.target.closest("button") && document.activeElement === event.target.closest("button") && event.target.closest("button").blur());
   p.stage.addEventListener("pointerleave", () => (p.pointer = null));
   rowsOf(p.chips, act);
   rowsOf(p.sentence, act);

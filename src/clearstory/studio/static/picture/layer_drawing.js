@@ -39,10 +39,14 @@ const ROW_PARTS = [
 
 /** The rows whose labels have room; the row that is spoken of is always among them. */
 function isLabelled(p, row, pitch) {
-  const every = Math.ceil(10.5 / pitch);
+  const high = labelSize(p) * 1.02;
+  const every = Math.ceil(high / pitch);
   const main = shown(p)?.row ?? focusRow(p);
-  return row === main || (row % every === 0 && Math.abs(row - main) * pitch >= 10.5);
+  return row === main || (row % every === 0 && Math.abs(row - main) * pitch >= high);
 }
+
+/** Pixels of a row's label: as the row allows, and ten at least. */
+const labelSize = (p) => Math.max(10, Math.min(11 * Math.min(1.25, p.box.u), p.box.cell * 0.8));
 
 export function drawRows(p) {
   for (let t = 0; t < p.story.n; t++) drawRow(p, t);
@@ -69,7 +73,7 @@ function drawLabels(p, t) {
   const text = clip(bare(story.labels[t]), 9);
   const [x, y] = box.label(t);
   ctx.globalAlpha = Math.max(0.3, lit(p, "before", t)) * (0.35 + 0.65 * arrival(p, STEP.open, t));
-  letters(ctx, box.u, colours.ink, 11, "right", isMain ? 700 : 400);
+  letters(ctx, 1, colours.ink, labelSize(p), "right", isMain ? 700 : 400);
   if (isLabelled(p, t, box.cell)) ctx.fillText(text, x, y);
   if (box.narrow) ctx.fillText(text, x, box.tailY(t));
   ctx.globalAlpha = 1;

@@ -119,8 +119,21 @@ export function narrate(p) {
   }
   narrateSelection(p);
   p.hands.scrub.value = String(Math.min(p.at, ALL));
-  [...p.chips.children].forEach((chip, t) => chip.classList.toggle("away", arrival(p, STEP.tokens, t, 0.6) < 0.98 && !p.story.grouped));
-  p.next.style.setProperty("--grown", String(p.at >= ALL ? 1 : arrival(p, STEP.next, p.story.predicted ?? p.story.n - 1, 0)));
+  narrateTime(p);
+}
+
+/** What changes with time: chips that have not come yet, bars that grow, the button of the clock. Written only where it changes. */
+function narrateTime(p) {
+  const gone = p.story.labels.filter((_, t) => arrival(p, STEP.tokens, t, 0.6) < 0.98 && !p.story.grouped).length;
+  const grown = p.at >= ALL ? 1 : arrival(p, STEP.next, p.story.predicted ?? p.story.n - 1, 0);
+  const key = `${p.storyNumber}|${gone}|${grown.toFixed(3)}|${p.playing}`;
+  if (p.timeSaid === key) return;
+  p.timeSaid = key;
+  [...p.chips.children].forEach((chip, t) => chip.classList.toggle("away", t >= p.story.n - gone));
+  p.next.style.setProperty("--grown", grown.toFixed(3));
+  p.next.classList.toggle("ready", grown > 0.5);
+  p.hands.play.textContent = p.playing ? "❚❚" : "▶";
+  p.hands.play.setAttribute("aria-label", p.playing ? "Pause (space)" : "Play (space)");
 }
 
 const HINT = "Point at anything: it lights up what it came from and what it feeds.";
@@ -136,6 +149,7 @@ function narrateSelection(p) {
   if (h && !beside) setSegments(p.says, describe(p, h));
   else p.says.textContent = p.note || HINT;
   p.says.classList.toggle("quiet", !h || beside);
+  p.side.classList.toggle("pinned", Boolean(p.pinned));
   p.pinnedLine.textContent = p.pinned ? `Pinned: ‘${bare(p.story.labels[p.pinned.row])}’ · Esc releases` : "";
   for (const node of p.stage.querySelectorAll("[data-row]")) node.classList.toggle("lit", Boolean(h) && (Number(node.dataset.row) === h.row || (h.kind === "grid" && Number(node.dataset.row) === h.column)));
   [...p.chips.children].forEach((chip, t) => chip.style.setProperty("opacity", String(Math.max(0.4, lit(p, "embedding", t)))));

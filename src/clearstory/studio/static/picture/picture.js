@@ -99,13 +99,14 @@ export function makePicture(root, ask) {
       if (spot) [title.style.left, title.style.top] = [`${spot[0]}px`, `${spot[1]}px`];
     }
     for (const title of p.titles) if (title.dataset.part === "stream") title.firstChild.textContent = box.narrow ? `${p.story.layers} layers` : `Stream through ${p.story.layers} layer${p.story.layers === 1 ? "" : "s"}`;
+    const base = frame.stage.getBoundingClientRect().top;
+    p.barMiddles = [...p.bars.children].map((bar) => bar.getBoundingClientRect()).map((r) => r.top - base + r.height / 2); // asking in every frame would cost a layout
     p.colours = palette(frame.root);
     p.art = drawStrips(p.story, p.colours);
     p.dirty = true;
   }
 
   function paint() {
-    const start = performance.now();
     p.ctx.clearRect(0, 0, p.box.width, p.box.height);
     p.ctx.imageSmoothingEnabled = false;
     drawDrawer(p);
@@ -121,9 +122,6 @@ export function makePicture(root, ask) {
     drawLast(p);
     drawTaken(p);
     narrate(p);
-    p.hands.play.textContent = p.playing ? "❚❚" : "▶";
-    p.hands.play.setAttribute("aria-label", p.playing ? "Pause (space)" : "Play (space)");
-    frame.root.dataset.milliseconds = (performance.now() - start).toFixed(2);
   }
 
   // ---- time

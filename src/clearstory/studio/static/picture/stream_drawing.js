@@ -191,11 +191,8 @@ export function drawLast(p) {
   const h = shown(p);
   const from = box.final(predicted);
   const [x0, y0] = [from.x + from.w + 2, box.y(predicted)];
-  const base = p.stage.getBoundingClientRect();
-  [...p.bars.children].forEach((bar, k) => {
-    const r = bar.getBoundingClientRect();
-    if (a <= 0 || r.height === 0) return;
-    const y = r.top - base.top + r.height / 2;
+  if (a <= 0) return;
+  p.barMiddles.forEach((y, k) => {
     const x = mix(x0, box.bars.x, ease(a * 1.4 - k * 0.04));
     const mine = h?.kind === "bar" ? (h.bar === k ? 1 : 0.1) : h && h.kind !== "small" && h.row !== predicted ? 0.18 : 1;
     const share = p.words[k].p;
