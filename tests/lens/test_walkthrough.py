@@ -153,6 +153,15 @@ def test_predictions_are_those_of_the_logit_lens_and_the_next_token(name: str) -
         assert made["next.ids"][0] == next_token(model, tokenizer, text, target=target, top=1).rows[0][1]
 
 
+def test_predicted_tokens_have_their_text_and_the_architecture_is_the_models() -> None:
+    config, tokenizer, _ = MODELS["grouped"]
+    seen = walkthrough(shaken(config), tokenizer, "abc")
+    ids = {int(id) for name in ("lens.ids", "next.ids") for id in seen[name].flatten()}
+    assert seen["pieces"] == {str(id): tokenizer.display_token(id) for id in ids}
+    assert seen["architecture"]["kv_heads"] == 2
+    assert all(value == getattr(config, name) for name, value in seen["architecture"].items())
+
+
 def test_a_written_token_adds_a_row_and_changes_no_other() -> None:
     config, tokenizer, _ = MODELS["grouped"]
     model: Any = shaken(config)

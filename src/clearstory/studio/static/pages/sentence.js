@@ -18,6 +18,7 @@ export function mount(root, context) {
   const rowRequests = latestRequest();
   let key = null; // of the request that the picture shows or waits for
   let identity = null; // of the model and the sentence
+  let restart = false; // whether the next story is of another sentence
   let pointing = false; // whether the picture itself sets the hovered token
 
   const picture = makePicture(root, {
@@ -62,6 +63,7 @@ export function mount(root, context) {
     const isNew = identity !== now;
     if (isNew && identity !== null && ["drawn", "pin", "rows", "at"].some((name) => state.get(name) !== null)) {
       identity = now;
+      restart = true;
       p.pinned = null;
       return state.set({ drawn: null, pin: null, rows: null, at: null }, { quiet: true });
     }
@@ -69,11 +71,12 @@ export function mount(root, context) {
     const body = request();
     const wanted = JSON.stringify(body);
     if (wanted === key) return follow();
-    const begins = identity === null || isNew || p.story === null;
+    const begins = identity === null || isNew || restart || p.story === null;
     [key, identity] = [wanted, now];
     p.root.setAttribute("aria-busy", "true");
     try {
       const answer = await requests.run((signal) => fetchArrays(body, signal));
+      restart = false;
       receive(answer, begins);
     } catch (error) {
       if (error instanceof StaleResponse) throw error;
@@ -103,7 +106,7 @@ export function mount(root, context) {
     const story = readStory(answer);
     const { drawn } = readAddress(context);
     p.temperature = Math.min(2, Math.max(0.1, state.number("temperature") ?? 1));
-    picture.show(story, { drawn, round: 0, cannotDraw: reason(story), taken: null });
+    picture.show(story, { drawn, round: 0, cannotDraw: reason(story), chosenRow: drawn.length ? story.n - 1 : null });
     follow();
     const at = state.number("at");
     if (begins && at === null && !played && !picture.clock.still()) {
@@ -122,7 +125,7 @@ export function mount(root, context) {
     const marked = state.pinned()[0];
     const row = marked === undefined ? -1 : p.story.spans.findIndex(([start, stop]) => start <= marked && marked < stop);
     const temperature = Math.min(2, Math.max(0.1, state.number("temperature") ?? 1));
-    const chosen = pinned ?? (row >= 0 ? { kind: "token", row } : null);
+    const chosen = pinned && (row < 0 || row === pinned.row) ? pinned : row >= 0 ? { kind: "token", row } : null;
     if (JSON.stringify(chosen) === JSON.stringify(p.pinned) && temperature === p.temperature) return;
     p.pinned = chosen;
     p.temperature = temperature;

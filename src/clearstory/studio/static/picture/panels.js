@@ -95,9 +95,9 @@ export function fillSpans(p) {
   if (p.spans.hidden) return p.spans.replaceChildren();
   const button = (action, label, text) => el("button", { type: "button", "aria-label": label, data: { span: action } }, text);
   const size = Math.max(...story.spans.map(([from, to]) => to - from));
-  const sentence = story.grouped
-    ? `${total} tokens in ${story.n} rows of up to ${size}: a row is that of its last token, a cell shows the largest weight in it. `
-    : `Tokens ${start} to ${stop - 1} of ${total}${start ? "; weights on earlier tokens are not shown, so rows add up to less than 1" : ""}. `;
+  const shownTokens = whole ? `${total} tokens` : `Tokens ${start} to ${stop - 1} of ${total}`;
+  const rows = story.grouped ? ` in ${story.n} rows of up to ${size}: a row is that of its last token, a cell shows the largest weight in it` : "";
+  const sentence = `${shownTokens}${rows}${start && !rows ? "; weights on earlier tokens are not shown, so rows add up to less than 1" : ""}. `;
   const buttons = whole ? [button("zoom", "Zoom in to single tokens around the marked row", "Zoom in")]
     : [button("back", "Earlier tokens", "◀ Earlier"), button("forth", "Later tokens", "Later ▶"), button("whole", "Show the whole text", "Whole text")];
   return p.spans.replaceChildren(sentence, ...buttons);
