@@ -112,6 +112,19 @@ class Visit:
         self.page.locator('body[data-ready="true"]').wait_for()
         return self
 
+    def choose(self, page: str) -> Visit:
+        """Choose a page in the rail, which may be folded or a menu."""
+        button = self.page.locator("#rail-button")
+        if button.get_attribute("aria-expanded") == "false":
+            button.click()
+        self.page.locator(f'#rail a[data-page="{page}"]').click()
+        self.page.locator(f'body[data-page="{page}"]').wait_for()
+        return self.ready()
+
+    def settings(self, card: str) -> None:
+        """Open the settings of a card."""
+        self.page.locator(f'[data-card="{card}"] summary', has_text="Settings").click()
+
     def numbers(self, selector: str, name: str = "data-value") -> list[float]:
         """What elements say of themselves, to the last digit."""
         found = [each.get_attribute(name) for each in self.page.locator(selector).all()]

@@ -92,8 +92,7 @@ def test_text_after_an_emoji_is_not_cut(visit: Open, home: Path) -> None:
         table = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
         assert [row[4] for row in table[1:] if row] == [token["text"] for token in trace["tokens"]]
     seen.page.locator("#chips .chip", has_text="king").first.click()
-    seen.page.locator('#rail a[data-page="embeddings"]').click()
-    seen.ready()
+    seen.choose("embeddings")
     assert seen.page.locator('[name="word"]').input_value() == "king"
 
 
@@ -120,6 +119,8 @@ def test_a_chat_is_read_through_the_template_unless_told_otherwise(visit: Open, 
     seen = visit(page="tokens", model="chat", text=text)
     assert chips(seen) == pieces_read(home, "chat", text)
     assert chips(seen).count("<|im_end|>") == 1  # the template's; what a user types is text
+    assert not seen.page.locator("#system").is_visible()  # behind one button
+    seen.page.locator("#prompting summary").click()
     seen.page.locator("#system").fill("be old")
     seen.page.locator("#system").press("Enter")
     seen.ready()
@@ -142,6 +143,7 @@ def test_every_card_of_a_chat_reads_the_same_tokens(visit: Open, home: Path) -> 
     read = pieces_read(home, "chat", "the king")
     assert int(seen.page.locator('[data-card="head-pattern"] .card-body').get_attribute("data-rows")) == len(read)
     code = seen.page.locator('[data-card="head-pattern"] button', has_text="Copy Python")
+    seen.page.locator("#prompting summary").click()
     seen.page.locator("#chat").uncheck()
     seen.ready()
     code.click()
@@ -169,7 +171,6 @@ def test_pages_open_at_the_top(visit: Open, width: int) -> None:
     seen.page.set_viewport_size({"width": width, "height": 720})
     for name in ("residual-stream", "next-token", "attention", "generate"):
         seen.page.evaluate("() => scrollTo(0, 900)")
-        seen.page.locator(f'#rail a[data-page="{name}"]').click()
-        seen.ready()
+        seen.choose(name)
         assert seen.page.evaluate("() => scrollY") == 0
         assert seen.page.locator("#text").is_visible()

@@ -212,6 +212,7 @@ def test_scaling_steering_and_patching(visit: Open, home: Path) -> None:
     seen.ready()
     card = page.locator('[data-card="activation-patching"]')
     card.locator('[name="other_text"]').fill("the dog sat on")
+    seen.settings("activation-patching")
     card.locator('[name="words"]').fill("t; a")  # at once: neither is lost
     card.locator("button", has_text="Compute").click()
     card.locator(".grid-field").wait_for()
@@ -271,7 +272,9 @@ def test_checkpoints_are_played_on_fixed_axes(visit: Open, home: Path, monkeypat
     page.keyboard.press("ArrowLeft")
     assert seen.ready().page.locator("#step-words").inner_text() == f"step {kept[-1]}"
     seen.open(page="attention", model=CLEAR, text=TEXT)
-    assert page.locator("#step-box").is_hidden()
+    assert page.locator("#step-words").inner_text() == "published weights"
+    assert page.locator("#step").is_hidden()
+    assert page.locator("#step-play").is_hidden()
 
 
 def test_nearest_neighbours_are_shown_with_their_vectors(
@@ -286,6 +289,7 @@ def test_nearest_neighbours_are_shown_with_their_vectors(
         view.column("cosine"), abs=1e-6
     )
     assert ran(copied(seen, "neighbours"))["view"] == view
+    seen.settings("neighbours")
     page.locator('[data-card="neighbours"] [name="max_token_id"]').fill("9")
     page.locator('[data-card="neighbours"] .near').nth(9).wait_for(state="detached")
     few = clearstory.inspect(CLEAR, "t", view="neighbours", top=12, remove_components=1, max_token_id=9)
@@ -325,6 +329,4 @@ def test_nothing_is_wider_than_a_narrow_window(visit: Open) -> None:
     for page in ("interventions", "embeddings", "residual-stream", None):
         assert seen.page.evaluate("() => document.documentElement.scrollWidth") <= 420
         if page:
-            seen.page.locator(f'#rail a[data-page="{page}"]').click()
-            seen.page.locator(f'body[data-page="{page}"]').wait_for()
-            seen.ready()
+            seen.choose(page)

@@ -178,7 +178,7 @@ function updateStatus() {
   if (pinned.length) parts.push(`query ${pinned.map(name).join(", ")}, pinned`);
   const sentence = parts.join(", ");
   const size = lastTrace ? `${tokens.length} token${tokens.length === 1 ? "" : "s"}${lastTrace.context ? ` of at most ${lastTrace.context.toLocaleString("en-US")}` : ""}` : "";
-  statusLine.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, lastTrace?.problem ?? ""].filter(Boolean).join(" · ");
+  statusLine.title = statusLine.textContent = [sentence ? sentence[0].toUpperCase() + sentence.slice(1) : "", size, lastTrace?.problem ?? ""].filter(Boolean).join(" · ");
 }
 
 /** Requests the tokens of the sentence, which opens the model. */
@@ -197,6 +197,7 @@ async function trace() {
   try {
     const response = await traceRequest.run((signal) => postJson("trace", { ...context.input(), top: 0 }, signal));
     lastTrace = response;
+    models.showFacts(response);
     context.showAlarm(null);
   } catch (error) {
     if (error instanceof StaleResponse) throw error;

@@ -34,6 +34,12 @@ export const shortName = (name) => (name ?? "no model").replace(/\/$/, "").split
 
 const facts = (each) => [each.family, each.parameters ? shortCount(each.parameters) : null].filter(Boolean).join(", ");
 
+/** Shows facts of an opened model, where the folder's list has none. */
+export function showFacts(trace) {
+  const known = models.find((each) => each.name === state.get("model"));
+  byId("model-facts").textContent = (known && facts(known)) || [trace?.family, trace?.layers ? `${trace.layers} layer${trace.layers === 1 ? "" : "s"}` : null].filter(Boolean).join(", ");
+}
+
 /** Updates the menu and the film from the URL state. */
 export function updatePicker() {
   const selected = state.get("model");
@@ -58,7 +64,6 @@ export function updatePicker() {
   stepPlay.hidden = stepRange.parentElement.hidden = !steps.length;
   stepRange.max = steps.length;
   stepRange.value = at;
-  stepRange.style.setProperty("--frames", steps.length + 1);
   frames.replaceChildren(...[...steps, null].map((step, index) => el("i", { class: index === at ? "now" : index < at ? "past" : "" })));
   stepWords.textContent = !steps.length ? (model?.kind === "run" ? "no checkpoints kept" : "published weights") : at === steps.length ? "best model" : `step ${state.number("step").toLocaleString("en-US")}`;
   const label = steps.length ? `${stepWords.textContent}; ${steps.length} checkpoints; the last position is the best model` : "";

@@ -61,7 +61,7 @@ export function makeRail(context, nav, button, open) {
   /** Why a page cannot show anything for this model, as a sentence; null if it can. */
   function reason(link) {
     if ("free" in link.dataset || !link.dataset.views) return null;
-    if (!context.model()) return "There is no model yet: train one on the page Models.";
+    if (!context.model()) return "There is no model yet: train one on the page Home.";
     if (!context.views().size) return null; // not known yet
     const here = viewsOf(link);
     if (availableViews(link).length || (!here.length && "own" in link.dataset)) return null;

@@ -4,6 +4,7 @@ import { fetchFile, latestRequest, postJson } from "./api.js";
 import { makeCard, tablesCsv } from "./card.js";
 import { renderView } from "./renderers.js";
 import { el } from "./dom.js";
+import { settingLabel } from "./setting_labels.js";
 import { viewTables, promptKeywords, pythonLiteral, viewTitle } from "./format.js";
 
 /** Views with a text field of their own instead of the sentence: its label and initial value. */
@@ -65,7 +66,10 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
   function buildForm() {
     const isFixed = (name) => name in settings || (!URL_SETTINGS.has(name) && name in (boundSettings?.() ?? {}));
     const visibleSettings = (entry?.settings ?? []).filter((setting) => !HIDDEN_SETTINGS.has(setting.name) && !isFixed(setting.name));
-    form.replaceChildren(...(textField ? [textFieldInput()] : []), ...visibleSettings.map(field));
+    const isRequired = (setting) => setting.name === REQUIRED_INPUT[name];
+    const optional = visibleSettings.filter((setting) => !isRequired(setting)).map(field);
+    form.replaceChildren(...(textField ? [textFieldInput()] : []), ...visibleSettings.filter(isRequired).map(field));
+    if (optional.length) form.append(el("details", { class: "options" }, el("summary", {}, "Settings"), el("div", {}, ...optional)));
     form.append(computeButtons);
     updateComputeButtons();
   }
@@ -87,22 +91,22 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
     const value = currentValue(setting);
     if (setting.kind === "boolean") {
       const box = el("input", { type: "checkbox", name: setting.name, checked: Boolean(value), onchange: () => setValue(setting, box.checked) });
-      return el("label", {}, box, el("span", {}, setting.name));
+      return el("label", {}, box, el("span", {}, settingLabel(setting.name)));
     }
     if (setting.kind === "choice") {
       const select = el("select", { name: setting.name, onchange: () => setValue(setting, select.value || null) });
-      if (setting.default === null) select.append(el("option", { value: "" }, "default"));
+      if (setting.default === null) select.append(el("option", { value: "" }, "auto"));
       select.append(...setting.choices.map((each) => el("option", { value: each, selected: each === value }, each)));
-      return el("label", {}, el("span", {}, setting.name), select);
+      return el("label", {}, el("span", {}, settingLabel(setting.name)), select);
     }
     const number = setting.kind === "integer" || setting.kind === "number";
     const input = el("input", {
       type: number ? "number" : "text", step: setting.kind === "integer" ? "1" : "any", name: setting.name,
-      placeholder: setting.kind === "list" ? "one; another" : setting.default === null ? "default" : String(setting.default), size: number ? 6 : 16,
+      placeholder: setting.kind === "list" ? "one; another" : setting.default === null ? "auto" : String(setting.default), size: number ? 6 : 16,
       oninput: () => scheduleChange(setting.name, () => setValue(setting, parseValue(setting, input.value))),
     });
     input.value = value === null || value === undefined || value === setting.default ? "" : value;
-    return el("label", {}, el("span", {}, setting.name), input);
+    return el("label", {}, el("span", {}, settingLabel(setting.name)), input);
   }
 
   function parseValue(setting, text) {
@@ -160,7 +164,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
       const input = form.elements[key];
       if (!input) continue;
       if (document.activeElement !== input) input.value = context.state.number(key) ?? "";
-      input.placeholder = boundSettings?.()[key] ?? "default";
+      input.placeholder = boundSettings?.()[key] ?? "auto";
     }
     const box = form.elements.about;
     if (box && typedText === null && document.activeElement !== box) box.value = textField.usual(context);
@@ -182,7 +186,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
     if (!required || (provided ?? "").length) return false;
     lastRequest = null;
     requests.cancel();
-    card.showMessage(emptyMessage ?? `Fill in ‘${required === "about" ? textField.label : required}’ above to see this.`);
+    card.showMessage(emptyMessage ?? `Fill in ‘${required === "about" ? textField.label : settingLabel(required)}’ above to see this.`);
     return true;
   }
 
