@@ -3,7 +3,7 @@
 import { ApiError, StaleResponse, fetchArrays, latestRequest } from "../api.js";
 import { makePicture } from "../picture/picture.js";
 import { fitsAnotherRow, passRequest, readAddress, rowLimit, rowRequest } from "../picture/requests.js";
-import { parseSelection } from "../picture/selection.js";
+import { parseSelection, selectionText } from "../picture/selection.js";
 import { appendRow, causal, readStory } from "../picture/story.js";
 import { ALL } from "../picture/timeline.js";
 
@@ -38,7 +38,7 @@ export function mount(root, context) {
       context.hoveredToken.set(row === null ? null : position(row));
       pointing = false;
     },
-    selectRow: (row) => state.set({ query: row === null ? null : position(row) }, { quiet: true }),
+    pin: (selection) => state.set({ pin: selectionText(selection), query: selection ? position(selection.row) : null }, { quiet: true }),
     window: moveWindow,
     next: nextRow,
   });

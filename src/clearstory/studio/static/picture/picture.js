@@ -17,7 +17,7 @@ import { ALL, STEP, makeClock, stepAt } from "./timeline.js";
 
 /**
  * A picture in an element. `ask` is what it wants from the page around it:
- * openHead(layer, head), selectRow(row), keep(changes of the address), edit(text), window(action), next(token) -> Promise<boolean>
+ * openHead(layer, head), pin(selection), keep(changes of the address), edit(text), window(action), next(token) -> Promise<boolean>
  * @param {HTMLElement} root
  * @param {any} ask
  */
@@ -57,16 +57,21 @@ export function makePicture(root, ask) {
     fillHeads(p);
   }
 
-  /** What depends on the temperature, the marked row or the drawn token. */
+  /** What depends on the temperature. */
   function renew() {
     const { story } = p;
     const found = story.next && distribution(story.next, p.temperature);
     p.words = found?.words ?? null;
     p.entropy = found?.entropy ?? null;
-    p.lines = [...steps(p, focusRow(p)), overview(p)];
-    p.narrated = -1;
     fillBars(p);
     fillTables(p);
+    retell();
+  }
+
+  /** The texts of the steps, which speak of the marked row and of the drawn token. */
+  function retell() {
+    p.lines = [...steps(p, focusRow(p)), overview(p)];
+    p.narrated = -1;
     p.dirty = true;
   }
 
@@ -152,8 +157,7 @@ export function makePicture(root, ask) {
   function take(word) {
     p.taken = word;
     waiting = "pending";
-    p.lines = [...steps(p, focusRow(p)), overview(p)];
-    p.narrated = -1;
+    retell();
     return ask.next(word).then(
       (begin) => (waiting = begin),
       () => {
@@ -211,11 +215,10 @@ export function makePicture(root, ask) {
   function pin(h, always = false) {
     p.pinned = h && (always || JSON.stringify(h) !== JSON.stringify(p.pinned)) ? h : null;
     if (p.story) {
-      renew();
+      retell();
       fillHeads(p);
     }
-    ask.keep({ pin: selectionText(p.pinned) });
-    ask.selectRow(p.pinned?.row ?? null);
+    ask.pin(p.pinned);
   }
 
   /** Appends the k-th of the bars, or a token drawn by the probabilities. */
