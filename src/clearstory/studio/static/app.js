@@ -16,6 +16,7 @@ const [form, textInput, statusLine, alarmBox, main, chipBox, allChips] = [byId("
 let lastTrace = null; // the latest trace: tokens and facts about the model
 let views = new Map(); // the views by name
 let page = null; // {key, update, destroy, back}
+let keptHead = null; // {key, layer, head}, see context.keepHead
 let pending = 0; // number of promises that the page waits for
 const traceRequest = latestRequest();
 const viewsRequest = latestRequest();
@@ -46,6 +47,12 @@ const context = {
   }),
   /** The fields of a request about the sentence. */
   input: () => ({ model: context.model(), text: context.text(), ...context.prompt() }),
+  /** Keeps the head that a page shows while none is chosen, for other pages of the same model and sentence. */
+  keepHead(layer, head) {
+    keptHead = { key: JSON.stringify(context.input()), layer, head };
+  },
+  /** The kept head; null if there is none for this model and sentence. */
+  keptHead: () => (keptHead?.key === JSON.stringify(context.input()) ? { layer: keptHead.layer, head: keptHead.head } : null),
   tokens: () => lastTrace?.tokens ?? [],
   trace: () => lastTrace,
   views: () => views,

@@ -181,3 +181,6 @@ export function dataTable({ title, columns, rows }) {
 
 /** Tables as CSV, separated by empty lines. */
 export const tablesCsv = (tables) => tables.map((each) => toCsv(each.columns, each.rows)).join("\n");
+
+/** Fields behind one button. */
+export const options = (...fields) => el("details", { class: "options" }, el("summary", {}, "Settings"), el("div", {}, ...fields));

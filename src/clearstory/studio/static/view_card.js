@@ -1,7 +1,7 @@
 // View card: one view of the library as a card, with its settings as a form, its tables and its files.
 
 import { fetchFile, latestRequest, postJson } from "./api.js";
-import { makeCard, tablesCsv } from "./card.js";
+import { makeCard, options, tablesCsv } from "./card.js";
 import { renderView } from "./renderers.js";
 import { el } from "./dom.js";
 import { settingLabel } from "./setting_labels.js";
@@ -69,7 +69,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
     const isRequired = (setting) => setting.name === REQUIRED_INPUT[name];
     const optional = visibleSettings.filter((setting) => !isRequired(setting)).map(field);
     form.replaceChildren(...(textField ? [textFieldInput()] : []), ...visibleSettings.filter(isRequired).map(field));
-    if (optional.length) form.append(el("details", { class: "options" }, el("summary", {}, "Settings"), el("div", {}, ...optional)));
+    if (optional.length) form.append(options(...optional));
     form.append(computeButtons);
     updateComputeButtons();
   }

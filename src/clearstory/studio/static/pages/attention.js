@@ -97,7 +97,7 @@ export function mount(root, context, { views }) {
     await patternsCard.fill(async () => {
       const result = await patternsRequest.run((signal) => fetchArrays({ ...requestBase(), function: "head_patterns" }, signal));
       allHeads = { key, ...result };
-      shownHead = { layer: result.selected[0], head: result.selected[1] };
+      shownHead = (part() === null && context.keptHead()) || { layer: result.selected[0], head: result.selected[1] };
       partTools.hidden = result.parts.length < 2;
       partBox.replaceChildren(...result.parts.map((each) => partOption(each, result.parts)));
       return patternsContent();

@@ -5,6 +5,7 @@ import { makeCard, tablesCsv } from "../card.js";
 import { renderView } from "../renderers.js";
 import { el } from "../dom.js";
 import { linkRenderers, translatePosition } from "../linked_views.js";
+import { settingLabel } from "../setting_labels.js";
 import { inspectSnippet } from "../view_card.js";
 import { viewTables, viewTitle } from "../format.js";
 import { makeComparisonSides } from "./comparison_sides.js";
@@ -107,9 +108,9 @@ export function mount(root, context) {
     const setValue = (value) => state.set({ [urlKey(row.name)]: value || null }, { quiet: true });
     const choices = row.kind === "choice" ? row.choices : row.kind === "boolean" ? ["true", "false"] : null;
     const input = choices
-      ? el("select", { name: row.name, onchange: () => setValue(input.value) }, el("option", { value: "" }, "default"), ...choices.map((each) => el("option", { value: each }, each)))
-      : el("input", { type: row.kind === "integer" || row.kind === "number" ? "number" : "text", step: row.kind === "integer" ? "1" : "any", name: row.name, size: 8, placeholder: row.name === "head" ? "0" : row.kind === "list" ? "one; another" : row.default === null ? "default" : String(row.default), onchange: () => setValue(input.value) });
-    return el("label", {}, el("span", {}, row.name), input);
+      ? el("select", { name: row.name, onchange: () => setValue(input.value) }, el("option", { value: "" }, "auto"), ...choices.map((each) => el("option", { value: each }, each)))
+      : el("input", { type: row.kind === "integer" || row.kind === "number" ? "number" : "text", step: row.kind === "integer" ? "1" : "any", name: row.name, size: 8, placeholder: row.name === "head" ? "0" : row.kind === "list" ? "one; another" : row.default === null ? "auto" : String(row.default), onchange: () => setValue(input.value) });
+    return el("label", {}, el("span", {}, settingLabel(row.name)), input);
   }
 
   // ---- results

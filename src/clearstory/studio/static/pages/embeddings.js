@@ -1,10 +1,11 @@
 // Embeddings page: embedding vectors, nearest neighbours, and the projection of words, also over the checkpoints of a run.
 
 import { fetchFile, latestRequest, fetchArrays, postJson } from "../api.js";
-import { makeCard, tablesCsv } from "../card.js";
+import { makeCard, options, tablesCsv } from "../card.js";
 import { mount as map } from "../render/map.js";
 import { mount as strip, vectorTable } from "../render/vector_strip.js";
 import { el } from "../dom.js";
+import { settingLabel } from "../setting_labels.js";
 import { inspectSnippet, viewCard } from "../view_card.js";
 import { cellText, promptSnippet, viewTables, pythonLiteral } from "../format.js";
 
@@ -40,10 +41,10 @@ export function mount(root, context, { views }) {
   const centre = el("input", { type: "checkbox", name: "centre", onchange: () => setState("centre", centre.checked ? null : 1) });
   const layout = el("select", { name: "layout", onchange: () => setState("layout", layout.value === "pca" ? null : layout.value) }, el("option", { value: "pca" }, "principal components"), el("option", { value: "tsne" }, "t-SNE"));
 
-  const spaceSettings = el("div", { class: "settings" }, label("Word", inputs.word), el("label", {}, centre, el("span", {}, "Subtract the mean vector")), label("remove principal components", inputs.remove_components), label("max token id", inputs.max_token_id));
+  const spaceSettings = el("div", { class: "settings" }, label("Word", inputs.word), options(el("label", {}, centre, el("span", {}, settingLabel("centre"))), label(settingLabel("remove_components"), inputs.remove_components), label(settingLabel("max_token_id"), inputs.max_token_id)));
   const description = "Input embeddings normalized to unit length. Low token ids are mostly frequent tokens; a maximum id excludes rare ones.";
   const neighboursCard = makeCard({ name: "neighbours", title: "Nearest neighbours of a word", description, tools: spaceSettings });
-  const mapCard = makeCard({ name: "projection", title: "Projection of word vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), label("neighbours per word", inputs.top), label("method", layout)) });
+  const mapCard = makeCard({ name: "projection", title: "Projection of word vectors", tools: el("div", { class: "settings" }, label("Words", inputs.words), options(label("Neighbours per word", inputs.top), label("Layout", layout))) });
   const rowsCard = makeCard({ name: "embedding-rows", title: "Input embeddings of the sentence" });
   const hasNeighbours = views.includes("neighbours");
   const viewCards = views.filter((name) => !PAGE_CARDS.has(name)).map((name) => viewCard(context, name, name === "semantic-axis" ? { boundSettings: () => ({ words: axisWords() }), emptyMessage: "Give one or more words for each end of the axis; the words are projected onto it." } : {}));

@@ -104,6 +104,7 @@ export function mount(root, context) {
     }
     picture.notice(null);
     const story = readStory(answer);
+    context.keepHead(story.layer, story.head);
     const { drawn } = readAddress(context);
     p.temperature = Math.min(2, Math.max(0.1, state.number("temperature") ?? 1));
     picture.show(story, { drawn, round: 0, cannotDraw: reason(story), chosenRow: drawn.length ? story.n - 1 : null });

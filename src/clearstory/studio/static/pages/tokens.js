@@ -1,7 +1,6 @@
 // Tokens page: the tokenization of the sentence.
 
 import { makeCard, tablesCsv } from "../card.js";
-import { mount as chips } from "../token_chips.js";
 import { el } from "../dom.js";
 import { viewCard } from "../view_card.js";
 import { promptSnippet, splitText, visibleWhitespace } from "../format.js";
@@ -25,7 +24,6 @@ export function mount(root, context, { views }) {
   }
 
   function paint(body, tokens, text) {
-    const row = el("div", { class: "large" });
     const units = [
       ["tokens", tokens.length],
       ["characters", [...text].length],
@@ -43,17 +41,19 @@ export function mount(root, context, { views }) {
         el("tbody", {}, ...tokens.map(tokenRow)),
       ),
     );
-    body.replaceChildren(row, counts, list);
-    const tokenChips = chips(row, { tokens, pinned: context.state.pinned() }, {
-      onPick: ({ query, pinned }) => (pinned ? context.state.set({ query }, { quiet: true }) : context.hoveredToken.set(query)),
-    });
-    return { ...tokenChips, svg: () => null, csv: () => null };
+    body.replaceChildren(counts, list);
+    return { update: () => {}, state: () => ({ count: tokens.length }), svg: () => null, csv: () => null };
   }
 
+  /** A row is the chip in the bar: hovered and pinned together. */
   const tokenRow = (token, position) =>
     el(
       "tr",
-      { data: { position, id: token.id }, "aria-selected": String(context.state.pinned().includes(position)) },
+      {
+        data: { position, id: token.id }, "aria-selected": String(context.state.pinned().includes(position)),
+        onpointerenter: () => context.hoveredToken.set(position), onpointerleave: () => context.hoveredToken.set(null),
+        onclick: () => context.state.set({ query: position }, { quiet: true }),
+      },
       el("td", { class: "n" }, position),
       el("td", { class: "mono" }, token.piece),
       el("td", { class: "n" }, token.id.toLocaleString("en-US")),
