@@ -20,6 +20,8 @@ export function buildFrame(address, open) {
   const link = (page, props, ...children) => el("a", { href: address(page), onclick: (event) => open(page, event), ...props }, ...children);
   const canvas = el("canvas", { role: "img", "aria-label": "Drawing of every step from the tokens to the next token; the buttons, texts and tables beside it have the same numbers" });
   const sentence = el("p", { class: "picture-sentence" });
+  const editButton = el("button", { type: "button", class: "picture-edit", "aria-label": "Edit the sentence", title: "Edit the sentence" }, "Edit");
+  const reading = el("div", { class: "picture-reading" }, sentence, editButton);
   const editor = el("textarea", { class: "picture-editor", rows: 1, spellcheck: "false", "aria-label": "Sentence; Enter reads it", hidden: true });
   const spans = el("p", { class: "picture-spans", hidden: true });
   const titles = TITLES.map(([part, text, page, steps, colour]) => link(/** @type {string} */ (page), { class: `picture-title${colour ? ` of-${colour}` : ""}`, data: { part, steps: /** @type {number[]} */ (steps).join(" ") } }, el("span", {}, String(text))));
@@ -54,12 +56,12 @@ export function buildFrame(address, open) {
   const side = el("section", { class: "picture-side", "aria-label": "What to look at now" },
     el("div", { class: "picture-where" }, count, door), name, el("div", { class: "picture-lines" }, ...lines), equation, says, pinned,
     el("div", { class: "picture-hands" }, hands.back, hands.play, hands.forth, hands.scrub, hands.all));
-  const stage = el("div", { class: "picture-stage" }, canvas, el("div", { class: "picture-top" }, sentence, editor, spans), ...titles, headBar, small, axis, chips, grid, next, tip, side);
+  const stage = el("div", { class: "picture-stage" }, canvas, el("div", { class: "picture-top" }, reading, editor, spans), ...titles, headBar, small, axis, chips, grid, next, tip, side);
   const numbers = el("details", { class: "picture-numbers" }, el("summary", {}, "Numbers as tables"));
   const notice = el("p", { class: "hint", hidden: true });
   const root = el("div", { class: "picture" }, notice, stage, numbers);
   return {
-    root, stage, canvas, sentence, editor, spans, titles, chips, layer, head, clearest, headSays, headBar, small, grid, axis, bars, temperature, degrees, rest, sample, next,
+    root, stage, canvas, sentence, reading, editButton, editor, spans, titles, chips, layer, head, clearest, headSays, headBar, small, grid, axis, bars, temperature, degrees, rest, sample, next,
     tip, count, door, name, lines, equation, says, pinned, hands, side, numbers, notice,
   };
 }

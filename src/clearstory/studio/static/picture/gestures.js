@@ -58,7 +58,8 @@ export function wire(p, clock, act) {
   p.stage.addEventListener("pointerleave", () => (p.pointer = null));
   rowsOf(p.chips, act);
   rowsOf(p.sentence, act);
-  p.sentence.addEventListener("click", (event) => event.target.closest(".picture-edit, .caret") && act.edit());
+  p.sentence.addEventListener("click", (event) => event.target.closest(".caret") && act.edit());
+  p.editButton.onclick = () => act.edit();
   wireBars(p, act);
   wireHeads(p, act);
   wireGrid(p, act);

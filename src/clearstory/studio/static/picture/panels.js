@@ -22,8 +22,7 @@ export function fillSentence(p) {
     return el("span", { class: classes.filter(Boolean).join(" "), data: row >= 0 ? { row } : {} }, text);
   });
   p.caret = el("span", { class: "caret" });
-  const edit = el("button", { type: "button", class: "picture-edit", "aria-label": "Edit the sentence", title: "Edit the sentence" }, "Edit");
-  p.sentence.replaceChildren(...words, p.caret, edit);
+  p.sentence.replaceChildren(...words, p.caret);
   p.chips.replaceChildren(...story.labels.map((label, row) => {
     const [start, stop] = story.spans[row];
     const tokens = story.tokens.slice(start, stop);

@@ -242,7 +242,7 @@ export function makePicture(root, ask) {
 
   /** The sentence becomes a text field in its place. */
   function edit() {
-    p.sentence.hidden = true;
+    p.reading.hidden = true;
     p.editor.hidden = false;
     p.editor.value = ask.text();
     p.editor.focus();
@@ -257,7 +257,7 @@ export function makePicture(root, ask) {
   const closeEditor = () => {
     if (p.editor.hidden) return;
     p.editor.hidden = true;
-    p.sentence.hidden = false;
+    p.reading.hidden = false;
     place();
   };
   p.editor.oninput = () => (grow(), place());

@@ -32,7 +32,7 @@ export function drawStreams(p) {
   const { ctx, box, art, colours, story } = p;
   const r = box.river;
   ctx.fillStyle = colours.query;
-  ctx.globalAlpha = 0.15;
+  ctx.globalAlpha = 0.15 * Math.min(1, (story.layers + 1) / 8); // a layer of few is most of the band
   ctx.fillRect(stageX(p, story.layer), r.y0 - 2, stageWidth(p) * 2, r.bottom - r.y0 + 4);
   ctx.globalAlpha = 1;
   for (let t = 0; t < story.n; t++) {
