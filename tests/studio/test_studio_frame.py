@@ -182,6 +182,11 @@ def test_many_tokens_are_one_line_until_all_are_asked_for(visit: Open) -> None:
     height = "() => document.getElementById('chips').offsetHeight"
     one = seen.page.evaluate(height)
     assert one < 45
+    line = "() => document.getElementById('text').offsetHeight"
+    assert seen.page.evaluate(line) < 45
+    seen.page.locator("#text").focus()  # while it is edited, the whole text is there
+    assert seen.page.evaluate(line) > 45
+    seen.page.locator("h1").click()
     assert seen.page.locator('#chips .chip[aria-selected="true"]').is_visible()
     assert seen.page.evaluate("() => document.getElementById('chips').scrollLeft") > 500  # the pinned one is in sight
     button.click()

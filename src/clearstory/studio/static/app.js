@@ -129,11 +129,12 @@ textInput.onkeydown = (event) => {
     form.requestSubmit();
   }
 };
-textInput.oninput = resizeInput;
+textInput.oninput = textInput.onfocus = textInput.onblur = resizeInput;
 
+/** The field has one line; while it is edited, as many as its text. */
 function resizeInput() {
   textInput.style.height = "auto";
-  textInput.style.height = `${Math.min(textInput.scrollHeight + 2, 160)}px`;
+  if (document.activeElement === textInput) textInput.style.height = `${Math.min(textInput.scrollHeight + 2, 160)}px`;
 }
 
 const tokenChips = chips(chipBox, { tokens: [] }, { onPick: onPickToken });
@@ -331,7 +332,7 @@ setInterval(() => document.hidden || ping(), 2000);
 history.scrollRestoration = "manual"; // a page opens at its top, also by back and forward
 new ResizeObserver(([{ target }]) => {
   document.documentElement.style.setProperty("--bar-height", `${/** @type {HTMLElement} */ (target).offsetHeight}px`);
-  updateChips();
+  requestAnimationFrame(updateChips);
 }).observe(byId("top"));
 /** @type {HTMLAnchorElement} */ (document.querySelector(".brand")).onclick = (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
