@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_tokens_after_an_emoji_are_the_tokenizers(visit: Open, home: Path) -> No
     tokenizer = clearstory.open(home / MODEL).tokenizer
     chips = seen.page.locator(".picture-chip").all()
     assert [chip.inner_text() for chip in chips] == [tokenizer.display_token(id) for id in text.encode()]
+    assert seen.page.locator(".picture-sentence").inner_text() == text  # the four bytes are one character
 
 
 def test_a_drawn_token_is_the_next_row(visit: Open, home: Path) -> None:
@@ -139,8 +141,9 @@ def test_a_cell_is_pinned_by_keys_and_gives_its_equation(visit: Open, home: Path
     row = len(TEXT) - 1
     assert f"pin=grid.{row}.1" in seen.page.url
     line = seen.page.locator(".picture-says").inner_text().replace("−", "-")
-    assert f"= {float(found['head.dots'][row, 1]):.2f};" in line
-    assert f"= {float(found['head.scores'][row, 1]):.2f};" in line
+    given = [float(number) for number in re.findall(r"= (-?[\d.]+);", line)]
+    exact = [float(found[f"head.{name}"][row, 1]) for name in ("dots", "scores")]
+    assert given == pytest.approx(exact, abs=0.006)
     grid.press("Escape")
     seen.page.locator(".picture-pinned:empty").wait_for(state="attached")
     assert "pin=" not in seen.page.url

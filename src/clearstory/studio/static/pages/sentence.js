@@ -107,7 +107,7 @@ export function mount(root, context) {
     context.keepHead(story.layer, story.head);
     const { drawn } = readAddress(context);
     p.temperature = Math.min(2, Math.max(0.1, state.number("temperature") ?? 1));
-    picture.show(story, { drawn, round: 0, cannotDraw: reason(story), chosenRow: drawn.length ? story.n - 1 : null });
+    picture.show(story, { drawn, round: 0, cannotDraw: reason(story), chosenRow: drawn.length ? story.n - 1 : null, source: context.trace()?.prompt?.chat ? null : [...context.text()] });
     follow();
     const at = state.number("at");
     if (begins && at === null && !played && !picture.clock.still()) {
@@ -172,8 +172,8 @@ export function mount(root, context) {
     const total = story.tokens.length;
     const size = Math.min(limit(), total);
     const [start] = story.spans[0];
-    const row = p.pinned?.row ?? story.n - 1;
-    const first = { zoom: story.spans[Math.min(row, story.n - 1)][0] - Math.floor(size / 2), back: start - size, forth: start + size, whole: 0 }[action];
+    const marked = p.pinned ? story.spans[p.pinned.row][0] - Math.floor(size / 2) : total;
+    const first = { zoom: marked, back: start - size, forth: start + size, whole: 0 }[action];
     const from = Math.max(0, Math.min(total - size, first));
     p.pinned = null;
     state.set({ rows: action === "whole" ? null : `${from}.${from + size}`, pin: null, query: null });

@@ -18,7 +18,7 @@ export function fillSentence(p) {
   const words = story.tokens.map((token, position) => {
     const row = rowOf(story, position);
     const classes = ["word", `tone-${(row >= 0 && story.grouped ? row : position) % 2}`, token.special ? "special" : "", position >= written ? "new" : "", row < 0 ? "away" : ""];
-    const text = token.special ? token.piece : token.piece.replaceAll("␣", " ");
+    const text = wordText(p, position, position >= written);
     return el("span", { class: classes.filter(Boolean).join(" "), data: row >= 0 ? { row } : {} }, text);
   });
   p.caret = el("span", { class: "caret" });
@@ -30,6 +30,14 @@ export function fillSentence(p) {
     const name = tokens.length > 1 ? `tokens ${start} to ${stop - 1}: ${tokens.map((token) => token.piece).join("")}` : `token ${start}: ${label}, id ${tokens[0].id}`;
     return el("button", { type: "button", class: `picture-chip tone-${row % 2}${tokens.at(-1).special ? " special" : ""}`, "aria-label": name, title: name, data: { row, id: tokens.at(-1).id } }, text);
   }));
+}
+
+/** A token as a part of the sentence: its characters, so that the bytes of an emoji are one emoji, at the first of its tokens. */
+function wordText(p, position, isNew) {
+  const { special, piece, start, stop } = p.story.tokens[position];
+  if (special) return piece;
+  if (isNew || !p.source || start === null || stop > p.source.length) return piece.replaceAll("␣", " ");
+  return p.source.slice(Math.max(start, p.story.tokens[position - 1]?.stop ?? 0), stop).join("").replaceAll("\n", "↵");
 }
 
 /** The bars of the likeliest next tokens at the temperature. */
@@ -97,7 +105,7 @@ export function fillSpans(p) {
   const shownTokens = whole ? `${total} tokens` : `Tokens ${start} to ${stop - 1} of ${total}`;
   const rows = story.grouped ? ` in ${story.n} rows of up to ${size}: a row is that of its last token, a cell shows the largest weight in it` : "";
   const sentence = `${shownTokens}${rows}${start && !rows ? "; weights on earlier tokens are not shown, so rows add up to less than 1" : ""}. `;
-  const buttons = whole ? [button("zoom", "Zoom in to single tokens around the marked row", "Zoom in")]
+  const buttons = whole ? [button("zoom", "Zoom in to single tokens: around the pinned row, or the last", "Zoom in")]
     : [button("back", "Earlier tokens", "◀ Earlier"), button("forth", "Later tokens", "Later ▶"), button("whole", "Show the whole text", "Whole text")];
   return p.spans.replaceChildren(sentence, ...buttons);
 }
