@@ -196,11 +196,11 @@ def test_many_tokens_are_one_line_until_all_are_asked_for(visit: Open) -> None:
 
 def test_settings_are_behind_a_button_with_plain_labels(visit: Open) -> None:
     seen = visit(page="embeddings", model="models/clear", text=TEXT)
-    box = seen.page.locator('[data-card="projection"] [name="max_token_id"]')
+    box = seen.page.locator('[data-card="neighbours"] [name="max_token_id"]')
     assert not box.is_visible()
-    seen.settings("projection")
+    seen.settings("neighbours")
     assert box.is_visible()
-    assert "Frequent tokens only" in seen.page.locator('[data-card="projection"] .options').inner_text()
+    assert "Frequent tokens only" in seen.page.locator('[data-card="neighbours"] .options').inner_text()
     for label in seen.page.locator(".options label").all_inner_texts():
         assert "_" not in label
 

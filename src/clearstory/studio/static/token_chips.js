@@ -19,7 +19,7 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
     if (sameTokens && !next.shade) {
       // Only the pinned tokens have changed, so the keyboard focus is kept.
       for (const each of list.children) each.setAttribute("aria-selected", String(pinned.has(Number(each.dataset.position))));
-      return showPinned();
+      return scrollToChip(list.querySelector('[aria-selected="true"]'));
     }
     focused = Math.min(focused, Math.max(0, tokens.length - 1));
     list.replaceChildren(
@@ -42,13 +42,12 @@ export function mount(root, data, { onPick = (_) => {} } = {}) {
       }),
     );
     list.dataset.count = tokens.length;
-    showPinned();
+    scrollToChip(list.querySelector('[aria-selected="true"]') ?? list.querySelector(":not(.special)"));
   }
 
-  /** Scrolls a row of chips, not the page, to the first pinned one. */
-  function showPinned() {
-    const chip = /** @type {HTMLElement} */ (list.querySelector('[aria-selected="true"]'));
-    if (chip && root.scrollWidth > root.clientWidth) root.scrollLeft = chip.offsetLeft - (root.clientWidth - chip.offsetWidth) / 2;
+  /** Scrolls a row of chips, not the page, to a chip: a pinned one, or the first of the text after those of a chat template. */
+  function scrollToChip(chip) {
+    if (chip && root.scrollWidth > root.clientWidth) root.scrollLeft = chip.offsetLeft - root.clientWidth / 4;
   }
 
   function onKeyDown(event) {
