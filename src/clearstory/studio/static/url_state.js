@@ -6,6 +6,8 @@
 //   page             the page
 //   interventions    interventions on the model, one per line
 //   layer, head      the attention head; query: pinned tokens, as 3 or 3,7; panel: the panel of a report
+//   drawn, rows, at  in the picture of one sentence: the ids of drawn tokens, the window of tokens, the point of the round
+//   pin              the pinned part of that picture, as grid.3.2
 //   heads, reduce    combined heads, as 5.3;5.4 x2, and the reduction; part, target: for an encoder-decoder
 //
 // Pages may store more under names of their own.
@@ -20,8 +22,8 @@ const current = signal(readUrl());
 
 /** Names that are reset when another name changes: pinned tokens belong to the old sentence. */
 const RESET_ON_CHANGE = {
-  model: ["step", "raw", "system", "layer", "head", "heads", "part", "target", "query", "panel", "first_token", "run", "interventions", "word", "words", "axis_from", "axis_to"],
-  text: ["query", "panel", "first_token"],
+  model: ["step", "raw", "system", "layer", "head", "heads", "part", "target", "query", "panel", "first_token", "run", "interventions", "word", "words", "axis_from", "axis_to", "drawn", "pin", "rows", "at"],
+  text: ["query", "panel", "first_token", "drawn", "pin", "rows", "at"],
   page: ["panel"],
 };
 
