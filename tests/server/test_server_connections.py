@@ -85,7 +85,8 @@ def test_clients_that_wait_for_a_permission_or_speak_http_1_0_are_answered(serve
     assert body.endswith(b"data: [DONE]\n\n")
 
 
-def test_a_large_body_is_refused_before_it_has_arrived(server: RunningServer) -> None:
+def test_a_large_body_is_refused_before_it_has_arrived(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_limits, "REQUEST_SECONDS", 60)
     opened = server.connect(HEADER + b"Content-Length: 100000000\r\n\r\n")
     with contextlib.suppress(ConnectionError):
         for _ in range(30):
