@@ -316,7 +316,7 @@ def test_the_tour_shows_an_alternative_for_unsupported_views(visit: Open, model:
         assert len(result) > 60
 
 
-def test_the_first_visit_starts_the_tour(visit: Open, installed: Path, tmp_path: Path) -> None:
+def test_a_first_visit_opens_on_the_picture_and_in_an_empty_folder_on_the_tour(visit: Open, installed: Path, tmp_path: Path) -> None:
     with serving(installed, tmp_path) as (_, url):
         seen = visit(url=url)
         seen.page.goto(url)
@@ -324,6 +324,11 @@ def test_the_first_visit_starts_the_tour(visit: Open, installed: Path, tmp_path:
         assert "There is no model in this folder yet" in seen.page.locator("#tour").inner_text()
         assert seen.page.locator("#tour button", has_text="Train the built-in tiny model").is_visible()
         assert seen.page.locator("#tour button.strong").is_disabled()
+    seen = visit()
+    assert "model=" in seen.page.url
+    assert seen.page.locator("#tour").is_hidden()
+    seen.open(model=CLEAR, text="the cat")
+    assert seen.page.locator("body").get_attribute("data-page") == "sentence"
 
 
 # ---- Home

@@ -345,10 +345,10 @@ async function startApp() {
   textInput.value = context.text();
   resizeInput();
   await loadModels();
-  // The tour starts on a first visit without a link.
-  if (!location.search && !tourDone()) state.set({ tour: 0 }, { quiet: true });
+  const usable = models.knownModels().filter((each) => !each.problem);
+  // On a first visit without a link, a model opens on its picture; where there is none yet, the tour offers to train one.
+  if (!location.search && !usable.length && !tourDone()) state.set({ tour: 0 }, { quiet: true });
   if (!state.get("model")) {
-    const usable = models.knownModels().filter((each) => !each.problem);
     const preferred = usable.find((each) => each.name.endsWith("quickstart")) ?? usable[0];
     if (preferred) return state.set({ model: preferred.name }, { quiet: true });
   }

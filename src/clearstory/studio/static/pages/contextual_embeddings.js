@@ -98,10 +98,10 @@ export function mount(root, context) {
     }
   }
 
-  const tokensByText = new Map(); // the second sentence's tokens, by model and text
+  const tokensByText = new Map(); // the second sentence's tokens, by model and text; the view reads it as plain text
   async function fetchTokens(model, text) {
     const key = JSON.stringify([model, text]);
-    if (!tokensByText.has(key)) tokensByText.set(key, (await tokensRequest.run((signal) => postJson("trace", { model, text, top: 0 }, signal))).tokens);
+    if (!tokensByText.has(key)) tokensByText.set(key, (await tokensRequest.run((signal) => postJson("trace", { model, text, raw: true, top: 0 }, signal))).tokens);
     return tokensByText.get(key);
   }
 
