@@ -316,7 +316,9 @@ def test_the_tour_shows_an_alternative_for_unsupported_views(visit: Open, model:
         assert len(result) > 60
 
 
-def test_a_first_visit_opens_on_the_picture_and_in_an_empty_folder_on_the_tour(visit: Open, installed: Path, tmp_path: Path) -> None:
+def test_a_first_visit_opens_on_the_picture_and_in_an_empty_folder_on_the_tour(
+    visit: Open, installed: Path, tmp_path: Path
+) -> None:
     with serving(installed, tmp_path) as (_, url):
         seen = visit(url=url)
         seen.page.goto(url)
