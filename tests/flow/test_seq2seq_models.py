@@ -124,7 +124,7 @@ def test_one_command_trains_span_corruption_on_running_text(tmp_path: Path, cli:
         assert beam["text"].count("<extra_id_") == sum(id in sentinels(opened.tokenizer) for id in beam["ids"])
 
 
-def test_two_files_are_pairs_by_their_names_or_where_that_is_said(tmp_path: Path, cli: Cli) -> None:
+def test_two_files_are_pairs_by_name_or_where_that_is_said(tmp_path: Path, cli: Cli) -> None:
     for side, names in enumerate((("text.en", "first"), ("text.de", "second"))):
         for name in names:
             (tmp_path / name).write_text("\n".join(pair[side] for pair in sentences()), encoding="utf-8")

@@ -371,7 +371,7 @@ OBSERVED: dict[str, Observation] = {
     "test_batches_are_limited_by_tokens_and_of_even_sizes",
     "TrainRecipe.data.lines": observe_training,
     "TrainRecipe.data.text_field": partial(observe_training, text=("rows.jsonl",)),
-    "TrainRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_where_that_is_said",
+    "TrainRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_by_name_or_where_that_is_said",
     "TrainRecipe.data.source_field": partial(observe_training, **PAIRS),
     "TrainRecipe.data.target_field": partial(observe_training, **PAIRS),
     "TrainRecipe.data.validation": observe_training,
@@ -632,7 +632,7 @@ OBSERVED: dict[str, Observation] = {
     "EvaluateRecipe.data.text_field": partial(observe_evaluate, text=("rows.jsonl",)),
     "EvaluateRecipe.data.errors": "flow/test_bad_input.py::test_invalid_utf8_can_be_replaced",
     "EvaluateRecipe.data.lines": observe_evaluate,
-    "EvaluateRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_where_that_is_said",
+    "EvaluateRecipe.data.pairs": "flow/test_seq2seq_models.py::test_two_files_are_pairs_by_name_or_where_that_is_said",
     "EvaluateRecipe.data.source_field": "text/test_parallel_text.py::test_fields_have_the_configured_names",
     "EvaluateRecipe.data.target_field": "text/test_parallel_text.py::test_fields_have_the_configured_names",
     **{

@@ -173,7 +173,7 @@ def test_nothing_is_left_behind(server: RunningServer, engines: Any) -> None:
         assert wait_until(lambda: not server.server.server_state.tasks)
         assert wait_until(lambda: engines[MODEL].statistics().running == 0)
         # The event loop's own threads come as they are needed, up to a fixed number.
-        threads = [each for each in threading.enumerate() if not each.name.startswith("asyncio_")]
+        threads = [each for each in threading.enumerate() if not each.name.startswith("request_")]
         descriptors = list(Path("/proc/self/fd").iterdir()) if os.path.exists("/proc/self/fd") else []
         counts.append((len(descriptors), len(threads)))
     assert counts[1][0] <= counts[0][0]
@@ -216,5 +216,5 @@ def test_threads_beside_the_connections_are_few_and_change_often(engines: Any) -
         opened = [server.connect(body) for _ in range(8)]
         answers = [read_to_end(each) for each in opened]
         assert all(b"context_length_exceeded" in answer for answer in answers)
-        assert 0 < sum(each.name.startswith("request") for each in threading.enumerate()) <= WORKERS
+        assert 0 < sum(each.name.startswith("request_") for each in threading.enumerate()) <= WORKERS
     assert sys.getswitchinterval() == before

@@ -53,7 +53,7 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
   const isLong = () => context.tokens().length > (MAX_TOKENS[name] ?? Infinity);
   let confirmed = false; // slow views and long texts wait for the Compute button
   const form = el("form", { class: "settings", onsubmit: (event) => event.preventDefault() });
-  const computeButton = el("button", { type: "button", class: "strong", onclick: () => ((confirmed = true), update()) }, "Compute");
+  const computeButton = el("button", { type: "button", class: "strong", onclick: () => (applyChanges(), (confirmed = true), update()) }, "Compute");
   const stopButton = el("button", { type: "button", onclick: () => showIdle() }, "Stop");
   const computeButtons = el("span", { class: "buttons" }, computeButton, stopButton);
   const card = makeCard({ name, title: title ?? viewTitle(name), description: entry?.description.replaceAll("`", "") ?? null, tools: form });
@@ -125,13 +125,16 @@ export function viewCard(context, name, { settings = {}, boundSettings = null, t
   function scheduleChange(field, change) {
     changes.set(field, change);
     clearTimeout(timer);
-    timer = setTimeout(() => {
-      collecting = true;
-      for (const each of changes.values()) each();
-      changes.clear();
-      collecting = false;
-      update();
-    }, 250);
+    timer = setTimeout(() => (applyChanges(), update()), 250);
+  }
+
+  /** Applies the changes that wait. */
+  function applyChanges() {
+    clearTimeout(timer);
+    collecting = true;
+    for (const each of changes.values()) each();
+    changes.clear();
+    collecting = false;
   }
 
   function setValue(setting, value) {
