@@ -212,3 +212,15 @@ def test_the_server_page_gives_lines_to_copy(visit: Open) -> None:
     line = seen.page.evaluate("() => navigator.clipboard.readText()")
     assert line.startswith("curl http://127.0.0.1:8000/v1/completions ")
     assert "it'\\''s a '\\''cat'\\''" in line
+
+
+def test_a_browser_that_keeps_nothing_has_all_pages(visit: Open) -> None:
+    seen = visit(page="home")
+    blocked = "get() { throw new DOMException('blocked', 'SecurityError'); }"
+    seen.page.context.add_init_script(f"Object.defineProperty(window, 'localStorage', {{ {blocked} }})")
+    seen.open(page="attention", model="models/clear", text="the cat")
+    assert seen.page.locator("main h1").inner_text() == "Which words does each head read?"
+    seen.page.locator("#rail-button").click()
+    assert seen.page.locator("#rail").is_hidden()
+    seen.page.locator("#theme").click()
+    assert seen.page.locator("html").get_attribute("data-theme") == "light"

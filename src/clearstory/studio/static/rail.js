@@ -1,6 +1,8 @@
 // Rail: the pages that the model can show, in groups. Beside a page it can be folded; on a small window, and on the page of one
 // sentence, it is a menu.
 
+import { stored } from "./stored.js";
+
 /** Names and headings of the page of a model's family, by the first view that the model supports. */
 const FAMILY_PAGES = {
   "fill-mask": ["Masked words", "Which word belongs in the gap?"],
@@ -15,7 +17,8 @@ const FOLDED_KEY = "clearstory.rail";
 
 /**
  * The rail of `nav`, opened and closed by `button`. `open(page)` is called when a page is chosen. update() shows what the model
- * supports; show(link) marks a page; of(key) finds one; viewsOf, reason and words tell its views, why it is missing, its name.
+ * supports; show(link) marks a page; of(key) finds one; availableViews, reason and words tell its views, why it is missing, and
+ * its name and heading.
  */
 export function makeRail(context, nav, button, open) {
   /** @type {HTMLAnchorElement[]} */
@@ -23,7 +26,7 @@ export function makeRail(context, nav, button, open) {
   const narrow = matchMedia("(max-width: 900px)");
   let menuOpen = false;
   const isMenu = () => narrow.matches || document.body.dataset.page === "sentence";
-  const isFolded = () => localStorage.getItem(FOLDED_KEY) === "folded";
+  const isFolded = () => stored.get(FOLDED_KEY) === "folded";
   const isOpen = () => (isMenu() ? menuOpen : !isFolded());
 
   function paint() {
@@ -40,7 +43,7 @@ export function makeRail(context, nav, button, open) {
 
   button.onclick = () => {
     if (isMenu()) menuOpen = !menuOpen;
-    else localStorage.setItem(FOLDED_KEY, isFolded() ? "open" : "folded");
+    else stored.set(FOLDED_KEY, isFolded() ? "open" : "folded");
     paint();
   };
   narrow.addEventListener("change", paint);
@@ -85,7 +88,7 @@ export function makeRail(context, nav, button, open) {
   }
 
   function show(link) {
-    for (const each of links) each.toggleAttribute("aria-current", each === link);
+    for (const each of links) each.removeAttribute("aria-current");
     link.setAttribute("aria-current", "page");
     menuOpen = false;
     paint();

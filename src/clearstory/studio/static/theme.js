@@ -1,10 +1,12 @@
 // Theme: light, dark, or the system's. A change is announced by the event "theme", on which canvases redraw.
 
+import { stored } from "./stored.js";
+
 const THEMES = ["system", "light", "dark"];
 
 /** Applies the saved theme, and lets the button cycle through the themes. */
 export function initTheme(button) {
-  let theme = localStorage.getItem("theme") ?? "system";
+  let theme = stored.get("theme") ?? "system";
 
   const nextTheme = () => THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
 
@@ -18,7 +20,7 @@ export function initTheme(button) {
 
   button.onclick = () => {
     theme = nextTheme();
-    localStorage.setItem("theme", theme);
+    stored.set("theme", theme);
     applyTheme();
   };
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("theme")));

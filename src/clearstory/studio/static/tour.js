@@ -4,6 +4,7 @@
 import { getJson, latestRequest, fetchArrays, postJson, ApiError, StaleResponse } from "./api.js";
 import { el } from "./dom.js";
 import { TINY_MODEL } from "./pages/home.js";
+import { stored } from "./stored.js";
 import { percent, splitText, visibleWhitespace } from "./format.js";
 
 const DONE_KEY = "clearstory.tour";
@@ -28,21 +29,7 @@ const ALTERNATIVE_VIEWS = {
 };
 
 /** Whether a tour has been completed in this browser. */
-export function tourDone() {
-  try {
-    return localStorage.getItem(DONE_KEY) !== null;
-  } catch {
-    return true; // without storage the tour does not start by itself
-  }
-}
-
-function markDone() {
-  try {
-    localStorage.setItem(DONE_KEY, "done");
-  } catch {
-    // the tour starts again next time
-  }
-}
+export const tourDone = () => stored.get(DONE_KEY) !== null;
 
 /** `strip` is the tour's element. update() is called after each change of the URL state. */
 export function makeTour(context, strip) {
@@ -63,7 +50,7 @@ export function makeTour(context, strip) {
   const currentStep = () => context.state.number("tour");
 
   function finish() {
-    markDone();
+    stored.set(DONE_KEY, "done");
     clearTimeout(timer);
     requests.cancel();
     context.state.set({ tour: null }, { quiet: true });
