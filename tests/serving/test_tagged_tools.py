@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from tool_templates import PAIRED, TAGGED, TAGGED_TEMPLATES, tool_tokenizer
+from tool_templates import PAIRED, TAGGED, TAGGED_TEMPLATES, check_allowed, check_calls, tool_tokenizer
 
 from clearstory.errors import BadInput
 from clearstory.serving.tool_calls import ToolCallParser
@@ -100,21 +100,9 @@ def test_the_tags_are_read_off_the_template() -> None:
 def test_what_the_template_writes_is_allowed_and_parsed(name: str, special: tuple[str, ...]) -> None:
     tokenizer = tool_tokenizer(TAGGED_TEMPLATES[name], special)
     made: list[tuple[str, dict[str, Any]]] = [("book_trip", FULL), ("now", {}), ("book_trip", SHORT), ("now", {})]
-    ids, end = rendered(tokenizer, made), tokenizer.ids["<|im_end|>"]
-    mask = use_of(tokenizer).grammar().mask(tokenizer, end)
-    for at, id in enumerate(ids):
-        assert mask.allowed()[id], tokenizer.decode(ids[:at])
-        mask.advance(id)
-    assert mask.finished or mask.allowed()[end]
-    parser, pieces = parse(tokenizer, ids)
-    # "12" is no null, so it is a text.
-    assert [(call.name, json.loads(call.arguments)) for call in parser.calls] == made
-    assert parser.text == ""
-    use_of(tokenizer).check(parser.calls)
-    for index, call in enumerate(parser.calls):
-        own = [piece for piece in pieces if piece.index == index]
-        assert (own[0].id, own[0].name) == (call.id, call.name)
-        assert "".join(piece.arguments for piece in own) == call.arguments
+    ids, use = rendered(tokenizer, made), use_of(tokenizer)
+    check_allowed(use, tokenizer, ids)
+    check_calls(use, *parse(tokenizer, ids), made)  # "12" is no null, so it is a text
 
 
 @pytest.mark.parametrize("name", TAGGED_TEMPLATES)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from random import Random
 from typing import Any
 
 import pytest
-from tool_templates import AS_TEXT, HERMES, LLAMA, MISTRAL, TEMPLATES, tool_tokenizer
+from tool_templates import AS_TEXT, HERMES, LLAMA, MISTRAL, TEMPLATES, check_allowed, check_calls, tool_tokenizer
 
 from clearstory.errors import BadInput, CannotDo, GrammarViolation
 from clearstory.serving.json_calls import JSONObjectEnd
@@ -91,19 +90,9 @@ def test_what_the_template_writes_is_allowed_and_parsed(name: str, special: tupl
     end = tokenizer.ids["<|im_end|>"]
     ids = list(whole[len(prompt) : len(prompt) + whole[len(prompt) :].index(end)])
     assert whole[: len(prompt)] == prompt
-    mask = use_of(tokenizer).grammar().mask(tokenizer, end)
-    for id in ids:
-        assert mask.allowed()[id], tokenizer.display_token(id)
-        mask.advance(id)
-    assert mask.finished or mask.allowed()[end]
-    parser, pieces = parse(tokenizer, ids)
-    assert [(call.name, json.loads(call.arguments)) for call in parser.calls] == made
-    assert parser.text == ""
-    use_of(tokenizer).check(parser.calls)
-    for index, call in enumerate(parser.calls):  # the pieces, joined, are the call
-        own = [piece for piece in pieces if piece.index == index]
-        assert (own[0].id, own[0].name) == (call.id, call.name)
-        assert "".join(piece.arguments for piece in own) == call.arguments
+    use = use_of(tokenizer)
+    check_allowed(use, tokenizer, ids)
+    check_calls(use, *parse(tokenizer, ids), made)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
+from clearstory.serving.tool_calls import ToolCallParser
+from clearstory.serving.tools import ToolUse
 from clearstory.text.tokenizers import Tokenizer
 from clearstory.text.train_tokenizer import train_tokenizer
 
@@ -80,3 +84,26 @@ def tool_tokenizer(template: str, special: tuple[str, ...] = ("[TOOL_CALLS]",)) 
             token = {"id": plain.vocab + len(parts["added_tokens"]) - 1, "content": name, **flags}
             parts["added_tokens"].append({**token, "special": name in ("<|im_start|>", "<|im_end|>", *special)})
     return Tokenizer(json.dumps(parts), {"eos_token": "<|im_end|>", "chat_template": template})
+
+
+def check_allowed(use: ToolUse, tokenizer: Tokenizer, ids: Sequence[int]) -> None:
+    """The grammar of calls allows these ids, and the end of the turn after them."""
+    end = tokenizer.ids["<|im_end|>"]
+    mask = use.grammar().mask(tokenizer, end)
+    for at, id in enumerate(ids):
+        assert mask.allowed()[id], tokenizer.decode(ids[:at])
+        mask.advance(id)
+    assert mask.finished or mask.allowed()[end]
+
+
+def check_calls(
+    use: ToolUse, parser: ToolCallParser, pieces: Sequence[Any], made: Sequence[tuple[str, dict[str, Any]]]
+) -> None:
+    """An answer is these calls and no text; the pieces of each, joined, are the call."""
+    assert [(call.name, json.loads(call.arguments)) for call in parser.calls] == list(made)
+    assert parser.text == ""
+    use.check(parser.calls)
+    for index, call in enumerate(parser.calls):
+        own = [piece for piece in pieces if piece.index == index]
+        assert (own[0].id, own[0].name) == (call.id, call.name)
+        assert "".join(piece.arguments for piece in own) == call.arguments
