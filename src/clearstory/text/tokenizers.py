@@ -123,24 +123,22 @@ class Tokenizer(Vocabulary):
 
         `add_special_tokens`: with those that the post-processor adds around a text.
         """
-        if self.spells_special_token(text):
-            hidden = self.hide_special_tokens(self.special_names)
-            encoded = hidden.backend.encode(text, add_special_tokens=add_special_tokens)
-            return encoded, hidden.original_ids(encoded.ids)
-        encoded = self._backend.encode(text, add_special_tokens=add_special_tokens)
-        return encoded, encoded.ids
+        backend, own_ids = self._plain_backend(text)
+        encoded = backend.encode(text, add_special_tokens=add_special_tokens)
+        return encoded, own_ids(encoded.ids)
 
     def encode_plain_ids(self, text: str, add_special_tokens: bool) -> list[int]:
         """The token ids of `encode_plain`, in less time and memory than with offsets."""
-        ids: list[int]
-        if self.spells_special_token(text):
-            hidden = self.hide_special_tokens(self.special_names)
-            [encoded] = hidden.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-            ids = hidden.original_ids(encoded.ids)
-            return ids
-        [encoded] = self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
-        ids = encoded.ids
-        return ids
+        backend, own_ids = self._plain_backend(text)
+        [encoded] = backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        return own_ids(encoded.ids)
+
+    def _plain_backend(self, text: str) -> tuple[Any, Callable[[list[int]], list[int]]]:
+        """The backend to which special tokens in the text are characters, and a function that makes its ids our own."""
+        if not self.spells_special_token(text):
+            return self._backend, lambda ids: ids
+        hidden = self.hide_special_tokens(self.special_names)
+        return hidden.backend, hidden.original_ids
 
     def spells_special_token(self, text: str) -> bool:
         """Whether the library would find a special token in a text that it does not parse for them.
